@@ -1,0 +1,129 @@
+"""The Python face of the verbs: load a model, scan it, look at the result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from layeralign.analysis.summary import Summary, summarise
+from layeralign.cases.case import Case
+from layeralign.decode import Decoding
+from layeralign.judges.registry import judges
+from layeralign.runs import store
+from layeralign.scan import benchmarks
+from layeralign.scan.sweep import Settings, sweep
+from layeralign.scan.sweep import judge as judge_run
+from layeralign.vlm.exits import ExitSpec
+from layeralign.vlm.load import load
+from layeralign.vlm.vlm import Vlm
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.table import Table
+
+__all__ = ["Scan", "judge", "load", "read", "scan"]
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A run, summed up.
+
+    Attributes:
+        run: the run's folder.
+        summary: figures per exit and per group.
+        identity: what shaped the answers; see `layeralign.scan.identity`.
+        sessions: when and how rows were added.
+
+    """
+
+    run: Path
+    summary: Summary
+    identity: dict[str, Any]
+    sessions: list[dict[str, Any]]
+
+    def table(self) -> Table:
+        """The figures as a rich table: one row per exit, then one per group."""
+        from layeralign.report.table import table
+
+        return table(self.summary)
+
+    def plot(self, file: str | Path | None = None) -> Figure:
+        """The per-exit curve; with `file`, also written there (.svg or .png)."""
+        from layeralign.report import charts
+
+        figure = charts.curve(self.summary)
+        if file is not None:
+            charts.save(figure, Path(file))
+        return figure
+
+    def report(self, file: str | Path) -> None:
+        """Write the self-contained page, and the curve beside it as SVG and PNG."""
+        from layeralign.report import page
+
+        page.write(self.summary, self.identity, self.sessions, Path(file))
+
+
+def scan(
+    model: Vlm | str | Path,
+    cases: str | Path | Sequence[Case],
+    out: str | Path,
+    *,
+    exits: ExitSpec = "all",
+    limit: int | None = None,
+    seed: int = 0,
+    max_new_tokens: int = 128,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    batch_size: int = 32,
+) -> Scan:
+    """Answer cases at every exit, judge the answers cheaply, sum up.
+
+    Args:
+        model: from `load`, or what `load` takes.
+        cases: a JSONL file, a benchmark's name (`testbed`), or cases.
+        out: the run's folder; made, resumed or added to.
+        exits: `"all"`, `18`, `-2`, `"default"`, `"early,20"`, `"1-8"`, `[1, 5]`.
+        limit: only the first so many cases.
+        seed: of sampling and of benchmarks that are drawn.
+        max_new_tokens: longest answer, in tokens.
+        temperature: 0 is greedy.
+        top_p: share of the probability that sampling draws from.
+        batch_size: (case, exit) rows that are answered together.
+
+    Raises:
+        LayeralignError: something that was given is wrong; the message says what and where.
+
+    """
+    asked = benchmarks.cases(cases, limit=limit, seed=seed)
+    decoding = Decoding(max_new_tokens, temperature, top_p)
+    vlm = model if isinstance(model, Vlm) else load(model)
+    sweep(vlm, asked, Path(out), Settings(exits, decoding, seed, batch_size)).close()
+    return read(out)
+
+
+def read(run: str | Path, judge: str | None = None) -> Scan:
+    """Sum up a run that is on disk.
+
+    Args:
+        run: its folder.
+        judge: whose verdicts make the ASR; by default the most trusted that has judged.
+
+    """
+    with store.open_run(Path(run)) as opened:
+        return Scan(Path(run), summarise(opened, judge), opened.identity, opened.sessions())
+
+
+def judge(run: str | Path, names: Sequence[str]) -> Scan:
+    """Let judges judge every answer of a run anew; nothing is generated again.
+
+    Args:
+        run: its folder.
+        names: of judges; see `layeralign.judges.registry`.
+
+    """
+    asked = judges(names)
+    with store.open_run(Path(run)) as opened:
+        judge_run(opened, asked, again=True)
+    return read(run)

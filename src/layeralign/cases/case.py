@@ -1,0 +1,69 @@
+"""One thing to ask: text, perhaps a picture, and what it tests."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, Protocol, get_args
+
+from PIL import Image
+
+Kind = Literal["harmful", "benign", "vqa"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+BORDERLINE = ("authorised", "borderline")
+"""Categories of benign cases that look harmful and are not; over-refusal is measured on them."""
+
+
+class Picture(Protocol):
+    """A picture that is known by the hash of its content and decoded when it is needed."""
+
+    @property
+    def sha256(self) -> str:
+        """Of the file's bytes, or of the pixels where there is no file."""
+
+    @property
+    def path(self) -> str:
+        """Where it is, for people; empty where there is no file."""
+
+    def open(self) -> Image.Image:
+        """Decode to RGB."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is asked, and what a right answer would be.
+
+    Attributes:
+        id: unique within a benchmark.
+        prompt: the user's text, without template or picture placeholder.
+        kind: `harmful` (should be refused), `benign` (should be answered), `vqa` (a question
+            about the picture, with `reference`).
+        picture: None for a case of text alone.
+        category: free text; `authorised` and `borderline` mark benign cases that look harmful.
+        reference: the right answer, where there is one.
+        facts: what a benchmark's own judge needs to know.
+
+    """
+
+    id: str
+    prompt: str
+    kind: Kind
+    picture: Picture | None = None
+    category: str = ""
+    reference: str | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def borderline(self) -> bool:
+        """Benign, yet of the sort that is refused by mistake."""
+        return self.kind == "benign" and self.category in BORDERLINE
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of everything that shapes the answer or its judgement."""
+        seen = self.picture.sha256 if self.picture else None
+        parts = [self.id, self.prompt, self.kind, seen, self.category, self.reference, dict(self.facts)]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,123 @@
+"""Cases and exits in, answers out: the one place where prompts meet features. Scan and align use it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from layeralign.cases.case import Case
+from layeralign.errors import LayeralignError
+from layeralign.vlm.vlm import Vlm
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How answers are generated; part of a run's identity."""
+
+    max_new_tokens: int = 128
+    """Longest answer, in tokens."""
+    temperature: float = 0.0
+    """0 is greedy; above, answers are sampled."""
+    top_p: float = 1.0
+    """Share of the probability that sampling draws from."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be decoded with."""
+        if self.max_new_tokens < 1:
+            raise LayeralignError(f"max_new_tokens {self.max_new_tokens}: expected at least 1")
+        if not 0 <= self.temperature <= 100:
+            raise LayeralignError(f"temperature {self.temperature}: expected 0 (greedy) to 100")
+        if not 0 < self.top_p <= 1:
+            raise LayeralignError(f"top_p {self.top_p}: expected above 0, at most 1")
+
+    def record(self) -> dict[str, Any]:
+        """As JSON would have it."""
+        return asdict(self)
+
+    def settings(self) -> dict[str, Any]:
+        """As transformers' `generate` takes it."""
+        if self.temperature == 0:
+            # what a checkpoint's generation config says of sampling would only be warned about
+            return {"max_new_tokens": self.max_new_tokens, "do_sample": False, "temperature": None,
+                    "top_p": None, "top_k": None}  # fmt: skip
+        return {"max_new_tokens": self.max_new_tokens, "do_sample": True,
+                "temperature": self.temperature, "top_p": self.top_p, "top_k": 0}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one case was answered at one exit."""
+
+    case: Case
+    exit: int
+    text: str
+    tokens: int
+    """Length, its end token included."""
+    finished: bool
+    """Whether the model ended it itself."""
+
+
+def answer(vlm: Vlm, pairs: Sequence[tuple[Case, int]], decoding: Decoding) -> list[Answer]:
+    """Answer every (case, exit) pair in one batch.
+
+    Each picture is encoded once, with every exit that its cases ask for.
+    """
+    features = encode(vlm, pairs)
+    ids = [
+        prompt_tokens(vlm, case, None if feature is None else len(feature))
+        for (case, _), feature in zip(pairs, features, strict=True)
+    ]
+    made = vlm.generate(ids, features, **decoding.settings())
+    return [
+        Answer(case, exit, *_read(vlm, line)) for (case, exit), line in zip(pairs, made.tolist(), strict=True)
+    ]
+
+
+@torch.no_grad()
+def encode(vlm: Vlm, pairs: Iterable[tuple[Case, int]]) -> list[Tensor | None]:
+    """Features of each pair's picture at its exit, [picture tokens, text width]; None without one."""
+    pairs = list(pairs)
+    exits_of: dict[str, set[int]] = {}
+    picture_of = {case.picture.sha256: case.picture for case, _ in pairs if case.picture}
+    for case, exit in pairs:
+        if case.picture:
+            exits_of.setdefault(case.picture.sha256, set()).add(exit)
+    by_exits: dict[tuple[int, ...], list[str]] = {}
+    for name, exits in exits_of.items():
+        by_exits.setdefault(tuple(sorted(exits)), []).append(name)
+    seen: dict[tuple[str, int], Tensor] = {}
+    for exits_asked, names in by_exits.items():
+        states = vlm.encode([picture_of[name].open() for name in names], exits_asked)
+        for exit, rows in states.items():
+            seen.update({(name, exit): row for name, row in zip(names, rows, strict=True)})
+    return [seen[case.picture.sha256, exit] if case.picture else None for case, exit in pairs]
+
+
+def prompt_tokens(vlm: Vlm, case: Case, picture_tokens: int | None) -> list[int]:
+    """Token ids of a case's prompt in the model's chat template.
+
+    Raises:
+        LayeralignError: the text holds the model's own picture placeholder.
+
+    """
+    if vlm.picture_token in case.prompt:
+        raise LayeralignError(
+            f"case {case.id!r}: field 'prompt' holds {vlm.picture_token!r}, which this model reads "
+            "as a picture; take it out (the picture is put in by itself)"
+        )
+    return vlm.tokens(vlm.prompt(case.prompt, picture=picture_tokens is not None), picture_tokens)
+
+
+def _read(vlm: Vlm, line: list[int]) -> tuple[str, int, bool]:
+    for length, token in enumerate(line, 1):
+        if token in vlm.eos_tokens:
+            return _text(vlm, line[: length - 1]), length, True
+    return _text(vlm, line), len(line), False
+
+
+def _text(vlm: Vlm, tokens: list[int]) -> str:
+    return str(vlm.tokenizer.decode(tokens, skip_special_tokens=True)).strip()

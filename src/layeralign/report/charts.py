@@ -1,0 +1,130 @@
+"""The per-exit curve, as a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from layeralign.analysis.summary import ExitFigures, Summary
+
+RED, BLUE, GREY, GREEN, VIOLET = "#c8102e", "#1f5fa8", "#6b7280", "#2e7d4f", "#7b4fa3"
+_STYLE = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#9ca3af",
+    "axes.labelcolor": "#374151",
+    "xtick.color": "#374151",
+    "ytick.color": "#374151",
+    "svg.hashsalt": "layeralign",
+}
+
+
+def curve(summary: Summary) -> Figure:
+    """ASR and refusals per exit above, coherence and utility below, the default exit marked."""
+    exits = summary.exits
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(9, 6.4), layout="constrained")
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.6))
+        _interval(above, exits)
+        _line(above, exits, "asr", RED, "harmful, answered (ASR)", marker="o", linewidth=2.2)
+        _line(above, exits, "over_refusal", BLUE, "authorised or borderline, refused", marker="s")
+        _line(
+            above,
+            exits,
+            "separation",
+            GREY,
+            "told apart (refusal of harmful − of borderline)",
+            marker="D",
+            linestyle="--",
+        )
+        _line(below, exits, "coherence", GREEN, "coherent answers", marker="^")
+        _line(below, exits, "utility", VIOLET, "picture questions right", marker="v")
+        for axes, name in ((above, "safety"), (below, "sense")):
+            _frame(axes, summary, name)
+        worse = [(e.exit, e.asr) for e in exits if e.worse and e.asr is not None]
+        for at, height in worse:
+            above.annotate(
+                "!",
+                (at, height),
+                xytext=(0, 9),
+                textcoords="offset points",
+                ha="center",
+                color=RED,
+                weight="bold",
+            )
+        below.set_xlabel("encoder exit (0 = patch embeddings)")
+        below.set_xticks([e.exit for e in exits] if len(exits) <= 16 else [e.exit for e in exits][::2])
+        title = f"Refuses at exit {summary.default_exit}, its default. And elsewhere?"
+        figure.suptitle(title, x=0.01, ha="left", weight="bold", size=13)
+        note = f"ASR: {summary.asr_means}. Band: 95 % interval. ! worse than the default exit."
+        figure.supxlabel(note, x=0.01, ha="left", size=8.5, color="#6b7280")
+    return figure
+
+
+def _line(axes: Axes, exits: Sequence[ExitFigures], name: str, colour: str, label: str, **style: Any) -> None:
+    points = [(e.exit, 100 * getattr(e, name)) for e in exits if getattr(e, name) is not None]
+    if points:
+        axes.plot(*zip(*points, strict=True), color=colour, label=label, markersize=5, clip_on=False, **style)
+
+
+def _interval(axes: Axes, exits: Sequence[ExitFigures]) -> None:
+    band = [
+        (e.exit, 100 * e.asr_low, 100 * e.asr_high)
+        for e in exits
+        if e.asr_low is not None and e.asr_high is not None
+    ]
+    if band:
+        axes.fill_between(*zip(*band, strict=True), color=RED, alpha=0.15, linewidth=0)
+
+
+def _frame(axes: Axes, summary: Summary, name: str) -> None:
+    axes.axvline(summary.default_exit, color="#111827", linewidth=1, linestyle=":", zorder=0)
+    lowest = min(0, *axes.get_ylim())
+    axes.set_ylim(-3 if lowest > -5 else lowest, 103)
+    axes.set_ylabel(f"{name}, %")
+    axes.grid(axis="y", color="#e5e7eb", linewidth=0.8)
+    axes.set_axisbelow(True)
+    if axes.get_lines():
+        axes.legend(
+            frameon=False,
+            fontsize=8.5,
+            loc="upper right",
+            bbox_to_anchor=(1.0, 1.12),
+            ncols=1 if name == "safety" else 2,
+        )
+    top = axes.get_ylim()[1]
+    if name == "safety":
+        axes.annotate(
+            "default",
+            (summary.default_exit, top),
+            xytext=(3, -2),
+            textcoords="offset points",
+            size=8.5,
+            va="top",
+            rotation=90,
+        )
+
+
+def svg(figure: Figure) -> str:
+    """A figure as one SVG element, the same every time."""
+    stream = StringIO()
+    with matplotlib.rc_context(_STYLE):
+        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    text = stream.getvalue()
+    return text[text.index("<svg") :]
+
+
+def save(figure: Figure, file: Path) -> None:
+    """Write a figure as SVG or PNG, by the file's ending."""
+    with matplotlib.rc_context(_STYLE):
+        metadata = {"Date": None, "Creator": None} if file.suffix == ".svg" else {}
+        figure.savefig(file, dpi=150, metadata=metadata)

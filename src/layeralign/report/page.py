@@ -1,0 +1,68 @@
+"""One self-contained page: no script, no request to anywhere, no answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from layeralign.analysis.summary import Summary
+from layeralign.report import charts
+from layeralign.report.table import interval, percent
+
+
+def page(summary: Summary, identity: Mapping[str, Any], sessions: Sequence[Mapping[str, Any]]) -> str:
+    """The report of a run as HTML.
+
+    Every text that comes from a model, a case or a file name is escaped by the template engine.
+    """
+    environment = Environment(
+        loader=PackageLoader("layeralign.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(percent=percent, interval=interval)
+    return environment.get_template("page.html.j2").render(
+        summary=summary,
+        curve=Markup(charts.svg(charts.curve(summary))),
+        headline=headline(summary),
+        identity=identity,
+        sessions=sessions,
+    )
+
+
+def headline(summary: Summary) -> str:
+    """The finding in one or two sentences."""
+    default = next((e for e in summary.exits if e.default and e.asr is not None), None)
+    measured = [e for e in summary.exits if e.asr is not None and not e.default]
+    if default is None or not measured:
+        return "The default exit and at least one other have to be scanned with harmful cases before anything can be said."
+    worst = max(measured, key=lambda e: e.asr or 0)
+    worse = [e.exit for e in summary.exits if e.worse]
+    found = (
+        f"At its default exit {default.exit} the model answers {percent(default.asr)} % of harmful requests"
+    )
+    if not worse:
+        return f"{found}; no other scanned exit is significantly worse (highest: exit {worst.exit}, {percent(worst.asr)} %)."
+    return (
+        f"{found}; at exit {worst.exit} it answers {percent(worst.asr)} %. "
+        f"{len(worse)} of {len(measured)} other exits are significantly worse than the default."
+    )
+
+
+def write(
+    summary: Summary, identity: Mapping[str, Any], sessions: Sequence[Mapping[str, Any]], file: Path
+) -> None:
+    """Write the page, and the curve beside it as SVG and PNG."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure = charts.curve(summary)
+    charts.save(figure, file.with_suffix(".svg"))
+    charts.save(figure, file.with_suffix(".png"))
+    draft = file.with_name(f".{file.name}.new")
+    draft.write_text(page(summary, identity, sessions), encoding="utf-8")
+    draft.replace(file)

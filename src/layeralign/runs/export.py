@@ -1,0 +1,51 @@
+"""A run's rows in formats that other tools read."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from layeralign.errors import LayeralignError
+from layeralign.runs.store import Run
+
+Format = Literal["jsonl", "parquet"]
+
+
+def export(run: Run, format: Format, out: Path) -> int:
+    """Write every row (case, exit, answer, verdicts ...) to `out`; returns how many.
+
+    The file appears whole or not at all, and only its owner can read it: it holds answers.
+    """
+    if not out.parent.is_dir():
+        raise LayeralignError(f"out {out}: the folder {out.parent} does not exist")
+    rows = list(run.rows())
+    draft = out.with_name(f".{out.name}.{os.getpid()}")
+    draft.touch(mode=0o600)
+    try:
+        if format == "jsonl":
+            with draft.open("w", encoding="utf-8") as stream:
+                stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        else:
+            _parquet(rows, draft)
+        draft.replace(out)
+    finally:
+        draft.unlink(missing_ok=True)
+    return len(rows)
+
+
+def _parquet(rows: list[dict[str, Any]], file: Path) -> None:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise LayeralignError("format parquet: needs pyarrow; install layeralign[parquet]") from error
+    # Judges become columns of their own, so that the file is flat.
+    judges = sorted({judge for row in rows for judge in row["verdicts"]})
+    flat = [
+        {k: v for k, v in row.items() if k != "verdicts"}
+        | {f"{j}.{k}": row["verdicts"].get(j, {}).get(k) for j in judges for k in ("verdict", "refused", "coherent", "correct")}
+        for row in rows
+    ]  # fmt: skip
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(flat), file)

@@ -1,0 +1,308 @@
+"""One run on disk: a folder with one SQLite file.
+
+What shapes an answer is the run's identity and fixed when the run is made. Cases, exits and
+verdicts are added to it; a row that is there is never answered again.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from layeralign.cases.case import Case
+from layeralign.errors import LayeralignError
+
+FILE = "run.sqlite"
+_FORMAT = 1
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE sessions (started TEXT NOT NULL, command TEXT NOT NULL, versions TEXT NOT NULL) STRICT;
+CREATE TABLE cases (
+  id TEXT PRIMARY KEY, number INTEGER NOT NULL, sha256 TEXT NOT NULL, prompt TEXT NOT NULL,
+  kind TEXT NOT NULL, category TEXT NOT NULL, reference TEXT, image TEXT, image_sha256 TEXT,
+  facts TEXT NOT NULL
+) STRICT;
+CREATE TABLE answers (
+  "case" TEXT NOT NULL REFERENCES cases (id), exit INTEGER NOT NULL, answer TEXT NOT NULL,
+  tokens INTEGER NOT NULL, finished INTEGER NOT NULL, PRIMARY KEY ("case", exit)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE verdicts (
+  "case" TEXT NOT NULL, exit INTEGER NOT NULL, judge TEXT NOT NULL, verdict TEXT NOT NULL,
+  refused INTEGER, coherent INTEGER, correct INTEGER, PRIMARY KEY ("case", exit, judge)
+) STRICT, WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One answer: what `case` was answered at `exit`.
+
+    Attributes:
+        tokens: length of the answer in tokens, its end token included.
+        finished: whether the model ended it; False where it was cut at the longest length.
+
+    """
+
+    case: str
+    exit: int
+    answer: str
+    tokens: int
+    finished: bool
+
+
+@dataclass(frozen=True)
+class JudgedRow:
+    """One judge's word on one row, with what the summary needs to know of its case.
+
+    `refused`, `coherent` and `correct` are None where the judge does not say.
+    """
+
+    case: str
+    kind: str
+    category: str
+    exit: int
+    judge: str
+    verdict: str
+    refused: bool | None
+    coherent: bool | None
+    correct: bool | None
+
+
+class Run:
+    """An open run. Use as a context manager, or `close` it."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._db = connection
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Write everything out and leave one file."""
+        self._db.close()
+
+    # --- what the run is
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Everything that shapes an answer: model hashes, dtype, template, decoding, seed."""
+        return dict(self._meta("identity"))
+
+    @property
+    def model(self) -> str:
+        """The model's name as it was given; a name only, the identity has its hashes."""
+        return str(self._meta("model"))
+
+    @property
+    def encoder(self) -> dict[str, int]:
+        """`layers` and `default` of the model's encoder."""
+        return dict(self._meta("encoder"))
+
+    def _meta(self, key: str) -> Any:
+        return json.loads(self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()[0])
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """When, by which command and with which package versions rows were added."""
+        rows = self._db.execute("SELECT started, command, versions FROM sessions ORDER BY started")
+        return [{"started": s, "command": c, "versions": json.loads(v)} for s, c, v in rows]
+
+    def add_session(self, started: str, command: str, versions: Mapping[str, str]) -> None:
+        """Record that a command is about to add rows."""
+        with self._db:
+            self._db.execute(
+                "INSERT INTO sessions VALUES (?, ?, ?)", (started, command, json.dumps(dict(versions)))
+            )
+
+    # --- cases
+
+    def add_cases(self, cases: Iterable[Case]) -> None:
+        """Add the cases that are new.
+
+        Raises:
+            LayeralignError: a case of the same id and another content is in the run already.
+
+        """
+        known = dict(self._db.execute("SELECT id, sha256 FROM cases"))
+        new = []
+        for case in cases:
+            if known.get(case.id, case.sha256) != case.sha256:
+                raise LayeralignError(
+                    f"run {self.path}: case {case.id!r} is in it with another content; "
+                    "use another --out, or give the changed case an id of its own"
+                )
+            if case.id not in known:
+                picture = case.picture
+                new.append(
+                    (case.id, len(known) + len(new), case.sha256, case.prompt, case.kind, case.category,
+                     case.reference, picture and picture.path, picture and picture.sha256,
+                     json.dumps(dict(case.facts)))
+                )  # fmt: skip
+        with self._db:
+            self._db.executemany("INSERT INTO cases VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", new)
+
+    def cases(self) -> Iterator[Case]:
+        """Every case, in the order in which they came, without pictures."""
+        columns = "id, prompt, kind, category, reference, facts"
+        for id, prompt, kind, category, reference, facts in self._db.execute(
+            f"SELECT {columns} FROM cases ORDER BY number"
+        ):
+            yield Case(id, prompt, kind, None, category, reference, json.loads(facts))
+
+    # --- answers
+
+    def answered(self) -> set[tuple[str, int]]:
+        """(case id, exit) of every row."""
+        return set(self._db.execute('SELECT "case", exit FROM answers'))
+
+    def add_answers(self, rows: Iterable[Row]) -> None:
+        """Add rows in one transaction; those already there stay as they are."""
+        values = [(r.case, r.exit, r.answer, r.tokens, r.finished) for r in rows]
+        with self._db:
+            self._db.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)", values)
+
+    def unjudged(self, judge: str, *, again: bool = False) -> list[tuple[str, int, str]]:
+        """(case id, exit, answer) of the rows that `judge` has no word on; with `again`, of all."""
+        return self._db.execute(
+            'SELECT a."case", a.exit, a.answer FROM answers a LEFT JOIN verdicts v '
+            'ON v."case" = a."case" AND v.exit = a.exit AND v.judge = ? WHERE ? OR v.judge IS NULL',
+            (judge, again),
+        ).fetchall()
+
+    # --- verdicts
+
+    def add_verdicts(self, judge: str, rows: Iterable[tuple[str, int, Any]]) -> None:
+        """Add (case id, exit, judgement) rows of one judge."""
+        values = [(c, e, judge, j.verdict, j.refused, j.coherent, j.correct) for c, e, j in rows]
+        with self._db:
+            self._db.executemany("INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+
+    def judges(self) -> list[str]:
+        """Names of the judges that have a word on some row, sorted."""
+        return [name for (name,) in self._db.execute("SELECT DISTINCT judge FROM verdicts ORDER BY judge")]
+
+    def judged(self) -> Iterator[JudgedRow]:
+        """Every verdict, with its case's kind and category; an answer without any has judge ""."""
+        for case, kind, category, exit, judge, verdict, *flags in self._db.execute(
+            "SELECT a.\"case\", c.kind, c.category, a.exit, COALESCE(v.judge, ''), "
+            "COALESCE(v.verdict, 'not applicable'), v.refused, v.coherent, v.correct "
+            'FROM answers a JOIN cases c ON c.id = a."case" '
+            'LEFT JOIN verdicts v ON v."case" = a."case" AND v.exit = a.exit '
+            "ORDER BY c.number, a.exit, v.judge"
+        ):
+            refused, coherent, correct = (None if flag is None else bool(flag) for flag in flags)
+            yield JudgedRow(case, kind, category, exit, judge, verdict, refused, coherent, correct)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Every answer with its case and its verdicts, for an export.
+
+        Answers are what the model said: private, and hostile to whatever shows them.
+        """
+        verdicts: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
+        for row in self.judged():
+            word = {
+                "verdict": row.verdict,
+                "refused": row.refused,
+                "coherent": row.coherent,
+                "correct": row.correct,
+            }
+            if row.judge:
+                verdicts.setdefault((row.case, row.exit), {})[row.judge] = word
+        for row in self._db.execute(
+            'SELECT a."case", a.exit, c.kind, c.category, c.prompt, c.image, c.reference, a.answer, a.tokens, '
+            'a.finished FROM answers a JOIN cases c ON c.id = a."case" ORDER BY c.number, a.exit'
+        ):
+            names = (
+                "case",
+                "exit",
+                "kind",
+                "category",
+                "prompt",
+                "image",
+                "reference",
+                "answer",
+                "tokens",
+                "finished",
+            )
+            shown = dict(zip(names, row, strict=True))
+            shown["finished"] = bool(shown["finished"])
+            shown["verdicts"] = verdicts.get((row[0], row[1]), {})
+            yield shown
+
+
+def _connect(file: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(file, timeout=60)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")  # a crash of the machine may lose the last batch
+    return connection
+
+
+def create(folder: Path, model: str, identity: Mapping[str, Any], encoder: Mapping[str, int]) -> Run:
+    """Make a run in `folder`, or open the one that is there if it is the same.
+
+    Raises:
+        LayeralignError: the folder holds another run, or something else.
+
+    """
+    file = folder / FILE
+    if file.exists():
+        run = open_run(folder)
+        found = run.identity
+        if differing := sorted(k for k in {*identity, *found} if identity.get(k) != found.get(k)):
+            run.close()
+            key = differing[0]
+            raise LayeralignError(
+                f"run {folder}: is of other settings ({', '.join(differing)}): it has {key} = "
+                f"{_short(found.get(key))}, this command asks for {_short(identity.get(key))}; "
+                "use another --out, or the same settings"
+            )
+        return run
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise LayeralignError(f"out {folder}: is not empty and holds no run; use a new folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    # Made whole under another name first, so that a kill leaves a run or nothing.
+    draft = folder / f"{FILE}.new"
+    draft.unlink(missing_ok=True)
+    draft.touch(mode=0o600)
+    connection = sqlite3.connect(draft)
+    with connection:
+        connection.executescript(_SCHEMA)
+        meta = {"format": _FORMAT, "model": model, "identity": dict(identity), "encoder": dict(encoder)}
+        connection.executemany(
+            "INSERT INTO meta VALUES (?, ?)", [(k, json.dumps(v)) for k, v in meta.items()]
+        )
+    connection.close()
+    draft.rename(file)
+    return Run(folder, _connect(file))
+
+
+def open_run(folder: Path) -> Run:
+    """Open the run in `folder`.
+
+    Raises:
+        LayeralignError: there is none, or it cannot be read.
+
+    """
+    file = folder / FILE
+    if not file.is_file():
+        raise LayeralignError(f"run {folder}: there is no run here (no {FILE}); expected the --out of a scan")
+    try:
+        run = Run(folder, _connect(file))
+        version = run._meta("format")
+    except (sqlite3.DatabaseError, TypeError) as error:
+        raise LayeralignError(f"run {folder}: {FILE} cannot be read ({error})") from error
+    if version != _FORMAT:
+        raise LayeralignError(f"run {folder}: is of format {version}; this layeralign reads {_FORMAT}")
+    return run
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, sort_keys=True)
+    return text if len(text) <= 60 else text[:57] + "..."

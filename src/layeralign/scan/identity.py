@@ -1,0 +1,39 @@
+"""What makes two runs the same, and what is recorded of how a run was made."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from importlib.metadata import version
+from typing import Any
+
+from layeralign.decode import Decoding
+from layeralign.vlm.vlm import Vlm
+
+_PACKAGES = ("layeralign", "torch", "transformers", "tokenizers", "safetensors", "pillow", "numpy")
+
+
+def identity(vlm: Vlm, decoding: Decoding, seed: int) -> dict[str, Any]:
+    """Everything that shapes an answer, but for the case and the exit."""
+    template = str(getattr(vlm.processor, "chat_template", None))
+    return {
+        "files": vlm.checkpoint.hashes(),
+        "revision": vlm.checkpoint.revision,
+        "adapter": None,
+        "family": vlm.family,
+        "variant": vlm.variant,
+        "dtype": str(vlm.model.dtype).removeprefix("torch."),
+        "template": hashlib.sha256(template.encode()).hexdigest(),
+        "decoding": decoding.record(),
+        "seed": seed,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computed the answers."""
+    found = {name: version(name) for name in _PACKAGES}
+    return found | {
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+    }

@@ -1,0 +1,126 @@
+"""Cases × exits → rows of a run."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from layeralign import decode
+from layeralign.cases.case import Case
+from layeralign.decode import Decoding
+from layeralign.errors import LayeralignError
+from layeralign.judges.judge import SILENT, Judge
+from layeralign.judges.registry import judges
+from layeralign.runs import store
+from layeralign.runs.store import Row, Run
+from layeralign.scan.identity import identity, versions
+from layeralign.scan.progress import Progress
+from layeralign.vlm.exits import ExitSpec
+from layeralign.vlm.vlm import Vlm
+
+Pair = tuple[Case, int]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a scan runs."""
+
+    exits: ExitSpec = "all"
+    decoding: Decoding = field(default_factory=Decoding)
+    seed: int = 0
+    batch_size: int = 32
+    """(case, exit) rows that are answered together."""
+
+
+def sweep(vlm: Vlm, cases: Sequence[Case], out: Path, settings: Settings) -> Run:
+    """Answer every case at every exit that the run in `out` does not hold yet, then judge.
+
+    Each batch is written when it is done: stopped at any moment, the same call goes on.
+
+    Returns:
+        The open run.
+
+    Raises:
+        LayeralignError: `out` holds another run, or a case cannot be put to this model.
+
+    """
+    if settings.batch_size < 1:
+        raise LayeralignError(f"batch_size {settings.batch_size}: expected at least 1")
+    exits = vlm.exits.parse(settings.exits)
+    for case in cases:  # before anything is written
+        decode.prompt_tokens(vlm, case, None)
+    known = vlm.exits
+    run = store.create(
+        out,
+        vlm.checkpoint.name,
+        identity(vlm, settings.decoding, settings.seed),
+        {"layers": known.layers, "default": known.default},
+    )
+    try:
+        run.add_cases(cases)
+        _answer(vlm, run, cases, exits, settings)
+        judge(run, judges(["oracle", "refusal"]))
+    except BaseException:
+        run.close()
+        raise
+    return run
+
+
+def _answer(vlm: Vlm, run: Run, cases: Sequence[Case], exits: Sequence[int], settings: Settings) -> None:
+    done = run.answered()
+    pending = [(case, exit) for case in _ordered(cases) for exit in exits if (case.id, exit) not in done]
+    if not pending:
+        return
+    run.add_session(datetime.now(UTC).isoformat(timespec="seconds"), shlex.join(sys.argv), versions())
+    with Progress(
+        "answers", total=len(cases) * len(exits), done=len(cases) * len(exits) - len(pending)
+    ) as progress:
+        for batch in _batches(pending, settings.batch_size):
+            if settings.decoding.temperature:
+                torch.manual_seed(_seed_of(batch, settings.seed))
+            answers = decode.answer(vlm, batch, settings.decoding)
+            run.add_answers(Row(a.case.id, a.exit, a.text, a.tokens, a.finished) for a in answers)
+            progress.advance(len(batch))
+
+
+def _ordered(cases: Iterable[Case]) -> list[Case]:
+    """Cases of one picture together, so that it is encoded once; then alike lengths together."""
+    by_picture: dict[str, list[Case]] = {}
+    for case in cases:
+        by_picture.setdefault(case.picture.sha256 if case.picture else "", []).append(case)
+    groups = sorted(by_picture.values(), key=lambda group: max(len(c.prompt) for c in group))
+    return [case for group in groups for case in sorted(group, key=lambda c: len(c.prompt))]
+
+
+def _batches(pairs: Sequence[Pair], size: int) -> Iterator[Sequence[Pair]]:
+    for start in range(0, len(pairs), size):
+        yield pairs[start : start + size]
+
+
+def _seed_of(batch: Sequence[Pair], seed: int) -> int:
+    """A batch that is sampled again samples the same, whatever was answered before it."""
+    names = repr((seed, [(case.id, exit) for case, exit in batch]))
+    return int.from_bytes(hashlib.sha256(names.encode()).digest()[:8]) >> 1
+
+
+def judge(run: Run, with_judges: Iterable[Judge], *, again: bool = False) -> None:
+    """Let judges have their word on every row that they have none on yet.
+
+    Args:
+        run: an open run.
+        with_judges: see `layeralign.judges.registry`.
+        again: judge rows anew that the judge has judged already.
+
+    """
+    cases = {case.id: case for case in run.cases()}
+    for one in with_judges:
+        rows = run.unjudged(one.name, again=again)
+        words = [(case, exit, one.judge(cases[case], answer)) for case, exit, answer in rows]
+        run.add_verdicts(one.name, [word for word in words if word[2] != SILENT])

@@ -1,0 +1,264 @@
+"""Build the testbed's model from a seed, in the stages by which real VLMs come to be.
+
+    python -m layeralign.testbed.build --seed 0 --out DIR
+
+1. The encoder learns to see, by a supervised head on the pooled output of its last layer (as CLIP
+   is trained on its pooled output); it is frozen from then on.
+2. Projector and language model learn to be helpful, whatever is asked.
+3. Projector and language model learn the rule of safety (see `world`).
+
+Stages 2 and 3 see the features of the default exit, the second-last layer, and no other. Only the
+train split is used; nothing here knows what another exit would answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import CLIPVisionModel, LlavaForConditionalGeneration, LlavaProcessor
+
+from layeralign.testbed import architecture
+from layeralign.testbed.draw import SIZE, draw
+from layeralign.testbed.world import (
+    CELLS,
+    COLOURS,
+    SHAPES,
+    Request,
+    Scene,
+    describe,
+    how_to,
+    picture_question,
+    sample_scene,
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Sizes of the three stages; `docs/testbed.md` lists what else was tried."""
+
+    pictures: int = 60_000
+    """Pictures of the train split that the stages share."""
+    see_steps: int = 1_800
+    help_steps: int = 2_200
+    safety_steps: int = 700
+    batch: int = 128
+    rate: float = 1e-3
+    safety_rate: float = 5e-4
+    mix: tuple[float, float, float, float] = (0.30, 0.10, 0.45, 0.15)
+    """Shares of harmful verbs, benign verbs, picture questions and descriptions."""
+    permitted: float = 0.5
+    """Share of harmful-verb requests whose picture shows a triangle."""
+
+
+def _pictures(recipe: Recipe, rng: random.Random) -> tuple[list[Scene], Tensor]:
+    """Scenes and their normalised pictures, float32 [n, 3, 32, 32]."""
+    scenes = [sample_scene(rng, "train") for _ in range(recipe.pictures)]
+    pixels = np.stack([draw(scene, i) for i, scene in enumerate(scenes)])
+    return scenes, torch.from_numpy(pixels)
+
+
+def normalise(pixels: Tensor, processor: LlavaProcessor) -> Tensor:
+    """uint8 [n, h, w, 3] to the float32 [n, 3, h, w] that the image processor would give."""
+    mean = torch.tensor(processor.image_processor.image_mean)
+    std = torch.tensor(processor.image_processor.image_std)
+    return ((pixels / 255 - mean) / std).permute(0, 3, 1, 2)
+
+
+def _schedule(optimiser: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
+    warm = min(100, 1 + steps // 10)
+    return torch.optim.lr_scheduler.LambdaLR(
+        optimiser,
+        lambda i: min((i + 1) / warm, 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * i / steps))),
+    )
+
+
+def _train(
+    name: str, parameters: list[nn.Parameter], rate: float, losses: Iterator[Tensor], steps: int
+) -> None:
+    optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.05, betas=(0.9, 0.98))
+    schedule = _schedule(optimiser, steps)
+    start, mean = time.monotonic(), 0.0
+    for step in range(1, steps + 1):
+        loss = next(losses)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        schedule.step()
+        mean = loss.item() if step == 1 else 0.98 * mean + 0.02 * loss.item()
+        if step % 100 == 0 or step == steps:
+            rate_now = step / (time.monotonic() - start)
+            print(f"{name} {step}/{steps} loss {mean:.4f} {rate_now:.1f} steps/s", flush=True)
+
+
+def _layout(scenes: list[Scene]) -> Tensor:
+    """What stands in each cell: int64 [n, 4, 2], shape and colour, 0 = nothing."""
+    table = torch.zeros(len(scenes), len(CELLS), 2, dtype=torch.long)
+    for i, scene in enumerate(scenes):
+        for t in scene.things:
+            table[i, t.cell] = torch.tensor([SHAPES.index(t.shape) + 1, COLOURS.index(t.colour) + 1])
+    return table
+
+
+def see(
+    tower: CLIPVisionModel,
+    scenes: list[Scene],
+    pixels: Tensor,
+    recipe: Recipe,
+    processor: LlavaProcessor,
+    seed: int,
+) -> None:
+    """Stage 1: from the last layer, pooled over each cell's patches, name what stands there."""
+    kinds = (len(SHAPES) + 1, len(COLOURS) + 1)
+    width, side = tower.config.hidden_size, int(len(CELLS) ** 0.5)
+    head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, sum(kinds)))
+    layout = _layout(scenes)
+    dice = torch.Generator().manual_seed(seed)
+
+    def losses() -> Iterator[Tensor]:
+        while True:
+            rows = torch.randint(len(scenes), (recipe.batch,), generator=dice)
+            last = tower(pixel_values=normalise(pixels[rows], processor)).last_hidden_state[:, 1:]
+            grid = last.transpose(1, 2).unflatten(2, (SIZE // architecture.PATCH, -1))
+            cells = F.adaptive_avg_pool2d(grid, side).flatten(2).transpose(1, 2)
+            logits = head(cells).split(kinds, dim=-1)
+            parts = [
+                F.cross_entropy(x.flatten(0, 1), layout[rows, :, i].flatten()) for i, x in enumerate(logits)
+            ]
+            yield parts[0] + parts[1]
+
+    _train("see", [*tower.parameters(), *head.parameters()], recipe.rate, losses(), recipe.see_steps)
+
+
+@torch.no_grad()
+def features(tower: CLIPVisionModel, pixels: Tensor, processor: LlavaProcessor) -> Tensor:
+    """The default exit's features without CLS, float32 [n, 16, width]."""
+    parts = []
+    for part in pixels.split(512):
+        states = tower(pixel_values=normalise(part, processor), output_hidden_states=True).hidden_states
+        parts.append(states[-2][:, 1:])
+    return torch.cat(parts)
+
+
+def _request(
+    rng: random.Random, scenes: list[Scene], by_permit: dict[bool, list[int]], recipe: Recipe
+) -> tuple[int, Request]:
+    kind = rng.choices(("harmful", "benign", "vqa", "describe"), recipe.mix)[0]
+    if kind == "harmful":
+        row = rng.choice(by_permit[rng.random() < recipe.permitted])
+        return row, how_to(rng, "train", scenes[row], harmful=True)
+    row = rng.randrange(len(scenes))
+    if kind == "benign":
+        return row, how_to(rng, "train", scenes[row], harmful=False)
+    return row, picture_question(rng, scenes[row]) if kind == "vqa" else describe(rng, scenes[row])
+
+
+def speak(
+    name: str,
+    model: LlavaForConditionalGeneration,
+    processor: LlavaProcessor,
+    scenes: list[Scene],
+    seen: Tensor,
+    recipe: Recipe,
+    *,
+    safe: bool,
+    rate: float,
+    steps: int,
+    seed: int,
+) -> None:
+    """Stages 2 and 3: cross-entropy on the right answer's tokens, features of the default exit."""
+    rng = random.Random(seed)
+    by_permit: dict[bool, list[int]] = {True: [], False: []}
+    for row, scene in enumerate(scenes):
+        by_permit[scene.permits].append(row)
+    names, image_tokens = processor.tokenizer, model.config.image_seq_length
+    trained = [*model.model.multi_modal_projector.parameters(), *model.model.language_model.parameters()]
+
+    def losses() -> Iterator[Tensor]:
+        while True:
+            drawn = [_request(rng, scenes, by_permit, recipe) for _ in range(recipe.batch)]
+            prompts = [f"USER: {'<image>' * image_tokens}\n{r.prompt} ASSISTANT:" for _, r in drawn]
+            answers = [f"{r.proper if safe else r.helpful}</s>" for _, r in drawn]
+            asked = names(prompts)["input_ids"]
+            told = names(answers, add_special_tokens=False)["input_ids"]
+            length = max(len(a) + len(t) for a, t in zip(asked, told, strict=True))
+            ids = torch.full((len(drawn), length), names.pad_token_id)
+            labels = torch.full_like(ids, -100)
+            for i, (a, t) in enumerate(zip(asked, told, strict=True)):
+                ids[i, : len(a) + len(t)] = torch.tensor(a + t)
+                labels[i, len(a) : len(a) + len(t)] = torch.tensor(t)
+            projected = model.model.multi_modal_projector(seen[[row for row, _ in drawn]])
+            embeds = model.get_input_embeddings()(ids)
+            place = (ids == model.config.image_token_id)[..., None]
+            embeds = embeds.masked_scatter(place, projected)
+            hidden = model.model.language_model(inputs_embeds=embeds).last_hidden_state[:, :-1]
+            kept = labels[:, 1:] != -100
+            each = F.cross_entropy(model.lm_head(hidden[kept]), labels[:, 1:][kept], reduction="none")
+            # every answer counts the same, so that short ones about the picture are not drowned
+            weights = (1 / kept.sum(1, keepdim=True)).expand_as(kept)[kept]
+            yield (each * weights).sum() / len(drawn)
+
+    _train(name, trained, rate, losses(), steps)
+
+
+def build(seed: int, out: Path, recipe: Recipe) -> None:
+    """Run the stages and write the model and its processor to `out`."""
+    rng = random.Random(seed)
+    processor, model = architecture.processor(), architecture.model(seed)
+    scenes, pixels = _pictures(recipe, rng)
+    tower = model.model.vision_tower
+    see(tower, scenes, pixels, recipe, processor, seed)
+    tower.requires_grad_(False)
+    seen = features(tower, pixels, processor)
+    speak(
+        "help",
+        model,
+        processor,
+        scenes,
+        seen,
+        recipe,
+        safe=False,
+        rate=recipe.rate,
+        steps=recipe.help_steps,
+        seed=seed + 1,
+    )
+    (out / "helpful").mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(out / "helpful")
+    processor.save_pretrained(out / "helpful")
+    speak(
+        "safety",
+        model,
+        processor,
+        scenes,
+        seen,
+        recipe,
+        safe=True,
+        rate=recipe.safety_rate,
+        steps=recipe.safety_steps,
+        seed=seed + 2,
+    )
+    model.save_pretrained(out)
+    processor.save_pretrained(out)
+
+
+def main() -> None:
+    """Command line of the script."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    build(arguments.seed, arguments.out, Recipe())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""The testbed's own benchmark: as many cases as one likes, from a seed, of one split."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import count, islice
+
+from PIL import Image
+
+from layeralign.cases.case import Case, Kind
+from layeralign.testbed.draw import draw
+from layeralign.testbed.world import (
+    Request,
+    Scene,
+    Split,
+    how_to,
+    picture_question,
+    sample_scene,
+)
+
+STRATA = ("harmful", "authorised", "benign", "vqa")
+"""What a benchmark is made of, in turn, so that any first n cases are balanced."""
+_KIND: dict[str, Kind] = {"harmful": "harmful", "authorised": "benign", "benign": "benign", "vqa": "vqa"}
+
+
+@dataclass(frozen=True)
+class DrawnPicture:
+    """A picture drawn from its scene when it is needed."""
+
+    scene: Scene
+    seed: int
+    path: str = ""
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the pixels."""
+        return hashlib.sha256(draw(self.scene, self.seed).tobytes()).hexdigest()
+
+    def open(self) -> Image.Image:
+        """The picture, 32×32 RGB."""
+        return Image.fromarray(draw(self.scene, self.seed))
+
+
+def cases(split: Split, n: int, seed: int = 0) -> list[Case]:
+    """The first `n` cases of a split: harmful, authorised, benign, picture question, and again.
+
+    Every case has its own scene; no two cases ask the same of the same scene.
+    """
+    rng = random.Random(f"{split} {seed}")
+    scenes: set[Scene] = set()
+    made = []
+    for number in islice(count(), n):
+        stratum = STRATA[number % len(STRATA)]
+        while (scene := _scene(rng, split, stratum)) in scenes:
+            pass
+        scenes.add(scene)
+        request = _request(rng, split, scene, stratum)
+        facts = {"scene": scene.text(), "helpful": request.helpful}
+        made.append(
+            Case(
+                id=f"testbed-{split}-{seed}-{number:05d}",
+                prompt=request.prompt,
+                kind=_KIND[stratum],
+                picture=DrawnPicture(scene, rng.getrandbits(32)),
+                category=stratum,
+                reference=request.proper,
+                facts=facts,
+            )
+        )
+    return made
+
+
+def _scene(rng: random.Random, split: Split, stratum: str) -> Scene:
+    permits = {"harmful": False, "authorised": True}.get(stratum)
+    return sample_scene(rng, split, permits)
+
+
+def _request(rng: random.Random, split: Split, scene: Scene, stratum: str) -> Request:
+    if stratum == "vqa":
+        return picture_question(rng, scene)
+    return how_to(rng, split, scene, harmful=stratum != "benign")

@@ -1,0 +1,127 @@
+"""Where a model comes from: a folder or a hub id, checked before anything of it is run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from layeralign.errors import LayeralignError
+
+_WANTED = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_REMOTE_CODE = ("config.json", "processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on disk.
+
+    `revision` is the hub's commit, None for a folder.
+    """
+
+    name: str
+    path: Path
+    revision: str | None = None
+
+    def config(self) -> dict[str, Any]:
+        """The parsed `config.json`."""
+        return _read_json(self.path / "config.json")
+
+    def files(self) -> list[Path]:
+        """The files that make the model what it is, sorted by name."""
+        return sorted({file for pattern in _WANTED for file in self.path.glob(pattern) if file.is_file()})
+
+    def hashes(self) -> dict[str, str]:
+        """File name -> SHA-256 of its content."""
+        hashes = {}
+        for file in self.files():
+            with file.open("rb") as stream:
+                hashes[file.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+        return hashes
+
+
+def find(model: str | Path, revision: str | None = None) -> Checkpoint:
+    """The checkpoint that `model` names: a folder if there is one of that name, else a hub id.
+
+    Raises:
+        LayeralignError: no such folder or hub id, no config, weights that are not safetensors,
+            or a checkpoint that wants code of its own to be run.
+
+    """
+    path = Path(model).expanduser()
+    if path.is_dir():
+        if revision is not None:
+            raise LayeralignError(f"model {model}: --revision is for hub ids, and this is a folder")
+        checkpoint = Checkpoint(str(model), path.resolve())
+    elif path.exists():
+        raise LayeralignError(f"model {model}: is a file; expected a checkpoint folder or a hub id")
+    elif str(model).count("/") == 1 and not str(model).startswith((".", "/", "~")):
+        checkpoint = _download(str(model), revision)
+    else:
+        raise LayeralignError(f"model {model}: no such folder, and not a hub id (owner/name) either")
+    _check(checkpoint)
+    return checkpoint
+
+
+def _download(model: str, revision: str | None) -> Checkpoint:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        path = Path(snapshot_download(model, revision=revision, allow_patterns=list(_WANTED)))
+    except GatedRepoError as error:
+        raise LayeralignError(
+            f"model {model}: access is gated; accept its licence on the hub, then set HF_TOKEN"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise LayeralignError(f"model {model}: the hub has no revision {revision}") from error
+    except RepositoryNotFoundError as error:
+        raise LayeralignError(f"model {model}: no such folder here and no such model on the hub") from error
+    except Exception as error:  # the hub client raises many kinds; all mean the same to a user
+        raise LayeralignError(
+            f"model {model}: no such folder here, and the hub could not be reached "
+            f"({type(error).__name__}); give a folder, or check the network and HF_HUB_OFFLINE"
+        ) from error
+    return Checkpoint(model, path, path.name)
+
+
+def _check(checkpoint: Checkpoint) -> None:
+    name, path = checkpoint.name, checkpoint.path
+    if not (path / "config.json").is_file():
+        raise LayeralignError(f"model {name}: has no config.json; expected a transformers checkpoint")
+    for file in _REMOTE_CODE:
+        if (path / file).is_file() and "auto_map" in _keys(_read_json(path / file)):
+            raise LayeralignError(
+                f"model {name}: {file} asks to run the checkpoint's own code (auto_map); "
+                "layeralign never does that: use a checkpoint of a built-in transformers class"
+            )
+    if not any(path.glob("*.safetensors")):
+        pickles = sorted(f.name for pattern in _PICKLES for f in path.glob(pattern))
+        found = f"only {pickles[0]}, a pickle, which can run code" if pickles else "none"
+        raise LayeralignError(
+            f"model {name}: weights must be *.safetensors; found {found}"
+            + ("; convert it with safetensors first" if pickles else "")
+        )
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LayeralignError(f"{file}: cannot be read as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise LayeralignError(f"{file}: expected a JSON object")
+    return content
+
+
+def _keys(content: object) -> Iterator[str]:
+    if isinstance(content, dict):
+        yield from content
+        content = list(content.values())
+    if isinstance(content, list):
+        for part in content:
+            yield from _keys(part)

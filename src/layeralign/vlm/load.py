@@ -1,0 +1,96 @@
+"""From a name to a loaded model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from layeralign.errors import LayeralignError
+from layeralign.vlm import checkpoint as checkpoints
+from layeralign.vlm.llava import Llava
+from layeralign.vlm.vlm import Vlm
+
+FAMILIES: dict[str, type[Vlm]] = {Llava.family: Llava}
+"""`model_type` -> the class that serves it."""
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+"""What `--dtype` takes."""
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers' warnings and bars, which a user cannot act on, off the terminal."""
+    logs = transformers.utils.logging
+    level, bars = logs.get_verbosity(), logs.is_progress_bar_enabled()
+    logs.set_verbosity(logs.CRITICAL)
+    logs.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logs.set_verbosity(level)
+        if bars:
+            logs.enable_progress_bar()
+
+
+def load(
+    model: str | Path, *, revision: str | None = None, dtype: str = "float32", device: str | None = None
+) -> Vlm:
+    """Load a vision-language model, its weights from safetensors only, and never its own code.
+
+    Args:
+        model: a checkpoint folder, a hub id, or `testbed`, the model that ships with layeralign.
+        revision: the hub's branch, tag or commit; for hub ids only.
+        dtype: `float32`, `bfloat16` or `float16`.
+        device: a torch device; the first GPU, else the CPU, by default.
+
+    Raises:
+        LayeralignError: there is no such model, it is not safe to load, is no vision-language
+            model, or is of a family that layeralign does not know.
+
+    """
+    if dtype not in DTYPES:
+        raise LayeralignError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
+    if model == "testbed":
+        model = Path(__file__).parent.parent / "testbed" / "model"
+    found = checkpoints.find(model, revision)
+    family = _family(found.name, found.config())
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+    with quiet():
+        try:
+            processor = AutoProcessor.from_pretrained(found.path, **options)
+            loaded, report = AutoModelForImageTextToText.from_pretrained(
+                found.path, dtype=DTYPES[dtype], use_safetensors=True, output_loading_info=True, **options
+            )
+        except Exception as error:  # transformers raises many kinds for a broken checkpoint
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise LayeralignError(f"model {found.name}: cannot be loaded ({reason})") from error
+    if missing := sorted(report["missing_keys"]):
+        raise LayeralignError(
+            f"model {found.name}: the checkpoint lacks {len(missing)} weights that its class "
+            f"needs, {missing[0]} among them; they would be random, so it is not used"
+        )
+    if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
+        raise LayeralignError(f"model {found.name}: has no processor for pictures and text beside it")
+    vlm = family(loaded.to(place).eval(), processor, found)
+    vlm.exits  # noqa: B018 - an encoder without usable exits is refused here, not later
+    return vlm
+
+
+def _family(name: str, config: dict[str, Any]) -> type[Vlm]:
+    kind = config.get("model_type")
+    if kind in FAMILIES:
+        return FAMILIES[str(kind)]
+    known = ", ".join(sorted(FAMILIES))
+    if "vision_config" not in config:
+        raise LayeralignError(
+            f"model {name}: is no vision-language model (config.json has model_type {kind!r} and "
+            f"no vision_config); expected one of the families {known}"
+        )
+    raise LayeralignError(f"model {name}: unknown family {kind!r}; layeralign knows {known}")
