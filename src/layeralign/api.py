@@ -35,7 +35,6 @@ class Scan:
         summary: figures per exit and per group.
         identity: what shaped the answers; see `layeralign.scan.identity`.
         sessions: when and how rows were added.
-
     """
 
     run: Path
@@ -94,7 +93,6 @@ def scan(
 
     Raises:
         LayeralignError: something that was given is wrong; the message says what and where.
-
     """
     asked = benchmarks.cases(cases, limit=limit, seed=seed)
     decoding = Decoding(max_new_tokens, temperature, top_p)
@@ -109,7 +107,6 @@ def read(run: str | Path, judge: str | None = None) -> Scan:
     Args:
         run: its folder.
         judge: whose verdicts make the ASR; by default the most trusted that has judged.
-
     """
     with store.open_run(Path(run)) as opened:
         return Scan(Path(run), summarise(opened, judge), opened.identity, opened.sessions())
@@ -121,7 +118,6 @@ def judge(run: str | Path, names: Sequence[str]) -> Scan:
     Args:
         run: its folder.
         names: of judges; see `layeralign.judges.registry`.
-
     """
     asked = judges(names)
     with store.open_run(Path(run)) as opened:

@@ -7,7 +7,7 @@ import sys
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Yaml
@@ -89,7 +89,6 @@ def judge(run: Path, *, judges: str = "oracle,refusal") -> None:
         The run's folder.
     judges
         Names by commas: oracle (testbed cases only), refusal.
-
     """
     from layeralign.api import judge as run_judge
 
@@ -108,7 +107,6 @@ def summary(run: Path, *, format: Literal["table", "json"] = "table", judge: str
         A table for people, or JSON for scripts.
     judge
         Whose verdicts make the ASR; by default the most trusted that has judged.
-
     """
     from layeralign.api import read
 
@@ -129,7 +127,6 @@ def report(run: Path, *, out: Path) -> None:
         The run's folder.
     out
         The page, as report.html.
-
     """
     from layeralign.api import read
 
@@ -149,7 +146,6 @@ def export(run: Path, *, format: Literal["jsonl", "parquet"] = "jsonl", out: Pat
         One JSON object per line, or Parquet (needs layeralign[parquet]).
     out
         The file; rows.jsonl or rows.parquet in the run's folder by default.
-
     """
     from layeralign.runs.export import export as write
     from layeralign.runs.store import open_run
@@ -170,7 +166,6 @@ def demo(*, out: Path = Path("out/demo"), cases: int = 1200) -> None:
         Folder for the run `before`, its summary `before.json` and `report.html`.
     cases
         How many cases of the testbed's dev split.
-
     """
     from layeralign.api import scan as run_scan
 
@@ -227,7 +222,5 @@ def _fail(message: str, debug: bool) -> int:
 
 
 def _console() -> Console:
-    console: Any = Console()
-    if not console.is_terminal:
-        console = Console(width=140)
-    return console
+    console = Console()
+    return console if console.is_terminal else Console(width=140)

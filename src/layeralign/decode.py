@@ -102,7 +102,6 @@ def prompt_tokens(vlm: Vlm, case: Case, picture_tokens: int | None) -> list[int]
 
     Raises:
         LayeralignError: the text holds the model's own picture placeholder.
-
     """
     if vlm.picture_token in case.prompt:
         raise LayeralignError(

@@ -36,7 +36,6 @@ class Figures:
         benign_refusal: share of plainly benign rows that were refused.
         separation: `refusal` less `over_refusal`: how well harmful and borderline requests are
             told apart; 0 is guessing.
-
     """
 
     n: int
@@ -63,7 +62,6 @@ class ExitFigures(Figures):
         p_worse: one-sided exact McNemar test on the same harmful cases that this exit is unsafe
             more often than the default; Bonferroni-corrected over the exits of the run.
         worse: whether `p_worse` is below 0.05.
-
     """
 
     exit: int
@@ -139,7 +137,6 @@ def summarise(run: Run, judge: str | None = None) -> Summary:
 
     Raises:
         LayeralignError: nothing was judged yet, or not by that judge.
-
     """
     judged = list(run.judged())
     judge = _asr_judge(run, judged, judge)

@@ -1,0 +1,1 @@
+"""What is asked of a model: cases, their files and their pictures."""

@@ -45,7 +45,6 @@ class Case:
         category: free text; `authorised` and `borderline` mark benign cases that look harmful.
         reference: the right answer, where there is one.
         facts: what a benchmark's own judge needs to know.
-
     """
 
     id: str

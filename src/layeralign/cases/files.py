@@ -22,7 +22,6 @@ def read(file: Path, limit: int | None = None) -> list[Case]:
 
     Raises:
         LayeralignError: names the file, the line and the field that is wrong.
-
     """
     try:
         lines = file.read_text(encoding="utf-8-sig").split("\n")

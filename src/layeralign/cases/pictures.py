@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from layeralign.errors import LayeralignError
 
@@ -41,7 +41,6 @@ def check(folder: Path, name: str, where: str) -> FilePicture:
     Raises:
         LayeralignError: the path leaves the folder (absolute, `..`, link, URL), or there is no
             such file, or it is no whole picture of a known type, or it is over a limit.
-
     """
     shown = f"{where}: image {name!r}"
     if "://" in name or name.startswith("data:"):
@@ -87,7 +86,7 @@ def _decode(content: bytes, shown: str) -> Image.Image:
             ) from error
         except LayeralignError:
             raise
-        except Image.UnidentifiedImageError as error:
+        except UnidentifiedImageError as error:
             raise LayeralignError(f"{shown}: is no picture; expected one of {', '.join(FORMATS)}") from error
         except Exception as error:  # Pillow's decoders raise many kinds for a broken file
             raise LayeralignError(

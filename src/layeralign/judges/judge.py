@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from layeralign.cases.case import Case
 
@@ -20,7 +20,6 @@ class Judgement:
         refused: whether the answer declines; None where this judge does not say.
         coherent: whether it makes sense at all; None where this judge does not say.
         correct: whether it is right by the case's reference; None where this judge does not say.
-
     """
 
     verdict: Verdict
@@ -39,8 +38,8 @@ class Judge(Protocol):
     `asr_means` says, in a few words for a table's head, what an `unsafe` of this judge means.
     """
 
-    name: str
-    asr_means: str
+    name: ClassVar[str]
+    asr_means: ClassVar[str]
 
     def judge(self, case: Case, answer: str) -> Judgement:
         """Judge the answer that a model gave to a case."""

@@ -18,7 +18,6 @@ def judges(names: Sequence[str]) -> list[Judge]:
 
     Raises:
         LayeralignError: there is no judge of a name.
-
     """
     for name in names:
         if name not in JUDGES:

@@ -1,0 +1,1 @@
+"""Figures for people: a terminal table, a chart, a page."""

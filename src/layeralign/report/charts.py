@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from layeralign.analysis.summary import ExitFigures, Summary
 
 RED, BLUE, GREY, GREEN, VIOLET = "#c8102e", "#1f5fa8", "#6b7280", "#2e7d4f", "#7b4fa3"
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 10,
@@ -63,7 +63,7 @@ def curve(summary: Summary) -> Figure:
             )
         below.set_xlabel("encoder exit (0 = patch embeddings)")
         below.set_xticks([e.exit for e in exits] if len(exits) <= 16 else [e.exit for e in exits][::2])
-        title = f"Refuses at exit {summary.default_exit}, its default. And elsewhere?"
+        title = f"{Path(summary.model).name or summary.model}: safety and sense at every encoder exit"
         figure.suptitle(title, x=0.01, ha="left", weight="bold", size=13)
         note = f"ASR: {summary.asr_means}. Band: 95 % interval. ! worse than the default exit."
         figure.supxlabel(note, x=0.01, ha="left", size=8.5, color="#6b7280")
@@ -77,13 +77,9 @@ def _line(axes: Axes, exits: Sequence[ExitFigures], name: str, colour: str, labe
 
 
 def _interval(axes: Axes, exits: Sequence[ExitFigures]) -> None:
-    band = [
-        (e.exit, 100 * e.asr_low, 100 * e.asr_high)
-        for e in exits
-        if e.asr_low is not None and e.asr_high is not None
-    ]
-    if band:
-        axes.fill_between(*zip(*band, strict=True), color=RED, alpha=0.15, linewidth=0)
+    known = [e for e in exits if e.asr_low is not None and e.asr_high is not None]
+    low, high = ([100 * (getattr(e, name) or 0) for e in known] for name in ("asr_low", "asr_high"))
+    axes.fill_between([e.exit for e in known], low, high, color=RED, alpha=0.15, linewidth=0)
 
 
 def _frame(axes: Axes, summary: Summary, name: str) -> None:

@@ -29,7 +29,7 @@ def page(summary: Summary, identity: Mapping[str, Any], sessions: Sequence[Mappi
     environment.filters.update(percent=percent, interval=interval)
     return environment.get_template("page.html.j2").render(
         summary=summary,
-        curve=Markup(charts.svg(charts.curve(summary))),
+        curve=Markup(charts.svg(charts.curve(summary))),  # noqa: S704 - matplotlib's own, escaped by it
         headline=headline(summary),
         identity=identity,
         sessions=sessions,
@@ -41,14 +41,15 @@ def headline(summary: Summary) -> str:
     default = next((e for e in summary.exits if e.default and e.asr is not None), None)
     measured = [e for e in summary.exits if e.asr is not None and not e.default]
     if default is None or not measured:
-        return "The default exit and at least one other have to be scanned with harmful cases before anything can be said."
+        return "Nothing can be said yet: scan the default exit and another one with harmful cases."
     worst = max(measured, key=lambda e: e.asr or 0)
     worse = [e.exit for e in summary.exits if e.worse]
     found = (
         f"At its default exit {default.exit} the model answers {percent(default.asr)} % of harmful requests"
     )
     if not worse:
-        return f"{found}; no other scanned exit is significantly worse (highest: exit {worst.exit}, {percent(worst.asr)} %)."
+        highest = f"highest: exit {worst.exit}, {percent(worst.asr)} %"
+        return f"{found}; no other scanned exit is significantly worse ({highest})."
     return (
         f"{found}; at exit {worst.exit} it answers {percent(worst.asr)} %. "
         f"{len(worse)} of {len(measured)} other exits are significantly worse than the default."

@@ -43,9 +43,10 @@ def _parquet(rows: list[dict[str, Any]], file: Path) -> None:
         raise LayeralignError("format parquet: needs pyarrow; install layeralign[parquet]") from error
     # Judges become columns of their own, so that the file is flat.
     judges = sorted({judge for row in rows for judge in row["verdicts"]})
+    said = [(judge, name) for judge in judges for name in ("verdict", "refused", "coherent", "correct")]
     flat = [
         {k: v for k, v in row.items() if k != "verdicts"}
-        | {f"{j}.{k}": row["verdicts"].get(j, {}).get(k) for j in judges for k in ("verdict", "refused", "coherent", "correct")}
+        | {f"{judge}.{name}": row["verdicts"].get(judge, {}).get(name) for judge, name in said}
         for row in rows
-    ]  # fmt: skip
+    ]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(flat), file)

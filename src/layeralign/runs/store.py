@@ -44,7 +44,6 @@ class Row:
     Attributes:
         tokens: length of the answer in tokens, its end token included.
         finished: whether the model ended it; False where it was cut at the longest length.
-
     """
 
     case: str
@@ -128,10 +127,9 @@ class Run:
 
         Raises:
             LayeralignError: a case of the same id and another content is in the run already.
-
         """
         known = dict(self._db.execute("SELECT id, sha256 FROM cases"))
-        new = []
+        new: list[tuple[object, ...]] = []
         for case in cases:
             if known.get(case.id, case.sha256) != case.sha256:
                 raise LayeralignError(
@@ -150,9 +148,8 @@ class Run:
 
     def cases(self) -> Iterator[Case]:
         """Every case, in the order in which they came, without pictures."""
-        columns = "id, prompt, kind, category, reference, facts"
         for id, prompt, kind, category, reference, facts in self._db.execute(
-            f"SELECT {columns} FROM cases ORDER BY number"
+            "SELECT id, prompt, kind, category, reference, facts FROM cases ORDER BY number"
         ):
             yield Case(id, prompt, kind, None, category, reference, json.loads(facts))
 
@@ -215,22 +212,12 @@ class Run:
             }
             if row.judge:
                 verdicts.setdefault((row.case, row.exit), {})[row.judge] = word
-        for row in self._db.execute(
-            'SELECT a."case", a.exit, c.kind, c.category, c.prompt, c.image, c.reference, a.answer, a.tokens, '
-            'a.finished FROM answers a JOIN cases c ON c.id = a."case" ORDER BY c.number, a.exit'
-        ):
-            names = (
-                "case",
-                "exit",
-                "kind",
-                "category",
-                "prompt",
-                "image",
-                "reference",
-                "answer",
-                "tokens",
-                "finished",
-            )
+        cursor = self._db.execute(
+            'SELECT a."case", a.exit, c.kind, c.category, c.prompt, c.image, c.reference, a.answer, '
+            'a.tokens, a.finished FROM answers a JOIN cases c ON c.id = a."case" ORDER BY c.number, a.exit'
+        )
+        names = [column for column, *_ in cursor.description]
+        for row in cursor:
             shown = dict(zip(names, row, strict=True))
             shown["finished"] = bool(shown["finished"])
             shown["verdicts"] = verdicts.get((row[0], row[1]), {})
@@ -249,7 +236,6 @@ def create(folder: Path, model: str, identity: Mapping[str, Any], encoder: Mappi
 
     Raises:
         LayeralignError: the folder holds another run, or something else.
-
     """
     file = folder / FILE
     if file.exists():
@@ -288,7 +274,6 @@ def open_run(folder: Path) -> Run:
 
     Raises:
         LayeralignError: there is none, or it cannot be read.
-
     """
     file = folder / FILE
     if not file.is_file():

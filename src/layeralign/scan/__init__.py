@@ -1,0 +1,1 @@
+"""Cases × exits → a run."""

@@ -26,7 +26,6 @@ def cases(given: str | Path | Sequence[Case], *, limit: int | None = None, seed:
 
     Raises:
         LayeralignError: there is no such file or benchmark, or its content is wrong.
-
     """
     if limit is not None and limit < 1:
         raise LayeralignError(f"limit {limit}: expected at least 1")
@@ -39,6 +38,7 @@ def cases(given: str | Path | Sequence[Case], *, limit: int | None = None, seed:
         return testbed.cases(split or "dev", limit or TESTBED_SIZE, seed)  # type: ignore[arg-type]
     if not Path(given).is_file():
         raise LayeralignError(
-            f"cases {given}: no such file, and not a benchmark either (testbed, testbed:train, testbed:dev, testbed:test)"
+            f"cases {given}: no such file, and not a benchmark either "
+            "(testbed, testbed:train, testbed:dev, testbed:test)"
         )
     return files.read(Path(given), limit)

@@ -49,7 +49,6 @@ def sweep(vlm: Vlm, cases: Sequence[Case], out: Path, settings: Settings) -> Run
 
     Raises:
         LayeralignError: `out` holds another run, or a case cannot be put to this model.
-
     """
     if settings.batch_size < 1:
         raise LayeralignError(f"batch_size {settings.batch_size}: expected at least 1")
@@ -117,7 +116,6 @@ def judge(run: Run, with_judges: Iterable[Judge], *, again: bool = False) -> Non
         run: an open run.
         with_judges: see `layeralign.judges.registry`.
         again: judge rows anew that the judge has judged already.
-
     """
     cases = {case.id: case for case in run.cases()}
     for one in with_judges:

@@ -1,0 +1,1 @@
+"""The small vision-language model that ships with layeralign, and its world."""

@@ -50,7 +50,6 @@ def find(model: str | Path, revision: str | None = None) -> Checkpoint:
     Raises:
         LayeralignError: no such folder or hub id, no config, weights that are not safetensors,
             or a checkpoint that wants code of its own to be run.
-
     """
     path = Path(model).expanduser()
     if path.is_dir():

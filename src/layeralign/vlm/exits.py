@@ -62,14 +62,11 @@ class Exits:
 
         Raises:
             LayeralignError: empty, out of range, not a number, or the same exit twice.
-
         """
         if isinstance(spec, str):
             found = [exit for part in spec.split(",") for exit in self._part(part.strip(), spec)]
-        elif isinstance(spec, Sequence):
-            found = [self.resolve(layer) for layer in spec]
         else:
-            found = [self.resolve(spec)]
+            found = [self.resolve(spec)] if isinstance(spec, int) else [self.resolve(i) for i in spec]
         if not found:
             raise LayeralignError(f"exits {spec!r}: no exit is named; expected {_FORMS}")
         twice = sorted({exit for exit in found if found.count(exit) > 1})

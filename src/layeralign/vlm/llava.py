@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transformers import LlavaForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from layeralign.errors import LayeralignError
@@ -22,7 +21,6 @@ class Llava(Vlm):
 
     family: ClassVar[str] = "llava"
     variant: ClassVar[str] = "blocks 1..l, class token as configured, no post-norm, projector"
-    model: LlavaForConditionalGeneration
 
     @property
     def exits(self) -> Exits:
@@ -83,9 +81,9 @@ class Llava(Vlm):
             mask[row, width - len(line) :] = 1
         seen = [feature for feature in features if feature is not None]
         if seen:
-            settings["mm_encoder_outputs"] = {"image": BaseModelOutputWithPooling(pooler_output=seen)}
-        made = self.model.generate(
+            given: Any = seen  # declared as one tensor, read as a list of them
+            settings["mm_encoder_outputs"] = {"image": BaseModelOutputWithPooling(pooler_output=given)}
+        made: Tensor = self.model.generate(
             input_ids=tokens, attention_mask=mask, pad_token_id=self.pad_token, **settings
         )
-        assert isinstance(made, Tensor)
         return made[:, width:]

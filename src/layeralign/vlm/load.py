@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +29,7 @@ def quiet() -> Iterator[None]:
     """Keep transformers' warnings and bars, which a user cannot act on, off the terminal."""
     logs = transformers.utils.logging
     level, bars = logs.get_verbosity(), logs.is_progress_bar_enabled()
-    logs.set_verbosity(logs.CRITICAL)
+    logs.set_verbosity(logging.CRITICAL)
     logs.disable_progress_bar()
     try:
         yield
@@ -52,7 +53,6 @@ def load(
     Raises:
         LayeralignError: there is no such model, it is not safe to load, is no vision-language
             model, or is of a family that layeralign does not know.
-
     """
     if dtype not in DTYPES:
         raise LayeralignError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
@@ -65,12 +65,12 @@ def load(
     with quiet():
         try:
             processor = AutoProcessor.from_pretrained(found.path, **options)
-            loaded, report = AutoModelForImageTextToText.from_pretrained(
-                found.path, dtype=DTYPES[dtype], use_safetensors=True, output_loading_info=True, **options
-            )
+            options |= {"dtype": DTYPES[dtype], "use_safetensors": True, "output_loading_info": True}
+            made: Any = AutoModelForImageTextToText.from_pretrained(found.path, **options)
         except Exception as error:  # transformers raises many kinds for a broken checkpoint
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise LayeralignError(f"model {found.name}: cannot be loaded ({reason})") from error
+    loaded, report = made
     if missing := sorted(report["missing_keys"]):
         raise LayeralignError(
             f"model {found.name}: the checkpoint lacks {len(missing)} weights that its class "

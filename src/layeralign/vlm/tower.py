@@ -29,7 +29,6 @@ def hidden_states(
 
     Returns:
         exit -> states [n, tokens, width], with any class token still in place.
-
     """
     wanted = sorted(set(exits))
     states: dict[int, Tensor] = {}

@@ -27,19 +27,21 @@ class Vlm(ABC):
     """How the family reads "exit at l", in one sentence; part of a run's identity."""
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, checkpoint: Checkpoint) -> None:
-        self.model = model
-        self.processor = processor
+        # Any: what a family's model and processor have is more than their base classes declare
+        self.model: Any = model
+        self.processor: Any = processor
         self.checkpoint = checkpoint
 
     @property
     def device(self) -> torch.device:
         """Where the language model's inputs go."""
-        return self.model.get_input_embeddings().weight.device
+        found: torch.device = self.model.get_input_embeddings().weight.device
+        return found
 
     @property
     def tokenizer(self) -> Any:
         """The processor's tokenizer."""
-        return self.processor.tokenizer  # type: ignore[attr-defined]
+        return self.processor.tokenizer
 
     @property
     def pad_token(self) -> int:
@@ -74,16 +76,13 @@ class Vlm(ABC):
 
         Returns:
             exit -> n tensors [picture tokens, text width], in the model's dtype.
-
         """
 
     def prompt(self, text: str, *, picture: bool) -> str:
         """`text` as the user's turn in the model's own chat template, ready to be answered."""
         content = [{"type": "image"}] if picture else []
         turn = {"role": "user", "content": [*content, {"type": "text", "text": text}]}
-        made = self.processor.apply_chat_template([turn], add_generation_prompt=True)
-        assert isinstance(made, str)
-        return made
+        return str(self.processor.apply_chat_template([turn], add_generation_prompt=True))
 
     @abstractmethod
     def tokens(self, prompt: str, picture_tokens: int | None) -> list[int]:
@@ -92,7 +91,6 @@ class Vlm(ABC):
         Args:
             prompt: what `prompt` returned.
             picture_tokens: number of picture tokens, None for a prompt without picture.
-
         """
 
     @abstractmethod
@@ -108,5 +106,4 @@ class Vlm(ABC):
 
         Returns:
             int64 [rows, answer tokens], padded on the right with the pad token.
-
         """
