@@ -12,9 +12,9 @@ from layeralign.cases.case import Case
 from layeralign.decode import Decoding
 from layeralign.judges.registry import judges
 from layeralign.runs import store
-from layeralign.scan import benchmarks
-from layeralign.scan.sweep import Settings, sweep
-from layeralign.scan.sweep import judge as judge_run
+from layeralign.sweep import benchmarks
+from layeralign.sweep.sweep import Settings, sweep
+from layeralign.sweep.sweep import judge as judge_run
 from layeralign.vlm.exits import ExitSpec
 from layeralign.vlm.load import load
 from layeralign.vlm.vlm import Vlm
@@ -33,7 +33,7 @@ class Scan:
     Attributes:
         run: the run's folder.
         summary: figures per exit and per group.
-        identity: what shaped the answers; see `layeralign.scan.identity`.
+        identity: what shaped the answers; see `layeralign.sweep.identity`.
         sessions: when and how rows were added.
     """
 

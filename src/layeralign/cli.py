@@ -60,7 +60,7 @@ def scan(options: ScanOptions) -> None:
     """Put every case to a model at every exit of its image encoder, and sum up."""
     from layeralign.api import load
     from layeralign.api import scan as run_scan
-    from layeralign.scan import benchmarks
+    from layeralign.sweep import benchmarks
 
     asked = benchmarks.cases(options.cases, limit=options.limit, seed=options.seed)
     model = load(options.model, revision=options.revision, dtype=options.dtype)

@@ -89,7 +89,7 @@ def _frame(axes: Axes, summary: Summary, name: str) -> None:
     axes.set_ylabel(f"{name}, %")
     axes.grid(axis="y", color="#e5e7eb", linewidth=0.8)
     axes.set_axisbelow(True)
-    if axes.get_lines():
+    if axes.get_legend_handles_labels()[0]:
         axes.legend(
             frameon=False,
             fontsize=8.5,

@@ -20,8 +20,8 @@ from layeralign.judges.judge import SILENT, Judge
 from layeralign.judges.registry import judges
 from layeralign.runs import store
 from layeralign.runs.store import Row, Run
-from layeralign.scan.identity import identity, versions
-from layeralign.scan.progress import Progress
+from layeralign.sweep.identity import identity, versions
+from layeralign.sweep.progress import Progress
 from layeralign.vlm.exits import ExitSpec
 from layeralign.vlm.vlm import Vlm
 

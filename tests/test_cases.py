@@ -1,0 +1,145 @@
+import contextlib
+import json
+import os
+import struct
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from layeralign import LayeralignError
+from layeralign.cases import files, pictures
+
+GOOD = {"id": "a", "prompt": "hello", "kind": "benign"}
+
+
+def test_a_good_file(case_file):
+    cases = files.read(case_file)
+    assert [c.id for c in cases] == ["h1", "h2", "b1", "b2", "v1", "t1"]
+    assert cases[0].picture == cases[1].picture
+    assert cases[5].picture is None
+    assert cases[3].borderline and not cases[2].borderline
+    assert cases[4].reference == "no."
+    assert cases[2].picture.open().mode == "RGB"
+    assert [c.id for c in files.read(case_file, limit=2)] == ["h1", "h2"]
+
+
+def test_every_field_changes_the_hash(case_file):
+    base = files.read(case_file)[0]
+    from dataclasses import replace
+
+    changed = [
+        replace(base, id="x"), replace(base, prompt="x"), replace(base, kind="benign"), replace(base, picture=None),
+        replace(base, category="x"), replace(base, reference="x"), replace(base, facts={"x": 1}),
+    ]  # fmt: skip
+    assert len({base.sha256, *(c.sha256 for c in changed)}) == 8
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("{", r"cases\.jsonl:2: is not valid JSON"),
+        ("[1]", "expected a JSON object, found list"),
+        ({"prompt": "x", "kind": "benign"}, "field 'id' is missing"),
+        ({"id": "b", "kind": "benign"}, "field 'prompt' is missing"),
+        ({"id": "b", "prompt": "x"}, "field 'kind' is missing"),
+        ({**GOOD, "id": "b", "kind": "evil"}, "'evil'; expected harmful, benign, vqa"),
+        ({**GOOD, "id": 3}, "field 'id' is 3; expected text"),
+        ({**GOOD, "id": "b", "image": 3}, "field 'image' is 3; expected text"),
+        ({**GOOD, "id": "b", "prompt": "  "}, "field 'prompt' is empty"),
+        (GOOD, "'a' is already used in .*cases.jsonl:1"),
+        ({**GOOD, "id": "b", "image": "gone.png"}, "no such file"),
+        ({**GOOD, "id": "b", "image": ""}, "relative path"),
+        ({**GOOD, "id": "b", "image": "../x.png"}, r"without '\.\.'"),
+        ({**GOOD, "id": "b", "image": "/etc/hostname"}, "leaves the case file's folder"),
+        ({**GOOD, "id": "b", "image": "C:\\x.png"}, "leaves the case file's folder"),
+        ({**GOOD, "id": "b", "image": "https://x/y.png"}, "is a URL"),
+        ({**GOOD, "id": "b", "image": "file:///etc/passwd"}, "is a URL"),
+        ({**GOOD, "id": "b", "image": "link.png"}, "is a link that leaves"),
+        ({**GOOD, "id": "b", "image": "linked/p.png"}, "is a link that leaves"),
+        ({**GOOD, "id": "b", "image": "text.png"}, "is no picture"),
+        ({**GOOD, "id": "b", "image": "half.png"}, "truncated or broken"),
+        ({**GOOD, "id": "b", "image": "half.jpg"}, "truncated or broken"),
+        ({**GOOD, "id": "b", "image": "bomb.png"}, "100000×100000 pixels|too many pixels"),
+        ({**GOOD, "id": "b", "image": "."}, "no such file"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_line(tmp_path, line, says):
+    folder = tmp_path / "cases"
+    folder.mkdir()
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    Image.new("RGB", (4, 4)).save(outside / "p.png")
+    (folder / "link.png").symlink_to(outside / "p.png")
+    (folder / "linked").symlink_to(outside)
+    (folder / "text.png").write_text("not a picture")
+    noise = Image.frombytes("RGB", (64, 64), os.urandom(64 * 64 * 3))
+    for name in ("half.png", "half.jpg"):
+        noise.save(folder / name)
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: len(content) // 2])
+    (folder / "bomb.png").write_bytes(bomb())
+    file = folder / "cases.jsonl"
+    text = line if isinstance(line, str) else json.dumps(line)
+    file.write_text(json.dumps(GOOD) + "\n" + text + "\n")
+    with pytest.raises(LayeralignError, match=says) as error:
+        files.read(file)
+    assert "cases.jsonl:2" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def bomb() -> bytes:
+    """A PNG that says it has 10^10 pixels; decoding it would need tens of gigabytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"0"))
+        + chunk(b"IEND", b"")
+    )
+
+
+def test_a_picture_just_over_the_limit_is_refused_before_decoding(tmp_path, monkeypatch):
+    Image.new("RGB", (11, 10)).save(tmp_path / "p.png")
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 100)
+    monkeypatch.setattr(Image.Image, "convert", lambda *_: pytest.fail("it was decoded"))
+    with pytest.raises(LayeralignError, match="11×10 pixels"):
+        pictures.check(tmp_path, "p.png", "here")
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"\xff\xfe\x00"])
+def test_an_empty_or_binary_file(tmp_path, content):
+    file = tmp_path / "c.jsonl"
+    file.write_bytes(content)
+    with pytest.raises(LayeralignError, match=r"c\.jsonl: (holds no case|cannot be read)"):
+        files.read(file)
+
+
+def test_unicode_line_separators_do_not_split_a_case(tmp_path):
+    file = tmp_path / "c.jsonl"
+    file.write_text(json.dumps({**GOOD, "prompt": "a\u2028b\x85c"}, ensure_ascii=False), encoding="utf-8")
+    assert files.read(file)[0].prompt == "a\u2028b\x85c"
+
+
+@given(st.text(), st.sampled_from(["harmful", "benign", "vqa"]), st.text())
+def test_what_is_written_is_read(tmp_path_factory, prompt, kind, category):
+    if not prompt.strip():
+        return
+    file = tmp_path_factory.mktemp("cases") / "c.jsonl"
+    file.write_text(json.dumps({"id": "1", "prompt": prompt, "kind": kind, "category": category}))
+    (case,) = files.read(file)
+    assert (case.prompt, case.kind, case.category) == (prompt, kind, category)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_cases_or_one_error(tmp_path_factory, content):
+    file = tmp_path_factory.mktemp("cases") / "c.jsonl"
+    file.write_bytes(content)
+    with contextlib.suppress(LayeralignError):
+        files.read(file)

@@ -1,0 +1,95 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from layeralign.cli import main
+
+
+@pytest.fixture
+def run(llava_dir, case_file, tmp_path, capsys):
+    assert main(["scan", "--model", str(llava_dir), "--cases", str(case_file), "--out", str(tmp_path / "run"),
+                 "--max-new-tokens", "4"]) == 0  # fmt: skip
+    out = capsys.readouterr().out
+    assert "ASR = non-refusal" in out
+    return tmp_path / "run"
+
+
+def test_summary_export_report_judge(run, tmp_path, capsys):
+    assert main(["summary", str(run), "--format", "json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert [e["exit"] for e in made["exits"]] == [0, 1, 2, 3, 4, 5]
+    assert main(["summary", str(run)]) == 0
+    assert "told" in capsys.readouterr().out
+    assert main(["judge", str(run), "--judges", "refusal"]) == 0
+    assert main(["export", str(run)]) == 0
+    assert len((run / "rows.jsonl").read_text().splitlines()) == 36
+    assert main(["export", str(run), "--format", "parquet", "--out", str(tmp_path / "r.parquet")]) == 0
+    assert main(["report", str(run), "--out", str(tmp_path / "page" / "r.html")]) == 0
+    assert {f.suffix for f in (tmp_path / "page").iterdir()} == {".html", ".svg", ".png"}
+
+
+def test_a_config_file_gives_what_the_command_line_does_not(llava_dir, case_file, tmp_path):
+    config = tmp_path / "scan.yaml"
+    config.write_text(f"model: {llava_dir}\ncases: {case_file}\nexits: 1,5\nmax_new_tokens: 3\nlimit: 2\n")
+    assert main(["scan", "--config", str(config), "--out", str(tmp_path / "run"), "--limit", "3"]) == 0
+    assert main(["scan", f"--config={config}", "--out", str(tmp_path / "run"), "--exits", "-1"]) == 0
+    from layeralign.runs.store import open_run
+
+    with open_run(tmp_path / "run") as opened:
+        assert opened.identity["decoding"]["max_new_tokens"] == 3
+        assert len(opened.answered()) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["scan"], "--model"),
+        (["scna"], "scna"),
+        (["scan", "--model", "testbed", "--cases", "x", "--out", "y", "--bogus", "1"], "--bogus"),
+        (["scan", "--model", "testbed", "--cases", "x", "--out", "y", "--limit", "many"], "many"),
+        (["scan", "--model", "testbed", "--cases", "nope.jsonl", "--out", "OUT"], "nope.jsonl: no such file"),
+        (["scan", "--model", "testbed", "--cases", "testbed:prod", "--out", "OUT"], "train, dev, test"),
+        (["scan", "--model", "/nope", "--cases", "testbed", "--out", "OUT"], "/nope: no such folder"),
+        (["scan", "--config", "nope.yaml"], "nope.yaml: no such file"),
+        (["summary", "/nope"], "there is no run here"),
+        (["export", "/nope"], "there is no run here"),
+        (["judge", "/nope"], "there is no run here"),
+        (["summary", "/nope", "--format", "xml"], "xml"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_1(tmp_path, capfd, arguments, says):
+    arguments = [str(tmp_path / "out") if a == "OUT" else a for a in arguments]
+    assert main(arguments) == 1
+    out, err = capfd.readouterr()
+    assert err.startswith("layeralign: ") and says in err
+    assert "Traceback" not in out + err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_key_in_a_config_is_refused(tmp_path, capfd):
+    config = tmp_path / "c.yaml"
+    config.write_text("model: testbed\ncases: testbed\nout: x\nexitz: 1\n")
+    assert main(["scan", "--config", str(config)]) == 1
+    assert "exitz" in capfd.readouterr().err
+
+
+def test_debug_shows_the_traceback(capfd):
+    assert main(["summary", "/nope", "--debug"]) == 1
+    assert "Traceback" in capfd.readouterr().err
+
+
+def test_help_is_quick_to_load():
+    """Help must not wait for torch."""
+    code = "import sys, layeralign.cli; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_process_ends_with_the_exit_code():
+    done = subprocess.run(
+        [sys.executable, "-m", "layeralign", "scan"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("layeralign: ")

@@ -1,0 +1,218 @@
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+import layeralign
+from conftest import save_llava
+from layeralign import LayeralignError
+from layeralign.cases import files
+from layeralign.decode import Decoding, answer
+from layeralign.runs import store
+from layeralign.runs.export import export
+from layeralign.runs.store import open_run
+
+SHORT = {"max_new_tokens": 6}
+
+
+def answers(folder):
+    with open_run(folder) as run:
+        return {(row["case"], row["exit"]): row["answer"] for row in run.rows()}
+
+
+def test_a_scan_answers_every_case_at_every_exit_and_judges(llava, case_file, tmp_path):
+    result = layeralign.scan(llava, case_file, tmp_path / "run", **SHORT)
+    assert [e.exit for e in result.summary.exits] == [0, 1, 2, 3, 4, 5]
+    assert all(e.n == 3 for e in result.summary.exits)
+    assert result.summary.asr_judge == "refusal"
+    assert result.summary.asr_means.startswith("non-refusal")
+    assert result.summary.exits[4].default
+    made = answers(tmp_path / "run")
+    assert len(made) == 36
+    assert len({made["h1", exit] for exit in range(6)}) > 1
+    assert len({made["t1", exit] for exit in range(6)}) == 1, "without a picture the exit makes no difference"
+
+
+def test_the_default_exit_answers_as_transformers_does(llava, case_file, tmp_path):
+    layeralign.scan(llava, case_file, tmp_path / "run", exits="default", **SHORT)
+    made = answers(tmp_path / "run")
+    for case in files.read(case_file)[:5]:
+        text = llava.prompt(case.prompt, picture=True)
+        given = llava.processor(images=case.picture.open(), text=text, return_tensors="pt")
+        with torch.no_grad():
+            ids = llava.model.generate(**given, do_sample=False, **SHORT)[0, given["input_ids"].shape[1] :]
+        assert made[case.id, 4] == llava.tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+
+def test_batches_make_no_difference(llava, case_file, tmp_path):
+    for size in (1, 5, 100):
+        layeralign.scan(llava, case_file, tmp_path / str(size), batch_size=size, **SHORT)
+    assert answers(tmp_path / "1") == answers(tmp_path / "5") == answers(tmp_path / "100")
+
+
+def test_it_grows_and_never_answers_twice(llava, case_file, tmp_path, monkeypatch):
+    asked = []
+
+    def counted(vlm, pairs, decoding):
+        asked.extend((case.id, exit) for case, exit in pairs)
+        return answer(vlm, pairs, decoding)
+
+    monkeypatch.setattr("layeralign.decode.answer", counted)
+    run = tmp_path / "run"
+    layeralign.scan(llava, case_file, run, exits="1,5", limit=2, **SHORT)
+    assert len(asked) == 4
+    first = answers(run)
+    layeralign.scan(llava, case_file, run, exits="1,5", limit=2, **SHORT)
+    assert len(asked) == 4
+    layeralign.scan(llava, case_file, run, exits="all", **SHORT)
+    assert len(asked) == len(set(asked)) == 36
+    assert first.items() <= answers(run).items()
+    with open_run(run) as opened:
+        assert len(opened.sessions()) == 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"max_new_tokens": 7}, {"seed": 1, "max_new_tokens": 6}, {"temperature": 0.5, "max_new_tokens": 6}],
+)
+def test_a_run_of_other_settings_is_refused_and_left_alone(llava, case_file, tmp_path, other):
+    layeralign.scan(llava, case_file, tmp_path / "run", exits=1, **SHORT)
+    before = answers(tmp_path / "run")
+    with pytest.raises(LayeralignError, match=r"is of other settings \((decoding|seed)\)"):
+        layeralign.scan(llava, case_file, tmp_path / "run", exits=1, **other)
+    assert answers(tmp_path / "run") == before
+
+
+def test_another_model_or_dtype_is_refused(llava, llava_dir, case_file, tmp_path):
+    layeralign.scan(llava, case_file, tmp_path / "run", exits=1, **SHORT)
+    with pytest.raises(LayeralignError, match="dtype"):
+        layeralign.scan(
+            layeralign.load(llava_dir, dtype="bfloat16"), case_file, tmp_path / "run", exits=1, **SHORT
+        )
+    other = layeralign.load(save_llava(tmp_path / "other", layer=2))
+    with pytest.raises(LayeralignError, match="files"):
+        layeralign.scan(other, case_file, tmp_path / "run", exits=1, **SHORT)
+
+
+def test_a_folder_of_something_else_is_refused(llava, case_file, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("x")
+    with pytest.raises(LayeralignError, match="is not empty and holds no run"):
+        layeralign.scan(llava, case_file, tmp_path / "full", **SHORT)
+    (tmp_path / "full" / store.FILE).write_text("not a database, and long enough to be looked at" * 20)
+    with pytest.raises(LayeralignError, match="cannot be read"):
+        layeralign.scan(llava, case_file, tmp_path / "full", **SHORT)
+
+
+def test_a_changed_case_is_refused(llava, case_file, tmp_path):
+    layeralign.scan(llava, case_file, tmp_path / "run", exits=1, **SHORT)
+    case_file.write_text(case_file.read_text().replace("smash", "polish"))
+    with pytest.raises(LayeralignError, match="case 'h1' is in it with another content"):
+        layeralign.scan(llava, case_file, tmp_path / "run", exits=1, **SHORT)
+
+
+def test_bad_input_leaves_nothing_behind(llava, case_file, tmp_path):
+    out = tmp_path / "run"
+    for wrong in ({"exits": "9"}, {"exits": ""}, {"limit": 0}, {"max_new_tokens": 0}, {"temperature": -1.0},
+                  {"top_p": 0.0}, {"batch_size": 0}):  # fmt: skip
+        with pytest.raises(LayeralignError):
+            layeralign.scan(llava, case_file, out, **wrong)
+    case_file.write_text(json.dumps({"id": "a", "kind": "benign", "prompt": "look: <image> here"}))
+    with pytest.raises(LayeralignError, match="'prompt' holds '<image>'"):
+        layeralign.scan(llava, case_file, out)
+    assert not out.exists()
+
+
+def test_sampling_is_fixed_by_the_seed(llava, case_file, tmp_path):
+    hot = {"temperature": 1.0, "max_new_tokens": 6}
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        layeralign.scan(llava, case_file, tmp_path / name, seed=seed, **hot)
+    assert answers(tmp_path / "a") == answers(tmp_path / "b") != answers(tmp_path / "c")
+
+
+def test_an_answer_that_ends_itself_is_told_from_one_that_was_cut(llava, case_file):
+    case = files.read(case_file)[0]
+    (cut,) = answer(llava, [(case, 4)], Decoding(max_new_tokens=3))
+    assert (cut.tokens, cut.finished) == (3, False)
+
+
+def test_the_run_is_private_and_exported_whole(llava, case_file, tmp_path):
+    layeralign.scan(llava, case_file, tmp_path / "run", **SHORT)
+    assert (tmp_path / "run" / store.FILE).stat().st_mode & 0o077 == 0
+    with open_run(tmp_path / "run") as run:
+        assert export(run, "jsonl", tmp_path / "rows.jsonl") == 36
+        assert export(run, "parquet", tmp_path / "rows.parquet") == 36
+        with pytest.raises(LayeralignError, match="does not exist"):
+            export(run, "jsonl", tmp_path / "gone" / "rows.jsonl")
+    assert (tmp_path / "rows.jsonl").stat().st_mode & 0o077 == 0
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().split("\n") if line]
+    assert {"case", "exit", "answer", "verdicts"} <= rows[0].keys()
+    assert rows[0]["verdicts"]["refusal"]["verdict"] in ("safe", "unsafe", "invalid")
+    import pyarrow.parquet
+
+    flat = pyarrow.parquet.read_table(tmp_path / "rows.parquet").to_pylist()
+    assert [(r["case"], r["exit"], r["answer"]) for r in flat] == [
+        (r["case"], r["exit"], r["answer"]) for r in rows
+    ]
+    assert flat[0]["refusal.verdict"] == rows[0]["verdicts"]["refusal"]["verdict"]
+
+
+def test_judging_again_generates_nothing(llava, case_file, tmp_path):
+    layeralign.scan(llava, case_file, tmp_path / "run", **SHORT)
+    before = answers(tmp_path / "run")
+    with sqlite3.connect(tmp_path / "run" / store.FILE) as db:
+        db.execute("DELETE FROM verdicts")
+    result = layeralign.judge(tmp_path / "run", ["refusal"])
+    assert result.summary.judges == ("refusal",)
+    assert answers(tmp_path / "run") == before
+
+
+COMMAND = [sys.executable, "-m", "layeralign", "scan", "--max-new-tokens", "6", "--batch-size", "3"]
+
+
+def count(run):
+    try:
+        with sqlite3.connect(f"file:{run / store.FILE}?mode=ro", uri=True) as db:
+            return db.execute("SELECT COUNT(*) FROM answers").fetchone()[0]
+    except sqlite3.OperationalError:
+        return 0
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_killed_at_any_moment_it_goes_on(llava_dir, tmp_path, how):
+    """Killed again and again at random moments, it ends with the rows of an undisturbed run."""
+    arguments = ["--model", str(llava_dir), "--cases", "testbed:train", "--limit", "300"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    subprocess.run(
+        [*COMMAND, *arguments, "--out", str(whole)], check=True, capture_output=True, env=environment
+    )
+    dice, killed, seen = random.Random(0), 0, 0
+    while killed < 3:
+        job = subprocess.Popen(
+            [*COMMAND, *arguments, "--out", str(broken)], stdout=-3, stderr=subprocess.PIPE, env=environment
+        )
+        target = seen + dice.randint(1, 300)
+        while job.poll() is None and count(broken) < target:
+            time.sleep(0.02)
+        if job.poll() is not None:
+            break
+        job.send_signal(how)
+        _, said = job.communicate()
+        if how == signal.SIGINT:
+            assert job.returncode == 130
+            assert b"the same command goes on" in said and b"Traceback" not in said
+        killed, seen = killed + 1, count(broken)
+    assert killed
+    subprocess.run(
+        [*COMMAND, *arguments, "--out", str(broken)], check=True, capture_output=True, env=environment
+    )
+    assert answers(broken) == answers(whole)
+    assert len(answers(broken)) == 1800
