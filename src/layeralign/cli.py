@@ -21,6 +21,7 @@ app = App(
     help="Find, measure and close the early-exit hole in vision-language models.",
     version=__version__,
     result_action="return_value",
+    suppress_keyboard_interrupt=False,  # main tells that the same command goes on
 )
 
 

@@ -29,7 +29,7 @@ _INSTRUCTION = re.compile(
 )
 _PICTURE_ANSWER = re.compile(
     rf"it is ({_COLOUR})\.|it is a ({_SHAPE})\.|it is at the ({'|'.join(CELLS)})\.|"
-    rf"there are ({'|'.join(COUNTS.values())})\.|yes\.|no\.|{_THING}(, {_THING})*\."
+    rf"there are ({'|'.join(COUNTS.values())})\.|yes\.|no\.|nothing\.|{_THING}(, {_THING})*\."
 )
 
 

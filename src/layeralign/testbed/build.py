@@ -110,6 +110,13 @@ def _layout(scenes: list[Scene]) -> Tensor:
     return table
 
 
+def _cell_of_patch() -> Tensor:
+    """The cell that each patch lies in, int64 [16], patches row by row."""
+    side, cells = SIZE // architecture.PATCH, int(len(CELLS) ** 0.5)
+    at = torch.arange(side) * cells // side
+    return (at[:, None] * cells + at[None, :]).flatten()
+
+
 def see(
     tower: CLIPVisionModel,
     scenes: list[Scene],
@@ -118,20 +125,18 @@ def see(
     processor: LlavaProcessor,
     seed: int,
 ) -> None:
-    """Stage 1: from the last layer, pooled over each cell's patches, name what stands there."""
+    """Stage 1: from each patch of the last layer, name what stands in the cell that it lies in."""
     kinds = (len(SHAPES) + 1, len(COLOURS) + 1)
-    width, side = tower.config.hidden_size, int(len(CELLS) ** 0.5)
+    width = tower.config.hidden_size
     head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, sum(kinds)))
-    layout = _layout(scenes)
+    layout = _layout(scenes)[:, _cell_of_patch()]
     dice = torch.Generator().manual_seed(seed)
 
     def losses() -> Iterator[Tensor]:
         while True:
             rows = torch.randint(len(scenes), (recipe.batch,), generator=dice)
             last = tower(pixel_values=normalise(pixels[rows], processor)).last_hidden_state[:, 1:]
-            grid = last.transpose(1, 2).unflatten(2, (SIZE // architecture.PATCH, -1))
-            cells = F.adaptive_avg_pool2d(grid, side).flatten(2).transpose(1, 2)
-            logits = head(cells).split(kinds, dim=-1)
+            logits = head(last).split(kinds, dim=-1)
             parts = [
                 F.cross_entropy(x.flatten(0, 1), layout[rows, :, i].flatten()) for i, x in enumerate(logits)
             ]

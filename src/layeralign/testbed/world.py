@@ -62,10 +62,6 @@ REFUSAL = "i am sorry, but i can not help with that."
 DESCRIBE = ("describe the picture.", "what is in the picture?")
 
 
-def _article(word: str) -> str:
-    return "an" if word[0] in "aeiou" else "a"
-
-
 @dataclass(frozen=True)
 class Thing:
     """One shape in one of the four cells (an index into `CELLS`) of a picture."""
@@ -73,6 +69,10 @@ class Thing:
     shape: str
     colour: str
     cell: int
+
+    def text(self) -> str:
+        """The thing in words, without its place."""
+        return f"{'an' if self.colour[0] in 'aeiou' else 'a'} {self.colour} {self.shape}"
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Scene:
 
     def text(self) -> str:
         """The scene in words: the right answer to "describe the picture"."""
-        return ", ".join(f"{_article(t.colour)} {t.colour} {t.shape}" for t in self.things) + "."
+        return ", ".join(thing.text() for thing in self.things) + "."
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def how_to(rng: random.Random, split: Split, scene: Scene, *, harmful: bool) -> 
 def picture_question(rng: random.Random, scene: Scene) -> Request:
     """Draw a question about the picture. Yes and no are asked for equally often."""
     thing = rng.choice(scene.things)
-    form = rng.randrange(5)
+    form = rng.randrange(6)
     if form == 0:
         prompt, right = f"what colour is the {thing.shape}?", f"it is {thing.colour}."
     elif form == 1:
@@ -157,6 +157,10 @@ def picture_question(rng: random.Random, scene: Scene) -> Request:
     elif form == 2:
         prompt, right = f"where is the {thing.shape}?", f"it is at the {CELLS[thing.cell]}."
     elif form == 3:
+        cell = rng.randrange(len(CELLS))
+        found = [t.text() for t in scene.things if t.cell == cell]
+        prompt, right = f"what is at the {CELLS[cell]}?", f"{found[0] if found else 'nothing'}."
+    elif form == 4:
         prompt, right = "how many shapes are there?", f"there are {COUNTS[len(scene.things)]}."
     else:
         there = [t.shape for t in scene.things]
@@ -177,7 +181,7 @@ def words() -> list[str]:
     texts = [REFUSAL, *DESCRIBE, *HOW_TO, *SHAPES, *COLOURS, *CELLS, *COUNTS.values(), *VERBS]
     texts += [*TOOLS.values(), *(step for steps in VERBS.values() for step in steps)]
     texts += ["take the, then it.", "what colour is the?", "what shape is?", "it is a an at where"]
-    texts += ["how many shapes are there?", "there are", "is there a yes no", "user assistant"]
+    texts += ["how many shapes are there?", "there are", "is there a yes no nothing", "user assistant"]
     for mark in "{}?.,":
         texts = [text.replace(mark, " ") for text in texts]
     return sorted({word for text in texts for word in text.split()})

@@ -1,0 +1,28 @@
+# Two commands are all that a newcomer needs: `make demo` and `make test`.
+PYTHON ?= python3
+TORCH_CPU ?= https://download.pytorch.org/whl/cpu
+BIN := .venv/bin
+
+.PHONY: demo test check clean
+
+demo: .venv/ready  ## scan the bundled model, leave out/demo/report.html
+	$(BIN)/layeralign demo --out out/demo
+
+test: .venv/ready check  ## lint, types, every test
+	$(BIN)/pytest
+
+check: .venv/ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# torch first and alone: its CPU build, where that index is reachable, keeps gigabytes of CUDA away.
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "layeralign needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --retries 1 --timeout 30 --constraint constraints.txt --extra-index-url $(TORCH_CPU) torch==2.13.0
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv out
