@@ -89,7 +89,12 @@ def browser():
         pytest.skip("no chromium on this machine; .ci/run installs it")
     from playwright.sync_api import sync_playwright
 
-    quiet = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    quiet = [
+        "--no-sandbox",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+    ]
     with sync_playwright() as play:
         made = play.chromium.launch(executable_path=chromium, args=quiet)
         yield made
