@@ -123,6 +123,12 @@ def test_a_model_without_processor(copy):
         load(copy)
 
 
+def test_a_processor_without_chat_template(copy):
+    (copy / "chat_template.jinja").unlink()
+    with pytest.raises(LayeralignError, match="has no chat template"):
+        load(copy)
+
+
 def test_the_terminal_stays_quiet(llava_dir, capfd):
     load(llava_dir)
     assert capfd.readouterr() == ("", "")

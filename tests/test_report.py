@@ -1,3 +1,4 @@
+import io
 import os
 import shutil
 import xml.etree.ElementTree as ET
@@ -75,7 +76,7 @@ def test_the_headline_says_what_was_found(summary):
 
 
 def test_the_table_fits_a_terminal_and_marks_the_default(summary):
-    console = Console(width=120, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    console = Console(width=120, record=True, file=io.StringIO())
     console.print(table(summary))
     text = console.export_text()
     assert "5*" in text and "0!" in text

@@ -78,6 +78,10 @@ def load(
         )
     if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
         raise LayeralignError(f"model {found.name}: has no processor for pictures and text beside it")
+    if getattr(processor, "chat_template", None) is None:
+        raise LayeralignError(
+            f"model {found.name}: its processor has no chat template; add chat_template.jinja"
+        )
     vlm = family(loaded.to(place).eval(), processor, found)
     vlm.exits  # noqa: B018 - an encoder without usable exits is refused here, not later
     return vlm
