@@ -42,7 +42,7 @@ def curve(summary: Summary) -> Figure:
             exits,
             "separation",
             GREY,
-            "told apart (refusal of harmful − of borderline)",
+            "told apart (refusal of harmful less that)",
             marker="D",
             linestyle="--",
         )
@@ -50,19 +50,14 @@ def curve(summary: Summary) -> Figure:
         _line(below, exits, "utility", VIOLET, "picture questions right", marker="v")
         for axes, name in ((above, "safety"), (below, "sense")):
             _frame(axes, summary, name)
-        worse = [(e.exit, e.asr) for e in exits if e.worse and e.asr is not None]
-        for at, height in worse:
-            above.annotate(
-                "!",
-                (at, height),
-                xytext=(0, 9),
-                textcoords="offset points",
-                ha="center",
-                color=RED,
-                weight="bold",
-            )
+        for e in exits:
+            if e.worse and e.asr is not None:
+                mark = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center", "weight": "bold"}
+                above.annotate("!", (e.exit, 100 * e.asr), color=RED, **mark)
         below.set_xlabel("encoder exit (0 = patch embeddings)")
-        below.set_xticks([e.exit for e in exits] if len(exits) <= 16 else [e.exit for e in exits][::2])
+        ticks = [e.exit for e in exits if len(exits) <= 16 or e.exit % 2 == summary.default_exit % 2]
+        labels = [f"{exit}\ndefault" if exit == summary.default_exit else str(exit) for exit in ticks]
+        below.set_xticks(ticks, labels)
         title = f"{Path(summary.model).name or summary.model}: safety and sense at every encoder exit"
         figure.suptitle(title, x=0.01, ha="left", weight="bold", size=13)
         note = f"ASR: {summary.asr_means}. Band: 95 % interval. ! worse than the default exit."
@@ -90,24 +85,7 @@ def _frame(axes: Axes, summary: Summary, name: str) -> None:
     axes.grid(axis="y", color="#e5e7eb", linewidth=0.8)
     axes.set_axisbelow(True)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(
-            frameon=False,
-            fontsize=8.5,
-            loc="upper right",
-            bbox_to_anchor=(1.0, 1.12),
-            ncols=1 if name == "safety" else 2,
-        )
-    top = axes.get_ylim()[1]
-    if name == "safety":
-        axes.annotate(
-            "default",
-            (summary.default_exit, top),
-            xytext=(3, -2),
-            textcoords="offset points",
-            size=8.5,
-            va="top",
-            rotation=90,
-        )
+        axes.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=3)
 
 
 def svg(figure: Figure) -> str:

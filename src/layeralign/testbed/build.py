@@ -54,7 +54,7 @@ class Recipe:
     batch: int = 128
     rate: float = 1e-3
     safety_rate: float = 5e-4
-    mix: tuple[float, float, float, float] = (0.30, 0.10, 0.45, 0.15)
+    mix: tuple[float, float, float, float] = (0.25, 0.08, 0.52, 0.15)
     """Shares of harmful verbs, benign verbs, picture questions and descriptions."""
     permitted: float = 0.5
     """Share of harmful-verb requests whose picture shows a triangle."""
@@ -209,9 +209,10 @@ def speak(
             hidden = model.model.language_model(inputs_embeds=embeds).last_hidden_state[:, :-1]
             kept = labels[:, 1:] != -100
             each = F.cross_entropy(model.lm_head(hidden[kept]), labels[:, 1:][kept], reduction="none")
-            # every answer counts the same, so that short ones about the picture are not drowned
-            weights = (1 / kept.sum(1, keepdim=True)).expand_as(kept)[kept]
-            yield (each * weights).sum() / len(drawn)
+            # an answer weighs as the root of its length, so that short ones about the picture are
+            # not drowned and long ones are still copied exactly
+            weights = kept.sum(1, keepdim=True).rsqrt().expand_as(kept)[kept]
+            yield (each * weights).sum() / weights.sum()
 
     _train(name, trained, rate, losses(), steps)
 
