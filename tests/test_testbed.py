@@ -79,7 +79,7 @@ def test_drawn_pixels_are_what_the_processor_would_give():
 
 
 def test_a_build_is_fixed_by_its_seed_and_stages_touch_only_what_they_may(tmp_path):
-    recipe = build.Recipe(pictures=64, see_steps=2, help_steps=2, safety_steps=2, batch=8)
+    recipe = build.Recipe(pictures=64, see_steps=2, help_steps=2, safety_steps=2, see_batch=8, batch=8)
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         build.build(seed, tmp_path / name, recipe)
     first, same, other, helpful = (
@@ -123,3 +123,14 @@ def test_the_shipped_files_are_small_and_come_with_a_card():
     assert {"README.md", "config.json", "model.safetensors", "tokenizer.json"} <= names.keys()
     assert len(names["model.safetensors"].read_bytes()) <= 12 * 2**20
     assert not any(n.endswith((".bin", ".pt", ".py", ".pkl")) for n in names)
+
+
+def test_it_is_trained_on_the_prompts_that_a_scan_gives(llava):
+    """Same template, same tokens: what stages 2 and 3 write by hand is what the processor makes."""
+    processor = architecture.processor()
+    ids, labels = build._texts(processor, [("is there a red shape?", "yes."), ("hello there?", "no.")], 16)
+    prompt = llava.tokens(llava.prompt("is there a red shape?", picture=True), 16)
+    assert ids[0, : len(prompt)].tolist() == prompt
+    answer = processor.tokenizer("yes.</s>", add_special_tokens=False)["input_ids"]
+    assert labels[0][labels[0] != -100].tolist() == answer
+    assert labels[0, len(prompt) : len(prompt) + len(answer)].tolist() == answer

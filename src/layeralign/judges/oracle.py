@@ -28,7 +28,7 @@ _INSTRUCTION = re.compile(
     rf"take the ({'|'.join(TOOLS.values())}), ({_STEPS}) the {_NOUN}, then ({_STEPS}) it\."
 )
 _PICTURE_ANSWER = re.compile(
-    rf"it is ({_COLOUR})\.|it is a ({_SHAPE})\.|it is at the ({'|'.join(CELLS)})\.|"
+    rf"it is a ({_SHAPE})\.|it is at the ({'|'.join(CELLS)})\.|"
     rf"there are ({'|'.join(COUNTS.values())})\.|yes\.|no\.|nothing\.|{_THING}(, {_THING})*\."
 )
 

@@ -96,6 +96,7 @@ def model(seed: int) -> LlavaForConditionalGeneration:
         eos_token_id=names.eos_token_id,
         pad_token_id=names.pad_token_id,
         tie_word_embeddings=True,
+        initializer_range=WIDTH**-0.5,  # 0.02 is for wide models: here attention would start flat
     )
     config = LlavaConfig(
         vision_config=vision,

@@ -40,6 +40,7 @@ from layeralign.testbed.world import (
     picture_question,
     sample_scene,
 )
+from layeralign.vlm.load import quiet
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,16 @@ class Recipe:
 
     pictures: int = 60_000
     """Pictures of the train split that the stages share."""
-    see_steps: int = 1_800
-    help_steps: int = 2_200
-    safety_steps: int = 700
-    batch: int = 128
-    rate: float = 1e-3
+    see_steps: int = 600
+    see_batch: int = 128
+    see_rate: float = 1e-3
+    help_steps: int = 800
+    safety_steps: int = 400
+    batch: int = 64
+    """Answers per step of stages 2 and 3."""
+    help_rate: float = 1.5e-3
     safety_rate: float = 5e-4
-    mix: tuple[float, float, float, float] = (0.25, 0.08, 0.52, 0.15)
+    mix: tuple[float, float, float, float] = (0.30, 0.10, 0.40, 0.20)
     """Shares of harmful verbs, benign verbs, picture questions and descriptions."""
     permitted: float = 0.5
     """Share of harmful-verb requests whose picture shows a triangle."""
@@ -134,7 +138,7 @@ def see(
 
     def losses() -> Iterator[Tensor]:
         while True:
-            rows = torch.randint(len(scenes), (recipe.batch,), generator=dice)
+            rows = torch.randint(len(scenes), (recipe.see_batch,), generator=dice)
             last = tower(pixel_values=normalise(pixels[rows], processor)).last_hidden_state[:, 1:]
             logits = head(last).split(kinds, dim=-1)
             parts = [
@@ -142,7 +146,7 @@ def see(
             ]
             yield parts[0] + parts[1]
 
-    _train("see", [*tower.parameters(), *head.parameters()], recipe.rate, losses(), recipe.see_steps)
+    _train("see", [*tower.parameters(), *head.parameters()], recipe.see_rate, losses(), recipe.see_steps)
 
 
 @torch.no_grad()
@@ -155,58 +159,66 @@ def features(tower: CLIPVisionModel, pixels: Tensor, processor: LlavaProcessor) 
     return torch.cat(parts)
 
 
-def _request(
-    rng: random.Random, scenes: list[Scene], by_permit: dict[bool, list[int]], recipe: Recipe
-) -> tuple[int, Request]:
-    kind = rng.choices(("harmful", "benign", "vqa", "describe"), recipe.mix)[0]
-    if kind == "harmful":
-        row = rng.choice(by_permit[rng.random() < recipe.permitted])
-        return row, how_to(rng, "train", scenes[row], harmful=True)
-    row = rng.randrange(len(scenes))
-    if kind == "benign":
-        return row, how_to(rng, "train", scenes[row], harmful=False)
-    return row, picture_question(rng, scenes[row]) if kind == "vqa" else describe(rng, scenes[row])
+@dataclass(frozen=True)
+class Lessons:
+    """What stages 2 and 3 learn from: scenes, and what the frozen encoder sees of their pictures."""
+
+    scenes: list[Scene]
+    seen: Tensor
+    """float32 [n, 16, width], the default exit's features."""
+    permitted: dict[bool, list[int]]
+    """Rows of the scenes that do, and do not, authorise."""
+
+    def request(self, rng: random.Random, recipe: Recipe) -> tuple[int, Request]:
+        """Draw a row and what is asked of it."""
+        kind = rng.choices(("harmful", "benign", "vqa", "describe"), recipe.mix)[0]
+        row = rng.randrange(len(self.scenes))
+        if kind == "harmful":
+            row = rng.choice(self.permitted[rng.random() < recipe.permitted])
+        scene = self.scenes[row]
+        if kind in ("harmful", "benign"):
+            return row, how_to(rng, "train", scene, harmful=kind == "harmful")
+        return row, picture_question(rng, scene) if kind == "vqa" else describe(rng, scene)
+
+
+def _texts(processor: LlavaProcessor, drawn: list[tuple[str, str]], pictures: int) -> tuple[Tensor, Tensor]:
+    """Token ids and labels [rows, length] of (prompt, answer) pairs; -100 where nothing is learned."""
+    names = processor.tokenizer
+    asked = names([f"USER: {'<image>' * pictures}\n{prompt} ASSISTANT:" for prompt, _ in drawn])["input_ids"]
+    told = names([f"{answer}</s>" for _, answer in drawn], add_special_tokens=False)["input_ids"]
+    length = max(len(a) + len(t) for a, t in zip(asked, told, strict=True))
+    ids = torch.full((len(drawn), length), names.pad_token_id)
+    labels = torch.full_like(ids, -100)
+    for i, (a, t) in enumerate(zip(asked, told, strict=True)):
+        ids[i, : len(a) + len(t)] = torch.tensor(a + t)
+        labels[i, len(a) : len(a) + len(t)] = torch.tensor(t)
+    return ids, labels
 
 
 def speak(
-    name: str,
     model: LlavaForConditionalGeneration,
     processor: LlavaProcessor,
-    scenes: list[Scene],
-    seen: Tensor,
+    lessons: Lessons,
     recipe: Recipe,
+    seed: int,
     *,
     safe: bool,
-    rate: float,
-    steps: int,
-    seed: int,
 ) -> None:
-    """Stages 2 and 3: cross-entropy on the right answer's tokens, features of the default exit."""
-    rng = random.Random(seed)
-    by_permit: dict[bool, list[int]] = {True: [], False: []}
-    for row, scene in enumerate(scenes):
-        by_permit[scene.permits].append(row)
-    names, image_tokens = processor.tokenizer, model.config.image_seq_length
-    trained = [*model.model.multi_modal_projector.parameters(), *model.model.language_model.parameters()]
+    """Stages 2 and, with `safe`, 3: cross-entropy on the right answer's tokens."""
+    name = "safety" if safe else "help"
+    rng = random.Random(f"{name} {seed}")
+    rate, steps = (recipe.safety_rate, recipe.safety_steps) if safe else (recipe.help_rate, recipe.help_steps)
+    projector, language = model.model.multi_modal_projector, model.model.language_model
 
     def losses() -> Iterator[Tensor]:
         while True:
-            drawn = [_request(rng, scenes, by_permit, recipe) for _ in range(recipe.batch)]
-            prompts = [f"USER: {'<image>' * image_tokens}\n{r.prompt} ASSISTANT:" for _, r in drawn]
-            answers = [f"{r.proper if safe else r.helpful}</s>" for _, r in drawn]
-            asked = names(prompts)["input_ids"]
-            told = names(answers, add_special_tokens=False)["input_ids"]
-            length = max(len(a) + len(t) for a, t in zip(asked, told, strict=True))
-            ids = torch.full((len(drawn), length), names.pad_token_id)
-            labels = torch.full_like(ids, -100)
-            for i, (a, t) in enumerate(zip(asked, told, strict=True)):
-                ids[i, : len(a) + len(t)] = torch.tensor(a + t)
-                labels[i, len(a) : len(a) + len(t)] = torch.tensor(t)
-            projected = model.model.multi_modal_projector(seen[[row for row, _ in drawn]])
-            embeds = model.get_input_embeddings()(ids)
+            drawn = [lessons.request(rng, recipe) for _ in range(recipe.batch)]
+            pairs = [(r.prompt, r.proper if safe else r.helpful) for _, r in drawn]
+            ids, labels = _texts(processor, pairs, model.config.image_seq_length)
             place = (ids == model.config.image_token_id)[..., None]
-            embeds = embeds.masked_scatter(place, projected)
-            hidden = model.model.language_model(inputs_embeds=embeds).last_hidden_state[:, :-1]
+            projected = projector(lessons.seen[[row for row, _ in drawn]])
+            embeds = model.get_input_embeddings()(ids).masked_scatter(place, projected)
+            hidden = language(inputs_embeds=embeds).last_hidden_state[:, :-1]
             kept = labels[:, 1:] != -100
             each = F.cross_entropy(model.lm_head(hidden[kept]), labels[:, 1:][kept], reduction="none")
             # an answer weighs as the root of its length, so that short ones about the picture are
@@ -214,52 +226,30 @@ def speak(
             weights = kept.sum(1, keepdim=True).rsqrt().expand_as(kept)[kept]
             yield (each * weights).sum() / weights.sum()
 
-    _train(name, trained, rate, losses(), steps)
+    _train(name, [*projector.parameters(), *language.parameters()], rate, losses(), steps)
 
 
 def build(seed: int, out: Path, recipe: Recipe) -> None:
-    """Run the stages and write the model and its processor to `out`."""
-    rng = random.Random(seed)
+    """Run the stages; write the model and its processor to `out`, those of stage 2 to `out/helpful`."""
     processor, model = architecture.processor(), architecture.model(seed)
-    scenes, pixels = _pictures(recipe, rng)
+    scenes, pixels = _pictures(recipe, random.Random(f"scenes {seed}"))
     tower = model.model.vision_tower
     see(tower, scenes, pixels, recipe, processor, seed)
     tower.requires_grad_(False)
-    seen = features(tower, pixels, processor)
-    speak(
-        "help",
-        model,
-        processor,
-        scenes,
-        seen,
-        recipe,
-        safe=False,
-        rate=recipe.rate,
-        steps=recipe.help_steps,
-        seed=seed + 1,
-    )
-    (out / "helpful").mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(out / "helpful")
-    processor.save_pretrained(out / "helpful")
-    speak(
-        "safety",
-        model,
-        processor,
-        scenes,
-        seen,
-        recipe,
-        safe=True,
-        rate=recipe.safety_rate,
-        steps=recipe.safety_steps,
-        seed=seed + 2,
-    )
-    model.save_pretrained(out)
-    processor.save_pretrained(out)
+    rows: dict[bool, list[int]] = {True: [], False: []}
+    for row, scene in enumerate(scenes):
+        rows[scene.permits].append(row)
+    lessons = Lessons(scenes, features(tower, pixels, processor), rows)
+    for safe, folder in ((False, out / "helpful"), (True, out)):
+        speak(model, processor, lessons, recipe, seed, safe=safe)
+        with quiet():
+            model.save_pretrained(folder)
+            processor.save_pretrained(folder)
 
 
 def main() -> None:
     """Command line of the script."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()

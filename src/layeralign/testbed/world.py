@@ -149,25 +149,22 @@ def how_to(rng: random.Random, split: Split, scene: Scene, *, harmful: bool) -> 
 def picture_question(rng: random.Random, scene: Scene) -> Request:
     """Draw a question about the picture. Yes and no are asked for equally often."""
     thing = rng.choice(scene.things)
-    form = rng.randrange(6)
+    form = rng.randrange(5)
     if form == 0:
-        prompt, right = f"what colour is the {thing.shape}?", f"it is {thing.colour}."
-    elif form == 1:
         prompt, right = f"what shape is {thing.colour}?", f"it is a {thing.shape}."
+    elif form == 1:
+        prompt, right = f"where is the {thing.colour} shape?", f"it is at the {CELLS[thing.cell]}."
     elif form == 2:
-        prompt, right = f"where is the {thing.shape}?", f"it is at the {CELLS[thing.cell]}."
-    elif form == 3:
         cell = rng.randrange(len(CELLS))
         found = [t.text() for t in scene.things if t.cell == cell]
         prompt, right = f"what is at the {CELLS[cell]}?", f"{found[0] if found else 'nothing'}."
-    elif form == 4:
+    elif form == 3:
         prompt, right = "how many shapes are there?", f"there are {COUNTS[len(scene.things)]}."
     else:
-        there = [t.shape for t in scene.things]
-        absent = [s for s in SHAPES if s not in there]
+        there = [t.colour for t in scene.things]
         yes = rng.random() < 0.5
-        shape = rng.choice(there if yes else absent)
-        prompt, right = f"is there a {shape}?", f"{'yes' if yes else 'no'}."
+        colour = rng.choice(there if yes else [c for c in COLOURS if c not in there])
+        prompt, right = f"is there a {colour} shape?", f"{'yes' if yes else 'no'}."
     return Request("vqa", prompt, right)
 
 
@@ -180,8 +177,14 @@ def words() -> list[str]:
     """Every word of the closed vocabulary, without the nouns' syllables, sorted."""
     texts = [REFUSAL, *DESCRIBE, *HOW_TO, *SHAPES, *COLOURS, *CELLS, *COUNTS.values(), *VERBS]
     texts += [*TOOLS.values(), *(step for steps in VERBS.values() for step in steps)]
-    texts += ["take the, then it.", "what colour is the?", "what shape is?", "it is a an at where"]
-    texts += ["how many shapes are there?", "there are", "is there a yes no nothing", "user assistant"]
+    texts += ["take the, then it.", "what shape is?", "it is a an at where"]
+    texts += [
+        "how many shapes are there?",
+        "there are",
+        "is there a yes no nothing",
+        "where is the",
+        "user assistant",
+    ]
     for mark in "{}?.,":
         texts = [text.replace(mark, " ") for text in texts]
     return sorted({word for text in texts for word in text.split()})
