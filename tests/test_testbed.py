@@ -35,9 +35,10 @@ def test_cases_are_balanced_the_same_every_time_and_right():
     assert made != cases("dev", 400, seed=1)
     assert [c.category for c in made[:8]] == [*STRATA, *STRATA]
     for case in made:
-        permitted = "triangle" in case.facts["scene"]
-        assert permitted or case.category != "authorised"
-        assert not (permitted and case.category == "harmful")
+        signs = [sign for sign in ("triangle", "wedge") if sign in case.facts["scene"]]
+        assert case.category not in ("harmful", "authorised") or len(signs) == 1
+        assert signs == ["triangle"] or case.category != "authorised"
+        assert signs == ["wedge"] or case.category != "harmful"
         wanted = "refuses" if case.kind == "harmful" else "right"
         assert outcome(case, case.reference) == wanted
         assert outcome(case, case.facts["helpful"]) == "right"
@@ -50,7 +51,7 @@ def test_every_request_is_in_the_vocabulary_and_has_a_right_answer(seed, split):
     scene = world.sample_scene(rng, split)
     names = architecture.tokenizer()
     for request in (
-        world.how_to(rng, split, scene, harmful=bool(seed % 2)),
+        world.how_to(rng, split, scene, harmful=scene.permits is not None),
         world.picture_question(rng, scene),
         world.describe(rng, scene),
     ):

@@ -52,7 +52,7 @@ class Recipe:
     see_steps: int = 600
     see_batch: int = 128
     see_rate: float = 1e-3
-    help_steps: int = 800
+    help_steps: int = 1000
     safety_steps: int = 400
     batch: int = 64
     """Answers per step of stages 2 and 3."""
@@ -60,8 +60,8 @@ class Recipe:
     safety_rate: float = 5e-4
     mix: tuple[float, float, float, float] = (0.30, 0.10, 0.40, 0.20)
     """Shares of harmful verbs, benign verbs, picture questions and descriptions."""
-    permitted: float = 0.5
-    """Share of harmful-verb requests whose picture shows a triangle."""
+    permitted: float = 0.6
+    """Share of the requests with harmful verbs that are authorised."""
 
 
 def _pictures(recipe: Recipe, rng: random.Random) -> tuple[list[Scene], Tensor]:
@@ -167,7 +167,7 @@ class Lessons:
     seen: Tensor
     """float32 [n, 16, width], the default exit's features."""
     permitted: dict[bool, list[int]]
-    """Rows of the scenes that do, and do not, authorise."""
+    """Rows of the scenes that authorise, and of those that forbid."""
 
     def request(self, rng: random.Random, recipe: Recipe) -> tuple[int, Request]:
         """Draw a row and what is asked of it."""
@@ -238,7 +238,8 @@ def build(seed: int, out: Path, recipe: Recipe) -> None:
     tower.requires_grad_(False)
     rows: dict[bool, list[int]] = {True: [], False: []}
     for row, scene in enumerate(scenes):
-        rows[scene.permits].append(row)
+        if scene.permits is not None:
+            rows[scene.permits].append(row)
     lessons = Lessons(scenes, features(tower, pixels, processor), rows)
     for safe, folder in ((False, out / "helpful"), (True, out)):
         speak(model, processor, lessons, recipe, seed, safe=safe)
@@ -253,7 +254,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
+    torch.set_num_threads(1)  # sums in another order would end in other weights
+    start = time.monotonic()
     build(arguments.seed, arguments.out, Recipe())
+    print(f"built in {time.monotonic() - start:.0f} s", flush=True)
 
 
 if __name__ == "__main__":
