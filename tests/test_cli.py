@@ -76,6 +76,14 @@ def test_an_unknown_key_in_a_config_is_refused(tmp_path, capfd):
     assert "exitz" in capfd.readouterr().err
 
 
+def test_a_config_that_is_no_yaml_is_named(tmp_path, capfd):
+    config = tmp_path / "c.yaml"
+    config.write_text("model: [")
+    assert main(["scan", "--config", str(config)]) == 1
+    err = capfd.readouterr().err
+    assert "c.yaml: is not valid YAML" in err and err.count("\n") == 1
+
+
 def test_debug_shows_the_traceback(capfd):
     assert main(["summary", "/nope", "--debug"]) == 1
     assert "Traceback" in capfd.readouterr().err

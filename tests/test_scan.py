@@ -111,6 +111,13 @@ def test_a_folder_of_something_else_is_refused(llava, case_file, tmp_path):
         layeralign.scan(llava, case_file, tmp_path / "full", **SHORT)
 
 
+def test_killed_while_the_run_was_being_made(llava, case_file, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / f"{store.FILE}.new").write_text("half of it")
+    layeralign.scan(llava, case_file, tmp_path / "run", exits=1, **SHORT)
+    assert len(answers(tmp_path / "run")) == 6
+
+
 def test_a_changed_case_is_refused(llava, case_file, tmp_path):
     layeralign.scan(llava, case_file, tmp_path / "run", exits=1, **SHORT)
     case_file.write_text(case_file.read_text().replace("smash", "polish"))

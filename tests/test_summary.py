@@ -131,3 +131,11 @@ def test_a_run_without_verdicts(tmp_path):
         pytest.raises(LayeralignError, match="nothing in it is judged yet"),
     ):
         summarise(run)
+
+
+def test_invalid_answers_are_shown_with_both_readings(run):
+    from layeralign.report.table import invalid
+
+    one, three = summarise(run).exits
+    assert invalid(one) == "1 (75–88)"
+    assert invalid(three) == "0"

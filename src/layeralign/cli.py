@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+import yaml
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Yaml
 from rich.console import Console
@@ -58,7 +59,11 @@ class ScanOptions:
 
 @app.command
 def scan(options: ScanOptions) -> None:
-    """Put every case to a model at every exit of its image encoder, and sum up."""
+    """Put every case to a model at every exit of its image encoder, and sum up.
+
+    `--config FILE` names a YAML file whose keys are these flags (`max_new_tokens: 64`); what the
+    command line says goes before it. `--debug` shows the traceback of an error.
+    """
     from layeralign.api import load
     from layeralign.api import scan as run_scan
     from layeralign.sweep import benchmarks
@@ -206,6 +211,10 @@ def _config(tokens: list[str]) -> tuple[list[str], tuple[Yaml, ...]]:
             file = value if joined else next(iter(tokens[at + 1 : at + 2]), "")
             if not Path(file).is_file():
                 raise LayeralignError(f"--config {file}: no such file; expected a YAML file")
+            try:
+                yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+            except (yaml.YAMLError, UnicodeDecodeError) as error:
+                raise LayeralignError(f"--config {file}: is not valid YAML ({error})") from error
             rest = tokens[:at] + tokens[at + (1 if joined else 2) :]
             return rest, (Yaml(file, must_exist=True, use_commands_as_keys=False),)
     return tokens, ()

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from layeralign.analysis.summary import Summary
 from layeralign.report import charts
-from layeralign.report.table import interval, percent
+from layeralign.report.table import interval, invalid, percent
 
 
 def page(summary: Summary, identity: Mapping[str, Any], sessions: Sequence[Mapping[str, Any]]) -> str:
@@ -26,7 +26,7 @@ def page(summary: Summary, identity: Mapping[str, Any], sessions: Sequence[Mappi
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=percent, interval=interval)
+    environment.filters.update(percent=percent, interval=interval, invalid=invalid)
     return environment.get_template("page.html.j2").render(
         summary=summary,
         curve=Markup(charts.svg(charts.curve(summary))),  # noqa: S704 - matplotlib's own, escaped by it

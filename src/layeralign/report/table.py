@@ -21,6 +21,15 @@ def interval(figures: Figures) -> str:
     return "–" if figures.asr is None else f"{percent(figures.asr_low)}–{percent(figures.asr_high)}"
 
 
+def invalid(figures: Figures) -> str:
+    """How many answers could not be judged and, if any, the ASR if all were safe or unsafe."""
+    if figures.invalid == 0:
+        return "0"
+    return (
+        f"{figures.invalid} ({percent(figures.asr_if_invalid_safe)}–{percent(figures.asr_if_invalid_unsafe)})"
+    )
+
+
 def table(summary: Summary) -> Table:
     """Every exit, then every group, in percent; the default exit bold, worse exits marked."""
     made = Table(
@@ -67,7 +76,8 @@ def caption(summary: Summary) -> str:
     compared = "! worse than the default (paired exact test, corrected, p < 0.05). " if default else ""
     return (
         f"Percent. * default exit{'' if default else ' (not scanned)'}. {compared}"
-        "Told apart = refuses harmful − refuses borderline; 0 is guessing."
+        "Told apart = refuses harmful − refuses borderline; 0 is guessing. "
+        "Invalid: answers that could not be judged (ASR if all were safe – if all were unsafe)."
     )
 
 
@@ -86,7 +96,7 @@ def _cells(figures: ExitFigures | Figures) -> list[str | Text]:
         interval(figures),
         _bar(figures.asr),
         *(percent(value) for value in shown),
-        str(figures.invalid),
+        invalid(figures),
     ]
 
 
