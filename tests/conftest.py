@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 from transformers import (
     CLIPVisionConfig,
@@ -17,6 +18,9 @@ from transformers import (
 
 from layeralign.testbed import architecture
 from layeralign.vlm.load import load, quiet
+
+settings.register_profile("everywhere", deadline=None, derandomize=True)  # slow machines, same examples
+settings.load_profile("everywhere")
 
 
 def save_llava(folder: Path, tower: str = "clip", layer: int = -2) -> Path:
