@@ -111,6 +111,15 @@ def test_a_folder_of_something_else_is_refused(llava, case_file, tmp_path):
         layeralign.scan(llava, case_file, tmp_path / "full", **SHORT)
 
 
+def test_cases_given_in_python_are_checked_too(llava, case_file, tmp_path):
+    cases = files.read(case_file)
+    with pytest.raises(LayeralignError, match="none were given"):
+        layeralign.scan(llava, [], tmp_path / "run")
+    with pytest.raises(LayeralignError, match="id 'h1' is used twice"):
+        layeralign.scan(llava, [*cases, cases[0]], tmp_path / "run")
+    assert layeralign.scan(llava, cases[:1], tmp_path / "run", exits=1, **SHORT).summary.exits[0].n == 1
+
+
 def test_killed_while_the_run_was_being_made(llava, case_file, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / f"{store.FILE}.new").write_text("half of it")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
@@ -30,7 +31,7 @@ def cases(given: str | Path | Sequence[Case], *, limit: int | None = None, seed:
     if limit is not None and limit < 1:
         raise LayeralignError(f"limit {limit}: expected at least 1")
     if not isinstance(given, str | Path):
-        return list(given)[:limit]
+        return _checked(list(given)[:limit])
     name, _, split = str(given).partition(":")
     if name == "testbed" and not Path(given).exists():
         if split not in ("", *get_args(Split)):
@@ -42,3 +43,12 @@ def cases(given: str | Path | Sequence[Case], *, limit: int | None = None, seed:
             "(testbed, testbed:train, testbed:dev, testbed:test)"
         )
     return files.read(Path(given), limit)
+
+
+def _checked(cases: list[Case]) -> list[Case]:
+    if not cases:
+        raise LayeralignError("cases: none were given")
+    twice = [id for id, times in Counter(case.id for case in cases).items() if times > 1]
+    if twice:
+        raise LayeralignError(f"cases: id {twice[0]!r} is used twice")
+    return cases
