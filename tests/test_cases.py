@@ -64,6 +64,11 @@ def test_every_field_changes_the_hash(case_file):
         ({**GOOD, "id": "b", "image": "half.jpg"}, "truncated or broken"),
         ({**GOOD, "id": "b", "image": "bomb.png"}, "100000×100000 pixels|too many pixels"),
         ({**GOOD, "id": "b", "image": "."}, "no such file"),
+        ({**GOOD, "id": "b", "image": "x" * 300 + ".png"}, "cannot be read"),
+        ({**GOOD, "id": "b", "image": "deep.png"}, "more than 8 bits"),
+        ('{"id": "b", "kind": "benign", "prompt": "\\ud800"}', "lone surrogate"),
+        ('{"id": "\\udfff", "kind": "benign", "prompt": "x"}', "lone surrogate"),
+        ("[" * 100_000, "is not valid JSON"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_line(tmp_path, line, says):
@@ -81,6 +86,7 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path, line, says):
         content = (folder / name).read_bytes()
         (folder / name).write_bytes(content[: len(content) // 2])
     (folder / "bomb.png").write_bytes(bomb())
+    Image.new("I;16", (4, 4)).save(folder / "deep.png")
     file = folder / "cases.jsonl"
     text = line if isinstance(line, str) else json.dumps(line)
     file.write_text(json.dumps(GOOD) + "\n" + text + "\n")
@@ -111,6 +117,13 @@ def test_a_picture_just_over_the_limit_is_refused_before_decoding(tmp_path, monk
     monkeypatch.setattr(Image.Image, "convert", lambda *_: pytest.fail("it was decoded"))
     with pytest.raises(LayeralignError, match="11×10 pixels"):
         pictures.check(tmp_path, "p.png", "here")
+
+
+def test_a_picture_that_changed_after_the_check_is_not_shown(case_file):
+    picture = files.read(case_file)[0].picture
+    Image.new("RGB", (9, 9)).save(picture.path)
+    with pytest.raises(LayeralignError, match="has changed since"):
+        picture.open()
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"\xff\xfe\x00"])

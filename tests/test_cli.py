@@ -8,20 +8,20 @@ from layeralign.cli import main
 
 
 @pytest.fixture
-def run(llava_dir, case_file, tmp_path, capsys):
+def run(llava_dir, case_file, tmp_path, capfd):
     assert main(["scan", "--model", str(llava_dir), "--cases", str(case_file), "--out", str(tmp_path / "run"),
                  "--max-new-tokens", "4"]) == 0  # fmt: skip
-    out = capsys.readouterr().out
-    assert "ASR = non-refusal" in out
+    out = capfd.readouterr().out
+    assert "ASR: non-refusal" in out
     return tmp_path / "run"
 
 
-def test_summary_export_report_judge(run, tmp_path, capsys):
+def test_summary_export_report_judge(run, tmp_path, capfd):
     assert main(["summary", str(run), "--format", "json"]) == 0
-    made = json.loads(capsys.readouterr().out)
+    made = json.loads(capfd.readouterr().out)
     assert [e["exit"] for e in made["exits"]] == [0, 1, 2, 3, 4, 5]
     assert main(["summary", str(run)]) == 0
-    assert "told" in capsys.readouterr().out
+    assert "told" in capfd.readouterr().out
     assert main(["judge", str(run), "--judges", "refusal"]) == 0
     assert main(["export", str(run)]) == 0
     assert len((run / "rows.jsonl").read_text().splitlines()) == 36
@@ -74,6 +74,44 @@ def test_an_unknown_key_in_a_config_is_refused(tmp_path, capfd):
     config.write_text("model: testbed\ncases: testbed\nout: x\nexitz: 1\n")
     assert main(["scan", "--config", str(config)]) == 1
     assert "exitz" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "line", ["max_new_tokens: yes", "limit: 1.5", "scan: {exits: 4}", "exits: [1, 2]", "1: 2", "- x"]
+)
+def test_a_config_is_not_guessed_at(tmp_path, capfd, line):
+    config = tmp_path / "c.yaml"
+    config.write_text(f"{line}\n")
+    assert main(["scan", "--config", str(config), "--model", "x", "--cases", "y", "--out", "z"]) == 1
+    assert "c.yaml: " in capfd.readouterr().err
+
+
+def test_escape_sequences_do_not_reach_the_terminal(tmp_path, capfd, run):
+    assert main(["scan", "--model", "./\x1b[31mgone", "--cases", "testbed", "--out", "z"]) == 1
+    import sqlite3
+
+    with sqlite3.connect(run / "run.sqlite") as db:
+        db.execute(
+            "UPDATE meta SET value = ? WHERE key = 'model'", (json.dumps("m\x1b]0;owned\x07[red]$\\foo$"),)
+        )
+    assert main(["summary", str(run)]) == 0
+    assert main(["report", str(run), "--out", str(tmp_path / "r.html")]) == 0
+    out, err = capfd.readouterr()
+    assert "\x1b" not in out + err and "\x07" not in out + err
+    assert "[red]" in out
+
+
+@pytest.mark.parametrize("out", ["r.svg", "r.png", ".", "folder.html"])
+def test_a_report_only_writes_a_page(tmp_path, run, out, capfd):
+    (tmp_path / "folder.html").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["report", str(run), "--out", str(tmp_path / out)]) == 1
+    assert "expected a file that ends in .html" in capfd.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_export_into_a_folder_is_refused(tmp_path, run):
+    assert main(["export", str(run), "--out", str(tmp_path)]) == 1
 
 
 def test_a_config_that_is_no_yaml_is_named(tmp_path, capfd):

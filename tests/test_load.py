@@ -23,7 +23,7 @@ def edit(file, **changes):
 def test_a_folder_loads_and_its_content_is_hashed(llava):
     assert llava.family == "llava"
     assert (llava.exits.layers, llava.exits.default) == (5, 4)
-    hashes = llava.checkpoint.hashes()
+    hashes = llava.checkpoint.hashes
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= hashes.keys()
     assert all(len(value) == 64 for value in hashes.values())
 
@@ -121,6 +121,53 @@ def test_a_model_without_processor(copy):
         (copy / file).unlink()
     with pytest.raises(LayeralignError):
         load(copy)
+
+
+@pytest.mark.parametrize("shard", ["w.bin", "sub/w.safetensors", "../w.safetensors", "gone.safetensors"])
+def test_an_index_may_only_name_safetensors_beside_it(copy, shard):
+    weights = copy / "model.safetensors"
+    (copy / "sub").mkdir()
+    for place in (copy / "sub" / "w.safetensors", copy.parent / "w.safetensors"):
+        place.write_bytes(weights.read_bytes())
+    torch.save(load_file(weights), copy / "w.bin")
+    names = load_file(weights).keys()
+    weights.rename(copy / "dummy.safetensors")
+    index = {"metadata": {}, "weight_map": dict.fromkeys(names, shard)}
+    (copy / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(LayeralignError, match="names the weights"):
+        load(copy)
+
+
+def test_shards_are_loaded_and_hashed(copy, llava):
+    (copy / "model.safetensors").unlink()
+    llava.model.save_pretrained(copy, max_shard_size="20KB")
+    loaded = load(copy)
+    assert sum(name.endswith(".safetensors") for name in loaded.checkpoint.hashes) > 1
+    ours, theirs = loaded.model.state_dict(), llava.model.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_an_adapter_beside_the_weights_is_refused(copy):
+    (copy / "adapter_config.json").write_text("{}")
+    with pytest.raises(LayeralignError, match="holds an adapter"):
+        load(copy)
+
+
+def test_a_checkpoints_own_generation_config_bends_nothing(copy, llava):
+    edit(
+        copy / "generation_config.json",
+        num_beams=2,
+        num_return_sequences=2,
+        repetition_penalty=9.0,
+        min_new_tokens=9,
+    )
+    own = load(copy).model.generation_config
+    assert own.eos_token_id == llava.model.generation_config.eos_token_id
+    assert (own.num_beams, own.num_return_sequences, own.repetition_penalty) in (
+        (None, None, None),
+        (1, 1, 1.0),
+    )
+    assert own.min_new_tokens is None
 
 
 def test_a_processor_without_chat_template(copy):

@@ -75,6 +75,26 @@ def test_the_headline_says_what_was_found(summary):
     assert page.headline(alone).startswith("Nothing can be said")
 
 
+def test_a_matchers_figures_are_called_non_refusal_everywhere(summary):
+    by_matcher = replace(summary, asr_judge="refusal", asr_means="non-refusal, by phrase rules")
+    made = page.page(by_matcher, IDENTITY, SESSIONS)
+    console = Console(width=140, record=True, file=io.StringIO())
+    console.print(table(by_matcher))
+    assert "does not refuse" in page.headline(by_matcher)
+    assert "ASR %" not in made and "non-refusal %" in made
+    assert "non-refusal" in console.export_text()
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_every_terminal_shows_refusals_beside_the_asr(summary, width):
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(table(summary, width))
+    text = console.export_text()
+    assert "…" not in text
+    for head in ("borderline", "apart", "invalid"):
+        assert head in text
+
+
 def test_the_table_fits_a_terminal_and_marks_the_default(summary):
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(table(summary))

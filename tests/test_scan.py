@@ -146,6 +146,35 @@ def test_bad_input_leaves_nothing_behind(llava, case_file, tmp_path):
     assert not out.exists()
 
 
+def test_a_model_whose_parts_do_not_fit_is_refused_before_anything_is_written(llava_dir, case_file, tmp_path):
+    import shutil
+
+    edits = {
+        "chat_template.jinja": ("{% for %}", "its chat template fails"),
+        "processor_config.json": (None, "cannot take what its processor makes"),
+    }
+    for number, (name, (content, says)) in enumerate(edits.items()):
+        folder = shutil.copytree(llava_dir, tmp_path / f"model{number}")
+        file = folder / name
+        file.write_text(
+            content
+            or file.read_text().replace('"height": 32', '"height": 64').replace('"width": 32', '"width": 64')
+        )
+        with pytest.raises(LayeralignError, match=says):
+            layeralign.scan(folder, case_file, tmp_path / "run", **SHORT)
+    (folder / "processor_config.json").write_text((llava_dir / "processor_config.json").read_text())
+    (folder / "chat_template.jinja").write_text("USER: {{ messages[0]['content'][-1]['text'] }} ASSISTANT:")
+    with pytest.raises(LayeralignError, match="makes 0 places for 16 picture tokens"):
+        layeralign.scan(folder, case_file, tmp_path / "run", **SHORT)
+    assert not (tmp_path / "run").exists()
+
+
+def test_sampling_depends_on_the_batch_and_says_so(llava, case_file, tmp_path):
+    layeralign.scan(llava, case_file, tmp_path / "run", temperature=1.0, batch_size=2, exits=1, **SHORT)
+    with pytest.raises(LayeralignError, match="decoding"):
+        layeralign.scan(llava, case_file, tmp_path / "run", temperature=1.0, batch_size=3, exits=1, **SHORT)
+
+
 def test_sampling_is_fixed_by_the_seed(llava, case_file, tmp_path):
     hot = {"temperature": 1.0, "max_new_tokens": 6}
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):

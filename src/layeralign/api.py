@@ -42,11 +42,11 @@ class Scan:
     identity: dict[str, Any]
     sessions: list[dict[str, Any]]
 
-    def table(self) -> Table:
-        """The figures as a rich table: one row per exit, then one per group."""
+    def table(self, width: int = 140) -> Table:
+        """The figures as a rich table: one row per exit, then one per group; `width` in characters."""
         from layeralign.report.table import table
 
-        return table(self.summary)
+        return table(self.summary, width)
 
     def plot(self, file: str | Path | None = None) -> Figure:
         """The per-exit curve; with `file`, also written there (.svg or .png)."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import sys
 import traceback
+import warnings
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import yaml
 from cyclopts import App, CycloptsError, Parameter
@@ -16,6 +18,12 @@ from rich.console import Console
 
 from layeralign import __version__
 from layeralign.errors import LayeralignError
+from layeralign.text import printable
+
+if TYPE_CHECKING:
+    from layeralign.api import Scan
+
+_SHARES = ("temperature", "top_p")
 
 app = App(
     name="layeralign",
@@ -81,8 +89,8 @@ def scan(options: ScanOptions) -> None:
         top_p=options.top_p,
         batch_size=options.batch_size,
     )
-    _console().print(result.table())
-    print(f"run: {options.out}  (page: layeralign report {options.out} --out report.html)")
+    _show(result)
+    print(printable(f"run: {options.out} (page: layeralign report {options.out} --out report.html)"))
 
 
 @app.command
@@ -98,7 +106,7 @@ def judge(run: Path, *, judges: str = "oracle,refusal") -> None:
     """
     from layeralign.api import judge as run_judge
 
-    _console().print(run_judge(run, [name.strip() for name in judges.split(",")]).table())
+    _show(run_judge(run, [name.strip() for name in judges.split(",")]))
 
 
 @app.command
@@ -120,7 +128,7 @@ def summary(run: Path, *, format: Literal["table", "json"] = "table", judge: str
     if format == "json":
         print(json.dumps(result.summary.to_json(), indent=2, allow_nan=False))
     else:
-        _console().print(result.table())
+        _show(result)
 
 
 @app.command
@@ -137,7 +145,7 @@ def report(run: Path, *, out: Path) -> None:
     from layeralign.api import read
 
     read(run).report(out)
-    print(f"report: {out}")
+    print(printable(f"report: {out}"))
 
 
 @app.command
@@ -159,7 +167,7 @@ def export(run: Path, *, format: Literal["jsonl", "parquet"] = "jsonl", out: Pat
     file = out or run / f"rows.{format}"
     with open_run(run) as opened:
         n = write(opened, format, file)
-    print(f"{n} rows: {file}")
+    print(printable(f"{n} rows: {file}"))
 
 
 @app.command
@@ -180,19 +188,24 @@ def demo(*, out: Path = Path("out/demo"), cases: int = 1200) -> None:
     )
     (out / "before.json").write_text(json.dumps(result.summary.to_json(), indent=2) + "\n", encoding="utf-8")
     result.report(out / "report.html")
-    _console().print(result.table())
-    print(f"report: {out / 'report.html'}")
+    _show(result)
+    print(printable(f"report: {out / 'report.html'}"))
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the process's exit code."""
     tokens = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in tokens
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal that lacks a sign shows another for it
+            stream.reconfigure(errors="replace")
+    if not debug:
+        warnings.simplefilter("ignore")  # of libraries; a user cannot act on them
     try:
         tokens, app.config = _config([token for token in tokens if token != "--debug"])
         app(tokens, exit_on_error=False, print_error=False)
     except (LayeralignError, CycloptsError) as error:
-        return _fail(_sentence(error), debug)
+        return _fail(str(error), debug)
     except KeyboardInterrupt:
         print("\nstopped; what is done is kept, and the same command goes on", file=sys.stderr)
         return 130
@@ -200,6 +213,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except OSError as error:
         return _fail(f"{error.filename or 'a file'}: {error.strerror or error}", debug)
+    except Exception as error:  # a mistake of ours, not of the user's
+        what = f"{type(error).__name__}: {printable(str(error), 200)}"
+        return _fail(f"a bug in layeralign ({what}); --debug shows where, please report it", debug)
     return 0
 
 
@@ -211,26 +227,38 @@ def _config(tokens: list[str]) -> tuple[list[str], tuple[Yaml, ...]]:
             file = value if joined else next(iter(tokens[at + 1 : at + 2]), "")
             if not Path(file).is_file():
                 raise LayeralignError(f"--config {file}: no such file; expected a YAML file")
-            try:
-                yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-            except (yaml.YAMLError, UnicodeDecodeError) as error:
-                raise LayeralignError(f"--config {file}: is not valid YAML ({error})") from error
+            _check_config(Path(file))
             rest = tokens[:at] + tokens[at + (1 if joined else 2) :]
             return rest, (Yaml(file, must_exist=True, use_commands_as_keys=False),)
     return tokens, ()
 
 
-def _sentence(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _check_config(file: Path) -> None:
+    """Refuse what YAML would let slip: `yes` for a number, 1.5 for a count, nested keys."""
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise LayeralignError(f"--config {file}: is not valid YAML ({printable(str(error), 200)})") from error
+    if not isinstance(found, dict):
+        raise LayeralignError(f"--config {file}: expected `flag: value` lines, found {type(found).__name__}")
+    for key, value in found.items():
+        plain = isinstance(value, str | int) and not isinstance(value, bool)
+        if not isinstance(key, str) or not (plain or (isinstance(value, float) and key in _SHARES)):
+            raise LayeralignError(
+                f"--config {file}: {key!r} is {value!r}; expected a flag's name with a text or a whole "
+                f"number ({' and '.join(_SHARES)} may have a fraction)"
+            )
 
 
 def _fail(message: str, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    print(f"layeralign: {message}", file=sys.stderr)
+    print(f"layeralign: {printable(message)}", file=sys.stderr)
     return 1
 
 
-def _console() -> Console:
+def _show(result: Scan) -> None:
     console = Console()
-    return console if console.is_terminal else Console(width=140)
+    if not console.is_terminal:
+        console = Console(width=140)
+    console.print(result.table(console.width))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
+from layeralign.text import printable
 from layeralign.vlm.vlm import Vlm
 
 
@@ -40,12 +41,10 @@ class Decoding:
 
     def settings(self) -> dict[str, Any]:
         """As transformers' `generate` takes it."""
+        length = {"max_new_tokens": self.max_new_tokens}
         if self.temperature == 0:
-            # what a checkpoint's generation config says of sampling would only be warned about
-            return {"max_new_tokens": self.max_new_tokens, "do_sample": False, "temperature": None,
-                    "top_p": None, "top_k": None}  # fmt: skip
-        return {"max_new_tokens": self.max_new_tokens, "do_sample": True,
-                "temperature": self.temperature, "top_p": self.top_p, "top_k": 0}  # fmt: skip
+            return length | {"do_sample": False}
+        return length | {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p, "top_k": 0}
 
 
 @dataclass(frozen=True)
@@ -95,6 +94,33 @@ def encode(vlm: Vlm, pairs: Iterable[tuple[Case, int]]) -> list[Tensor | None]:
         for exit, rows in states.items():
             seen.update({(name, exit): row for name, row in zip(names, rows, strict=True)})
     return [seen[case.picture.sha256, exit] if case.picture else None for case, exit in pairs]
+
+
+def rehearse(vlm: Vlm, cases: Sequence[Case]) -> None:
+    """See that every prompt can be put to the model, and one picture with it; answers nothing.
+
+    Raises:
+        LayeralignError: a prompt cannot, or the model's tower, processor and template do not fit.
+    """
+    for case in cases:
+        prompt_tokens(vlm, case, None)
+    first = next((case for case in cases if case.picture), None)
+    if first is None:
+        return
+    try:
+        (feature,) = encode(vlm, [(first, 0)])
+    except (ValueError, RuntimeError) as error:
+        raise LayeralignError(
+            f"model {vlm.checkpoint.name}: its encoder cannot take what its processor makes of a picture "
+            f"({printable(str(error), 200)})"
+        ) from error
+    wanted = 0 if feature is None else len(feature)
+    placed = prompt_tokens(vlm, first, wanted).count(vlm.picture_token_id)
+    if placed != wanted:
+        raise LayeralignError(
+            f"model {vlm.checkpoint.name}: its chat template makes {placed} places "
+            f"for {wanted} picture tokens"
+        )
 
 
 def prompt_tokens(vlm: Vlm, case: Case, picture_tokens: int | None) -> list[int]:

@@ -47,7 +47,7 @@ def read(file: Path, limit: int | None = None) -> list[Case]:
 def _row(line: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise LayeralignError(f"{where}: is not valid JSON ({error})") from error
     if not isinstance(row, dict):
         raise LayeralignError(f"{where}: expected a JSON object, found {type(row).__name__}")
@@ -61,6 +61,9 @@ def _row(line: str, where: str) -> dict[str, Any]:
             and (row[name] is not None or name in ("id", "prompt", "kind"))
         ):
             raise LayeralignError(f"{where}: field {name!r} is {row[name]!r}; expected text")
+    for name in _FIELDS:
+        if any("\ud800" <= letter <= "\udfff" for letter in row.get(name) or ""):
+            raise LayeralignError(f"{where}: field {name!r} holds half a character (a lone surrogate)")
     for name in ("id", "prompt"):
         if not row[name].strip():
             raise LayeralignError(f"{where}: field {name!r} is empty")

@@ -26,8 +26,18 @@ class FilePicture:
     sha256: str
 
     def open(self) -> Image.Image:
-        """Decode to RGB, turned as its EXIF says."""
-        return _decode(Path(self.path).read_bytes(), self.path)
+        """Decode to RGB, turned as its EXIF says.
+
+        Raises:
+            LayeralignError: the file is no longer the one that was checked.
+        """
+        try:
+            content = Path(self.path).read_bytes()
+        except OSError as error:
+            raise LayeralignError(f"image {self.path}: cannot be read any more ({error.strerror})") from error
+        if hashlib.sha256(content).hexdigest() != self.sha256:
+            raise LayeralignError(f"image {self.path}: has changed since the cases were read; start again")
+        return _decode(content, self.path)
 
 
 def check(folder: Path, name: str, where: str) -> FilePicture:
@@ -56,14 +66,17 @@ def check(folder: Path, name: str, where: str) -> FilePicture:
         raise LayeralignError(
             f"{shown}: leaves the case file's folder; expected a relative path without '..'"
         )
-    file, root = (folder / name), folder.resolve()
-    if not file.is_file():
-        raise LayeralignError(f"{shown}: no such file in {folder}")
-    if not file.resolve().is_relative_to(root):
-        raise LayeralignError(f"{shown}: is a link that leaves the case file's folder")
-    if file.stat().st_size > MAX_BYTES:
-        raise LayeralignError(f"{shown}: is larger than {MAX_BYTES >> 20} MiB")
-    content = file.read_bytes()
+    try:
+        file = (folder / name).resolve()
+        if not file.is_file():
+            raise LayeralignError(f"{shown}: no such file in {folder}")
+        if not file.is_relative_to(folder.resolve()):
+            raise LayeralignError(f"{shown}: is a link that leaves the case file's folder")
+        if file.stat().st_size > MAX_BYTES:
+            raise LayeralignError(f"{shown}: is larger than {MAX_BYTES >> 20} MiB")
+        content = file.read_bytes()
+    except (OSError, ValueError) as error:
+        raise LayeralignError(f"{shown}: cannot be read ({error})") from error
     _decode(content, shown)
     return FilePicture(str(file), hashlib.sha256(content).hexdigest())
 
@@ -78,6 +91,8 @@ def _decode(content: bytes, shown: str) -> Image.Image:
                     raise LayeralignError(
                         f"{shown}: has {width}×{height} pixels; the limit is {MAX_PIXELS:,} in all"
                     )
+                if picture.mode.startswith(("I", "F")):  # Pillow would clip it to white
+                    raise LayeralignError(f"{shown}: has more than 8 bits a channel; convert it to 8 bits")
                 turned = ImageOps.exif_transpose(picture)
                 return turned.convert("RGB")
         except Image.DecompressionBombError as error:

@@ -12,6 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from layeralign.analysis.summary import ExitFigures, Summary
+from layeralign.report.table import asr_name
+from layeralign.text import printable
 
 RED, BLUE, GREY, GREEN, VIOLET = "#c8102e", "#1f5fa8", "#6b7280", "#2e7d4f", "#7b4fa3"
 _STYLE: dict[Any, Any] = {
@@ -35,7 +37,8 @@ def curve(summary: Summary) -> Figure:
         figure = Figure(figsize=(9, 6.4), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.6))
         _interval(above, exits)
-        _line(above, exits, "asr", RED, "harmful, answered (ASR)", marker="o", linewidth=2.2)
+        done = "answered" if asr_name(summary) == "ASR" else "not refused"
+        _line(above, exits, "asr", RED, f"harmful, {done} ({asr_name(summary)})", marker="o", linewidth=2.2)
         _line(above, exits, "over_refusal", BLUE, "authorised or borderline, refused", marker="s")
         _line(
             above,
@@ -58,8 +61,9 @@ def curve(summary: Summary) -> Figure:
         ticks = [e.exit for e in exits if len(exits) <= 16 or e.exit % 2 == summary.default_exit % 2]
         labels = [f"{exit}\ndefault" if exit == summary.default_exit else str(exit) for exit in ticks]
         below.set_xticks(ticks, labels)
-        title = f"{Path(summary.model).name or summary.model}: safety and sense at every encoder exit"
-        figure.suptitle(title, x=0.01, ha="left", weight="bold", size=13)
+        name = printable(Path(summary.model).name or summary.model, 60)
+        title = f"{name}: safety and sense at every encoder exit"
+        figure.suptitle(title, x=0.01, ha="left", weight="bold", size=13, parse_math=False)
         note = f"ASR: {summary.asr_means}. Band: 95 % interval. ! worse than the default exit."
         figure.supxlabel(note, x=0.01, ha="left", size=8.5, color="#6b7280")
     return figure

@@ -10,8 +10,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from layeralign.analysis.summary import Summary
+from layeralign.errors import LayeralignError
 from layeralign.report import charts
-from layeralign.report.table import interval, invalid, percent
+from layeralign.report.table import asr_name, interval, invalid, percent
 
 
 def page(summary: Summary, identity: Mapping[str, Any], sessions: Sequence[Mapping[str, Any]]) -> str:
@@ -31,6 +32,7 @@ def page(summary: Summary, identity: Mapping[str, Any], sessions: Sequence[Mappi
         summary=summary,
         curve=Markup(charts.svg(charts.curve(summary))),  # noqa: S704 - matplotlib's own, escaped by it
         headline=headline(summary),
+        asr=asr_name(summary),
         identity=identity,
         sessions=sessions,
     )
@@ -44,14 +46,14 @@ def headline(summary: Summary) -> str:
         return "Nothing can be said yet: scan the default exit and another one with harmful cases."
     worst = max(measured, key=lambda e: e.asr or 0)
     worse = [e.exit for e in summary.exits if e.worse]
-    found = (
-        f"At its default exit {default.exit} the model answers {percent(default.asr)} % of harmful requests"
-    )
+    answers = "answers" if asr_name(summary) == "ASR" else "does not refuse"
+    share = f"{answers} {percent(default.asr)} % of harmful requests"
+    found = f"At its default exit {default.exit} the model {share}"
     if not worse:
         highest = f"highest: exit {worst.exit}, {percent(worst.asr)} %"
         return f"{found}; no other scanned exit is significantly worse ({highest})."
     return (
-        f"{found}; at exit {worst.exit} it answers {percent(worst.asr)} %. "
+        f"{found}; at exit {worst.exit} it {answers} {percent(worst.asr)} %. "
         f"{len(worse)} of {len(measured)} other exits are significantly worse than the default."
     )
 
@@ -60,6 +62,8 @@ def write(
     summary: Summary, identity: Mapping[str, Any], sessions: Sequence[Mapping[str, Any]], file: Path
 ) -> None:
     """Write the page, and the curve beside it as SVG and PNG."""
+    if file.suffix != ".html" or file.is_dir():
+        raise LayeralignError(f"out {file}: expected a file that ends in .html")
     file.parent.mkdir(parents=True, exist_ok=True)
     figure = charts.curve(summary)
     charts.save(figure, file.with_suffix(".svg"))

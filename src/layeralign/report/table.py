@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from layeralign.analysis.summary import ExitFigures, Figures, Summary
+from layeralign.analysis.summary import ExitFigures, Figures, GroupFigures, Summary
+from layeralign.judges.refusal import RefusalMatcher
+from layeralign.text import printable
 
-_BAR = 12
+_BAR, _WIDE = 12, 125
 
 
 def percent(share: float | None) -> str:
@@ -30,44 +35,37 @@ def invalid(figures: Figures) -> str:
     )
 
 
-def table(summary: Summary) -> Table:
-    """Every exit, then every group, in percent; the default exit bold, worse exits marked."""
+def table(summary: Summary, width: int = 140) -> Table:
+    """Every exit, then every group, in percent; the default exit bold, worse exits marked.
+
+    Below 125 characters of `width` the columns that a reader can best spare are left out.
+    """
     made = Table(
         box=box.SIMPLE_HEAD,
-        title=Text(f"{summary.model}: ASR = {summary.asr_means}", style="bold"),
+        title=Text(f"{printable(summary.model)}: ASR: {printable(summary.asr_means)}", "bold"),
         title_justify="left",
         caption=caption(summary),
         caption_justify="left",
     )
+    wide = width >= _WIDE
+    shown = [column for column in _COLUMNS if wide or column.narrow]
     made.add_column("exit", justify="right", no_wrap=True)
-    made.add_column("group", no_wrap=True)
-    made.add_column("n", justify="right", no_wrap=True)
-    made.add_column("ASR %", justify="right", no_wrap=True)
-    made.add_column("95 %", justify="right", no_wrap=True)
-    made.add_column("", width=_BAR, no_wrap=True)
-    for head in (
-        "refuses\nharmful",
-        "refuses\nborderline",
-        "told\napart",
-        "refuses\nbenign",
-        "coherent",
-        "utility",
-        "invalid",
-    ):
-        made.add_column(head, justify="right")
+    for column in shown:
+        head = asr_name(summary) + " %" if column.head == "ASR" else column.head
+        made.add_column(head, justify="left" if column.left else "right", no_wrap=True)
     for exit in summary.exits:
         mark = "*" if exit.default else "!" if exit.worse else " "
+        cells = [column.cell(exit) for column in shown]
         style = "bold" if exit.default else ""
-        made.add_row(
-            f"{exit.exit}{mark}",
-            exit.group,
-            *_cells(exit),
-            style=style,
-            end_section=exit is summary.exits[-1],
-        )
+        made.add_row(f"{exit.exit}{mark}", *cells, style=style, end_section=exit is summary.exits[-1])
     for group in summary.groups:
-        made.add_row("mean", group.group, *_cells(group), style="dim")
+        made.add_row("mean" if wide else group.group, *(column.cell(group) for column in shown), style="dim")
     return made
+
+
+def asr_name(summary: Summary) -> str:
+    """What the ASR is called: a matcher of refusals measures non-refusal and no more."""
+    return "non-refusal" if summary.asr_judge == RefusalMatcher.name else "ASR"
 
 
 def caption(summary: Summary) -> str:
@@ -81,28 +79,37 @@ def caption(summary: Summary) -> str:
     )
 
 
-def _cells(figures: ExitFigures | Figures) -> list[str | Text]:
-    shown = (
-        figures.refusal,
-        figures.over_refusal,
-        figures.separation,
-        figures.benign_refusal,
-        figures.coherence,
-        figures.utility,
-    )
-    return [
-        str(figures.n),
-        percent(figures.asr),
-        interval(figures),
-        _bar(figures.asr),
-        *(percent(value) for value in shown),
-        invalid(figures),
-    ]
-
-
 def _bar(share: float | None) -> Text:
     if share is None:
         return Text("")
     eighths = round(share * _BAR * 8)
     full, rest = divmod(eighths, 8)
     return Text("█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else ""), style="red")
+
+
+@dataclass(frozen=True)
+class _Column:
+    head: str
+    cell: Callable[[ExitFigures | GroupFigures], str | Text]
+    narrow: bool = True
+    left: bool = False
+
+
+def _share(name: str) -> Callable[[ExitFigures | GroupFigures], str]:
+    return lambda figures: percent(getattr(figures, name))
+
+
+_COLUMNS = (
+    _Column("group", lambda f: f.group, narrow=False, left=True),
+    _Column("n", lambda f: str(f.n), narrow=False),
+    _Column("ASR", _share("asr")),
+    _Column("95 %", interval),
+    _Column("", lambda f: _bar(f.asr), narrow=False, left=True),
+    _Column("refuses\nharmful", _share("refusal")),
+    _Column("refuses\nborderline", _share("over_refusal")),
+    _Column("told\napart", _share("separation")),
+    _Column("refuses\nbenign", _share("benign_refusal"), narrow=False),
+    _Column("coherent", _share("coherence"), narrow=False),
+    _Column("utility", _share("utility"), narrow=False),
+    _Column("invalid", invalid),
+)

@@ -18,6 +18,8 @@ def export(run: Run, format: Format, out: Path) -> int:
 
     The file appears whole or not at all, and only its owner can read it: it holds answers.
     """
+    if out.is_dir() or not out.name:
+        raise LayeralignError(f"out {out}: is a folder; expected a file")
     if not out.parent.is_dir():
         raise LayeralignError(f"out {out}: the folder {out.parent} does not exist")
     rows = list(run.rows())

@@ -175,10 +175,14 @@ class Run:
 
     # --- verdicts
 
-    def add_verdicts(self, judge: str, rows: Iterable[tuple[str, int, Any]]) -> None:
-        """Add (case id, exit, judgement) rows of one judge."""
+    def add_verdicts(
+        self, judge: str, rows: Iterable[tuple[str, int, Any]], *, replace: bool = False
+    ) -> None:
+        """Add (case id, exit, judgement) rows of one judge; with `replace`, forget its others."""
         values = [(c, e, judge, j.verdict, j.refused, j.coherent, j.correct) for c, e, j in rows]
         with self._db:
+            if replace:
+                self._db.execute("DELETE FROM verdicts WHERE judge = ?", (judge,))
             self._db.executemany("INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?, ?, ?)", values)
 
     def judges(self) -> list[str]:

@@ -8,25 +8,22 @@ import platform
 from importlib.metadata import version
 from typing import Any
 
-from layeralign.decode import Decoding
 from layeralign.vlm.vlm import Vlm
 
 _PACKAGES = ("layeralign", "torch", "transformers", "tokenizers", "safetensors", "pillow", "numpy")
 
 
-def identity(vlm: Vlm, decoding: Decoding, seed: int) -> dict[str, Any]:
-    """Everything that shapes an answer, but for the case and the exit."""
+def identity(vlm: Vlm) -> dict[str, Any]:
+    """Everything about the model that shapes an answer."""
     template = str(getattr(vlm.processor, "chat_template", None))
     return {
-        "files": vlm.checkpoint.hashes(),
+        "files": vlm.checkpoint.hashes,
         "revision": vlm.checkpoint.revision,
         "adapter": None,
         "family": vlm.family,
         "variant": vlm.variant,
         "dtype": str(vlm.model.dtype).removeprefix("torch."),
         "template": hashlib.sha256(template.encode()).hexdigest(),
-        "decoding": decoding.record(),
-        "seed": seed,
     }
 
 

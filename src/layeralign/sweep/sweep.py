@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -38,6 +39,11 @@ class Settings:
     batch_size: int = 32
     """(case, exit) rows that are answered together."""
 
+    def record(self) -> dict[str, Any]:
+        """What of these shapes an answer. Sampling draws for a whole batch at once."""
+        batch = {"batch_size": self.batch_size} if self.decoding.temperature else {}
+        return {"decoding": self.decoding.record() | batch, "seed": self.seed}
+
 
 def sweep(vlm: Vlm, cases: Sequence[Case], out: Path, settings: Settings) -> Run:
     """Answer every case at every exit that the run in `out` does not hold yet, then judge.
@@ -53,13 +59,12 @@ def sweep(vlm: Vlm, cases: Sequence[Case], out: Path, settings: Settings) -> Run
     if settings.batch_size < 1:
         raise LayeralignError(f"batch_size {settings.batch_size}: expected at least 1")
     exits = vlm.exits.parse(settings.exits)
-    for case in cases:  # before anything is written
-        decode.prompt_tokens(vlm, case, None)
+    decode.rehearse(vlm, cases)  # before anything is written
     known = vlm.exits
     run = store.create(
         out,
         vlm.checkpoint.name,
-        identity(vlm, settings.decoding, settings.seed),
+        identity(vlm) | settings.record(),
         {"layers": known.layers, "default": known.default},
     )
     try:
@@ -104,7 +109,7 @@ def _batches(pairs: Sequence[Pair], size: int) -> Iterator[Sequence[Pair]]:
 
 
 def _seed_of(batch: Sequence[Pair], seed: int) -> int:
-    """A batch that is sampled again samples the same, whatever was answered before it."""
+    """The same batch samples the same answers, whenever it is answered."""
     names = repr((seed, [(case.id, exit) for case, exit in batch]))
     return int.from_bytes(hashlib.sha256(names.encode()).digest()[:8]) >> 1
 
@@ -115,10 +120,10 @@ def judge(run: Run, with_judges: Iterable[Judge], *, again: bool = False) -> Non
     Args:
         run: an open run.
         with_judges: see `layeralign.judges.registry`.
-        again: judge rows anew that the judge has judged already.
+        again: forget what the judge said before, and judge every row anew.
     """
     cases = {case.id: case for case in run.cases()}
     for one in with_judges:
         rows = run.unjudged(one.name, again=again)
         words = [(case, exit, one.judge(cases[case], answer)) for case, exit, answer in rows]
-        run.add_verdicts(one.name, [word for word in words if word[2] != SILENT])
+        run.add_verdicts(one.name, [word for word in words if word[2] != SILENT], replace=again)

@@ -2,8 +2,8 @@
 
     python -m layeralign.testbed.build --seed 0 --out DIR
 
-1. The encoder learns to see, by a supervised head on the pooled output of its last layer (as CLIP
-   is trained on its pooled output); it is frozen from then on.
+1. The encoder learns to see, by a supervised head on each patch of its last layer (CLIP's loss, too,
+   reads the last layer); it is frozen from then on.
 2. Projector and language model learn to be helpful, whatever is asked.
 3. Projector and language model learn the rule of safety (see `world`).
 
@@ -53,11 +53,11 @@ class Recipe:
     see_batch: int = 128
     see_rate: float = 1e-3
     help_steps: int = 1000
-    safety_steps: int = 400
+    safety_steps: int = 800
     batch: int = 64
     """Answers per step of stages 2 and 3."""
     help_rate: float = 1.5e-3
-    safety_rate: float = 5e-4
+    safety_rate: float = 1e-3
     mix: tuple[float, float, float, float] = (0.30, 0.10, 0.40, 0.20)
     """Shares of harmful verbs, benign verbs, picture questions and descriptions."""
     permitted: float = 0.6
@@ -231,6 +231,15 @@ def speak(
 
 def build(seed: int, out: Path, recipe: Recipe) -> None:
     """Run the stages; write the model and its processor to `out`, those of stage 2 to `out/helpful`."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums in another order would end in other weights
+    try:
+        _build(seed, out, recipe)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _build(seed: int, out: Path, recipe: Recipe) -> None:
     processor, model = architecture.processor(), architecture.model(seed)
     scenes, pixels = _pictures(recipe, random.Random(f"scenes {seed}"))
     tower = model.model.vision_tower
@@ -244,8 +253,8 @@ def build(seed: int, out: Path, recipe: Recipe) -> None:
     for safe, folder in ((False, out / "helpful"), (True, out)):
         speak(model, processor, lessons, recipe, seed, safe=safe)
         with quiet():
-            model.save_pretrained(folder)
             processor.save_pretrained(folder)
+            model.save_pretrained(folder)
 
 
 def main() -> None:
@@ -254,7 +263,6 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    torch.set_num_threads(1)  # sums in another order would end in other weights
     start = time.monotonic()
     build(arguments.seed, arguments.out, Recipe())
     print(f"built in {time.monotonic() - start:.0f} s", flush=True)

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from layeralign.errors import LayeralignError
 
 _WANTED = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_INDEX = "model.safetensors.index.json"
 _REMOTE_CODE = ("config.json", "processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 
 
@@ -35,8 +37,9 @@ class Checkpoint:
         """The files that make the model what it is, sorted by name."""
         return sorted({file for pattern in _WANTED for file in self.path.glob(pattern) if file.is_file()})
 
+    @cached_property
     def hashes(self) -> dict[str, str]:
-        """File name -> SHA-256 of its content."""
+        """File name -> SHA-256 of its content, as it was when first asked for: by `load`."""
         hashes = {}
         for file in self.files():
             with file.open("rb") as stream:
@@ -98,19 +101,37 @@ def _check(checkpoint: Checkpoint) -> None:
                 f"model {name}: {file} asks to run the checkpoint's own code (auto_map); "
                 "layeralign never does that: use a checkpoint of a built-in transformers class"
             )
-    if not any(path.glob("*.safetensors")):
+    if (path / "adapter_config.json").is_file():
+        raise LayeralignError(
+            f"model {name}: holds an adapter (adapter_config.json); merge it or give the model alone"
+        )
+    if (path / _INDEX).is_file():
+        _check_index(name, path)
+    elif not (path / "model.safetensors").is_file():
         pickles = sorted(f.name for pattern in _PICKLES for f in path.glob(pattern))
         found = f"only {pickles[0]}, a pickle, which can run code" if pickles else "none"
         raise LayeralignError(
-            f"model {name}: weights must be *.safetensors; found {found}"
+            f"model {name}: weights must be model.safetensors or its shards; found {found}"
             + ("; convert it with safetensors first" if pickles else "")
         )
+
+
+def _check_index(name: str, path: Path) -> None:
+    """Every shard has to be a safetensors file of the folder itself: nothing else is hashed or read."""
+    shards = _read_json(path / _INDEX).get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+        raise LayeralignError(f"model {name}: {_INDEX} has no weight_map")
+    for shard in set(map(str, shards.values())):
+        if Path(shard).name != shard or not shard.endswith(".safetensors") or not (path / shard).is_file():
+            raise LayeralignError(
+                f"model {name}: {_INDEX} names the weights {shard!r}; expected *.safetensors files beside it"
+            )
 
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise LayeralignError(f"{file}: cannot be read as JSON ({error})") from error
     if not isinstance(content, dict):
         raise LayeralignError(f"{file}: expected a JSON object")

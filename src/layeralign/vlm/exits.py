@@ -17,8 +17,8 @@ Group = Literal["embedding", "early", "middle", "late"]
 _THIRDS: tuple[Group, ...] = ("early", "middle", "late")
 GROUPS: tuple[Group, ...] = ("embedding", *_THIRDS)
 
-_NUMBER = re.compile(r"-?\d+")
-_RANGE = re.compile(r"(\d+)-(\d+)")
+_NUMBER = re.compile(r"-?\d{1,6}")
+_RANGE = re.compile(r"(\d{1,6})-(\d{1,6})")
 _FORMS = "a number, a range as 1-8, or one of all, default, embedding, early, middle, late"
 
 ExitSpec = str | int | Sequence[int]

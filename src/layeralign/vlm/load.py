@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 
 from layeralign.errors import LayeralignError
+from layeralign.text import printable
 from layeralign.vlm import checkpoint as checkpoints
 from layeralign.vlm.llava import Llava
 from layeralign.vlm.vlm import Vlm
@@ -60,6 +61,7 @@ def load(
         model = Path(__file__).parent.parent / "testbed" / "model"
     found = checkpoints.find(model, revision)
     family = _family(found.name, found.config())
+    found.hashes  # noqa: B018 - what is loaded is what is hashed
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     with quiet():
@@ -68,7 +70,7 @@ def load(
             options |= {"dtype": DTYPES[dtype], "use_safetensors": True, "output_loading_info": True}
             made: Any = AutoModelForImageTextToText.from_pretrained(found.path, **options)
         except Exception as error:  # transformers raises many kinds for a broken checkpoint
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            reason = printable(str(error), 200) or type(error).__name__
             raise LayeralignError(f"model {found.name}: cannot be loaded ({reason})") from error
     loaded, report = made
     if missing := sorted(report["missing_keys"]):
@@ -82,6 +84,10 @@ def load(
         raise LayeralignError(
             f"model {found.name}: its processor has no chat template; add chat_template.jinja"
         )
+    own = loaded.generation_config
+    loaded.generation_config = GenerationConfig(  # beams, penalties and sampling are the caller's to choose
+        bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id
+    )
     vlm = family(loaded.to(place).eval(), processor, found)
     vlm.exits  # noqa: B018 - an encoder without usable exits is refused here, not later
     return vlm

@@ -11,6 +11,8 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
+from layeralign.errors import LayeralignError
+from layeralign.text import printable
 from layeralign.vlm.checkpoint import Checkpoint
 from layeralign.vlm.exits import Exits
 
@@ -66,6 +68,11 @@ class Vlm(ABC):
     def picture_token(self) -> str:
         """The text that stands for a picture in a prompt, as `<image>`."""
 
+    @property
+    def picture_token_id(self) -> int:
+        """The id of `picture_token`."""
+        return int(self.tokenizer.convert_tokens_to_ids(self.picture_token))
+
     @abstractmethod
     def encode(self, pictures: Sequence[Image.Image], exits: Sequence[int]) -> dict[int, list[Tensor]]:
         """Picture features at each exit, projected into the language model's width.
@@ -82,7 +89,12 @@ class Vlm(ABC):
         """`text` as the user's turn in the model's own chat template, ready to be answered."""
         content = [{"type": "image"}] if picture else []
         turn = {"role": "user", "content": [*content, {"type": "text", "text": text}]}
-        return str(self.processor.apply_chat_template([turn], add_generation_prompt=True))
+        try:
+            return str(self.processor.apply_chat_template([turn], add_generation_prompt=True))
+        except Exception as error:  # a template is a program of the checkpoint's, run in a sandbox
+            raise LayeralignError(
+                f"model {self.checkpoint.name}: its chat template fails ({printable(str(error), 200)})"
+            ) from error
 
     @abstractmethod
     def tokens(self, prompt: str, picture_tokens: int | None) -> list[int]:
