@@ -20,7 +20,7 @@ check: .venv/ready
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "layeralign needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --retries 1 --timeout 30 --constraint constraints.txt --extra-index-url $(TORCH_CPU) torch==2.13.0
+	$(BIN)/pip install --quiet --no-deps --retries 1 --timeout 30 --constraint constraints.txt --extra-index-url $(TORCH_CPU) torch==2.13.0
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 

@@ -45,7 +45,7 @@ def curve(summary: Summary) -> Figure:
             exits,
             "separation",
             GREY,
-            "told apart (refusal of harmful less that)",
+            "told apart (difference of the refusals)",
             marker="D",
             linestyle="--",
         )

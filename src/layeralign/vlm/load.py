@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from layeralign.vlm.vlm import Vlm
 
 FAMILIES: dict[str, type[Vlm]] = {Llava.family: Llava}
 """`model_type` -> the class that serves it."""
+
+_TESTBED = Path(__file__).parent.parent / "testbed" / "model"
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """What `--dtype` takes."""
@@ -57,9 +60,8 @@ def load(
     """
     if dtype not in DTYPES:
         raise LayeralignError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
-    if model == "testbed":
-        model = Path(__file__).parent.parent / "testbed" / "model"
-    found = checkpoints.find(model, revision)
+    path = _TESTBED if model == "testbed" else model
+    found = replace(checkpoints.find(path, revision), name=str(model))
     family = _family(found.name, found.config())
     found.hashes  # noqa: B018 - what is loaded is what is hashed
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
