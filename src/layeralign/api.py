@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
 
-__all__ = ["Scan", "judge", "load", "read", "scan"]
+    from layeralign.training.reward import Reward
+    from layeralign.training.settings import Settings as AlignSettings
+
+__all__ = ["Scan", "align", "judge", "load", "read", "scan"]
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,42 @@ def scan(
     vlm = model if isinstance(model, Vlm) else load(model)
     sweep(vlm, asked, Path(out), Settings(exits, decoding, seed, batch_size)).close()
     return read(out)
+
+
+def align(
+    model: Vlm | str | Path,
+    cases: str | Path | Sequence[Case],
+    out: str | Path,
+    *,
+    reward: Reward | str | None = None,
+    settings: AlignSettings | None = None,
+    limit: int | None = None,
+) -> list[dict[str, Any]]:
+    """Train a LoRA adapter that is safe at the exits that `settings` names; see docs/align.md.
+
+    Args:
+        model: from `load` without adapter, or what `load` takes; it carries the adapter afterwards.
+        cases: what to train on; as in `scan`.
+        out: the adapter's folder; made, or gone on with.
+        reward: from `load_reward`, or what that takes; not needed by the supervised methods.
+        settings: see `layeralign.training.settings.Settings`.
+        limit: only the first so many cases.
+
+    Returns:
+        Every step's metrics.
+
+    Raises:
+        LayeralignError: something that was given is wrong, or the training collapsed.
+    """
+    from layeralign.training.reward import load_reward
+    from layeralign.training.settings import Settings as AlignSettings
+    from layeralign.training.trainer import train
+
+    chosen = settings or AlignSettings()
+    asked = benchmarks.cases(cases, limit=limit, seed=chosen.seed)
+    scorer = load_reward(reward) if isinstance(reward, str) else reward
+    vlm = model if isinstance(model, Vlm) else load(model)
+    return train(vlm, asked, scorer, Path(out), chosen)
 
 
 def read(run: str | Path, judge: str | None = None) -> Scan:

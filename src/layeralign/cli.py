@@ -19,11 +19,13 @@ from rich.console import Console
 from layeralign import __version__
 from layeralign.errors import LayeralignError
 from layeralign.text import printable
+from layeralign.training.settings import FLAGS, FRACTIONS, Settings
 
 if TYPE_CHECKING:
     from layeralign.api import Scan
 
-_SHARES = ("temperature", "top_p")
+_FRACTIONS = {"temperature", "top_p", *FRACTIONS}
+"""Flags that may have a fraction."""
 
 app = App(
     name="layeralign",
@@ -57,6 +59,8 @@ class ScanOptions:
     "Take only the first so many cases; the testbed makes just so many."
     seed: int = 0
     "Of sampling, and of benchmarks that are drawn."
+    adapter: Path | None = None
+    "Folder of a LoRA adapter, as align leaves it, to put on the model."
     revision: str | None = None
     "Branch, tag or commit of a hub id."
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -77,7 +81,7 @@ def scan(options: ScanOptions) -> None:
     from layeralign.sweep import benchmarks
 
     asked = benchmarks.cases(options.cases, limit=options.limit, seed=options.seed)
-    model = load(options.model, revision=options.revision, dtype=options.dtype)
+    model = load(options.model, adapter=options.adapter, revision=options.revision, dtype=options.dtype)
     result = run_scan(
         model,
         asked,
@@ -91,6 +95,49 @@ def scan(options: ScanOptions) -> None:
     )
     _show(result)
     print(printable(f"run: {options.out} (page: layeralign report {options.out} --out report.html)"))
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class AlignOptions:
+    """What to train, on what, and where to."""
+
+    model: str
+    "A checkpoint folder, a hub id, or `testbed`."
+    cases: str
+    "What to train on: a JSONL file, or `testbed:train`."
+    out: Path
+    "The adapter's folder: made, or gone on with."
+    reward: str | None = None
+    """Who scores answers: `testbed`, a folder or hub id of a sequence classifier with one output, or a
+    Python function as `package.module:function`. Methods lppo and paper need one."""
+    limit: int | None = None
+    "Take only the first so many cases; the testbed makes just so many."
+    revision: str | None = None
+    "Branch, tag or commit of a hub id."
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    "Number format of the frozen weights; what is trained is float32."
+
+
+@app.command
+def align(options: AlignOptions, settings: Settings = Settings()) -> None:  # noqa: B008 - immutable
+    """Train a LoRA adapter that keeps the model safe at the exits of its encoder.
+
+    The encoder and the projector stay as they are. Stopped at any moment, the same command goes on.
+    `accelerate launch -m layeralign align ...` trains with many processes.
+    """
+    from layeralign.api import align as run_align
+    from layeralign.api import load
+
+    model = load(options.model, revision=options.revision, dtype=options.dtype)
+    run_align(
+        model, options.cases, options.out, reward=options.reward, settings=settings, limit=options.limit
+    )
+    print(
+        printable(
+            f"adapter: {options.out} (layeralign scan --model {options.model} --adapter {options.out} ...)"
+        )
+    )
 
 
 @app.command
@@ -243,10 +290,13 @@ def _check_config(file: Path) -> None:
         raise LayeralignError(f"--config {file}: expected `flag: value` lines, found {type(found).__name__}")
     for key, value in found.items():
         plain = isinstance(value, str | int) and not isinstance(value, bool)
-        if not isinstance(key, str) or not (plain or (isinstance(value, float) and key in _SHARES)):
+        fraction = isinstance(value, float) and key in _FRACTIONS
+        flag = isinstance(value, bool) and key in FLAGS
+        if not isinstance(key, str) or not (plain or fraction or flag):
             raise LayeralignError(
                 f"--config {file}: {key!r} is {value!r}; expected a flag's name with a text or a whole "
-                f"number ({' and '.join(_SHARES)} may have a fraction)"
+                f"number ({', '.join(sorted(_FRACTIONS))} may have a fraction, {', '.join(sorted(FLAGS))} take "
+                "true or false)"
             )
 
 

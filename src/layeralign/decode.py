@@ -137,12 +137,19 @@ def prompt_tokens(vlm: Vlm, case: Case, picture_tokens: int | None) -> list[int]
     return vlm.tokens(vlm.prompt(case.prompt, picture=picture_tokens is not None), picture_tokens)
 
 
-def _read(vlm: Vlm, line: list[int]) -> tuple[str, int, bool]:
+def ended(vlm: Vlm, line: Sequence[int]) -> tuple[list[int], bool]:
+    """An answer's tokens up to its end token, that included, and whether there is one."""
     for length, token in enumerate(line, 1):
         if token in vlm.eos_tokens:
-            return _text(vlm, line[: length - 1]), length, True
-    return _text(vlm, line), len(line), False
+            return list(line[:length]), True
+    return list(line), False
 
 
-def _text(vlm: Vlm, tokens: list[int]) -> str:
+def text(vlm: Vlm, tokens: Sequence[int]) -> str:
+    """What an answer's tokens say, without special tokens."""
     return str(vlm.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
+
+
+def _read(vlm: Vlm, line: list[int]) -> tuple[str, int, bool]:
+    tokens, finished = ended(vlm, line)
+    return text(vlm, tokens), len(tokens), finished

@@ -10,7 +10,7 @@ from typing import Any
 
 from layeralign.vlm.vlm import Vlm
 
-_PACKAGES = ("layeralign", "torch", "transformers", "tokenizers", "safetensors", "pillow", "numpy")
+_PACKAGES = ("layeralign", "torch", "transformers", "peft", "tokenizers", "safetensors", "pillow", "numpy")
 
 
 def identity(vlm: Vlm) -> dict[str, Any]:
@@ -19,7 +19,7 @@ def identity(vlm: Vlm) -> dict[str, Any]:
     return {
         "files": vlm.checkpoint.hashes,
         "revision": vlm.checkpoint.revision,
-        "adapter": None,
+        "adapter": vlm.adapter.hashes if vlm.adapter else None,
         "family": vlm.family,
         "variant": vlm.variant,
         "dtype": str(vlm.model.dtype).removeprefix("torch."),

@@ -63,7 +63,7 @@ def sweep(vlm: Vlm, cases: Sequence[Case], out: Path, settings: Settings) -> Run
     known = vlm.exits
     run = store.create(
         out,
-        vlm.checkpoint.name,
+        vlm.name,
         identity(vlm) | settings.record(),
         {"layers": known.layers, "default": known.default},
     )

@@ -40,11 +40,28 @@ class Checkpoint:
     @cached_property
     def hashes(self) -> dict[str, str]:
         """File name -> SHA-256 of its content, as it was when first asked for: by `load`."""
-        hashes = {}
-        for file in self.files():
-            with file.open("rb") as stream:
-                hashes[file.name] = hashlib.file_digest(stream, "sha256").hexdigest()
-        return hashes
+        return _hashes(self.files())
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA adapter on disk, in PEFT's form."""
+
+    name: str
+    path: Path
+
+    @cached_property
+    def hashes(self) -> dict[str, str]:
+        """File name -> SHA-256 of its content, as it was when first asked for: by `load`."""
+        return _hashes([self.path / "adapter_config.json", self.path / "adapter_model.safetensors"])
+
+
+def _hashes(files: list[Path]) -> dict[str, str]:
+    hashes = {}
+    for file in files:
+        with file.open("rb") as stream:
+            hashes[file.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return hashes
 
 
 def find(model: str | Path, revision: str | None = None) -> Checkpoint:
@@ -67,6 +84,28 @@ def find(model: str | Path, revision: str | None = None) -> Checkpoint:
         raise LayeralignError(f"model {model}: no such folder, and not a hub id (owner/name) either")
     _check(checkpoint)
     return checkpoint
+
+
+def find_adapter(folder: str | Path) -> Adapter:
+    """The adapter in `folder`.
+
+    Raises:
+        LayeralignError: there is none, it is not LoRA, or its weights are not safetensors.
+    """
+    path = Path(folder).expanduser()
+    if not (path / "adapter_config.json").is_file():
+        raise LayeralignError(
+            f"adapter {folder}: has no adapter_config.json; expected a folder with a LoRA adapter in PEFT's "
+            "form, as layeralign align leaves it"
+        )
+    kind = _read_json(path / "adapter_config.json").get("peft_type")
+    if kind != "LORA":
+        raise LayeralignError(f"adapter {folder}: is of type {kind!r}; expected LORA")
+    if not (path / "adapter_model.safetensors").is_file():
+        raise LayeralignError(
+            f"adapter {folder}: has no adapter_model.safetensors; other forms are pickles, which can run code"
+        )
+    return Adapter(str(folder), path.resolve())
 
 
 def _download(model: str, revision: str | None) -> Checkpoint:
@@ -103,7 +142,8 @@ def _check(checkpoint: Checkpoint) -> None:
             )
     if (path / "adapter_config.json").is_file():
         raise LayeralignError(
-            f"model {name}: holds an adapter (adapter_config.json); merge it or give the model alone"
+            f"model {name}: holds an adapter (adapter_config.json); give the model it was made for as "
+            "the model, and this folder as the adapter"
         )
     if (path / _INDEX).is_file():
         _check_index(name, path)

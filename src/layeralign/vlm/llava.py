@@ -68,6 +68,23 @@ class Llava(Vlm):
         templated = bool(names.bos_token) and text.startswith(names.bos_token)
         return list(names(text, add_special_tokens=not templated)["input_ids"])
 
+    @property
+    def language_modules(self) -> str:
+        """See `Vlm.language_modules`; the tower has a `q_proj`, too, so the language model is named."""
+        return r"model\.language_model\..*\.(q|k|v|o|gate|up|down)_proj"
+
+    def hidden(self, ids: Tensor, places: Tensor, features: Tensor) -> Tensor:
+        """See `Vlm.hidden`."""
+        embeds = self.model.get_input_embeddings()(torch.where(places, self.pad_token, ids))
+        embeds = embeds.masked_scatter(places[..., None], features.to(embeds))
+        found: Tensor = self.model.model.language_model(inputs_embeds=embeds, use_cache=False)[0]
+        return found
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """See `Vlm.logits`."""
+        found: Tensor = self.model.lm_head(hidden)
+        return found
+
     @torch.no_grad()
     def generate(
         self, ids: Sequence[Sequence[int]], features: Sequence[Tensor | None], **settings: Any

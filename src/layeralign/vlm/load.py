@@ -44,12 +44,18 @@ def quiet() -> Iterator[None]:
 
 
 def load(
-    model: str | Path, *, revision: str | None = None, dtype: str = "float32", device: str | None = None
+    model: str | Path,
+    *,
+    adapter: str | Path | None = None,
+    revision: str | None = None,
+    dtype: str = "float32",
+    device: str | None = None,
 ) -> Vlm:
     """Load a vision-language model, its weights from safetensors only, and never its own code.
 
     Args:
         model: a checkpoint folder, a hub id, or `testbed`, the model that ships with layeralign.
+        adapter: folder of a LoRA adapter in PEFT's form, which is merged into the weights.
         revision: the hub's branch, tag or commit; for hub ids only.
         dtype: `float32`, `bfloat16` or `float16`.
         device: a torch device; the first GPU, else the CPU, by default.
@@ -90,9 +96,39 @@ def load(
     loaded.generation_config = GenerationConfig(  # beams, penalties and sampling are the caller's to choose
         bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id
     )
+    fitted = None if adapter is None else checkpoints.find_adapter(adapter)
+    if fitted is not None:
+        loaded = _merge(loaded, fitted)
     vlm = family(loaded.to(place).eval(), processor, found)
+    vlm.adapter = fitted
     vlm.exits  # noqa: B018 - an encoder without usable exits is refused here, not later
     return vlm
+
+
+def _merge(model: Any, adapter: checkpoints.Adapter) -> Any:
+    """Add an adapter into a model's weights."""
+    from peft import LoraConfig, PeftModel
+
+    adapter.hashes  # noqa: B018 - what is loaded is what is hashed
+    with quiet():
+        try:
+            config = LoraConfig.from_pretrained(str(adapter.path))
+            config.inference_mode = True
+            wrapped = PeftModel(model, config)
+            report = wrapped.load_adapter(str(adapter.path), "default", use_safetensors=True)
+            merged = wrapped.merge_and_unload()
+        except Exception as error:  # PEFT raises many kinds for an adapter that does not fit
+            reason = printable(str(error), 200) or type(error).__name__
+            raise LayeralignError(
+                f"adapter {adapter.name}: cannot be put on this model ({reason})"
+            ) from error
+    wrong = [key for key in report.missing_keys if "lora_" in key] + list(report.unexpected_keys)
+    if wrong:
+        raise LayeralignError(
+            f"adapter {adapter.name}: is for another model; {len(wrong)} weights do not match, "
+            f"{wrong[0]} among them"
+        )
+    return merged
 
 
 def _family(name: str, config: dict[str, Any]) -> type[Vlm]:

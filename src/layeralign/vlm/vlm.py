@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from layeralign.errors import LayeralignError
 from layeralign.text import printable
-from layeralign.vlm.checkpoint import Checkpoint
+from layeralign.vlm.checkpoint import Adapter, Checkpoint
 from layeralign.vlm.exits import Exits
 
 
@@ -33,6 +33,12 @@ class Vlm(ABC):
         self.model: Any = model
         self.processor: Any = processor
         self.checkpoint = checkpoint
+        self.adapter: Adapter | None = None
+
+    @property
+    def name(self) -> str:
+        """The model as it was given, and its adapter."""
+        return f"{self.checkpoint.name} + {self.adapter.name}" if self.adapter else self.checkpoint.name
 
     @property
     def device(self) -> torch.device:
@@ -57,6 +63,17 @@ class Vlm(ABC):
         ends = self.model.generation_config.eos_token_id
         ends = self.tokenizer.eos_token_id if ends is None else ends
         return frozenset(ends if isinstance(ends, list) else [ends])
+
+    @property
+    def unsayable(self) -> list[int]:
+        """Ids that an answer must not hold: special tokens, the picture's place among them, but no end."""
+        special = {*self.tokenizer.all_special_ids, self.picture_token_id}
+        return sorted(special - self.eos_tokens)
+
+    @property
+    def text_width(self) -> int:
+        """Width of the language model's embeddings."""
+        return int(self.model.get_input_embeddings().weight.shape[1])
 
     @property
     @abstractmethod
@@ -104,6 +121,30 @@ class Vlm(ABC):
             prompt: what `prompt` returned.
             picture_tokens: number of picture tokens, None for a prompt without picture.
         """
+
+    @property
+    @abstractmethod
+    def language_modules(self) -> str:
+        """A regular expression of the linear layers of the language model's blocks, by full name."""
+
+    @abstractmethod
+    def hidden(self, ids: Tensor, places: Tensor, features: Tensor) -> Tensor:
+        """The language model's last hidden states, with gradients where the caller allows them.
+
+        Rows are padded on the right, so that causal attention alone keeps padding out.
+
+        Args:
+            ids: int64 [rows, tokens]; what stands at `places` and in the padding does not matter.
+            places: bool [rows, tokens], where picture features go, in reading order.
+            features: [places, text width], those of all rows in a row.
+
+        Returns:
+            [rows, tokens, text width] in the model's dtype.
+        """
+
+    @abstractmethod
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits of the next token, [..., vocabulary] for hidden states [..., text width]."""
 
     @abstractmethod
     def generate(

@@ -1,0 +1,71 @@
+"""What L-PPO has to beat: learning from given answers, on the same rows, exits and kept rows.
+
+`sft` (and `sft-default`): cross-entropy on right answers. `consistency`: KL from what the start policy
+says with the default exit's features to what the policy says with the drawn exit's, on the start
+policy's own answers; it needs neither labels nor a reward.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from layeralign.training import ppo
+from layeralign.training.exit_mix import ExitMix
+from layeralign.training.lessons import right_answer
+from layeralign.training.objective import Meter, Objective, Piece
+from layeralign.training.policy import Outputs
+
+
+@dataclass
+class Lesson(Piece):
+    """A piece with what is to be imitated.
+
+    Attributes:
+        weights: float32 [trained], the price for a harmful row, 1 for others.
+        target_logits: float32 [trained, T, V] of the start policy at the default exit; None for sft.
+    """
+
+    weights: Tensor
+    target_logits: Tensor | None
+
+
+class Imitation(Objective):
+    """`sft`, `sft-default` and `consistency`."""
+
+    def prepare(self, step: int, mix: ExitMix, meter: Meter) -> list[Lesson]:
+        """See `Objective.prepare`."""
+        plan = self.plan(step, mix)
+        match = self.settings.method == "consistency"
+        pieces = []
+        for trained, kept in self.split(len(plan.trained), len(plan.kept)):
+            rows = [*(plan.trained[i] for i in trained), *(plan.kept[i] for i in kept)]
+            n, default = len(trained), self.policy.vlm.exits.default
+            answers = [
+                self.start.tokens(case) if match or i >= n else right_answer(self.policy, case, self.start)
+                for i, (case, _) in enumerate(rows)
+            ]
+            batch = self.collate(rows, answers)
+            at_default = self.collate([(case, default) for case, _ in rows], answers) if match else batch
+            start = self.reference(at_default).logits
+            price = [self.settings.price if case.kind == "harmful" else 1.0 for case, _ in rows[:n]]
+            mask = ppo.answer_mask(batch.lengths, batch.answers.shape[1])
+            weights = torch.tensor(price, device=mask.device)
+            pieces.append(
+                Lesson(batch, n, mask, start[n:].clone(), weights, start[:n].clone() if match else None)
+            )
+            meter.add("length", sum(map(len, answers[:n])), n)
+        return pieces
+
+    def trained_loss(self, piece: Piece, outputs: Outputs, meter: Meter) -> Tensor:
+        """See `Objective.trained_loss`."""
+        assert isinstance(piece, Lesson)  # noqa: S101 - for the type checker; prepare made it
+        if piece.target_logits is None:
+            loss = -ppo.token_log_probs(outputs.logits, piece.batch.answers[: piece.trained])
+        else:
+            loss = ppo.full_kl(outputs.logits, piece.target_logits)
+        mask = piece.mask[: piece.trained]
+        meter.add("imitation_loss", ppo.masked_sum(loss.detach(), mask), piece.counts()[0])
+        return ppo.masked_sum(loss * piece.weights[:, None], mask)

@@ -1,0 +1,126 @@
+"""Which rows each step trains on, and what the start policy says at its default exit.
+
+Every draw is a function of (seed, step): the state of all of them is the step's number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from layeralign.cases.case import Case
+from layeralign.decode import ended
+from layeralign.errors import LayeralignError
+from layeralign.training.exit_mix import ExitMix
+from layeralign.training.policy import Policy
+from layeralign.training.rollout import Features, Row, prompts
+from layeralign.training.settings import Settings
+
+_CHUNK = 64
+
+
+def seed_of(*parts: object) -> int:
+    """A seed that depends on every part, 0 to 2^63 - 1."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8]) >> 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One step's rows: those that are trained at drawn exits, and those that hold the default exit."""
+
+    trained: list[Row]
+    kept: list[Row]
+
+
+class Lessons:
+    """Draws each step's rows from the training cases."""
+
+    def __init__(self, cases: Sequence[Case], settings: Settings, default: int) -> None:
+        self._settings, self._default = settings, default
+        self._harmful = [case for case in cases if case.kind == "harmful"]
+        self._others = [case for case in cases if case.kind != "harmful"]
+        self.cases = list(cases)
+        n_kept = round(settings.rows * settings.keep_share)
+        n_harmful = round((settings.rows - n_kept) * settings.harmful_share)
+        self._sizes = n_harmful, settings.rows - n_kept - n_harmful, n_kept
+        for n, pool, kind, why in (
+            (n_harmful, self._harmful, "harmful", f"harmful_share {settings.harmful_share}"),
+            (self._sizes[1], self._others, "benign or vqa", "to hold what the model should answer"),
+        ):
+            if n and not pool:
+                raise LayeralignError(f"cases: none is {kind}, and training wants some ({why})")
+        if n_kept == settings.rows:
+            raise LayeralignError(f"rows {settings.rows}: keep_share leaves none of them to train on")
+
+    def plan(self, step: int, mix: ExitMix) -> Plan:
+        """The rows of a step (from 0): cases without replacement until all were used, exits by `mix`."""
+        n_harmful, n_others, n_kept = self._sizes
+        cases = [
+            *self._take("harmful", self._harmful, step * n_harmful, n_harmful),
+            *self._take("others", self._others, step * n_others, n_others),
+        ]
+        rng = np.random.default_rng(seed_of(self._settings.seed, "exits", step))
+        exits = [*mix.draw(rng, n_harmful), *mix.draw(rng, n_others)]
+        kept = self._take("kept", self.cases, step * n_kept, n_kept)
+        return Plan(list(zip(cases, exits, strict=True)), [(case, self._default) for case in kept])
+
+    def _take(self, name: str, pool: list[Case], start: int, n: int) -> list[Case]:
+        """Items start to start + n of an endless row of shuffled passes over the pool."""
+        found = []
+        orders: dict[int, np.ndarray] = {}
+        for position in range(start, start + n):
+            turn, at = divmod(position, len(pool))
+            if turn not in orders:
+                rng = np.random.default_rng(seed_of(self._settings.seed, name, turn))
+                orders[turn] = rng.permutation(len(pool))
+            found.append(pool[orders[turn][at]])
+        return found
+
+
+class StartAnswers:
+    """Greedy answers of the start policy at its default exit, each made once."""
+
+    def __init__(self, policy: Policy, features: Features, max_new_tokens: int) -> None:
+        self._policy, self._features, self._longest = policy, features, max_new_tokens
+        self._known: dict[str, list[int]] = {}
+
+    def make(self, cases: Sequence[Case]) -> None:
+        """Answer all cases, in batches that depend on nothing else; call it once, before training."""
+        vlm = self._policy.vlm
+        for start in range(0, len(cases), _CHUNK):
+            chunk = cases[start : start + _CHUNK]
+            rows = [(case, vlm.exits.default) for case in chunk]
+            seen = [self._features.of(row) for row in rows]
+            with self._policy.reference():
+                made = vlm.generate(
+                    prompts(vlm, rows, seen), seen, max_new_tokens=self._longest, do_sample=False,
+                    suppress_tokens=vlm.unsayable,
+                )  # fmt: skip
+            for case, line in zip(chunk, made.tolist(), strict=True):
+                self._known[case.id] = ended(vlm, line)[0]
+
+    def tokens(self, case: Case) -> list[int]:
+        """The answer's token ids, its end included where it ended."""
+        return self._known[case.id]
+
+
+@torch.no_grad()
+def right_answer(policy: Policy, case: Case, start: StartAnswers) -> list[int]:
+    """What supervised baselines teach: the case's reference; else a refusal, or the start policy's answer.
+
+    A harmful case without reference is taught the refusal `STOCK_REFUSAL`, any other what the start
+    policy answers at its default exit.
+    """
+    text = case.reference
+    if text is None and case.kind != "harmful":
+        return start.tokens(case)
+    names = policy.vlm.tokenizer
+    ids = names(STOCK_REFUSAL if text is None else text, add_special_tokens=False)["input_ids"]
+    return [*ids, min(policy.vlm.eos_tokens)]
+
+
+STOCK_REFUSAL = "I'm sorry, but I can't help with that."

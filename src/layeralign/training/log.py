@@ -1,0 +1,119 @@
+"""What a training says while it runs: JSONL, TensorBoard, and a live table on a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from torch.utils.tensorboard import SummaryWriter
+
+FILE = "log.jsonl"
+_EVERY = 10.0
+"""Seconds between lines where there is no terminal."""
+_SHOWN = 12
+_COLUMNS = (
+    ("step", "step", "d"),
+    ("reward", "reward", ".2f"),
+    ("refuses\nharmful", "refused_harmful", ".0%"),
+    ("refuses\nothers", "refused_others", ".0%"),
+    ("KL", "kl", ".2f"),
+    ("kept\nKL", "kept_kl", ".4f"),
+    ("entropy", "entropy", ".2f"),
+    ("clipped", "clip_fraction", ".1%"),
+    ("expl.\nvar.", "explained_variance", ".2f"),
+    ("loss", "imitation_loss", ".3f"),
+    ("length", "length", ".1f"),
+    ("tokens/s", "tokens_per_second", ".0f"),
+)
+
+
+def read(folder: Path, steps: int) -> list[dict[str, Any]]:
+    """The first `steps` lines of a log; those after a checkpoint are made again."""
+    file = folder / FILE
+    if not file.exists():
+        return []
+    lines = file.read_text(encoding="utf-8").splitlines()[:steps]
+    return [json.loads(line) for line in lines]
+
+
+class Log:
+    """Writes each step's metrics; `history` holds all of them, the resumed ones too.
+
+    Args of the constructor: the training's folder, the metrics that are kept of it, the number of steps,
+    and whether this process writes and speaks (others only remember).
+    """
+
+    def __init__(self, folder: Path, history: list[dict[str, Any]], steps: int, *, speaks: bool) -> None:
+        self.history, self._steps, self._speaks, self._folder = history, steps, speaks, folder
+        self._start = self._told = time.monotonic()
+        self._first = len(history)
+        self._live: Live | None = None
+
+    def __enter__(self) -> Log:
+        if self._speaks:
+            draft = self._folder / f".{FILE}.new"
+            draft.write_text("".join(json.dumps(line) + "\n" for line in self.history), encoding="utf-8")
+            draft.replace(self._folder / FILE)
+            self._file = (self._folder / FILE).open("a", encoding="utf-8")
+            self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=self._first)
+            console = Console(stderr=True)
+            if console.is_terminal:
+                self._live = Live(console=console, refresh_per_second=4, transient=False)
+                self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._speaks:
+            self._file.close()
+            self._board.close()
+            if self._live:
+                self._live.stop()
+
+    def add(self, metrics: Mapping[str, Any]) -> None:
+        """Take one step's metrics: plain numbers, and `exits`, `weights` as exit -> number."""
+        self.history.append(dict(metrics))
+        if not self._speaks:
+            return
+        self._file.write(json.dumps(metrics) + "\n")
+        self._file.flush()
+        for name, value in metrics.items():
+            for part, number in value.items() if isinstance(value, dict) else [("", value)]:
+                self._board.add_scalar(f"{name}/{part}" if part else name, number, metrics["step"])
+        now = time.monotonic()
+        if self._live:
+            self._live.update(self._table(now))
+        elif now - self._told >= _EVERY or metrics["step"] + 1 == self._steps:
+            self._told = now
+            print(self._line(now), file=sys.stderr, flush=True)
+
+    def _pace(self, now: float) -> tuple[float, float]:
+        rate = (len(self.history) - self._first) / max(now - self._start, 1e-9)
+        return rate, (self._steps - len(self.history)) / max(rate, 1e-9)
+
+    def _line(self, now: float) -> str:
+        last, (rate, left) = self.history[-1], self._pace(now)
+        shown = [(head.replace("\n", " "), name, form) for head, name, form in _COLUMNS if name in last][1:]
+        told = ", ".join(f"{head} {last[name]:{form}}" for head, name, form in shown)
+        return f"step {last['step'] + 1}/{self._steps}, {rate:.2f}/s, {left:.0f} s left: {told}"
+
+    def _table(self, now: float) -> Table:
+        rate, left = self._pace(now)
+        title = f"step {len(self.history)} of {self._steps}, {rate:.2f}/s, {left:.0f} s left"
+        made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
+        shown = [column for column in _COLUMNS if column[1] in self.history[-1]]
+        for head, _, _ in shown:
+            made.add_column(head, justify="right")
+        for line in self.history[-_SHOWN:]:
+            made.add_row(*(f"{line[name]:{form}}" if name in line else "–" for _, name, form in shown))
+        return made

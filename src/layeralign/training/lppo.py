@@ -1,0 +1,163 @@
+"""L-PPO: clipped PPO whose picture features come from the exit (paper, "L-PPO").
+
+One step, in order: draw rows; sample answers; score them; log-probs and values of the policy before the
+step and of the start policy, by the training forward at the same exits; rewards per token; advantages;
+then epochs × minibatches of updates (in `trainer`).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from layeralign.decode import ended, text
+from layeralign.judges.refusal import refuses
+from layeralign.training import ppo
+from layeralign.training.exit_mix import ExitMix
+from layeralign.training.lessons import seed_of
+from layeralign.training.objective import Meter, Objective, Piece
+from layeralign.training.policy import Outputs
+from layeralign.training.reward import Reward
+from layeralign.training.rollout import Row, prompts
+
+
+@dataclass
+class Experience(Piece):
+    """A piece with what PPO needs of it; all [trained, T], of the policy before the step.
+
+    Attributes:
+        old_log_probs, old_values: of the policy that sampled.
+        advantages, returns: see `ppo.gae`.
+    """
+
+    old_log_probs: Tensor
+    old_values: Tensor
+    advantages: Tensor
+    returns: Tensor
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Sampled answers of some rows, and their scores.
+
+    Attributes:
+        rows: case and exit.
+        answers: token ids, the end token included.
+        scores: float32 [rows], price and penalty in them.
+    """
+
+    rows: list[Row]
+    answers: list[list[int]]
+    scores: Tensor
+
+
+class Lppo(Objective):
+    """Rollouts, rewards, advantages and the clipped loss."""
+
+    reward: Reward
+
+    def prepare(self, step: int, mix: ExitMix, meter: Meter) -> list[Experience]:
+        """See `Objective.prepare`."""
+        plan = self.plan(step, mix)
+        rollout = self.rollout(plan.trained, step, mix, meter)
+        kept_answers = [self.start.tokens(case) for case, _ in plan.kept]
+        pieces = []
+        for trained, kept in self.split(len(plan.trained), len(plan.kept)):
+            rows = [*(plan.trained[i] for i in trained), *(plan.kept[i] for i in kept)]
+            answers = [*(rollout.answers[i] for i in trained), *(kept_answers[i] for i in kept)]
+            pieces.append(self._experience(rows, answers, rollout.scores[trained], meter))
+        if self.settings.whiten:
+            moments = sum(ppo.token_moments(p.advantages, p.mask[: p.trained]) for p in pieces)
+            moments = self.workers.sum(torch.as_tensor(moments, device=self.policy.vlm.device))
+            for piece in pieces:
+                piece.advantages = ppo.whiten(piece.advantages, piece.mask[: piece.trained], moments)
+        return pieces
+
+    def rollout(self, rows: list[Row], step: int, mix: ExitMix, meter: Meter) -> Rollout:
+        """Sample an answer to each row and score it; `mix` hears the harm that the answers show."""
+        vlm, settings = self.policy.vlm, self.settings
+        answers, finished = self.sample(rows, step)
+        said = [text(vlm, answer) for answer in answers]
+        plain = self.reward.score([case for case, _ in rows], said)
+        harmful = torch.tensor([case.kind == "harmful" for case, _ in rows])
+        scores = torch.where(harmful, settings.price * plain, plain)
+        scores = scores - settings.eos_penalty * ~torch.tensor(finished)
+        refused = [refuses(answer) for answer in said]
+        self._hear(rows, refused, mix)
+        for flag, name in ((True, "harmful"), (False, "others")):
+            of = harmful == flag
+            meter.add(f"reward_{name}", plain[of].sum(), int(of.sum()))
+            meter.add(f"refused_{name}", torch.tensor(refused)[of].sum(), int(of.sum()))
+        meter.add("reward", plain.sum(), len(rows))
+        meter.add("length", sum(map(len, answers)), len(rows))
+        meter.add("finished", sum(finished), len(rows))
+        return Rollout(rows, answers, scores)
+
+    @torch.no_grad()
+    def sample(self, rows: Sequence[Row], step: int) -> tuple[list[list[int]], list[bool]]:
+        """Answers sampled from the policy, and whether each ended by itself."""
+        vlm = self.policy.vlm
+        seen = [self.features.of(row) for row in rows]
+        torch.manual_seed(seed_of(self.settings.seed, "rollout", step, self.workers.rank))
+        with self.policy.merged():
+            made = vlm.generate(
+                prompts(vlm, rows, seen), seen, max_new_tokens=self.settings.max_new_tokens, do_sample=True,
+                temperature=self.settings.temperature, top_k=0, top_p=1.0, suppress_tokens=vlm.unsayable,
+            )  # fmt: skip
+        answers, finished = zip(*(ended(vlm, line) for line in made.tolist()), strict=True)
+        return list(answers), list(finished)
+
+    def _hear(self, rows: Sequence[Row], refused: Sequence[bool], mix: ExitMix) -> None:
+        """Harm at an exit: the share of its harmful rows that the refusal matcher finds no refusal in."""
+        seen = [
+            (exit, not r) for (case, exit), r in zip(rows, refused, strict=True) if case.kind == "harmful"
+        ]
+        by_exit: dict[int, list[bool]] = defaultdict(list)
+        for exit, harm in self.workers.gather(seen):
+            by_exit[exit].append(harm)
+        mix.update({exit: sum(harm) / len(harm) for exit, harm in sorted(by_exit.items())})
+
+    @torch.no_grad()
+    def _experience(
+        self, rows: list[Row], answers: list[list[int]], scores: Tensor, meter: Meter
+    ) -> Experience:
+        settings, n = self.settings, len(scores)
+        batch = self.collate(rows, answers)
+        mask = ppo.answer_mask(batch.lengths, batch.answers.shape[1])
+        ours, start = self.policy(batch), self.reference(batch)
+        said, kept_logits = batch.answers[:n], start.logits[n:].clone()
+        log_probs = ppo.token_log_probs(ours.logits[:n], said, settings.temperature)
+        start_log_probs = ppo.token_log_probs(start.logits[:n], said, settings.temperature)
+        kl = ppo.kl_estimate(log_probs, start_log_probs, settings.kl)
+        held, values = mask[:n], ours.values[:n]
+        rewards = ppo.token_rewards(scores.to(kl), kl, held, settings.eta)
+        advantages, returns = ppo.gae(rewards, values, held, settings.gamma, settings.lam)
+        tokens = int(held.sum())
+        meter.add("kl", ppo.masked_sum(log_probs - start_log_probs, held), n)
+        meter.add("kl_per_token", ppo.masked_sum(log_probs - start_log_probs, held), tokens)
+        meter.add("entropy", ppo.masked_sum(ppo.entropy(ours.logits[:n], settings.temperature), held), tokens)
+        meter.add("explained_variance", tokens * ppo.explained_variance(values, returns, held), tokens)
+        return Experience(batch, n, mask, kept_logits, log_probs, values, advantages, returns)
+
+    def trained_loss(self, piece: Piece, outputs: Outputs, meter: Meter) -> Tensor:
+        """See `Objective.trained_loss`: policy + c1 · value."""
+        assert isinstance(piece, Experience)  # noqa: S101 - for the type checker; prepare made it
+        settings, mask = self.settings, piece.mask[: piece.trained]
+        log_probs = ppo.token_log_probs(
+            outputs.logits, piece.batch.answers[: piece.trained], settings.temperature
+        )
+        policy = ppo.policy_loss(log_probs, piece.old_log_probs, piece.advantages, settings.clip)
+        value = ppo.value_loss(outputs.values, piece.old_values, piece.returns, settings.value_clip)
+        tokens = piece.counts()[0]
+        with torch.no_grad():
+            moved = ppo.kl_estimate(piece.old_log_probs, log_probs, "k3")
+            meter.add("moved_kl", ppo.masked_sum(moved, mask), tokens)
+            cut = ppo.clipped(log_probs, piece.old_log_probs, settings.clip)
+            meter.add("clip_fraction", ppo.masked_sum(cut, mask), tokens)
+            meter.add("policy_loss", ppo.masked_sum(policy, mask), tokens)
+            meter.add("value_loss", ppo.masked_sum(value, mask), tokens)
+        return ppo.masked_sum(policy + settings.c1 * value, mask)

@@ -1,0 +1,64 @@
+"""One process or many: the few things that processes tell each other, through accelerate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object, reduce
+from torch import Tensor
+
+
+class Workers:
+    """The processes of one `accelerate launch`; alone without one.
+
+    Data parallel by hand: each process takes its share of a step's rows, losses are divided by counts
+    over all processes, and gradients are summed - so the update is that of one process, and nothing
+    wraps the model.
+    """
+
+    def __init__(self) -> None:
+        self._state = PartialState()
+        self.rank, self.size = self._state.process_index, self._state.num_processes
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes files and speaks to the terminal."""
+        return bool(self.rank == 0)
+
+    def share(self, rows: Sequence[Any]) -> Sequence[Any]:
+        """This process's share of a step's rows."""
+        return rows[self.rank :: self.size]
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over processes."""
+        if self.size == 1:
+            return values
+        total: Tensor = reduce(values, "sum")
+        return total
+
+    def total(self, *values: float) -> list[float]:
+        """Plain numbers, each summed over processes."""
+        made = torch.tensor(values, dtype=torch.float64, device=self._state.device)
+        return [float(value) for value in self.sum(made)]
+
+    def gather(self, values: list[Any]) -> list[Any]:
+        """Every process's list, one after the other."""
+        return values if self.size == 1 else list(gather_object(values))
+
+    def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Sum each gradient over processes, in one message."""
+        if self.size == 1:
+            return
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        flat = self.sum(torch.cat([g.flatten() for g in gradients]))
+        at = 0
+        for gradient in gradients:
+            gradient.copy_(flat[at : at + gradient.numel()].view_as(gradient))
+            at += gradient.numel()
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        self._state.wait_for_everyone()

@@ -1,0 +1,122 @@
+"""The policy that is trained: a LoRA adapter on the language model, and a value head on its trunk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
+
+from layeralign.training.rollout import Batch
+from layeralign.vlm.load import quiet
+from layeralign.vlm.vlm import Vlm
+
+_NEVER = -1e9
+"""Logit of a token that must not be said; finite, so that 0 · log 0 stays 0."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the policy says of a batch's R answers of up to T tokens.
+
+    Attributes:
+        logits: float32 [R, T, V], of each answer token before it was said.
+        values: float32 [R, T], of the states in which they were said.
+    """
+
+    logits: Tensor
+    values: Tensor
+
+    def rows(self, chosen: slice) -> Outputs:
+        """Those of some rows."""
+        return Outputs(self.logits[chosen], self.values[chosen])
+
+
+class Policy(nn.Module):
+    """Adapter and value head around a frozen model.
+
+    The reference is the same weights with the adapter off; the value is one linear layer on the trunk's
+    last hidden state (paper, "L-PPO"), zero at the start. Both are drawn from `seed`.
+    """
+
+    def __init__(self, vlm: Vlm, rank: int, seed: int, *, gradient_checkpointing: bool = False) -> None:
+        super().__init__()
+        self.vlm = vlm
+        vlm.model.requires_grad_(False)
+        torch.manual_seed(seed)
+        config = LoraConfig(
+            r=rank, lora_alpha=2 * rank, target_modules=vlm.language_modules, lora_dropout=0.0
+        )
+        with quiet():
+            self.peft: PeftModel = get_peft_model(vlm.model, config)
+        width = vlm.model.get_input_embeddings().weight.shape[1]
+        self.value = nn.Linear(width, 1, device=vlm.device, dtype=torch.float32)
+        nn.init.zeros_(self.value.weight)
+        nn.init.zeros_(self.value.bias)
+        if gradient_checkpointing:
+            vlm.model.gradient_checkpointing_enable({"use_reentrant": False})
+            vlm.model.train()  # transformers checkpoints in training mode only; no layer has dropout
+        self._layers = [m for m in vlm.model.modules() if hasattr(m, "lora_A") and hasattr(m, "base_layer")]
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Name -> parameter of the adapter and the value head."""
+        adapter = {name: p for name, p in self.peft.named_parameters() if p.requires_grad}
+        return adapter | {f"value.{name}": p for name, p in self.value.named_parameters()}
+
+    def forward(self, batch: Batch) -> Outputs:
+        """Logits and values at every answer token; gradients where the caller allows them."""
+        hidden = self.vlm.hidden(batch.ids, batch.places, batch.features)
+        rows = torch.arange(len(hidden), device=hidden.device)[:, None]
+        said = hidden[rows, batch.states]  # [R, T, width]
+        logits = self.vlm.logits(said).float()
+        logits = logits.index_fill(-1, self.unsayable, _NEVER)
+        return Outputs(logits, self.value(said.float()).squeeze(-1))
+
+    @property
+    def unsayable(self) -> Tensor:
+        """Ids that rollouts never sample: special tokens (a picture's place is one) but the end."""
+        return torch.tensor(self.vlm.unsayable, device=self.vlm.device)
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """The start policy: the adapter off."""
+        with self.peft.disable_adapter():
+            yield
+
+    @contextmanager
+    def merged(self) -> Iterator[None]:
+        """The adapter added into the weights, for generating fast; the very weights come back after."""
+        kept, training = [layer.base_layer.weight.data for layer in self._layers], self.vlm.model.training
+        try:
+            for layer, weight in zip(self._layers, kept, strict=True):
+                layer.base_layer.weight.data = weight + layer.get_delta_weight("default").to(weight.dtype)
+            self.vlm.model.eval()  # a cache of keys, whatever gradient checkpointing asks for
+            with self.peft.disable_adapter():
+                yield
+        finally:
+            self.vlm.model.train(training)
+            for layer, weight in zip(self._layers, kept, strict=True):
+                layer.base_layer.weight.data = weight
+
+    def state(self) -> dict[str, Tensor]:
+        """Copies of what is trained, on the CPU."""
+        return {name: p.detach().cpu().clone() for name, p in self.trainable().items()}
+
+    @torch.no_grad()
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Take over what `state` returned."""
+        for name, parameter in self.trainable().items():
+            parameter.copy_(state[name])
+
+    def save(self, folder: Path) -> None:
+        """Write the adapter in PEFT's form: adapter_config.json and adapter_model.safetensors."""
+        config: Any = self.peft.peft_config["default"]
+        config.base_model_name_or_path = self.vlm.checkpoint.name
+        config.inference_mode = True
+        self.peft.save_pretrained(str(folder), safe_serialization=True)
+        config.inference_mode = False

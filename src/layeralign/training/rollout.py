@@ -1,0 +1,115 @@
+"""From (case, exit) rows to tensors: prompts, cached features, sampled answers, batches."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from layeralign import decode
+from layeralign.cases.case import Case
+from layeralign.vlm.vlm import Vlm
+
+CACHE_BYTES = 4 * 2**30
+"""Features of pictures that are kept in memory; the longest unused go first."""
+
+Row = tuple[Case, int]
+"""A case and the exit that it is put at."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """R rows of up to W tokens, padded on the right; answers of up to T tokens at their ends.
+
+    Attributes:
+        ids: int64 [R, W], prompt and answer.
+        places: bool [R, W], where picture features go.
+        features: [places, text width].
+        states: int64 [R, T], index into W of the state in which each answer token was said.
+        answers: int64 [R, T], the answer tokens; the pad token past the end.
+        lengths: int64 [R], of the answers, at least 1.
+    """
+
+    ids: Tensor
+    places: Tensor
+    features: Tensor
+    states: Tensor
+    answers: Tensor
+    lengths: Tensor
+
+
+class Features:
+    """Picture features at the exits of a training, each picture encoded once while memory lasts.
+
+    The encoder is frozen, so features are data. A picture is encoded alone: what it gives then does not
+    depend on what else was asked for, and a resumed training sees the same bits.
+    """
+
+    def __init__(self, vlm: Vlm, exits: Sequence[int]) -> None:
+        self._vlm, self._exits = vlm, tuple(sorted(set(exits)))
+        self._kept: OrderedDict[str, dict[int, Tensor]] = OrderedDict()
+        self._bytes = 0
+
+    @torch.no_grad()
+    def of(self, row: Row) -> Tensor | None:
+        """[picture tokens, text width] of a row's picture at its exit; None without one."""
+        case, exit = row
+        if case.picture is None:
+            return None
+        name = case.picture.sha256
+        if name in self._kept:
+            self._kept.move_to_end(name)
+        else:
+            states = self._vlm.encode([case.picture.open()], self._exits)
+            self._kept[name] = {exit: one.clone() for exit, (one,) in states.items()}
+            self._bytes += self._size(name)
+            while self._bytes > CACHE_BYTES and len(self._kept) > 1:
+                self._bytes -= self._size(next(iter(self._kept)))
+                self._kept.popitem(last=False)
+        return self._kept[name][exit]
+
+    def _size(self, name: str) -> int:
+        return sum(one.nbytes for one in self._kept[name].values())
+
+
+def collate(
+    vlm: Vlm,
+    prompts: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[int]],
+    features: Sequence[Tensor | None],
+) -> Batch:
+    """Put prompts, answers and features of R rows into tensors.
+
+    Args:
+        vlm: whose picture token marks the places; only in the prompt, whatever an answer holds.
+        prompts: token ids per row.
+        answers: token ids per row, the end token included, at least one.
+        features: per row as from `Features.of`.
+    """
+    width = max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True))
+    longest = max(map(len, answers))
+    ids = torch.full((len(prompts), width), vlm.pad_token)
+    said = torch.full((len(prompts), longest), vlm.pad_token)
+    places = torch.zeros_like(ids, dtype=torch.bool)
+    for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        ids[row, : len(prompt) + len(answer)] = torch.tensor([*prompt, *answer])
+        said[row, : len(answer)] = torch.tensor(answer)
+        if features[row] is not None:
+            places[row, : len(prompt)] = ids[row, : len(prompt)] == vlm.picture_token_id
+    starts = torch.tensor([len(prompt) - 1 for prompt in prompts])
+    states = (starts[:, None] + torch.arange(longest)).clamp(max=width - 1)
+    seen = [feature for feature in features if feature is not None]
+    flat = torch.cat(seen) if seen else torch.zeros(0, vlm.text_width, device=vlm.device)
+    lengths = torch.tensor([len(answer) for answer in answers])
+    return Batch(*(t.to(vlm.device) for t in (ids, places, flat, states, said, lengths)))
+
+
+def prompts(vlm: Vlm, rows: Sequence[Row], features: Sequence[Tensor | None]) -> list[list[int]]:
+    """Token ids of each row's prompt."""
+    return [
+        decode.prompt_tokens(vlm, case, None if feature is None else len(feature))
+        for (case, _), feature in zip(rows, features, strict=True)
+    ]

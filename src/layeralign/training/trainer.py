@@ -1,0 +1,228 @@
+"""The loop: prepare a step, update, log, save; stop and go on at any moment."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from layeralign import decode
+from layeralign.cases.case import Case
+from layeralign.errors import LayeralignError
+from layeralign.sweep.identity import identity, versions
+from layeralign.training import checkpoint, health, log
+from layeralign.training.baselines import Imitation
+from layeralign.training.checkpoint import Training
+from layeralign.training.exit_mix import ExitMix
+from layeralign.training.lessons import Lessons, StartAnswers
+from layeralign.training.lppo import Lppo
+from layeralign.training.objective import Meter, Objective, Piece
+from layeralign.training.parallel import Workers
+from layeralign.training.policy import Policy
+from layeralign.training.reward import Reward
+from layeralign.training.rollout import Features
+from layeralign.training.settings import Settings
+from layeralign.vlm.vlm import Vlm
+
+FILE = "training.json"
+SAVE_EVERY = 10
+"""Steps between checkpoints."""
+_WARM_UP = 0.05
+"""Share of the steps in which the learning rate rises."""
+
+
+def train(
+    vlm: Vlm, cases: Sequence[Case], reward: Reward | None, out: Path, given: Settings
+) -> list[dict[str, Any]]:
+    """Train an adapter of `vlm`, or go on with the one in `out`; leaves it there in PEFT's form.
+
+    Args:
+        vlm: freshly loaded, without adapter; it carries the trained adapter afterwards.
+        cases: what to train on.
+        reward: who scores answers; None for the methods that need none.
+        out: folder of adapter, checkpoint, log and record.
+        given: see `Settings`.
+
+    Returns:
+        Every step's metrics.
+
+    Raises:
+        LayeralignError: what was given does not fit, `out` holds another training, or the training
+            collapsed; then the last good adapter is in `out`.
+    """
+    settings, workers = given.resolved(), Workers()
+    mix = ExitMix.parse(vlm.exits, settings.exits, settings.mix)
+    objective_class = Lppo if settings.method in ("lppo", "paper") else Imitation
+    if mix.adaptive and objective_class is Imitation:
+        raise LayeralignError(f"mix worst: follows rollouts, and method {settings.method} makes none")
+    lessons = Lessons(cases, settings, vlm.exits.default)
+    decode.rehearse(vlm, cases)
+    record = _record(vlm, cases, reward, settings, workers)
+    if workers.main:
+        _open(out, record)
+    workers.wait()
+    policy = Policy(vlm, settings.rank, settings.seed, gradient_checkpointing=settings.gradient_checkpointing)
+    features = Features(vlm, [*mix.exits, vlm.exits.default])
+    start = StartAnswers(policy, features, settings.max_new_tokens)
+    objective = objective_class(policy, lessons, features, start, settings, workers)
+    if isinstance(objective, Lppo):
+        if reward is None:
+            raise LayeralignError(f"reward: method {settings.method} needs one")
+        objective.reward = reward
+    run = _Run(objective, mix, out)
+    run.go()
+    return run.history
+
+
+def _record(
+    vlm: Vlm, cases: Sequence[Case], reward: Reward | None, settings: Settings, workers: Workers
+) -> dict[str, Any]:
+    """What makes two trainings the same."""
+    asked = hashlib.sha256("".join(case.sha256 for case in cases).encode()).hexdigest()
+    return {
+        "model": vlm.checkpoint.name,
+        "identity": identity(vlm),
+        "cases": {"n": len(cases), "sha256": asked},
+        "reward": reward.record() if reward else None,
+        "settings": settings.record(),
+        "processes": workers.size,
+    }
+
+
+def _open(out: Path, record: dict[str, Any]) -> None:
+    """Make the folder, or see that it holds the same training."""
+    file = out / FILE
+    if file.exists():
+        found = json.loads(file.read_text(encoding="utf-8"))
+        known = json.loads(json.dumps(record))
+        different = [key for key in known if found.get(key) != known[key]]
+        if different:
+            key = different[0]
+            was, now = found.get(key), known[key]
+            if isinstance(was, dict) and isinstance(now, dict):
+                inner = next(k for k in {*was, *now} if was.get(k) != now.get(k))
+                key, was, now = f"{key}.{inner}", was.get(inner), now.get(inner)
+            raise LayeralignError(
+                f"out {out}: holds another training: it has {key} = {json.dumps(was)[:60]}, this command "
+                f"asks for {json.dumps(now)[:60]}; use another --out, or the same settings"
+            )
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise LayeralignError(f"out {out}: is not empty and holds no training; use a new folder")
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        draft = out / f".{FILE}.new"
+        session = {
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": shlex.join(sys.argv),
+        }
+        draft.write_text(json.dumps(record | session | {"versions": versions()}, indent=1) + "\n")
+        draft.replace(file)
+
+
+class _Run:
+    """One training's loop."""
+
+    def __init__(self, objective: Objective, mix: ExitMix, out: Path) -> None:
+        self._objective, self._mix, self._out = objective, mix, out
+        self._policy, self._settings = objective.policy, objective.settings
+        self._workers = objective.workers
+        self._parameters = list(self._policy.trainable().values())
+        self._optimizer = torch.optim.AdamW(self._parameters, weight_decay=0.0)
+        self._training = Training(self._policy, self._optimizer, mix)
+        self._done = checkpoint.restore(out, self._training)
+        self.history = log.read(out, self._done)
+
+    def go(self) -> None:
+        """Every step that is left."""
+        settings = self._settings
+        if self._done == 0 and self._workers.main:
+            checkpoint.save(self._out, self._training, 0)
+        if self._done < settings.steps:
+            if settings.keep_share or settings.method not in ("lppo", "paper"):
+                self._objective.start.make(self._objective.lessons.cases)
+            with log.Log(self._out, self.history, settings.steps, speaks=self._workers.main) as told:
+                for step in range(self._done, settings.steps):
+                    told.add(self._step(step))
+                    self._look(step)
+        if self._workers.main:
+            self._policy.save(self._out)
+        self._workers.wait()
+
+    def _step(self, step: int) -> dict[str, Any]:
+        """Prepare, update, and say what was measured."""
+        settings, meter, started = self._settings, Meter(), time.monotonic()
+        plan = self._objective.lessons.plan(step, self._mix)
+        weights = dict(zip(map(str, self._mix.exits), self._mix.weights.tolist(), strict=True))
+        for group in self._optimizer.param_groups:
+            group["lr"] = settings.rate * self._schedule(step)
+        pieces = self._objective.prepare(step, self._mix, meter)
+        prepared = time.monotonic()
+        updates = self._update(pieces, meter)
+        seconds = time.monotonic() - started
+        tokens = self._workers.total(*(float(sum(p.counts()[i] for p in pieces)) for i in (0, 1)))
+        return {
+            "step": step,
+            **meter.means(self._workers),
+            "updates": updates,
+            "rate": settings.rate * self._schedule(step),
+            "seconds": seconds,
+            "prepare_seconds": prepared - started,
+            "tokens_per_second": sum(tokens) / seconds,
+            "exits": {str(exit): n for exit, n in sorted(Counter(exit for _, exit in plan.trained).items())},
+            "weights": weights,
+        }
+
+    def _update(self, pieces: Sequence[Piece], meter: Meter) -> int:
+        """Epochs × minibatches optimiser steps; returns how many were taken."""
+        settings, taken = self._settings, 0
+        size = settings.accumulate
+        for _ in range(settings.epochs):
+            for at in range(0, len(pieces), size):
+                minibatch = pieces[at : at + size]
+                counts = self._workers.total(*(float(sum(p.counts()[i] for p in minibatch)) for i in (0, 1)))
+                moved = Meter()
+                for piece in minibatch:
+                    self._objective.loss(piece, counts, moved).backward()
+                self._workers.sum_gradients(self._parameters)
+                norm = torch.nn.utils.clip_grad_norm_(self._parameters, settings.max_grad_norm)
+                meter.add("grad_norm", float(norm), 1)
+                meter.merge(moved)
+                moved_kl = moved.means(self._workers).get("moved_kl", 0.0)
+                if settings.target_kl is not None and moved_kl > settings.target_kl:
+                    self._optimizer.zero_grad()
+                    return taken
+                if torch.isfinite(norm):
+                    self._optimizer.step()
+                self._optimizer.zero_grad()
+                taken += 1
+        return taken
+
+    def _schedule(self, step: int) -> float:
+        """Share of the highest learning rate: warm-up, then linear to zero."""
+        steps = self._settings.steps
+        warm = max(1, round(_WARM_UP * steps))
+        return min((step + 1) / warm, (steps - step) / max(1, steps - warm))
+
+    def _look(self, step: int) -> None:
+        """Save what is good; stop what has collapsed."""
+        why = health.verdict(self.history)
+        if why is not None:
+            last = checkpoint.restore(self._out, self._training)
+            if self._workers.main:
+                self._policy.save(self._out)
+            raise LayeralignError(
+                f"training stopped at step {step}: {why}; the adapter after {last} steps, the last good "
+                f"checkpoint, is in {self._out}; train anew with a lower --rate or a higher --eta"
+            )
+        due = (step + 1) % SAVE_EVERY == 0 or step + 1 == self._settings.steps
+        if due and health.doubt(self.history) is None and self._workers.main:
+            checkpoint.save(self._out, self._training, step + 1)
