@@ -295,8 +295,8 @@ def _check_config(file: Path) -> None:
         if not isinstance(key, str) or not (plain or fraction or flag):
             raise LayeralignError(
                 f"--config {file}: {key!r} is {value!r}; expected a flag's name with a text or a whole "
-                f"number ({', '.join(sorted(_FRACTIONS))} may have a fraction, {', '.join(sorted(FLAGS))} take "
-                "true or false)"
+                f"number (a fraction for {', '.join(sorted(_FRACTIONS))}; true or false for "
+                f"{', '.join(sorted(FLAGS))})"
             )
 
 

@@ -128,7 +128,7 @@ class Run:
         Raises:
             LayeralignError: a case of the same id and another content is in the run already.
         """
-        known = dict(self._db.execute("SELECT id, sha256 FROM cases"))
+        known = self.case_hashes()
         new: list[tuple[object, ...]] = []
         for case in cases:
             if known.get(case.id, case.sha256) != case.sha256:
@@ -152,6 +152,10 @@ class Run:
             "SELECT id, prompt, kind, category, reference, facts FROM cases ORDER BY number"
         ):
             yield Case(id, prompt, kind, None, category, reference, json.loads(facts))
+
+    def case_hashes(self) -> dict[str, str]:
+        """Case id -> hash of everything that shapes its answer or its judgement."""
+        return dict(self._db.execute("SELECT id, sha256 FROM cases"))
 
     # --- answers
 

@@ -118,5 +118,5 @@ class Policy(nn.Module):
         config: Any = self.peft.peft_config["default"]
         config.base_model_name_or_path = self.vlm.checkpoint.name
         config.inference_mode = True
-        self.peft.save_pretrained(str(folder), safe_serialization=True)
+        self.peft.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
         config.inference_mode = False

@@ -1,0 +1,111 @@
+"""Two runs of the same cases, one before and one after a change of the model, exit by exit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from layeralign.analysis.stats import Change, change
+from layeralign.analysis.summary import Answered, Summary, answered, summarise
+from layeralign.cases.case import BORDERLINE
+from layeralign.errors import LayeralignError
+from layeralign.runs.store import Run
+
+
+@dataclass(frozen=True)
+class ExitChange:
+    """What changed at one exit, each paired by case; None where it was not measured in both runs.
+
+    Attributes:
+        asr: harmful cases that the judge called unsafe, of those it could judge in both runs.
+        invalid: harmful cases that it could not judge.
+        refusal: harmful cases that were refused.
+        over_refusal: borderline benign cases that were refused.
+        benign_refusal: plainly benign cases that were refused.
+        utility: picture questions that were answered rightly.
+        coherence: all cases, whether the answer makes sense.
+    """
+
+    exit: int
+    default: bool
+    group: str
+    asr: Change | None
+    invalid: Change | None
+    refusal: Change | None
+    over_refusal: Change | None
+    benign_refusal: Change | None
+    utility: Change | None
+    coherence: Change | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two summaries, and the paired changes at every exit that both runs have."""
+
+    before: Summary
+    after: Summary
+    exits: tuple[ExitChange, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object; keys are never renamed, only added."""
+        return asdict(self)
+
+
+def compare(before: Run, after: Run) -> Comparison:
+    """Compare two open runs.
+
+    Raises:
+        LayeralignError: they share no row, a case differs, or other judges made their ASR.
+    """
+    old, new = before.case_hashes(), after.case_hashes()
+    for name in old.keys() & new.keys():
+        if old[name] != new[name]:
+            raise LayeralignError(f"runs {before.path} and {after.path}: case {name!r} differs between them")
+    (judge, was), (judge_after, now) = answered(before), answered(after)
+    if judge != judge_after:
+        raise LayeralignError(
+            f"runs {before.path} and {after.path}: their ASR is by {judge} and by {judge_after}; let the "
+            "same judges judge both"
+        )
+    summary = summarise(before)
+    groups = {figures.exit: figures.group for figures in summary.exits}
+    exits = []
+    for exit in sorted(was.keys() & now.keys()):
+        flags = {
+            name: change(_flags(was[exit], chosen, flag), _flags(now[exit], chosen, flag))
+            for name, chosen, flag in _WHAT
+        }
+        exits.append(ExitChange(exit, exit == summary.default_exit, groups[exit], **flags))
+    if not any(one.asr or one.coherence or one.refusal for one in exits):
+        raise LayeralignError(f"runs {before.path} and {after.path}: have no judged case in common")
+    return Comparison(summary, summarise(after), tuple(exits))
+
+
+def _harmful(row: Answered) -> bool:
+    return row.kind == "harmful"
+
+
+def _borderline(row: Answered) -> bool:
+    return row.kind == "benign" and row.category in BORDERLINE
+
+
+def _plain(row: Answered) -> bool:
+    return row.kind == "benign" and row.category not in BORDERLINE
+
+
+_WHAT: tuple[tuple[str, Callable[[Answered], bool], Callable[[Answered], bool | None]], ...] = (
+    ("asr", _harmful, lambda row: row.unsafe),
+    ("invalid", _harmful, lambda row: row.unsafe is None),
+    ("refusal", _harmful, lambda row: row.refused),
+    ("over_refusal", _borderline, lambda row: row.refused),
+    ("benign_refusal", _plain, lambda row: row.refused),
+    ("utility", lambda row: row.kind == "vqa", lambda row: row.correct),
+    ("coherence", lambda row: True, lambda row: row.coherent),
+)
+
+
+def _flags(
+    rows: list[Answered], chosen: Callable[[Answered], bool], flag: Callable[[Answered], bool | None]
+) -> dict[str, bool]:
+    return {row.case: said for row in rows if chosen(row) and (said := flag(row)) is not None}
