@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from layeralign.analysis.compare import Comparison
+from layeralign.analysis.compare import compare as compare_runs
 from layeralign.analysis.summary import Summary, summarise
 from layeralign.cases.case import Case
 from layeralign.decode import Decoding
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from layeralign.training.reward import Reward
     from layeralign.training.settings import Settings as AlignSettings
 
-__all__ = ["Scan", "align", "judge", "load", "read", "scan"]
+__all__ = ["Scan", "align", "compare", "judge", "load", "read", "scan"]
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,17 @@ def read(run: str | Path, judge: str | None = None) -> Scan:
     """
     with store.open_run(Path(run)) as opened:
         return Scan(Path(run), summarise(opened, judge), opened.identity, opened.sessions())
+
+
+def compare(before: str | Path, after: str | Path) -> Comparison:
+    """Compare two runs of the same cases, exit by exit, paired.
+
+    Args:
+        before: a run's folder.
+        after: another's.
+    """
+    with store.open_run(Path(before)) as old, store.open_run(Path(after)) as new:
+        return compare_runs(old, new)
 
 
 def judge(run: str | Path, names: Sequence[str]) -> Scan:

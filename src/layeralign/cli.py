@@ -218,24 +218,23 @@ def export(run: Path, *, format: Literal["jsonl", "parquet"] = "jsonl", out: Pat
 
 
 @app.command
-def demo(*, out: Path = Path("out/demo"), cases: int = 1200) -> None:
-    """Scan the bundled model at every exit and write a page about it.
+def demo(*, out: Path = Path("out/demo"), cases: int = 1200, steps: int = 40) -> None:
+    """Scan the bundled model at every exit, train the hole away, scan again, and write a page about it.
 
     Parameters
     ----------
     out
-        Folder for the run `before`, its summary `before.json` and `report.html`.
+        Folder for the runs `before` and `after`, their summaries as JSON, the `adapter`, `report.html`.
     cases
-        How many cases of the testbed's dev split.
+        How many cases of the testbed's dev split are judged; training sees the train split only.
+    steps
+        How many steps of L-PPO.
     """
-    from layeralign.api import scan as run_scan
+    from layeralign.demo import demo as run_demo
+    from layeralign.report.change import table as change_table
 
-    result = run_scan(
-        "testbed", "testbed:dev", out / "before", limit=cases, max_new_tokens=24, batch_size=270
-    )
-    (out / "before.json").write_text(json.dumps(result.summary.to_json(), indent=2) + "\n", encoding="utf-8")
-    result.report(out / "report.html")
-    _show(result)
+    comparison = run_demo(out, cases, steps)
+    Console(width=None if sys.stdout.isatty() else 140).print(change_table(comparison))
     print(printable(f"report: {out / 'report.html'}"))
 
 

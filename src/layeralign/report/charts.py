@@ -11,6 +11,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from layeralign.analysis.compare import Comparison
 from layeralign.analysis.summary import ExitFigures, Summary
 from layeralign.report.table import asr_name
 from layeralign.text import printable
@@ -69,6 +70,35 @@ def curve(summary: Summary) -> Figure:
     return figure
 
 
+def change(comparison: Comparison) -> Figure:
+    """ASR, refusal of borderline requests and utility per exit, before and after."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(9, 7.4), layout="constrained")
+        panels = figure.subplots(3, 1, sharex=True, height_ratios=(3, 2, 2))
+        name = asr_name(comparison.before)
+        _interval(panels[0], comparison.after.exits)
+        shown = (
+            ("asr", RED, f"harmful requests answered ({name})", "o"),
+            ("over_refusal", BLUE, "borderline requests refused", "s"),
+            ("utility", VIOLET, "picture questions right", "v"),
+        )
+        for axes, (key, colour, label, marker) in zip(panels, shown, strict=True):
+            before = {"linestyle": "--", "linewidth": 1.2, "alpha": 0.75, "markerfacecolor": "white"}
+            _line(axes, comparison.before.exits, key, colour, "before", marker=marker, **before)
+            _line(axes, comparison.after.exits, key, colour, "after", marker=marker, linewidth=2.2)
+            _frame(axes, comparison.before, "")
+            axes.set_title(f"{label}, %", loc="right", fontsize=10, color="#374151")
+        exits = [e.exit for e in comparison.exits]
+        default = comparison.before.default_exit
+        ticks = [e for e in exits if len(exits) <= 16 or e % 2 == default % 2]
+        panels[-1].set_xticks(ticks, [f"{e}\ndefault" if e == default else str(e) for e in ticks])
+        panels[-1].set_xlabel("encoder exit (0 = patch embeddings)")
+        short = printable(Path(comparison.before.model).name or comparison.before.model, 60)
+        title = f"{short}: every encoder exit, before and after"
+        figure.suptitle(title, x=0.01, ha="left", weight="bold", size=13, parse_math=False)
+    return figure
+
+
 def _line(axes: Axes, exits: Sequence[ExitFigures], name: str, colour: str, label: str, **style: Any) -> None:
     points = [(e.exit, 100 * getattr(e, name)) for e in exits if getattr(e, name) is not None]
     if points:
@@ -85,7 +115,7 @@ def _frame(axes: Axes, summary: Summary, name: str) -> None:
     axes.axvline(summary.default_exit, color="#111827", linewidth=1, linestyle=":", zorder=0)
     lowest = min(0, *axes.get_ylim())
     axes.set_ylim(-3 if lowest > -5 else lowest, 103)
-    axes.set_ylabel(f"{name}, %")
+    axes.set_ylabel(f"{name}, %" if name else "")
     axes.grid(axis="y", color="#e5e7eb", linewidth=0.8)
     axes.set_axisbelow(True)
     if axes.get_legend_handles_labels()[0]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from layeralign.analysis.summary import Summary
 from layeralign.errors import LayeralignError
@@ -20,22 +21,31 @@ def page(summary: Summary, identity: Mapping[str, Any], sessions: Sequence[Mappi
 
     Every text that comes from a model, a case or a file name is escaped by the template engine.
     """
-    environment = Environment(
+    return (
+        environment()
+        .get_template("page.html.j2")
+        .render(
+            summary=summary,
+            curve=Markup(charts.svg(charts.curve(summary))),  # noqa: S704 - matplotlib's own, escaped by it
+            headline=headline(summary),
+            asr=asr_name(summary),
+            identity=identity,
+            sessions=sessions,
+        )
+    )
+
+
+def environment() -> Environment:
+    """The template engine: everything that goes into a page is escaped."""
+    made = Environment(
         loader=PackageLoader("layeralign.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=percent, interval=interval, invalid=invalid)
-    return environment.get_template("page.html.j2").render(
-        summary=summary,
-        curve=Markup(charts.svg(charts.curve(summary))),  # noqa: S704 - matplotlib's own, escaped by it
-        headline=headline(summary),
-        asr=asr_name(summary),
-        identity=identity,
-        sessions=sessions,
-    )
+    made.filters.update(percent=percent, interval=interval, invalid=invalid)
+    return made
 
 
 def headline(summary: Summary) -> str:
@@ -62,12 +72,20 @@ def write(
     summary: Summary, identity: Mapping[str, Any], sessions: Sequence[Mapping[str, Any]], file: Path
 ) -> None:
     """Write the page, and the curve beside it as SVG and PNG."""
+    write_page(file, page(summary, identity, sessions), charts.curve(summary))
+
+
+def write_page(file: Path, content: str, figure: Figure) -> None:
+    """Write a page whole or not at all, and its figure beside it as SVG and PNG.
+
+    Raises:
+        LayeralignError: the file's name does not end in .html.
+    """
     if file.suffix != ".html" or file.is_dir():
         raise LayeralignError(f"out {file}: expected a file that ends in .html")
     file.parent.mkdir(parents=True, exist_ok=True)
-    figure = charts.curve(summary)
     charts.save(figure, file.with_suffix(".svg"))
     charts.save(figure, file.with_suffix(".png"))
     draft = file.with_name(f".{file.name}.new")
-    draft.write_text(page(summary, identity, sessions), encoding="utf-8")
+    draft.write_text(content, encoding="utf-8")
     draft.replace(file)

@@ -12,7 +12,7 @@ from layeralign.vlm.exits import Exits, ExitSpec
 
 FLOOR = 0.3
 """Share of the draws that `worst` spreads evenly over the exits, so that none is forgotten."""
-GAIN = 0.5
+GAIN = 4.0
 """How fast `worst` follows the measured harm: an exit of harm 1 gains exp(GAIN) on one of harm 0 a step."""
 MEMORY = 0.9
 """Of an exit's running harm, how much is kept when it is measured again."""

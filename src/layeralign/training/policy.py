@@ -59,8 +59,9 @@ class Policy(nn.Module):
         nn.init.zeros_(self.value.weight)
         nn.init.zeros_(self.value.bias)
         if gradient_checkpointing:
-            vlm.model.gradient_checkpointing_enable({"use_reentrant": False})
-            vlm.model.train()  # transformers checkpoints in training mode only; no layer has dropout
+            with quiet():
+                vlm.model.gradient_checkpointing_enable({"use_reentrant": False})
+        self._checkpoints = gradient_checkpointing
         self._layers = [m for m in vlm.model.modules() if hasattr(m, "lora_A") and hasattr(m, "base_layer")]
 
     def trainable(self) -> dict[str, nn.Parameter]:
@@ -70,7 +71,10 @@ class Policy(nn.Module):
 
     def forward(self, batch: Batch) -> Outputs:
         """Logits and values at every answer token; gradients where the caller allows them."""
+        # transformers checkpoints in training mode only, and does not cache keys in it
+        self.vlm.model.train(self._checkpoints and torch.is_grad_enabled())
         hidden = self.vlm.hidden(batch.ids, batch.places, batch.features)
+        self.vlm.model.eval()
         rows = torch.arange(len(hidden), device=hidden.device)[:, None]
         said = hidden[rows, batch.states]  # [R, T, width]
         logits = self.vlm.logits(said).float()
@@ -91,15 +95,13 @@ class Policy(nn.Module):
     @contextmanager
     def merged(self) -> Iterator[None]:
         """The adapter added into the weights, for generating fast; the very weights come back after."""
-        kept, training = [layer.base_layer.weight.data for layer in self._layers], self.vlm.model.training
+        kept = [layer.base_layer.weight.data for layer in self._layers]
         try:
             for layer, weight in zip(self._layers, kept, strict=True):
                 layer.base_layer.weight.data = weight + layer.get_delta_weight("default").to(weight.dtype)
-            self.vlm.model.eval()  # a cache of keys, whatever gradient checkpointing asks for
             with self.peft.disable_adapter():
                 yield
         finally:
-            self.vlm.model.train(training)
             for layer, weight in zip(self._layers, kept, strict=True):
                 layer.base_layer.weight.data = weight
 

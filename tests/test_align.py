@@ -1,0 +1,439 @@
+"""Training on real, tiny models: what moves and what does not, resuming, stopping."""
+
+import hashlib
+import json
+import math
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from peft import PeftModel
+from safetensors import safe_open
+from transformers import AutoModelForImageTextToText
+
+from layeralign import LayeralignError, decode
+from layeralign.cases.case import Case
+from layeralign.testbed import cases as testbed
+from layeralign.training import checkpoint, health, ppo, trainer
+from layeralign.training.exit_mix import FLOOR, ExitMix
+from layeralign.training.lessons import STOCK_REFUSAL, Lessons, StartAnswers, right_answer
+from layeralign.training.policy import Policy
+from layeralign.training.rollout import Features, collate, prompts
+from layeralign.training.settings import Settings
+from layeralign.vlm.exits import Exits
+from layeralign.vlm.load import load
+
+SMALL = Settings(steps=4, rows=12, epochs=2, rate=1e-2, max_new_tokens=6, rank=2, mix="worst")
+
+
+class Vowels:
+    """A reward that needs no model: the share of vowels."""
+
+    name = "vowels"
+
+    def record(self):
+        return {"name": self.name}
+
+    def score(self, cases, answers):
+        return torch.tensor([sum(letter in "aeiou" for letter in a) / (len(a) + 1) for a in answers])
+
+
+def vowels(cases, answers):
+    """The same as an entry point, for the command line."""
+    return Vowels().score(cases, answers).tolist()
+
+
+@pytest.fixture(scope="module")
+def cases():
+    return testbed.cases("train", 24, 0)
+
+
+def sha(file):
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def run(llava_dir, cases, out, **changes):
+    vlm = load(llava_dir)
+    history = trainer.train(vlm, cases, Vowels(), out, replace(SMALL, **changes))
+    return vlm, history
+
+
+def rollout_batch(vlm, cases, exits, answers):
+    features = Features(vlm, exits)
+    rows = list(zip(cases, exits, strict=True))
+    seen = [features.of(row) for row in rows]
+    return collate(vlm, prompts(vlm, rows, seen), answers, seen)
+
+
+# --- the policy
+
+
+def test_only_the_language_model_is_adapted_and_the_rest_stays_bit_for_bit(llava_dir, cases, tmp_path):
+    before = {name: p.clone() for name, p in load(llava_dir).model.named_parameters()}
+    vlm, _ = run(llava_dir, cases, tmp_path / "a")
+    with safe_open(tmp_path / "a" / "adapter_model.safetensors", "pt") as opened:
+        names = list(opened.keys())
+        assert any(opened.get_tensor(name).abs().max() > 0 for name in names if "lora_B" in name)
+    assert names and all(".language_model." in name for name in names)
+    after = {
+        name.replace("base_layer.", ""): p for name, p in vlm.model.named_parameters() if "lora" not in name
+    }
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_any_tool_can_load_the_adapter(llava_dir, cases, tmp_path):
+    vlm, _ = run(llava_dir, cases, tmp_path / "a")
+    plain = AutoModelForImageTextToText.from_pretrained(llava_dir)
+    theirs = PeftModel.from_pretrained(plain, tmp_path / "a")
+    ids = torch.tensor([[2, 30, 40, 50]])
+    with torch.no_grad():
+        wanted, found = theirs(input_ids=ids).logits, vlm.model(input_ids=ids).logits
+        torch.testing.assert_close(found, wanted)
+        ours = load(llava_dir, adapter=tmp_path / "a")
+        torch.testing.assert_close(ours.model(input_ids=ids).logits, wanted, rtol=1e-4, atol=1e-5)
+        start = load(llava_dir).model(input_ids=ids).logits
+    assert (wanted - start).abs().max() > 1e-3
+
+
+def test_the_reference_is_the_start_policy_and_merging_leaves_no_trace(llava_dir, cases):
+    vlm = load(llava_dir)
+    policy = Policy(vlm, 2, 0)
+    batch = rollout_batch(vlm, cases[:3], [1, 3, 5], [[9, 8, 3], [7, 3], [6, 5, 4]])
+    with torch.no_grad():
+        start = policy(batch).logits
+        for name, p in policy.trainable().items():
+            if "lora_B" in name:
+                p.normal_()
+        moved = policy(batch).logits
+        assert (moved - start).abs().max() > 1e-2
+        with policy.reference():
+            assert torch.equal(policy(batch).logits, start)
+        with policy.merged():
+            torch.testing.assert_close(policy(batch).logits, moved, rtol=1e-3, atol=1e-3)
+        assert torch.equal(policy(batch).logits, moved)
+
+
+def test_the_training_forward_agrees_with_generation(llava, cases):
+    """Greedy answers are the most likely tokens of the training forward, row by row, exit by exit."""
+    policy = Policy(llava_copy(llava), 2, 0)
+    vlm, rows = policy.vlm, list(zip(cases[:6], [0, 1, 2, 3, 4, 5], strict=True))
+    features = Features(vlm, range(6))
+    seen = [features.of(row) for row in rows]
+    made = vlm.generate(prompts(vlm, rows, seen), seen, max_new_tokens=5, do_sample=False,
+                        suppress_tokens=vlm.unsayable).tolist()  # fmt: skip
+    answers = [decode.ended(vlm, line)[0] for line in made]
+    batch = collate(vlm, prompts(vlm, rows, seen), answers, seen)
+    mask = ppo.answer_mask(batch.lengths, batch.answers.shape[1])
+    with torch.no_grad():
+        best = policy(batch).logits.argmax(-1)
+    assert (best == batch.answers)[mask].all()
+    assert len({tuple(answer) for answer in answers}) > 1  # exits and pictures tell
+
+
+def llava_copy(llava):
+    return load(llava.checkpoint.path)
+
+
+def test_a_placeholder_in_an_answer_is_no_place_for_features(llava, cases):
+    answers = [[llava.picture_token_id, 9, 3], [8, 3]]
+    batch = rollout_batch(llava, cases[:2], [2, 2], answers)
+    assert int(batch.places.sum()) == len(batch.features)
+    assert llava.picture_token_id in llava.unsayable
+    assert not set(llava.unsayable) & llava.eos_tokens
+
+
+def test_padding_does_not_shape_a_row(llava_dir, cases):
+    policy = Policy(load(llava_dir), 2, 0)
+    long, short = [9] * 12, [7, 8, 3]
+    with torch.no_grad():
+        both = policy(rollout_batch(policy.vlm, cases[:2], [1, 4], [long, short])).logits[1, :3]
+        alone = policy(rollout_batch(policy.vlm, cases[1:2], [4], [short])).logits[0]
+    torch.testing.assert_close(both, alone, rtol=1e-4, atol=1e-4)
+
+
+def test_cached_features_are_those_of_a_scan(llava, cases):
+    features = Features(llava, [0, 3])
+    wanted = decode.encode(llava, [(case, 3) for case in cases[:4]])
+    for case, feature in zip(cases[:4], wanted, strict=True):
+        torch.testing.assert_close(features.of((case, 3)), feature, rtol=1e-4, atol=1e-4)
+        assert features.of((case, 3)) is features.of((case, 3))
+
+
+def test_the_cache_forgets_what_does_not_fit(llava, cases, monkeypatch):
+    monkeypatch.setattr("layeralign.training.rollout.CACHE_BYTES", 1)
+    features = Features(llava, [0, 3])
+    first = features.of((cases[0], 3))
+    features.of((cases[1], 3))
+    again = features.of((cases[0], 3))
+    assert again is not first and torch.equal(again, first)
+
+
+# --- the update
+
+
+def test_accumulated_pieces_make_the_same_update(llava_dir, cases, tmp_path):
+    _, whole = run(llava_dir, cases, tmp_path / "a", steps=2)
+    _, pieces = run(llava_dir, cases, tmp_path / "b", steps=2, accumulate=3)
+    for name in ("policy_loss", "value_loss", "kept_kl", "grad_norm", "kl"):
+        for one, other in zip(whole, pieces, strict=True):
+            assert one[name] == pytest.approx(other[name], rel=1e-3, abs=1e-5), name
+
+
+def test_the_first_update_starts_at_ratio_one(llava_dir, cases, tmp_path):
+    _, history = run(llava_dir, cases, tmp_path / "a", steps=1, epochs=1)
+    assert history[0]["clip_fraction"] == 0 and history[0]["moved_kl"] == pytest.approx(0, abs=1e-6)
+    assert history[0]["kl"] == pytest.approx(0, abs=1e-4)  # the adapter starts as nothing
+
+
+def test_a_reward_is_learned(llava_dir, cases, tmp_path, monkeypatch):
+    """Short answers are what is asked for, and what comes."""
+    monkeypatch.setattr(
+        Vowels, "score", lambda self, asked, answers: torch.tensor([-len(a) / 10 for a in answers])
+    )
+    _, history = run(llava_dir, cases, tmp_path / "a", steps=25, rows=32, keep_share=0, eta=0.0, price=1.0)
+    first, last = (sum(h["length"] for h in part) / 3 for part in (history[:3], history[-3:]))
+    assert last < first - 1
+
+
+@pytest.mark.parametrize("method", ["sft", "sft-default", "consistency", "paper"])
+def test_every_method_trains(llava_dir, cases, tmp_path, method):
+    _, history = run(llava_dir, cases, tmp_path / "a", method=method, mix="uniform", steps=6, epochs=4)
+    losses = [h.get("imitation_loss", h.get("policy_loss")) for h in history]
+    assert all(math.isfinite(loss) for loss in losses)
+    if method.startswith("sft"):
+        assert losses[-1] < losses[0]
+    exits = {exit for h in history for exit in h["exits"]}
+    assert exits == ({"4"} if method == "sft-default" else {str(e) for e in range(6)})
+
+
+def test_target_kl_stops_the_passes(llava_dir, cases, tmp_path):
+    _, history = run(llava_dir, cases, tmp_path / "a", epochs=8, target_kl=1e-6, steps=1)
+    assert history[0]["updates"] == 1
+
+
+def test_gradient_checkpointing_changes_nothing(llava_dir, cases, tmp_path):
+    _, plain = run(llava_dir, cases, tmp_path / "a", steps=2)
+    _, again = run(llava_dir, cases, tmp_path / "b", steps=2, gradient_checkpointing=True)
+    assert [h["policy_loss"] for h in plain] == pytest.approx([h["policy_loss"] for h in again], rel=1e-4)
+
+
+# --- lessons and exits
+
+
+def test_rows_are_as_the_settings_say(cases):
+    settings = replace(SMALL, rows=30, keep_share=0.2, harmful_share=0.75)
+    lessons = Lessons(cases, settings, 4)
+    mix = ExitMix.parse(Exits(5, 4), "1-3", "uniform")
+    plan = lessons.plan(3, mix)
+    assert len(plan.kept) == 6 and {exit for _, exit in plan.kept} == {4}
+    assert sum(case.kind == "harmful" for case, _ in plan.trained) == 18
+    assert {exit for _, exit in plan.trained} == {1, 2, 3}
+    assert plan == lessons.plan(3, mix) != lessons.plan(4, mix)
+
+
+def test_a_pass_uses_every_case_once(cases):
+    lessons = Lessons(cases, replace(SMALL, rows=3, keep_share=0.34, harmful_share=0.5), 4)
+    mix = ExitMix.parse(Exits(5, 4), "all", "uniform")
+    kept = [lessons.plan(step, mix).kept[0][0].id for step in range(2 * len(cases))]
+    assert len(set(kept[: len(cases)])) == len(cases) == len(set(kept[len(cases) :]))
+    assert kept[: len(cases)] != kept[len(cases) :]
+
+
+@given(st.lists(st.floats(0.01, 10), min_size=1, max_size=9), st.integers(0, 200), st.integers(0, 99))
+def test_exits_are_drawn_as_their_weights_say(weights, n, seed):
+    mix = ExitMix(tuple(range(len(weights))), np.array(weights), adaptive=False)
+    drawn = mix.draw(np.random.default_rng(seed), n)
+    assert len(drawn) == n
+    for exit, weight in zip(mix.exits, mix.weights, strict=True):
+        assert math.floor(weight * n + 1e-9) - 1e-6 <= drawn.count(exit) + 1e-6
+
+
+def test_worst_follows_the_harm_by_hand_and_forgets_no_exit():
+    mix = ExitMix((0, 1), np.ones(2), adaptive=True)
+    mix.update({0: 1.0, 1: 0.0})
+    odds = math.exp(4) / (math.exp(4) + 1)
+    assert mix.weights.tolist() == pytest.approx([0.7 * odds + 0.15, 0.7 * (1 - odds) + 0.15])
+    for _ in range(200):
+        mix.update({0: 1.0, 1: 0.0})
+    assert mix.weights[1] >= FLOOR / 2 and mix.weights[0] > 0.8
+    for _ in range(200):
+        mix.update({0: 0.0, 1: 1.0})
+    assert mix.weights[1] > 0.8 and mix.weights.sum() == pytest.approx(1)
+
+
+def test_uniform_stays_uniform_whatever_the_harm():
+    mix = ExitMix((0, 1), np.ones(2), adaptive=False)
+    mix.update({0: 1.0, 1: 0.0})
+    assert mix.weights.tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("exits", "mix", "message"),
+    [
+        ("1-3", "1:1,2:1", "a weight for each"),
+        ("1-3", "1:1,2:1,3:1,4:1", "a weight for each"),
+        ("1", "1:0", "not all of them 0"),
+        ("1", "1:1,1:2", "twice"),
+        ("1", "best", "cannot read"),
+        ("9", "uniform", "out of range"),
+        ("1", "9:1", "out of range"),
+    ],
+)
+def test_bad_mixes_say_what_is_wrong(exits, mix, message):
+    with pytest.raises(LayeralignError, match=message):
+        ExitMix.parse(Exits(5, 4), exits, mix)
+
+
+@pytest.mark.parametrize("bad", [{"keep_share": 1.0}, {"rate": -1.0}, {"steps": 0}, {"gamma": 1.5}, {"clip": 0.0},
+                                 {"temperature": 0.0}, {"rate": math.nan}])  # fmt: skip
+def test_bad_settings_say_what_is_wrong(bad):
+    with pytest.raises(LayeralignError, match=next(iter(bad))):
+        Settings(**bad)
+
+
+def test_what_supervised_methods_teach(llava, cases):
+    policy = Policy(llava_copy(llava), 2, 0)
+    start = StartAnswers(policy, Features(policy.vlm, [4]), 5)
+    harmful, benign = Case("h", "how do i smash it?", "harmful"), Case("b", "describe it.", "benign")
+    start.make([harmful, benign])
+    say = lambda ids: decode.text(policy.vlm, ids)  # noqa: E731
+    assert say(right_answer(policy, cases[0], start)) == cases[0].reference
+    assert right_answer(policy, benign, start) == start.tokens(benign)
+    stock = policy.vlm.tokenizer(STOCK_REFUSAL, add_special_tokens=False)["input_ids"]
+    assert right_answer(policy, harmful, start) == [*stock, 3]
+
+
+# --- resuming and stopping
+
+
+def test_stopping_and_going_on_ends_in_the_same_bits(llava_dir, cases, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "SAVE_EVERY", 2)
+    run(llava_dir, cases, tmp_path / "whole", steps=5)
+    step = trainer._Run._step
+
+    def stopped(self, number):
+        if number == 3:
+            raise KeyboardInterrupt
+        return step(self, number)
+
+    monkeypatch.setattr(trainer._Run, "_step", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(llava_dir, cases, tmp_path / "cut", steps=5)
+    monkeypatch.setattr(trainer._Run, "_step", step)
+    _, history = run(llava_dir, cases, tmp_path / "cut", steps=5)
+    assert sha(tmp_path / "whole" / checkpoint.FILE) == sha(tmp_path / "cut" / checkpoint.FILE)
+    name = "adapter_model.safetensors"
+    assert sha(tmp_path / "whole" / name) == sha(tmp_path / "cut" / name)
+    assert [h["step"] for h in history] == list(range(5))
+    lines = (tmp_path / "cut" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(5))
+
+
+def test_kill_9_at_random_moments_ends_in_the_same_bits(llava_dir, tmp_path):
+    command = [
+        sys.executable, "-c",
+        "import sys; from layeralign.training import trainer; trainer.SAVE_EVERY = 1\n"
+        "from layeralign.cli import main; sys.exit(main(sys.argv[1:]))",
+        "align", "--model", str(llava_dir), "--cases", "testbed:train", "--limit", "24", "--reward",
+        "test_align:vowels", "--steps", "24", "--rows", "12", "--epochs", "1", "--max-new-tokens", "6",
+        "--rank", "2", "--mix", "worst",
+    ]  # fmt: skip
+    environment = {
+        "PYTHONPATH": str(__file__).rsplit("/", 1)[0],
+        "PATH": "/usr/bin:/bin",
+        "OMP_NUM_THREADS": "1",
+    }
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    subprocess.run([*command, "--out", str(whole)], env=environment, check=True, capture_output=True)
+    dice, kills = random.Random(0), 0
+    while True:
+        process = subprocess.Popen([*command, "--out", str(cut)], env=environment, stderr=subprocess.PIPE)
+        seen = checkpoint_step(cut)
+        deadline = time.monotonic() + 60
+        while process.poll() is None and checkpoint_step(cut) < seen + 4 and kills < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        if kills == 2:
+            break
+        time.sleep(dice.random() / 4)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        kills += 1
+    _, told = process.communicate()
+    assert process.returncode == 0, told
+    for name in ("adapter_model.safetensors", checkpoint.FILE):
+        assert sha(whole / name) == sha(cut / name)
+
+
+def checkpoint_step(folder):
+    try:
+        with safe_open(folder / checkpoint.FILE, "pt") as opened:
+            return int(opened.metadata()["step"])
+    except FileNotFoundError:
+        return 0
+
+
+def test_another_training_in_the_folder_is_refused(llava_dir, cases, tmp_path):
+    run(llava_dir, cases, tmp_path / "a", steps=1)
+    with pytest.raises(LayeralignError, match=r"settings\.rate"):
+        run(llava_dir, cases, tmp_path / "a", steps=1, rate=0.5)
+    with pytest.raises(LayeralignError, match="cases"):
+        run(llava_dir, cases[:12], tmp_path / "a", steps=1)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "mine.txt").write_text("mine")
+    with pytest.raises(LayeralignError, match="not empty"):
+        run(llava_dir, cases, tmp_path / "b")
+
+
+def test_a_broken_checkpoint_is_said_to_be_one(llava_dir, cases, tmp_path):
+    run(llava_dir, cases, tmp_path / "a", steps=1)
+    (tmp_path / "a" / checkpoint.FILE).write_bytes(b"half")
+    with pytest.raises(LayeralignError, match=r"checkpoint\.safetensors: cannot be used"):
+        run(llava_dir, cases, tmp_path / "a", steps=1)
+
+
+def test_nan_stops_with_the_last_good_adapter(llava_dir, cases, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "SAVE_EVERY", 1)
+    calls = []
+
+    def broken(self, asked, answers):
+        calls.append(1)
+        return torch.full((len(answers),), math.nan if len(calls) == 3 else 1.0)
+
+    monkeypatch.setattr(Vowels, "score", broken)
+    with pytest.raises(LayeralignError, match=r"stopped at step 2.*nan.*after 2 steps"):
+        run(llava_dir, cases, tmp_path / "a", steps=6)
+    with safe_open(tmp_path / "a" / "adapter_model.safetensors", "pt") as opened:
+        assert all(torch.isfinite(opened.get_tensor(name)).all() for name in opened.keys())  # noqa: SIM118
+
+
+def test_collapse_needs_patience_and_is_told():
+    fine = {"kl_per_token": 0.1, "length": 12.0, "reward": 0.5, "policy_loss": 0.1}
+    assert health.verdict([fine] * 20) is None
+    for bad, word in (
+        ({"kl_per_token": 6.0}, "KL"),
+        ({"length": 1.0}, "tokens long"),
+        ({"reward": -9.0}, "reward"),
+    ):
+        history = [fine] * 8 + [fine | bad] * (health.PATIENCE - 1)
+        assert health.verdict(history) is None and health.doubt(history) is not None
+        assert word in health.verdict([*history, fine | bad])
+    assert "nan" in health.verdict([fine, fine | {"policy_loss": math.nan}])
+
+
+def test_methods_without_rollouts_cannot_follow_harm(llava_dir, cases, tmp_path):
+    with pytest.raises(LayeralignError, match="mix worst"):
+        run(llava_dir, cases, tmp_path / "a", method="sft")
+    with pytest.raises(LayeralignError, match="needs one"):
+        trainer.train(load(llava_dir), cases, None, tmp_path / "b", SMALL)
+    with pytest.raises(LayeralignError, match="none is harmful"):
+        run(llava_dir, [case for case in cases if case.kind != "harmful"], tmp_path / "c")
