@@ -12,11 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from layeralign.cases.case import Case
 from layeralign.training import ppo
 from layeralign.training.exit_mix import ExitMix
 from layeralign.training.lessons import right_answer
 from layeralign.training.objective import Meter, Objective, Piece
 from layeralign.training.policy import Outputs
+from layeralign.training.rollout import Row
 
 
 @dataclass
@@ -35,29 +37,36 @@ class Lesson(Piece):
 class Imitation(Objective):
     """`sft`, `sft-default` and `consistency`."""
 
-    def prepare(self, step: int, mix: ExitMix, meter: Meter) -> list[Lesson]:
+    def prepare(self, step: int, mix: ExitMix, meter: Meter) -> list[list[Lesson]]:
         """See `Objective.prepare`."""
         plan = self.plan(step, mix)
-        match = self.settings.method == "consistency"
-        pieces = []
-        for trained, kept in self.split(len(plan.trained), len(plan.kept)):
-            rows = [*(plan.trained[i] for i in trained), *(plan.kept[i] for i in kept)]
-            n, default = len(trained), self.policy.vlm.exits.default
-            answers = [
-                self.start.tokens(case) if match or i >= n else right_answer(self.policy, case, self.start)
-                for i, (case, _) in enumerate(rows)
-            ]
-            batch = self.collate(rows, answers)
-            at_default = self.collate([(case, default) for case, _ in rows], answers) if match else batch
-            start = self.reference(at_default).logits
-            price = [self.settings.price if case.kind == "harmful" else 1.0 for case, _ in rows[:n]]
-            mask = ppo.answer_mask(batch.lengths, batch.answers.shape[1])
-            weights = torch.tensor(price, device=mask.device)
-            pieces.append(
-                Lesson(batch, n, mask, start[n:].clone(), weights, start[:n].clone() if match else None)
-            )
-            meter.add("length", sum(map(len, answers[:n])), n)
-        return pieces
+        trained_answers = [self._answer(case) for case, _ in plan.trained]
+        kept_answers = [self.start.tokens(case) for case, _ in plan.kept]
+        meter.add("length", sum(map(len, trained_answers)), len(trained_answers))
+        minibatches = []
+        for cuts in self.split([*map(len, trained_answers)], [*map(len, kept_answers)]):
+            pieces = []
+            for trained, kept in cuts:
+                rows = [*(plan.trained[i] for i in trained), *(plan.kept[i] for i in kept)]
+                answers = [*(trained_answers[i] for i in trained), *(kept_answers[i] for i in kept)]
+                pieces.append(self._lesson(rows, answers, len(trained)))
+            minibatches.append(pieces)
+        return minibatches
+
+    def _answer(self, case: Case) -> list[int]:
+        if self.settings.method == "consistency":
+            return self.start.tokens(case)
+        return right_answer(self.policy, case, self.start)
+
+    def _lesson(self, rows: list[Row], answers: list[list[int]], n: int) -> Lesson:
+        """A piece whose first `n` rows are trained; the start policy is asked at the default exit."""
+        default = self.policy.vlm.exits.default
+        batch = self.collate(rows, answers)
+        start = self.reference(self.collate([(case, default) for case, _ in rows], answers)).logits
+        target = start[:n].clone() if self.settings.method == "consistency" else None
+        price = [self.settings.price if case.kind == "harmful" else 1.0 for case, _ in rows[:n]]
+        mask = ppo.answer_mask(batch.lengths, batch.answers.shape[1])
+        return Lesson(batch, n, mask, start[n:].clone(), torch.tensor(price, device=mask.device), target)
 
     def trained_loss(self, piece: Piece, outputs: Outputs, meter: Meter) -> Tensor:
         """See `Objective.trained_loss`."""

@@ -60,22 +60,34 @@ class Lppo(Objective):
 
     reward: Reward
 
-    def prepare(self, step: int, mix: ExitMix, meter: Meter) -> list[Experience]:
+    def prepare(self, step: int, mix: ExitMix, meter: Meter) -> list[list[Experience]]:
         """See `Objective.prepare`."""
         plan = self.plan(step, mix)
         rollout = self.rollout(plan.trained, step, mix, meter)
         kept_answers = [self.start.tokens(case) for case, _ in plan.kept]
-        pieces = []
-        for trained, kept in self.split(len(plan.trained), len(plan.kept)):
-            rows = [*(plan.trained[i] for i in trained), *(plan.kept[i] for i in kept)]
-            answers = [*(rollout.answers[i] for i in trained), *(kept_answers[i] for i in kept)]
-            pieces.append(self._experience(rows, answers, rollout.scores[trained], meter))
-        if self.settings.whiten:
-            moments = sum(ppo.token_moments(p.advantages, p.mask[: p.trained]) for p in pieces)
-            moments = self.workers.sum(torch.as_tensor(moments, device=self.policy.vlm.device))
-            for piece in pieces:
-                piece.advantages = ppo.whiten(piece.advantages, piece.mask[: piece.trained], moments)
-        return pieces
+        minibatches = []
+        for cuts in self.split([*map(len, rollout.answers)], [*map(len, kept_answers)]):
+            pieces = []
+            for trained, kept in cuts:
+                rows = [*(plan.trained[i] for i in trained), *(plan.kept[i] for i in kept)]
+                answers = [*(rollout.answers[i] for i in trained), *(kept_answers[i] for i in kept)]
+                pieces.append(self._experience(rows, answers, rollout.scores[trained], meter))
+            minibatches.append(pieces)
+        self._finish([piece for pieces in minibatches for piece in pieces], meter)
+        return minibatches
+
+    def _finish(self, pieces: Sequence[Experience], meter: Meter) -> None:
+        """What needs all pieces: whitened advantages, and how much of the returns the value explains."""
+        held = [piece.mask[: piece.trained] for piece in pieces]
+        returns = torch.cat([p.returns[mask] for p, mask in zip(pieces, held, strict=True)])
+        values = torch.cat([p.old_values[mask] for p, mask in zip(pieces, held, strict=True)])
+        meter.add("explained_variance", len(returns) * ppo.explained_variance(values, returns), len(returns))
+        if not self.settings.whiten:
+            return
+        moments = torch.stack([ppo.token_moments(p.advantages, m) for p, m in zip(pieces, held, strict=True)])
+        total = self.workers.sum(moments.sum(0))
+        for piece, mask in zip(pieces, held, strict=True):
+            piece.advantages = ppo.whiten(piece.advantages, mask, total)
 
     def rollout(self, rows: list[Row], step: int, mix: ExitMix, meter: Meter) -> Rollout:
         """Sample an answer to each row and score it; `mix` hears the harm that the answers show."""
@@ -121,14 +133,17 @@ class Lppo(Objective):
             by_exit[exit].append(harm)
         mix.update({exit: sum(harm) / len(harm) for exit, harm in sorted(by_exit.items())})
 
-    @torch.no_grad()
     def _experience(
         self, rows: list[Row], answers: list[list[int]], scores: Tensor, meter: Meter
     ) -> Experience:
+        """A piece; where all of it is updated at once, the first update needs no other forward pass."""
         settings, n = self.settings, len(scores)
         batch = self.collate(rows, answers)
+        fused = settings.minibatches == 1 and settings.accumulate == 1
+        with torch.set_grad_enabled(fused):
+            fresh = self.policy(batch)
+        ours, start = Outputs(fresh.logits.detach(), fresh.values.detach()), self.reference(batch)
         mask = ppo.answer_mask(batch.lengths, batch.answers.shape[1])
-        ours, start = self.policy(batch), self.reference(batch)
         said, kept_logits = batch.answers[:n], start.logits[n:].clone()
         log_probs = ppo.token_log_probs(ours.logits[:n], said, settings.temperature)
         start_log_probs = ppo.token_log_probs(start.logits[:n], said, settings.temperature)
@@ -140,8 +155,8 @@ class Lppo(Objective):
         meter.add("kl", ppo.masked_sum(log_probs - start_log_probs, held), n)
         meter.add("kl_per_token", ppo.masked_sum(log_probs - start_log_probs, held), tokens)
         meter.add("entropy", ppo.masked_sum(ppo.entropy(ours.logits[:n], settings.temperature), held), tokens)
-        meter.add("explained_variance", tokens * ppo.explained_variance(values, returns, held), tokens)
-        return Experience(batch, n, mask, kept_logits, log_probs, values, advantages, returns)
+        known = fresh if fused else None
+        return Experience(batch, n, mask, kept_logits, log_probs, values, advantages, returns, fresh=known)
 
     def trained_loss(self, piece: Piece, outputs: Outputs, meter: Meter) -> Tensor:
         """See `Objective.trained_loss`: policy + c1 · value."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from layeralign.training.parallel import Workers
 from layeralign.training.policy import Outputs, Policy
 from layeralign.training.rollout import Batch, Features, Row, collate, prompts
 from layeralign.training.settings import Settings
+
+_BUCKETS = 3
+"""Pieces by length that a minibatch is computed in, for each of its `accumulate` parts."""
 
 
 class Meter:
@@ -52,12 +55,14 @@ class Piece:
         trained: how many are trained.
         mask: bool [R, T], the answers' tokens.
         kept_logits: float32 [kept, T, V], the start policy's on the kept rows.
+        fresh: what the policy says now, with its graph, where that is known already.
     """
 
     batch: Batch
     trained: int
     mask: Tensor
     kept_logits: Tensor
+    fresh: Outputs | None = field(default=None, kw_only=True)
 
     def counts(self) -> tuple[int, int]:
         """Answer tokens of the trained and of the kept rows."""
@@ -80,8 +85,8 @@ class Objective(ABC):
         self.settings, self.workers = settings, workers
 
     @abstractmethod
-    def prepare(self, step: int, mix: ExitMix, meter: Meter) -> Sequence[Piece]:
-        """This process's rows of a step, in minibatches × accumulate pieces of about the same size."""
+    def prepare(self, step: int, mix: ExitMix, meter: Meter) -> Sequence[Sequence[Piece]]:
+        """This process's rows of a step: minibatches, each in pieces that are computed one by one."""
 
     @abstractmethod
     def trained_loss(self, piece: Piece, outputs: Outputs, meter: Meter) -> Tensor:
@@ -95,7 +100,7 @@ class Objective(ABC):
             counts: trained and kept tokens of the whole minibatch, over all processes.
             meter: hears what was measured.
         """
-        outputs = self.policy(piece.batch)
+        outputs, piece.fresh = piece.fresh or self.policy(piece.batch), None
         trained, kept = slice(piece.trained), slice(piece.trained, None)
         loss = self.trained_loss(piece, outputs.rows(trained), meter) / max(counts[0], 1)
         if counts[1]:
@@ -110,11 +115,21 @@ class Objective(ABC):
         plan = self.lessons.plan(step, mix)
         return Plan(list(self.workers.share(plan.trained)), list(self.workers.share(plan.kept)))
 
-    def split(self, trained: int, kept: int) -> list[tuple[list[int], list[int]]]:
-        """Row numbers of each piece, trained and kept."""
-        n = self.settings.minibatches * self.settings.accumulate
-        pieces = [(list(range(i, trained, n)), list(range(i, kept, n))) for i in range(n)]
-        return [piece for piece in pieces if piece[0] or piece[1]]
+    def split(self, trained: Sequence[int], kept: Sequence[int]) -> list[list[tuple[list[int], list[int]]]]:
+        """Row numbers of each minibatch's pieces, trained and kept, from the lengths of all rows.
+
+        Rows of alike length go into one piece, so that little is padding.
+        """
+        n, parts = self.settings.minibatches, self.settings.accumulate * _BUCKETS
+        minibatches = []
+        for i in range(n):
+            halves = [
+                sorted(range(i, len(lengths), n), key=lengths.__getitem__) for lengths in (trained, kept)
+            ]
+            cuts = [[rows[k * len(rows) // parts : (k + 1) * len(rows) // parts] for k in range(parts)]
+                    for rows in halves]  # fmt: skip
+            minibatches.append([piece for piece in zip(*cuts, strict=True) if piece[0] or piece[1]])
+        return minibatches
 
     def collate(self, rows: Sequence[Row], answers: Sequence[Sequence[int]]) -> Batch:
         """Rows with their answers as tensors."""

@@ -146,8 +146,7 @@ def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, values, 0.0).sum()
 
 
-def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
-    """1 - Var(returns - values) / Var(returns) over unmasked tokens; 0 where returns do not vary."""
-    kept, error = returns[mask], (returns - values)[mask]
-    variance = kept.var(correction=0)
-    return 0.0 if variance == 0 else float(1 - error.var(correction=0) / variance)
+def explained_variance(values: Tensor, returns: Tensor) -> float:
+    """1 - Var(returns - values) / Var(returns) of two [n]; 0 where returns do not vary."""
+    variance = returns.var(correction=0) if len(returns) else 0
+    return 0.0 if variance == 0 else float(1 - (returns - values).var(correction=0) / variance)

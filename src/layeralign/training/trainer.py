@@ -164,11 +164,11 @@ class _Run:
         weights = dict(zip(map(str, self._mix.exits), self._mix.weights.tolist(), strict=True))
         for group in self._optimizer.param_groups:
             group["lr"] = settings.rate * self._schedule(step)
-        pieces = self._objective.prepare(step, self._mix, meter)
+        minibatches = self._objective.prepare(step, self._mix, meter)
         prepared = time.monotonic()
-        updates = self._update(pieces, meter)
+        updates = self._update(minibatches, meter)
         seconds = time.monotonic() - started
-        tokens = self._workers.total(*(float(sum(p.counts()[i] for p in pieces)) for i in (0, 1)))
+        tokens = sum(sum(self._counts(pieces)) for pieces in minibatches)
         return {
             "step": step,
             **meter.means(self._workers),
@@ -176,21 +176,22 @@ class _Run:
             "rate": settings.rate * self._schedule(step),
             "seconds": seconds,
             "prepare_seconds": prepared - started,
-            "tokens_per_second": sum(tokens) / seconds,
+            "tokens_per_second": tokens / seconds,
             "exits": {str(exit): n for exit, n in sorted(Counter(exit for _, exit in plan.trained).items())},
             "weights": weights,
         }
 
-    def _update(self, pieces: Sequence[Piece], meter: Meter) -> int:
+    def _counts(self, pieces: Sequence[Piece]) -> list[float]:
+        """Trained and kept answer tokens of some pieces, over all processes."""
+        return self._workers.total(*(float(sum(piece.counts()[i] for piece in pieces)) for i in (0, 1)))
+
+    def _update(self, minibatches: Sequence[Sequence[Piece]], meter: Meter) -> int:
         """Epochs × minibatches optimiser steps; returns how many were taken."""
         settings, taken = self._settings, 0
-        size = settings.accumulate
         for _ in range(settings.epochs):
-            for at in range(0, len(pieces), size):
-                minibatch = pieces[at : at + size]
-                counts = self._workers.total(*(float(sum(p.counts()[i] for p in minibatch)) for i in (0, 1)))
-                moved = Meter()
-                for piece in minibatch:
+            for pieces in minibatches:
+                counts, moved = self._counts(pieces), Meter()
+                for piece in pieces:
                     self._objective.loss(piece, counts, moved).backward()
                 self._workers.sum_gradients(self._parameters)
                 norm = torch.nn.utils.clip_grad_norm_(self._parameters, settings.max_grad_norm)
