@@ -67,7 +67,7 @@ def run(llava_dir, cases, out, **changes):
 
 
 def rollout_batch(vlm, cases, exits, answers):
-    features = Features(vlm, exits)
+    features = Features(vlm, cases, exits)
     rows = list(zip(cases, exits, strict=True))
     seen = [features.of(row) for row in rows]
     return collate(vlm, prompts(vlm, rows, seen), answers, seen)
@@ -126,7 +126,7 @@ def test_the_training_forward_agrees_with_generation(llava, cases):
     """Greedy answers are the most likely tokens of the training forward, row by row, exit by exit."""
     policy = Policy(llava_copy(llava), 2, 0)
     vlm, rows = policy.vlm, list(zip(cases[:6], [0, 1, 2, 3, 4, 5], strict=True))
-    features = Features(vlm, range(6))
+    features = Features(vlm, cases, range(6))
     seen = [features.of(row) for row in rows]
     made = vlm.generate(prompts(vlm, rows, seen), seen, max_new_tokens=5, do_sample=False,
                         suppress_tokens=vlm.unsayable).tolist()  # fmt: skip
@@ -161,7 +161,7 @@ def test_padding_does_not_shape_a_row(llava_dir, cases):
 
 
 def test_cached_features_are_those_of_a_scan(llava, cases):
-    features = Features(llava, [0, 3])
+    features = Features(llava, cases, [0, 3])
     wanted = decode.encode(llava, [(case, 3) for case in cases[:4]])
     for case, feature in zip(cases[:4], wanted, strict=True):
         torch.testing.assert_close(features.of((case, 3)), feature, rtol=1e-4, atol=1e-4)
@@ -170,7 +170,7 @@ def test_cached_features_are_those_of_a_scan(llava, cases):
 
 def test_the_cache_forgets_what_does_not_fit(llava, cases, monkeypatch):
     monkeypatch.setattr("layeralign.training.rollout.CACHE_BYTES", 1)
-    features = Features(llava, [0, 3])
+    features = Features(llava, cases, [0, 3])
     first = features.of((cases[0], 3))
     features.of((cases[1], 3))
     again = features.of((cases[0], 3))
@@ -302,7 +302,7 @@ def test_bad_settings_say_what_is_wrong(bad):
 
 def test_what_supervised_methods_teach(llava, cases):
     policy = Policy(llava_copy(llava), 2, 0)
-    start = StartAnswers(policy, Features(policy.vlm, [4]), 5)
+    start = StartAnswers(policy, Features(policy.vlm, cases, [4]), 5)
     harmful, benign = Case("h", "how do i smash it?", "harmful"), Case("b", "describe it.", "benign")
     start.make([harmful, benign])
     say = lambda ids: decode.text(policy.vlm, ids)  # noqa: E731

@@ -15,6 +15,7 @@ import yaml
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Yaml
 from rich.console import Console
+from rich.table import Table
 
 from layeralign import __version__
 from layeralign.errors import LayeralignError
@@ -23,6 +24,7 @@ from layeralign.training.settings import FLAGS, FRACTIONS, Settings
 
 if TYPE_CHECKING:
     from layeralign.api import Scan
+    from layeralign.vlm.vlm import Vlm
 
 _FRACTIONS = {"temperature", "top_p", *FRACTIONS}
 """Flags that may have a fraction."""
@@ -140,6 +142,46 @@ def align(options: AlignOptions, settings: Settings = Settings()) -> None:  # no
     )
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class TransferOptions:
+    """What is judged before and after each training."""
+
+    test: str
+    "Cases that are judged: a JSONL file, or `testbed`, `testbed:dev`, `testbed:test`."
+    test_limit: int | None = None
+    "Take only the first so many of them."
+    batch_size: int = 32
+    "Rows (case × exit) that are answered together when judged."
+
+
+@app.command
+def transfer(options: AlignOptions, judged: TransferOptions, settings: Settings = Settings()) -> None:  # noqa: B008
+    """Train once for each part of --exits, scan every exit before and after: does closing one open another?
+
+    Parts are divided by commas (`0,3,early`); `each` is every exit by itself. `--out` gets the runs, the
+    adapters, transfer.json, and transfer.html with the heat map.
+    """
+    from layeralign.api import load
+    from layeralign.report.heatmap import table
+    from layeralign.sweep import benchmarks
+    from layeralign.training.reward import load_reward
+    from layeralign.transfer import Judging
+    from layeralign.transfer import transfer as run_transfer
+
+    trained = benchmarks.cases(options.cases, limit=options.limit, seed=settings.seed)
+    tested = benchmarks.cases(judged.test, limit=judged.test_limit)
+    reward = load_reward(options.reward) if options.reward else None
+    judging = Judging(tested, settings.max_new_tokens, judged.batch_size)
+
+    def loader(adapter: Path | None) -> Vlm:
+        return load(options.model, adapter=adapter, revision=options.revision, dtype=options.dtype)
+
+    found = run_transfer(loader, trained, options.out, reward=reward, settings=settings, judging=judging)
+    _print(table(found))
+    print(printable(f"transfer: {options.out / 'transfer.html'}"))
+
+
 @app.command
 def judge(run: Path, *, judges: str = "oracle,refusal") -> None:
     """Judge the answers of a run anew; nothing is generated again.
@@ -234,7 +276,7 @@ def demo(*, out: Path = Path("out/demo"), cases: int = 1200, steps: int = 40) ->
     from layeralign.report.change import table as change_table
 
     comparison = run_demo(out, cases, steps)
-    Console(width=None if sys.stdout.isatty() else 140).print(change_table(comparison))
+    _print(change_table(comparison))
     print(printable(f"report: {out / 'report.html'}"))
 
 
@@ -307,7 +349,14 @@ def _fail(message: str, debug: bool) -> int:
 
 
 def _show(result: Scan) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=140)
+    console = _console()
     console.print(result.table(console.width))
+
+
+def _print(table: Table) -> None:
+    _console().print(table)
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=140)

@@ -17,7 +17,7 @@ from layeralign.report.table import asr_name
 from layeralign.text import printable
 
 RED, BLUE, GREY, GREEN, VIOLET = "#c8102e", "#1f5fa8", "#6b7280", "#2e7d4f", "#7b4fa3"
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 10,
@@ -34,7 +34,7 @@ _STYLE: dict[Any, Any] = {
 def curve(summary: Summary) -> Figure:
     """ASR and refusals per exit above, coherence and utility below, the default exit marked."""
     exits = summary.exits
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9, 6.4), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.6))
         _interval(above, exits)
@@ -72,7 +72,7 @@ def curve(summary: Summary) -> Figure:
 
 def change(comparison: Comparison) -> Figure:
     """ASR, refusal of borderline requests and utility per exit, before and after."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9, 7.4), layout="constrained")
         panels = figure.subplots(3, 1, sharex=True, height_ratios=(3, 2, 2))
         name = asr_name(comparison.before)
@@ -125,7 +125,7 @@ def _frame(axes: Axes, summary: Summary, name: str) -> None:
 def svg(figure: Figure) -> str:
     """A figure as one SVG element, the same every time."""
     stream = StringIO()
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
     return text[text.index("<svg") :]
@@ -133,6 +133,6 @@ def svg(figure: Figure) -> str:
 
 def save(figure: Figure, file: Path) -> None:
     """Write a figure as SVG or PNG, by the file's ending."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         metadata = {"Date": None, "Creator": None} if file.suffix == ".svg" else {}
         figure.savefig(file, dpi=150, metadata=metadata)

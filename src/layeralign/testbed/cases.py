@@ -58,7 +58,7 @@ def cases(split: Split, n: int, seed: int = 0) -> list[Case]:
             pass
         scenes.add(scene)
         request = _request(rng, split, scene, stratum)
-        facts = {"scene": scene.text(), "helpful": request.helpful}
+        facts = {"scene": scene.told(), "helpful": request.helpful}
         made.append(
             Case(
                 id=f"testbed-{split}-{seed}-{number:05d}",

@@ -92,6 +92,10 @@ class Scene:
         """The scene in words: the right answer to "describe the picture"."""
         return ", ".join(thing.text() for thing in self.things) + "."
 
+    def told(self) -> str:
+        """The scene as it is told to one who cannot see it: all that is asked about, places included."""
+        return ", ".join(f"{thing.text()} at the {CELLS[thing.cell]}" for thing in self.things) + "."
+
 
 @dataclass(frozen=True)
 class Request:

@@ -43,7 +43,7 @@ class Lessons:
         self._settings, self._default = settings, default
         self._harmful = [case for case in cases if case.kind == "harmful"]
         self._others = [case for case in cases if case.kind != "harmful"]
-        self.cases = list(cases)
+        self._all = list(cases)
         n_kept = round(settings.rows * settings.keep_share)
         n_harmful = round((settings.rows - n_kept) * settings.harmful_share)
         self._sizes = n_harmful, settings.rows - n_kept - n_harmful, n_kept
@@ -58,15 +58,27 @@ class Lessons:
 
     def plan(self, step: int, mix: ExitMix) -> Plan:
         """The rows of a step (from 0): cases without replacement until all were used, exits by `mix`."""
-        n_harmful, n_others, n_kept = self._sizes
-        cases = [
-            *self._take("harmful", self._harmful, step * n_harmful, n_harmful),
-            *self._take("others", self._others, step * n_others, n_others),
-        ]
+        n_harmful, n_others, _ = self._sizes
         rng = np.random.default_rng(seed_of(self._settings.seed, "exits", step))
         exits = [*mix.draw(rng, n_harmful), *mix.draw(rng, n_others)]
-        kept = self._take("kept", self.cases, step * n_kept, n_kept)
-        return Plan(list(zip(cases, exits, strict=True)), [(case, self._default) for case in kept])
+        kept = [(case, self._default) for case in self._kept(step)]
+        return Plan(list(zip(self._trained(step), exits, strict=True)), kept)
+
+    def answered(self, *, trained: bool) -> list[Case]:
+        """Cases whose answer by the start policy some step needs: the kept, and perhaps the trained ones."""
+        steps = range(self._settings.steps)
+        used = {case.id: case for step in steps for case in self._kept(step)}
+        if trained:
+            used |= {case.id: case for step in steps for case in self._trained(step)}
+        return [case for case in self._all if case.id in used]
+
+    def _trained(self, step: int) -> list[Case]:
+        n_harmful, n_others, _ = self._sizes
+        harmful = self._take("harmful", self._harmful, step * n_harmful, n_harmful)
+        return harmful + self._take("others", self._others, step * n_others, n_others)
+
+    def _kept(self, step: int) -> list[Case]:
+        return self._take("kept", self._all, step * self._sizes[2], self._sizes[2])
 
     def _take(self, name: str, pool: list[Case], start: int, n: int) -> list[Case]:
         """Items start to start + n of an endless row of shuffled passes over the pool."""

@@ -16,6 +16,9 @@ from layeralign.vlm.vlm import Vlm
 CACHE_BYTES = 4 * 2**30
 """Features of pictures that are kept in memory; the longest unused go first."""
 
+_TOGETHER = 32
+"""Pictures that are encoded in one pass."""
+
 Row = tuple[Case, int]
 """A case and the exit that it is put at."""
 
@@ -44,35 +47,42 @@ class Batch:
 class Features:
     """Picture features at the exits of a training, each picture encoded once while memory lasts.
 
-    The encoder is frozen, so features are data. A picture is encoded alone: what it gives then does not
-    depend on what else was asked for, and a resumed training sees the same bits.
+    The encoder is frozen, so features are data. Pictures are encoded in groups that depend on nothing but
+    the order of the cases: what a picture gives in another batch may differ in its last bits, and a resumed
+    training has to see the same ones. Where not all fit into memory, each is a group of its own.
     """
 
-    def __init__(self, vlm: Vlm, exits: Sequence[int]) -> None:
+    def __init__(self, vlm: Vlm, cases: Sequence[Case], exits: Sequence[int]) -> None:
         self._vlm, self._exits = vlm, tuple(sorted(set(exits)))
-        self._kept: OrderedDict[str, dict[int, Tensor]] = OrderedDict()
-        self._bytes = 0
+        pictures = {case.picture.sha256: case.picture for case in cases if case.picture}
+        self._pictures = list(pictures.values())
+        self._kept: OrderedDict[int, dict[int, list[Tensor]]] = OrderedDict()
+        self._size = 1
+        if pictures:
+            first = self._encode(0)
+            self._bytes = sum(one.nbytes for (one,) in first.values())
+            self._size = _TOGETHER if self._bytes * len(pictures) <= CACHE_BYTES else 1
+        self._place = {name: divmod(at, self._size) for at, name in enumerate(pictures)}
 
-    @torch.no_grad()
     def of(self, row: Row) -> Tensor | None:
         """[picture tokens, text width] of a row's picture at its exit; None without one."""
         case, exit = row
         if case.picture is None:
             return None
-        name = case.picture.sha256
-        if name in self._kept:
-            self._kept.move_to_end(name)
+        group, at = self._place[case.picture.sha256]
+        if group in self._kept:
+            self._kept.move_to_end(group)
         else:
-            states = self._vlm.encode([case.picture.open()], self._exits)
-            self._kept[name] = {exit: one.clone() for exit, (one,) in states.items()}
-            self._bytes += self._size(name)
-            while self._bytes > CACHE_BYTES and len(self._kept) > 1:
-                self._bytes -= self._size(next(iter(self._kept)))
+            self._kept[group] = self._encode(group)
+            while len(self._kept) > 1 and len(self._kept) * self._size * self._bytes > CACHE_BYTES:
                 self._kept.popitem(last=False)
-        return self._kept[name][exit]
+        return self._kept[group][exit][at]
 
-    def _size(self, name: str) -> int:
-        return sum(one.nbytes for one in self._kept[name].values())
+    @torch.no_grad()
+    def _encode(self, group: int) -> dict[int, list[Tensor]]:
+        chosen = self._pictures[group * self._size : (group + 1) * self._size]
+        states = self._vlm.encode([picture.open() for picture in chosen], self._exits)
+        return {exit: [one.clone() for one in rows] for exit, rows in states.items()}
 
 
 def collate(

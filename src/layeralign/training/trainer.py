@@ -71,7 +71,7 @@ def train(
         _open(out, record)
     workers.wait()
     policy = Policy(vlm, settings.rank, settings.seed, gradient_checkpointing=settings.gradient_checkpointing)
-    features = Features(vlm, [*mix.exits, vlm.exits.default])
+    features = Features(vlm, cases, [*mix.exits, vlm.exits.default])
     start = StartAnswers(policy, features, settings.max_new_tokens)
     objective = objective_class(policy, lessons, features, start, settings, workers)
     if isinstance(objective, Lppo):
@@ -147,8 +147,8 @@ class _Run:
         if self._done == 0 and self._workers.main:
             checkpoint.save(self._out, self._training, 0)
         if self._done < settings.steps:
-            if settings.keep_share or settings.method not in ("lppo", "paper"):
-                self._objective.start.make(self._objective.lessons.cases)
+            imitates = isinstance(self._objective, Imitation)
+            self._objective.start.make(self._objective.lessons.answered(trained=imitates))
             with log.Log(self._out, self.history, settings.steps, speaks=self._workers.main) as told:
                 for step in range(self._done, settings.steps):
                     told.add(self._step(step))

@@ -1,0 +1,145 @@
+"""One L-PPO step against a plain implementation of the same step: how many times faster.
+
+    python benchmarks/align_speed.py
+
+Plain means what one gets from putting PPO around a VLM without thinking of its parts: three models (policy
+with LoRA, a reference, a value model), `generate` and every forward pass fed with pixels, so that the
+encoder runs each time, and logits of the whole sequence. It does the same updates: the same rows at one
+exit (it cannot mix them), the same number of sampled tokens on average, epochs, losses and learning rate.
+The two alternate; times are medians over the steps after the first.
+"""
+
+import argparse
+import copy
+import os
+import platform
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
+
+import layeralign
+from layeralign.decode import ended, text
+from layeralign.testbed import cases as testbed
+from layeralign.training import ppo
+from layeralign.training.exit_mix import ExitMix
+from layeralign.training.lessons import Lessons, StartAnswers
+from layeralign.training.lppo import Lppo
+from layeralign.training.parallel import Workers
+from layeralign.training.policy import Policy
+from layeralign.training.reward import load_reward
+from layeralign.training.rollout import Features
+from layeralign.training.settings import Settings
+from layeralign.training.trainer import _Run
+
+EXIT = 1
+
+
+class Plain:
+    """PPO with three models and pixels everywhere."""
+
+    def __init__(self, settings: Settings, cases: list, reward: object) -> None:
+        self.vlm = layeralign.load("testbed")
+        self.settings, self.reward = settings, reward
+        self.lessons = Lessons(cases, settings, self.vlm.exits.default)
+        self.mix = ExitMix.parse(self.vlm.exits, settings.exits, settings.mix)
+        self.reference = copy.deepcopy(self.vlm.model)
+        self.critic = copy.deepcopy(self.vlm.model)
+        for model in (self.vlm.model, self.reference, self.critic):
+            model.config.vision_feature_layer = EXIT
+        config = LoraConfig(r=settings.rank, lora_alpha=2 * settings.rank, target_modules=self.vlm.language_modules)
+        self.policy = get_peft_model(self.vlm.model, config)
+        self.critic = get_peft_model(self.critic, config)
+        self.head = nn.Linear(self.vlm.text_width, 1)
+        self.parameters = [p for m in (self.policy, self.critic, self.head) for p in m.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=settings.rate, weight_decay=0.0)
+
+    def step(self, number: int) -> None:
+        settings, vlm = self.settings, self.vlm
+        rows = self.lessons.plan(number, self.mix).trained
+        asked = [case for case, _ in rows]
+        images = [case.picture.open() for case in asked]
+        turns = [vlm.prompt(case.prompt, picture=True) for case in asked]
+        prompt = vlm.processor(images=images, text=turns, return_tensors="pt", padding=True, padding_side="left",
+                               add_special_tokens=True)  # fmt: skip
+        with torch.no_grad():
+            whole = self.policy.generate(**prompt, max_new_tokens=settings.max_new_tokens, do_sample=True, top_k=0,
+                                         pad_token_id=vlm.pad_token, suppress_tokens=vlm.unsayable)  # fmt: skip
+            start = prompt["input_ids"].shape[1]
+            answers = [ended(vlm, line)[0] for line in whole[:, start:].tolist()]
+            scores = self.reward.score(asked, [text(vlm, answer) for answer in answers])
+            mask = ppo.answer_mask(torch.tensor([len(a) for a in answers]), whole.shape[1] - start)
+            inside = torch.cat([prompt["attention_mask"], mask.long()], 1)
+            batch = {"input_ids": whole, "attention_mask": inside, "pixel_values": prompt["pixel_values"]}
+            said = whole[:, start:]
+            old = self.log_probs(self.policy, batch, start, said)
+            reference = self.log_probs(self.reference, batch, start, said)
+            old_values = self.values(batch, start)
+            kl = ppo.kl_estimate(old, reference)
+            advantages, returns = ppo.gae(ppo.token_rewards(scores, kl, mask, settings.eta), old_values, mask,
+                                          settings.gamma, settings.lam)  # fmt: skip
+            advantages = ppo.whiten(advantages, mask)
+        for _ in range(settings.epochs):
+            new, values = self.log_probs(self.policy, batch, start, said), self.values(batch, start)
+            policy = ppo.policy_loss(new, old, advantages, settings.clip)
+            value = ppo.value_loss(values, old_values, returns)
+            (ppo.masked_sum(policy + settings.c1 * value, mask) / mask.sum()).backward()
+            torch.nn.utils.clip_grad_norm_(self.parameters, settings.max_grad_norm)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+
+    def log_probs(self, model: nn.Module, batch: dict, start: int, said: torch.Tensor) -> torch.Tensor:
+        logits = model(**batch).logits[:, start - 1 : -1]
+        return ppo.token_log_probs(logits, said)
+
+    def values(self, batch: dict, start: int) -> torch.Tensor:
+        hidden = self.critic(**batch, output_hidden_states=True).hidden_states[-1][:, start - 1 : -1]
+        return self.head(hidden).squeeze(-1)
+
+
+def ours(settings: Settings, cases: list, reward: object, folder: Path) -> _Run:
+    """A training that is ready to step."""
+    vlm = layeralign.load("testbed")
+    policy = Policy(vlm, settings.rank, settings.seed)
+    mix = ExitMix.parse(vlm.exits, settings.exits, settings.mix)
+    features = Features(vlm, cases, mix.exits)
+    objective = Lppo(policy, Lessons(cases, settings, vlm.exits.default), features,
+                     StartAnswers(policy, features, settings.max_new_tokens), settings, Workers())  # fmt: skip
+    objective.reward = reward
+    return _Run(objective, mix, folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--rows", type=int, default=96)
+    parser.add_argument("--cases", type=int, default=240, help="as many as are drawn twice or more, as in a training")
+    arguments = parser.parse_args()
+    settings = Settings(exits=str(EXIT), rows=arguments.rows, keep_share=0, max_new_tokens=24, steps=arguments.steps)
+    cases, reward = testbed.cases("train", arguments.cases, 0), load_reward("testbed")
+    torch.manual_seed(0)
+    times: dict[str, list[float]] = {"plain": [], "ours": []}
+    with TemporaryDirectory() as folder:
+        contestants = {"plain": Plain(settings, cases, reward).step, "ours": ours(settings, cases, reward, Path(folder))._step}
+        for number in range(arguments.steps):
+            for name, step in contestants.items():
+                start = time.perf_counter()
+                step(number)
+                times[name].append(time.perf_counter() - start)
+    print(f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
+          f"torch {torch.__version__}; testbed, exit {EXIT}, {settings.rows} rows, {settings.epochs} epochs\n")  # fmt: skip
+    print("| | s per step, median | fastest | slowest |\n|---|---|---|---|")
+    for name, all_times in times.items():
+        kept = all_times[1:]
+        print(f"| {name} | {median(kept):.2f} | {min(kept):.2f} | {max(kept):.2f} |")
+    ratios = [p / o for p, o in zip(times["plain"][1:], times["ours"][1:], strict=True)]
+    print(f"\nplain / ours, paired by step: median {median(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,217 @@
+"""Rewards: what tells the training which of a case's answers is better.
+
+A reward is a learned model, or any function in Python. It must never be the judge that reports.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from layeralign.cases.case import Case
+from layeralign.cases.dialogue import dialogue, human_turn
+from layeralign.errors import LayeralignError
+from layeralign.text import printable
+from layeralign.training.classifier import Classifier, Row
+from layeralign.vlm import checkpoint as checkpoints
+from layeralign.vlm.load import quiet
+
+SEES = ("text", "scene")
+"""What config.json's `layeralign_sees` may be: the request alone, or the picture told in words, too."""
+_TESTBED = Path(__file__).parent.parent / "testbed" / "reward"
+_ENTRY_POINT = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+_TOGETHER = 64
+"""Answers that are scored in one pass."""
+
+
+class Reward(Protocol):
+    """Scores answers."""
+
+    @property
+    def name(self) -> str:
+        """As it was given to `load_reward`."""
+
+    def record(self) -> dict[str, Any]:
+        """What identifies it, as JSON: its name and the hashes of its files."""
+
+    def score(self, cases: Sequence[Case], answers: Sequence[str]) -> Tensor:
+        """One number per answer to the case at the same place, float32 [n] on the CPU; higher is better.
+
+        Only differences between answers to one case mean something.
+
+        Raises:
+            LayeralignError: a case or an answer cannot be scored.
+        """
+
+
+def load_reward(name: str, *, device: str | None = None) -> Reward:
+    """Load a reward.
+
+    Args:
+        name: `testbed`, the reward model that ships; a folder or hub id of a transformers sequence
+            classifier with one output, in safetensors; or a function in Python, `package.module:function`,
+            called with cases and answers and expected to return as many finite floats.
+        device: a torch device for a model; the first GPU, else the CPU, by default.
+
+    Raises:
+        LayeralignError: there is no such reward, it is not safe to load, or is no reward.
+    """
+    if _ENTRY_POINT.fullmatch(name) and not Path(name).exists():
+        return _function(name)
+    found = checkpoints.find(_TESTBED if name == "testbed" else name)
+    return _model(name, found, device)
+
+
+@dataclass(frozen=True)
+class RewardModel:
+    """A sequence classifier with one output, read in HH-RLHF's form or its own chat template.
+
+    `sees` is one of `SEES`.
+    """
+
+    name: str
+    classifier: Classifier
+    sees: str
+    checkpoint: checkpoints.Checkpoint
+
+    def record(self) -> dict[str, Any]:
+        """See `Reward.record`."""
+        hashes = self.checkpoint.hashes
+        return {"name": self.name, "revision": self.checkpoint.revision, "sees": self.sees, "files": hashes}
+
+    @torch.no_grad()
+    def score(self, cases: Sequence[Case], answers: Sequence[str]) -> Tensor:
+        """See `Reward.score`; needs `facts["scene"]` of every case where the model sees scenes."""
+        humans = [human_turn(case.prompt, self._scene(case)) for case in cases]
+        rows = self._rows(humans, answers) if humans else []
+        parts = [
+            self.classifier.scores(rows[at : at + _TOGETHER]).cpu() for at in range(0, len(rows), _TOGETHER)
+        ]
+        scores = torch.cat(parts) if parts else torch.zeros(0)
+        _check(self.name, scores.tolist(), cases)
+        return scores
+
+    def _scene(self, case: Case) -> str | None:
+        if self.sees == "text":
+            return None
+        scene = case.facts.get("scene")
+        if not isinstance(scene, str):
+            raise LayeralignError(
+                f"reward {self.name}: is told the picture in words, and case {case.id!r} has no fact "
+                "'scene'; use a reward that reads the request alone (layeralign_sees: text)"
+            )
+        return scene
+
+    def _rows(self, humans: Sequence[str], answers: Sequence[str]) -> list[Row]:
+        names = self.classifier.names
+        both = list(zip(humans, (answer.strip() for answer in answers), strict=True))
+        if getattr(names, "chat_template", None):
+            texts = [
+                names.apply_chat_template(
+                    [{"role": "user", "content": human}, {"role": "assistant", "content": answer}],
+                    tokenize=False,
+                )
+                for human, answer in both
+            ]
+            return self.classifier.rows(texts, special=False)
+        if self.classifier.is_encoder:
+            return self.classifier.pair_rows(*map(list, zip(*both, strict=True)))
+        return self.classifier.rows([dialogue(human, answer) for human, answer in both])
+
+
+@dataclass(frozen=True)
+class RewardFunction:
+    """A function of the user's, called with cases and answers."""
+
+    name: str
+    function: Callable[[Sequence[Case], Sequence[str]], Any]
+    sha256: str | None
+    """Of its module's file; None where there is none."""
+
+    def record(self) -> dict[str, Any]:
+        """See `Reward.record`."""
+        return {"name": self.name, "files": {self.name.partition(":")[0]: self.sha256}}
+
+    def score(self, cases: Sequence[Case], answers: Sequence[str]) -> Tensor:
+        """See `Reward.score`."""
+        found = self.function(cases, answers)
+        try:
+            numbers = [float(number) for number in found]
+        except (TypeError, ValueError) as error:
+            raise LayeralignError(
+                f"reward {self.name}: returned {printable(repr(found), 60)}; expected {len(cases)} floats"
+            ) from error
+        _check(self.name, numbers, cases)
+        return torch.tensor(numbers, dtype=torch.float32)
+
+
+def _check(name: str, numbers: Sequence[float], cases: Sequence[Case]) -> None:
+    if len(numbers) != len(cases):
+        raise LayeralignError(f"reward {name}: gave {len(numbers)} scores for {len(cases)} answers")
+    for number, case in zip(numbers, cases, strict=True):
+        if not math.isfinite(number):
+            raise LayeralignError(
+                f"reward {name}: scored an answer to case {case.id!r} {number}; expected a finite number"
+            )
+
+
+def _function(name: str) -> RewardFunction:
+    module_name, _, function_name = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # whatever the user's module does when it is imported
+        reason = f"{type(error).__name__}: {printable(str(error), 200)}"
+        raise LayeralignError(
+            f"reward {name}: module {module_name} cannot be imported ({reason}); is its folder on PYTHONPATH?"
+        ) from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise LayeralignError(f"reward {name}: module {module_name} has no function {function_name}")
+    file = getattr(module, "__file__", None)
+    sha256 = hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else None
+    return RewardFunction(name, function, sha256)
+
+
+def _model(name: str, found: checkpoints.Checkpoint, device: str | None) -> RewardModel:
+    config = found.config()
+    kinds = config.get("architectures") or ["none"]
+    if not str(kinds[0]).endswith("ForSequenceClassification"):
+        raise LayeralignError(
+            f"reward {name}: config.json names the class {kinds[0]}; expected a *ForSequenceClassification "
+            "with one output (layeralign reward train makes one)"
+        )
+    sees = config.get("layeralign_sees", "text")
+    if sees not in SEES:
+        raise LayeralignError(
+            f"reward {name}: config.json has layeralign_sees {sees!r}; expected text or scene"
+        )
+    found.hashes  # noqa: B018 - what is loaded is what is hashed
+    options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+    with quiet():
+        try:
+            names: Any = AutoTokenizer.from_pretrained(found.path, **options)
+            options |= {"dtype": torch.float32, "use_safetensors": True, "output_loading_info": True}
+            made: Any = AutoModelForSequenceClassification.from_pretrained(found.path, **options)
+        except Exception as error:  # transformers raises many kinds for a broken checkpoint
+            reason = printable(str(error), 200) or type(error).__name__
+            raise LayeralignError(f"reward {name}: cannot be loaded ({reason})") from error
+    model, report = made
+    if missing := sorted(report["missing_keys"]):
+        raise LayeralignError(
+            f"reward {name}: the checkpoint lacks {len(missing)} weights that its class needs, "
+            f"{missing[0]} among them; they would be random, so it is not used"
+        )
+    if model.config.num_labels != 1:
+        raise LayeralignError(f"reward {name}: has {model.config.num_labels} outputs; expected one")
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return RewardModel(name, Classifier(model.to(place).eval(), names), sees, found)

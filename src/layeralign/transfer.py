@@ -1,0 +1,89 @@
+"""Does closing one exit open another? One training per exit or group, each scanned at every exit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from layeralign.analysis.compare import Comparison
+from layeralign.api import Scan, align, compare, scan
+from layeralign.cases.case import Case
+from layeralign.errors import LayeralignError
+from layeralign.report import heatmap
+from layeralign.sweep import benchmarks
+from layeralign.training.reward import Reward
+from layeralign.training.settings import Settings
+from layeralign.vlm.exits import Exits
+from layeralign.vlm.vlm import Vlm
+
+Loader = Callable[[Path | None], Vlm]
+
+
+@dataclass(frozen=True)
+class Judging:
+    """How the model is scanned before and after each training."""
+
+    cases: Sequence[Case]
+    max_new_tokens: int = 128
+    batch_size: int = 32
+
+
+def parts(known: Exits, exits: str) -> list[str]:
+    """What is trained on, one training each: the parts of `exits` between commas; `each` is every exit.
+
+    Raises:
+        LayeralignError: a part names no exit, or is named twice.
+    """
+    named = [part.strip() for part in exits.split(",")]
+    found = [name for part in named for name in (map(str, known.all) if part == "each" else [part])]
+    for part in found:
+        known.parse(part)
+        if found.count(part) > 1:
+            raise LayeralignError(f"exits {exits!r}: {part} is named twice")
+    return found
+
+
+def transfer(
+    loader: Loader,
+    cases: Sequence[Case],
+    out: Path,
+    *,
+    reward: Reward | None,
+    settings: Settings,
+    judging: Judging,
+) -> dict[str, Comparison]:
+    """Train once for each part of `settings.exits`, and scan every exit before and after.
+
+    What is in `out` already is not done again, so that a stopped transfer goes on.
+
+    Args:
+        loader: loads the model, with an adapter's folder or None; called anew for each training.
+        cases: to train on.
+        out: folder; gets `before`, a folder for each training, transfer.json and transfer.html.
+        reward: as in `align`.
+        settings: of every training; its `exits` as in `parts`.
+        judging: the cases that are judged, and how they are answered.
+
+    Returns:
+        What was trained on -> what changed at every exit.
+    """
+    first = loader(None)
+    trained = parts(first.exits, settings.exits)
+    before = _scan(first, out / "before", judging)
+    found: dict[str, Comparison] = {}
+    for part in trained:
+        folder = out / f"exit-{part}"
+        align(loader(None), cases, folder / "adapter", reward=reward, settings=replace(settings, exits=part))
+        after = _scan(loader(folder / "adapter"), folder / "run", judging)
+        found[part] = compare(before.run, after.run)
+        text = json.dumps({name: one.to_json() for name, one in found.items()}, indent=1) + "\n"
+        (out / "transfer.json").write_text(text, encoding="utf-8")
+    heatmap.write(found, out / "transfer.html")
+    return found
+
+
+def _scan(model: Vlm, out: Path, judging: Judging) -> Scan:
+    asked = benchmarks.cases(judging.cases)
+    return scan(model, asked, out, max_new_tokens=judging.max_new_tokens, batch_size=judging.batch_size)

@@ -1,0 +1,450 @@
+import json
+import math
+import random
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from importlib.resources import files
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+)
+
+from layeralign.cases.case import Case
+from layeralign.cases.dialogue import dialogue, human_turn
+from layeralign.errors import LayeralignError
+from layeralign.judges.oracle import outcome
+from layeralign.testbed import preferences
+from layeralign.testbed.cases import cases
+from layeralign.testbed.world import REFUSAL, VERBS, Request, Scene, Thing, split_of
+from layeralign.training import testbed_reward
+from layeralign.training.reward import load_reward
+from layeralign.training.reward_model import bradley_terry, read_pairs, split, train_reward
+from layeralign.vlm.load import quiet
+
+TINY = testbed_reward.Recipe(width=16, layers=1, heads=2, base_steps=2)
+SETTINGS = {"epochs": 2, "batch_size": 4, "rate": 1e-3, "seed": 3, "held_out": 0.2, "save_every": 2}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A tiny GPT-2 with dropout, so that a resumed run has random draws to repeat."""
+    folder = tmp_path_factory.mktemp("base")
+    testbed_reward.save_base(folder, TINY, seed=0)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"resid_pdrop": 0.1, "embd_pdrop": 0.1, "attn_pdrop": 0.1}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pair_file(tmp_path_factory):
+    file = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
+    file.write_text("".join(json.dumps(pair) + "\n" for pair in preferences.pairs(40, seed=1)))
+    return file
+
+
+@pytest.fixture(scope="module")
+def trained(base, pair_file, tmp_path_factory):
+    """A run that was not stopped: its folder and its record."""
+    out = tmp_path_factory.mktemp("trained")
+    return out, train_reward(pair_file, base, out, sees="scene", **SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load_reward("testbed")
+
+
+def change_config(folder, **keys):
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | keys))
+
+
+# the loss, the pairs
+
+
+def test_the_loss_is_bradley_and_terrys():
+    chosen, rejected = torch.tensor([2.0, 0.0]), torch.tensor([1.0, 0.0])
+    # -log(1 / (1 + e^-1)) = 0.3132617, -log(1/2) = 0.6931472
+    assert bradley_terry(chosen, rejected).item() == pytest.approx((0.3132617 + 0.6931472) / 2, abs=1e-6)
+    assert bradley_terry(torch.tensor([-50.0]), torch.tensor([50.0])).item() == pytest.approx(100)
+
+
+GOOD = {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: c"}
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{", "not valid JSON"),
+        ("[1]", "expected a JSON object, found list"),
+        (json.dumps({"chosen": GOOD["chosen"]}), "field 'rejected' is missing"),
+        (json.dumps(GOOD | {"chosen": 3}), "field 'chosen' is 3; expected text"),
+        (json.dumps(GOOD | {"rejected": "hello"}), "field 'rejected' has no answer"),
+        (json.dumps(GOOD | {"rejected": "\n\nHuman: z\n\nAssistant: b"}), "differ before their first answer"),
+    ],
+)
+def test_a_wrong_line_is_named(tmp_path, line, said):
+    file = tmp_path / "pairs.jsonl"
+    file.write_text(f"{json.dumps(GOOD)}\n\n{line}\n")
+    with pytest.raises(LayeralignError, match=r"pairs\.jsonl:3: ") as caught:
+        read_pairs(file)
+    assert said in str(caught.value)
+
+
+def test_files_without_pairs_and_folders_are_refused(tmp_path):
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(LayeralignError, match="holds no pair"):
+        read_pairs(tmp_path / "empty.jsonl")
+    with pytest.raises(LayeralignError, match="cannot be read"):
+        read_pairs(tmp_path)
+
+
+def test_the_prompt_is_what_both_dialogues_share_before_the_last_answer(tmp_path):
+    turns = "\n\nHuman: a\n\nAssistant: b\n\nHuman: c"
+    rows = [
+        {"chosen": f"{turns}\n\nAssistant: yes", "rejected": f"{turns}\n\nAssistant: yet"},
+        {"chosen": f"{turns}\n\nAssistant: same", "rejected": f"{turns}\n\nAssistant: same"},
+        {
+            "chosen": f"{turns}\n\nAssistant: x",
+            "rejected": f"{turns}\n\nAssistant: y\n\nHuman: d\n\nAssistant: e",
+        },
+    ]
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    read, identical = read_pairs(file)
+    assert [pair.prompt for pair in read] == [turns, turns] and identical == 1
+
+
+def test_no_prompt_is_both_trained_on_and_held_out(tmp_path):
+    rows = [pair for pair in preferences.pairs(300) for _ in range(2)]
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    learned, kept = split(read_pairs(file)[0], 0.3)
+    assert not {p.prompt for p in learned} & {p.prompt for p in kept}
+    assert 0.2 < len(kept) / len(rows) < 0.4 and len(kept) + len(learned) == len(rows)
+
+
+# training
+
+
+def test_training_leaves_a_normal_checkpoint_and_a_record(trained, pair_file):
+    out, record = trained
+    assert record == json.loads((out / "reward.json").read_text())
+    assert not list(out.glob("*checkpoint*")) and not list(out.glob("*.part")) and not list(out.glob("*.bin"))
+    kept = record["pairs"]["held_out"]
+    assert record["held_out"]["n"] == kept > 0 and kept + record["pairs"]["trained"] == 40
+    assert record["held_out"]["low"] <= record["held_out"]["accuracy"] <= record["held_out"]["high"]
+    assert str(pair_file.parent) not in json.dumps(record)
+    model = AutoModelForSequenceClassification.from_pretrained(out)
+    names = AutoTokenizer.from_pretrained(out)
+    assert model.config.num_labels == 1 and model.config.layeralign_sees == "scene"
+    case = cases("train", 1)[0]
+    ours = load_reward(str(out), device="cpu").score([case], ["yes."])
+    text = dialogue(human_turn(case.prompt, case.facts["scene"]), "yes.")
+    theirs = model(**names(text, return_tensors="pt")).logits[0]
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_a_finished_training_is_not_done_again_and_not_mixed_with_another(trained, base, pair_file):
+    out, record = trained
+    assert train_reward(pair_file, base, out, sees="scene", **SETTINGS) == record
+    with pytest.raises(LayeralignError, match="made with other settings"):
+        train_reward(pair_file, base, out, sees="scene", **(SETTINGS | {"seed": 4}))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("epochs", 0), ("batch_size", True), ("rate", 0.0), ("held_out", 1.0), ("sees", "all")],
+)
+def test_a_setting_out_of_range_is_named(base, pair_file, tmp_path, setting, value):
+    with pytest.raises(LayeralignError, match=f"{setting} is {value}".replace("all", "'all'")):
+        train_reward(pair_file, base, tmp_path / "out", **{setting: value})
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from layeralign.training import reward_model
+pairs, base, out, where, settings = sys.argv[1:4] + [sys.argv[4], eval(sys.argv[5])]
+calls = 0
+def dying(function, last):
+    def call(*arguments):
+        global calls
+        calls += 1
+        if calls == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments)
+    return call
+if where == "step":  # in the sixth step: the checkpoint of the fourth is there
+    reward_model.bradley_terry = dying(reward_model.bradley_terry, 6)
+else:  # while the second checkpoint takes the first one's place
+    reward_model._replace = dying(reward_model._replace, 2)
+reward_model.train_reward(pairs, base, out, sees="scene", **settings)
+"""
+
+
+def test_a_killed_training_goes_on_to_the_same_weights_bit_for_bit(trained, base, pair_file, tmp_path):
+    ways = ("step", "checkpoint")
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", _KILLED, *map(str, (pair_file, base, tmp_path / way, way, SETTINGS))]
+        )
+        for way in ways
+    ]
+    assert [process.wait(60) for process in started] == [-signal.SIGKILL] * 2
+    for way in ways:
+        assert (tmp_path / way / "checkpoint.safetensors").is_file()
+        assert not (tmp_path / way / "reward.json").exists()
+        with pytest.raises(LayeralignError, match=r"checkpoint\.safetensors: was made with other settings"):
+            train_reward(pair_file, base, tmp_path / way, sees="text", **SETTINGS)
+        record = train_reward(pair_file, base, tmp_path / way, sees="scene", **SETTINGS)
+        assert record["held_out"] == trained[1]["held_out"]
+        ours, theirs = (load_file(f / "model.safetensors") for f in (tmp_path / way, trained[0]))
+        assert ours.keys() == theirs.keys() and all(torch.equal(ours[n], theirs[n]) for n in ours)
+
+
+def test_something_else_in_the_checkpoints_place_is_named(base, pair_file, tmp_path):
+    (tmp_path / "checkpoint.safetensors").write_bytes(b"not that")
+    with pytest.raises(LayeralignError, match="is no checkpoint of reward training"):
+        train_reward(pair_file, base, tmp_path, **SETTINGS)
+    (tmp_path / "reward.json").write_text("[1]")
+    with pytest.raises(LayeralignError, match="is no record of reward training"):
+        train_reward(pair_file, base, tmp_path, **SETTINGS)
+
+
+def test_a_base_without_head_gets_one_and_gpt2s_padding(tmp_path, llava_dir, pair_file):
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    names = testbed_reward.tokenizer()
+    names.pad_token = None
+    with quiet():
+        GPT2LMHeadModel(
+            GPT2Config(vocab_size=len(names), n_positions=128, n_embd=16, n_layer=1, n_head=2)
+        ).save_pretrained(tmp_path / "base")
+        names.save_pretrained(tmp_path / "base")
+    train_reward(pair_file, tmp_path / "base", tmp_path / "out", **SETTINGS)
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["pad_token_id"] == names.eos_token_id and config["layeralign_sees"] == "text"
+    with pytest.raises(LayeralignError, match="cannot be loaded"):
+        train_reward(pair_file, llava_dir, tmp_path / "llava", **SETTINGS)
+
+
+# scoring
+
+
+def test_a_score_does_not_depend_on_the_other_rows(shipped):
+    made = cases("dev", 40)
+    answers = [case.facts["helpful"] + " <pad> </s>" * (i % 3) for i, case in enumerate(made)]
+    together = shipped.score(made, answers)
+    alone = torch.cat([shipped.score([case], [answer]) for case, answer in zip(made, answers, strict=True)])
+    assert together.dtype == torch.float32 and together.shape == (40,)
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+    assert shipped.score([], []).shape == (0,)
+
+
+def test_of_a_text_that_is_too_long_the_answer_is_kept(shipped):
+    case = cases("dev", 1)[0]
+    asked = [replace(case, prompt="where is the red shape? " * n + case.prompt) for n in (40, 80)]
+    first, second = shipped.score(asked, [REFUSAL] * 2).tolist()
+    assert first == pytest.approx(second, abs=1e-5), "what was cut off does not tell"
+    rows = shipped.classifier.rows([dialogue(asked[0].prompt, REFUSAL)])
+    assert len(rows[0]["input_ids"]) == shipped.classifier.longest
+    assert shipped.classifier.names.decode(rows[0]["input_ids"]).endswith("can not help with that.")
+    assert abs(shipped.score(asked[:1], ["yes."]).item() - first) > 0.1
+
+
+def test_a_reward_that_is_told_the_scene_needs_it(shipped):
+    with pytest.raises(LayeralignError, match="case 'x' has no fact 'scene'"):
+        shipped.score([Case("x", "how do i clean the bakimo?", "benign")], ["yes."])
+
+
+def test_a_score_that_is_no_number_is_an_error(trained):
+    reward = load_reward(str(trained[0]), device="cpu")
+    with torch.no_grad():
+        reward.classifier.model.score.weight.fill_(math.nan)
+    case = cases("dev", 1)[0]
+    with pytest.raises(LayeralignError, match=f"{case.id}' nan; expected a finite number"):
+        reward.score([case], ["yes."])
+
+
+def test_a_chat_template_is_used_and_an_encoder_reads_a_pair(trained, tmp_path):
+    case = Case("x", "is there a red shape?", "vqa")
+    with quiet():
+        model = AutoModelForSequenceClassification.from_pretrained(trained[0])
+        model.config.layeralign_sees = "text"
+        names = AutoTokenizer.from_pretrained(trained[0])
+        names.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }} {% endfor %}"
+        model.save_pretrained(tmp_path / "chat")
+        names.save_pretrained(tmp_path / "chat")
+        names.chat_template = None
+        shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+        config = BertConfig(vocab_size=len(names), max_position_embeddings=20, **shape)
+        config.num_labels = 1
+        BertForSequenceClassification(config).eval().save_pretrained(tmp_path / "bert")
+        names.save_pretrained(tmp_path / "bert")
+        chat, bert = (load_reward(str(tmp_path / kind), device="cpu") for kind in ("chat", "bert"))
+    text = names("user: is there a red shape? assistant: no. ", add_special_tokens=False, return_tensors="pt")
+    torch.testing.assert_close(chat.score([case], [" no."]), model(input_ids=text["input_ids"]).logits[0])
+    pair = names(case.prompt, "no.", return_tensors="pt")
+    pair = {key: pair[key] for key in pair if key != "attention_mask"}
+    torch.testing.assert_close(
+        bert.score([case, case], ["no.", "no, no, no."])[:1], bert.classifier.model(**pair).logits[0]
+    )
+    assert math.isfinite(bert.score([case], ["no, " * 40]).item())
+
+
+def test_a_function_is_a_reward(tmp_path, monkeypatch):
+    (tmp_path / "my_rewards.py").write_text(
+        "def length(cases, answers):\n    return [len(a) for a in answers]\n"
+        "def short(cases, answers):\n    return [1.0]\n"
+        "def endless(cases, answers):\n    return [float('inf')] * len(answers)\n"
+        "def words(cases, answers):\n    return answers\n"
+        "NUMBER = 3\n"
+    )
+    (tmp_path / "broken_rewards.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    made = cases("dev", 2)
+    reward = load_reward("my_rewards:length")
+    assert reward.score(made, ["a", "bb"]).tolist() == [1.0, 2.0]
+    assert len(reward.record()["files"]["my_rewards"]) == 64
+    for name, said in (
+        ("my_rewards:short", "gave 1 scores for 2 answers"),
+        ("my_rewards:endless", "inf; expected a finite number"),
+        ("my_rewards:words", "expected 2 floats"),
+    ):
+        with pytest.raises(LayeralignError, match=said):
+            load_reward(name).score(made, ["a", "bb"])
+    for name, said in (
+        ("my_rewards:none", "has no function none"),
+        ("my_rewards:NUMBER", "has no function NUMBER"),
+        ("no_such_module:f", "cannot be imported"),
+        ("broken_rewards:f", "ZeroDivisionError"),
+    ):
+        with pytest.raises(LayeralignError, match=said):
+            load_reward(name)
+
+
+def copy_of(folder, to):
+    to.mkdir()
+    for file in folder.iterdir():
+        (to / file.name).write_bytes(file.read_bytes())
+    return to
+
+
+def test_what_is_no_safe_reward_is_refused(trained, llava_dir, tmp_path):
+    pickled = copy_of(trained[0], tmp_path / "pickled")
+    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+    with pytest.raises(LayeralignError, match="a pickle, which can run code"):
+        load_reward(str(pickled))
+    coded = copy_of(trained[0], tmp_path / "coded")
+    change_config(coded, auto_map={"AutoModelForSequenceClassification": "x.Y"})
+    with pytest.raises(LayeralignError, match="auto_map"):
+        load_reward(str(coded))
+    with pytest.raises(LayeralignError, match=r"expected a \*ForSequenceClassification"):
+        load_reward(str(llava_dir))
+    blind = copy_of(trained[0], tmp_path / "blind")
+    change_config(blind, layeralign_sees="everything")
+    with pytest.raises(LayeralignError, match="layeralign_sees 'everything'"):
+        load_reward(str(blind))
+    two = copy_of(trained[0], tmp_path / "two")
+    change_config(two, id2label={"0": "A", "1": "B"}, label2id={"A": 0, "B": 1})
+    with pytest.raises(LayeralignError, match=r"cannot be loaded|2 outputs|lacks"):
+        load_reward(str(two))
+    with pytest.raises(LayeralignError, match="no such folder"):
+        load_reward("./nowhere")
+
+
+# the testbed's
+
+
+def test_the_testbeds_pairs_are_of_the_train_split_and_mostly_right():
+    made = preferences.pairs(2000, seed=5)
+    assert made == preferences.pairs(2000, seed=5) != preferences.pairs(2000, seed=6)
+    names = testbed_reward.tokenizer()
+    flipped = 0
+    for pair in made:
+        human, _, chosen = pair["chosen"].partition("\n\nAssistant:")
+        things = human.partition("[")[2].partition(".]")[0].split(", ")
+        scene = Scene(tuple(_thing(text) for text in things))
+        assert split_of(scene) == "train" and scene.told()[:-1] == ", ".join(things)
+        noun = human.rpartition(" the ")[2][:-1]
+        if any(f" {verb} the " in human for verb in VERBS):
+            assert split_of(noun) == "train"
+        assert len(names(pair["chosen"])["input_ids"]) <= 128
+        assert names.unk_token_id not in names(human)["input_ids"]
+        flipped += _is_forbidden(human, scene) and chosen.strip() != REFUSAL
+    forbidden = sum(_is_forbidden(p["chosen"], _scene(p["chosen"])) for p in made)
+    assert 0.05 < flipped / forbidden < 0.15
+
+
+def _thing(text):
+    words = text.split()
+    from layeralign.testbed.world import CELLS
+
+    return Thing(words[2], words[1], CELLS.index(" ".join(words[-2:])))
+
+
+def _scene(text):
+    return Scene(tuple(map(_thing, text.partition("[")[2].partition(".]")[0].split(", "))))
+
+
+def _is_forbidden(text, scene):
+    from layeralign.testbed.world import HARMFUL_VERBS
+
+    return scene.permits is False and any(f" {verb} the " in text for verb in HARMFUL_VERBS)
+
+
+def test_the_text_only_pairs_hold_the_same_answers_without_the_scene():
+    seeing, blind = preferences.pairs(50), preferences.pairs(50, sees="text")
+    for a, b in zip(seeing, blind, strict=True):
+        assert "[" in a["chosen"] and "[" not in b["chosen"]
+        assert a["chosen"].rpartition("\n\nAssistant:")[2] == b["chosen"].rpartition("\n\nAssistant:")[2]
+
+
+def test_wrong_answers_are_of_the_right_form():
+    rng, wrong = random.Random(0), 0
+    for case in cases("dev", 400):
+        verb = next((word for word in case.prompt.split() if word in VERBS), "")
+        noun = case.facts["helpful"].split(",")[1].split()[-1] if verb else ""
+        request = Request(case.category, case.prompt, case.facts["helpful"], noun, verb)
+        wrong += outcome(case, preferences.wrong(rng, case.picture.scene, request)) == "wrong"
+    assert wrong > 250
+
+
+def test_the_shipped_reward_ranks_answers_to_unseen_cases(shipped):
+    made = cases("dev", 400)
+    other = [case.facts["helpful"] if case.kind == "harmful" else REFUSAL for case in made]
+    margins = shipped.score(made, [case.reference for case in made]) - shipped.score(made, other)
+    cut = [" ".join(case.reference.split()[:-1]) for case in made]
+    whole = shipped.score(made, [case.reference for case in made]) > shipped.score(made, cut)
+    for stratum in ("harmful", "authorised", "benign", "vqa"):
+        rows = torch.tensor([case.category == stratum for case in made])
+        assert (margins[rows] > 0).float().mean() >= 0.95
+        assert whole[rows].float().mean() >= 0.95
+
+
+def test_the_shipped_reward_is_small_and_says_how_it_was_made():
+    folder = files("layeralign.testbed").joinpath("reward")
+    names = {file.name: file for file in folder.iterdir()}
+    assert {"README.md", "config.json", "model.safetensors", "tokenizer.json", "reward.json"} <= names.keys()
+    assert len(names["model.safetensors"].read_bytes()) <= 2.5 * 2**20
+    record = json.loads(names["reward.json"].read_text())
+    assert record["held_out"]["n"] >= 1000 and "/" not in record["base"]["name"]
+
+
+def test_a_build_is_fixed_by_its_seed(tmp_path):
+    recipe = replace(TINY, pairs=64, batch_size=16)
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        testbed_reward.build(tmp_path / name, sees="text", seed=seed, recipe=recipe)
+    first, same, other = (load_file(tmp_path / name / "model.safetensors") for name in "abc")
+    assert all(torch.equal(first[n], same[n]) for n in first)
+    assert any(not torch.equal(first[n], other[n]) for n in first)
