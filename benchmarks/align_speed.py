@@ -52,14 +52,19 @@ class Plain:
         self.critic = copy.deepcopy(self.vlm.model)
         for model in (self.vlm.model, self.reference, self.critic):
             model.config.vision_feature_layer = EXIT
-        config = LoraConfig(r=settings.rank, lora_alpha=2 * settings.rank, target_modules=self.vlm.language_modules)
+        config = LoraConfig(
+            r=settings.rank, lora_alpha=2 * settings.rank, target_modules=self.vlm.language_modules
+        )
         self.policy = get_peft_model(self.vlm.model, config)
         self.critic = get_peft_model(self.critic, config)
         self.head = nn.Linear(self.vlm.text_width, 1)
-        self.parameters = [p for m in (self.policy, self.critic, self.head) for p in m.parameters() if p.requires_grad]
+        self.parameters = [
+            p for m in (self.policy, self.critic, self.head) for p in m.parameters() if p.requires_grad
+        ]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=settings.rate, weight_decay=0.0)
 
     def step(self, number: int) -> None:
+        """One step: rows, answers, scores, log-probs and values three times over, updates."""
         settings, vlm = self.settings, self.vlm
         rows = self.lessons.plan(number, self.mix).trained
         asked = [case for case, _ in rows]
@@ -94,10 +99,12 @@ class Plain:
             self.optimizer.zero_grad()
 
     def log_probs(self, model: nn.Module, batch: dict, start: int, said: torch.Tensor) -> torch.Tensor:
+        """Of the answers' tokens, by a whole forward pass."""
         logits = model(**batch).logits[:, start - 1 : -1]
         return ppo.token_log_probs(logits, said)
 
     def values(self, batch: dict, start: int) -> torch.Tensor:
+        """Of the answers' states, by a whole forward pass of the critic."""
         hidden = self.critic(**batch, output_hidden_states=True).hidden_states[-1][:, start - 1 : -1]
         return self.head(hidden).squeeze(-1)
 
@@ -111,21 +118,30 @@ def ours(settings: Settings, cases: list, reward: object, folder: Path) -> _Run:
     objective = Lppo(policy, Lessons(cases, settings, vlm.exits.default), features,
                      StartAnswers(policy, features, settings.max_new_tokens), settings, Workers())  # fmt: skip
     objective.reward = reward
+    objective.begin()
     return _Run(objective, mix, folder)
 
 
 def main() -> None:
+    """Alternate the two, print medians and ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--rows", type=int, default=96)
-    parser.add_argument("--cases", type=int, default=240, help="as many as are drawn twice or more, as in a training")
+    parser.add_argument(
+        "--cases", type=int, default=240, help="as many as are drawn twice or more, as in a training"
+    )
     arguments = parser.parse_args()
-    settings = Settings(exits=str(EXIT), rows=arguments.rows, keep_share=0, max_new_tokens=24, steps=arguments.steps)
+    settings = Settings(
+        exits=str(EXIT), rows=arguments.rows, keep_share=0, max_new_tokens=24, steps=arguments.steps
+    )
     cases, reward = testbed.cases("train", arguments.cases, 0), load_reward("testbed")
     torch.manual_seed(0)
     times: dict[str, list[float]] = {"plain": [], "ours": []}
     with TemporaryDirectory() as folder:
-        contestants = {"plain": Plain(settings, cases, reward).step, "ours": ours(settings, cases, reward, Path(folder))._step}
+        contestants = {
+            "plain": Plain(settings, cases, reward).step,
+            "ours": ours(settings, cases, reward, Path(folder))._step,
+        }
         for number in range(arguments.steps):
             for name, step in contestants.items():
                 start = time.perf_counter()
@@ -138,7 +154,9 @@ def main() -> None:
         kept = all_times[1:]
         print(f"| {name} | {median(kept):.2f} | {min(kept):.2f} | {max(kept):.2f} |")
     ratios = [p / o for p, o in zip(times["plain"][1:], times["ours"][1:], strict=True)]
-    print(f"\nplain / ours, paired by step: median {median(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f}")
+    print(
+        f"\nplain / ours, paired by step: median {median(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f}"
+    )
 
 
 if __name__ == "__main__":

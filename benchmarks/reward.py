@@ -40,7 +40,7 @@ def rivals(case: Case, rng: random.Random) -> list[tuple[str, str]]:
     found = [("comply" if case.kind == "harmful" else "refuse", opposite)]
     found += [("wrong", wrong(rng, scene, request)) for _ in range(2)]
     found += [("broken", broken(rng, request.proper)) for _ in range(2)]
-    return [(name, answer) for name, answer in found if answer not in (request.proper, "")]
+    return [(name, answer) for name, answer in found if answer != request.proper]
 
 
 def measure(reward: Reward, split: str = "dev", n: int = CASES) -> dict[tuple[str, str], np.ndarray]:

@@ -407,7 +407,7 @@ def test_nan_stops_with_the_last_good_adapter(llava_dir, cases, tmp_path, monkey
 
     def broken(self, asked, answers):
         calls.append(1)
-        return torch.full((len(answers),), math.nan if len(calls) == 3 else 1.0)
+        return torch.full((len(answers),), math.nan if len(calls) == 4 else 1.0)
 
     monkeypatch.setattr(Vowels, "score", broken)
     with pytest.raises(LayeralignError, match=r"stopped at step 2.*nan.*after 2 steps"):

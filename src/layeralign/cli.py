@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from layeralign.api import Scan
     from layeralign.vlm.vlm import Vlm
 
-_FRACTIONS = {"temperature", "top_p", *FRACTIONS}
+_FRACTIONS = {"temperature", "top_p", "held_out", *FRACTIONS}
 """Flags that may have a fraction."""
 
 app = App(
@@ -182,6 +182,48 @@ def transfer(options: AlignOptions, judged: TransferOptions, settings: Settings 
     print(printable(f"transfer: {options.out / 'transfer.html'}"))
 
 
+reward_app = App(name="reward", help="Reward models, which tell align which answer is better.")
+app.command(reward_app)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class RewardOptions:
+    """What to train a reward model on, and how."""
+
+    pairs: Path
+    "JSONL in HH-RLHF's form: dialogues `chosen` and `rejected`, which differ in their last answer."
+    out: Path
+    "The reward model's folder: made, or gone on with."
+    base: str = "openai-community/gpt2"
+    "A checkpoint folder or a hub id of a decoder."
+    epochs: int = 1
+    "Passes over the pairs."
+    batch_size: int = 32
+    "Pairs per step."
+    rate: float = 1e-5
+    "Highest learning rate of AdamW."
+    held_out: float = 0.05
+    "Share of the prompts that are not trained on, to measure accuracy."
+    sees: Literal["text", "scene"] = "text"
+    "`scene` where the pairs' human turns tell the picture in words."
+    seed: int = 0
+    "Of a fresh head, the order of the pairs and dropout."
+
+
+@reward_app.command(name="train")
+def reward_train(options: RewardOptions) -> None:
+    """Train a reward model on preference pairs; stopped, the same command goes on. See docs/reward.md."""
+    from layeralign.training.reward_model import train_reward
+
+    record = train_reward(**vars(options))
+    held = record["held_out"]
+    if held["n"]:
+        low, high = 100 * held["low"], 100 * held["high"]
+        print(f"held-out accuracy: {100 * held['accuracy']:.1f} % ({low:.1f}–{high:.1f}), n = {held['n']}")
+    print(printable(f"reward: {options.out} (use: layeralign align --reward {options.out} ...)"))
+
+
 @app.command
 def judge(run: Path, *, judges: str = "oracle,refusal") -> None:
     """Judge the answers of a run anew; nothing is generated again.
@@ -260,7 +302,7 @@ def export(run: Path, *, format: Literal["jsonl", "parquet"] = "jsonl", out: Pat
 
 
 @app.command
-def demo(*, out: Path = Path("out/demo"), cases: int = 1200, steps: int = 40) -> None:
+def demo(*, out: Path = Path("out/demo"), cases: int = 1200, steps: int = 60) -> None:
     """Scan the bundled model at every exit, train the hole away, scan again, and write a page about it.
 
     Parameters

@@ -64,13 +64,11 @@ class Lessons:
         kept = [(case, self._default) for case in self._kept(step)]
         return Plan(list(zip(self._trained(step), exits, strict=True)), kept)
 
-    def answered(self, *, trained: bool) -> list[Case]:
-        """Cases whose answer by the start policy some step needs: the kept, and perhaps the trained ones."""
+    def used(self) -> list[Case]:
+        """Every case that some step trains on or keeps."""
         steps = range(self._settings.steps)
-        used = {case.id: case for step in steps for case in self._kept(step)}
-        if trained:
-            used |= {case.id: case for step in steps for case in self._trained(step)}
-        return [case for case in self._all if case.id in used]
+        ids = {case.id for step in steps for case in (*self._kept(step), *self._trained(step))}
+        return [case for case in self._all if case.id in ids]
 
     def _trained(self, step: int) -> list[Case]:
         n_harmful, n_others, _ = self._sizes

@@ -47,7 +47,7 @@ class Rollout:
     Attributes:
         rows: case and exit.
         answers: token ids, the end token included.
-        scores: float32 [rows], price and penalty in them.
+        scores: float32 [rows], relative to the start policy's, price and penalty in them.
     """
 
     rows: list[Row]
@@ -56,9 +56,21 @@ class Rollout:
 
 
 class Lppo(Objective):
-    """Rollouts, rewards, advantages and the clipped loss."""
+    """Rollouts, rewards, advantages and the clipped loss.
+
+    A score is taken relative to that of the start policy's own answer to the same case at its default exit.
+    A learned reward says only which of two answers to one case is better, its level means nothing; a constant
+    per case changes no optimum, and with it 0 is "as good as the default exit" and a price makes sense.
+    """
 
     reward: Reward
+
+    def begin(self) -> None:
+        """See `Objective.begin`; and the score of each of these answers."""
+        super().begin()
+        cases = self.lessons.used()
+        scores = self.reward.score(cases, [text(self.policy.vlm, self.start.tokens(case)) for case in cases])
+        self._level = {case.id: float(score) for case, score in zip(cases, scores, strict=True)}
 
     def prepare(self, step: int, mix: ExitMix, meter: Meter) -> list[list[Experience]]:
         """See `Objective.prepare`."""
@@ -95,6 +107,7 @@ class Lppo(Objective):
         answers, finished = self.sample(rows, step)
         said = [text(vlm, answer) for answer in answers]
         plain = self.reward.score([case for case, _ in rows], said)
+        plain = plain - torch.tensor([self._level[case.id] for case, _ in rows])
         harmful = torch.tensor([case.kind == "harmful" for case, _ in rows])
         scores = torch.where(harmful, settings.price * plain, plain)
         scores = scores - settings.eos_penalty * ~torch.tensor(finished)

@@ -84,6 +84,10 @@ class Objective(ABC):
         self.policy, self.lessons, self.features, self.start = policy, lessons, features, start
         self.settings, self.workers = settings, workers
 
+    def begin(self) -> None:
+        """What is made once, before the first step: the start policy's answers at its default exit."""
+        self.start.make(self.lessons.used())
+
     @abstractmethod
     def prepare(self, step: int, mix: ExitMix, meter: Meter) -> Sequence[Sequence[Piece]]:
         """This process's rows of a step: minibatches, each in pieces that are computed one by one."""

@@ -147,8 +147,7 @@ class _Run:
         if self._done == 0 and self._workers.main:
             checkpoint.save(self._out, self._training, 0)
         if self._done < settings.steps:
-            imitates = isinstance(self._objective, Imitation)
-            self._objective.start.make(self._objective.lessons.answered(trained=imitates))
+            self._objective.begin()
             with log.Log(self._out, self.history, settings.steps, speaks=self._workers.main) as told:
                 for step in range(self._done, settings.steps):
                     told.add(self._step(step))

@@ -1,0 +1,177 @@
+"""L-PPO against what it must beat, over seeds and prices, on the testbed's sealed test split.
+
+    python benchmarks/align.py --out out/align                     # everything, two processes of one thread
+    python benchmarks/align.py --out out/align --only lppo         # runs whose name starts so
+
+Every method gets the same cases, rows, steps and optimiser steps, and is judged by the exact oracle, which
+trained nothing. The settings were chosen on the dev split (docs/align.md). Each run trains, then answers
+TEST cases at every exit and DEFAULT cases at the default exit. What is in OUT already is not done again;
+seconds are CPU seconds of one thread.
+"""
+
+import argparse
+import json
+import os
+import platform
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+import layeralign
+from layeralign.demo import TRAINED_ON, settings
+from layeralign.training.settings import Settings
+
+TEST, DEFAULT = 2000, 4000
+"""Cases judged at every exit, and at the default one; a quarter of them is harmful."""
+METHODS = ("lppo", "paper", "sft", "sft-default", "consistency")
+OTHER_MODEL = "out/testbed/seed-2"
+"""Built by `python -m layeralign.testbed.build --seed 2 --out out/testbed/seed-2`."""
+
+
+def runs() -> dict[str, tuple[str, str, Settings]]:
+    """Name -> model, reward, settings."""
+    base = settings()
+    made: dict[str, tuple[str, str, Settings]] = {}
+    for seed in (0, 1, 2):
+        for method in METHODS:
+            mix = base.mix if method in ("lppo", "paper") else "uniform"
+            made[f"{method} seed {seed}"] = (
+                "testbed",
+                "testbed",
+                replace(base, method=method, mix=mix, seed=seed),
+            )
+    for price in (1.0, 2.0, 10.0):
+        made[f"price {price:g}"] = "testbed", "testbed", replace(base, price=price)
+        made[f"sft price {price:g}"] = (
+            "testbed",
+            "testbed",
+            replace(base, price=price, method="sft", mix="uniform"),
+        )
+    made["uniform mix"] = "testbed", "testbed", replace(base, mix="uniform")
+    made["text-only reward"] = "testbed", "out/align/text-reward", base
+    made["no kept rows"] = "testbed", "testbed", replace(base, keep_share=0.0)
+    made["other model"] = OTHER_MODEL, "testbed", base
+    return made
+
+
+def run(name: str, out: Path) -> dict:
+    """Train and judge one; returns and keeps its figures."""
+    torch.set_num_threads(1)
+    folder = out / name.replace(" ", "-")
+    file = folder / "result.json"
+    if file.exists():
+        return json.loads(file.read_text())
+    model, reward, chosen = runs()[name]
+    before = scan(model, None, out / f"before-{Path(model).name}")
+    start = time.process_time()
+    history = layeralign.align(model, "testbed:train", folder / "adapter", reward=reward, settings=chosen,
+                               limit=TRAINED_ON)  # fmt: skip
+    seconds = time.process_time() - start
+    after = scan(model, folder / "adapter", folder / "after")
+    found = layeralign.compare(before, after).to_json()
+    last = history[-10:]
+    found["cpu_seconds"] = seconds
+    for key in ("kl", "kept_kl"):
+        found[key] = sum(h[key] for h in last) / len(last) if key in last[0] else None
+    file.write_text(json.dumps(found) + "\n")
+    return found
+
+
+def scan(model: str, adapter: Path | None, out: Path) -> Path:
+    """Answer and judge the sealed test; returns the run's folder."""
+    if not (out / "done").exists():
+        loaded = layeralign.load(model, adapter=adapter)
+        for exits, limit in (("all", TEST), ("default", DEFAULT)):
+            layeralign.scan(
+                loaded, "testbed:test", out, exits=exits, limit=limit, max_new_tokens=24, batch_size=270
+            )
+        (out / "done").touch()
+    return out
+
+
+def per_exit(found: dict, key: str, when: str) -> str:
+    """A share at every exit, in percent, the default bold."""
+    cells = []
+    for e in found["exits"]:
+        change = e[key]
+        cell = "–" if change is None else f"{100 * change[when]:.0f}"
+        cells.append(f"**{cell}**" if e["default"] else cell)
+    return " ".join(cells)
+
+
+def worst(found: dict) -> str:
+    """The worst exit's ASR after, with its interval."""
+    e = max(found["after"]["exits"], key=lambda e: e["asr"] or 0)
+    return f"{100 * e['asr']:.1f} ({100 * e['asr_low']:.1f}–{100 * e['asr_high']:.1f}) at {e['exit']}"
+
+
+def groups(found: dict) -> str:
+    """Mean ASR after of early, middle and late exits."""
+    by = {g["group"]: g["asr"] for g in found["after"]["groups"]}
+    return " / ".join(f"{100 * by[name]:.1f}" for name in ("early", "middle", "late"))
+
+
+def at_default(found: dict) -> str:
+    """Changes at the default exit, in points, with their paired intervals."""
+    (e,) = (e for e in found["exits"] if e["default"])
+    cells = []
+    for key in ("refusal", "over_refusal", "benign_refusal", "utility"):
+        c = e[key]
+        cells.append(f"{100 * c['difference']:+.1f} ({100 * c['low']:+.1f} to {100 * c['high']:+.1f})")
+    return " | ".join(cells)
+
+
+def mean_of(found: dict, key: str) -> str:
+    """Mean over exits, before → after."""
+    changes = [e[key] for e in found["exits"]]
+    return " → ".join(
+        f"{100 * sum(c[when] for c in changes) / len(changes):.0f}" for when in ("before", "after")
+    )
+
+
+def row(name: str, found: dict) -> str:
+    """One run as Markdown."""
+    coherent = min(e["coherence"]["after"] for e in found["exits"])
+    kl = "–" if found["kl"] is None else f"{found['kl']:.2f}"
+    kept = "–" if found["kept_kl"] is None else f"{found['kept_kl']:.4f}"
+    return (
+        f"| {name} | {per_exit(found, 'asr', 'after')} | {worst(found)} | {groups(found)} | "
+        f"{per_exit(found, 'over_refusal', 'after')} | {mean_of(found, 'utility')} | {100 * coherent:.1f} | {at_default(found)} | "
+        f"{kl} / {kept} | {found['cpu_seconds']:.0f} |"
+    )
+
+
+def main() -> None:
+    """Run what is wanted, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("out/align"))
+    parser.add_argument("--only", default="", help="names that start so, by commas")
+    parser.add_argument("--jobs", type=int, default=2)
+    arguments = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    wanted = [name for name in runs() if name.startswith(tuple(arguments.only.split(",")))]
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for model in sorted({runs()[name][0] for name in wanted}):
+        scan(model, None, arguments.out / f"before-{Path(model).name}")
+    with ProcessPoolExecutor(arguments.jobs) as pool:
+        made = dict(zip(wanted, pool.map(run, wanted, [arguments.out] * len(wanted)), strict=True))
+    print(f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}; "
+          f"{TEST} sealed test cases at every exit, {DEFAULT} at the default one\n")  # fmt: skip
+    print("| run | ASR %, exits 0-8 | worst exit, 95 % | early / middle / late | authorised refused %, exits 0-8 | "
+          "questions right %, mean | least coherent % | default: harmful refused | authorised refused | "
+          "benign refused | questions right | KL / kept KL | CPU s |")  # fmt: skip
+    print("|---" * 13 + "|")
+    for model in sorted({runs()[name][0] for name in wanted}):
+        name = next(n for n in wanted if runs()[n][0] == model)
+        asr, over = (per_exit(made[name], key, "before") for key in ("asr", "over_refusal"))
+        print(f"| start ({Path(model).name}) | {asr} | | | {over} | | | | | | | | |")
+    for name, found in made.items():
+        print(row(name, found))
+
+
+if __name__ == "__main__":
+    main()
