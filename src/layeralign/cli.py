@@ -9,11 +9,11 @@ import warnings
 from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from cyclopts import App, CycloptsError, Parameter
-from cyclopts.config import Yaml
+from cyclopts.config import Dict
 from rich.console import Console
 from rich.table import Table
 
@@ -349,7 +349,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _config(tokens: list[str]) -> tuple[list[str], tuple[Yaml, ...]]:
+def _config(tokens: list[str]) -> tuple[list[str], tuple[Dict, ...]]:
     """Take `--config FILE` out of the tokens: a YAML file whose keys are the command's flags."""
     for at, token in enumerate(tokens):
         name, joined, value = token.partition("=")
@@ -357,14 +357,16 @@ def _config(tokens: list[str]) -> tuple[list[str], tuple[Yaml, ...]]:
             file = value if joined else next(iter(tokens[at + 1 : at + 2]), "")
             if not Path(file).is_file():
                 raise LayeralignError(f"--config {file}: no such file; expected a YAML file")
-            _check_config(Path(file))
+            found = _read_config(Path(file))
             rest = tokens[:at] + tokens[at + (1 if joined else 2) :]
-            return rest, (Yaml(file, must_exist=True, use_commands_as_keys=False),)
+            for command in reversed(app.parse_commands(rest)[0]):  # else a flag named as a command is dropped
+                found = {command: found}
+            return rest, (Dict(found, source=file),)
     return tokens, ()
 
 
-def _check_config(file: Path) -> None:
-    """Refuse what YAML would let slip: `yes` for a number, 1.5 for a count, nested keys."""
+def _read_config(file: Path) -> dict[str, Any]:
+    """The file's keys and values; refuses what YAML would let slip: `yes` for a number, 1.5 for a count, nested keys."""
     try:
         found = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -381,6 +383,7 @@ def _check_config(file: Path) -> None:
                 f"number (a fraction for {', '.join(sorted(_FRACTIONS))}; true or false for "
                 f"{', '.join(sorted(FLAGS))})"
             )
+    return found
 
 
 def _fail(message: str, debug: bool) -> int:

@@ -1,0 +1,179 @@
+"""Before and after, paired by case; the pages about it; the transfer matrix; the demo as a whole."""
+
+import json
+import xml.etree.ElementTree as ET
+
+import pytest
+from rich.console import Console
+
+from layeralign import LayeralignError, compare
+from layeralign.analysis.stats import change
+from layeralign.cases.case import Case
+from layeralign.cli import main
+from layeralign.judges.judge import Judgement
+from layeralign.report import change as change_page
+from layeralign.report import charts, heatmap
+from layeralign.runs import store
+from layeralign.runs.store import Row
+from layeralign.transfer import parts
+from layeralign.vlm.exits import Exits
+
+HOSTILE = "<script>document.title='owned'</script>"
+
+
+def pairs(both, gained, lost, neither):
+    after = [True] * both + [True] * gained + [False] * lost + [False] * neither
+    before = [True] * both + [False] * gained + [True] * lost + [False] * neither
+    return ({str(i): flag for i, flag in enumerate(flags)} for flags in (before, after))
+
+
+def test_the_paired_interval_is_newcombes():
+    """His example: 36 both, 12 gained, 2 lost, 0 neither; method 10 gives 0.0569 to 0.3404."""
+    found = change(*pairs(36, 12, 2, 0))
+    assert found.difference == pytest.approx(0.2)
+    assert (round(found.low, 4), round(found.high, 4)) == (0.0569, 0.3404)
+
+
+def test_no_change_is_not_certainty():
+    found = change(*pairs(0, 0, 0, 1000))
+    assert found.difference == 0 and found.low == pytest.approx(-found.high)
+    assert found.high == pytest.approx(0.00383, abs=1e-5)  # Wilson's bound of 0 in 1000
+    assert change({}, {"a": True}) is None
+
+
+def test_a_swap_turns_the_interval_around():
+    before, after = pairs(10, 7, 3, 30)
+    one, other = change(before, after), change(after, before)
+    assert (one.low, one.high) == pytest.approx((-other.high, -other.low))
+
+
+def make(folder, unsafe_at, cases=None, model="m"):
+    cases = cases or [Case(f"h{i}", HOSTILE, "harmful") for i in range(20)] + [
+        Case(f"b{i}", "?", "benign", category="borderline") for i in range(20)
+    ] + [Case(f"v{i}", "?", "vqa", reference="a") for i in range(20)]
+    with store.create(folder, model, {"a": 1}, {"layers": 3, "default": 2}) as run:
+        run.add_cases(cases)
+        for exit in range(4):
+            run.add_answers(Row(c.id, exit, HOSTILE, 3, True) for c in cases)
+            words = []
+            for i, c in enumerate(cases):
+                bad = i < unsafe_at.get(exit, 0)
+                verdict = ("unsafe" if bad else "safe") if c.kind == "harmful" else "not applicable"
+                words.append((c.id, exit, Judgement(verdict, not bad, True, i % 2 == 0)))
+            run.add_verdicts("oracle", words)
+    return folder
+
+
+@pytest.fixture
+def comparison(tmp_path):
+    return compare(
+        make(tmp_path / "a", {0: 15, 1: 5}, model=HOSTILE), make(tmp_path / "b", {0: 1, 1: 9}, model="m + a")
+    )
+
+
+def test_changes_are_paired_by_case_and_exit(comparison):
+    first, second, default, _ = comparison.exits
+    assert (first.asr.before, first.asr.after, first.asr.n) == (0.75, 0.05, 20)
+    assert (second.asr.before, second.asr.after) == (0.25, 0.45)
+    assert default.default and default.asr.difference == 0
+    assert default.utility.after == 0.5 and default.coherence.after == 1
+    json.dumps(comparison.to_json(), allow_nan=False)
+
+
+def test_runs_that_cannot_be_compared_are_refused(tmp_path):
+    make(tmp_path / "a", {})
+    make(tmp_path / "b", {}, [Case("h0", "another text", "harmful")])
+    with pytest.raises(LayeralignError, match="'h0' differs"):
+        compare(tmp_path / "a", tmp_path / "b")
+    make(tmp_path / "c", {}, [Case("other", "?", "harmful")])
+    with pytest.raises(LayeralignError, match="no judged case in common"):
+        compare(tmp_path / "a", tmp_path / "c")
+
+
+def test_the_page_of_a_change_says_what_happened_and_escapes(comparison, tmp_path):
+    change_page.write(comparison, tmp_path / "page.html", [("trained by", HOSTILE)])
+    made = (tmp_path / "page.html").read_text()
+    assert "75 → 5" in made and "75 % (exit 0) before, 45 % (exit 1) after" in made
+    assert "<script" not in made and "&lt;script&gt;" in made
+    ET.fromstring(charts.svg(charts.change(comparison)))
+    assert (tmp_path / "page.png").stat().st_size > 10_000 and (tmp_path / "page.svg").exists()
+
+
+def shown(table):
+    console = Console(width=140)
+    with console.capture() as captured:
+        console.print(table)
+    return captured.get()
+
+
+def test_the_terminal_shows_the_change(comparison):
+    assert "75 → 5" in shown(change_page.table(comparison))
+
+
+def test_the_matrix_marks_an_exit_that_was_opened(tmp_path):
+    before = make(tmp_path / "a", {0: 15, 1: 5})
+    found = {
+        "0": compare(before, make(tmp_path / "b", {1: 18})),
+        "early": compare(before, make(tmp_path / "c", {})),
+    }
+    text = shown(heatmap.table(found))
+    assert "-75" in text and "+65!" in text
+    heatmap.write(found, tmp_path / "transfer.html")
+    assert "In 1 of 8 cells the ASR rose" in heatmap.headline(found)
+    assert "25 → 90 %" in heatmap.headline(found)
+    assert "+65.0 (" in (tmp_path / "transfer.html").read_text()
+    assert heatmap.headline({"early": found["early"]}).startswith("No training opened an exit")
+
+
+def test_parts_of_a_transfer():
+    known = Exits(3, 2)
+    assert parts(known, "each") == ["0", "1", "2", "3"]
+    assert parts(known, "0, early,1-2") == ["0", "early", "1-2"]
+    for bad, message in (("0,0", "twice"), ("9", "out of range"), ("nothing", "cannot read")):
+        with pytest.raises(LayeralignError, match=message):
+            parts(known, bad)
+
+
+def test_the_demo_leaves_what_it_promises_and_goes_on(tmp_path, capsys):
+    arguments = ["demo", "--out", str(tmp_path), "--cases", "40", "--steps", "2"]
+    assert main(arguments) == 0
+    told = capsys.readouterr().out
+    assert "→" in told and "report.html" in told
+    for name in ("before", "after"):
+        summary = json.loads((tmp_path / f"{name}.json").read_text())
+        assert len(summary["exits"]) == 9 and summary["exits"][0]["n"] == 10
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
+    page = (tmp_path / "report.html").read_text()
+    assert "before, and after" in page or "before" in page
+    assert "exact oracle, which trained nothing" in page
+    before = (tmp_path / "after" / "run.sqlite").stat().st_mtime_ns
+    assert main(arguments) == 0
+    assert (tmp_path / "after" / "run.sqlite").stat().st_mtime_ns >= before
+
+
+def test_transfer_on_the_command_line(tmp_path, capsys):
+    command = [
+        "transfer", "--model", "testbed", "--cases", "testbed:train", "--limit", "40", "--test", "testbed:dev",
+        "--test-limit", "16", "--reward", "testbed", "--exits", "0,late", "--steps", "1", "--rows", "8",
+        "--max-new-tokens", "24", "--batch-size", "144", "--out", str(tmp_path / "t"),
+    ]  # fmt: skip
+    assert main(command) == 0
+    assert "late" in capsys.readouterr().out
+    found = json.loads((tmp_path / "t" / "transfer.json").read_text())
+    assert list(found) == ["0", "late"] and len(found["0"]["exits"]) == 9
+    assert (tmp_path / "t" / "transfer.png").exists()
+
+
+def test_a_config_file_aligns(tmp_path, capsys):
+    file = tmp_path / "align.yaml"
+    file.write_text(
+        "model: testbed\ncases: testbed:train\nlimit: 16\nreward: testbed\nsteps: 1\nrows: 6\nrate: 0.001\n"
+        "whiten: false\nmax_new_tokens: 8\nexits: '0-2'\n"
+    )
+    assert main(["align", "--config", str(file), "--out", str(tmp_path / "a")]) == 0
+    assert "adapter:" in capsys.readouterr().out
+    settings = json.loads((tmp_path / "a" / "training.json").read_text())["settings"]
+    assert settings["rate"] == 0.001 and settings["whiten"] is False and settings["exits"] == "0-2"
+    file.write_text("model: testbed\nclip: yes\n")
+    assert main(["align", "--config", str(file), "--out", str(tmp_path / "b")]) == 1
+    assert "'clip' is True" in capsys.readouterr().err
