@@ -366,7 +366,7 @@ def _config(tokens: list[str]) -> tuple[list[str], tuple[Dict, ...]]:
 
 
 def _read_config(file: Path) -> dict[str, Any]:
-    """The file's keys and values; refuses what YAML would let slip: `yes` for a number, 1.5 for a count, nested keys."""
+    """The file's flags; refuses what YAML would let slip: `yes` for a number, 1.5 for a count, nesting."""
     try:
         found = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
