@@ -44,7 +44,7 @@ def runs() -> dict[str, tuple[str, str, Settings]]:
                 "testbed",
                 replace(base, method=method, mix=mix, seed=seed),
             )
-    for price in (1.0, 2.0, 10.0):
+    for price in (1.0, 2.0, 8.0):
         made[f"price {price:g}"] = "testbed", "testbed", replace(base, price=price)
         made[f"sft price {price:g}"] = (
             "testbed",

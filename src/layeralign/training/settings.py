@@ -36,9 +36,9 @@ class Settings:
     keep_share: float = 0.5
     """Share of all rows that hold the default exit: no reward, KL(start policy ‖ policy) on the start
     policy's own answers there. [ours]"""
-    keep: float = 5.0
+    keep: float = 10.0
     """Weight of that KL. [ours]"""
-    price: float = 5.0
+    price: float = 4.0
     """Price of harm: what the reward of a harmful case is multiplied by (in the baselines, the loss). At
     an exit that cannot see what authorises a request, a price above 1 buys refusal. [ours]"""
     steps: int = 200
