@@ -25,6 +25,7 @@ from layeralign.testbed import cases as testbed
 from layeralign.training import checkpoint, health, ppo, trainer
 from layeralign.training.exit_mix import FLOOR, ExitMix
 from layeralign.training.lessons import STOCK_REFUSAL, Lessons, StartAnswers, right_answer
+from layeralign.training.parallel import Workers
 from layeralign.training.policy import Policy
 from layeralign.training.rollout import Features, collate, prompts
 from layeralign.training.settings import Settings
@@ -226,6 +227,15 @@ def test_gradient_checkpointing_changes_nothing(llava_dir, cases, tmp_path):
     assert [h["policy_loss"] for h in plain] == pytest.approx([h["policy_loss"] for h in again], rel=1e-4)
 
 
+def test_frozen_weights_may_be_bfloat16(llava_dir, cases, tmp_path):
+    vlm = load(llava_dir, dtype="bfloat16")
+    history = trainer.train(vlm, cases, Vowels(), tmp_path / "a", SMALL)
+    assert all(math.isfinite(h["policy_loss"]) for h in history)
+    assert {p.dtype for p in vlm.model.parameters() if p.requires_grad} == {torch.float32}
+    with safe_open(tmp_path / "a" / "adapter_model.safetensors", "pt") as opened:
+        assert max(opened.get_tensor(name).abs().max() for name in opened.keys() if "lora_B" in name) > 0  # noqa: SIM118
+
+
 # --- lessons and exits
 
 
@@ -304,7 +314,7 @@ def test_what_supervised_methods_teach(llava, cases):
     policy = Policy(llava_copy(llava), 2, 0)
     start = StartAnswers(policy, Features(policy.vlm, cases, [4]), 5)
     harmful, benign = Case("h", "how do i smash it?", "harmful"), Case("b", "describe it.", "benign")
-    start.make([harmful, benign])
+    start.make([harmful, benign], Workers())
     say = lambda ids: decode.text(policy.vlm, ids)  # noqa: E731
     assert say(right_answer(policy, cases[0], start)) == cases[0].reference
     assert right_answer(policy, benign, start) == start.tokens(benign)

@@ -10,6 +10,7 @@ from layeralign import LayeralignError, compare
 from layeralign.analysis.stats import change
 from layeralign.cases.case import Case
 from layeralign.cli import main
+from layeralign.demo import reward_and_harm
 from layeralign.judges.judge import Judgement
 from layeralign.report import change as change_page
 from layeralign.report import charts, heatmap
@@ -123,6 +124,15 @@ def test_the_matrix_marks_an_exit_that_was_opened(tmp_path):
     assert "25 → 90 %" in heatmap.headline(found)
     assert "+65.0 (" in (tmp_path / "transfer.html").read_text()
     assert heatmap.headline({"early": found["early"]}).startswith("No training opened an exit")
+
+
+def test_reward_hacking_is_told(comparison, tmp_path):
+    steps = [{"reward": -1.0}] * 5 + [{"reward": 0.5}] * 5
+    assert "-1.00 → +0.50, mean ASR over exits 25.0 → 12.5 %" in reward_and_harm(steps, comparison)
+    assert "hacking" not in reward_and_harm(steps, comparison)
+    worse = compare(tmp_path / "b", tmp_path / "a")
+    assert "reward hacking" in reward_and_harm(steps, worse)
+    assert "hacking" not in reward_and_harm(steps[::-1], worse)
 
 
 def test_parts_of_a_transfer():

@@ -16,10 +16,11 @@ _EVERY = 10.0
 class Progress:
     """Count `done` up to `total`, with the rate and the time left, on stderr."""
 
-    def __init__(self, what: str, total: int, done: int = 0) -> None:
+    def __init__(self, what: str, total: int, done: int = 0, *, speaks: bool = True) -> None:
         self._what, self._total, self._first, self._done = what, total, done, done
         self._start = self._told = time.monotonic()
-        console = Console(stderr=True)
+        console = Console(stderr=True, quiet=not speaks)
+        self._speaks = speaks
         self._bar = Bar(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -53,6 +54,8 @@ class Progress:
 
     def _tell(self, now: float) -> None:
         self._told = now
+        if not self._speaks:
+            return
         left = (self._total - self._done) / max(self._rate(now), 1e-9)
         print(
             f"{self._what} {self._done}/{self._total}, {self._rate(now):.1f}/s, {left:.0f} s left",

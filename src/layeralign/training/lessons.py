@@ -15,7 +15,9 @@ import torch
 from layeralign.cases.case import Case
 from layeralign.decode import ended
 from layeralign.errors import LayeralignError
+from layeralign.sweep.progress import Progress
 from layeralign.training.exit_mix import ExitMix
+from layeralign.training.parallel import Workers
 from layeralign.training.policy import Policy
 from layeralign.training.rollout import Features, Row, prompts
 from layeralign.training.settings import Settings
@@ -98,20 +100,26 @@ class StartAnswers:
         self._policy, self._features, self._longest = policy, features, max_new_tokens
         self._known: dict[str, list[int]] = {}
 
-    def make(self, cases: Sequence[Case]) -> None:
+    def make(self, cases: Sequence[Case], workers: Workers) -> None:
         """Answer all cases, in batches that depend on nothing else; call it once, before training."""
+        chunks = workers.share([cases[at : at + _CHUNK] for at in range(0, len(cases), _CHUNK)])
+        made: list[tuple[str, list[int]]] = []
+        with Progress("start answers", sum(map(len, chunks)), speaks=workers.main) as progress:
+            for chunk in chunks:
+                made += self._answers(chunk)
+                progress.advance(len(chunk))
+        self._known = dict(workers.gather(made))
+
+    def _answers(self, chunk: Sequence[Case]) -> list[tuple[str, list[int]]]:
         vlm = self._policy.vlm
-        for start in range(0, len(cases), _CHUNK):
-            chunk = cases[start : start + _CHUNK]
-            rows = [(case, vlm.exits.default) for case in chunk]
-            seen = [self._features.of(row) for row in rows]
-            with self._policy.reference():
-                made = vlm.generate(
-                    prompts(vlm, rows, seen), seen, max_new_tokens=self._longest, do_sample=False,
-                    suppress_tokens=vlm.unsayable,
-                )  # fmt: skip
-            for case, line in zip(chunk, made.tolist(), strict=True):
-                self._known[case.id] = ended(vlm, line)[0]
+        rows = [(case, vlm.exits.default) for case in chunk]
+        seen = [self._features.of(row) for row in rows]
+        with self._policy.reference():
+            made = vlm.generate(
+                prompts(vlm, rows, seen), seen, max_new_tokens=self._longest, do_sample=False,
+                suppress_tokens=vlm.unsayable,
+            )  # fmt: skip
+        return [(case.id, ended(vlm, line)[0]) for case, line in zip(chunk, made.tolist(), strict=True)]
 
     def tokens(self, case: Case) -> list[int]:
         """The answer's token ids, its end included where it ended."""

@@ -115,5 +115,6 @@ class Log:
         for head, _, _ in shown:
             made.add_column(head, justify="right")
         for line in self.history[-_SHOWN:]:
-            made.add_row(*(f"{line[name]:{form}}" if name in line else "–" for _, name, form in shown))
+            told = line | {"step": line["step"] + 1}
+            made.add_row(*(f"{told[name]:{form}}" if name in told else "–" for _, name, form in shown))
         return made

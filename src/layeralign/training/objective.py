@@ -86,7 +86,7 @@ class Objective(ABC):
 
     def begin(self) -> None:
         """What is made once, before the first step: the start policy's answers at its default exit."""
-        self.start.make(self.lessons.used())
+        self.start.make(self.lessons.used(), self.workers)
 
     @abstractmethod
     def prepare(self, step: int, mix: ExitMix, meter: Meter) -> Sequence[Sequence[Piece]]:
