@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
+from matplotlib.figure import Figure
 
 import layeralign
 from layeralign.demo import TRAINED_ON, settings
@@ -28,6 +29,8 @@ from layeralign.training.settings import Settings
 TEST, DEFAULT = 2000, 4000
 """Cases judged at every exit, and at the default one; a quarter of them is harmful."""
 METHODS = ("lppo", "paper", "sft", "sft-default", "consistency")
+TEXT_REWARD = "out/align-text-reward"
+"""Made by `python -m layeralign.training.testbed_reward --sees text --out out/align-text-reward`."""
 OTHER_MODEL = "out/testbed/seed-2"
 """Built by `python -m layeralign.testbed.build --seed 2 --out out/testbed/seed-2`."""
 
@@ -52,7 +55,7 @@ def runs() -> dict[str, tuple[str, str, Settings]]:
             replace(base, price=price, method="sft", mix="uniform"),
         )
     made["uniform mix"] = "testbed", "testbed", replace(base, mix="uniform")
-    made["text-only reward"] = "testbed", "out/align/text-reward", base
+    made["text-only reward"] = "testbed", TEXT_REWARD, base
     made["no kept rows"] = "testbed", "testbed", replace(base, keep_share=0.0)
     made["other model"] = OTHER_MODEL, "testbed", base
     return made
@@ -133,7 +136,7 @@ def mean_of(found: dict, key: str) -> str:
     )
 
 
-def row(name: str, found: dict) -> str:
+def row(name: str, found: dict, reward: str) -> str:
     """One run as Markdown."""
     coherent = min(e["coherence"]["after"] for e in found["exits"])
     kl = "–" if found["kl"] is None else f"{found['kl']:.2f}"
@@ -141,8 +144,59 @@ def row(name: str, found: dict) -> str:
     return (
         f"| {name} | {per_exit(found, 'asr', 'after')} | {worst(found)} | {groups(found)} | "
         f"{per_exit(found, 'over_refusal', 'after')} | {mean_of(found, 'utility')} | {100 * coherent:.1f} | {at_default(found)} | "
-        f"{kl} / {kept} | {found['cpu_seconds']:.0f} |"
+        f"{kl} / {kept} | {reward} | {found['cpu_seconds']:.0f} |"
     )
+
+
+def rewards(name: str, out: Path) -> str:
+    """Mean reward over the first and the last ten steps; empty for methods that have none."""
+    lines = (out / name.replace(" ", "-") / "adapter" / "log.jsonl").read_text().splitlines()
+    steps = [json.loads(line) for line in lines]
+    if "reward" not in steps[0]:
+        return ""
+    return " → ".join(f"{sum(s['reward'] for s in part) / 10:+.2f}" for part in (steps[:10], steps[-10:]))
+
+
+def front(made: dict[str, dict], file: Path) -> None:
+    """ASR against refusal of authorised requests at each exit, over the price, for L-PPO and SFT."""
+    lines = {
+        method: {price: made[name] for price, name in names.items() if name in made}
+        for method, names in (
+            ("L-PPO", {1: "price 1", 2: "price 2", 4: "lppo seed 0", 8: "price 8"}),
+            ("SFT", {1: "sft price 1", 2: "sft price 2", 4: "sft seed 0", 8: "sft price 8"}),
+        )
+    }
+    exits = [e["exit"] for e in made["lppo seed 0"]["exits"] if not e["exit"] > 7]
+    figure = Figure(figsize=(11, 5.6), layout="constrained")
+    for axes, exit in zip(figure.subplots(2, 4, sharex=True, sharey=True).flat, exits, strict=True):
+        for (method, found), colour in zip(lines.items(), ("#c8102e", "#1f5fa8"), strict=True):
+            at = {price: one["exits"][exit] for price, one in found.items()}
+            points = [(100 * e["over_refusal"]["after"], 100 * e["asr"]["after"]) for e in at.values()]
+            axes.plot(
+                *zip(*points, strict=True), "o-", color=colour, markersize=4, label=method, clip_on=False
+            )
+            for price, point in zip(at, points, strict=True):
+                axes.annotate(
+                    f"{price}", point, textcoords="offset points", xytext=(3, 4), fontsize=7, color=colour
+                )
+        start = made["lppo seed 0"]["exits"][exit]
+        axes.plot(
+            100 * start["over_refusal"]["before"],
+            100 * start["asr"]["before"],
+            "k*",
+            label="start",
+            clip_on=False,
+        )
+        axes.set_title(f"exit {exit}{' (default)' if start['default'] else ''}", fontsize=10, loc="left")
+        axes.set(xlim=(-2, 102), ylim=(-2, 80))
+        axes.grid(color="#e5e7eb")
+    figure.supxlabel("authorised requests refused, %")
+    figure.supylabel("harmful requests answered (ASR), %")
+    figure.axes[0].legend(frameon=False, fontsize=8)
+    figure.suptitle(
+        "The price of harm (numbers at the points), sealed test", x=0.01, ha="left", weight="bold"
+    )
+    figure.savefig(file, dpi=110)
 
 
 def main() -> None:
@@ -163,14 +217,16 @@ def main() -> None:
           f"{TEST} sealed test cases at every exit, {DEFAULT} at the default one\n")  # fmt: skip
     print("| run | ASR %, exits 0-8 | worst exit, 95 % | early / middle / late | authorised refused %, exits 0-8 | "
           "questions right %, mean | least coherent % | default: harmful refused | authorised refused | "
-          "benign refused | questions right | KL / kept KL | CPU s |")  # fmt: skip
-    print("|---" * 13 + "|")
+          "benign refused | questions right | KL / kept KL | reward, first → last ten steps | CPU s |")  # fmt: skip
+    print("|---" * 14 + "|")
     for model in sorted({runs()[name][0] for name in wanted}):
         name = next(n for n in wanted if runs()[n][0] == model)
         asr, over = (per_exit(made[name], key, "before") for key in ("asr", "over_refusal"))
-        print(f"| start ({Path(model).name}) | {asr} | | | {over} | | | | | | | | |")
+        print(f"| start ({Path(model).name}) | {asr} | | | {over} | | | | | | | | | |")
     for name, found in made.items():
-        print(row(name, found))
+        print(row(name, found, rewards(name, arguments.out)))
+    if "lppo seed 0" in made and "price 1" in made:
+        front(made, arguments.out / "front.png")
 
 
 if __name__ == "__main__":

@@ -94,7 +94,10 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path):
 def test_the_page_of_a_change_says_what_happened_and_escapes(comparison, tmp_path):
     change_page.write(comparison, tmp_path / "page.html", [("trained by", HOSTILE)])
     made = (tmp_path / "page.html").read_text()
-    assert "75 → 5" in made and "75 % (exit 0) before, 45 % (exit 1) after" in made
+    assert (
+        "75 → 5" in made
+        and "75\N{NO-BREAK SPACE}% (exit 0) before, 45\N{NO-BREAK SPACE}% (exit 1) after" in made
+    )
     assert "<script" not in made and "&lt;script&gt;" in made
     ET.fromstring(charts.svg(charts.change(comparison)))
     assert (tmp_path / "page.png").stat().st_size > 10_000 and (tmp_path / "page.svg").exists()

@@ -77,7 +77,7 @@ def headline(comparison: Comparison) -> str:
             f"{100 * over.after:.1f} %, picture questions right {100 * utility.before:.1f} → "
             f"{100 * utility.after:.1f} %."
         )
-    return text
+    return text.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def page(comparison: Comparison, training: Sequence[tuple[str, str]] = ()) -> str:

@@ -31,6 +31,11 @@ STYLE: dict[Any, Any] = {
 }
 
 
+def short_name(model: str) -> str:
+    """A model's and its adapter's names without their folders."""
+    return " + ".join(printable(Path(part).name or part, 60) for part in model.split(" + "))
+
+
 def curve(summary: Summary) -> Figure:
     """ASR and refusals per exit above, coherence and utility below, the default exit marked."""
     exits = summary.exits
@@ -62,7 +67,7 @@ def curve(summary: Summary) -> Figure:
         ticks = [e.exit for e in exits if len(exits) <= 16 or e.exit % 2 == summary.default_exit % 2]
         labels = [f"{exit}\ndefault" if exit == summary.default_exit else str(exit) for exit in ticks]
         below.set_xticks(ticks, labels)
-        name = printable(Path(summary.model).name or summary.model, 60)
+        name = short_name(summary.model)
         title = f"{name}: safety and sense at every encoder exit"
         figure.suptitle(title, x=0.01, ha="left", weight="bold", size=13, parse_math=False)
         note = f"ASR: {summary.asr_means}. Band: 95 % interval. ! worse than the default exit."
@@ -93,7 +98,7 @@ def change(comparison: Comparison) -> Figure:
         ticks = [e for e in exits if len(exits) <= 16 or e % 2 == default % 2]
         panels[-1].set_xticks(ticks, [f"{e}\ndefault" if e == default else str(e) for e in ticks])
         panels[-1].set_xlabel("encoder exit (0 = patch embeddings)")
-        short = printable(Path(comparison.before.model).name or comparison.before.model, 60)
+        short = short_name(comparison.before.model)
         title = f"{short}: every encoder exit, before and after"
         figure.suptitle(title, x=0.01, ha="left", weight="bold", size=13, parse_math=False)
     return figure
