@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from transformers import AutoModelForImageTextToText
 
 from layeralign import LayeralignError, decode
 from layeralign.cases.case import Case
+from layeralign.sweep.identity import identity
 from layeralign.testbed import cases as testbed
 from layeralign.training import checkpoint, health, ppo, trainer
 from layeralign.training.exit_mix import FLOOR, ExitMix
@@ -310,16 +312,19 @@ def test_bad_settings_say_what_is_wrong(bad):
         Settings(**bad)
 
 
-def test_what_supervised_methods_teach(llava, cases):
+def test_what_supervised_methods_teach(llava, cases, tmp_path):
     policy = Policy(llava_copy(llava), 2, 0)
     start = StartAnswers(policy, Features(policy.vlm, cases, [4]), 5)
     harmful, benign = Case("h", "how do i smash it?", "harmful"), Case("b", "describe it.", "benign")
-    start.make([harmful, benign], Workers())
+    start.make([harmful, benign], Workers(), tmp_path)
     say = lambda ids: decode.text(policy.vlm, ids)  # noqa: E731
     assert say(right_answer(policy, cases[0], start)) == cases[0].reference
     assert right_answer(policy, benign, start) == start.tokens(benign)
     stock = policy.vlm.tokenizer(STOCK_REFUSAL, add_special_tokens=False)["input_ids"]
-    assert right_answer(policy, harmful, start) == [*stock, 3]
+    assert right_answer(policy, harmful, start) == [
+        *(token for token in stock if token not in policy.vlm.unsayable),
+        3,
+    ]
 
 
 # --- resuming and stopping
@@ -365,6 +370,12 @@ def test_kill_9_at_random_moments_ends_in_the_same_bits(llava_dir, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     subprocess.run([*command, "--out", str(whole)], env=environment, check=True, capture_output=True)
     dice, kills = random.Random(0), 0
+    starting = subprocess.Popen([*command, "--out", str(cut)], env=environment, stderr=subprocess.PIPE)
+    while not (cut / "training.json").exists():  # a kill before the first step
+        assert starting.poll() is None
+        time.sleep(0.005)
+    starting.send_signal(signal.SIGKILL)
+    starting.communicate()
     while True:
         process = subprocess.Popen([*command, "--out", str(cut)], env=environment, stderr=subprocess.PIPE)
         seen = checkpoint_step(cut)
@@ -374,7 +385,8 @@ def test_kill_9_at_random_moments_ends_in_the_same_bits(llava_dir, tmp_path):
             time.sleep(0.01)
         if kills == 2:
             break
-        time.sleep(dice.random() / 4)
+        time.sleep(dice.random() / 8)
+        assert process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.communicate()
         kills += 1
@@ -402,6 +414,115 @@ def test_another_training_in_the_folder_is_refused(llava_dir, cases, tmp_path):
     (tmp_path / "b" / "mine.txt").write_text("mine")
     with pytest.raises(LayeralignError, match="not empty"):
         run(llava_dir, cases, tmp_path / "b")
+
+
+def test_a_training_that_never_began_does_not_lock_its_folder(llava_dir, cases, tmp_path, monkeypatch):
+    def fails(self, asked, answers):
+        raise LayeralignError("no scene")
+
+    score = Vowels.score
+    monkeypatch.setattr(Vowels, "score", fails)
+    with pytest.raises(LayeralignError, match="no scene"):
+        run(llava_dir, cases, tmp_path / "a")
+    (tmp_path / "a" / ".training.json.new").write_text("half")
+    monkeypatch.setattr(Vowels, "score", score)
+    run(llava_dir, cases, tmp_path / "a", steps=1, rows=16)
+    assert json.loads((tmp_path / "a" / "training.json").read_text())["settings"]["rows"] == 16
+
+
+def test_a_log_that_lost_its_end_is_told(llava_dir, cases, tmp_path):
+    run(llava_dir, cases, tmp_path / "a", steps=2)
+    log = tmp_path / "a" / "log.jsonl"
+    log.write_text(log.read_text()[:-20])
+    with pytest.raises(LayeralignError, match="does not hold the 2 steps"):
+        run(llava_dir, cases, tmp_path / "a", steps=2)
+
+
+def test_start_answers_are_private_and_made_once(llava_dir, cases, tmp_path, monkeypatch):
+    run(llava_dir, cases, tmp_path / "a", steps=1)
+    assert (tmp_path / "a" / "start.json").stat().st_mode & 0o777 == 0o600
+    checkpoint_file = tmp_path / "a" / checkpoint.FILE
+    known = checkpoint_file.read_bytes()
+    monkeypatch.setattr(StartAnswers, "_answers", None)
+    run(llava_dir, cases, tmp_path / "a", steps=1)
+    assert checkpoint_file.read_bytes() == known
+
+
+def test_a_trained_model_is_not_taken_for_the_one_that_was_loaded(llava_dir, cases, tmp_path):
+    plain = identity(load(llava_dir))
+    vlm, _ = run(llava_dir, cases, tmp_path / "a", steps=1)
+    assert identity(vlm) != plain
+    assert identity(vlm)["adapter"] == identity(load(llava_dir, adapter=tmp_path / "a"))["adapter"]
+    with pytest.raises(LayeralignError, match="has an adapter already"):
+        trainer.train(vlm, cases, Vowels(), tmp_path / "b", SMALL)
+
+
+def test_consistency_aims_at_the_default_exit(llava_dir, cases, tmp_path):
+    """At the default exit there is nothing to learn; at another the target is what the default's features give."""
+    one = run(
+        llava_dir,
+        cases,
+        tmp_path / "a",
+        method="consistency",
+        mix="uniform",
+        exits="default",
+        steps=1,
+        epochs=1,
+    )[1]
+    other = run(
+        llava_dir, cases, tmp_path / "b", method="consistency", mix="uniform", exits="0", steps=1, epochs=1
+    )[1]
+    assert one[0]["imitation_loss"] == pytest.approx(0, abs=1e-3)
+    assert other[0]["imitation_loss"] > 0.01
+
+
+def test_two_processes_make_the_update_of_one():
+    script = Path(__file__).parent.parent / "benchmarks" / "data_parallel.py"
+    done = subprocess.run(
+        [sys.executable, script, "--steps", "2"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_too_few_rows_are_refused(llava_dir, cases, tmp_path):
+    with pytest.raises(LayeralignError, match="too few"):
+        run(llava_dir, cases, tmp_path / "a", rows=1)
+    with pytest.raises(LayeralignError, match="too few are left"):
+        run(llava_dir, cases, tmp_path / "a", rows=6, minibatches=5)
+
+
+@pytest.mark.parametrize("method", ["ppo", "LPPO"])
+def test_unknown_methods_are_refused(method):
+    with pytest.raises(LayeralignError, match="expected one of lppo"):
+        Settings(method=method)
+
+
+# --- adapters from elsewhere
+
+
+def test_adapters_that_do_not_fit_are_refused(llava_dir, cases, tmp_path):
+    run(llava_dir, cases, tmp_path / "a", steps=1)
+    with pytest.raises(LayeralignError, match=r"cannot be put on this model|another model"):
+        load("testbed", adapter=tmp_path / "a")
+    with pytest.raises(LayeralignError, match=r"no adapter_config\.json"):
+        load(llava_dir, adapter=tmp_path)
+    config = tmp_path / "a" / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"peft_type": "LOHA"}))
+    with pytest.raises(LayeralignError, match="'LOHA'; expected LORA"):
+        load(llava_dir, adapter=tmp_path / "a")
+    (tmp_path / "a" / "adapter_model.safetensors").rename(tmp_path / "a" / "adapter_model.bin")
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"peft_type": "LORA"}))
+    with pytest.raises(LayeralignError, match="pickles"):
+        load(llava_dir, adapter=tmp_path / "a")
+
+
+def test_an_adapters_initialiser_does_not_touch_the_base(llava_dir, cases, tmp_path):
+    run(llava_dir, cases, tmp_path / "a", steps=1)
+    plain = load(llava_dir, adapter=tmp_path / "a").model.state_dict()
+    config = tmp_path / "a" / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"init_lora_weights": "pissa"}))
+    again = load(llava_dir, adapter=tmp_path / "a").model.state_dict()
+    assert all(torch.equal(plain[name], again[name]) for name in plain)
 
 
 def test_a_broken_checkpoint_is_said_to_be_one(llava_dir, cases, tmp_path):

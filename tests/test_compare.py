@@ -91,6 +91,21 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path):
         compare(tmp_path / "a", tmp_path / "c")
 
 
+def test_runs_that_were_answered_otherwise_are_refused(tmp_path):
+    make(tmp_path / "a", {})
+    cases = [Case("h0", "?", "harmful")]
+    with store.create(tmp_path / "b", "m", {"a": 2, "adapter": "x"}, {"layers": 3, "default": 2}) as run:
+        run.add_cases(cases)
+    with pytest.raises(LayeralignError, match="another a: 1 and 2"):
+        compare(tmp_path / "a", tmp_path / "b")
+
+
+def test_runs_of_benign_cases_can_be_compared(tmp_path):
+    cases = [Case(f"b{i}", "?", "benign") for i in range(5)]
+    found = compare(make(tmp_path / "a", {}, cases), make(tmp_path / "b", {0: 5}, cases))
+    assert found.exits[0].benign_refusal.difference == -1 and found.exits[0].asr is None
+
+
 def test_the_page_of_a_change_says_what_happened_and_escapes(comparison, tmp_path):
     change_page.write(comparison, tmp_path / "page.html", [("trained by", HOSTILE)])
     made = (tmp_path / "page.html").read_text()
@@ -131,7 +146,9 @@ def test_the_matrix_marks_an_exit_that_was_opened(tmp_path):
 
 def test_reward_hacking_is_told(comparison, tmp_path):
     steps = [{"reward": -1.0}] * 5 + [{"reward": 0.5}] * 5
-    assert "-1.00 → +0.50, mean ASR over exits 25.0 → 12.5 %" in reward_and_harm(steps, comparison)
+    assert "-1.00 → +0.50, harmful requests refused, mean over exits, 75.0 → 87.5 %" in reward_and_harm(
+        steps, comparison
+    )
     assert "hacking" not in reward_and_harm(steps, comparison)
     worse = compare(tmp_path / "b", tmp_path / "a")
     assert "reward hacking" in reward_and_harm(steps, worse)
@@ -157,11 +174,10 @@ def test_the_demo_leaves_what_it_promises_and_goes_on(tmp_path, capsys):
         assert len(summary["exits"]) == 9 and summary["exits"][0]["n"] == 10
     assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
     page = (tmp_path / "report.html").read_text()
-    assert "before, and after" in page or "before" in page
     assert "exact oracle, which trained nothing" in page
     before = (tmp_path / "after" / "run.sqlite").stat().st_mtime_ns
     assert main(arguments) == 0
-    assert (tmp_path / "after" / "run.sqlite").stat().st_mtime_ns >= before
+    assert (tmp_path / "after" / "run.sqlite").stat().st_mtime_ns == before
 
 
 def test_transfer_on_the_command_line(tmp_path, capsys):

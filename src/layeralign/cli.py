@@ -117,7 +117,7 @@ class AlignOptions:
     "Take only the first so many cases; the testbed makes just so many."
     revision: str | None = None
     "Branch, tag or commit of a hub id."
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["float32", "bfloat16"] = "float32"
     "Number format of the frozen weights; what is trained is float32."
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from layeralign.report import heatmap
 from layeralign.sweep import benchmarks
 from layeralign.training.reward import Reward
 from layeralign.training.settings import Settings
+from layeralign.training.trainer import check
 from layeralign.vlm.exits import Exits
 from layeralign.vlm.vlm import Vlm
 
@@ -71,6 +73,10 @@ def transfer(
     """
     first = loader(None)
     trained = parts(first.exits, settings.exits)
+    for part in trained:
+        check(first.exits, replace(settings, exits=part).resolved(), reward)
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise LayeralignError("transfer: runs in one process; start it without a launcher")
     before = _scan(first, out / "before", judging)
     found: dict[str, Comparison] = {}
     for part in trained:

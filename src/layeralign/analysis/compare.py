@@ -62,6 +62,12 @@ def compare(before: Run, after: Run) -> Comparison:
     for name in old.keys() & new.keys():
         if old[name] != new[name]:
             raise LayeralignError(f"runs {before.path} and {after.path}: case {name!r} differs between them")
+    for key in sorted((before.identity.keys() | after.identity.keys()) - {"adapter", "files", "revision"}):
+        one, other = (run.identity.get(key) for run in (before, after))
+        if one != other:
+            raise LayeralignError(
+                f"runs {before.path} and {after.path}: were made with another {key}: {one!r} and {other!r}"
+            )
     (judge, was), (judge_after, now) = answered(before), answered(after)
     if judge != judge_after:
         raise LayeralignError(
@@ -77,7 +83,7 @@ def compare(before: Run, after: Run) -> Comparison:
             for name, chosen, flag in _WHAT
         }
         exits.append(ExitChange(exit, exit == summary.default_exit, groups[exit], **flags))
-    if not any(one.asr or one.coherence or one.refusal for one in exits):
+    if not any(getattr(one, name) for one in exits for name, _, _ in _WHAT):
         raise LayeralignError(f"runs {before.path} and {after.path}: have no judged case in common")
     return Comparison(summary, summarise(after), tuple(exits))
 

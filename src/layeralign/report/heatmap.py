@@ -65,7 +65,10 @@ def table(found: Found) -> Table:
     for name, one in found.items():
         changes = [_change(one, exit, "asr") for exit in exits]
         marks = ["!" if change and change.low > 0 else " " for change in changes]
-        cells = [f"{_points(change):+.0f}{mark}" for change, mark in zip(changes, marks, strict=True)]
+        cells = [
+            f"{_points(change):+.0f}{mark}" if change else "–"
+            for change, mark in zip(changes, marks, strict=True)
+        ]
         made.add_row(printable(name), *cells)
     return made
 

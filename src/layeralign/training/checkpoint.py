@@ -48,6 +48,11 @@ def save(folder: Path, training: Training, step: int) -> None:
     draft.replace(folder / FILE)
 
 
+def exists(folder: Path) -> bool:
+    """Whether a training in `folder` has taken a step."""
+    return (folder / FILE).exists()
+
+
 def restore(folder: Path, training: Training) -> int:
     """Take over the state in `folder`; returns its step, 0 where there is none.
 

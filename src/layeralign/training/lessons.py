@@ -6,8 +6,10 @@ Every draw is a function of (seed, step): the state of all of them is the step's
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,6 +25,7 @@ from layeralign.training.rollout import Features, Row, prompts
 from layeralign.training.settings import Settings
 
 _CHUNK = 64
+_ANSWERS = "start.json"
 
 
 def seed_of(*parts: object) -> int:
@@ -41,7 +44,7 @@ class Plan:
 class Lessons:
     """Draws each step's rows from the training cases."""
 
-    def __init__(self, cases: Sequence[Case], settings: Settings, default: int) -> None:
+    def __init__(self, cases: Sequence[Case], settings: Settings, default: int, processes: int = 1) -> None:
         self._settings, self._default = settings, default
         self._harmful = [case for case in cases if case.kind == "harmful"]
         self._others = [case for case in cases if case.kind != "harmful"]
@@ -55,8 +58,13 @@ class Lessons:
         ):
             if n and not pool:
                 raise LayeralignError(f"cases: none is {kind}, and training wants some ({why})")
-        if n_kept == settings.rows:
-            raise LayeralignError(f"rows {settings.rows}: keep_share leaves none of them to train on")
+        if settings.harmful_share > 0 and n_harmful == 0:
+            raise LayeralignError(f"rows {settings.rows}: too few, none of them would be harmful")
+        if n_harmful + self._sizes[1] < processes * settings.minibatches:
+            raise LayeralignError(
+                f"rows {settings.rows}: after the kept ones too few are left to train on; expected at "
+                f"least one for each of {settings.minibatches} minibatches in {processes} processes"
+            )
 
     def plan(self, step: int, mix: ExitMix) -> Plan:
         """The rows of a step (from 0): cases without replacement until all were used, exits by `mix`."""
@@ -100,8 +108,15 @@ class StartAnswers:
         self._policy, self._features, self._longest = policy, features, max_new_tokens
         self._known: dict[str, list[int]] = {}
 
-    def make(self, cases: Sequence[Case], workers: Workers) -> None:
-        """Answer all cases, in batches that depend on nothing else; call it once, before training."""
+    def make(self, cases: Sequence[Case], workers: Workers, out: Path) -> None:
+        """Answer all cases, in batches that depend on nothing else; call it once, before training.
+
+        The answers are kept in `out`, in a file that only its owner can read, for a training that goes on.
+        """
+        file = out / _ANSWERS
+        if file.exists():
+            self._known = json.loads(file.read_text(encoding="utf-8"))
+            return
         chunks = workers.share([cases[at : at + _CHUNK] for at in range(0, len(cases), _CHUNK)])
         made: list[tuple[str, list[int]]] = []
         with Progress("start answers", sum(map(len, chunks)), speaks=workers.main) as progress:
@@ -109,6 +124,12 @@ class StartAnswers:
                 made += self._answers(chunk)
                 progress.advance(len(chunk))
         self._known = dict(workers.gather(made))
+        if workers.main:
+            draft = out / f".{_ANSWERS}.new"
+            draft.touch(mode=0o600)
+            draft.write_text(json.dumps(self._known), encoding="utf-8")
+            draft.replace(file)
+        workers.wait()
 
     def _answers(self, chunk: Sequence[Case]) -> list[tuple[str, list[int]]]:
         vlm = self._policy.vlm
@@ -138,7 +159,8 @@ def right_answer(policy: Policy, case: Case, start: StartAnswers) -> list[int]:
         return start.tokens(case)
     names = policy.vlm.tokenizer
     ids = names(STOCK_REFUSAL if text is None else text, add_special_tokens=False)["input_ids"]
-    return [*ids, min(policy.vlm.eos_tokens)]
+    unsayable = set(policy.vlm.unsayable)  # a word that the tokenizer does not know, above all
+    return [*(token for token in ids if token not in unsayable), min(policy.vlm.eos_tokens)]
 
 
 STOCK_REFUSAL = "I'm sorry, but I can't help with that."

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -15,6 +17,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from torch.utils.tensorboard import SummaryWriter
+
+from layeralign.errors import LayeralignError
 
 FILE = "log.jsonl"
 _EVERY = 10.0
@@ -39,10 +43,20 @@ _COLUMNS = (
 def read(folder: Path, steps: int) -> list[dict[str, Any]]:
     """The first `steps` lines of a log; those after a checkpoint are made again."""
     file = folder / FILE
-    if not file.exists():
+    if steps == 0:
         return []
+    if not file.exists():
+        raise LayeralignError(f"log {file}: is not there, and the checkpoint is; use a new folder")
     lines = file.read_text(encoding="utf-8").splitlines()[:steps]
-    return [json.loads(line) for line in lines]
+    try:
+        found = [json.loads(line) for line in lines]
+    except ValueError:
+        found = []
+    if [line.get("step") for line in found] != list(range(steps)):
+        raise LayeralignError(
+            f"log {file}: does not hold the {steps} steps of the checkpoint; use a new folder"
+        )
+    return found
 
 
 class Log:
@@ -80,12 +94,17 @@ class Log:
             if self._live:
                 self._live.stop()
 
+    def sync(self) -> None:
+        """See that what was told is on the disk."""
+        os.fsync(self._file.fileno())
+
     def add(self, metrics: Mapping[str, Any]) -> None:
         """Take one step's metrics: plain numbers, and `exits`, `weights` as exit -> number."""
         self.history.append(dict(metrics))
         if not self._speaks:
             return
-        self._file.write(json.dumps(metrics) + "\n")
+        plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in metrics.items()}
+        self._file.write(json.dumps(plain) + "\n")
         self._file.flush()
         for name, value in metrics.items():
             for part, number in value.items() if isinstance(value, dict) else [("", value)]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -18,11 +19,13 @@ from layeralign.decode import ended, text
 from layeralign.judges.refusal import refuses
 from layeralign.training import ppo
 from layeralign.training.exit_mix import ExitMix
-from layeralign.training.lessons import seed_of
+from layeralign.training.lessons import Lessons, StartAnswers, seed_of
 from layeralign.training.objective import Meter, Objective, Piece
-from layeralign.training.policy import Outputs
+from layeralign.training.parallel import Workers
+from layeralign.training.policy import Outputs, Policy
 from layeralign.training.reward import Reward
-from layeralign.training.rollout import Row, prompts
+from layeralign.training.rollout import Batch, Features, Row, prompts
+from layeralign.training.settings import Settings
 
 
 @dataclass
@@ -63,11 +66,22 @@ class Lppo(Objective):
     per case changes no optimum, and with it 0 is "as good as the default exit" and a price makes sense.
     """
 
-    reward: Reward
+    def __init__(
+        self,
+        policy: Policy,
+        lessons: Lessons,
+        features: Features,
+        start: StartAnswers,
+        settings: Settings,
+        workers: Workers,
+        reward: Reward,
+    ) -> None:
+        super().__init__(policy, lessons, features, start, settings, workers)
+        self.reward = reward
 
-    def begin(self) -> None:
+    def begin(self, out: Path) -> None:
         """See `Objective.begin`; and the score of each of these answers."""
-        super().begin()
+        super().begin(out)
         cases = self.lessons.used()
         scores = self.reward.score(cases, [text(self.policy.vlm, self.start.tokens(case)) for case in cases])
         self._level = {case.id: float(score) for case, score in zip(cases, scores, strict=True)}
@@ -75,7 +89,9 @@ class Lppo(Objective):
     def prepare(self, step: int, mix: ExitMix, meter: Meter) -> list[list[Experience]]:
         """See `Objective.prepare`."""
         plan = self.plan(step, mix)
-        rollout = self.rollout(plan.trained, step, mix, meter)
+        seen = [self.features.of(row) for row in plan.trained]
+        kept_seen = [self.features.of(row) for row in plan.kept]
+        rollout = self.rollout(plan.trained, seen, step, mix, meter)
         kept_answers = [self.start.tokens(case) for case, _ in plan.kept]
         minibatches = []
         for cuts in self.split([*map(len, rollout.answers)], [*map(len, kept_answers)]):
@@ -83,7 +99,9 @@ class Lppo(Objective):
             for trained, kept in cuts:
                 rows = [*(plan.trained[i] for i in trained), *(plan.kept[i] for i in kept)]
                 answers = [*(rollout.answers[i] for i in trained), *(kept_answers[i] for i in kept)]
-                pieces.append(self._experience(rows, answers, rollout.scores[trained], meter))
+                of_rows = [*(seen[i] for i in trained), *(kept_seen[i] for i in kept)]
+                batch = self.collate(rows, answers, of_rows)
+                pieces.append(self._experience(batch, rollout.scores[trained], meter))
             minibatches.append(pieces)
         self._finish([piece for pieces in minibatches for piece in pieces], meter)
         return minibatches
@@ -101,10 +119,12 @@ class Lppo(Objective):
         for piece, mask in zip(pieces, held, strict=True):
             piece.advantages = ppo.whiten(piece.advantages, mask, total)
 
-    def rollout(self, rows: list[Row], step: int, mix: ExitMix, meter: Meter) -> Rollout:
+    def rollout(
+        self, rows: list[Row], seen: Sequence[Tensor | None], step: int, mix: ExitMix, meter: Meter
+    ) -> Rollout:
         """Sample an answer to each row and score it; `mix` hears the harm that the answers show."""
         vlm, settings = self.policy.vlm, self.settings
-        answers, finished = self.sample(rows, step)
+        answers, finished = self.sample(rows, seen, step)
         said = [text(vlm, answer) for answer in answers]
         plain = self.reward.score([case for case, _ in rows], said)
         plain = plain - torch.tensor([self._level[case.id] for case, _ in rows])
@@ -123,10 +143,11 @@ class Lppo(Objective):
         return Rollout(rows, answers, scores)
 
     @torch.no_grad()
-    def sample(self, rows: Sequence[Row], step: int) -> tuple[list[list[int]], list[bool]]:
+    def sample(
+        self, rows: Sequence[Row], seen: Sequence[Tensor | None], step: int
+    ) -> tuple[list[list[int]], list[bool]]:
         """Answers sampled from the policy, and whether each ended by itself."""
         vlm = self.policy.vlm
-        seen = [self.features.of(row) for row in rows]
         torch.manual_seed(seed_of(self.settings.seed, "rollout", step, self.workers.rank))
         with self.policy.merged():
             made = vlm.generate(
@@ -146,12 +167,9 @@ class Lppo(Objective):
             by_exit[exit].append(harm)
         mix.update({exit: sum(harm) / len(harm) for exit, harm in sorted(by_exit.items())})
 
-    def _experience(
-        self, rows: list[Row], answers: list[list[int]], scores: Tensor, meter: Meter
-    ) -> Experience:
+    def _experience(self, batch: Batch, scores: Tensor, meter: Meter) -> Experience:
         """A piece; where all of it is updated at once, the first update needs no other forward pass."""
         settings, n = self.settings, len(scores)
-        batch = self.collate(rows, answers)
         fused = settings.minibatches == 1 and settings.accumulate == 1
         with torch.set_grad_enabled(fused):
             fresh = self.policy(batch)
@@ -178,6 +196,7 @@ class Lppo(Objective):
         log_probs = ppo.token_log_probs(
             outputs.logits, piece.batch.answers[: piece.trained], settings.temperature
         )
+        log_probs = torch.where(mask, log_probs, piece.old_log_probs)  # a ratio of 1 in the padding
         policy = ppo.policy_loss(log_probs, piece.old_log_probs, piece.advantages, settings.clip)
         value = ppo.value_loss(outputs.values, piece.old_values, piece.returns, settings.value_clip)
         tokens = piece.counts()[0]

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -84,9 +85,9 @@ class Objective(ABC):
         self.policy, self.lessons, self.features, self.start = policy, lessons, features, start
         self.settings, self.workers = settings, workers
 
-    def begin(self) -> None:
+    def begin(self, out: Path) -> None:
         """What is made once, before the first step: the start policy's answers at its default exit."""
-        self.start.make(self.lessons.used(), self.workers)
+        self.start.make(self.lessons.used(), self.workers, out)
 
     @abstractmethod
     def prepare(self, step: int, mix: ExitMix, meter: Meter) -> Sequence[Sequence[Piece]]:
@@ -135,9 +136,14 @@ class Objective(ABC):
             minibatches.append([piece for piece in zip(*cuts, strict=True) if piece[0] or piece[1]])
         return minibatches
 
-    def collate(self, rows: Sequence[Row], answers: Sequence[Sequence[int]]) -> Batch:
-        """Rows with their answers as tensors."""
-        seen = [self.features.of(row) for row in rows]
+    def collate(
+        self,
+        rows: Sequence[Row],
+        answers: Sequence[Sequence[int]],
+        seen: Sequence[Tensor | None] | None = None,
+    ) -> Batch:
+        """Rows with their answers, and their features where these are at hand, as tensors."""
+        seen = [self.features.of(row) for row in rows] if seen is None else seen
         vlm = self.policy.vlm
         return collate(vlm, prompts(vlm, rows, seen), answers, seen)
 

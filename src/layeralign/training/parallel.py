@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object, reduce
 from torch import Tensor
+
+from layeralign.errors import LayeralignError
 
 
 class Workers:
@@ -58,6 +60,21 @@ class Workers:
         for gradient in gradients:
             gradient.copy_(flat[at : at + gradient.numel()].view_as(gradient))
             at += gradient.numel()
+
+    def first(self, do: Callable[[], None]) -> None:
+        """Let the main process do something; what it finds wrong, all of them raise.
+
+        Raises:
+            LayeralignError: of the main process's.
+        """
+        wrong: list[str] = []
+        if self.main:
+            try:
+                do()
+            except LayeralignError as error:
+                wrong.append(str(error))
+        for message in self.gather(wrong):
+            raise LayeralignError(message)
 
     def wait(self) -> None:
         """Until every process is here."""

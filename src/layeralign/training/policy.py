@@ -37,6 +37,13 @@ class Outputs:
         return Outputs(self.logits[chosen], self.values[chosen])
 
 
+def _no_dropout(model: nn.Module) -> None:
+    for module in model.modules():
+        for name in ("p",) if isinstance(module, nn.Dropout) else ("attention_dropout",):
+            if hasattr(module, name):
+                setattr(module, name, 0.0)
+
+
 class Policy(nn.Module):
     """Adapter and value head around a frozen model.
 
@@ -61,6 +68,7 @@ class Policy(nn.Module):
         if gradient_checkpointing:
             with quiet():
                 vlm.model.gradient_checkpointing_enable({"use_reentrant": False})
+            _no_dropout(vlm.model)  # its passes are in training mode, and no other is
         self._checkpoints = gradient_checkpointing
         self._layers = [m for m in vlm.model.modules() if hasattr(m, "lora_A") and hasattr(m, "base_layer")]
 

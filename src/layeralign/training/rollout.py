@@ -45,24 +45,25 @@ class Batch:
 
 
 class Features:
-    """Picture features at the exits of a training, each picture encoded once while memory lasts.
+    """Picture features at the exits of a training, each computed once while memory lasts.
 
-    The encoder is frozen, so features are data. Pictures are encoded in groups that depend on nothing but
-    the order of the cases: what a picture gives in another batch may differ in its last bits, and a resumed
-    training has to see the same ones. Where not all fit into memory, each is a group of its own.
+    The encoder is frozen, so features are data. What a picture gives in another batch may differ in its last
+    bits, and a resumed training has to see the same ones: so, where all features fit into CACHE_BYTES,
+    pictures are encoded in groups by the order of the cases, at all exits; where not, each alone, at the exit
+    that is asked for.
     """
 
     def __init__(self, vlm: Vlm, cases: Sequence[Case], exits: Sequence[int]) -> None:
         self._vlm, self._exits = vlm, tuple(sorted(set(exits)))
         pictures = {case.picture.sha256: case.picture for case in cases if case.picture}
         self._pictures = list(pictures.values())
-        self._kept: OrderedDict[int, dict[int, list[Tensor]]] = OrderedDict()
-        self._size = 1
+        self._kept: OrderedDict[tuple[int, int], list[Tensor]] = OrderedDict()
+        self._together, self._bytes = 1, 0
         if pictures:
-            first = self._encode(0)
-            self._bytes = sum(one.nbytes for (one,) in first.values())
-            self._size = _TOGETHER if self._bytes * len(pictures) <= CACHE_BYTES else 1
-        self._place = {name: divmod(at, self._size) for at, name in enumerate(pictures)}
+            self._bytes = self._encode(0, (self._exits[0],))[self._exits[0]][0].nbytes
+            if self._bytes * len(pictures) * len(self._exits) <= CACHE_BYTES:
+                self._together = _TOGETHER
+        self._place = {name: divmod(at, self._together) for at, name in enumerate(pictures)}
 
     def of(self, row: Row) -> Tensor | None:
         """[picture tokens, text width] of a row's picture at its exit; None without one."""
@@ -70,18 +71,19 @@ class Features:
         if case.picture is None:
             return None
         group, at = self._place[case.picture.sha256]
-        if group in self._kept:
-            self._kept.move_to_end(group)
+        if (group, exit) in self._kept:
+            self._kept.move_to_end((group, exit))
         else:
-            self._kept[group] = self._encode(group)
-            while len(self._kept) > 1 and len(self._kept) * self._size * self._bytes > CACHE_BYTES:
+            made = self._encode(group, self._exits if self._together > 1 else (exit,))
+            self._kept.update({(group, one): rows for one, rows in made.items()})
+            while self._together == 1 and len(self._kept) > max(1, CACHE_BYTES // self._bytes):
                 self._kept.popitem(last=False)
-        return self._kept[group][exit][at]
+        return self._kept[group, exit][at]
 
     @torch.no_grad()
-    def _encode(self, group: int) -> dict[int, list[Tensor]]:
-        chosen = self._pictures[group * self._size : (group + 1) * self._size]
-        states = self._vlm.encode([picture.open() for picture in chosen], self._exits)
+    def _encode(self, group: int, exits: Sequence[int]) -> dict[int, list[Tensor]]:
+        chosen = self._pictures[group * self._together : (group + 1) * self._together]
+        states = self._vlm.encode([picture.open() for picture in chosen], exits)
         return {exit: [one.clone() for one in rows] for exit, rows in states.items()}
 
 

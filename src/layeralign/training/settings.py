@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from cyclopts import Parameter
 
@@ -28,7 +28,7 @@ class Settings:
     default-exit distribution at the drawn exits)."""
     exits: Annotated[str, Parameter(allow_leading_hyphen=True)] = "all"
     """Exits to train on: all, default, early, middle, late, embedding, numbers and ranges, by commas."""
-    mix: str = "uniform"
+    mix: Annotated[str, Parameter(allow_leading_hyphen=True)] = "uniform"
     """How a row draws its exit: uniform, worst (weights follow the measured harm), or weights by exit,
     as 18:3,20:1. [ours]"""
     harmful_share: float = 0.5
@@ -50,7 +50,8 @@ class Settings:
     minibatches: int = 1
     """Optimiser steps per pass. [TRL]"""
     accumulate: int = 1
-    """Pieces that a minibatch is computed in, to save memory; the update is the same."""
+    """Pieces that a minibatch is computed in, to save memory; the update is the same. At 1 (and 1 minibatch)
+    a step's first pass is kept whole for its first update, which saves a pass and costs memory."""
     rate: float = 1e-4
     """Highest learning rate of AdamW; warm-up over a twentieth of the steps, then linear to zero.
     Ten times the usual full fine-tuning rate, as is common for LoRA."""
@@ -69,7 +70,7 @@ class Settings:
     lam: float = 0.95
     """λ of generalised advantage estimation. [TRL]"""
     temperature: float = 1.0
-    """Of sampled answers, and of every log-probability. On-policy at 1."""
+    """Of sampled answers, and of the log-probabilities that PPO compares."""
     max_new_tokens: int = 128
     """Longest sampled answer, in tokens."""
     whiten: bool = True
@@ -89,6 +90,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained with."""
+        for name, known in (("method", get_args(Method)), ("kl", get_args(KlEstimator))):
+            if getattr(self, name) not in known:
+                raise LayeralignError(f"{name} {getattr(self, name)!r}: expected one of {', '.join(known)}")
         for name, low, high in _BOUNDS:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
@@ -97,6 +101,11 @@ class Settings:
     def record(self) -> dict[str, Any]:
         """As JSON would have it."""
         return asdict(self)
+
+    @property
+    def rolls_out(self) -> bool:
+        """Whether the method samples answers, and so needs a reward."""
+        return self.method in ("lppo", "paper")
 
     def resolved(self) -> Settings:
         """What the method fixes, fixed: `paper` and `sft-default` are others with settings of their own."""

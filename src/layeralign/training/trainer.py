@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shlex
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +13,7 @@ import torch
 from layeralign import decode
 from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
-from layeralign.sweep.identity import identity, versions
-from layeralign.training import checkpoint, health, log
+from layeralign.training import checkpoint, health, log, record
 from layeralign.training.baselines import Imitation
 from layeralign.training.checkpoint import Training
 from layeralign.training.exit_mix import ExitMix
@@ -31,11 +25,12 @@ from layeralign.training.policy import Policy
 from layeralign.training.reward import Reward
 from layeralign.training.rollout import Features
 from layeralign.training.settings import Settings
+from layeralign.vlm.checkpoint import Adapter
+from layeralign.vlm.exits import Exits
 from layeralign.vlm.vlm import Vlm
 
-FILE = "training.json"
-SAVE_EVERY = 10
-"""Steps between checkpoints."""
+SAVE_EVERY, SAVE_SECONDS = 10, 120.0
+"""Steps between checkpoints, and seconds, whichever comes first."""
 _WARM_UP = 0.05
 """Share of the steps in which the learning rate rises."""
 
@@ -59,73 +54,37 @@ def train(
         LayeralignError: what was given does not fit, `out` holds another training, or the training
             collapsed; then the last good adapter is in `out`.
     """
+    if vlm.adapter is not None:
+        raise LayeralignError(f"model {vlm.name}: has an adapter already; load it anew, without")
     settings, workers = given.resolved(), Workers()
-    mix = ExitMix.parse(vlm.exits, settings.exits, settings.mix)
-    objective_class = Lppo if settings.method in ("lppo", "paper") else Imitation
-    if mix.adaptive and objective_class is Imitation:
-        raise LayeralignError(f"mix worst: follows rollouts, and method {settings.method} makes none")
-    lessons = Lessons(cases, settings, vlm.exits.default)
+    mix = check(vlm.exits, settings, reward)
+    lessons = Lessons(cases, settings, vlm.exits.default, workers.size)
     decode.rehearse(vlm, cases)
-    record = _record(vlm, cases, reward, settings, workers)
-    if workers.main:
-        _open(out, record)
-    workers.wait()
+    made = record.record(vlm, cases, reward, settings, workers.size)
+    workers.first(lambda: record.begin(out, made))
+    vlm.adapter = Adapter(str(out), out.resolve())  # from here on it is not the model that was loaded
     policy = Policy(vlm, settings.rank, settings.seed, gradient_checkpointing=settings.gradient_checkpointing)
     features = Features(vlm, cases, [*mix.exits, vlm.exits.default])
     start = StartAnswers(policy, features, settings.max_new_tokens)
-    objective = objective_class(policy, lessons, features, start, settings, workers)
-    if isinstance(objective, Lppo):
-        if reward is None:
-            raise LayeralignError(f"reward: method {settings.method} needs one")
-        objective.reward = reward
+    parts = (policy, lessons, features, start, settings, workers)
+    objective = Imitation(*parts) if reward is None or not settings.rolls_out else Lppo(*parts, reward)
     run = _Run(objective, mix, out)
     run.go()
     return run.history
 
 
-def _record(
-    vlm: Vlm, cases: Sequence[Case], reward: Reward | None, settings: Settings, workers: Workers
-) -> dict[str, Any]:
-    """What makes two trainings the same."""
-    asked = hashlib.sha256("".join(case.sha256 for case in cases).encode()).hexdigest()
-    return {
-        "model": vlm.checkpoint.name,
-        "identity": identity(vlm),
-        "cases": {"n": len(cases), "sha256": asked},
-        "reward": reward.record() if reward else None,
-        "settings": settings.record(),
-        "processes": workers.size,
-    }
+def check(known: Exits, settings: Settings, reward: Reward | None) -> ExitMix:
+    """The mix that the settings name.
 
-
-def _open(out: Path, record: dict[str, Any]) -> None:
-    """Make the folder, or see that it holds the same training."""
-    file = out / FILE
-    if file.exists():
-        found = json.loads(file.read_text(encoding="utf-8"))
-        known = json.loads(json.dumps(record))
-        different = [key for key in known if found.get(key) != known[key]]
-        if different:
-            key = different[0]
-            was, now = found.get(key), known[key]
-            if isinstance(was, dict) and isinstance(now, dict):
-                inner = next(k for k in {*was, *now} if was.get(k) != now.get(k))
-                key, was, now = f"{key}.{inner}", was.get(inner), now.get(inner)
-            raise LayeralignError(
-                f"out {out}: holds another training: it has {key} = {json.dumps(was)[:60]}, this command "
-                f"asks for {json.dumps(now)[:60]}; use another --out, or the same settings"
-            )
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise LayeralignError(f"out {out}: is not empty and holds no training; use a new folder")
-    else:
-        out.mkdir(parents=True, exist_ok=True)
-        draft = out / f".{FILE}.new"
-        session = {
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": shlex.join(sys.argv),
-        }
-        draft.write_text(json.dumps(record | session | {"versions": versions()}, indent=1) + "\n")
-        draft.replace(file)
+    Raises:
+        LayeralignError: the settings do not fit each other, the model's exits, or a missing reward.
+    """
+    mix = ExitMix.parse(known, settings.exits, settings.mix)
+    if mix.adaptive and not settings.rolls_out:
+        raise LayeralignError(f"mix worst: follows rollouts, and method {settings.method} makes none")
+    if settings.rolls_out and reward is None:
+        raise LayeralignError(f"reward: method {settings.method} needs one")
+    return mix
 
 
 class _Run:
@@ -140,18 +99,19 @@ class _Run:
         self._training = Training(self._policy, self._optimizer, mix)
         self._done = checkpoint.restore(out, self._training)
         self.history = log.read(out, self._done)
+        self._saved = time.monotonic()
 
     def go(self) -> None:
         """Every step that is left."""
         settings = self._settings
-        if self._done == 0 and self._workers.main:
-            checkpoint.save(self._out, self._training, 0)
         if self._done < settings.steps:
-            self._objective.begin()
+            self._objective.begin(self._out)
+            if self._done == 0 and self._workers.main:
+                checkpoint.save(self._out, self._training, 0)
             with log.Log(self._out, self.history, settings.steps, speaks=self._workers.main) as told:
                 for step in range(self._done, settings.steps):
                     told.add(self._step(step))
-                    self._look(step)
+                    self._look(step, told)
         if self._workers.main:
             self._policy.save(self._out)
         self._workers.wait()
@@ -212,7 +172,7 @@ class _Run:
         warm = max(1, round(_WARM_UP * steps))
         return min((step + 1) / warm, (steps - step) / max(1, steps - warm))
 
-    def _look(self, step: int) -> None:
+    def _look(self, step: int, told: log.Log) -> None:
         """Save what is good; stop what has collapsed."""
         why = health.verdict(self.history)
         if why is not None:
@@ -223,6 +183,10 @@ class _Run:
                 f"training stopped at step {step}: {why}; the adapter after {last} steps, the last good "
                 f"checkpoint, is in {self._out}; train anew with a lower --rate or a higher --eta"
             )
-        due = (step + 1) % SAVE_EVERY == 0 or step + 1 == self._settings.steps
-        if due and health.doubt(self.history) is None and self._workers.main:
+        last = step + 1 == self._settings.steps
+        late = time.monotonic() - self._saved > SAVE_SECONDS
+        due = ((step + 1) % SAVE_EVERY == 0 or late) and health.doubt(self.history) is None
+        if self._workers.main and (due or last):
+            told.sync()
             checkpoint.save(self._out, self._training, step + 1)
+            self._saved = time.monotonic()
