@@ -57,7 +57,10 @@ def runs() -> dict[str, tuple[str, str, Settings]]:
     made["uniform mix"] = "testbed", "testbed", replace(base, mix="uniform")
     made["text-only reward"] = "testbed", TEXT_REWARD, base
     made["no kept rows"] = "testbed", "testbed", replace(base, keep_share=0.0)
+    made["text-only reward, no kept rows"] = "testbed", TEXT_REWARD, replace(base, keep_share=0.0)
     made["other model"] = OTHER_MODEL, "testbed", base
+    for seed in (0, 1, 2):
+        made[f"twice the steps, seed {seed}"] = "testbed", "testbed", settings(2 * base.steps, seed)
     return made
 
 
@@ -66,9 +69,13 @@ def run(name: str, out: Path) -> dict:
     torch.set_num_threads(1)
     folder = out / name.replace(" ", "-")
     file = folder / "result.json"
+    model, reward, chosen = runs()[name]
+    known = folder / "adapter" / "training.json"
+    if known.exists() and json.loads(known.read_text())["settings"] != chosen.resolved().record():
+        raise SystemExit(f"{folder}: was made with other settings; use another --out")
     if file.exists():
         return json.loads(file.read_text())
-    model, reward, chosen = runs()[name]
+    whole = not known.exists()
     before = scan(model, None, out / f"before-{Path(model).name}")
     start = time.process_time()
     history = layeralign.align(model, "testbed:train", folder / "adapter", reward=reward, settings=chosen,
@@ -77,7 +84,7 @@ def run(name: str, out: Path) -> dict:
     after = scan(model, folder / "adapter", folder / "after")
     found = layeralign.compare(before, after).to_json()
     last = history[-10:]
-    found["cpu_seconds"] = seconds
+    found["cpu_seconds"] = seconds if whole else None
     for key in ("kl", "kept_kl"):
         found[key] = sum(h[key] for h in last) / len(last) if key in last[0] else None
     file.write_text(json.dumps(found) + "\n")
@@ -144,7 +151,7 @@ def row(name: str, found: dict, reward: str) -> str:
     return (
         f"| {name} | {per_exit(found, 'asr', 'after')} | {worst(found)} | {groups(found)} | "
         f"{per_exit(found, 'over_refusal', 'after')} | {mean_of(found, 'utility')} | {100 * coherent:.1f} | {at_default(found)} | "
-        f"{kl} / {kept} | {reward} | {found['cpu_seconds']:.0f} |"
+        f"{kl} / {kept} | {reward} | {found['cpu_seconds'] or float('nan'):.0f} |"
     )
 
 

@@ -302,6 +302,13 @@ def test_a_chat_template_is_used_and_an_encoder_reads_a_pair(trained, tmp_path):
     assert math.isfinite(bert.score([case], ["no, " * 40]).item())
 
 
+def test_a_function_that_raises_is_told(tmp_path, monkeypatch):
+    (tmp_path / "raising.py").write_text("def score(cases, answers):\n    raise KeyError('scene')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(LayeralignError, match=r"fails on 1 answers.*KeyError"):
+        load_reward("raising:score").score([Case("a", "?", "benign")], ["yes."])
+
+
 def test_a_function_is_a_reward(tmp_path, monkeypatch):
     (tmp_path / "my_rewards.py").write_text(
         "def length(cases, answers):\n    return [len(a) for a in answers]\n"

@@ -24,7 +24,7 @@ from layeralign.errors import LayeralignError
 from layeralign.text import printable
 from layeralign.training.classifier import Classifier, Row
 from layeralign.vlm import checkpoint as checkpoints
-from layeralign.vlm.load import quiet
+from layeralign.vlm.load import own_device, quiet
 
 SEES = ("text", "scene")
 """What config.json's `layeralign_sees` may be: the request alone, or the picture told in words, too."""
@@ -116,13 +116,15 @@ class RewardModel:
         names = self.classifier.names
         both = list(zip(humans, (answer.strip() for answer in answers), strict=True))
         if getattr(names, "chat_template", None):
-            texts = [
-                names.apply_chat_template(
-                    [{"role": "user", "content": human}, {"role": "assistant", "content": answer}],
-                    tokenize=False,
-                )
+            turns = [
+                [{"role": "user", "content": human}, {"role": "assistant", "content": answer}]
                 for human, answer in both
             ]
+            try:
+                texts = [names.apply_chat_template(turn, tokenize=False) for turn in turns]
+            except Exception as error:  # a template is a program of the checkpoint's, run in a sandbox
+                reason = printable(str(error), 200)
+                raise LayeralignError(f"reward {self.name}: its chat template fails ({reason})") from error
             return self.classifier.rows(texts, special=False)
         if self.classifier.is_encoder:
             return self.classifier.pair_rows(*map(list, zip(*both, strict=True)))
@@ -144,7 +146,13 @@ class RewardFunction:
 
     def score(self, cases: Sequence[Case], answers: Sequence[str]) -> Tensor:
         """See `Reward.score`."""
-        found = self.function(cases, answers)
+        try:
+            found = self.function(cases, answers)
+        except LayeralignError:
+            raise
+        except Exception as error:  # whatever the user's function does
+            reason = f"{type(error).__name__}: {printable(str(error), 200)}"
+            raise LayeralignError(f"reward {self.name}: fails on {len(cases)} answers ({reason})") from error
         try:
             numbers = [float(number) for number in found]
         except (TypeError, ValueError) as error:
@@ -213,5 +221,5 @@ def _model(name: str, found: checkpoints.Checkpoint, device: str | None) -> Rewa
         )
     if model.config.num_labels != 1:
         raise LayeralignError(f"reward {name}: has {model.config.num_labels} outputs; expected one")
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    place = torch.device(device) if device else own_device()
     return RewardModel(name, Classifier(model.to(place).eval(), names), sees, found)

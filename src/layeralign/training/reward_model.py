@@ -29,7 +29,7 @@ from layeralign.sweep.progress import Progress
 from layeralign.text import printable
 from layeralign.training.classifier import Classifier, Row
 from layeralign.vlm import checkpoint as checkpoints
-from layeralign.vlm.load import quiet
+from layeralign.vlm.load import own_device, quiet
 
 RECORD = "reward.json"
 """What was trained how, and how well; written last, so its presence says that training is finished."""
@@ -255,7 +255,7 @@ def _start(found: checkpoints.Checkpoint, seed: int, sees: str) -> Classifier:
         names.pad_token = names.eos_token
     model.config.pad_token_id = names.pad_token_id
     model.config.layeralign_sees = sees
-    return Classifier(model.to("cuda" if torch.cuda.is_available() else "cpu"), names)
+    return Classifier(model.to(own_device()), names)
 
 
 def _train(

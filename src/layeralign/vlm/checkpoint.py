@@ -98,9 +98,15 @@ def find_adapter(folder: str | Path) -> Adapter:
             f"adapter {folder}: has no adapter_config.json; expected a folder with a LoRA adapter in PEFT's "
             "form, as layeralign align leaves it"
         )
-    kind = _read_json(path / "adapter_config.json").get("peft_type")
+    config = _read_json(path / "adapter_config.json")
+    kind, start = config.get("peft_type"), config.get("init_lora_weights", True)
     if kind != "LORA":
         raise LayeralignError(f"adapter {folder}: is of type {kind!r}; expected LORA")
+    if not isinstance(start, bool) and start != "gaussian":
+        raise LayeralignError(
+            f"adapter {folder}: init_lora_weights is {start!r}, which alters the model's own weights; "
+            "convert it to plain LoRA first"
+        )
     if not (path / "adapter_model.safetensors").is_file():
         raise LayeralignError(
             f"adapter {folder}: has no adapter_model.safetensors; other forms are pickles, which can run code"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -58,7 +59,7 @@ def load(
         adapter: folder of a LoRA adapter in PEFT's form, which is merged into the weights.
         revision: the hub's branch, tag or commit; for hub ids only.
         dtype: `float32`, `bfloat16` or `float16`.
-        device: a torch device; the first GPU, else the CPU, by default.
+        device: a torch device; by default this process's GPU, else the CPU.
 
     Raises:
         LayeralignError: there is no such model, it is not safe to load, is no vision-language
@@ -70,7 +71,7 @@ def load(
     found = replace(checkpoints.find(path, revision), name=str(model))
     family = _family(found.name, found.config())
     found.hashes  # noqa: B018 - what is loaded is what is hashed
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    place = torch.device(device) if device else own_device()
     options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     with quiet():
         try:
@@ -103,6 +104,13 @@ def load(
     vlm.adapter = fitted
     vlm.exits  # noqa: B018 - an encoder without usable exits is refused here, not later
     return vlm
+
+
+def own_device() -> torch.device:
+    """This process's GPU where there is one - each of a launcher's processes has its own -, else the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def _merge(model: Any, adapter: checkpoints.Adapter) -> Any:
