@@ -302,6 +302,16 @@ def test_a_chat_template_is_used_and_an_encoder_reads_a_pair(trained, tmp_path):
     assert math.isfinite(bert.score([case], ["no, " * 40]).item())
 
 
+def test_another_model_is_not_overwritten(tmp_path):
+    (tmp_path / "rm").mkdir()
+    (tmp_path / "rm" / "config.json").write_text("{}")
+    pairs = tmp_path / "pairs.jsonl"
+    lines = [{k: f"\n\nHuman: {i}?\n\nAssistant: {k}." for k in ("chosen", "rejected")} for i in range(40)]
+    pairs.write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(LayeralignError, match="holds another model"):
+        train_reward(pairs, files("layeralign") / "testbed" / "reward", tmp_path / "rm")
+
+
 def test_a_function_that_raises_is_told(tmp_path, monkeypatch):
     (tmp_path / "raising.py").write_text("def score(cases, answers):\n    raise KeyError('scene')\n")
     monkeypatch.syspath_prepend(tmp_path)

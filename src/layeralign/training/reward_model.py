@@ -123,6 +123,9 @@ def train_reward(
     }
     if (done := _finished(folder, identity)) is not None:
         return done
+    ours = (folder / _CHECKPOINT).exists() or not (folder / "config.json").exists()
+    if folder.exists() and not (folder.is_dir() and ours):
+        raise LayeralignError(f"out {folder}: is a file or holds another model; give another folder")
     folder.mkdir(parents=True, exist_ok=True)
     devices = range(torch.cuda.device_count())
     with torch.random.fork_rng(devices=devices):
