@@ -48,7 +48,7 @@ def figure(found: Found) -> Figure:
                     if change is not None:
                         weight = "bold" if _sure(change) else "normal"
                         colour = "white" if abs(change.difference) > 0.6 else "#111827"
-                        axes.text(column, row, f"{100 * change.difference:+.0f}", ha="center", va="center",
+                        axes.text(column, row, _whole(change), ha="center", va="center",
                                   fontsize=8.5, weight=weight, color=colour)  # fmt: skip
         axes.set_xlabel("scanned exit (bold: the 95 % interval excludes 0)")
     return made
@@ -66,8 +66,7 @@ def table(found: Found) -> Table:
         changes = [_change(one, exit, "asr") for exit in exits]
         marks = ["!" if change and change.low > 0 else " " for change in changes]
         cells = [
-            f"{_points(change):+.0f}{mark}" if change else "–"
-            for change, mark in zip(changes, marks, strict=True)
+            f"{_whole(change)}{mark}" if change else "–" for change, mark in zip(changes, marks, strict=True)
         ]
         made.add_row(printable(name), *cells)
     return made
@@ -121,6 +120,11 @@ def _change(one: Comparison, exit: int, key: str) -> Change | None:
 
 def _points(change: Change | None) -> float:
     return float("nan") if change is None else 100 * change.difference
+
+
+def _whole(change: Change) -> str:
+    """The change in whole points, signed; 0 has no sign."""
+    return f"{points:+d}" if (points := round(100 * change.difference)) else "0"
 
 
 def _sure(change: Change) -> bool:
