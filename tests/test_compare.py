@@ -93,7 +93,7 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path):
 
 def test_runs_that_were_answered_otherwise_are_refused(tmp_path):
     make(tmp_path / "a", {})
-    cases = [Case("h0", "?", "harmful")]
+    cases = [Case("another", "?", "harmful")]
     with store.create(tmp_path / "b", "m", {"a": 2, "adapter": "x"}, {"layers": 3, "default": 2}) as run:
         run.add_cases(cases)
     with pytest.raises(LayeralignError, match="another a: 1 and 2"):
