@@ -68,7 +68,10 @@ def load_reward(name: str, *, device: str | None = None) -> Reward:
     """
     if _ENTRY_POINT.fullmatch(name) and not Path(name).exists():
         return _function(name)
-    found = checkpoints.find(_TESTBED if name == "testbed" else name)
+    try:
+        found = checkpoints.find(_TESTBED if name == "testbed" else name)
+    except LayeralignError as error:
+        raise LayeralignError(f"reward: {error}") from error
     return _model(name, found, device)
 
 
