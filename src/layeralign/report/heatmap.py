@@ -37,9 +37,11 @@ def figure(found: Found) -> Figure:
         )
         for axes, (key, label, colours) in zip(made.subplots(len(PANELS), 1), PANELS, strict=True):
             values = [[_points(_change(one, exit, key)) for exit in exits] for one in found.values()]
-            axes.imshow(values, cmap=colours, vmin=-100, vmax=100, aspect="auto")
-            axes.set_xticks(range(len(exits)), map(str, exits))
-            axes.set_yticks(range(len(found)), list(found))
+            # drawn, not a bitmap: the page allows no pictures
+            axes.pcolormesh(values, cmap=colours, vmin=-100, vmax=100, edgecolors="white", linewidth=1)
+            axes.invert_yaxis()
+            axes.set_xticks([at + 0.5 for at in range(len(exits))], list(map(str, exits)))
+            axes.set_yticks([at + 0.5 for at in range(len(found))], list(found))
             axes.set_title(f"{label}: change, points", loc="left", fontsize=10)
             axes.set_ylabel("trained on")
             for row, one in enumerate(found.values()):
@@ -48,7 +50,7 @@ def figure(found: Found) -> Figure:
                     if change is not None:
                         weight = "bold" if _sure(change) else "normal"
                         colour = "white" if abs(change.difference) > 0.6 else "#111827"
-                        axes.text(column, row, _whole(change), ha="center", va="center",
+                        axes.text(column + 0.5, row + 0.5, _whole(change), ha="center", va="center",
                                   fontsize=8.5, weight=weight, color=colour)  # fmt: skip
         axes.set_xlabel("scanned exit (bold: the 95 % interval excludes 0)")
     return made
