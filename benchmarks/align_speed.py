@@ -30,6 +30,7 @@ from layeralign.training import ppo
 from layeralign.training.exit_mix import ExitMix
 from layeralign.training.lessons import Lessons, StartAnswers
 from layeralign.training.lppo import Lppo
+from layeralign.training.objective import Parts
 from layeralign.training.parallel import Workers
 from layeralign.training.policy import Policy
 from layeralign.training.reward import load_reward
@@ -117,7 +118,7 @@ def ours(settings: Settings, cases: list, reward: object, folder: Path) -> tuple
     features = Features(vlm, cases, mix.exits)
     start = StartAnswers(policy, Features(vlm, cases, [vlm.exits.default]), settings.max_new_tokens)
     lessons = Lessons(cases, settings, vlm.exits.default)
-    objective = Lppo(policy, lessons, features, start, settings, Workers(), reward)
+    objective = Lppo(Parts(policy, lessons, features, start, settings, Workers()), reward)
     began = time.perf_counter()
     objective.begin(folder)
     return _Run(objective, mix, folder), time.perf_counter() - began

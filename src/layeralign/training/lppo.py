@@ -19,13 +19,11 @@ from layeralign.decode import ended, text
 from layeralign.judges.refusal import refuses
 from layeralign.training import ppo
 from layeralign.training.exit_mix import ExitMix
-from layeralign.training.lessons import Lessons, StartAnswers, seed_of
-from layeralign.training.objective import Meter, Objective, Piece
-from layeralign.training.parallel import Workers
-from layeralign.training.policy import Outputs, Policy
+from layeralign.training.lessons import seed_of
+from layeralign.training.objective import Meter, Objective, Parts, Piece
+from layeralign.training.policy import Outputs
 from layeralign.training.reward import Reward
-from layeralign.training.rollout import Batch, Features, Row, prompts
-from layeralign.training.settings import Settings
+from layeralign.training.rollout import Batch, Row, prompts
 
 
 @dataclass
@@ -66,17 +64,8 @@ class Lppo(Objective):
     per case changes no optimum, and with it 0 is "as good as the default exit" and a price makes sense.
     """
 
-    def __init__(
-        self,
-        policy: Policy,
-        lessons: Lessons,
-        features: Features,
-        start: StartAnswers,
-        settings: Settings,
-        workers: Workers,
-        reward: Reward,
-    ) -> None:
-        super().__init__(policy, lessons, features, start, settings, workers)
+    def __init__(self, parts: Parts, reward: Reward) -> None:
+        super().__init__(parts)
         self.reward = reward
 
     def begin(self, out: Path) -> None:

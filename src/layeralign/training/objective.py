@@ -70,20 +70,24 @@ class Piece:
         return int(self.mask[: self.trained].sum()), int(self.mask[self.trained :].sum())
 
 
+@dataclass(frozen=True)
+class Parts:
+    """What every training method works with."""
+
+    policy: Policy
+    lessons: Lessons
+    features: Features
+    start: StartAnswers
+    settings: Settings
+    workers: Workers
+
+
 class Objective(ABC):
     """One training method: what a step's rows are, and what loss they have."""
 
-    def __init__(
-        self,
-        policy: Policy,
-        lessons: Lessons,
-        features: Features,
-        start: StartAnswers,
-        settings: Settings,
-        workers: Workers,
-    ) -> None:
-        self.policy, self.lessons, self.features, self.start = policy, lessons, features, start
-        self.settings, self.workers = settings, workers
+    def __init__(self, parts: Parts) -> None:
+        self.policy, self.lessons, self.features = parts.policy, parts.lessons, parts.features
+        self.start, self.settings, self.workers = parts.start, parts.settings, parts.workers
 
     def begin(self, out: Path) -> None:
         """What is made once, before the first step: the start policy's answers at its default exit."""

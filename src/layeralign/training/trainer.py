@@ -19,7 +19,7 @@ from layeralign.training.checkpoint import Training
 from layeralign.training.exit_mix import ExitMix
 from layeralign.training.lessons import Lessons, StartAnswers
 from layeralign.training.lppo import Lppo
-from layeralign.training.objective import Meter, Objective, Piece
+from layeralign.training.objective import Meter, Objective, Parts, Piece
 from layeralign.training.parallel import Workers
 from layeralign.training.policy import Policy
 from layeralign.training.reward import Reward
@@ -66,8 +66,8 @@ def train(
     policy = Policy(vlm, settings.rank, settings.seed, gradient_checkpointing=settings.gradient_checkpointing)
     features = Features(vlm, cases, [*mix.exits, vlm.exits.default])
     start = StartAnswers(policy, features, settings.max_new_tokens)
-    parts = (policy, lessons, features, start, settings, workers)
-    objective = Imitation(*parts) if reward is None or not settings.rolls_out else Lppo(*parts, reward)
+    parts = Parts(policy, lessons, features, start, settings, workers)
+    objective = Imitation(parts) if reward is None or not settings.rolls_out else Lppo(parts, reward)
     run = _Run(objective, mix, out)
     run.go()
     return run.history
