@@ -29,7 +29,7 @@ def worker(out: Path, steps: int) -> None:
     from layeralign.training.lppo import Lppo
     from layeralign.training.settings import Settings
 
-    def fixed(self: Lppo, rows: list, seen: list, step: int) -> tuple[list[list[int]], list[bool]]:
+    def fixed(self: Lppo, rows: list, step: int) -> tuple[list[list[int]], list[bool]]:
         vlm = self.policy.vlm
         texts = [REFUSAL if exit % 2 else case.facts["helpful"] for case, exit in rows]
         ids = vlm.tokenizer(texts, add_special_tokens=False)["input_ids"]

@@ -7,6 +7,7 @@ policy's own answers; it needs neither labels nor a reward.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -41,24 +42,18 @@ class Imitation(Objective):
         """See `Objective.prepare`."""
         plan = self.plan(step, mix)
         trained_answers = [self._answer(case) for case, _ in plan.trained]
-        kept_answers = [self.start.tokens(case) for case, _ in plan.kept]
         meter.add("length", sum(map(len, trained_answers)), len(trained_answers))
-        minibatches = []
-        for cuts in self.split([*map(len, trained_answers)], [*map(len, kept_answers)]):
-            pieces = []
-            for trained, kept in cuts:
-                rows = [*(plan.trained[i] for i in trained), *(plan.kept[i] for i in kept)]
-                answers = [*(trained_answers[i] for i in trained), *(kept_answers[i] for i in kept)]
-                pieces.append(self._lesson(rows, answers, len(trained)))
-            minibatches.append(pieces)
-        return minibatches
+        return [
+            [self._lesson(rows, answers, len(trained)) for trained, rows, answers in pieces]
+            for pieces in self.rows_of_pieces(plan, trained_answers)
+        ]
 
     def _answer(self, case: Case) -> list[int]:
         if self.settings.method == "consistency":
             return self.start.tokens(case)
         return right_answer(self.policy, case, self.start)
 
-    def _lesson(self, rows: list[Row], answers: list[list[int]], n: int) -> Lesson:
+    def _lesson(self, rows: list[Row], answers: Sequence[Sequence[int]], n: int) -> Lesson:
         """A piece whose first `n` rows are trained; the start policy is asked at the default exit."""
         default = self.policy.vlm.exits.default
         batch = self.collate(rows, answers)

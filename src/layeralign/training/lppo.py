@@ -78,20 +78,14 @@ class Lppo(Objective):
     def prepare(self, step: int, mix: ExitMix, meter: Meter) -> list[list[Experience]]:
         """See `Objective.prepare`."""
         plan = self.plan(step, mix)
-        seen = [self.features.of(row) for row in plan.trained]
-        kept_seen = [self.features.of(row) for row in plan.kept]
-        rollout = self.rollout(plan.trained, seen, step, mix, meter)
-        kept_answers = [self.start.tokens(case) for case, _ in plan.kept]
-        minibatches = []
-        for cuts in self.split([*map(len, rollout.answers)], [*map(len, kept_answers)]):
-            pieces = []
-            for trained, kept in cuts:
-                rows = [*(plan.trained[i] for i in trained), *(plan.kept[i] for i in kept)]
-                answers = [*(rollout.answers[i] for i in trained), *(kept_answers[i] for i in kept)]
-                of_rows = [*(seen[i] for i in trained), *(kept_seen[i] for i in kept)]
-                batch = self.collate(rows, answers, of_rows)
-                pieces.append(self._experience(batch, rollout.scores[trained], meter))
-            minibatches.append(pieces)
+        rollout = self.rollout(plan.trained, step, mix, meter)
+        minibatches = [
+            [
+                self._experience(self.collate(rows, answers), rollout.scores[trained], meter)
+                for trained, rows, answers in pieces
+            ]
+            for pieces in self.rows_of_pieces(plan, rollout.answers)
+        ]
         self._finish([piece for pieces in minibatches for piece in pieces], meter)
         return minibatches
 
@@ -108,12 +102,10 @@ class Lppo(Objective):
         for piece, mask in zip(pieces, held, strict=True):
             piece.advantages = ppo.whiten(piece.advantages, mask, total)
 
-    def rollout(
-        self, rows: list[Row], seen: Sequence[Tensor | None], step: int, mix: ExitMix, meter: Meter
-    ) -> Rollout:
+    def rollout(self, rows: list[Row], step: int, mix: ExitMix, meter: Meter) -> Rollout:
         """Sample an answer to each row and score it; `mix` hears the harm that the answers show."""
         vlm, settings = self.policy.vlm, self.settings
-        answers, finished = self.sample(rows, seen, step)
+        answers, finished = self.sample(rows, step)
         said = [text(vlm, answer) for answer in answers]
         plain = self.reward.score([case for case, _ in rows], said)
         plain = plain - torch.tensor([self._level[case.id] for case, _ in rows])
@@ -132,11 +124,10 @@ class Lppo(Objective):
         return Rollout(rows, answers, scores)
 
     @torch.no_grad()
-    def sample(
-        self, rows: Sequence[Row], seen: Sequence[Tensor | None], step: int
-    ) -> tuple[list[list[int]], list[bool]]:
+    def sample(self, rows: Sequence[Row], step: int) -> tuple[list[list[int]], list[bool]]:
         """Answers sampled from the policy, and whether each ended by itself."""
         vlm = self.policy.vlm
+        seen = [self.features.of(row) for row in rows]
         torch.manual_seed(seed_of(self.settings.seed, "rollout", step, self.workers.rank))
         with self.policy.merged():
             made = vlm.generate(

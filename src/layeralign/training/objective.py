@@ -124,6 +124,28 @@ class Objective(ABC):
         plan = self.lessons.plan(step, mix)
         return Plan(list(self.workers.share(plan.trained)), list(self.workers.share(plan.kept)))
 
+    def rows_of_pieces(
+        self, plan: Plan, answers: Sequence[Sequence[int]]
+    ) -> list[list[tuple[list[int], list[Row], list[Sequence[int]]]]]:
+        """Each minibatch's pieces: numbers of the trained rows, then all rows, kept last, and answers.
+
+        Args:
+            plan: of this process.
+            answers: of the trained rows; the kept ones have the start policy's.
+        """
+        kept_answers = [self.start.tokens(case) for case, _ in plan.kept]
+        return [
+            [
+                (
+                    trained,
+                    [*(plan.trained[i] for i in trained), *(plan.kept[i] for i in kept)],
+                    [*(answers[i] for i in trained), *(kept_answers[i] for i in kept)],
+                )
+                for trained, kept in cuts
+            ]
+            for cuts in self.split([*map(len, answers)], [*map(len, kept_answers)])
+        ]
+
     def split(self, trained: Sequence[int], kept: Sequence[int]) -> list[list[tuple[list[int], list[int]]]]:
         """Row numbers of each minibatch's pieces, trained and kept, from the lengths of all rows.
 
@@ -140,14 +162,9 @@ class Objective(ABC):
             minibatches.append([piece for piece in zip(*cuts, strict=True) if piece[0] or piece[1]])
         return minibatches
 
-    def collate(
-        self,
-        rows: Sequence[Row],
-        answers: Sequence[Sequence[int]],
-        seen: Sequence[Tensor | None] | None = None,
-    ) -> Batch:
-        """Rows with their answers, and their features where these are at hand, as tensors."""
-        seen = [self.features.of(row) for row in rows] if seen is None else seen
+    def collate(self, rows: Sequence[Row], answers: Sequence[Sequence[int]]) -> Batch:
+        """Rows with their answers and their features as tensors."""
+        seen = [self.features.of(row) for row in rows]
         vlm = self.policy.vlm
         return collate(vlm, prompts(vlm, rows, seen), answers, seen)
 

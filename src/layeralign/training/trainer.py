@@ -183,10 +183,10 @@ class _Run:
                 f"training stopped at step {step}: {why}; the adapter after {last} steps, the last good "
                 f"checkpoint, is in {self._out}; train anew with a lower --rate or a higher --eta"
             )
-        last = step + 1 == self._settings.steps
+        ended = step + 1 == self._settings.steps
         late = time.monotonic() - self._saved > SAVE_SECONDS
         due = ((step + 1) % SAVE_EVERY == 0 or late) and health.doubt(self.history) is None
-        if self._workers.main and (due or last):
+        if self._workers.main and (due or ended):
             told.sync()
             checkpoint.save(self._out, self._training, step + 1)
             self._saved = time.monotonic()
