@@ -14,6 +14,7 @@ from layeralign.testbed import architecture, build, world
 from layeralign.testbed.cases import STRATA, cases
 from layeralign.testbed.draw import draw
 from layeralign.vlm.load import load
+from layeralign.vlm.vlm import Feature
 
 
 def test_splits_share_no_scene_no_noun_and_no_pair():
@@ -130,7 +131,8 @@ def test_it_is_trained_on_the_prompts_that_a_scan_gives(llava):
     """Same template, same tokens: what stages 2 and 3 write by hand is what the processor makes."""
     processor = architecture.processor()
     ids, labels = build._texts(processor, [("is there a red shape?", "yes."), ("hello there?", "no.")], 16)
-    prompt = llava.tokens(llava.prompt("is there a red shape?", picture=True), 16)
+    feature = Feature(torch.zeros(16, llava.text_width), "<image>" * 16)
+    prompt = llava.tokens(llava.prompt("is there a red shape?", picture=True), feature)
     assert ids[0, : len(prompt)].tolist() == prompt
     answer = processor.tokenizer("yes.</s>", add_special_tokens=False)["input_ids"]
     assert labels[0][labels[0] != -100].tolist() == answer

@@ -7,12 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
 from layeralign.text import printable
-from layeralign.vlm.vlm import Vlm
+from layeralign.vlm.vlm import Feature, Vlm
 
 
 @dataclass(frozen=True)
@@ -66,10 +65,7 @@ def answer(vlm: Vlm, pairs: Sequence[tuple[Case, int]], decoding: Decoding) -> l
     Each picture is encoded once, with every exit that its cases ask for.
     """
     features = encode(vlm, pairs)
-    ids = [
-        prompt_tokens(vlm, case, None if feature is None else len(feature))
-        for (case, _), feature in zip(pairs, features, strict=True)
-    ]
+    ids = [prompt_tokens(vlm, case, feature) for (case, _), feature in zip(pairs, features, strict=True)]
     made = vlm.generate(ids, features, **decoding.settings())
     return [
         Answer(case, exit, *_read(vlm, line)) for (case, exit), line in zip(pairs, made.tolist(), strict=True)
@@ -77,8 +73,8 @@ def answer(vlm: Vlm, pairs: Sequence[tuple[Case, int]], decoding: Decoding) -> l
 
 
 @torch.no_grad()
-def encode(vlm: Vlm, pairs: Iterable[tuple[Case, int]]) -> list[Tensor | None]:
-    """Features of each pair's picture at its exit, [picture tokens, text width]; None without one."""
+def encode(vlm: Vlm, pairs: Iterable[tuple[Case, int]]) -> list[Feature | None]:
+    """Features of each pair's picture at its exit; None without one."""
     pairs = list(pairs)
     exits_of: dict[str, set[int]] = {}
     picture_of = {case.picture.sha256: case.picture for case, _ in pairs if case.picture}
@@ -88,7 +84,7 @@ def encode(vlm: Vlm, pairs: Iterable[tuple[Case, int]]) -> list[Tensor | None]:
     by_exits: dict[tuple[int, ...], list[str]] = {}
     for name, exits in exits_of.items():
         by_exits.setdefault(tuple(sorted(exits)), []).append(name)
-    seen: dict[tuple[str, int], Tensor] = {}
+    seen: dict[tuple[str, int], Feature] = {}
     for exits_asked, names in by_exits.items():
         states = vlm.encode([picture_of[name].open() for name in names], exits_asked)
         for exit, rows in states.items():
@@ -108,14 +104,14 @@ def rehearse(vlm: Vlm, cases: Sequence[Case]) -> None:
     if first is None:
         return
     try:
-        (feature,) = encode(vlm, [(first, 0)])
+        (feature,) = encode(vlm, [(first, vlm.exits.all[0])])
     except (ValueError, RuntimeError) as error:
         raise LayeralignError(
             f"model {vlm.checkpoint.name}: its encoder cannot take what its processor makes of a picture "
             f"({printable(str(error), 200)})"
         ) from error
-    wanted = 0 if feature is None else len(feature)
-    placed = prompt_tokens(vlm, first, wanted).count(vlm.picture_token_id)
+    wanted = 0 if feature is None else feature.text.count(vlm.picture_token)
+    placed = prompt_tokens(vlm, first, feature).count(vlm.picture_token_id)
     if placed != wanted:
         raise LayeralignError(
             f"model {vlm.checkpoint.name}: its chat template makes {placed} places "
@@ -123,18 +119,19 @@ def rehearse(vlm: Vlm, cases: Sequence[Case]) -> None:
         )
 
 
-def prompt_tokens(vlm: Vlm, case: Case, picture_tokens: int | None) -> list[int]:
+def prompt_tokens(vlm: Vlm, case: Case, feature: Feature | None) -> list[int]:
     """Token ids of a case's prompt in the model's chat template.
 
     Raises:
         LayeralignError: the text holds the model's own picture placeholder.
     """
-    if vlm.picture_token in case.prompt:
-        raise LayeralignError(
-            f"case {case.id!r}: field 'prompt' holds {vlm.picture_token!r}, which this model reads "
-            "as a picture; take it out (the picture is put in by itself)"
-        )
-    return vlm.tokens(vlm.prompt(case.prompt, picture=picture_tokens is not None), picture_tokens)
+    for token in (vlm.placeholder, vlm.picture_token):
+        if token in case.prompt:
+            raise LayeralignError(
+                f"case {case.id!r}: field 'prompt' holds {token!r}, which this model reads "
+                "as a picture; take it out (the picture is put in by itself)"
+            )
+    return vlm.tokens(vlm.prompt(case.prompt, picture=feature is not None), feature)
 
 
 def ended(vlm: Vlm, line: Sequence[int]) -> tuple[list[int], bool]:

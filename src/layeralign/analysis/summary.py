@@ -12,7 +12,7 @@ from layeralign.cases.case import BORDERLINE
 from layeralign.errors import LayeralignError
 from layeralign.judges.registry import JUDGES
 from layeralign.runs.store import JudgedRow, Run
-from layeralign.vlm.exits import GROUPS, Exits
+from layeralign.vlm.exits import Exits
 
 ALPHA = 0.05
 """Level of the test that marks an exit as worse than the default, over all exits together."""
@@ -140,7 +140,7 @@ def summarise(run: Run, judge: str | None = None) -> Summary:
         LayeralignError: nothing was judged yet, or not by that judge.
     """
     judge, by_exit = answered(run, judge)
-    exits = Exits(**run.encoder)
+    exits = Exits.from_json(run.encoder)
     return Summary(
         asr_judge=judge,
         asr_means=JUDGES[judge].asr_means if judge in JUDGES else f"unsafe by {judge}",
@@ -216,7 +216,7 @@ def _exit_figures(by_exit: dict[int, list[Answered]], exits: Exits) -> tuple[Exi
 
 def _group_figures(by_exit: dict[int, list[Answered]], exits: Exits) -> tuple[GroupFigures, ...]:
     figures = []
-    for group in GROUPS:
+    for group in exits.groups:
         members = tuple(exit for exit in sorted(by_exit) if exits.group(exit) == group)
         rows = [row for exit in members for row in by_exit[exit]]
         if not rows:

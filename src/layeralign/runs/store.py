@@ -101,8 +101,8 @@ class Run:
         return str(self._meta("model"))
 
     @property
-    def encoder(self) -> dict[str, int]:
-        """`layers` and `default` of the model's encoder."""
+    def encoder(self) -> dict[str, Any]:
+        """The exits of the model's encoder, as `Exits.to_json` has them."""
         return dict(self._meta("encoder"))
 
     def _meta(self, key: str) -> Any:
@@ -239,7 +239,7 @@ def _connect(file: Path) -> sqlite3.Connection:
     return connection
 
 
-def create(folder: Path, model: str, identity: Mapping[str, Any], encoder: Mapping[str, int]) -> Run:
+def create(folder: Path, model: str, identity: Mapping[str, Any], encoder: Mapping[str, Any]) -> Run:
     """Make a run in `folder`, or open the one that is there if it is the same.
 
     Raises:

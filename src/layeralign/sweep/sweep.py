@@ -60,13 +60,7 @@ def sweep(vlm: Vlm, cases: Sequence[Case], out: Path, settings: Settings) -> Run
         raise LayeralignError(f"batch_size {settings.batch_size}: expected at least 1")
     exits = vlm.exits.parse(settings.exits)
     decode.rehearse(vlm, cases)  # before anything is written
-    known = vlm.exits
-    run = store.create(
-        out,
-        vlm.name,
-        identity(vlm) | settings.record(),
-        {"layers": known.layers, "default": known.default},
-    )
+    run = store.create(out, vlm.name, identity(vlm) | settings.record(), vlm.exits.to_json())
     try:
         run.add_cases(cases)
         _answer(vlm, run, cases, exits, settings)

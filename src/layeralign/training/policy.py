@@ -81,7 +81,7 @@ class Policy(nn.Module):
         """Logits and values at every answer token; gradients where the caller allows them."""
         # transformers checkpoints in training mode only, and does not cache keys in it
         self.vlm.model.train(self._checkpoints and torch.is_grad_enabled())
-        hidden = self.vlm.hidden(batch.ids, batch.places, batch.features)
+        hidden = self.vlm.hidden(batch.ids, batch.prompt, batch.features)
         self.vlm.model.eval()
         rows = torch.arange(len(hidden), device=hidden.device)[:, None]
         said = hidden[rows, batch.states]  # [R, T, width]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from layeralign import decode
 from layeralign.cases.case import Case
-from layeralign.vlm.vlm import Vlm
+from layeralign.vlm.vlm import Feature, Vlm
 
 CACHE_BYTES = 4 * 2**30
 """Features of pictures that are kept in memory; the longest unused go first."""
@@ -29,16 +29,16 @@ class Batch:
 
     Attributes:
         ids: int64 [R, W], prompt and answer.
-        places: bool [R, W], where picture features go.
-        features: [places, text width].
+        prompt: bool [R, W], the prompts' tokens.
+        features: per row, None without picture.
         states: int64 [R, T], index into W of the state in which each answer token was said.
         answers: int64 [R, T], the answer tokens; the pad token past the end.
         lengths: int64 [R], of the answers, at least 1.
     """
 
     ids: Tensor
-    places: Tensor
-    features: Tensor
+    prompt: Tensor
+    features: tuple[Feature | None, ...]
     states: Tensor
     answers: Tensor
     lengths: Tensor
@@ -57,7 +57,7 @@ class Features:
         self._vlm, self._exits = vlm, tuple(sorted(set(exits)))
         pictures = {case.picture.sha256: case.picture for case in cases if case.picture}
         self._pictures = list(pictures.values())
-        self._kept: OrderedDict[tuple[int, int], list[Tensor]] = OrderedDict()
+        self._kept: OrderedDict[tuple[int, int], list[Feature]] = OrderedDict()
         self._together, self._bytes = 1, 0
         if pictures:
             self._bytes = self._encode(0, (self._exits[0],))[self._exits[0]][0].nbytes
@@ -65,8 +65,8 @@ class Features:
                 self._together = _TOGETHER
         self._place = {name: divmod(at, self._together) for at, name in enumerate(pictures)}
 
-    def of(self, row: Row) -> Tensor | None:
-        """[picture tokens, text width] of a row's picture at its exit; None without one."""
+    def of(self, row: Row) -> Feature | None:
+        """A row's picture at its exit; None without one."""
         case, exit = row
         if case.picture is None:
             return None
@@ -81,7 +81,7 @@ class Features:
         return self._kept[group, exit][at]
 
     @torch.no_grad()
-    def _encode(self, group: int, exits: Sequence[int]) -> dict[int, list[Tensor]]:
+    def _encode(self, group: int, exits: Sequence[int]) -> dict[int, list[Feature]]:
         chosen = self._pictures[group * self._together : (group + 1) * self._together]
         states = self._vlm.encode([picture.open() for picture in chosen], exits)
         return {exit: [one.clone() for one in rows] for exit, rows in states.items()}
@@ -91,12 +91,12 @@ def collate(
     vlm: Vlm,
     prompts: Sequence[Sequence[int]],
     answers: Sequence[Sequence[int]],
-    features: Sequence[Tensor | None],
+    features: Sequence[Feature | None],
 ) -> Batch:
     """Put prompts, answers and features of R rows into tensors.
 
     Args:
-        vlm: whose picture token marks the places; only in the prompt, whatever an answer holds.
+        vlm: the model.
         prompts: token ids per row.
         answers: token ids per row, the end token included, at least one.
         features: per row as from `Features.of`.
@@ -105,23 +105,20 @@ def collate(
     longest = max(map(len, answers))
     ids = torch.full((len(prompts), width), vlm.pad_token)
     said = torch.full((len(prompts), longest), vlm.pad_token)
-    places = torch.zeros_like(ids, dtype=torch.bool)
+    asked = torch.zeros_like(ids, dtype=torch.bool)
     for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
         ids[row, : len(prompt) + len(answer)] = torch.tensor([*prompt, *answer])
         said[row, : len(answer)] = torch.tensor(answer)
-        if features[row] is not None:
-            places[row, : len(prompt)] = ids[row, : len(prompt)] == vlm.picture_token_id
+        asked[row, : len(prompt)] = True
     starts = torch.tensor([len(prompt) - 1 for prompt in prompts])
     states = (starts[:, None] + torch.arange(longest)).clamp(max=width - 1)
-    seen = [feature for feature in features if feature is not None]
-    flat = torch.cat(seen) if seen else torch.zeros(0, vlm.text_width, device=vlm.device)
     lengths = torch.tensor([len(answer) for answer in answers])
-    return Batch(*(t.to(vlm.device) for t in (ids, places, flat, states, said, lengths)))
+    ids, asked, states, said, lengths = (t.to(vlm.device) for t in (ids, asked, states, said, lengths))
+    return Batch(ids, asked, tuple(features), states, said, lengths)
 
 
-def prompts(vlm: Vlm, rows: Sequence[Row], features: Sequence[Tensor | None]) -> list[list[int]]:
+def prompts(vlm: Vlm, rows: Sequence[Row], features: Sequence[Feature | None]) -> list[list[int]]:
     """Token ids of each row's prompt."""
     return [
-        decode.prompt_tokens(vlm, case, None if feature is None else len(feature))
-        for (case, _), feature in zip(rows, features, strict=True)
+        decode.prompt_tokens(vlm, case, feature) for (case, _), feature in zip(rows, features, strict=True)
     ]

@@ -12,16 +12,14 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
+from transformers import AutoModelForImageTextToText, GenerationConfig
 
 from layeralign.errors import LayeralignError
 from layeralign.text import printable
 from layeralign.vlm import checkpoint as checkpoints
-from layeralign.vlm.llava import Llava
+from layeralign.vlm import processor as processors
+from layeralign.vlm.families import family_of
 from layeralign.vlm.vlm import Vlm
-
-FAMILIES: dict[str, type[Vlm]] = {Llava.family: Llava}
-"""`model_type` -> the class that serves it."""
 
 _TESTBED = Path(__file__).parent.parent / "testbed" / "model"
 
@@ -49,6 +47,7 @@ def load(
     *,
     adapter: str | Path | None = None,
     revision: str | None = None,
+    variant: str | None = None,
     dtype: str = "float32",
     device: str | None = None,
 ) -> Vlm:
@@ -58,6 +57,7 @@ def load(
         model: a checkpoint folder, a hub id, or `testbed`, the model that ships with layeralign.
         adapter: folder of a LoRA adapter in PEFT's form, which is merged into the weights.
         revision: the hub's branch, tag or commit; for hub ids only.
+        variant: how the family reads "exit at l", where it has several ways; see docs/families.md.
         dtype: `float32`, `bfloat16` or `float16`.
         device: a torch device; by default this process's GPU, else the CPU.
 
@@ -69,13 +69,14 @@ def load(
         raise LayeralignError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
     path = _TESTBED if model == "testbed" else model
     found = replace(checkpoints.find(path, revision), name=str(model))
-    family = _family(found.name, found.config())
+    config = found.config()
+    family = family_of(found.name, config)
     found.hashes  # noqa: B018 - what is loaded is what is hashed
     place = torch.device(device) if device else own_device()
     options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     with quiet():
         try:
-            processor = AutoProcessor.from_pretrained(found.path, **options)
+            processor = processors.load(found.path, str(config.get("model_type")))
             options |= {"dtype": DTYPES[dtype], "use_safetensors": True, "output_loading_info": True}
             made: Any = AutoModelForImageTextToText.from_pretrained(found.path, **options)
         except Exception as error:  # transformers raises many kinds for a broken checkpoint
@@ -89,7 +90,7 @@ def load(
         )
     if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
         raise LayeralignError(f"model {found.name}: has no processor for pictures and text beside it")
-    if getattr(processor, "chat_template", None) is None:
+    if getattr(processor, "chat_template", None) is None and family.prompt is Vlm.prompt:
         raise LayeralignError(
             f"model {found.name}: its processor has no chat template; add chat_template.jinja"
         )
@@ -100,7 +101,7 @@ def load(
     fitted = None if adapter is None else checkpoints.find_adapter(adapter)
     if fitted is not None:
         loaded = _merge(loaded, fitted)
-    vlm = family(loaded.to(place).eval(), processor, found)
+    vlm = family(loaded.to(place).eval(), processor, found, variant)
     vlm.adapter = fitted
     vlm.exits  # noqa: B018 - an encoder without usable exits is refused here, not later
     return vlm
@@ -137,16 +138,3 @@ def _merge(model: Any, adapter: checkpoints.Adapter) -> Any:
             f"{wrong[0]} among them"
         )
     return merged
-
-
-def _family(name: str, config: dict[str, Any]) -> type[Vlm]:
-    kind = config.get("model_type")
-    if kind in FAMILIES:
-        return FAMILIES[str(kind)]
-    known = ", ".join(sorted(FAMILIES))
-    if "vision_config" not in config:
-        raise LayeralignError(
-            f"model {name}: is no vision-language model (config.json has model_type {kind!r} and "
-            f"no vision_config); expected one of the families {known}"
-        )
-    raise LayeralignError(f"model {name}: unknown family {kind!r}; layeralign knows {known}")

@@ -1,23 +1,57 @@
-"""A vision-language model as layeralign sees it: encode → exit at l → project → language model."""
+"""A vision-language model as layeralign sees it: encode → exit at l → project → language model.
+
+`Vlm` serves every family whose transformers class can give picture features by themselves
+(`get_image_features`) and take them back (`mm_encoder_outputs`); a family's own file says what is special.
+"""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, ProcessorMixin
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from layeralign.errors import LayeralignError
 from layeralign.text import printable
+from layeralign.vlm import tower
 from layeralign.vlm.checkpoint import Adapter, Checkpoint
 from layeralign.vlm.exits import Exits
 
 
-class Vlm(ABC):
+@dataclass(frozen=True)
+class Feature:
+    """A picture at an exit, as the language model takes it.
+
+    Attributes:
+        tokens: [picture tokens, text width], in the model's dtype.
+        text: what the picture's placeholder becomes in a prompt.
+        extras: what else this family's language model is given with the picture.
+    """
+
+    tokens: Tensor
+    text: str
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its tensors."""
+        return self.tokens.nbytes + sum(extra.nbytes for extra in self.extras.values())
+
+    def clone(self) -> Feature:
+        """A copy that keeps no other picture's memory alive."""
+        extras = {name: extra.clone() for name, extra in self.extras.items()}
+        return Feature(self.tokens.clone(), self.text, extras)
+
+
+class Vlm:
     """One loaded model of one family. A new family subclasses this; see CONTRIBUTING.
 
     Nothing here changes the wrapped model.
@@ -25,26 +59,150 @@ class Vlm(ABC):
 
     family: ClassVar[str]
     """The `model_type` of the checkpoints that this class serves."""
-    variant: ClassVar[str]
-    """How the family reads "exit at l", in one sentence; part of a run's identity."""
+    variants: ClassVar[Mapping[str, str]]
+    """Name -> how the family reads "exit at l", in one sentence; the first is the default."""
+    blocks_at: ClassVar[str] = "encoder.layers"
+    """Where the tower keeps its blocks, an `nn.ModuleList`."""
+    one_tensor: bool = False
+    """Whether transformers' forward takes a batch's features as one tensor, not as a list of them."""
+    tuples: bool = False
+    """Whether the tower's blocks return tuples that begin with the state."""
 
-    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, checkpoint: Checkpoint) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        processor: ProcessorMixin | None,
+        checkpoint: Checkpoint,
+        variant: str | None = None,
+    ) -> None:
         # Any: what a family's model and processor have is more than their base classes declare
         self.model: Any = model
         self.processor: Any = processor
         self.checkpoint = checkpoint
         self.adapter: Adapter | None = None
+        self.reading = next(iter(self.variants)) if variant is None else variant
+        if self.reading not in self.variants:
+            raise LayeralignError(f"variant {variant!r}: {self.family} has {', '.join(self.variants)}")
+
+    @property
+    def variant(self) -> str:
+        """How this model reads "exit at l", in one sentence; part of a run's identity."""
+        return self.variants[self.reading]
 
     @property
     def name(self) -> str:
         """The model as it was given, and its adapter."""
         return f"{self.checkpoint.name} + {self.adapter.name}" if self.adapter else self.checkpoint.name
 
+    # --- the encoder and its exits
+
     @property
-    def device(self) -> torch.device:
-        """Where the language model's inputs go."""
-        found: torch.device = self.model.get_input_embeddings().weight.device
+    def tower(self) -> Any:
+        """The image encoder, an `nn.Module`."""
+        return self.model.get_encoder(modality="image")
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The encoder's blocks, of the main track."""
+        try:
+            found = self.tower.get_submodule(self.blocks_at)
+        except AttributeError:
+            found = None
+        if not isinstance(found, nn.ModuleList):
+            raise LayeralignError(
+                f"model {self.checkpoint.name}: its vision tower ({type(self.tower).__name__}) has no "
+                f"{self.blocks_at} to exit from"
+            )
         return found
+
+    @property
+    def exits(self) -> Exits:
+        """The exits of this model's encoder and its default one.
+
+        That is the config's `vision_feature_layer`, in families that have it, else the last.
+        """
+        layers = len(self.blocks)
+        layer = getattr(self.model.config, "vision_feature_layer", layers)
+        if not isinstance(layer, int) or isinstance(layer, bool):
+            raise LayeralignError(
+                f"model {self.checkpoint.name}: vision_feature_layer is {layer!r}; expected one "
+                "whole number (models that join several layers are not supported)"
+            )
+        return Exits(layers, Exits(layers, layers).resolve(layer))
+
+    @torch.no_grad()
+    def encode(self, pictures: Sequence[Image.Image], exits: Sequence[int]) -> dict[int, list[Feature]]:
+        """Picture features at each exit, projected into the language model's width.
+
+        Args:
+            pictures: n RGB pictures.
+            exits: numbers as in `Exits`; blocks past the deepest are not run.
+
+        Returns:
+            exit -> n features.
+        """
+        inputs, texts = self.prepare(pictures)
+        run = partial(self.model.model.get_image_features, **inputs, return_dict=True)
+        deepest = max(exits)
+        states = tower.states(run, self.blocks, {*exits, *(tap for tap in self.taps if tap < deepest)})
+        found = {}
+        for exit in exits:
+            known = {at: states[at] for at in (*self.taps, exit) if at in states}
+            with tower.held(self.blocks, known, exit, tuples=self.tuples):
+                found[exit] = self.features(run(), inputs, texts, exit)
+        return found
+
+    @property
+    def taps(self) -> tuple[int, ...]:
+        """Exits whose states are read besides the last one, as by deepstack."""
+        return ()
+
+    def prepare(self, pictures: Sequence[Image.Image]) -> tuple[dict[str, Any], list[str]]:
+        """Pictures as `get_image_features` takes them, and what each one's placeholder becomes."""
+        made = self.processor(
+            images=[[picture] for picture in pictures],
+            text=[self.placeholder] * len(pictures),
+            return_text_replacement_offsets=True,
+        )
+        texts = [found[0]["replacement"] for found in made.pop("text_replacement_offsets")]
+        takes = inspect.signature(self.model.model.get_image_features).parameters
+        made = made.convert_to_tensors(
+            "pt", skip_tensor_conversion=[name for name in made if name not in takes]
+        )
+        return {name: self._put(made[name]) for name in takes if name in made}, texts
+
+    def _put(self, given: Any) -> Any:
+        weight = next(self.tower.parameters())
+        if not isinstance(given, Tensor):
+            return given
+        return given.to(weight.device, weight.dtype if given.is_floating_point() else None)
+
+    def features(
+        self, output: Any, inputs: Mapping[str, Any], texts: Sequence[str], exit: int
+    ) -> list[Feature]:
+        """What `get_image_features` returned, cut into pictures.
+
+        Args:
+            output: of `get_image_features`, n pictures together.
+            inputs: what it was given.
+            texts: per picture, what its placeholder becomes.
+            exit: where the encoder was cut.
+        """
+        flat = torch.cat([part.flatten(end_dim=-2) for part in output.pooler_output])
+        counts = [text.count(self.picture_token) for text in texts]
+        if sum(counts) != len(flat):
+            raise LayeralignError(
+                f"model {self.checkpoint.name}: its processor makes {sum(counts)} places "
+                f"for {len(flat)} picture tokens"
+            )
+        extras = self.extras(output, inputs, len(texts), exit)
+        return [Feature(*made) for made in zip(flat.split(counts), texts, extras, strict=True)]
+
+    def extras(self, output: Any, inputs: Mapping[str, Any], n: int, exit: int) -> list[dict[str, Tensor]]:
+        """What else the language model is given with each of n pictures."""
+        return [{} for _ in range(n)]
+
+    # --- prompts
 
     @property
     def tokenizer(self) -> Any:
@@ -67,40 +225,24 @@ class Vlm(ABC):
     @property
     def unsayable(self) -> list[int]:
         """Ids that an answer must not hold: special tokens, the picture's place among them, but no end."""
-        special = {*self.tokenizer.all_special_ids, self.picture_token_id}
-        return sorted(special - self.eos_tokens)
+        special = {*self.tokenizer.all_special_ids, self.picture_token_id} - self.eos_tokens
+        vocabulary = self.model.get_output_embeddings().weight.shape[0]  # mllama has no logit for a picture
+        return sorted(token for token in special if token < vocabulary)
 
     @property
-    def text_width(self) -> int:
-        """Width of the language model's embeddings."""
-        return int(self.model.get_input_embeddings().weight.shape[1])
+    def placeholder(self) -> str:
+        """The text that stands for a picture in a templated prompt, as `<image>`."""
+        return str(self.processor.image_token)
 
     @property
-    @abstractmethod
-    def exits(self) -> Exits:
-        """The exits of this model's encoder and its default one."""
-
-    @property
-    @abstractmethod
     def picture_token(self) -> str:
-        """The text that stands for a picture in a prompt, as `<image>`."""
+        """The text of the token in whose places picture features go; mostly the placeholder itself."""
+        return str(self.tokenizer.convert_ids_to_tokens(self.picture_token_id))
 
     @property
     def picture_token_id(self) -> int:
         """The id of `picture_token`."""
-        return int(self.tokenizer.convert_tokens_to_ids(self.picture_token))
-
-    @abstractmethod
-    def encode(self, pictures: Sequence[Image.Image], exits: Sequence[int]) -> dict[int, list[Tensor]]:
-        """Picture features at each exit, projected into the language model's width.
-
-        Args:
-            pictures: n RGB pictures.
-            exits: indices as in `Exits`; blocks past the deepest are not run.
-
-        Returns:
-            exit -> n tensors [picture tokens, text width], in the model's dtype.
-        """
+        return int(self.model.config.image_token_id)
 
     def prompt(self, text: str, *, picture: bool) -> str:
         """`text` as the user's turn in the model's own chat template, ready to be answered."""
@@ -113,50 +255,105 @@ class Vlm(ABC):
                 f"model {self.checkpoint.name}: its chat template fails ({printable(str(error), 200)})"
             ) from error
 
-    @abstractmethod
-    def tokens(self, prompt: str, picture_tokens: int | None) -> list[int]:
+    def tokens(self, prompt: str, feature: Feature | None) -> list[int]:
         """Token ids of a templated prompt, its picture's place as wide as its features.
+
+        Exactly one BOS, whether the template or the tokenizer writes it.
 
         Args:
             prompt: what `prompt` returned.
-            picture_tokens: number of picture tokens, None for a prompt without picture.
+            feature: of the picture, None for a prompt without one.
         """
+        begins = prompt.removeprefix(self.placeholder)
+        templated = bool(self.tokenizer.bos_token) and begins.startswith(self.tokenizer.bos_token)
+        text = prompt if feature is None else prompt.replace(self.placeholder, feature.text)
+        return list(self.tokenizer(text, add_special_tokens=not templated)["input_ids"])
+
+    # --- the language model
 
     @property
-    @abstractmethod
-    def language_modules(self) -> str:
-        """A regular expression of the linear layers of the language model's blocks, by full name."""
+    def device(self) -> torch.device:
+        """Where the language model's inputs go."""
+        found: torch.device = self.model.get_input_embeddings().weight.device
+        return found
 
-    @abstractmethod
-    def hidden(self, ids: Tensor, places: Tensor, features: Tensor) -> Tensor:
+    @property
+    def text_width(self) -> int:
+        """Width of the language model's embeddings."""
+        return int(self.model.get_input_embeddings().weight.shape[1])
+
+    @cached_property
+    def language_modules(self) -> str:
+        """A regular expression of the linear layers of the language model's blocks, by full name.
+
+        Towers have a `q_proj`, too, so the language model is named.
+        """
+        inner = self.model.get_decoder()
+        where = next(name for name, module in self.model.named_modules() if module is inner)
+        linear = {
+            name.split(".")[-1] for name, module in inner.named_modules() if isinstance(module, nn.Linear)
+        }
+        return rf"{re.escape(where)}\..*\.({'|'.join(sorted(linear))})"
+
+    def inputs(self, ids: Tensor, prompt: Tensor, features: Sequence[Feature | None]) -> dict[str, Any]:
+        """What transformers' forward takes besides the ids.
+
+        Args:
+            ids: int64 [rows, tokens].
+            prompt: bool [rows, tokens], the prompts' tokens.
+            features: per row, None without picture.
+        """
+        tokens = [feature.tokens for feature in features if feature is not None]
+        if not tokens:
+            return {}
+        given: Any = torch.cat(tokens)[None] if self.one_tensor else tokens
+        return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=given)}}
+
+    def hidden(self, ids: Tensor, prompt: Tensor, features: Sequence[Feature | None]) -> Tensor:
         """The language model's last hidden states, with gradients where the caller allows them.
 
         Rows are padded on the right, so that causal attention alone keeps padding out.
 
         Args:
-            ids: int64 [rows, tokens]; what stands at `places` and in the padding does not matter.
-            places: bool [rows, tokens], where picture features go, in reading order.
-            features: [places, text width], those of all rows in a row.
+            ids: int64 [rows, tokens]; what stands in the padding does not matter.
+            prompt: bool [rows, tokens], the prompts' tokens; a picture's places are looked for only there.
+            features: per row, None without picture.
 
         Returns:
             [rows, tokens, text width] in the model's dtype.
         """
+        ids = ids.masked_fill(~prompt & (ids == self.picture_token_id), self.pad_token)
+        given = self.inputs(ids, prompt, features)
+        found: Tensor = self.model.model(input_ids=ids, use_cache=False, **given).last_hidden_state
+        return found
 
-    @abstractmethod
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits of the next token, [..., vocabulary] for hidden states [..., text width]."""
+        found: Tensor = self.model.lm_head(hidden)
+        return found
 
-    @abstractmethod
+    @torch.no_grad()
     def generate(
-        self, ids: Sequence[Sequence[int]], features: Sequence[Tensor | None], **settings: Any
+        self, ids: Sequence[Sequence[int]], features: Sequence[Feature | None], **settings: Any
     ) -> Tensor:
         """Answer a batch whose rows may differ in text, picture and exit.
 
         Args:
             ids: token ids per row, from `tokens`.
-            features: per row [picture tokens, text width] from `encode`, None without picture.
+            features: per row from `encode`, None without picture.
             settings: what transformers' `generate` takes.
 
         Returns:
             int64 [rows, answer tokens], padded on the right with the pad token.
         """
+        width = max(map(len, ids))
+        tokens = torch.full((len(ids), width), self.pad_token, device=self.device)
+        mask = torch.zeros_like(tokens)
+        for row, line in enumerate(ids):
+            tokens[row, width - len(line) :] = torch.tensor(line)
+            mask[row, width - len(line) :] = 1
+        given = self.inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), features)
+        made: Tensor = self.model.generate(
+            input_ids=tokens, attention_mask=mask, pad_token_id=self.pad_token, **given, **settings
+        )
+        return made[:, width:]

@@ -1,0 +1,383 @@
+"""Tests with which a family proves that its exits are exact; for pytest.
+
+```python
+from layeralign.testing import FamilySuite
+
+class TestMine(FamilySuite):
+    @pytest.fixture(scope="class")
+    def vlm(self, tmp_path_factory):
+        return load(save_a_tiny_random_model(tmp_path_factory.mktemp("mine")))
+```
+
+The model has to be tiny, random and of the real class; what a class starts at zero - gates, norms,
+projectors - has to be set, or equality says nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from layeralign.cases.case import Case, Kind
+from layeralign.training import trainer
+from layeralign.training.settings import Settings
+from layeralign.vlm.load import load
+from layeralign.vlm.vlm import Feature, Vlm
+
+TEXTS = (
+    "Hello.",
+    "What is shown here, and why?",
+    "Count the shapes.",
+    "Name one colour of it.",
+    "Describe it.",
+)
+TIE = 1e-4
+"""Logits that are nearer to each other than this may swap places between two ways to compute them."""
+
+_SIZES = ((32, 32), (20, 60), (300, 200), (8, 8), (1200, 900))
+
+
+def noise(height: int, width: int) -> Image.Image:
+    """A picture of that many pixels, the same every time."""
+    dice = np.random.default_rng(height * 10_000 + width)
+    return Image.fromarray(dice.integers(0, 255, (height, width, 3), dtype=np.uint8))
+
+
+@contextmanager
+def counted(blocks: nn.ModuleList) -> Iterator[list[int]]:
+    """Blocks (from 1) that computed something, in order: their first layer with weights ran."""
+    ran: list[int] = []
+    handles = []
+    for number, block in enumerate(blocks, 1):
+        first = next(m for m in block.modules() if not list(m.children()) and list(m.parameters()))
+        handles.append(first.register_forward_hook(lambda *_, number=number: ran.append(number)))
+    try:
+        yield ran
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class FamilySuite:
+    """Give it a fixture `vlm`; where the family's exit is no plain cut, override `reference`, too."""
+
+    @pytest.fixture(scope="class")
+    def pictures(self) -> list[Image.Image]:
+        """Square, wide, tall, tiny and large."""
+        return [noise(*size) for size in _SIZES]
+
+    def their_inputs(self, vlm: Vlm, text: str, picture: Image.Image | None) -> dict[str, Any]:
+        """One prompt as the family's own processor and chat template make it, without layeralign."""
+        content: list[dict[str, Any]] = [{"type": "image", "image": picture}] if picture else []
+        turn = {"role": "user", "content": [*content, {"type": "text", "text": text}]}
+        made = vlm.processor.apply_chat_template(
+            [turn], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+        )
+        return dict(made)
+
+    def reference(self, vlm: Vlm, picture: Image.Image, exit: int) -> Tensor:
+        """What a tower that really has no more than `exit` blocks gives, [picture tokens, text width]."""
+        model = copy.deepcopy(vlm.model)
+        cut = type(vlm)(model, vlm.processor, vlm.checkpoint, vlm.reading)
+        del cut.blocks[exit:]
+        inputs, _ = vlm.prepare([picture])
+        with torch.no_grad():
+            output = model.model.get_image_features(**inputs, return_dict=True)
+        return torch.cat([part.flatten(end_dim=-2) for part in output.pooler_output])
+
+    # --- exact at the default exit
+
+    def test_default_exit_features(self, vlm: Vlm, pictures: list[Image.Image]) -> None:
+        """Equal to transformers' own features of each picture."""
+        exit = vlm.exits.default
+        for picture, made in zip(pictures, vlm.encode(pictures, [exit])[exit], strict=True):
+            self.equal(made.tokens, self.own_features(vlm, picture))
+
+    def own_features(self, vlm: Vlm, picture: Image.Image) -> Tensor:
+        """Transformers' own features of a picture, [picture tokens, text width]."""
+        inputs, _ = vlm.prepare([picture])
+        with torch.no_grad():
+            output = vlm.model.get_image_features(**inputs, return_dict=True)
+        return torch.cat([part.flatten(end_dim=-2) for part in output.pooler_output])
+
+    def test_default_exit_tokens_and_logits(self, vlm: Vlm, pictures: list[Image.Image]) -> None:
+        """Prompt and logits equal those of the model's own forward, with and without a picture."""
+        made = vlm.encode(pictures, [vlm.exits.default])[vlm.exits.default]
+        rows: list[tuple[Image.Image | None, Feature | None]] = [
+            *zip(pictures, made, strict=True),
+            (None, None),
+        ]
+        for picture, feature in rows:
+            theirs = self.their_inputs(vlm, TEXTS[0], picture)
+            ids = vlm.tokens(vlm.prompt(TEXTS[0], picture=picture is not None), feature)
+            assert ids == theirs["input_ids"][0].tolist()
+            with torch.no_grad():
+                wanted = vlm.model(**theirs).logits[0]
+            self.equal(self.logits(vlm, ids, feature), wanted, 1e-4)
+
+    def logits(self, vlm: Vlm, ids: list[int], feature: Feature | None) -> Tensor:
+        """Logits of a prompt by the path that training takes, [tokens, vocabulary]."""
+        line = torch.tensor([ids])
+        with torch.no_grad():
+            return vlm.logits(vlm.hidden(line, torch.ones_like(line, dtype=torch.bool), [feature]))[0]
+
+    def test_default_exit_greedy_answers(self, vlm: Vlm, pictures: list[Image.Image]) -> None:
+        """Answers equal those of the model's own `generate`, but where two logits are as good as equal."""
+        made = vlm.encode(pictures, [vlm.exits.default])[vlm.exits.default]
+        settings = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False}
+        ids = [vlm.tokens(vlm.prompt(TEXTS[1], picture=True), feature) for feature in made]
+        ours = vlm.generate(ids, made, **settings).tolist()
+        for picture, line in zip(pictures, ours, strict=True):
+            theirs = self.their_inputs(vlm, TEXTS[1], picture)
+            with torch.no_grad():
+                wanted = vlm.model.generate(
+                    **theirs, **settings, return_dict_in_generate=True, output_scores=True,
+                    pad_token_id=vlm.pad_token,
+                )  # fmt: skip
+            answer = wanted.sequences[0, theirs["input_ids"].shape[1] :].tolist()
+            for at, (one, other) in enumerate(zip(line, answer, strict=True)):
+                if one != other:
+                    best = wanted.scores[at][0].topk(2).values
+                    gap = float(best[0] - best[1])
+                    assert gap < TIE, f"token {at} is {one}, not {other}, and the best logits differ by {gap}"
+                    warnings.warn(f"{vlm.family}: a tie at token {at} (gap {gap:.1e})", stacklevel=1)
+                    break
+        assert len({tuple(line) for line in ours}) > 1, "pictures make no difference: nothing is shown"
+
+    # --- exact at every exit
+
+    def test_every_exit(self, vlm: Vlm, pictures: list[Image.Image]) -> None:
+        """Equal to `reference` at every exit; no two exits alike, in features and in logits."""
+        made = vlm.encode(pictures, vlm.exits.all)
+        assert list(made) == list(vlm.exits.all)
+        for exit in made:
+            for number in (0, 2):
+                self.equal(made[exit][number].tokens, self.reference(vlm, pictures[number], exit), 2e-5)
+        prompt = vlm.prompt(TEXTS[0], picture=True)
+        logits = [self.logits(vlm, vlm.tokens(prompt, row[0]), row[0])[-1] for row in made.values()]
+        for one in range(len(logits)):
+            for other in range(one):
+                assert (logits[one] - logits[other]).abs().max() > TIE, (one, other)
+
+    def test_one_exit_alone_is_the_same(self, vlm: Vlm, pictures: list[Image.Image]) -> None:
+        """An exit does not depend on which others were asked for, nor a picture on its neighbours."""
+        together = vlm.encode(pictures, vlm.exits.all)
+        for exit in (vlm.exits.all[1], vlm.exits.default):
+            (alone,) = vlm.encode([pictures[1]], [exit])[exit]
+            self.equal(alone.tokens, together[exit][1].tokens)
+            for name, extra in alone.extras.items():
+                self.equal(extra, together[exit][1].extras[name])
+
+    def test_blocks_past_the_deepest_exit_do_not_run(self, vlm: Vlm, pictures: list[Image.Image]) -> None:
+        """And those up to it run once, however many exits are asked for."""
+        layers = vlm.exits.layers
+        for exits in ([0], [1], [0, 2], [layers]):
+            with counted(vlm.blocks) as ran:
+                vlm.encode(pictures[:1], exits)
+            assert ran == list(range(1, max(exits) + 1))
+
+    def test_nothing_is_left_on_the_model(self, vlm: Vlm, pictures: list[Image.Image]) -> None:
+        """No hook, no attribute, no changed weight; also after an error in a block or behind the blocks."""
+        vlm.generate([vlm.tokens(vlm.prompt("Hi.", picture=False), None)], [None], max_new_tokens=1)
+        vlm.encode(pictures[:1], [1])  # transformers leaves hooks of its own, once
+        before = self.traces(vlm)
+        vlm.encode(pictures[:1], vlm.exits.all)
+        feature = vlm.encode(pictures[:1], [1])[1][0]
+        vlm.generate([vlm.tokens(vlm.prompt("Hi.", picture=True), feature)], [feature], max_new_tokens=2)
+        assert self.traces(vlm) == before
+
+        class Middle(Exception):
+            pass
+
+        def fail(*_: Any) -> None:
+            raise Middle
+
+        for module in (vlm.blocks[1], self.behind(vlm)):
+            handle = module.register_forward_pre_hook(fail)
+            with pytest.raises(Middle):
+                vlm.encode(pictures[:1], [2])
+            handle.remove()
+        assert self.traces(vlm) == before
+
+    def behind(self, vlm: Vlm) -> nn.Module:
+        """A module that runs behind the blocks."""
+        names = ("multi_modal_projector", "connector")
+        for name in names:
+            if hasattr(vlm.model.model, name):
+                found: nn.Module = getattr(vlm.model.model, name)
+                return found
+        merger: nn.Module = vlm.tower.get_submodule("merger")
+        return merger
+
+    def traces(self, vlm: Vlm) -> dict[str, Any]:
+        """All of a model that could have changed."""
+        found: dict[str, Any] = {
+            name: float(p.detach().double().sum()) for name, p in vlm.model.named_parameters()
+        }
+        for name, module in vlm.model.named_modules():
+            own = {k: v for k, v in vars(module).items() if not k.startswith("_")}
+            found[f"{name} attributes"] = {
+                k: v if isinstance(v, (int, str, list)) else id(v) for k, v in own.items()
+            }
+            found[f"{name} hooks"] = (*module._forward_hooks, *module._forward_pre_hooks)
+        return found
+
+    # --- batches
+
+    def test_a_mixed_batch_equals_each_row_alone(self, vlm: Vlm, pictures: list[Image.Image]) -> None:
+        """Rows of another exit, picture and text each, of other lengths, and one without picture."""
+        exits = (0, 2, vlm.exits.default, vlm.exits.all[-1])
+        features: list[Feature | None] = [vlm.encode([pictures[i]], [e])[e][0] for i, e in enumerate(exits)]
+        features.append(None)
+        ids = [
+            vlm.tokens(vlm.prompt(text, picture=feature is not None), feature)
+            for text, feature in zip(TEXTS, features, strict=True)
+        ]
+        settings = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False}
+        together = vlm.generate(ids, features, **settings).tolist()
+        alone = [vlm.generate([i], [f], **settings).tolist()[0] for i, f in zip(ids, features, strict=True)]
+        assert together == alone
+        width = max(map(len, ids))
+        padded = torch.tensor([[*line, *[vlm.pad_token] * (width - len(line))] for line in ids])
+        prompt = torch.tensor([[True] * len(line) + [False] * (width - len(line)) for line in ids])
+        with torch.no_grad():
+            trained = vlm.logits(vlm.hidden(padded, prompt, features))
+        for row, line in enumerate(ids):
+            self.equal(trained[row, : len(line)], self.logits(vlm, line, features[row]), 1e-4)
+
+    def test_training_sees_what_was_generated(self, vlm: Vlm, pictures: list[Image.Image]) -> None:
+        """The forward pass over prompt and answer gives the logits that the answer was drawn from."""
+        feature = vlm.encode(pictures[:1], [2])[2][0]
+        ids = vlm.tokens(vlm.prompt(TEXTS[1], picture=True), feature)
+        settings = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False}
+        answer = vlm.generate([ids], [feature], **settings)[0].tolist()
+        line = torch.tensor([[*ids, *answer]])
+        prompt = torch.arange(line.shape[1])[None] < len(ids)
+        with torch.no_grad():
+            logits = vlm.logits(vlm.hidden(line, prompt, [feature]))[0, len(ids) - 1 : -1]
+        ends = list(vlm.eos_tokens)
+        logits[:, ends] = -torch.inf  # min_new_tokens
+        best = logits.topk(2).values
+        for at, token in enumerate(answer):
+            assert int(logits[at].argmax()) == token or float(best[at, 0] - best[at, 1]) < TIE
+
+    # --- prompts
+
+    def test_one_bos_and_the_right_number_of_picture_tokens(
+        self, vlm: Vlm, pictures: list[Image.Image]
+    ) -> None:
+        """Whether the template or the tokenizer writes the BOS."""
+        feature = vlm.encode(pictures[:1], [1])[1][0]
+        prompt = vlm.prompt(TEXTS[0], picture=True)
+        ids = vlm.tokens(prompt, feature)
+        assert ids.count(vlm.picture_token_id) == feature.text.count(vlm.picture_token) > 0
+        assert prompt.count(vlm.placeholder) == 1
+        bos = vlm.tokenizer.bos_token_id
+        starts = self.their_inputs(vlm, TEXTS[0], pictures[0])["input_ids"][0].tolist().count(bos)
+        assert ids.count(bos) == starts <= 1
+
+    # --- adapters and training
+
+    def test_an_adapter_trains_and_loads_and_touches_no_vision(
+        self, vlm: Vlm, pictures: list[Image.Image], tmp_path: Path
+    ) -> None:
+        """One L-PPO step at exit 1 changes adapter and value head of the language model, and nothing else."""
+        source = vlm.checkpoint.path
+        fresh = load(source, variant=vlm.reading)
+        own = {name: p.detach().clone() for name, p in fresh.model.named_parameters()}
+        shown: list[Tensor] = []
+        hidden = fresh.hidden
+
+        def heard(ids: Tensor, prompt: Tensor, features: Sequence[Feature | None]) -> Tensor:
+            shown.extend(feature.tokens for feature in features if feature is not None)
+            return hidden(ids, prompt, features)
+
+        fresh.hidden = heard  # type: ignore[method-assign]
+        trainer.train(fresh, self.cases(pictures), _Reward(), tmp_path / "out", _SETTINGS)
+        made_at = vlm.encode(pictures[: len(_KINDS)], vlm.exits.all)
+        exits = {self.exit_of(tokens, made_at) for tokens in shown}
+        assert exits == {1, fresh.exits.default}, "another exit was used than was asked for"
+        trained = {name.replace("base_layer.", ""): p for name, p in fresh.model.named_parameters()}
+        lora = {name: p for name, p in trained.items() if "lora_" in name}
+        assert all(torch.equal(own[name], p) for name, p in trained.items() if name not in lora)
+        inner = next(n for n, m in fresh.model.named_modules() if m is fresh.model.get_decoder())
+        assert lora and all(name.startswith(inner) for name in lora)
+        assert any(bool((p != 0).any()) for name, p in lora.items() if "lora_B" in name)
+        merged = load(source, adapter=tmp_path / "out", variant=vlm.reading)
+        changed = {name for name, p in merged.model.named_parameters() if not torch.equal(own[name], p)}
+        assert changed and all(name.startswith(inner) for name in changed)
+        made, again = (m.encode(pictures[:1], [1])[1][0] for m in (vlm, merged))
+        assert torch.equal(made.tokens, again.tokens)
+        ids = vlm.tokens(vlm.prompt(TEXTS[0], picture=True), made)
+        assert not torch.equal(self.logits(vlm, ids, made), self.logits(merged, ids, made))
+
+    def cases(self, pictures: list[Image.Image]) -> list[Case]:
+        """A few harmless cases under both labels that training wants."""
+        rows = zip(TEXTS, _KINDS, pictures, strict=False)
+        return [Case(text, text, kind, _Shown(picture)) for text, kind, picture in rows]
+
+    def exit_of(self, tokens: Tensor, made: dict[int, list[Feature]]) -> int:
+        """The exit that a picture's tokens are of: the only one where they are as near as rounding allows."""
+        near = []
+        for exit, features in made.items():
+            for feature in features:
+                if feature.tokens.shape == tokens.shape:
+                    gap = (feature.tokens - tokens).abs().max() / feature.tokens.abs().max()
+                    near += [exit] if float(gap) < 1e-4 else []
+        (found,) = near
+        return found
+
+    @staticmethod
+    def equal(one: Tensor, other: Tensor, relative: float = 1e-5) -> None:
+        """Equal in shape, and in value to a part `relative` of the largest."""
+        assert one.shape == other.shape
+        if one.numel():
+            scale = float(other.abs().max())
+            assert scale > 0, "nothing but zeros says nothing"
+            gap = float((one.double() - other.double()).abs().max())
+            assert gap <= relative * scale, f"differs by {gap:.2e}, where the largest is {scale:.2e}"
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A picture that was never a file."""
+
+    picture: Image.Image
+    path: str = ""
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(repr(self.picture.size).encode() + self.picture.tobytes()).hexdigest()
+
+    def open(self) -> Image.Image:
+        return self.picture
+
+
+class _Reward:
+    """Any reward will do: the share of distinct letters."""
+
+    name = "letters"
+
+    def record(self) -> dict[str, str]:
+        return {"name": self.name}
+
+    def score(self, cases: Sequence[Case], answers: Sequence[str]) -> Tensor:
+        return torch.tensor([len(set(answer)) / (1 + len(answer)) for answer in answers])
+
+
+_KINDS: tuple[Kind, ...] = ("harmful", "benign", "harmful", "benign")
+_SETTINGS = Settings(
+    exits="1", steps=1, rows=8, epochs=2, max_new_tokens=6, rank=2, rate=0.05, keep_share=0.25
+)

@@ -1,0 +1,46 @@
+"""PaliGemma and Gemma 3: SigLIP to its end, post-norm and all, and prompts that are read both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from layeralign.vlm.vlm import Feature, Vlm
+
+
+class PaliGemma(Vlm):
+    """PaliGemma and PaliGemma 2, which have no chat template: the prompt is as their processor builds it."""
+
+    family = "paligemma"
+    variants: ClassVar = {"norm": "blocks 1..l, post-norm, projector"}
+    one_tensor = True
+
+    def prompt(self, text: str, *, picture: bool) -> str:
+        """See `Vlm.prompt`; the form that `PaliGemmaProcessor` builds."""
+        return f"{self.placeholder if picture else ''}{self.tokenizer.bos_token}{text}\n"
+
+    def inputs(self, ids: Tensor, prompt: Tensor, features: Sequence[Feature | None]) -> dict[str, Any]:
+        """See `Vlm.inputs`; the prompt is read in both directions, the answer from left to right."""
+        return super().inputs(ids, prompt, features) | {"token_type_ids": (~prompt).long()}
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """See `Vlm.logits`; PaliGemma 2 caps them."""
+        found = super().logits(hidden)
+        cap = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
+        return found if cap is None else cap * torch.tanh(found / cap)
+
+
+class Gemma3(Vlm):
+    """Gemma 3 with pictures."""
+
+    family = "gemma3"
+    variants: ClassVar = {"norm": "blocks 1..l, post-norm, pooling, norm, projection"}
+    one_tensor = True
+
+    def inputs(self, ids: Tensor, prompt: Tensor, features: Sequence[Feature | None]) -> dict[str, Any]:
+        """See `Vlm.inputs`; the tokens of one picture see each other in both directions."""
+        pictures = (ids == self.picture_token_id) & prompt
+        return super().inputs(ids, prompt, features) | {"token_type_ids": pictures.long()}

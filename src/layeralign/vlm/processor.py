@@ -1,0 +1,60 @@
+"""A checkpoint's processor, without its part for videos.
+
+Nothing here looks at videos, and transformers' video processors want torchvision, of which the build that
+fits a CPU-only torch is not on PyPI.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import transformers
+from transformers import AutoProcessor, ProcessorMixin
+from transformers.models.auto import processing_auto
+
+_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
+
+
+def load(folder: Path, model_type: str) -> ProcessorMixin:
+    """The processor in `folder`, whose config says `model_type`; transformers' errors come through."""
+    options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+    kind = getattr(transformers, _class(folder, model_type) or "", None)
+    if kind is None or "video_processor" not in kind.get_attributes():
+        made: ProcessorMixin = AutoProcessor.from_pretrained(folder, **options)
+        return made
+    found: ProcessorMixin = without_video(kind).from_pretrained(folder, **options)
+    return found
+
+
+def without_video(kind: type[ProcessorMixin]) -> type[ProcessorMixin]:
+    """The same processor for pictures and text alone, of the same name."""
+    names = kind.get_attributes()
+
+    class Plain(kind):  # type: ignore[misc, valid-type]
+        # some chat templates are rendered with the video's settings at hand
+        video_processor = SimpleNamespace(num_frames=None, fps=None)
+
+        @classmethod
+        def get_attributes(cls) -> list[str]:
+            return [name for name in names if name != "video_processor"]
+
+        @classmethod
+        def from_args_and_dict(cls, args: list[Any], *others: Any, **kwargs: Any) -> Any:
+            at = names.index("video_processor")
+            return super().from_args_and_dict([*args[:at], None, *args[at:]], *others, **kwargs)
+
+    Plain.__name__ = Plain.__qualname__ = kind.__name__
+    return Plain
+
+
+def _class(folder: Path, model_type: str) -> str | None:
+    for name in _FILES:
+        if (folder / name).is_file():
+            found = json.loads((folder / name).read_text(encoding="utf-8")).get("processor_class")
+            if found:
+                return str(found)
+    names: dict[str, str] = vars(processing_auto)["PROCESSOR_MAPPING_NAMES"]
+    return names.get(model_type)

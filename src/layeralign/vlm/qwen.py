@@ -1,0 +1,85 @@
+"""Qwen2.5-VL and Qwen3-VL: patches of any number in one row, a merger behind the blocks, positions in 3D."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
+
+from layeralign.vlm.vlm import Feature, Vlm
+
+
+class Qwen25Vl(Vlm):
+    """Qwen2.5-VL."""
+
+    family = "qwen2_5_vl"
+    variants: ClassVar = {
+        "merger": "blocks 1..l, merger (norm, 2 × 2 patches to a token), window order undone"
+    }
+    blocks_at = "blocks"
+
+    def extras(self, output: Any, inputs: Mapping[str, Any], n: int, exit: int) -> list[dict[str, Tensor]]:
+        """See `Vlm.extras`: `grid`, int64 [1, 3], which positions come from."""
+        return [{"grid": grid[None]} for grid in inputs["image_grid_thw"]]
+
+    def inputs(self, ids: Tensor, prompt: Tensor, features: Sequence[Feature | None]) -> dict[str, Any]:
+        """See `Vlm.inputs`."""
+        given = super().inputs(ids, prompt, features)
+        if not given:
+            return given
+        grids = [feature.extras["grid"] for feature in features if feature is not None]
+        pictures = (ids == self.picture_token_id) & prompt
+        return given | {
+            "image_grid_thw": torch.cat(grids).to(ids.device),
+            "mm_token_type_ids": pictures.int(),
+        }
+
+    def generate(
+        self, ids: Sequence[Sequence[int]], features: Sequence[Feature | None], **settings: Any
+    ) -> Tensor:
+        """See `Vlm.generate`; transformers keeps an answer's positions on the model, which goes again."""
+        own = self.model.model.rope_deltas
+        try:
+            return super().generate(ids, features, **settings)
+        finally:
+            self.model.model.rope_deltas = own
+
+
+class Qwen3Vl(Qwen25Vl):
+    """Qwen3-VL, whose language model is also given states from inside the encoder (deepstack)."""
+
+    family = "qwen3_vl"
+    variants: ClassVar = {
+        "drop": "blocks 1..l, merger; deepstack features from past the exit are zero, as where the runtime "
+        "never computes them",
+        "hold": "blocks 1..l, merger; deepstack features from past the exit are made of the exit's state",
+    }
+
+    @property
+    def taps(self) -> tuple[int, ...]:
+        """See `Vlm.taps`; a deepstack index counts blocks from 0 and means the state behind that block."""
+        return tuple(index + 1 for index in self.tower.deepstack_visual_indexes)
+
+    def extras(self, output: Any, inputs: Mapping[str, Any], n: int, exit: int) -> list[dict[str, Tensor]]:
+        """See `Vlm.extras`: also `deepstack`, [taps, picture tokens, text width]."""
+        grids = super().extras(output, inputs, n, exit)
+        kept = torch.tensor([self.reading == "hold" or tap <= exit for tap in self.taps])
+        found = []
+        for number, grid in enumerate(grids):
+            stacked = torch.stack([layer[number] for layer in output.deepstack_features])
+            found.append(grid | {"deepstack": stacked * kept.to(stacked)[:, None, None]})
+        return found
+
+    def inputs(self, ids: Tensor, prompt: Tensor, features: Sequence[Feature | None]) -> dict[str, Any]:
+        """See `Vlm.inputs`."""
+        given = super().inputs(ids, prompt, features)
+        if given:
+            stacks = [feature.extras["deepstack"] for feature in features if feature is not None]
+            layers: Any = [list(layer) for layer in zip(*stacks, strict=True)]  # declared as one list
+            given["mm_encoder_outputs"]["image"] = BaseModelOutputWithDeepstackFeatures(
+                pooler_output=given["mm_encoder_outputs"]["image"].pooler_output, deepstack_features=layers
+            )
+        return given

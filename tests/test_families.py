@@ -1,0 +1,68 @@
+"""Every family proves itself on a tiny random model of the real class; docs/families.md is made from this file."""
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+
+import by_hand
+import tiny
+from layeralign.testing import FamilySuite
+from layeralign.vlm.load import load
+
+MODELS = dict.fromkeys(tiny.FAMILIES) | {"mllama-vendor": "vendor", "qwen3_vl-hold": "hold"}
+
+
+class TestFamilies(FamilySuite):
+    @pytest.fixture(scope="class", params=MODELS)
+    def vlm(self, request, tmp_path_factory):
+        folder = tmp_path_factory.mktemp(request.param)
+        return load(tiny.save(request.param.partition("-")[0], folder), variant=MODELS[request.param])
+
+    def their_inputs(self, vlm, text, picture):
+        if vlm.family != "paligemma":
+            return super().their_inputs(vlm, text, picture)
+        if picture is None:  # its processor wants a picture
+            ids = torch.tensor([vlm.tokenizer(f"<bos>{text}\n")["input_ids"]])
+            return {"input_ids": ids, "token_type_ids": torch.zeros_like(ids)}
+        made = vlm.processor(images=picture, text=f"<image>{text}", return_tensors="pt")
+        return {name: value for name, value in made.items() if name != "labels"}
+
+    def own_features(self, vlm, picture):
+        if vlm.family != "mllama":
+            return super().own_features(vlm, picture)
+        if vlm.reading == "vendor":
+            return self.reference(vlm, picture, vlm.exits.default)
+        made = self.pixels(vlm, picture)
+        names = ("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask")
+        with torch.no_grad():
+            state = vlm.tower(**{name: made[name] for name in names}).last_hidden_state
+            return vlm.model.model.multi_modal_projector(state).flatten(0, -2)
+
+    def pixels(self, vlm, picture):
+        return vlm.processor(images=[[picture]], text=[vlm.placeholder], return_tensors="pt")
+
+    def reference(self, vlm, picture, exit):
+        with torch.no_grad():
+            return by_hand.REFERENCES[vlm.family](vlm, self.pixels(vlm, picture), exit)
+
+    def as_read(self, vlm):
+        """transformers' own forward, with the indices that make it read the states as the vendor does."""
+        return vlm._read() if vlm.reading == "vendor" else nullcontext()
+
+    def test_default_exit_tokens_and_logits(self, vlm, pictures):
+        with self.as_read(vlm):
+            super().test_default_exit_tokens_and_logits(vlm, pictures)
+
+    def test_default_exit_greedy_answers(self, vlm, pictures):
+        with self.as_read(vlm):
+            super().test_default_exit_greedy_answers(vlm, pictures)
+
+    def test_deepstack(self, vlm, pictures):
+        if vlm.family != "qwen3_vl":
+            pytest.skip("has none")
+        for exit, made in vlm.encode(pictures[:1], vlm.exits.all).items():
+            with torch.no_grad():
+                wanted = by_hand.deepstack(vlm, self.pixels(vlm, pictures[0]), exit)
+            self.equal(made[0].extras["deepstack"], wanted) if wanted.any() else None
+            assert made[0].extras["deepstack"].any() == wanted.any()

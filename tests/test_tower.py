@@ -1,0 +1,96 @@
+"""The cut itself, on towers made up for it, and LLaVA's forms that are not in the published checkpoints."""
+
+import pytest
+import torch
+from torch import nn
+
+import by_hand
+from conftest import save_llava
+from layeralign import LayeralignError
+from layeralign.testing import FamilySuite
+from layeralign.vlm import tower
+from layeralign.vlm.load import load
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.ran = 0
+
+    def forward(self, hidden_states):
+        self.ran += 1
+        return hidden_states + 1
+
+
+class Tower(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(Block() for _ in range(3))
+
+    def forward(self, x):
+        seen = []
+        for layer in self.layers:
+            x = layer(hidden_states=x)
+            seen.append(x.item())
+        return -x, seen
+
+
+def test_states_are_taken_from_any_tower_of_blocks():
+    made = Tower()
+    states = tower.states(lambda: made(torch.zeros(1)), made.layers, [0, 2])
+    assert {exit: state.item() for exit, state in states.items()} == {0: 0.0, 2: 2.0}
+    assert [block.ran for block in made.layers] == [1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("known", "exit", "seen"),
+    [
+        ({0: 7.0}, 0, [7, 7, 7]),
+        ({2: 7.0}, 2, [7, 7, 7]),
+        ({1: 5.0, 2: 7.0}, 2, [5, 7, 7]),
+        ({3: 9.0}, 3, [9, 9, 9]),
+    ],
+)
+def test_a_held_tower_computes_what_follows_its_blocks_and_nothing_else(known, exit, seen):
+    made = Tower()
+    with tower.held(made.layers, {at: torch.tensor([value]) for at, value in known.items()}, exit):
+        output, passed = made(torch.zeros(1))
+    assert (output.item(), passed) == (-seen[-1], seen)
+    assert [block.ran for block in made.layers] == [0, 0, 0]
+    assert made(torch.zeros(1))[0].item() == -3 and not any("forward" in vars(b) for b in made.layers)
+
+
+def test_a_forward_that_was_set_before_comes_back():
+    """As accelerate sets one where it moves a block's inputs to its device."""
+    made = Tower()
+    made.layers[1].forward = own = lambda hidden_states: hidden_states * 10
+    with tower.held(made.layers, {1: torch.ones(1)}, 1):
+        made(torch.zeros(1))
+    assert vars(made.layers[1])["forward"] is own and made(torch.zeros(1))[0].item() == -11
+
+
+class TestSiglipInLlava(FamilySuite):
+    @pytest.fixture(scope="class")
+    def vlm(self, tmp_path_factory):
+        return load(save_llava(tmp_path_factory.mktemp("siglip"), "siglip"))
+
+    def reference(self, vlm, picture, exit):
+        made = vlm.processor(images=picture, text="<image>", return_tensors="pt")
+        with torch.no_grad():
+            return by_hand.llava(vlm, made, exit)
+
+
+@pytest.mark.parametrize(("layer", "exit"), [(-1, 5), (3, 3), (0, 0)])
+def test_the_default_exit_is_the_configs(tmp_path, pictures, layer, exit):
+    vlm = load(save_llava(tmp_path, layer=layer))
+    assert vlm.exits.default == exit
+    made = vlm.processor(images=pictures[0], text="<image>", return_tensors="pt")
+    for at, (feature,) in vlm.encode(pictures[:1], vlm.exits.all).items():
+        with torch.no_grad():
+            torch.testing.assert_close(feature.tokens, by_hand.llava(vlm, made, at), rtol=1e-5, atol=1e-6)
+
+
+def test_a_model_that_joins_layers_is_refused(tmp_path):
+    save_llava(tmp_path, layer=[-2, -3])
+    with pytest.raises(LayeralignError, match="vision_feature_layer"):
+        load(tmp_path)
