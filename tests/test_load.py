@@ -4,11 +4,15 @@ import shutil
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
+import tiny
 from layeralign import LayeralignError
-from layeralign.vlm.load import load
+from layeralign.testing import noise
+from layeralign.vlm.checkpoint import find_adapter
+from layeralign.vlm.load import _adapted, empty, load
 
 
 @pytest.fixture
@@ -179,3 +183,103 @@ def test_a_processor_without_chat_template(copy):
 def test_the_terminal_stays_quiet(llava_dir, capfd):
     load(llava_dir)
     assert capfd.readouterr() == ("", "")
+
+
+HUB = {
+    "llava-hf/llava-1.5-7b-hf": "llava",
+    "llava-hf/llava-1.5-13b-hf": "llava",
+    "llava-hf/llava-v1.6-mistral-7b-hf": "llava_next",
+    "llava-hf/llava-v1.6-vicuna-7b-hf": "llava_next_vicuna",
+    "meta-llama/Llama-3.2-11B-Vision-Instruct": "mllama",
+    "llava-hf/llava-onevision-qwen2-7b-ov-hf": "llava_onevision",
+    "OpenGVLab/InternVL3-1B-hf": "internvl",
+    "google/paligemma-3b-mix-224": "paligemma",
+    "google/paligemma2-3b-mix-224": "paligemma2",
+    "google/gemma-3-4b-it": "gemma3",
+    "HuggingFaceM4/Idefics3-8B-Llama3": "idefics3",
+    "HuggingFaceTB/SmolVLM-Instruct": "smolvlm",
+    "Qwen/Qwen2.5-VL-7B-Instruct": "qwen2_5_vl",
+    "Qwen/Qwen3-VL-8B-Instruct": "qwen3_vl",
+}
+
+
+@pytest.fixture
+def offline(tmp_path, monkeypatch):
+    """An empty hub cache, and no network."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def cached(cache, name):
+    """A tiny model where the hub's client keeps a download of that name; as it keeps it, by links."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    home = cache / f"models--{name.replace('/', '--')}"
+    (home / "refs").mkdir(parents=True)
+    (home / "refs" / "main").write_text(commit)
+    blobs = tiny.save(HUB[name], home / "blobs")
+    (home / "snapshots" / commit).mkdir(parents=True)
+    for file in blobs.iterdir():
+        (home / "snapshots" / commit / file.name).symlink_to(file)
+    return commit
+
+
+@pytest.mark.parametrize("name", HUB)
+def test_published_checkpoints_load_by_name(offline, name):
+    """From the hub's cache, without network: the same path as with it, but for the download."""
+    commit = cached(offline, name)
+    vlm = load(name)
+    assert (vlm.name, vlm.checkpoint.revision) == (name, commit)
+    assert vlm.family == HUB[name].removesuffix("_vicuna").removesuffix("2")
+    assert vlm.encode([noise(32, 32)], [vlm.exits.default])
+    assert load(name, revision=commit).checkpoint.revision == commit
+    assert len(empty(name).exits.all) == len(vlm.exits.all)
+
+
+def test_what_is_not_in_the_cache_is_one_sentence_offline(offline):
+    with pytest.raises(LayeralignError, match="HF_HUB_OFFLINE"):
+        load("google/gemma-3-4b-it")
+
+
+@pytest.mark.parametrize("device_map", ["cpu", "auto", {"": "cpu"}])
+def test_a_device_map(llava_dir, pictures, device_map):
+    plain, mapped = load(llava_dir), load(llava_dir, device_map=device_map)
+    one, other = (vlm.encode(pictures, [2])[2] for vlm in (plain, mapped))
+    assert all(torch.equal(a.tokens, b.tokens) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])
+def test_a_tower_whose_weights_wait_on_disk(tmp_path, pictures, name):
+    """accelerate sets forwards of its own on such modules; the cut works through them and leaves them."""
+    folder = tiny.save(name, tmp_path / "model")
+    plain = load(folder)
+    parts = {f"model.{part}": "cpu" for part, _ in plain.model.model.named_children()} | {"lm_head": "cpu"}
+    vlm = load(folder, device_map=parts | {plain.path_of(plain.tower): "disk"})
+    assert next(vlm.tower.parameters()).is_meta and vlm.device.type == "cpu"
+    for _ in range(2):
+        one, other = (v.encode(pictures[:2], v.exits.all) for v in (plain, vlm))
+        for exit in one:
+            torch.testing.assert_close(other[exit][1].tokens, one[exit][1].tokens)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what is missing where there is no CUDA")
+def test_quantisation_without_cuda_is_one_sentence(llava_dir):
+    with pytest.raises(LayeralignError, match="quantize 4bit: wants a CUDA GPU"):
+        load(llava_dir, quantize="4bit")
+    with pytest.raises(LayeralignError, match="expected 4bit or 8bit"):
+        load(llava_dir, quantize="2bit")
+
+
+def test_an_adapter_beside_quantised_weights_does_what_it_does_inside_them(llava_dir, tmp_path):
+    """Quantised weights are not merged into; seen on plain ones, where both ways can be compared."""
+    config = LoraConfig(r=2, target_modules=load(llava_dir).language_modules, init_lora_weights=False)
+    get_peft_model(load(llava_dir).model, config).save_pretrained(tmp_path)
+    adapter = find_adapter(tmp_path)
+    ids = torch.tensor([[2, 30, 40, 50]])
+    with torch.no_grad():
+        logits = [
+            _adapted(load(llava_dir).model, adapter, merge=merge)(input_ids=ids).logits
+            for merge in (True, False)
+        ]
+        torch.testing.assert_close(*logits, rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(logits[0], load(llava_dir).model(input_ids=ids).logits)

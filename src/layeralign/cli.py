@@ -40,11 +40,40 @@ app = App(
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class ScanOptions:
-    """Every field is a flag, and a key of the file that --config names."""
+class ModelOptions:
+    """Which model, and how it is loaded."""
 
     model: str
     "A checkpoint folder, a hub id, or `testbed`."
+    revision: str | None = None
+    "Branch, tag or commit of a hub id."
+    variant: str | None = None
+    "How the family reads an exit, where it has several ways; see docs/families.md."
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    "Number format of the weights."
+    device_map: str | None = None
+    "A torch device, or auto, balanced or sequential; by default the GPU, if there is one."
+
+    def load(self, adapter: Path | None = None, quantize: str | None = None) -> Vlm:
+        """Load it."""
+        from layeralign.api import load
+
+        return load(
+            self.model,
+            adapter=adapter,
+            revision=self.revision,
+            variant=self.variant,
+            dtype=self.dtype,
+            device_map=self.device_map,
+            quantize=quantize,
+        )
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ScanOptions(ModelOptions):
+    """Every field is a flag, and a key of the file that --config names."""
+
     cases: str
     "A JSONL file, or `testbed`, `testbed:train`, `testbed:dev`, `testbed:test`."
     out: Path
@@ -63,10 +92,8 @@ class ScanOptions:
     "Of sampling, and of benchmarks that are drawn."
     adapter: Path | None = None
     "Folder of a LoRA adapter, as align leaves it, to put on the model."
-    revision: str | None = None
-    "Branch, tag or commit of a hub id."
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    "Number format of the weights."
+    quantize: Literal["4bit", "8bit"] | None = None
+    "Squeeze the language model's weights with bitsandbytes; wants CUDA."
     batch_size: int = 32
     "Rows (case × exit) that are answered together."
 
@@ -78,14 +105,12 @@ def scan(options: ScanOptions) -> None:
     `--config FILE` names a YAML file whose keys are these flags (`max_new_tokens: 64`); what the
     command line says goes before it. `--debug` shows the traceback of an error.
     """
-    from layeralign.api import load
     from layeralign.api import scan as run_scan
     from layeralign.sweep import benchmarks
 
     asked = benchmarks.cases(options.cases, limit=options.limit, seed=options.seed)
-    model = load(options.model, adapter=options.adapter, revision=options.revision, dtype=options.dtype)
     result = run_scan(
-        model,
+        options.load(options.adapter, options.quantize),
         asked,
         options.out,
         exits=options.exits,
@@ -101,11 +126,9 @@ def scan(options: ScanOptions) -> None:
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class AlignOptions:
+class AlignOptions(ModelOptions):
     """What to train, on what, and where to."""
 
-    model: str
-    "A checkpoint folder, a hub id, or `testbed`."
     cases: str
     "What to train on: a JSONL file, or `testbed:train`."
     out: Path
@@ -115,10 +138,6 @@ class AlignOptions:
     Python function as `package.module:function`. Methods lppo and paper need one."""
     limit: int | None = None
     "Take only the first so many cases; the testbed makes just so many."
-    revision: str | None = None
-    "Branch, tag or commit of a hub id."
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    "Number format of the frozen weights; what is trained is float32."
 
 
 @app.command
@@ -129,11 +148,14 @@ def align(options: AlignOptions, settings: Settings = Settings()) -> None:  # no
     `accelerate launch -m layeralign align ...` trains with many processes.
     """
     from layeralign.api import align as run_align
-    from layeralign.api import load
 
-    model = load(options.model, revision=options.revision, dtype=options.dtype)
     run_align(
-        model, options.cases, options.out, reward=options.reward, settings=settings, limit=options.limit
+        options.load(),
+        options.cases,
+        options.out,
+        reward=options.reward,
+        settings=settings,
+        limit=options.limit,
     )
     print(
         printable(
@@ -162,7 +184,6 @@ def transfer(options: AlignOptions, judged: TransferOptions, settings: Settings 
     Parts are divided by commas (`0,3,early`); `each` is every exit by itself. `--out` gets the runs, the
     adapters, transfer.json, and transfer.html with the heat map.
     """
-    from layeralign.api import load
     from layeralign.report.heatmap import table
     from layeralign.sweep import benchmarks
     from layeralign.training.reward import load_reward
@@ -174,12 +195,49 @@ def transfer(options: AlignOptions, judged: TransferOptions, settings: Settings 
     reward = load_reward(options.reward) if options.reward else None
     judging = Judging(tested, settings.max_new_tokens, judged.batch_size)
 
-    def loader(adapter: Path | None) -> Vlm:
-        return load(options.model, adapter=adapter, revision=options.revision, dtype=options.dtype)
-
-    found = run_transfer(loader, trained, options.out, reward=reward, settings=settings, judging=judging)
+    found = run_transfer(
+        options.load, trained, options.out, reward=reward, settings=settings, judging=judging
+    )
     _print(table(found))
     print(printable(f"transfer: {options.out / 'transfer.html'}"))
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class InspectOptions:
+    """Which model."""
+
+    model: str
+    "A checkpoint folder, a hub id, or `testbed`; its config is enough."
+    revision: str | None = None
+    "Branch, tag or commit of a hub id."
+    variant: str | None = None
+    "How the family reads an exit, where it has several ways."
+    json: bool = False
+    "JSON for scripts instead of a table."
+    time: bool = False
+    "Also measure how long each exit takes, on random weights."
+
+
+@app.command
+def inspect(options: InspectOptions) -> None:
+    """Show a model's encoder: its blocks, its default exit, and what every other exit saves.
+
+    Works from the config alone; no weights are loaded.
+    """
+    from layeralign.report import anatomy
+    from layeralign.vlm import cost
+    from layeralign.vlm.load import empty
+
+    vlm = empty(options.model, revision=options.revision, variant=options.variant)
+    found = cost.anatomy(vlm)
+    if options.time:
+        found = cost.timed(vlm, found)
+    if options.json:
+        print(json.dumps(found.to_json(), indent=2, allow_nan=False))
+    else:
+        print(anatomy.heading(found))
+        _print(anatomy.table(found))
 
 
 reward_app = App(name="reward", help="Reward models, which tell align which answer is better.")

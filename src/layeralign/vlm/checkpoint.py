@@ -64,8 +64,13 @@ def _hashes(files: list[Path]) -> dict[str, str]:
     return hashes
 
 
-def find(model: str | Path, revision: str | None = None) -> Checkpoint:
+def find(model: str | Path, revision: str | None = None, *, weights: bool = True) -> Checkpoint:
     """The checkpoint that `model` names: a folder if there is one of that name, else a hub id.
+
+    Args:
+        model: folder or hub id.
+        revision: branch, tag or commit of a hub id.
+        weights: whether it has to have weights; without, only configs are downloaded.
 
     Raises:
         LayeralignError: no such folder or hub id, no config, weights that are not safetensors,
@@ -79,10 +84,12 @@ def find(model: str | Path, revision: str | None = None) -> Checkpoint:
     elif path.exists():
         raise LayeralignError(f"model {model}: is a file; expected a checkpoint folder or a hub id")
     elif str(model).count("/") == 1 and not str(model).startswith((".", "/", "~")):
-        checkpoint = _download(str(model), revision)
+        checkpoint = _download(str(model), revision, _WANTED if weights else ("*.json",))
     else:
         raise LayeralignError(f"model {model}: no such folder, and not a hub id (owner/name) either")
     _check(checkpoint)
+    if weights:
+        _check_weights(checkpoint.name, checkpoint.path)
     return checkpoint
 
 
@@ -114,12 +121,12 @@ def find_adapter(folder: str | Path) -> Adapter:
     return Adapter(str(folder), path.resolve())
 
 
-def _download(model: str, revision: str | None) -> Checkpoint:
+def _download(model: str, revision: str | None, wanted: tuple[str, ...]) -> Checkpoint:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
-        path = Path(snapshot_download(model, revision=revision, allow_patterns=list(_WANTED)))
+        path = Path(snapshot_download(model, revision=revision, allow_patterns=list(wanted)))
     except GatedRepoError as error:
         raise LayeralignError(
             f"model {model}: access is gated; accept its licence on the hub, then set HF_TOKEN"
@@ -151,6 +158,9 @@ def _check(checkpoint: Checkpoint) -> None:
             f"model {name}: holds an adapter (adapter_config.json); give the model it was made for as "
             "the model, and this folder as the adapter"
         )
+
+
+def _check_weights(name: str, path: Path) -> None:
     if (path / _INDEX).is_file():
         _check_index(name, path)
     elif not (path / "model.safetensors").is_file():

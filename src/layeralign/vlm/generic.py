@@ -40,7 +40,7 @@ class Generic(Vlm):
             ("get_image_features", "gives no picture features by themselves (get_image_features)"),
             ("language_model", "has no language_model"),
         ):
-            if not hasattr(self.model.model, wanted):
+            if not hasattr(getattr(self.model, "model", None), wanted):
                 self._refuse(what)
         if self.tower is self.model or self.tower is self.model.model:
             self._refuse("has no vision tower under a name that transformers uses")

@@ -28,6 +28,7 @@ class LlavaNext(Llava):
     """LLaVA-NeXT (1.6): any resolution, the picture and its tiles each through the tower."""
 
     family = "llava_next"
+    unit = "tile (a picture has 1 and as many more as its size asks for)"
     variants: ClassVar = {
         "blocks": "for every tile blocks 1..l, class token as configured, no post-norm, projector; then the "
         "tiles packed, with newline tokens"

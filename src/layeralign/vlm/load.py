@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 from collections.abc import Iterator
@@ -12,7 +13,13 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForImageTextToText, GenerationConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    BitsAndBytesConfig,
+    GenerationConfig,
+    ProcessorMixin,
+)
 
 from layeralign.errors import LayeralignError
 from layeralign.text import printable
@@ -22,6 +29,12 @@ from layeralign.vlm.families import family_of
 from layeralign.vlm.vlm import Vlm
 
 _TESTBED = Path(__file__).parent.parent / "testbed" / "model"
+
+_EXACT = [
+    "vision_tower", "vision_model", "visual", "vision_encoder", "image_tower",
+    "multi_modal_projector", "connector", "lm_head",
+]  # fmt: skip
+"""Parts that are never quantised, by the names that transformers gives them."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """What `--dtype` takes."""
@@ -49,7 +62,8 @@ def load(
     revision: str | None = None,
     variant: str | None = None,
     dtype: str = "float32",
-    device: str | None = None,
+    device_map: str | dict[str, Any] | None = None,
+    quantize: str | None = None,
 ) -> Vlm:
     """Load a vision-language model, its weights from safetensors only, and never its own code.
 
@@ -59,52 +73,120 @@ def load(
         revision: the hub's branch, tag or commit; for hub ids only.
         variant: how the family reads "exit at l", where it has several ways; see docs/families.md.
         dtype: `float32`, `bfloat16` or `float16`.
-        device: a torch device; by default this process's GPU, else the CPU.
+        device_map: a torch device, or accelerate's `auto`, `balanced`, `sequential`, or a map from
+            modules to devices; by default this process's GPU, else the CPU.
+        quantize: `4bit` or `8bit`, of the language model alone; wants CUDA and bitsandbytes.
 
     Raises:
         LayeralignError: there is no such model, it is not safe to load, is no vision-language
-            model, or is of a family that layeralign does not know.
+            model, is of a family that layeralign does not know, or the machine lacks what it takes.
     """
     if dtype not in DTYPES:
         raise LayeralignError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
-    path = _TESTBED if model == "testbed" else model
-    found = replace(checkpoints.find(path, revision), name=str(model))
-    config = found.config()
-    family = family_of(found.name, config)
+    found = find(model, revision)
+    family = family_of(found.name, found.config())
+    family.check(variant)
+    options: dict[str, Any] = {"dtype": DTYPES[dtype]}
+    if quantize is not None:
+        options["quantization_config"] = _quantization(quantize, DTYPES[dtype])
+        device_map = device_map or {"": own_device()}
+    if device_map is not None:
+        options["device_map"] = device_map
+    fitted = None if adapter is None else checkpoints.find_adapter(adapter)
     found.hashes  # noqa: B018 - what is loaded is what is hashed
-    place = torch.device(device) if device else own_device()
-    options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+    processor = _processor(found, family)
+    loaded = _model(found, options)
+    if fitted is not None:
+        loaded = _adapted(loaded, fitted, merge=quantize is None)
+    if device_map is None:
+        loaded = loaded.to(own_device())
+    vlm = family(loaded.eval(), processor, found, variant)
+    vlm.adapter = fitted
+    vlm.exits  # noqa: B018 - an encoder without usable exits is refused here, not later
+    return vlm
+
+
+def find(model: str | Path, revision: str | None = None, *, weights: bool = True) -> checkpoints.Checkpoint:
+    """The checkpoint that `model` names, as in `load`; without `weights` its config is enough."""
+    path = _TESTBED if model == "testbed" else model
+    return replace(checkpoints.find(path, revision, weights=weights), name=str(model))
+
+
+def empty(model: str | Path, *, revision: str | None = None, variant: str | None = None) -> Vlm:
+    """A model's shape from its config alone, on torch's meta device; it has no weights and no processor.
+
+    Raises:
+        LayeralignError: as `load`.
+    """
+    found = find(model, revision, weights=False)
+    family = family_of(found.name, found.config())
+    family.check(variant)
+    with quiet(), torch.device("meta"):
+        try:
+            config = AutoConfig.from_pretrained(found.path, trust_remote_code=False, local_files_only=True)
+            made = AutoModelForImageTextToText.from_config(config)
+        except Exception as error:  # transformers raises many kinds for a broken config
+            raise _unloadable(found, error) from error
+    vlm = family(made.eval(), None, found, variant)
+    vlm.exits  # noqa: B018 - as in load
+    return vlm
+
+
+def _processor(found: checkpoints.Checkpoint, family: type[Vlm]) -> ProcessorMixin:
     with quiet():
         try:
-            processor = processors.load(found.path, str(config.get("model_type")))
-            options |= {"dtype": DTYPES[dtype], "use_safetensors": True, "output_loading_info": True}
-            made: Any = AutoModelForImageTextToText.from_pretrained(found.path, **options)
+            processor = processors.load(found.path, str(found.config().get("model_type")))
         except Exception as error:  # transformers raises many kinds for a broken checkpoint
-            reason = printable(str(error), 200) or type(error).__name__
-            raise LayeralignError(f"model {found.name}: cannot be loaded ({reason})") from error
-    loaded, report = made
-    if missing := sorted(report["missing_keys"]):
-        raise LayeralignError(
-            f"model {found.name}: the checkpoint lacks {len(missing)} weights that its class "
-            f"needs, {missing[0]} among them; they would be random, so it is not used"
-        )
+            raise _unloadable(found, error) from error
     if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
         raise LayeralignError(f"model {found.name}: has no processor for pictures and text beside it")
     if getattr(processor, "chat_template", None) is None and family.prompt is Vlm.prompt:
         raise LayeralignError(
             f"model {found.name}: its processor has no chat template; add chat_template.jinja"
         )
+    return processor
+
+
+def _model(found: checkpoints.Checkpoint, options: dict[str, Any]) -> Any:
+    options = options | {
+        "trust_remote_code": False, "local_files_only": True, "use_safetensors": True,
+        "output_loading_info": True,
+    }  # fmt: skip
+    with quiet():
+        try:
+            made: Any = AutoModelForImageTextToText.from_pretrained(found.path, **options)
+        except Exception as error:  # transformers raises many kinds for a broken checkpoint
+            raise _unloadable(found, error) from error
+    loaded, report = made
+    if missing := sorted(report["missing_keys"]):
+        raise LayeralignError(
+            f"model {found.name}: the checkpoint lacks {len(missing)} weights that its class "
+            f"needs, {missing[0]} among them; they would be random, so it is not used"
+        )
     own = loaded.generation_config
     loaded.generation_config = GenerationConfig(  # beams, penalties and sampling are the caller's to choose
         bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id
     )
-    fitted = None if adapter is None else checkpoints.find_adapter(adapter)
-    if fitted is not None:
-        loaded = _merge(loaded, fitted)
-    vlm = family(loaded.to(place).eval(), processor, found, variant)
-    vlm.adapter = fitted
-    vlm.exits  # noqa: B018 - an encoder without usable exits is refused here, not later
-    return vlm
+    return loaded
+
+
+def _unloadable(found: checkpoints.Checkpoint, error: Exception) -> LayeralignError:
+    reason = printable(str(error), 200) or type(error).__name__
+    return LayeralignError(f"model {found.name}: cannot be loaded ({reason})")
+
+
+def _quantization(quantize: str, dtype: torch.dtype) -> BitsAndBytesConfig:
+    """For the language model alone; the encoder stays exact, for its exits are what is measured."""
+    if quantize not in ("4bit", "8bit"):
+        raise LayeralignError(f"quantize {quantize!r}: expected 4bit or 8bit")
+    if not torch.cuda.is_available():
+        raise LayeralignError(f"quantize {quantize}: wants a CUDA GPU, and none is seen here; leave it out")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise LayeralignError(f"quantize {quantize}: wants bitsandbytes; pip install bitsandbytes")
+    return BitsAndBytesConfig(
+        load_in_4bit=quantize == "4bit", load_in_8bit=quantize == "8bit", bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_quant_type="nf4", llm_int8_skip_modules=_EXACT,
+    )  # fmt: skip
 
 
 def own_device() -> torch.device:
@@ -114,8 +196,8 @@ def own_device() -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
-def _merge(model: Any, adapter: checkpoints.Adapter) -> Any:
-    """Add an adapter into a model's weights."""
+def _adapted(model: Any, adapter: checkpoints.Adapter, *, merge: bool) -> Any:
+    """Put an adapter on a model: into its weights, or beside them, where they are quantised."""
     from peft import LoraConfig, PeftModel
 
     adapter.hashes  # noqa: B018 - what is loaded is what is hashed
@@ -125,7 +207,7 @@ def _merge(model: Any, adapter: checkpoints.Adapter) -> Any:
             config.inference_mode = True
             wrapped = PeftModel(model, config)
             report = wrapped.load_adapter(str(adapter.path), "default", use_safetensors=True)
-            merged = wrapped.merge_and_unload()
+            adapted = wrapped.merge_and_unload() if merge else wrapped.get_base_model()
         except Exception as error:  # PEFT raises many kinds for an adapter that does not fit
             reason = printable(str(error), 200) or type(error).__name__
             raise LayeralignError(
@@ -137,4 +219,4 @@ def _merge(model: Any, adapter: checkpoints.Adapter) -> Any:
             f"adapter {adapter.name}: is for another model; {len(wrong)} weights do not match, "
             f"{wrong[0]} among them"
         )
-    return merged
+    return adapted

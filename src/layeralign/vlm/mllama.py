@@ -39,6 +39,7 @@ class Mllama(Vlm):
         "vendor": _CUT + "before block i, as the vendor's code, vLLM and older transformers do",
     }
     blocks_at = "transformer.layers"
+    unit = "picture (all tiles that it may have; those it has not are padding, and computed)"
 
     @property
     def exits(self) -> Exits:
@@ -55,6 +56,33 @@ class Mllama(Vlm):
         found = self.tower.global_transformer.layers
         assert isinstance(found, nn.ModuleList)  # noqa: S101 - for the type checker
         return found
+
+    @property
+    def all_blocks(self) -> list[nn.Module]:
+        """See `Vlm.all_blocks`."""
+        return [*self.blocks, *self._global_blocks]
+
+    def unused_blocks(self, exit: int) -> list[nn.Module]:
+        """See `Vlm.unused_blocks`."""
+        track, at = self.exits.place(exit)
+        if track == "intermediate":
+            return []
+        return list(self.blocks)[at:] if track == "local" else list(self._global_blocks)[at:]
+
+    @property
+    def states(self) -> int:
+        """See `Vlm.states`: every tile's patches and class token, padded to a multiple of 8."""
+        return int(self.tower.max_num_tiles * -(-self.tower.num_patches // 8) * 8)
+
+    def sample(self) -> dict[str, Tensor]:
+        """See `Vlm.sample`."""
+        config = self.tower.config
+        tiles, size = config.max_num_tiles, config.image_size
+        return {
+            "pixel_values": torch.zeros(1, 1, tiles, config.num_channels, size, size),
+            "aspect_ratio_ids": torch.ones(1, 1, dtype=torch.long),
+            "aspect_ratio_mask": torch.ones(1, 1, tiles, dtype=torch.long),
+        }
 
     def _indices(self) -> list[int]:
         """The intermediate states as transformers counts them, behind block i."""

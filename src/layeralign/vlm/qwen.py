@@ -20,6 +20,26 @@ class Qwen25Vl(Vlm):
         "merger": "blocks 1..l, merger (norm, 2 × 2 patches to a token), window order undone"
     }
     blocks_at = "blocks"
+    unit = "picture of 448 × 448"
+
+    def sample(self) -> dict[str, Tensor]:
+        """See `Vlm.sample`."""
+        config = self.tower.config
+        side = 448 // config.patch_size // config.spatial_merge_size * config.spatial_merge_size
+        width = config.in_channels * config.temporal_patch_size * config.patch_size**2
+        return {"hidden_states": torch.zeros(side**2, width), "grid_thw": torch.tensor([[1, side, side]])}
+
+    @property
+    def states(self) -> int:
+        """See `Vlm.states`."""
+        return int(self.sample()["grid_thw"].prod())
+
+    def span(self, block: int) -> int:
+        """See `Vlm.span`; Qwen2.5-VL has windows in most blocks."""
+        config = self.tower.config
+        if block in getattr(config, "fullatt_block_indexes", [block]):
+            return self.states
+        return min(self.states, int(config.window_size // config.patch_size) ** 2)
 
     def extras(self, output: Any, inputs: Mapping[str, Any], n: int, exit: int) -> list[dict[str, Tensor]]:
         """See `Vlm.extras`: `grid`, int64 [1, 3], which positions come from."""

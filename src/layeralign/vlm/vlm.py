@@ -80,9 +80,14 @@ class Vlm:
         self.processor: Any = processor
         self.checkpoint = checkpoint
         self.adapter: Adapter | None = None
+        self.check(variant)
         self.reading = next(iter(self.variants)) if variant is None else variant
-        if self.reading not in self.variants:
-            raise LayeralignError(f"variant {variant!r}: {self.family} has {', '.join(self.variants)}")
+
+    @classmethod
+    def check(cls, variant: str | None) -> None:
+        """Refuse a variant that the family does not have."""
+        if variant is not None and variant not in cls.variants:
+            raise LayeralignError(f"variant {variant!r}: family {cls.family} has {', '.join(cls.variants)}")
 
     @property
     def variant(self) -> str:
@@ -114,6 +119,38 @@ class Vlm:
                 f"{self.blocks_at} to exit from"
             )
         return found
+
+    @property
+    def all_blocks(self) -> list[nn.Module]:
+        """Every block of every stage, in the order in which they run."""
+        return list(self.blocks)
+
+    def unused_blocks(self, exit: int) -> list[nn.Module]:
+        """The blocks that do not run where the encoder exits at `exit`."""
+        return list(self.blocks)[exit:]
+
+    unit: ClassVar[str] = "picture"
+    """What `sample` is."""
+
+    def sample(self) -> dict[str, Tensor]:
+        """A black picture (or tile), as the tower's forward takes it: to count and to time what it costs."""
+        config = self.tower.config
+        size = config.image_size
+        height, width = (size, size) if isinstance(size, int) else size
+        return {"pixel_values": torch.zeros(1, getattr(config, "num_channels", 3), height, width)}
+
+    @property
+    def states(self) -> int:
+        """States that a block computes of `sample`: patches, and a class token where the tower has one."""
+        config = self.tower.config
+        sides = (config.image_size, config.patch_size)
+        (height, width), (down, right) = ((s, s) if isinstance(s, int) else s for s in sides)
+        named = {name.split(".")[-1] for name, _ in self.tower.named_parameters()}
+        return (height // down) * (width // right) + bool(named & {"class_embedding", "cls_token"})
+
+    def span(self, block: int) -> int:
+        """States that each one attends to in a block (from 0)."""
+        return self.states
 
     @property
     def exits(self) -> Exits:
@@ -172,10 +209,10 @@ class Vlm:
         return {name: self._put(made[name]) for name in takes if name in made}, texts
 
     def _put(self, given: Any) -> Any:
-        weight = next(self.tower.parameters())
         if not isinstance(given, Tensor):
             return given
-        return given.to(weight.device, weight.dtype if given.is_floating_point() else None)
+        dtype = next(self.tower.parameters()).dtype if given.is_floating_point() else None
+        return given.to(_device_of(self.tower), dtype)
 
     def features(
         self, output: Any, inputs: Mapping[str, Any], texts: Sequence[str], exit: int
@@ -271,11 +308,14 @@ class Vlm:
 
     # --- the language model
 
+    def path_of(self, module: nn.Module) -> str:
+        """A module's name in the model, as `model.vision_tower`."""
+        return next(str(name) for name, found in self.model.named_modules() if found is module)
+
     @property
     def device(self) -> torch.device:
         """Where the language model's inputs go."""
-        found: torch.device = self.model.get_input_embeddings().weight.device
-        return found
+        return _device_of(self.model.get_input_embeddings())
 
     @property
     def text_width(self) -> int:
@@ -289,11 +329,10 @@ class Vlm:
         Towers have a `q_proj`, too, so the language model is named.
         """
         inner = self.model.get_decoder()
-        where = next(name for name, module in self.model.named_modules() if module is inner)
         linear = {
             name.split(".")[-1] for name, module in inner.named_modules() if isinstance(module, nn.Linear)
         }
-        return rf"{re.escape(where)}\..*\.({'|'.join(sorted(linear))})"
+        return rf"{re.escape(self.path_of(inner))}\..*\.({'|'.join(sorted(linear))})"
 
     def inputs(self, ids: Tensor, prompt: Tensor, features: Sequence[Feature | None]) -> dict[str, Any]:
         """What transformers' forward takes besides the ids.
@@ -357,3 +396,12 @@ class Vlm:
             input_ids=tokens, attention_mask=mask, pad_token_id=self.pad_token, **given, **settings
         )
         return made[:, width:]
+
+
+def _device_of(module: nn.Module) -> torch.device:
+    """Where a module computes, which need not be where its weights wait (accelerate's offloading)."""
+    for part in module.modules():
+        runs_on = getattr(getattr(part, "_hf_hook", None), "execution_device", None)
+        if runs_on is not None:
+            return torch.device(runs_on)
+    return next(module.parameters()).device

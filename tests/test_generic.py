@@ -1,0 +1,210 @@
+"""Families that layeralign has no file for, and those that other packages bring."""
+
+import re
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+import transformers as t
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+
+import tiny
+from layeralign import LayeralignError
+from layeralign.testing import FamilySuite
+from layeralign.vlm import families
+from layeralign.vlm.gemma import Gemma3
+from layeralign.vlm.load import load, quiet
+
+
+def aya_vision(folder, *, weights=True):
+    """SigLIP, pixel shuffle, a gated projector, Cohere's language model: layeralign has no file for it."""
+    names = tiny.tokenizer(
+        ["<|START_OF_IMG|>", "<|END_OF_IMG|>", "<|IMG_LINE_BREAK|>", "TILE_GLOBAL"]
+        + [f"TILE_{i}" for i in range(13)],
+        bos="<BOS>", adds_bos=True, image_token="<|IMG_PATCH|>",
+    )  # fmt: skip
+    template = (
+        "{% for m in messages %}{% for c in m['content'] %}"
+        "{% if c['type'] == 'image' %}<image>{% else %}{{ c['text'] }}{% endif %}{% endfor %}{% endfor %}"
+    )
+    processor = t.AyaVisionProcessor(
+        image_processor=GotOcr2ImageProcessorPil(size=tiny.SQUARE, crop_to_patches=True, max_patches=2),
+        tokenizer=names, patch_size=tiny.PATCH * 2, img_size=tiny.SIZE, downsample_factor=1,
+        chat_template=template,
+    )  # fmt: skip
+    text = t.CohereConfig(**tiny.text_size(names), logit_scale=1.0, tie_word_embeddings=True)
+    config = t.AyaVisionConfig(
+        vision_config=t.SiglipVisionConfig(**tiny.VISION, vision_use_head=False), text_config=text,
+        image_token_index=names.image_token_id, downsample_factor=2, vision_feature_layer=-1,
+        tie_word_embeddings=True,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = t.AyaVisionForConditionalGeneration(config)
+    with torch.no_grad():
+        for weight in model.model.multi_modal_projector.parameters():
+            weight.add_(torch.randn_like(weight) * 0.5)
+        for weight in model.model.vision_tower.parameters():
+            weight.mul_(3.0)
+    with quiet():
+        if weights:
+            model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+    return folder
+
+
+class TestUnknownFamily(FamilySuite):
+    """The generic cut, on a family that only transformers knows, proves itself as the others do."""
+
+    @pytest.fixture(scope="class")
+    def vlm(self, tmp_path_factory):
+        return load(aya_vision(tmp_path_factory.mktemp("aya")))
+
+    def reference(self, vlm, picture, exit):
+        made = vlm.processor(images=[[picture]], text=[vlm.placeholder], return_tensors="pt")
+        with torch.no_grad():
+            state = vlm.tower(made["pixel_values"], output_hidden_states=True).hidden_states[exit]
+            return vlm.model.model.multi_modal_projector(state).flatten(end_dim=-2)
+
+    def test_it_is_the_generic_one(self, vlm):
+        assert vlm.family == "generic" and vlm.exits.layers == tiny.BLOCKS
+
+
+def unlike_llava(folder, kind, config):
+    processor, _, _ = tiny.llava()
+    with quiet():
+        kind(config).save_pretrained(folder)
+        processor.save_pretrained(folder)
+    return folder
+
+
+def test_what_is_not_like_llava_gets_one_sentence(tmp_path):
+    text = t.OPTConfig(vocab_size=300, hidden_size=16, ffn_dim=16, num_hidden_layers=1, num_attention_heads=1,
+                       word_embed_proj_dim=16, max_position_embeddings=64)  # fmt: skip
+    vision = t.Blip2VisionConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=1,
+                                 image_size=32, patch_size=8)  # fmt: skip
+    former = t.Blip2QFormerConfig(vocab_size=300, hidden_size=16, num_hidden_layers=1, num_attention_heads=1,
+                                  intermediate_size=16, encoder_hidden_size=16)  # fmt: skip
+    config = t.Blip2Config(vision_config=vision.to_dict(), qformer_config=former.to_dict(),
+                           text_config=text.to_dict())  # fmt: skip
+    unlike_llava(tmp_path, t.Blip2ForConditionalGeneration, config)
+    with pytest.raises(
+        LayeralignError, match="family 'blip-2' is unknown, and it is not like LLaVA: it "
+    ) as error:
+        load(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_model_that_joins_layers_is_refused(tmp_path):
+    names = tiny.tokenizer(bos="<s>", image_token="<image>")
+    config = t.VipLlavaConfig(
+        vision_config=t.CLIPVisionConfig(**tiny.VISION), text_config=t.LlamaConfig(**tiny.text_size(names)),
+        vision_feature_layers=[-2, -3], image_token_index=names.image_token_id,
+    )  # fmt: skip
+    unlike_llava(tmp_path, t.VipLlavaForConditionalGeneration, config)
+    with pytest.raises(LayeralignError, match=r"vision_feature_layer is \[-2, -3\]"):
+        load(tmp_path)
+
+
+def test_a_model_whose_logits_are_scaled_is_refused(tmp_path, monkeypatch):
+    """Training would be wrong where logits are more than a linear layer away: found before anything runs."""
+    plain = t.AyaVisionForConditionalGeneration.forward
+
+    def scaled(*args, **kwargs):
+        made = plain(*args, **kwargs)
+        made.logits = made.logits * 2
+        return made
+
+    monkeypatch.setattr(t.AyaVisionForConditionalGeneration, "forward", scaled)
+    with pytest.raises(LayeralignError, match="more than a linear layer"):
+        load(aya_vision(tmp_path))
+
+
+def test_a_model_that_reads_the_tower_otherwise_is_refused(tmp_path, monkeypatch):
+    """What the tower gives besides its last blocks' state cannot be cut: here, a second pass over the picture."""
+    plain = t.AyaVisionModel.get_image_features
+
+    def twice(self, pixel_values, **kwargs):
+        made = plain(self, pixel_values, **kwargs)
+        again = plain(
+            self, pixel_values * (2 if self.vision_tower.encoder.layers[0].__dict__.get("forward") else 3)
+        )
+        made.pooler_output = made.pooler_output + again.pooler_output + again.last_hidden_state.mean() * 5
+        return made
+
+    monkeypatch.setattr(t.AyaVisionModel, "get_image_features", twice)
+    with pytest.raises(LayeralignError, match="other features when its encoder is held"):
+        load(aya_vision(tmp_path))
+
+
+class Mine(Gemma3):
+    """A family of another package."""
+
+    family = "mine"
+    variants: ClassVar = {"norm": "as Gemma 3"}
+
+
+def entry(value, name="mine"):
+    return EntryPoint(name, value, families.ENTRY_POINT)
+
+
+@pytest.fixture
+def points(monkeypatch):
+    """The entry points that installed packages declare."""
+    found = []
+    monkeypatch.setattr(
+        families, "entry_points", lambda group: found if group == families.ENTRY_POINT else []
+    )
+    families.families.cache_clear()
+    yield found
+    families.families.cache_clear()
+
+
+def test_another_package_brings_a_family(points):
+    points.append(entry("test_generic:Mine"))
+    assert families.family_of("m", {"model_type": "mine"}) is Mine
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("no_such_module:Thing", "cannot be loaded"),
+        ("test_generic:NoSuch", "cannot be loaded"),
+        ("test_generic:entry", "expected a subclass"),
+        ("layeralign.vlm.gemma:Gemma3", "'gemma3' is served already"),
+    ],
+)
+def test_a_bad_entry_point_is_one_sentence(points, value, says):
+    points.append(entry(value))
+    with pytest.raises(LayeralignError, match=says):
+        families.families()
+
+
+def shown():
+    """What CONTRIBUTING shows of a family and of its proof, run as it stands there."""
+    text = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text()
+    blocks = re.findall(r"```(?:python|toml)\n(.*?)```", text, re.DOTALL)
+    assert sum(block.count("\n") for block in blocks) < 60
+    found = {"save_a_tiny_model": aya_vision}
+    for block in blocks:
+        if not block.startswith("["):
+            exec(compile(block, "CONTRIBUTING.md", "exec"), found)
+    return found
+
+
+class TestContributing(shown()["TestAyaVision"]):
+    """The very class of CONTRIBUTING, its model served by the very family of CONTRIBUTING."""
+
+    @pytest.fixture(scope="class")
+    def vlm(self, tmp_path_factory):
+        family = shown()["AyaVision"]
+        with pytest.MonkeyPatch.context() as patch:
+            known = families.families() | {family.family: family}
+            patch.setattr(families, "families", lambda: known)
+            yield load(aya_vision(tmp_path_factory.mktemp("aya")))
+
+    reference = TestUnknownFamily.reference
+
+    def test_it_is_the_shown_one(self, vlm):
+        assert vlm.family == "aya_vision" and vlm.variant.startswith("for every tile")
