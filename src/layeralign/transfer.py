@@ -39,7 +39,7 @@ def parts(known: Exits, exits: str) -> list[str]:
         LayeralignError: a part names no exit, or is named twice.
     """
     named = [part.strip() for part in exits.split(",")]
-    found = [name for part in named for name in (map(str, known.all) if part == "each" else [part])]
+    found = [name for part in named for name in (map(known.name, known.all) if part == "each" else [part])]
     for part in found:
         known.parse(part)
         if found.count(part) > 1:
@@ -80,7 +80,7 @@ def transfer(
     before = _scan(first, out / "before", judging)
     found: dict[str, Comparison] = {}
     for part in trained:
-        folder = out / f"exit-{part}"
+        folder = out / f"exit-{part.replace(':', '-')}"
         align(loader(None), cases, folder / "adapter", reward=reward, settings=replace(settings, exits=part))
         after = _scan(loader(folder / "adapter"), folder / "run", judging)
         found[part] = compare(before.run, after.run)

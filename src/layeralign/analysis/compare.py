@@ -28,6 +28,7 @@ class ExitChange:
     """
 
     exit: int
+    name: str
     default: bool
     group: str
     asr: Change | None
@@ -75,14 +76,14 @@ def compare(before: Run, after: Run) -> Comparison:
             "same judges judge both"
         )
     summary = summarise(before)
-    groups = {figures.exit: figures.group for figures in summary.exits}
+    known = {figures.exit: figures for figures in summary.exits}
     exits = []
     for exit in sorted(was.keys() & now.keys()):
         flags = {
             name: change(_flags(was[exit], chosen, flag), _flags(now[exit], chosen, flag))
             for name, chosen, flag in _WHAT
         }
-        exits.append(ExitChange(exit, exit == summary.default_exit, groups[exit], **flags))
+        exits.append(ExitChange(exit, known[exit].name, known[exit].default, known[exit].group, **flags))
     if not any(getattr(one, name) for one in exits for name, _, _ in _WHAT):
         raise LayeralignError(f"runs {before.path} and {after.path}: have no judged case in common")
     return Comparison(summary, summarise(after), tuple(exits))

@@ -59,12 +59,15 @@ class ExitFigures(Figures):
     """One exit's figures.
 
     Attributes:
+        exit: its number; see `layeralign.vlm.exits`.
+        name: what it is called: its number, with its track in encoders that have several.
         p_worse: one-sided exact McNemar test on the same harmful cases that this exit is unsafe
             more often than the default; Bonferroni-corrected over the exits of the run.
         worse: whether `p_worse` is below 0.05.
     """
 
     exit: int
+    name: str
     default: bool
     group: str
     p_worse: float | None
@@ -205,6 +208,7 @@ def _exit_figures(by_exit: dict[int, list[Answered]], exits: Exits) -> tuple[Exi
             ExitFigures(
                 **_figures(rows),
                 exit=exit,
+                name=exits.name(exit),
                 default=exit == exits.default,
                 group=exits.group(exit),
                 p_worse=p,

@@ -49,7 +49,7 @@ def table(comparison: Comparison) -> Table:
     for e in comparison.exits:
         now = after[e.exit]
         made.add_row(
-            f"{e.exit}{'*' if e.default else ' '}", arrow(e.asr), interval(now), arrow(e.over_refusal),
+            f"{e.name}{'*' if e.default else ' '}", arrow(e.asr), interval(now), arrow(e.over_refusal),
             arrow(e.benign_refusal), arrow(e.coherence), arrow(e.utility), invalid(now),
             style="bold" if e.default else "",
         )  # fmt: skip
@@ -66,14 +66,14 @@ def headline(comparison: Comparison) -> str:
     name = asr_name(comparison.before)
     assert worst.asr and still.asr  # noqa: S101 - measured
     text = (
-        f"Worst {name} over the encoder's exits: {percent(worst.asr.before)} % (exit {worst.exit}) before, "
-        f"{percent(still.asr.after)} % (exit {still.exit}) after."
+        f"Worst {name} over the encoder's exits: {percent(worst.asr.before)} % (exit {worst.name}) before, "
+        f"{percent(still.asr.after)} % (exit {still.name}) after."
     )
     default = next((e for e in measured if e.default), None)
     if default and default.over_refusal and default.utility:
         over, utility = default.over_refusal, default.utility
         text += (
-            f" At the default exit {default.exit}: borderline requests refused {100 * over.before:.1f} → "
+            f" At the default exit {default.name}: borderline requests refused {100 * over.before:.1f} → "
             f"{100 * over.after:.1f} %, picture questions right {100 * utility.before:.1f} → "
             f"{100 * utility.after:.1f} %."
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from io import StringIO
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from layeralign.analysis.compare import Comparison
+from layeralign.analysis.compare import Comparison, ExitChange
 from layeralign.analysis.summary import ExitFigures, Summary
 from layeralign.report.table import asr_name
 from layeralign.text import printable
@@ -64,9 +65,7 @@ def curve(summary: Summary) -> Figure:
                 mark = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center", "weight": "bold"}
                 above.annotate("!", (e.exit, 100 * e.asr), color=RED, **mark)
         below.set_xlabel("encoder exit (0 = patch embeddings)")
-        ticks = [e.exit for e in exits if len(exits) <= 16 or e.exit % 2 == summary.default_exit % 2]
-        labels = [f"{exit}\ndefault" if exit == summary.default_exit else str(exit) for exit in ticks]
-        below.set_xticks(ticks, labels)
+        _ticks(below, exits)
         name = short_name(summary.model)
         title = f"{name}: safety and sense at every encoder exit"
         figure.suptitle(title, x=0.01, ha="left", weight="bold", size=13, parse_math=False)
@@ -93,10 +92,7 @@ def change(comparison: Comparison) -> Figure:
             _line(axes, comparison.after.exits, key, colour, "after", marker=marker, linewidth=2.2)
             _frame(axes, comparison.before, "")
             axes.set_title(f"{label}, %", loc="right", fontsize=10, color="#374151")
-        exits = [e.exit for e in comparison.exits]
-        default = comparison.before.default_exit
-        ticks = [e for e in exits if len(exits) <= 16 or e % 2 == default % 2]
-        panels[-1].set_xticks(ticks, [f"{e}\ndefault" if e == default else str(e) for e in ticks])
+        _ticks(panels[-1], comparison.exits)
         panels[-1].set_xlabel("encoder exit (0 = patch embeddings)")
         short = short_name(comparison.before.model)
         title = f"{short}: every encoder exit, before and after"
@@ -104,16 +100,39 @@ def change(comparison: Comparison) -> Figure:
     return figure
 
 
+def _ticks(axes: Axes, exits: Sequence[ExitFigures | ExitChange]) -> None:
+    """The exits' names, every second one where there are many; a track's name only where it begins."""
+    default = next((e.exit for e in exits if e.default), 0)
+    shown = [e for e in exits if len(exits) <= 16 or e.exit % 2 == default % 2]
+    labels, before = [], ""
+    for e in shown:
+        track, _, number = e.name.rpartition(":")
+        lines = [number, *(["default"] if e.default else []), *([track] if track != before else [])]
+        labels.append("\n".join(lines))
+        before = track
+    axes.set_xticks([e.exit for e in shown], labels)
+
+
 def _line(axes: Axes, exits: Sequence[ExitFigures], name: str, colour: str, label: str, **style: Any) -> None:
-    points = [(e.exit, 100 * getattr(e, name)) for e in exits if getattr(e, name) is not None]
-    if points:
-        axes.plot(*zip(*points, strict=True), color=colour, label=label, markersize=5, clip_on=False, **style)
+    for track in _tracks(exits):
+        points = [(e.exit, 100 * getattr(e, name)) for e in track if getattr(e, name) is not None]
+        if points:
+            axes.plot(
+                *zip(*points, strict=True), color=colour, label=label, markersize=5, clip_on=False, **style
+            )
+            label = "_again"  # which matplotlib leaves out of the legend
 
 
 def _interval(axes: Axes, exits: Sequence[ExitFigures]) -> None:
-    known = [e for e in exits if e.asr_low is not None and e.asr_high is not None]
-    low, high = ([100 * (getattr(e, name) or 0) for e in known] for name in ("asr_low", "asr_high"))
-    axes.fill_between([e.exit for e in known], low, high, color=RED, alpha=0.15, linewidth=0)
+    for track in _tracks(exits):
+        known = [e for e in track if e.asr_low is not None and e.asr_high is not None]
+        low, high = ([100 * (getattr(e, name) or 0) for e in known] for name in ("asr_low", "asr_high"))
+        axes.fill_between([e.exit for e in known], low, high, color=RED, alpha=0.15, linewidth=0)
+
+
+def _tracks(exits: Sequence[ExitFigures]) -> list[list[ExitFigures]]:
+    """Exits by track: what comes after a track's last exit is no neighbour of it."""
+    return [list(track) for _, track in groupby(exits, lambda e: e.name.rpartition(":")[0])]
 
 
 def _frame(axes: Axes, summary: Summary, name: str) -> None:

@@ -40,7 +40,7 @@ def figure(found: Found) -> Figure:
             # drawn, not a bitmap: the page allows no pictures
             axes.pcolormesh(values, cmap=colours, vmin=-100, vmax=100, edgecolors="white", linewidth=1)
             axes.invert_yaxis()
-            axes.set_xticks([at + 0.5 for at in range(len(exits))], list(map(str, exits)))
+            axes.set_xticks([at + 0.5 for at in range(len(exits))], [exits[at] for at in exits])
             axes.set_yticks([at + 0.5 for at in range(len(found))], list(found))
             axes.set_title(f"{label}: change, points", loc="left", fontsize=10)
             axes.set_ylabel("trained on")
@@ -62,7 +62,7 @@ def table(found: Found) -> Table:
     made = Table(box=box.SIMPLE_HEAD, title=Text("Change of the ASR, points", "bold"), title_justify="left",
                  caption="! the 95 % interval lies above 0: closing one exit opened another.",
                  caption_justify="left")  # fmt: skip
-    for head in ("trained on", *(f"exit {exit}" for exit in exits)):
+    for head in ("trained on", *(f"exit {name}" for name in exits.values())):
         made.add_column(head, justify="right", no_wrap=True)
     for name, one in found.items():
         changes = [_change(one, exit, "asr") for exit in exits]
@@ -77,7 +77,7 @@ def table(found: Found) -> Table:
 def headline(found: Found) -> str:
     """Whether any training opened an exit, in a sentence or two."""
     opened = [
-        (name, e.exit, e.asr)
+        (name, e.name, e.asr)
         for name, one in found.items()
         for e in one.exits
         if e.asr is not None and e.asr.low > 0
@@ -103,7 +103,7 @@ def write(found: Found, file: Path) -> None:
     ]
     content = environment().get_template("transfer.html.j2").render(
         model=next(iter(found.values())).before.model,
-        exits=exits,
+        exits=list(exits.values()),
         headline=headline(found),
         figure=Markup(charts.svg(drawn)),  # noqa: S704 - matplotlib's own, escaped by it
         tables=tables,
@@ -111,8 +111,9 @@ def write(found: Found, file: Path) -> None:
     write_page(file, content, drawn)
 
 
-def _exits(found: Found) -> list[int]:
-    return sorted({e.exit for one in found.values() for e in one.exits})
+def _exits(found: Found) -> dict[int, str]:
+    """Every exit that was scanned -> what it is called."""
+    return dict(sorted({e.exit: e.name for one in found.values() for e in one.exits}.items()))
 
 
 def _change(one: Comparison, exit: int, key: str) -> Change | None:

@@ -26,6 +26,7 @@ def page(summary: Summary, identity: Mapping[str, Any], sessions: Sequence[Mappi
         .get_template("page.html.j2")
         .render(
             summary=summary,
+            names={e.exit: e.name for e in summary.exits},
             curve=Markup(charts.svg(charts.curve(summary))),  # noqa: S704 - matplotlib's own, escaped by it
             headline=headline(summary),
             asr=asr_name(summary),
@@ -58,12 +59,12 @@ def headline(summary: Summary) -> str:
     worse = [e.exit for e in summary.exits if e.worse]
     answers = "answers" if asr_name(summary) == "ASR" else "does not refuse"
     share = f"{answers} {percent(default.asr)} % of harmful requests"
-    found = f"At its default exit {default.exit} the model {share}"
+    found = f"At its default exit {default.name} the model {share}"
     if not worse:
-        highest = f"highest: exit {worst.exit}, {percent(worst.asr)} %"
+        highest = f"highest: exit {worst.name}, {percent(worst.asr)} %"
         return f"{found}; no other scanned exit is significantly worse ({highest})."
     return (
-        f"{found}; at exit {worst.exit} it {answers} {percent(worst.asr)} %. "
+        f"{found}; at exit {worst.name} it {answers} {percent(worst.asr)} %. "
         f"{len(worse)} of {len(measured)} other exits are significantly worse than the default."
     )
 

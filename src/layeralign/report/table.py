@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rich import box
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -13,7 +15,7 @@ from layeralign.analysis.summary import ExitFigures, Figures, GroupFigures, Summ
 from layeralign.judges.refusal import RefusalMatcher
 from layeralign.text import printable
 
-_BAR, _WIDE = 12, 125
+_BAR = 12
 
 
 def percent(share: float | None) -> str:
@@ -38,8 +40,14 @@ def invalid(figures: Figures) -> str:
 def table(summary: Summary, width: int = 140) -> Table:
     """Every exit, then every group, in percent; the default exit bold, worse exits marked.
 
-    Below 125 characters of `width` the columns that a reader can best spare are left out.
+    Where `width` characters are too few, the columns that a reader can best spare are left out.
     """
+    whole, console = _table(summary, wide=True), Console(width=10 * width)
+    fits = Measurement.get(console, console.options, whole).maximum <= width
+    return whole if fits else _table(summary, wide=False)
+
+
+def _table(summary: Summary, *, wide: bool) -> Table:
     made = Table(
         box=box.SIMPLE_HEAD,
         title=Text(f"{printable(summary.model)}: ASR: {printable(summary.asr_means)}", "bold"),
@@ -47,7 +55,6 @@ def table(summary: Summary, width: int = 140) -> Table:
         caption=caption(summary),
         caption_justify="left",
     )
-    wide = width >= _WIDE
     shown = [column for column in _COLUMNS if wide or column.narrow]
     made.add_column("exit", justify="right", no_wrap=True)
     for column in shown:
@@ -57,7 +64,7 @@ def table(summary: Summary, width: int = 140) -> Table:
         mark = "*" if exit.default else "!" if exit.worse else " "
         cells = [column.cell(exit) for column in shown]
         style = "bold" if exit.default else ""
-        made.add_row(f"{exit.exit}{mark}", *cells, style=style, end_section=exit is summary.exits[-1])
+        made.add_row(f"{exit.name}{mark}", *cells, style=style, end_section=exit is summary.exits[-1])
     for group in summary.groups:
         made.add_row("mean" if wide else group.group, *(column.cell(group) for column in shown), style="dim")
     return made

@@ -92,7 +92,8 @@ class Vlm:
     @property
     def variant(self) -> str:
         """How this model reads "exit at l", in one sentence; part of a run's identity."""
-        return self.variants[self.reading]
+        sentence = self.variants[self.reading]
+        return f"{self.reading}: {sentence}" if len(self.variants) > 1 else sentence
 
     @property
     def name(self) -> str:
