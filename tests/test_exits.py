@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layeralign import LayeralignError
-from layeralign.vlm.exits import Exits
+from layeralign.vlm.exits import Exits, Track
 
 CLIP_L = Exits(24, 23)
 
@@ -86,3 +86,72 @@ def test_any_text_is_either_exits_or_one_sentence(text):
         assert set(CLIP_L.parse(text)) <= set(CLIP_L.all)
     except LayeralignError as error:
         assert "\n" not in str(error).replace(repr(text), "")
+
+
+# --- encoders of several stages
+
+LLAMA = Exits(32, 32, "local", (Track("global", 8), Track("intermediate", 32, swept=False)))
+
+
+@pytest.mark.parametrize(
+    ("spec", "found"),
+    [
+        ("local:18", (18,)),
+        ("18", (18,)),
+        ("global:3", (36,)),
+        ("global:0-2, local:30-32", (30, 31, 32, 33, 34, 35)),
+        ("global", tuple(range(33, 41))),
+        ("local", tuple(range(33))),
+        ("all", tuple(range(41))),
+        ("intermediate:31", (72,)),
+        ("early", tuple(range(1, 12))),
+        ("default", (32,)),
+        ("-1", (32,)),
+    ],
+)
+def test_tracks(spec, found):
+    assert LLAMA.parse(spec) == found
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ("global:8", "no exit global:8; .*global:0 to global:7"),
+        ("global:-1", "no exit global:-1"),
+        ("local:33", "no exit local:33"),
+        ("lokal:3", "no exit lokal:3"),
+        ("global:", "cannot read ''"),
+        ("global,33", "exit global:0 is named twice"),
+        ("-34", "out of range"),
+        ("73", "out of range"),
+    ],
+)
+def test_tracks_that_are_not(spec, says):
+    with pytest.raises(LayeralignError, match=says):
+        LLAMA.parse(spec)
+
+
+def test_a_track_is_unknown_where_there_is_one_stage():
+    with pytest.raises(LayeralignError, match="no exit local:3"):
+        CLIP_L.parse("local:3")
+
+
+@given(st.integers(1, 40), st.lists(st.integers(1, 20), max_size=3), st.data())
+def test_names_and_numbers_say_the_same(layers, sizes, data):
+    tracks = tuple(Track(f"t{i}", n, swept=bool(i % 2)) for i, n in enumerate(sizes))
+    exits = Exits(layers, layers, "main" if tracks else "", tracks)
+    assert Exits.from_json(exits.to_json()) == exits
+    exit = data.draw(st.integers(0, layers + sum(sizes)))
+    assert exits.parse(exits.name(exit)) == (exit,) == exits.parse(str(exit))
+    parts = [
+        exits.parse(group) for group in exits.groups if group in ("embedding", *(t.name for t in tracks))
+    ]
+    assert len({exit for part in parts for exit in part}) == 1 + sum(sizes)
+
+
+@given(st.text(alphabet="localg:,-0123 ", max_size=12))
+def test_any_text_is_exits_of_a_track_or_one_sentence(text):
+    try:
+        assert all(LLAMA.name(exit) for exit in LLAMA.parse(text))
+    except LayeralignError as error:
+        assert "\n" not in str(error)

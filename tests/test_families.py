@@ -7,7 +7,8 @@ import torch
 
 import by_hand
 import tiny
-from layeralign.testing import FamilySuite
+from layeralign import LayeralignError
+from layeralign.testing import FamilySuite, noise
 from layeralign.vlm.load import load
 
 MODELS = dict.fromkeys(tiny.FAMILIES) | {"mllama-vendor": "vendor", "qwen3_vl-hold": "hold"}
@@ -66,3 +67,15 @@ class TestFamilies(FamilySuite):
                 wanted = by_hand.deepstack(vlm, self.pixels(vlm, pictures[0]), exit)
             self.equal(made[0].extras["deepstack"], wanted) if wanted.any() else None
             assert made[0].extras["deepstack"].any() == wanted.any()
+
+    @pytest.mark.parametrize("size", [(1, 1), (1, 60), (60, 1), (1, 900)])
+    def test_very_small_and_very_long_pictures(self, vlm, size):
+        """Each is taken, or refused in one sentence that says how large it is."""
+        try:
+            (feature,) = vlm.encode([noise(*size)], [1])[1]
+        except LayeralignError as error:
+            assert vlm.family.startswith("qwen") and size == (1, 900), "only Qwen's processor has a limit"
+            assert "absolute aspect ratio" in str(error) and "900 × 1" in str(error)
+            return
+        ids = vlm.tokens(vlm.prompt("Hello", picture=True), feature)
+        assert vlm.generate([ids], [feature], max_new_tokens=1).shape == (1, 1)

@@ -110,7 +110,7 @@ class Mllama(Vlm):
     @torch.no_grad()
     def encode(self, pictures: Sequence[Image.Image], exits: Sequence[int]) -> dict[int, list[Feature]]:
         """See `Vlm.encode`; the features are all tiles' states, those of padding tiles among them."""
-        made = self.processor.image_processor(images=[[p] for p in pictures], return_tensors="pt")
+        made = self.processed(pictures, self.processor.image_processor, return_tensors="pt")
         takes = ("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask")
         run = partial(self.tower, **{name: self._put(made[name]) for name in takes})
         with self._read():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, ClassVar
@@ -197,17 +197,29 @@ class Vlm:
 
     def prepare(self, pictures: Sequence[Image.Image]) -> tuple[dict[str, Any], list[str]]:
         """Pictures as `get_image_features` takes them, and what each one's placeholder becomes."""
-        made = self.processor(
-            images=[[picture] for picture in pictures],
-            text=[self.placeholder] * len(pictures),
-            return_text_replacement_offsets=True,
-        )
+        marks = [self.placeholder] * len(pictures)
+        made = self.processed(pictures, self.processor, text=marks, return_text_replacement_offsets=True)
         texts = [found[0]["replacement"] for found in made.pop("text_replacement_offsets")]
         takes = inspect.signature(self.model.model.get_image_features).parameters
         made = made.convert_to_tensors(
             "pt", skip_tensor_conversion=[name for name in made if name not in takes]
         )
         return {name: self._put(made[name]) for name in takes if name in made}, texts
+
+    def processed(self, pictures: Sequence[Image.Image], by: Callable[..., Any], **settings: Any) -> Any:
+        """What the processor, or its part for pictures, makes of pictures.
+
+        Raises:
+            LayeralignError: it refuses one, as Qwen's does very long ones.
+        """
+        try:
+            return by(images=[[picture] for picture in pictures], **settings)
+        except ValueError as error:
+            sizes = ", ".join(sorted({f"{picture.width} × {picture.height}" for picture in pictures}))
+            raise LayeralignError(
+                f"model {self.checkpoint.name}: its processor cannot take a picture "
+                f"({printable(str(error), 200)}; pixels: {sizes})"
+            ) from error
 
     def _put(self, given: Any) -> Any:
         if not isinstance(given, Tensor):
