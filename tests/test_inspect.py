@@ -25,6 +25,7 @@ EXITS = {  # hub id -> exits that a sweep takes, the default's name
     "llava-hf/llava-onevision-qwen2-7b-ov-hf": (27, "26"),
     "OpenGVLab/InternVL3-1B-hf": (25, "24"),
     "google/paligemma-3b-mix-224": (28, "27"),
+    "google/paligemma2-3b-mix-224": (28, "27"),
     "google/gemma-3-4b-it": (28, "27"),
     "HuggingFaceM4/Idefics3-8B-Llama3": (28, "27"),
     "HuggingFaceTB/SmolVLM-Instruct": (28, "27"),

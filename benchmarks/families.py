@@ -1,0 +1,113 @@
+"""Write docs/families.md's table from the tests' own results.
+
+    python benchmarks/families.py
+
+Runs the tests that prove the families, and counts for each cell how many of its tests passed; a cell that is not
+whole says so. Exits with 1 if any is not.
+"""
+
+import re
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT / "tests")]
+
+from test_inspect import EXITS  # noqa: E402
+from test_prompts import VERIFIED  # noqa: E402
+
+TESTS = ("tests/test_families.py", "tests/test_prompts.py", "tests/test_inspect.py", "tests/test_load.py")
+ROWS = {  # what is shown -> the tiny model, the public checkpoint
+    "LLaVA-1.5": ("llava", "llava-hf/llava-1.5-7b-hf"),
+    "LLaVA-NeXT (Mistral)": ("llava_next", "llava-hf/llava-v1.6-mistral-7b-hf"),
+    "LLaVA-NeXT (Vicuna)": ("llava_next_vicuna", "llava-hf/llava-v1.6-vicuna-7b-hf"),
+    "Llama 3.2 Vision, `transformers`": ("mllama", "meta-llama/Llama-3.2-11B-Vision-Instruct"),
+    "Llama 3.2 Vision, `vendor`": ("mllama-vendor", "meta-llama/Llama-3.2-11B-Vision-Instruct"),
+    "LLaVA-OneVision": ("llava_onevision", "llava-hf/llava-onevision-qwen2-7b-ov-hf"),
+    "InternVL": ("internvl", "OpenGVLab/InternVL3-1B-hf"),
+    "PaliGemma": ("paligemma", "google/paligemma-3b-mix-224"),
+    "PaliGemma 2": ("paligemma2", "google/paligemma2-3b-mix-224"),
+    "Gemma 3": ("gemma3", "google/gemma-3-4b-it"),
+    "Idefics3": ("idefics3", "HuggingFaceM4/Idefics3-8B-Llama3"),
+    "SmolVLM": ("smolvlm", "HuggingFaceTB/SmolVLM-Instruct"),
+    "Qwen2.5-VL": ("qwen2_5_vl", "Qwen/Qwen2.5-VL-7B-Instruct"),
+    "Qwen3-VL, `drop`": ("qwen3_vl", "Qwen/Qwen3-VL-8B-Instruct"),
+    "Qwen3-VL, `hold`": ("qwen3_vl-hold", "Qwen/Qwen3-VL-8B-Instruct"),
+}
+CELLS = {
+    "exact at default": (
+        "default_exit_features",
+        "default_exit_tokens_and_logits",
+        "default_exit_greedy_answers",
+    ),
+    "exact at l": ("every_exit", "one_exit_alone_is_the_same", "deepstack"),
+    "blocks run = l": ("blocks_past_the_deepest_exit_do_not_run",),
+    "mixed batch": ("a_mixed_batch_equals_each_row_alone", "training_sees_what_was_generated"),
+    "nothing left": ("nothing_is_left_on_the_model",),
+    "adapter, `align`": ("an_adapter_trains_and_loads_and_touches_no_vision",),
+}
+BEGIN, END = "<!-- made by benchmarks/families.py -->", "<!-- end -->"
+
+
+def results() -> dict[tuple[str, str], bool]:
+    """(test, parameter) -> whether it passed; skipped ones are left out."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "results.xml"
+        command = [sys.executable, "-m", "pytest", "-q", *TESTS, f"--junitxml={file}"]
+        subprocess.run(command, cwd=ROOT, check=False, stdout=sys.stderr)
+        found = {}
+        for case in ET.parse(file).getroot().iter("testcase"):
+            name, _, parameters = case.get("name", "").removeprefix("test_").partition("[")
+            if case.find("skipped") is None:
+                bad = case.find("failure") is not None or case.find("error") is not None
+                found[name, parameters.removesuffix("]")] = not bad
+        return found
+
+
+def mark(passed: list[bool]) -> str:
+    """Whether all passed, and of how many."""
+    if passed and all(passed):
+        return "✓"
+    return f"**{sum(passed)} of {len(passed)}**"
+
+
+def lines(found: dict[tuple[str, str], bool]) -> Iterator[str]:
+    """The table."""
+    heads = ["family", "checkpoint", "exits at its size (default)", *CELLS, "loads by name", "prompt"]
+    yield f"| {' | '.join(heads)} |"
+    yield "|" + "---|" * len(heads)
+    for family, (model, checkpoint) in ROWS.items():
+        told = EXITS.get(checkpoint)
+        right = told is not None and found.get(("real_sizes_have_the_right_exits", checkpoint))
+        exits = f"{told[0]} ({told[1]})" if told and right else "–" if told is None else "**wrong**"
+        cells = [
+            mark([found[name, model] for name in names if (name, model) in found]) for names in CELLS.values()
+        ]
+        plain = model.partition("-")[0]
+        name = mark([found.get(("published_checkpoints_load_by_name", checkpoint), False)])
+        golden = mark([found.get(("golden", plain), False)])
+        prompt = golden if plain in VERIFIED else f"{golden} unverified"
+        yield f"| {' | '.join([family, f'`{checkpoint}`', exits, *cells, name, prompt])} |"
+
+
+def main() -> int:
+    """Run, write, and say whether every cell is whole."""
+    table = list(lines(results()))
+    made = (
+        f"{BEGIN}\n{datetime.now(UTC):%Y-%m-%d}, transformers {version('transformers')}, torch {version('torch')}: "
+        "`python benchmarks/families.py`\n\n" + "\n".join(table) + f"\n{END}"
+    )
+    file = ROOT / "docs" / "families.md"
+    text = file.read_text(encoding="utf-8")
+    file.write_text(re.sub(f"{BEGIN}.*?{END}", lambda _: made, text, flags=re.DOTALL), encoding="utf-8")
+    return int("**" in "\n".join(table))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
