@@ -1,6 +1,8 @@
 """Families that layeralign has no file for, and those that other packages bring."""
 
+import json
 import re
+from functools import wraps
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import ClassVar
@@ -12,10 +14,12 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2Im
 
 import tiny
 from layeralign import LayeralignError
+from layeralign.cli import main
 from layeralign.testing import FamilySuite
 from layeralign.vlm import families
 from layeralign.vlm.gemma import Gemma3
 from layeralign.vlm.load import load, quiet
+from layeralign.vlm.processor import without_video
 
 
 def aya_vision(folder, *, weights=True):
@@ -108,16 +112,17 @@ def test_a_model_that_joins_layers_is_refused(tmp_path):
 
 
 def test_a_model_whose_logits_are_scaled_is_refused(tmp_path, monkeypatch):
-    """Training would be wrong where logits are more than a linear layer away: found before anything runs."""
+    """Logits that are more than a linear layer away would be wrong in training: found before anything runs."""
     plain = t.AyaVisionForConditionalGeneration.forward
 
+    @wraps(plain)
     def scaled(*args, **kwargs):
         made = plain(*args, **kwargs)
         made.logits = made.logits * 2
         return made
 
     monkeypatch.setattr(t.AyaVisionForConditionalGeneration, "forward", scaled)
-    with pytest.raises(LayeralignError, match="more than a linear layer"):
+    with pytest.raises(LayeralignError, match="says other things"):
         load(aya_vision(tmp_path))
 
 
@@ -138,6 +143,41 @@ def test_a_model_that_reads_the_tower_otherwise_is_refused(tmp_path, monkeypatch
         load(aya_vision(tmp_path))
 
 
+def qwen2_vl(folder):
+    """Its language model needs positions of its own, which features alone do not give it."""
+    names = tiny._qwen_names()
+    processor = without_video(t.Qwen2VLProcessor)(
+        tiny._qwen_pictures(tiny.PATCH), names, None, chat_template=tiny.template("qwen2_5_vl")
+    )
+    vision = {"depth": 4, "embed_dim": 48, "hidden_size": 40, "num_heads": 3, "patch_size": 8, "mlp_ratio": 2}
+    rope = {"rope_type": "default", "mrope_section": [2, 4, 4], "rope_theta": 10000.0}
+    text = tiny.text_size(names, rope_parameters=rope)
+    config = t.Qwen2VLConfig(vision_config=vision, text_config=text, **tiny._qwen_ids(names))
+    torch.manual_seed(0)
+    with quiet():
+        t.Qwen2VLForConditionalGeneration(config).save_pretrained(folder)
+        processor.save_pretrained(folder)
+    return folder
+
+
+def test_a_model_that_needs_more_than_features_is_refused_not_misread(tmp_path):
+    with pytest.raises(
+        LayeralignError, match="says other things when it is given its own picture's features"
+    ):
+        load(qwen2_vl(tmp_path))
+
+
+def test_inspect_shows_what_it_can_of_an_unknown_family(tmp_path, capsys):
+    aya_vision(tmp_path / "aya")
+    qwen2_vl(tmp_path / "qwen")
+    for name in ("aya", "qwen"):
+        assert main(["inspect", "--model", str(tmp_path / name), "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert told["layers"] == 4 and {e["flops"] for e in told["exits"]} == {None}
+    assert main(["inspect", "--model", str(tmp_path / "qwen"), "--time"]) == 1
+    assert "cannot be timed by itself" in capsys.readouterr().err
+
+
 class Mine(Gemma3):
     """A family of another package."""
 
@@ -156,14 +196,27 @@ def points(monkeypatch):
     monkeypatch.setattr(
         families, "entry_points", lambda group: found if group == families.ENTRY_POINT else []
     )
-    families.families.cache_clear()
-    yield found
-    families.families.cache_clear()
+    return found
 
 
 def test_another_package_brings_a_family(points):
-    points.append(entry("test_generic:Mine"))
+    points += [entry("no_such_module:Thing", "broken"), entry("test_generic:Mine")]
     assert families.family_of("m", {"model_type": "mine"}) is Mine
+    assert families.family_of("m", {"model_type": "gemma3"}) is Gemma3  # whatever else is broken
+
+
+class NoFamily(Gemma3):
+    family = 7
+
+
+class NoVariants(Gemma3):
+    family = "mine"
+    variants: ClassVar = {}
+
+
+class Listed(Gemma3):
+    family = "mine"
+    variants: ClassVar = ["norm"]
 
 
 @pytest.mark.parametrize(
@@ -172,13 +225,16 @@ def test_another_package_brings_a_family(points):
         ("no_such_module:Thing", "cannot be loaded"),
         ("test_generic:NoSuch", "cannot be loaded"),
         ("test_generic:entry", "expected a subclass"),
-        ("layeralign.vlm.gemma:Gemma3", "'gemma3' is served already"),
+        ("test_generic:NoFamily", "must be 'mine'"),
+        ("test_generic:NoVariants", "at least one"),
+        ("test_generic:Listed", "at least one"),
+        ("layeralign.vlm.gemma:Gemma3", "must be 'mine'"),
     ],
 )
 def test_a_bad_entry_point_is_one_sentence(points, value, says):
     points.append(entry(value))
     with pytest.raises(LayeralignError, match=says):
-        families.families()
+        families.family_of("m", {"model_type": "mine"})
 
 
 def shown():
@@ -200,8 +256,7 @@ class TestContributing(shown()["TestAyaVision"]):
     def vlm(self, tmp_path_factory):
         family = shown()["AyaVision"]
         with pytest.MonkeyPatch.context() as patch:
-            known = families.families() | {family.family: family}
-            patch.setattr(families, "families", lambda: known)
+            patch.setattr(families, "OWN", (*families.OWN, family))
             yield load(aya_vision(tmp_path_factory.mktemp("aya")))
 
     reference = TestUnknownFamily.reference

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import tiny
 from layeralign import LayeralignError
 from layeralign.cli import main
 from layeralign.vlm import cost
-from layeralign.vlm.load import empty
+from layeralign.vlm.load import empty, load
 
 PUBLISHED = json.loads((Path(__file__).parent / "configs" / "published.json").read_text())
 EXITS = {  # hub id -> exits that a sweep takes, the default's name
@@ -32,6 +33,34 @@ EXITS = {  # hub id -> exits that a sweep takes, the default's name
     "Qwen/Qwen2.5-VL-7B-Instruct": (33, "32"),
     "Qwen/Qwen3-VL-8B-Instruct": (28, "27"),
 }
+PARAMETERS = {  # millions: encoder, projector, language model; by hand where the models' cards say them
+    "llava-hf/llava-1.5-7b-hf": [
+        304,
+        21,
+        6739,
+    ],  # CLIP-L 304 M, Vicuna 6.74 B; 1024 · 4096 + 4096² + 2 · 4096
+    "llava-hf/llava-1.5-13b-hf": [304, 31, 13017],
+    "llava-hf/llava-v1.6-mistral-7b-hf": [304, 21, 7242],
+    "llava-hf/llava-v1.6-vicuna-7b-hf": [304, 21, 6739],
+    "meta-llama/Llama-3.2-11B-Vision-Instruct": [
+        864,
+        31,
+        9775,
+    ],  # 10.6 B in all on its card; 7680 · 4096 + 4096
+    "llava-hf/llava-onevision-qwen2-7b-ov-hf": [398, 17, 7616],
+    "OpenGVLab/InternVL3-1B-hf": [304, 4, 494],  # InternViT-300M, Qwen2.5-0.5B
+    "google/paligemma-3b-mix-224": [
+        412,
+        2,
+        2509,
+    ],  # SigLIP-So400m; Gemma-2B's 2,506.2 M and 1,216 more tokens
+    "google/paligemma2-3b-mix-224": [412, 3, 2617],  # Gemma 2 2B's 2,614.3 M and as many more
+    "google/gemma-3-4b-it": [417, 3, 3880],  # 417 M on its card
+    "HuggingFaceM4/Idefics3-8B-Llama3": [413, 19, 8030],  # 8.03 B on its card
+    "HuggingFaceTB/SmolVLM-Instruct": [413, 21, 1812],
+    "Qwen/Qwen2.5-VL-7B-Instruct": [677, 0, 7616],  # the merger is inside the encoder
+    "Qwen/Qwen3-VL-8B-Instruct": [576, 0, 8191],
+}
 
 
 def saved(config, folder):
@@ -47,9 +76,8 @@ def test_real_sizes_have_the_right_exits(name, tmp_path):
     assert (len(vlm.exits.all), vlm.exits.name(vlm.exits.default)) == EXITS[name]
     found = cost.anatomy(vlm)
     assert [e.share for e in found.exits if e.default] == [1.0]
-    assert found.encoder_parameters + found.projector_parameters + found.language_parameters == sum(
-        parameter.numel() for parameter in vlm.model.parameters()
-    )
+    sizes = (found.encoder_parameters, found.projector_parameters, found.language_parameters)
+    assert [round(size / 1e6) for size in sizes] == PARAMETERS[name]
 
 
 def test_llama_3_2_has_both_tracks(tmp_path):
@@ -150,3 +178,22 @@ def test_nothing_of_a_network_is_touched(tmp_path):
     )
     made = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr
+
+
+def test_dropped_deepstack_needs_no_mergers(tmp_path):
+    """Qwen3-VL-8B: three mergers of 4 · 1152 · (4 · 1152 + 4096) weights, their biases and norms beside."""
+    folder = saved(PUBLISHED["Qwen/Qwen3-VL-8B-Instruct"], tmp_path)
+    drop, hold = (cost.anatomy(empty(folder, variant=variant)).exits for variant in ("drop", "hold"))
+    one = 4608 * 4608 + 4608 + 4608 * 4096 + 4096 + 2 * 4608
+    lacks = [b.parameters - a.parameters for a, b in zip(drop, hold, strict=True)]
+    assert lacks == [3 * one] * 9 + [2 * one] * 8 + [one] * 8 + [0] * 3
+
+
+def test_llama_3_2_projects_one_exit_at_a_time(tmp_path):
+    """Its output is 200 MB an exit at the real size: only one of them may live."""
+    vlm = load(tiny.save("mllama", tmp_path))
+    steps = vlm._states(lambda: vlm.tower(**vlm.sample()), vlm.exits.all)
+    with torch.no_grad():
+        first = weakref.ref(next(steps)[1])
+        next(steps)
+    assert first() is None

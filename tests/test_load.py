@@ -7,12 +7,16 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.quantizers.quantizers_utils import should_convert_module
 
 import tiny
 from layeralign import LayeralignError
-from layeralign.testing import noise
+from layeralign.cases.case import Case
+from layeralign.decode import rehearse
+from layeralign.sweep.identity import identity
+from layeralign.testing import _Shown, noise
 from layeralign.vlm.checkpoint import find_adapter
-from layeralign.vlm.load import _adapted, empty, load
+from layeralign.vlm.load import _adapted, beside_the_language_model, empty, load
 
 
 @pytest.fixture
@@ -283,3 +287,62 @@ def test_an_adapter_beside_quantised_weights_does_what_it_does_inside_them(llava
         ]
         torch.testing.assert_close(*logits, rtol=1e-4, atol=1e-5)
         assert not torch.allclose(logits[0], load(llava_dir).model(input_ids=ids).logits)
+
+
+@pytest.mark.parametrize("name", tiny.FAMILIES)
+def test_quantisation_leaves_all_but_the_language_model_exact(tmp_path, name):
+    """By the rule that transformers itself applies to the names of modules."""
+    vlm = load(tiny.save(name, tmp_path))
+    exact = beside_the_language_model(empty(tmp_path))
+    inner = vlm.model.get_decoder()
+    inside = {id(module) for module in inner.modules()}
+    for where, module in vlm.model.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            assert should_convert_module(where, exact) == (id(module) in inside), where
+
+
+def test_a_quantised_model_makes_another_run(llava):
+    plain = identity(llava)
+    llava.quantize = "4bit"
+    try:
+        assert identity(llava) != plain
+    finally:
+        llava.quantize = None
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "says"),
+    [
+        ("config.json", {"model_type": []}, "is no vision-language model"),
+        ("config.json", {"model_type": {}}, "is no vision-language model"),
+        ("generation_config.json", {"eos_token_id": "x"}, "end token|cannot be loaded"),
+        ("config.json", {"image_token_index": None}, "picture token|cannot be loaded"),
+        ("config.json", {"image_token_index": 10**6}, "picture token"),
+        ("processor_config.json", {"processor_class": "Gemma3Processor"}, "processor|cannot be loaded"),
+        ("processor_config.json", {"processor_class": "Qwen2VLProcessor"}, "processor|picture"),
+        ("processor_config.json", {"processor_class": "Idefics3Processor"}, "processor|picture"),
+    ],
+)
+def test_what_does_not_fit_together_is_one_sentence(copy, file, change, says):
+    edit(copy / file, **change)
+    with pytest.raises(LayeralignError, match=says) as error:
+        vlm = load(copy)
+        rehearse(vlm, [Case("c", "hi", "benign", _Shown(noise(32, 32)))])
+    assert "\n" not in str(error.value)
+
+
+def test_no_weights_is_no_device(llava_dir):
+    with pytest.raises(LayeralignError, match="layeralign inspect wants none"):
+        load(llava_dir, device_map="meta")
+
+
+@pytest.mark.parametrize("name", ["llava", "mllama", "qwen3_vl"])
+def test_an_encoder_without_blocks_is_refused(tmp_path, name):
+    _, _, config = tiny.FAMILIES[name]()
+    key = "depth" if name == "qwen3_vl" else "num_hidden_layers"
+    config.save_pretrained(tmp_path)
+    told = json.loads((tmp_path / "config.json").read_text())
+    told["vision_config"][key] = 0
+    (tmp_path / "config.json").write_text(json.dumps(told))
+    with pytest.raises(LayeralignError, match=r"no blocks|cannot be loaded"):
+        empty(tmp_path)

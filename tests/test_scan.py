@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import layeralign
+import tiny
 from conftest import save_llava
 from layeralign import LayeralignError
 from layeralign.cases import files
@@ -18,6 +19,7 @@ from layeralign.decode import Decoding, answer
 from layeralign.runs import store
 from layeralign.runs.export import export
 from layeralign.runs.store import open_run
+from layeralign.testing import noise
 
 SHORT = {"max_new_tokens": 6}
 
@@ -261,3 +263,15 @@ def test_killed_at_any_moment_it_goes_on(llava_dir, tmp_path, how):
     )
     assert answers(broken) == answers(whole)
     assert len(answers(broken)) == 720
+
+
+def test_a_picture_that_a_model_cannot_take_is_told_before_anything_is_written(tmp_path):
+    """Wherever in the cases it is, with its case and its file."""
+    model = tiny.save("qwen3_vl", tmp_path / "model")
+    for number, size in enumerate([(40, 40), (30, 50), (1, 900), (50, 50)]):
+        noise(*size).save(tmp_path / f"{number}.png")
+    rows = [{"id": f"c{n}", "prompt": "hi", "kind": "benign", "image": f"{n}.png"} for n in range(4)]
+    (tmp_path / "cases.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(LayeralignError, match=r"case 'c2': .*900 × 1.*2\.png"):
+        layeralign.scan(str(model), tmp_path / "cases.jsonl", tmp_path / "run", **SHORT)
+    assert not (tmp_path / "run").exists()

@@ -1,13 +1,17 @@
 """The cut itself, on towers made up for it, and LLaVA's forms that are not in the published checkpoints."""
 
+import json
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
 
 import by_hand
+import tiny
 from conftest import save_llava
 from layeralign import LayeralignError
-from layeralign.testing import FamilySuite
+from layeralign.testing import FamilySuite, noise
 from layeralign.vlm import tower
 from layeralign.vlm.load import load
 
@@ -94,3 +98,33 @@ def test_a_model_that_joins_layers_is_refused(tmp_path):
     save_llava(tmp_path, layer=[-2, -3])
     with pytest.raises(LayeralignError, match="vision_feature_layer"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["llava", "llava_next", "llava_onevision", "internvl"])
+def test_a_model_that_reads_the_embeddings_still_has_exits(tmp_path, name):
+    """vision_feature_layer -(L + 1) is layer 0; transformers can read neither, and every exit would be one."""
+    tiny.save(name, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"vision_feature_layer": -(tiny.BLOCKS + 1)}))
+    vlm = load(tmp_path)
+    assert vlm.exits.default == 0
+    made = [feature.tokens for (feature,) in vlm.encode([noise(40, 40)], vlm.exits.all).values()]
+    assert all(not torch.allclose(one, other) for one, other in pairwise(made))
+
+
+@pytest.mark.parametrize("name", ["gemma3", "paligemma", "idefics3", "qwen2_5_vl"])
+def test_a_layer_that_a_family_does_not_read_is_not_its_default(tmp_path, name):
+    tiny.save(name, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"vision_feature_layer": -2}))
+    assert load(tmp_path).exits.default == tiny.BLOCKS
+
+
+class TestTheDefaultReference(FamilySuite):
+    """The suite's own reference, on families of both sorts that it knows nothing of."""
+
+    @pytest.fixture(scope="class", params=["llava", "internvl", "gemma3", "idefics3", "qwen3_vl"])
+    def vlm(self, request, tmp_path_factory):
+        return load(tiny.save(request.param, tmp_path_factory.mktemp(request.param)))
+
+    test_an_adapter_trains_and_loads_and_touches_no_vision = None

@@ -93,22 +93,46 @@ def encode(vlm: Vlm, pairs: Iterable[tuple[Case, int]]) -> list[Feature | None]:
 
 
 def rehearse(vlm: Vlm, cases: Sequence[Case]) -> None:
-    """See that every prompt can be put to the model, and one picture with it; answers nothing.
+    """See that every prompt can be put to the model, and the strangest pictures; answers nothing.
 
     Raises:
         LayeralignError: a prompt cannot, or the model's tower, processor and template do not fit.
     """
     for case in cases:
         prompt_tokens(vlm, case, None)
-    first = next((case for case in cases if case.picture), None)
-    if first is None:
-        return
+    seen = [case for case in cases if case.picture]
+    for case in _extremes(seen):
+        _rehearse_picture(vlm, case)
+
+
+def _extremes(cases: Sequence[Case]) -> list[Case]:
+    """Of cases with pictures, those whose picture is the first, the smallest, the largest, the longest."""
+
+    def size(case: Case) -> tuple[int, int]:
+        return getattr(case.picture, "size", (1, 1))
+
+    def area(case: Case) -> int:
+        return size(case)[0] * size(case)[1]
+
+    def length(case: Case) -> float:
+        return max(size(case)) / max(min(size(case)), 1)
+
+    if not cases:
+        return []
+    found = [cases[0], min(cases, key=area), max(cases, key=area), max(cases, key=length)]
+    return list({case.id: case for case in found}.values())
+
+
+def _rehearse_picture(vlm: Vlm, first: Case) -> None:
     try:
         (feature,) = encode(vlm, [(first, vlm.exits.all[0])])
-    except (ValueError, RuntimeError) as error:
+    except LayeralignError as error:
+        where = first.picture.path if first.picture else ""
+        raise LayeralignError(f"case {first.id!r}: {error} ({where or 'a drawn picture'})") from error
+    except Exception as error:  # whatever a tower does with what does not fit it
         raise LayeralignError(
             f"model {vlm.checkpoint.name}: its encoder cannot take what its processor makes of a picture "
-            f"({printable(str(error), 200)})"
+            f"({printable(str(error), 200) or type(error).__name__})"
         ) from error
     wanted = 0 if feature is None else feature.text.count(vlm.picture_token)
     placed = prompt_tokens(vlm, first, feature).count(vlm.picture_token_id)

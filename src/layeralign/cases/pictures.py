@@ -20,10 +20,11 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 
 @dataclass(frozen=True)
 class FilePicture:
-    """A picture file that was checked once; see `check`."""
+    """A picture file that was checked once; see `check`. `size` is its width and height in pixels."""
 
     path: str
     sha256: str
+    size: tuple[int, int] = (0, 0)
 
     def open(self) -> Image.Image:
         """Decode to RGB, turned as its EXIF says.
@@ -77,8 +78,8 @@ def check(folder: Path, name: str, where: str) -> FilePicture:
         content = file.read_bytes()
     except (OSError, ValueError) as error:
         raise LayeralignError(f"{shown}: cannot be read ({error})") from error
-    _decode(content, shown)
-    return FilePicture(str(file), hashlib.sha256(content).hexdigest())
+    size = _decode(content, shown).size
+    return FilePicture(str(file), hashlib.sha256(content).hexdigest(), size)
 
 
 def _decode(content: bytes, shown: str) -> Image.Image:

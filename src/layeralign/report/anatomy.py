@@ -12,6 +12,8 @@ from layeralign.vlm.cost import Anatomy, ExitCost
 def heading(found: Anatomy) -> str:
     """What the model is made of, in four lines."""
     whole = found.encoder_parameters + found.projector_parameters + found.language_parameters
+    beside = found.projector_parameters
+    projector = f"projector {_count(beside)}" if beside else "its projector among it"
     share = 100 * found.encoder_parameters / whole
     return "\n".join(
         (
@@ -19,7 +21,7 @@ def heading(found: Anatomy) -> str:
             f"encoder        {found.encoder} at {found.at}: {found.layers} blocks of width {found.width}, "
             f"default exit {found.default}",
             f"parameters     encoder {_count(found.encoder_parameters)} ({share:.1f} % of the model, "
-            f"{found.bytes / 1e9:.2f} GB in {found.dtype}), projector {_count(found.projector_parameters)}, "
+            f"{found.bytes / 1e9:.2f} GB in {found.dtype}), {projector}, "
             f"language model {_count(found.language_parameters)}",
             f"exit at l      {found.variant}",
         )
@@ -40,8 +42,9 @@ def table(found: Anatomy) -> Table:
 
 def _cells(cost: ExitCost, base: ExitCost) -> list[str]:
     mark = "*" if cost.default else " "
-    plain = [f"{cost.name}{mark}", str(cost.blocks), _count(cost.parameters), _count(cost.flops, "G")]
-    plain.append(f"{100 * cost.share:.0f} %")
+    plain = [f"{cost.name}{mark}", str(cost.blocks), _count(cost.parameters)]
+    plain.append("–" if cost.flops is None else _count(cost.flops, "G"))
+    plain.append("–" if cost.share is None else f"{100 * cost.share:.0f} %")
     if cost.seconds is not None and base.seconds:
         plain += [f"{1000 * cost.seconds:,.1f}", f"{100 * cost.seconds / base.seconds:.0f} %"]
     return plain
@@ -50,8 +53,8 @@ def _cells(cost: ExitCost, base: ExitCost) -> list[str]:
 def _caption(found: Anatomy) -> str:
     timed = f" Time: median on {found.timed_on}." if found.timed_on else ""
     return (
-        f"* default exit. FLOP of one {found.unit}: patch embedding and blocks; what follows them is the "
-        f"same at every exit.{timed}"
+        f"* default exit. Parameters of the encoder that are still needed. FLOP of one {found.unit}: patch "
+        f"embedding and blocks.{timed}"
     )
 
 

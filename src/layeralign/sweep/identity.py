@@ -22,6 +22,7 @@ def identity(vlm: Vlm) -> dict[str, Any]:
         "adapter": vlm.adapter.hashes if vlm.adapter else None,
         "family": vlm.family,
         "variant": vlm.variant,
+        "quantize": vlm.quantize,
         "dtype": str(vlm.model.dtype).removeprefix("torch."),
         "template": hashlib.sha256(template.encode()).hexdigest(),
     }

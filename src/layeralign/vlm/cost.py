@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from layeralign.errors import LayeralignError
+from layeralign.text import printable
 from layeralign.vlm.vlm import Vlm
 
 
@@ -25,7 +27,8 @@ class ExitCost:
         default: whether it is the model's own.
         blocks: how many run.
         parameters: of the encoder, that are still needed.
-        flops: of one unit (see `Anatomy.unit`), a multiplication and an addition being two.
+        flops: of one unit (see `Anatomy.unit`), a multiplication and an addition being two; None where they
+            cannot be counted, as in families that layeralign has no file for.
         share: `flops` over those of the default exit.
         seconds: median time of one unit, None where it was not measured.
     """
@@ -35,8 +38,8 @@ class ExitCost:
     default: bool
     blocks: int
     parameters: int
-    flops: int
-    share: float
+    flops: int | None
+    share: float | None
     seconds: float | None
 
 
@@ -49,7 +52,7 @@ class Anatomy:
         encoder: its class.
         at: where it sits in the model, as a module's name.
         layers: blocks of the main track.
-        width: of their states.
+        width: of their states; None where its config does not say.
         default: the model's own exit, by name.
         unit: what the costs are for.
         encoder_parameters, projector_parameters, language_parameters: how many there are.
@@ -66,7 +69,7 @@ class Anatomy:
     encoder: str
     at: str
     layers: int
-    width: int
+    width: int | None
     default: str
     unit: str
     encoder_parameters: int
@@ -83,7 +86,23 @@ class Anatomy:
 
 
 def anatomy(vlm: Vlm) -> Anatomy:
-    """Count what each exit costs; from `load.empty`, no weights are needed."""
+    """Count what each exit costs; from `load.empty`, no weights are needed.
+
+    Raises:
+        LayeralignError: the config's numbers make no encoder.
+    """
+    try:
+        return _anatomy(vlm)
+    except LayeralignError:
+        raise
+    except Exception as error:  # whatever follows from a config that makes no sense
+        reason = printable(str(error), 200) or type(error).__name__
+        raise LayeralignError(
+            f"model {vlm.checkpoint.name}: its encoder cannot be made out of its config ({reason})"
+        ) from error
+
+
+def _anatomy(vlm: Vlm) -> Anatomy:
     tower, exits = vlm.tower, vlm.exits
     total, everything = _parameters(tower), _parameters(vlm.model)
     language, head = _parameters(vlm.model.get_decoder()), vlm.model.get_output_embeddings()
@@ -98,7 +117,7 @@ def anatomy(vlm: Vlm) -> Anatomy:
         encoder=type(tower).__name__,
         at=vlm.path_of(tower),
         layers=exits.layers,
-        width=int(tower.config.hidden_size),
+        width=getattr(tower.config, "hidden_size", None),
         default=exits.name(exits.default),
         unit=vlm.unit,
         encoder_parameters=total,
@@ -112,15 +131,15 @@ def anatomy(vlm: Vlm) -> Anatomy:
 
 
 def _cost(vlm: Vlm, exit: int, total: int) -> ExitCost:
-    unused, work = vlm.unused_blocks(exit), flops(vlm, exit)
+    work, of = flops(vlm, exit), flops(vlm, vlm.exits.default)
     return ExitCost(
         exit=exit,
         name=vlm.exits.name(exit),
         default=exit == vlm.exits.default,
-        blocks=len(vlm.all_blocks) - len(unused),
-        parameters=total - sum(map(_parameters, unused)),
+        blocks=len(vlm.all_blocks) - len(vlm.unused_blocks(exit)),
+        parameters=total - sum(map(_parameters, vlm.unused_parts(exit))),
         flops=work,
-        share=work / flops(vlm, vlm.exits.default),
+        share=None if work is None or not of else work / of,
         seconds=None,
     )
 
@@ -131,7 +150,13 @@ def timed(vlm: Vlm, found: Anatomy, repeats: int = 5) -> Anatomy:
     A model without weights gets a tower with random ones, which take as long as any.
     """
     place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    seconds = _seconds(vlm, [cost.exit for cost in found.exits], place, repeats)
+    try:
+        seconds = _seconds(vlm, [cost.exit for cost in found.exits], place, repeats)
+    except Exception as error:  # an unknown tower that takes more than pixels
+        reason = printable(str(error), 200) or type(error).__name__
+        raise LayeralignError(
+            f"model {vlm.checkpoint.name}: its encoder cannot be timed by itself ({reason}); leave out --time"
+        ) from error
     costs = tuple(replace(cost, seconds=seconds[cost.exit]) for cost in found.exits)
     return replace(found, timed_on=f"{_machine(place)}, {_name(_DTYPE)}", exits=costs)
 
@@ -163,20 +188,23 @@ def _without(blocks: Sequence[nn.Module]) -> Iterator[None]:
             vars(block).pop("forward", None)
 
 
-def flops(vlm: Vlm, exit: int) -> int:
+def flops(vlm: Vlm, exit: int) -> int | None:
     """Multiplications and additions of the patch embedding and the blocks up to an exit, for one `sample`.
 
     By the shapes: 2 · states · weights in every linear layer, 4 · states · span · width in attention. Norms,
     activations, merger and projector are left out: they are small, or the same at every exit.
     """
+    states = vlm.states
+    if states is None:
+        return None
     unused = {id(block) for block in vlm.unused_blocks(exit)}
     width = int(vlm.tower.config.hidden_size)
     convolutions = [m for m in vlm.tower.modules() if isinstance(m, nn.Conv2d | nn.Conv3d)]
-    total = sum(2 * vlm.states * convolution.weight.numel() for convolution in convolutions)
+    total = sum(2 * states * convolution.weight.numel() for convolution in convolutions)
     for number, block in enumerate(vlm.all_blocks):
         if id(block) not in unused:
             weights = sum(m.weight.numel() for m in block.modules() if isinstance(m, nn.Linear))
-            total += 2 * vlm.states * weights + 4 * vlm.states * vlm.span(number) * width
+            total += 2 * states * weights + 4 * states * vlm.span(number, states) * width
     return total
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
-
-from PIL import Image
+from typing import ClassVar
 
 from layeralign.vlm.vlm import Vlm
 
@@ -15,13 +12,6 @@ class Llava(Vlm):
 
     family = "llava"
     variants: ClassVar = {"blocks": "blocks 1..l, class token as configured, no post-norm, projector"}
-
-    def prepare(self, pictures: Sequence[Image.Image]) -> tuple[dict[str, Any], list[str]]:
-        """See `Vlm.prepare`; transformers cannot read layer 0, but the last of a held tower is the same."""
-        inputs, texts = super().prepare(pictures)
-        return inputs | (
-            {} if self.model.config.vision_feature_layer else {"vision_feature_layer": -1}
-        ), texts
 
 
 class LlavaNext(Llava):

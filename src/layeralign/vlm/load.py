@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -29,12 +30,6 @@ from layeralign.vlm.families import family_of
 from layeralign.vlm.vlm import Vlm
 
 _TESTBED = Path(__file__).parent.parent / "testbed" / "model"
-
-_EXACT = [
-    "vision_tower", "vision_model", "visual", "vision_encoder", "image_tower",
-    "multi_modal_projector", "connector", "lm_head",
-]  # fmt: skip
-"""Parts that are never quantised, by the names that transformers gives them."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """What `--dtype` takes."""
@@ -83,12 +78,16 @@ def load(
     """
     if dtype not in DTYPES:
         raise LayeralignError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
+    if device_map == "meta":
+        raise LayeralignError("device_map 'meta': holds no weights; layeralign inspect wants none")
     found = find(model, revision)
     family = family_of(found.name, found.config())
     family.check(variant)
     options: dict[str, Any] = {"dtype": DTYPES[dtype]}
     if quantize is not None:
-        options["quantization_config"] = _quantization(quantize, DTYPES[dtype])
+        _check_quantize(quantize)
+        exact = beside_the_language_model(empty(model, revision=revision, variant=variant))
+        options["quantization_config"] = _quantization(quantize, DTYPES[dtype], exact)
         device_map = device_map or {"": own_device()}
     if device_map is not None:
         options["device_map"] = device_map
@@ -101,8 +100,9 @@ def load(
     if device_map is None:
         loaded = loaded.to(own_device())
     vlm = family(loaded.eval(), processor, found, variant)
-    vlm.adapter = fitted
+    vlm.adapter, vlm.quantize = fitted, quantize
     vlm.exits  # noqa: B018 - an encoder without usable exits is refused here, not later
+    vlm.check_names()
     return vlm
 
 
@@ -175,17 +175,31 @@ def _unloadable(found: checkpoints.Checkpoint, error: Exception) -> LayeralignEr
     return LayeralignError(f"model {found.name}: cannot be loaded ({reason})")
 
 
-def _quantization(quantize: str, dtype: torch.dtype) -> BitsAndBytesConfig:
-    """For the language model alone; the encoder stays exact, for its exits are what is measured."""
+def _check_quantize(quantize: str) -> None:
     if quantize not in ("4bit", "8bit"):
         raise LayeralignError(f"quantize {quantize!r}: expected 4bit or 8bit")
     if not torch.cuda.is_available():
         raise LayeralignError(f"quantize {quantize}: wants a CUDA GPU, and none is seen here; leave it out")
     if importlib.util.find_spec("bitsandbytes") is None:
         raise LayeralignError(f"quantize {quantize}: wants bitsandbytes; pip install bitsandbytes")
+
+
+def beside_the_language_model(vlm: Vlm) -> list[str]:
+    """The parts that are never quantised: all that is not inside the language model, by full names.
+
+    As patterns that transformers matches from the start of a module's full name.
+    """
+    inner = vlm.path_of(vlm.model.get_decoder())
+    outer = {inner[:at] for at, letter in enumerate(inner) if letter == "."} | {""}
+    parents = ((name, name.rpartition(".")[0]) for name, _ in vlm.model.named_modules() if name)
+    return [re.escape(name) for name, parent in parents if parent in outer and name not in {*outer, inner}]
+
+
+def _quantization(quantize: str, dtype: torch.dtype, exact: list[str]) -> BitsAndBytesConfig:
+    """For the language model alone; the encoder stays exact, for its exits are what is measured."""
     return BitsAndBytesConfig(
         load_in_4bit=quantize == "4bit", load_in_8bit=quantize == "8bit", bnb_4bit_compute_dtype=dtype,
-        bnb_4bit_quant_type="nf4", llm_int8_skip_modules=_EXACT,
+        bnb_4bit_quant_type="nf4", llm_int8_skip_modules=exact,
     )  # fmt: skip
 
 

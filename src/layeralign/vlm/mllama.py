@@ -44,7 +44,7 @@ class Mllama(Vlm):
     @property
     def exits(self) -> Exits:
         """Main track `local`, then `global` - its full depth is the default's - and `intermediate`."""
-        layers = len(self.blocks)
+        layers = super().exits.layers
         self._indices()
         return Exits(
             layers, layers, "local",
@@ -87,6 +87,11 @@ class Mllama(Vlm):
     def _indices(self) -> list[int]:
         """The intermediate states as transformers counts them, behind block i."""
         own = list(self.model.config.vision_config.intermediate_layers_indices)
+        if any(not 0 <= index < len(self.blocks) for index in own):
+            raise LayeralignError(
+                f"model {self.checkpoint.name}: intermediate_layers_indices {own} names a block that is not "
+                f"among its {len(self.blocks)}"
+            )
         if self.reading == "transformers":
             return own
         if 0 in own:
@@ -113,10 +118,8 @@ class Mllama(Vlm):
         made = self.processed(pictures, self.processor.image_processor, return_tensors="pt")
         takes = ("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask")
         run = partial(self.tower, **{name: self._put(made[name]) for name in takes})
-        with self._read():
-            states = self._states(run, exits)
         found = {}
-        for exit, state in states.items():
+        for exit, state in self._states(run, exits):
             projected = self.model.model.multi_modal_projector(state).flatten(
                 1, -2
             )  # [n, tiles · patches, width]
@@ -126,38 +129,38 @@ class Mllama(Vlm):
             ]
         return found
 
-    def _states(self, run: Callable[[], Any], exits: Sequence[int]) -> dict[int, Tensor]:
-        """The tower's output at each exit, [n, 1, tiles, patches, (1 + intermediates) · width]."""
+    def _states(self, run: Callable[[], Any], exits: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+        """Exit by exit the output, [n, 1, tiles, patches, (1 + intermediates) · width]; each is large."""
         places = {exit: self.exits.place(exit) for exit in exits}
         last = len(self.blocks)
         local = {at if track != "global" else last for track, at in places.values()}
         local |= {last for track, _ in places.values() if track != "local"}
         taps = {index + 1 for index in self._indices() if index + 1 < max(local)}
-        known = tower.states(run, self.blocks, local | taps)
         depths = {at for track, at in places.values() if track == "global"}
-        beyond = {}
-        if depths:
-            with tower.held(self.blocks, known, last):
-                beyond = tower.states(run, self._global_blocks, depths)
+        with self._read():
+            known = tower.states(run, self.blocks, local | taps)
+            beyond = {}
+            if depths:
+                with tower.held(self.blocks, known, last):
+                    beyond = tower.states(run, self._global_blocks, depths)
 
         def output(at: int, depth: int | None = None) -> Tensor:
             with ExitStack() as stack:
+                stack.enter_context(self._read())
                 stack.enter_context(tower.held(self.blocks, known, at))
                 if depth is not None:
                     stack.enter_context(tower.held(self._global_blocks, beyond, depth))
                 found: Tensor = run().last_hidden_state
                 return found
 
-        found = {}
         width = self.model.config.vision_config.hidden_size
         for exit, (track, at) in places.items():
             if track == "global":
-                found[exit] = output(last, at)
+                yield exit, output(last, at)
             elif track == "intermediate":
-                found[exit] = torch.cat([output(last)[..., :width], output(at)[..., width:]], dim=-1)
+                yield exit, torch.cat([output(last)[..., :width], output(at)[..., width:]], dim=-1)
             else:
-                found[exit] = output(at)
-        return found
+                yield exit, output(at)
 
     @property
     def picture_token_id(self) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
 from layeralign.vlm.vlm import Feature, Vlm
@@ -25,21 +26,27 @@ class Qwen25Vl(Vlm):
     def sample(self) -> dict[str, Tensor]:
         """See `Vlm.sample`."""
         config = self.tower.config
-        side = 448 // config.patch_size // config.spatial_merge_size * config.spatial_merge_size
+        side = self._side
         width = config.in_channels * config.temporal_patch_size * config.patch_size**2
         return {"hidden_states": torch.zeros(side**2, width), "grid_thw": torch.tensor([[1, side, side]])}
 
     @property
+    def _side(self) -> int:
+        """Patches along a side of `sample`."""
+        config = self.tower.config
+        return int(448 // config.patch_size // config.spatial_merge_size * config.spatial_merge_size)
+
+    @property
     def states(self) -> int:
         """See `Vlm.states`."""
-        return int(self.sample()["grid_thw"].prod())
+        return self._side**2
 
-    def span(self, block: int) -> int:
+    def span(self, block: int, states: int) -> int:
         """See `Vlm.span`; Qwen2.5-VL has windows in most blocks."""
         config = self.tower.config
         if block in getattr(config, "fullatt_block_indexes", [block]):
-            return self.states
-        return min(self.states, int(config.window_size // config.patch_size) ** 2)
+            return states
+        return min(states, int(config.window_size // config.patch_size) ** 2)
 
     def extras(self, output: Any, inputs: Mapping[str, Any], n: int, exit: int) -> list[dict[str, Tensor]]:
         """See `Vlm.extras`: `grid`, int64 [1, 3], which positions come from."""
@@ -57,15 +64,26 @@ class Qwen25Vl(Vlm):
             "mm_token_type_ids": pictures.int(),
         }
 
+    @contextmanager
+    def _own_positions(self) -> Iterator[None]:
+        """Within it, positions that transformers keeps on the model come and go."""
+        own = self.model.model.rope_deltas
+        try:
+            yield
+        finally:
+            self.model.model.rope_deltas = own
+
+    def hidden(self, ids: Tensor, prompt: Tensor, features: Sequence[Feature | None]) -> Tensor:
+        """See `Vlm.hidden`."""
+        with self._own_positions():
+            return super().hidden(ids, prompt, features)
+
     def generate(
         self, ids: Sequence[Sequence[int]], features: Sequence[Feature | None], **settings: Any
     ) -> Tensor:
-        """See `Vlm.generate`; transformers keeps an answer's positions on the model, which goes again."""
-        own = self.model.model.rope_deltas
-        try:
+        """See `Vlm.generate`."""
+        with self._own_positions():
             return super().generate(ids, features, **settings)
-        finally:
-            self.model.model.rope_deltas = own
 
 
 class Qwen3Vl(Qwen25Vl):
@@ -82,6 +100,12 @@ class Qwen3Vl(Qwen25Vl):
     def taps(self) -> tuple[int, ...]:
         """See `Vlm.taps`; a deepstack index counts blocks from 0 and means the state behind that block."""
         return tuple(index + 1 for index in self.tower.deepstack_visual_indexes)
+
+    def unused_parts(self, exit: int) -> list[nn.Module]:
+        """See `Vlm.unused_parts`; mergers of features that are dropped are not needed either."""
+        mergers = list(zip(self.taps, self.tower.deepstack_merger_list, strict=True))
+        dropped = [merger for tap, merger in mergers if tap > exit and self.reading == "drop"]
+        return super().unused_parts(exit) + dropped
 
     def extras(self, output: Any, inputs: Mapping[str, Any], n: int, exit: int) -> list[dict[str, Tensor]]:
         """See `Vlm.extras`: also `deepstack`, [taps, picture tokens, text width]."""

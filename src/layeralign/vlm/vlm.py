@@ -25,6 +25,8 @@ from layeralign.vlm import tower
 from layeralign.vlm.checkpoint import Adapter, Checkpoint
 from layeralign.vlm.exits import Exits
 
+_TOKENS = {"picture_token_id": "picture", "eos_tokens": "end", "pad_token": "padding"}
+
 
 @dataclass(frozen=True)
 class Feature:
@@ -80,6 +82,7 @@ class Vlm:
         self.processor: Any = processor
         self.checkpoint = checkpoint
         self.adapter: Adapter | None = None
+        self.quantize: str | None = None
         self.check(variant)
         self.reading = next(iter(self.variants)) if variant is None else variant
 
@@ -130,6 +133,10 @@ class Vlm:
         """The blocks that do not run where the encoder exits at `exit`."""
         return list(self.blocks)[exit:]
 
+    def unused_parts(self, exit: int) -> list[nn.Module]:
+        """What of the encoder has no use where it exits at `exit`, its blocks among it."""
+        return self.unused_blocks(exit)
+
     unit: ClassVar[str] = "picture"
     """What `sample` is."""
 
@@ -141,17 +148,20 @@ class Vlm:
         return {"pixel_values": torch.zeros(1, getattr(config, "num_channels", 3), height, width)}
 
     @property
-    def states(self) -> int:
-        """States that a block computes of `sample`: patches, and a class token where the tower has one."""
+    def states(self) -> int | None:
+        """States that a block computes of `sample`: patches, and a class token where the tower has one.
+
+        None where they cannot be counted.
+        """
         config = self.tower.config
         sides = (config.image_size, config.patch_size)
         (height, width), (down, right) = ((s, s) if isinstance(s, int) else s for s in sides)
         named = {name.split(".")[-1] for name, _ in self.tower.named_parameters()}
         return (height // down) * (width // right) + bool(named & {"class_embedding", "cls_token"})
 
-    def span(self, block: int) -> int:
-        """States that each one attends to in a block (from 0)."""
-        return self.states
+    def span(self, block: int, states: int) -> int:
+        """States, of so many, that each one attends to in a block (from 0)."""
+        return states
 
     @property
     def exits(self) -> Exits:
@@ -160,13 +170,26 @@ class Vlm:
         That is the config's `vision_feature_layer`, in families that have it, else the last.
         """
         layers = len(self.blocks)
-        layer = getattr(self.model.config, "vision_feature_layer", layers)
+        if layers == 0:
+            raise LayeralignError(f"model {self.checkpoint.name}: its encoder has no blocks to exit from")
+        layer = self.model.config.vision_feature_layer if self._reads_a_layer else layers
         if not isinstance(layer, int) or isinstance(layer, bool):
             raise LayeralignError(
                 f"model {self.checkpoint.name}: vision_feature_layer is {layer!r}; expected one "
                 "whole number (models that join several layers are not supported)"
             )
         return Exits(layers, Exits(layers, layers).resolve(layer))
+
+    @cached_property
+    def _takes(self) -> tuple[str, ...]:
+        """What `get_image_features` takes; nothing where there is none."""
+        own = getattr(self.model.model, "get_image_features", None)
+        return () if own is None else tuple(inspect.signature(own).parameters)
+
+    @property
+    def _reads_a_layer(self) -> bool:
+        """Whether the family reads the config's `vision_feature_layer`; others have it for nothing."""
+        return "vision_feature_layer" in self._takes
 
     @torch.no_grad()
     def encode(self, pictures: Sequence[Image.Image], exits: Sequence[int]) -> dict[int, list[Feature]]:
@@ -200,11 +223,12 @@ class Vlm:
         marks = [self.placeholder] * len(pictures)
         made = self.processed(pictures, self.processor, text=marks, return_text_replacement_offsets=True)
         texts = [found[0]["replacement"] for found in made.pop("text_replacement_offsets")]
-        takes = inspect.signature(self.model.model.get_image_features).parameters
-        made = made.convert_to_tensors(
-            "pt", skip_tensor_conversion=[name for name in made if name not in takes]
-        )
-        return {name: self._put(made[name]) for name in takes if name in made}, texts
+        strange = [name for name in made if name not in self._takes]
+        made = made.convert_to_tensors("pt", skip_tensor_conversion=strange)
+        inputs = {name: self._put(made[name]) for name in self._takes if name in made}
+        if self._reads_a_layer and self.exits.default == 0:
+            inputs["vision_feature_layer"] = 1  # of a held tower the same, and transformers cannot read 0
+        return inputs, texts
 
     def processed(self, pictures: Sequence[Image.Image], by: Callable[..., Any], **settings: Any) -> Any:
         """What the processor, or its part for pictures, makes of pictures.
@@ -214,11 +238,11 @@ class Vlm:
         """
         try:
             return by(images=[[picture] for picture in pictures], **settings)
-        except ValueError as error:
+        except Exception as error:  # a processor that refuses, or that is another family's
             sizes = ", ".join(sorted({f"{picture.width} × {picture.height}" for picture in pictures}))
             raise LayeralignError(
                 f"model {self.checkpoint.name}: its processor cannot take a picture "
-                f"({printable(str(error), 200)}; pixels: {sizes})"
+                f"({printable(str(error), 200) or type(error).__name__}; pixels: {sizes})"
             ) from error
 
     def _put(self, given: Any) -> Any:
@@ -278,6 +302,21 @@ class Vlm:
         special = {*self.tokenizer.all_special_ids, self.picture_token_id} - self.eos_tokens
         vocabulary = self.model.get_output_embeddings().weight.shape[0]  # mllama has no logit for a picture
         return sorted(token for token in special if token < vocabulary)
+
+    def check_names(self) -> None:
+        """Refuse a model whose picture, end or padding token is not known."""
+        for what in ("picture_token_id", "eos_tokens", "pad_token"):
+            try:
+                found = getattr(self, what)
+                tokens = [found] if isinstance(found, int) else list(found)
+                fine = all(isinstance(token, int) and 0 <= token < len(self.tokenizer) for token in tokens)
+            except (TypeError, ValueError, AttributeError):
+                fine = False
+            if not fine:
+                raise LayeralignError(
+                    f"model {self.checkpoint.name}: its {_TOKENS[what]} token is none that its tokenizer "
+                    "knows; see config.json, generation_config.json and tokenizer_config.json"
+                )
 
     @property
     def placeholder(self) -> str:
