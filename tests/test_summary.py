@@ -121,7 +121,7 @@ def test_another_judge_and_what_it_does_not_say(run):
     one, three = by_matcher.exits
     assert three.asr == 1.0
     assert (one.n, one.invalid, one.asr, one.asr_low) == (8, 8, None, None)
-    with pytest.raises(LayeralignError, match="no verdicts of judge 'guard'"):
+    with pytest.raises(LayeralignError, match="verdicts of none of judge 'guard'"):
         summarise(run, "guard")
 
 

@@ -12,6 +12,7 @@ from layeralign.analysis.compare import compare as compare_runs
 from layeralign.analysis.summary import Summary, summarise
 from layeralign.cases.case import Case
 from layeralign.decode import Decoding
+from layeralign.judges.judge import RowJudge
 from layeralign.judges.registry import judges
 from layeralign.runs import store
 from layeralign.sweep import benchmarks
@@ -164,14 +165,26 @@ def compare(before: str | Path, after: str | Path) -> Comparison:
         return compare_runs(old, new)
 
 
-def judge(run: str | Path, names: Sequence[str]) -> Scan:
-    """Let judges judge every answer of a run anew; nothing is generated again.
+def judge(
+    run: str | Path,
+    names: Sequence[str],
+    *,
+    endpoint: str | None = None,
+    again: bool = False,
+    retry_invalid: bool = False,
+) -> Scan:
+    """Let judges judge the answers of a run; nothing is generated again.
 
     Args:
         run: its folder.
-        names: of judges; see `layeralign.judges.registry`.
+        names: of judges, `KIND` or `KIND:MODEL`; see docs/judges.md.
+        endpoint: base URL of an OpenAI-compatible server that models are asked of.
+        again: forget what these judges said before; rules (oracle, refusal) always judge anew.
+        retry_invalid: ask again about what they could not judge.
     """
-    asked = judges(names)
+    asked = judges(names, endpoint)
     with store.open_run(Path(run)) as opened:
-        judge_run(opened, asked, again=True)
+        for one in asked:
+            anew = again or isinstance(one, RowJudge)
+            judge_run(opened, [one], again=anew, retry_invalid=retry_invalid)
     return read(run)

@@ -10,7 +10,7 @@ from typing import Any
 from layeralign.analysis.stats import p_worse, share, wilson
 from layeralign.cases.case import BORDERLINE
 from layeralign.errors import LayeralignError
-from layeralign.judges.registry import JUDGES
+from layeralign.judges.registry import meaning, trusted
 from layeralign.runs.store import JudgedRow, Run
 from layeralign.vlm.exits import Exits
 
@@ -146,7 +146,7 @@ def summarise(run: Run, judge: str | None = None) -> Summary:
     exits = Exits.from_json(run.encoder)
     return Summary(
         asr_judge=judge,
-        asr_means=JUDGES[judge].asr_means if judge in JUDGES else f"unsafe by {judge}",
+        asr_means=meaning(judge),
         model=run.model,
         layers=exits.layers,
         default_exit=exits.default,
@@ -175,18 +175,19 @@ def answered(run: Run, judge: str | None = None) -> tuple[str, dict[int, list[An
 
 
 def _asr_judge(run: Run, judged: list[JudgedRow], asked: str | None) -> str:
+    """The judge that was asked for, by its name or by its kind where that is enough; else the most trusted.
+
+    A judge all of whose words are invalid has still judged: no weaker one takes its place.
+    """
     present = run.judges()
     if asked is not None:
-        if asked not in present:
-            raise LayeralignError(f"run {run.path}: has no verdicts of judge {asked!r}; found {present}")
-        return asked
+        found = [name for name in present if asked in (name, name.partition(":")[0])]
+        if len(found) != 1:
+            what = f"several of that kind, {found}" if found else f"none of judge {asked!r}; found {present}"
+            raise LayeralignError(f"run {run.path}: has verdicts of {what}")
+        return found[0]
     spoke = {row.judge for row in judged if row.kind == "harmful" and row.verdict != "not applicable"}
-    candidates = [
-        *(n for n in JUDGES if n in spoke),
-        *sorted(spoke),
-        *(n for n in JUDGES if n in present),
-        *present,
-    ]
+    candidates = [*trusted(spoke), *trusted(present)]
     if not candidates:
         raise LayeralignError(f"run {run.path}: nothing in it is judged yet; run layeralign judge on it")
     return candidates[0]

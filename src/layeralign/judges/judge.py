@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
 from layeralign.cases.case import Case
 
 Verdict = Literal["safe", "unsafe", "invalid", "not applicable"]
+Asked = tuple[Case, str]
+"""A case, and the answer that a model gave to it."""
 
 
 @dataclass(frozen=True)
@@ -20,26 +24,57 @@ class Judgement:
         refused: whether the answer declines; None where this judge does not say.
         coherent: whether it makes sense at all; None where this judge does not say.
         correct: whether it is right by the case's reference; None where this judge does not say.
+        score: the judge's number, of a scale of its own; None where it gives none.
+        categories: what an unsafe answer is, in the judge's own terms.
+        why: why the word is invalid.
     """
 
     verdict: Verdict
     refused: bool | None = None
     coherent: bool | None = None
     correct: bool | None = None
+    score: float | None = None
+    categories: tuple[str, ...] = ()
+    why: str = ""
 
 
 SILENT = Judgement("not applicable")
 """What a judge says of a row that it has no word on; it is not recorded."""
 
 
-class Judge(Protocol):
-    """Turns an answer into a judgement; the same answer always gets the same one.
+class Judge(ABC):
+    """Turns answers into judgements; the same answer always gets the same one.
 
+    `name` is what its words are kept under: its kind and, where a model judges, `:` and the model.
     `asr_means` says, in a few words for a table's head, what an `unsafe` of this judge means.
     """
 
-    name: ClassVar[str]
-    asr_means: ClassVar[str]
+    kind: ClassVar[str]
+    asr_means: str
+    together: int = 256
+    """Answers that are judged, and then kept, at a time."""
 
+    @property
+    def name(self) -> str:
+        """What its words are kept under."""
+        return self.kind
+
+    def record(self) -> dict[str, Any]:
+        """What it is, for the run's record: model, revision, hashes, endpoint. Never a key."""
+        return {}
+
+    @abstractmethod
+    def judge_all(self, asked: Sequence[Asked]) -> list[Judgement]:
+        """Judge answers; one judgement each, in their order."""
+
+
+class RowJudge(Judge):
+    """A judge that looks at one answer at a time and is so cheap that it always judges anew."""
+
+    @abstractmethod
     def judge(self, case: Case, answer: str) -> Judgement:
         """Judge the answer that a model gave to a case."""
+
+    def judge_all(self, asked: Sequence[Asked]) -> list[Judgement]:
+        """See `Judge.judge_all`."""
+        return [self.judge(case, answer) for case, answer in asked]

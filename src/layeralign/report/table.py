@@ -72,7 +72,7 @@ def _table(summary: Summary, *, wide: bool) -> Table:
 
 def asr_name(summary: Summary) -> str:
     """What the ASR is called: a matcher of refusals measures non-refusal and no more."""
-    return "non-refusal" if summary.asr_judge == RefusalMatcher.name else "ASR"
+    return "non-refusal" if summary.asr_judge == RefusalMatcher.kind else "ASR"
 
 
 def caption(summary: Summary) -> str:

@@ -17,7 +17,15 @@ from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
 
 FILE = "run.sqlite"
-_FORMAT = 1
+_FORMAT = 2
+_MIGRATIONS = {  # from a format to the next
+    1: (
+        "ALTER TABLE verdicts ADD COLUMN score REAL",
+        "ALTER TABLE verdicts ADD COLUMN categories TEXT NOT NULL DEFAULT '[]'",
+        "ALTER TABLE verdicts ADD COLUMN why TEXT NOT NULL DEFAULT ''",
+        "CREATE TABLE judges (name TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT",
+    )
+}
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE sessions (started TEXT NOT NULL, command TEXT NOT NULL, versions TEXT NOT NULL) STRICT;
@@ -32,8 +40,10 @@ CREATE TABLE answers (
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE verdicts (
   "case" TEXT NOT NULL, exit INTEGER NOT NULL, judge TEXT NOT NULL, verdict TEXT NOT NULL,
-  refused INTEGER, coherent INTEGER, correct INTEGER, PRIMARY KEY ("case", exit, judge)
+  refused INTEGER, coherent INTEGER, correct INTEGER, score REAL, categories TEXT NOT NULL DEFAULT '[]',
+  why TEXT NOT NULL DEFAULT '', PRIMARY KEY ("case", exit, judge)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE judges (name TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT;
 """
 
 
@@ -87,6 +97,14 @@ class Run:
     def close(self) -> None:
         """Write everything out and leave one file."""
         self._db.close()
+
+    def _migrate(self, version: int) -> None:
+        """From a format to the next, wholly or not at all."""
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            for statement in _MIGRATIONS[version]:
+                self._db.execute(statement)
+            self._db.execute("UPDATE meta SET value = ? WHERE key = 'format'", (str(version + 1),))
 
     # --- what the run is
 
@@ -169,25 +187,68 @@ class Run:
         with self._db:
             self._db.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)", values)
 
-    def unjudged(self, judge: str, *, again: bool = False) -> list[tuple[str, int, str]]:
-        """(case id, exit, answer) of the rows that `judge` has no word on; with `again`, of all."""
+    def unjudged(self, judge: str, *, invalid: bool = False) -> list[tuple[str, int, str]]:
+        """(case id, exit, answer) of rows that `judge` has no word on - with `invalid`, or an invalid one."""
         return self._db.execute(
             'SELECT a."case", a.exit, a.answer FROM answers a LEFT JOIN verdicts v '
-            'ON v."case" = a."case" AND v.exit = a.exit AND v.judge = ? WHERE ? OR v.judge IS NULL',
-            (judge, again),
+            'ON v."case" = a."case" AND v.exit = a.exit AND v.judge = ? '
+            "WHERE v.judge IS NULL OR (? AND v.verdict = 'invalid') ORDER BY a.\"case\", a.exit",
+            (judge, invalid),
         ).fetchall()
 
     # --- verdicts
 
-    def add_verdicts(
-        self, judge: str, rows: Iterable[tuple[str, int, Any]], *, replace: bool = False
-    ) -> None:
-        """Add (case id, exit, judgement) rows of one judge; with `replace`, forget its others."""
-        values = [(c, e, judge, j.verdict, j.refused, j.coherent, j.correct) for c, e, j in rows]
+    def add_judge(self, name: str, record: Mapping[str, Any]) -> None:
+        """Record a judge that is about to judge.
+
+        Raises:
+            LayeralignError: another judge of that name has judged here: other files, revision or server.
+        """
+        found = self._db.execute("SELECT record FROM judges WHERE name = ?", (name,)).fetchone()
+        if found is not None and json.loads(found[0]) != json.loads(json.dumps(dict(record))):
+            raise LayeralignError(
+                f"run {self.path}: {name} that judged it was another one (other files, revision or "
+                "endpoint); judge with --again to forget its verdicts"
+            )
+        if found is None:
+            with self._db:
+                self._db.execute("INSERT INTO judges VALUES (?, ?)", (name, json.dumps(dict(record))))
+
+    def forget(self, judge: str) -> None:
+        """Forget a judge and all that it said."""
         with self._db:
-            if replace:
-                self._db.execute("DELETE FROM verdicts WHERE judge = ?", (judge,))
-            self._db.executemany("INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+            self._db.execute("DELETE FROM verdicts WHERE judge = ?", (judge,))
+            self._db.execute("DELETE FROM judges WHERE name = ?", (judge,))
+
+    def add_verdicts(self, judge: str, rows: Iterable[tuple[str, int, Any]]) -> None:
+        """Add (case id, exit, judgement) rows of one judge in one transaction, in place of older ones."""
+        values = [
+            (
+                c,
+                e,
+                judge,
+                j.verdict,
+                j.refused,
+                j.coherent,
+                j.correct,
+                j.score,
+                json.dumps(j.categories),
+                j.why,
+            )
+            for c, e, j in rows
+        ]
+        with self._db:
+            self._db.executemany(
+                "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values
+            )
+
+    def invalid(self, judge: str) -> list[tuple[str, int]]:
+        """Count of the reasons why a judge's words are invalid, the most frequent first."""
+        return self._db.execute(
+            "SELECT why, COUNT(*) FROM verdicts WHERE judge = ? AND verdict = 'invalid' "
+            "GROUP BY why ORDER BY 2 DESC, 1",
+            (judge,),
+        ).fetchall()
 
     def judges(self) -> list[str]:
         """Names of the judges that have a word on some row, sorted."""
@@ -292,6 +353,9 @@ def open_run(folder: Path) -> Run:
         version = run._meta("format")
     except (sqlite3.DatabaseError, TypeError) as error:
         raise LayeralignError(f"run {folder}: {FILE} cannot be read ({error})") from error
+    while version in _MIGRATIONS:
+        run._migrate(version)
+        version += 1
     if version != _FORMAT:
         raise LayeralignError(f"run {folder}: is of format {version}; this layeralign reads {_FORMAT}")
     return run

@@ -17,7 +17,7 @@ from layeralign import decode
 from layeralign.cases.case import Case
 from layeralign.decode import Decoding
 from layeralign.errors import LayeralignError
-from layeralign.judges.judge import SILENT, Judge
+from layeralign.judges.judge import SILENT, Judge, RowJudge
 from layeralign.judges.registry import judges
 from layeralign.runs import store
 from layeralign.runs.store import Row, Run
@@ -108,16 +108,38 @@ def _seed_of(batch: Sequence[Pair], seed: int) -> int:
     return int.from_bytes(hashlib.sha256(names.encode()).digest()[:8]) >> 1
 
 
-def judge(run: Run, with_judges: Iterable[Judge], *, again: bool = False) -> None:
+def judge(
+    run: Run, with_judges: Iterable[Judge], *, again: bool = False, retry_invalid: bool = False
+) -> None:
     """Let judges have their word on every row that they have none on yet.
+
+    What is judged is kept at once: stopped at any moment, the same call goes on.
 
     Args:
         run: an open run.
         with_judges: see `layeralign.judges.registry`.
-        again: forget what the judge said before, and judge every row anew.
+        again: forget what they said before, and judge every row anew.
+        retry_invalid: also judge rows anew on which their word was invalid.
+
+    Raises:
+        LayeralignError: another judge of the same name has judged here, or an endpoint refuses to be asked.
     """
     cases = {case.id: case for case in run.cases()}
     for one in with_judges:
-        rows = run.unjudged(one.name, again=again)
-        words = [(case, exit, one.judge(cases[case], answer)) for case, exit, answer in rows]
-        run.add_verdicts(one.name, [word for word in words if word[2] != SILENT], replace=again)
+        if again:
+            run.forget(one.name)
+        run.add_judge(one.name, one.record())
+        rows = run.unjudged(one.name, invalid=retry_invalid)
+        with Progress(f"judged by {one.name}", len(rows), speaks=not isinstance(one, RowJudge)) as progress:
+            for start in range(0, len(rows), one.together):
+                some = rows[start : start + one.together]
+                words = one.judge_all([(cases[case], answer) for case, _, answer in some])
+                run.add_verdicts(
+                    one.name,
+                    [
+                        (case, exit, word)
+                        for (case, exit, _), word in zip(some, words, strict=True)
+                        if word != SILENT
+                    ],
+                )
+                progress.advance(len(some))

@@ -1,0 +1,48 @@
+"""AdvBench's harmful behaviours (Zou et al. 2023), each with a picture of the user's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from layeralign.cases.case import Case
+from layeralign.cases.readers import folder as folders
+from layeralign.cases.readers import strict
+from layeralign.cases.readers.benchmark import Benchmark
+from layeralign.cases.readers.pairing import Deck, paired_facts, partners
+
+_FILE = "harmful_behaviors.csv"
+
+
+def _read(folder: Path, limit: int | None, seed: int) -> list[Case]:
+    rows = strict.table(folders.find(folder, (_FILE, f"data/advbench/{_FILE}"), ADVBENCH), ("goal", "target"))
+    for row in rows:
+        row.text("goal")
+        row.text("target")
+    deck = Deck(folder)
+    pairs = list(enumerate(zip(rows, partners(len(rows), len(deck.names), seed), strict=True)))
+    return [
+        Case(
+            id=f"{ADVBENCH.name}-{number}",
+            prompt=row.text("goal"),
+            kind="harmful",
+            picture=deck.card(index, row.where),
+            facts={"target": row.text("target"), **paired_facts(deck, index, seed)},
+        )
+        for number, (row, index) in pairs[:limit]
+    ]
+
+
+ADVBENCH = Benchmark(
+    name="advbench",
+    title="AdvBench (harmful behaviours)",
+    kind="harmful",
+    source="https://github.com/llm-attacks/llm-attacks (data/advbench/harmful_behaviors.csv)",
+    licence="MIT; MS-COCO pictures: the terms of Flickr, each photographer's",
+    revision="098262edf85f807224e70ecd87b9d83716bf6b73",
+    files=(_FILE, "pictures/ (or images/, val2017/, val2014/)"),
+    about=(
+        "520 harmful instructions, each paired with a harmless picture by the seed; cases are numbered "
+        "from 0 in the file's order. Pictures (MS-COCO in the literature) have to be downloaded by hand."
+    ),
+    read=_read,
+)

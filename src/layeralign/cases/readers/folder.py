@@ -1,0 +1,49 @@
+"""Finding a benchmark's files in the user's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from layeralign.cases.readers.benchmark import Benchmark
+from layeralign.errors import LayeralignError
+
+
+def find(folder: Path, names: Sequence[str], benchmark: Benchmark) -> Path:
+    """The first of these files that is there; names are relative to the folder.
+
+    Raises:
+        LayeralignError: none is; the message says what to download from where.
+    """
+    found = search(folder, names)
+    if found is None:
+        others = f" (nor {', '.join(names[1:])})" if len(names) > 1 else ""
+        raise LayeralignError(
+            f"{folder / names[0]}: no such file{others}; "
+            f"expected {benchmark.title} as it is published, download it from {benchmark.source}"
+        )
+    return found
+
+
+def search(folder: Path, names: Sequence[str]) -> Path | None:
+    """The first of these files that is there."""
+    return next((folder / name for name in names if _is_file(folder / name)), None)
+
+
+def find_folder(folder: Path, names: Sequence[str], what: str, mend: str) -> Path:
+    """The first of these folders that is there.
+
+    Raises:
+        LayeralignError: none is.
+    """
+    for name in names:
+        if (folder / name).is_dir():
+            return folder / name
+    raise LayeralignError(f"{folder}: holds no folder {' or '.join(names)} with {what}; {mend}")
+
+
+def _is_file(file: Path) -> bool:
+    try:
+        return file.is_file()
+    except OSError:
+        return False

@@ -1,0 +1,126 @@
+"""RedTeam-2K, JailBreakV-28K and its mini version (Luo et al. 2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from layeralign.cases.case import Case
+from layeralign.cases.readers import folder as folders
+from layeralign.cases.readers import strict
+from layeralign.cases.readers.benchmark import Benchmark
+from layeralign.cases.readers.pairing import Album, sample
+from layeralign.cases.readers.strict import Row
+
+_SOURCE = "https://huggingface.co/datasets/JailbreakV-28K/JailBreakV-28k"
+_REVISION = "f949ca582fff13d396ac8fce59596afafb2b78d3"
+_FOLDER = "JailBreakV_28K"
+_MEND = (
+    f"Hugging Face has 300 of the pictures only, ask the authors for the others by hand as {_SOURCE} says "
+    "and put them beside the CSV file"
+)
+_REDTEAM_COLUMNS = ("id", "question", "policy")
+_COLUMNS = ("id", "jailbreak_query", "redteam_query", "format", "policy", "image_path")
+_EXTRAS = ("from", "selected_mini", "transfer_from_llm")
+
+
+def _redteam(folder: Path, limit: int | None, seed: int) -> list[Case]:
+    rows = strict.table(_file(folder, REDTEAM), _REDTEAM_COLUMNS)
+    taken: dict[str, str] = {}
+    cases = [
+        Case(
+            id=strict.claim(taken, f"{REDTEAM.name}-{row.id('id')}", row.where),
+            prompt=row.text("question"),
+            kind="harmful",
+            category=row.text("policy"),
+            facts=_extras(row, ("from",)),
+        )
+        for row in rows
+    ]
+    return cases[:limit]
+
+
+def _full(folder: Path, limit: int | None, seed: int) -> list[Case]:
+    return _with_pictures(folder, FULL, limit, seed)
+
+
+def _mini(folder: Path, limit: int | None, seed: int) -> list[Case]:
+    return _with_pictures(folder, MINI, limit, seed)
+
+
+def _with_pictures(folder: Path, benchmark: Benchmark, limit: int | None, seed: int) -> list[Case]:
+    file = _file(folder, benchmark)
+    taken: dict[str, str] = {}
+    rows = strict.table(file, _COLUMNS)
+    for row in rows:
+        strict.claim(taken, row.id("id"), row.where)
+        for name in _COLUMNS[1:]:
+            row.text(name)
+    chosen = sample(rows, limit, seed) if benchmark is FULL else rows[:limit]
+    album = Album(file.parent, _MEND)
+    return [
+        Case(
+            id=f"{benchmark.name}-{row.id('id')}",
+            prompt=row.text("jailbreak_query"),
+            kind="harmful",
+            picture=album.picture(row.text("image_path"), row.where),
+            category=row.text("policy"),
+            facts={
+                "format": row.text("format"),
+                "redteam_query": row.text("redteam_query"),
+                **_extras(row, _EXTRAS),
+            },
+        )
+        for row in chosen
+    ]
+
+
+def _extras(row: Row, names: Sequence[str]) -> dict[str, str]:
+    """Columns of the data card that the attack does not need; kept where they are there."""
+    return {name: row.text(name, blank=True) for name in names if name in row.fields}
+
+
+def _file(folder: Path, benchmark: Benchmark) -> Path:
+    name = benchmark.files[0].rpartition("/")[2]
+    return folders.find(folder, (name, f"{_FOLDER}/{name}"), benchmark)
+
+
+REDTEAM = Benchmark(
+    name="redteam-2k",
+    title="RedTeam-2K",
+    kind="harmful",
+    source=_SOURCE,
+    licence="MIT",
+    revision=_REVISION,
+    files=(f"{_FOLDER}/RedTeam_2K.csv",),
+    about="2,000 harmful questions of 16 policies, text alone; the limit takes the first so many.",
+    read=_redteam,
+)
+FULL = Benchmark(
+    name="jailbreakv-28k",
+    title="JailBreakV-28K",
+    kind="harmful",
+    source=_SOURCE,
+    licence="MIT",
+    revision=_REVISION,
+    files=(f"{_FOLDER}/JailBreakV_28K.csv", f"{_FOLDER}/<image_path of each row>"),
+    about=(
+        "28,000 jailbreak prompts, each with its picture; the limit draws a seeded sample. "
+        "All pictures but 300 have to be asked for by hand."
+    ),
+    read=_full,
+)
+MINI = Benchmark(
+    name="jailbreakv-mini",
+    title="mini JailBreakV-28K",
+    kind="harmful",
+    source=_SOURCE,
+    licence="MIT",
+    revision=_REVISION,
+    files=(f"{_FOLDER}/mini_JailBreakV_28K.csv", f"{_FOLDER}/<image_path of each row>"),
+    about=(
+        "280 of the 28,000, chosen by the authors; the limit takes the first so many. "
+        "Its pictures have to be asked for by hand."
+    ),
+    read=_mini,
+)

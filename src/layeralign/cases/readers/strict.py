@@ -1,0 +1,263 @@
+"""Text files of strangers, read strictly: UTF-8, limits, one clear sentence for what is wrong."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from layeralign.errors import LayeralignError
+
+MAX_BYTES = 512 * 2**20
+"""A file that is larger, unpacked, is refused."""
+MAX_TEXT = 2**20
+"""Characters of one field."""
+MAX_ID = 200
+_LARGEST = 2**53
+
+
+@dataclass(frozen=True)
+class Row:
+    """One record of a file and where it stands, so that a message can say so."""
+
+    where: str
+    fields: Mapping[str, Any]
+
+    def text(self, name: str, *, blank: bool = False) -> str:
+        """The field's text; with `blank`, it may be empty.
+
+        Raises:
+            LayeralignError: it is missing, no text, blank, too long, or no valid Unicode.
+        """
+        value = self._value(name)
+        if not isinstance(value, str):
+            raise LayeralignError(f"{self.where}: field {name!r} is {shown(value)}; expected text")
+        if len(value) > MAX_TEXT:
+            raise LayeralignError(
+                f"{self.where}: field {name!r} has {len(value):,} characters; the limit is {MAX_TEXT:,}"
+            )
+        if "\0" in value:
+            raise LayeralignError(f"{self.where}: field {name!r} holds a null byte; expected text")
+        if any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise LayeralignError(f"{self.where}: field {name!r} holds half a character (a lone surrogate)")
+        if not blank and not value.strip():
+            raise LayeralignError(f"{self.where}: field {name!r} is empty; expected text")
+        return value
+
+    def number(self, name: str) -> int:
+        """The field's whole number, from 0 on.
+
+        Raises:
+            LayeralignError: it is missing or no such number.
+        """
+        value = self._value(name)
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < _LARGEST:
+            raise LayeralignError(f"{self.where}: field {name!r} is {shown(value)}; expected a whole number")
+        return value
+
+    def id(self, name: str) -> str:
+        """The field's text as a part of a case's id: short, without blanks and slashes.
+
+        Raises:
+            LayeralignError: it is none.
+        """
+        value = self.text(name).strip()
+        if len(value) > MAX_ID or not value.isprintable() or any(letter in ' /\\"' for letter in value):
+            raise LayeralignError(
+                f"{self.where}: field {name!r} is {shown(value)}; "
+                f"expected an id of at most {MAX_ID} characters without blanks and slashes"
+            )
+        return value
+
+    def rows(self, name: str) -> list[Row]:
+        """The field's list of objects.
+
+        Raises:
+            LayeralignError: it is missing or something else.
+        """
+        value = self._value(name)
+        if not isinstance(value, list):
+            raise LayeralignError(f"{self.where}: field {name!r} is {shown(value)}; expected a list")
+        return [row(item, f"{self.where}, {name}[{number}]") for number, item in enumerate(value)]
+
+    def _value(self, name: str) -> Any:
+        if name not in self.fields:
+            raise LayeralignError(f"{self.where}: field {name!r} is missing")
+        return self.fields[name]
+
+
+def row(value: Any, where: str) -> Row:
+    """The JSON object as a row.
+
+    Raises:
+        LayeralignError: it is no object.
+    """
+    if not isinstance(value, dict):
+        raise LayeralignError(f"{where}: is {shown(value)}; expected a JSON object")
+    return Row(where, value)
+
+
+def shown(value: Any) -> str:
+    """The value for a message: its kind where it is large, and never a long text."""
+    if isinstance(value, dict | list):
+        return f"a JSON {'object' if isinstance(value, dict) else 'list'}"
+    if isinstance(value, int) and not -_LARGEST < value < _LARGEST:
+        return "a number beyond all measure"
+    written = repr(value)
+    return written if len(written) <= 40 else f"{written[:40]}…"
+
+
+def claim(taken: dict[str, str], id: str, where: str) -> str:
+    """Note that the id is used at `where`.
+
+    Raises:
+        LayeralignError: it is used already.
+    """
+    if id in taken:
+        raise LayeralignError(f"{where}: id {id!r} is already used in {taken[id]}")
+    taken[id] = where
+    return id
+
+
+def content(file: Path) -> str:
+    """The file's text; `.gz` is unpacked.
+
+    Raises:
+        LayeralignError: it cannot be read, is too large, is no UTF-8, or holds null bytes.
+    """
+    try:
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+            raw = stream.read(MAX_BYTES + 1)
+        if len(raw) > MAX_BYTES:
+            raise LayeralignError(f"{file}: has more than {MAX_BYTES >> 20} MiB; expected a benchmark's file")
+        text = raw.decode("utf-8-sig")
+    except (OSError, EOFError, zlib.error) as error:
+        raise LayeralignError(f"{file}: cannot be read ({error}); download it again") from error
+    except UnicodeDecodeError as error:
+        raise LayeralignError(
+            f"{file}: is not UTF-8 text (byte {error.start:,}); expected the file as it is published"
+        ) from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise LayeralignError(f"{file}:{line}: holds a null byte; expected text, download the file again")
+    return text
+
+
+def table(file: Path, columns: Sequence[str]) -> list[Row]:
+    """The rows of a CSV file whose header names at least these columns.
+
+    Raises:
+        LayeralignError: it is no such file, or holds no row, or a row is not whole.
+    """
+    with _field_limit():
+        records = list(_records(file))
+    if not records:
+        raise LayeralignError(f"{file}: is empty; expected a CSV header with {', '.join(columns)}")
+    header = [name.strip() for name in records[0][1]]
+    missing = [name for name in columns if name not in header]
+    if missing:
+        raise LayeralignError(f"{file}:1: column {missing[0]!r} is missing; expected {', '.join(columns)}")
+    twice = [name for name in header if header.count(name) > 1]
+    if twice:
+        raise LayeralignError(f"{file}:1: column {twice[0]!r} is there twice; expected each once")
+    for line, record in records[1:]:
+        if len(record) != len(header):
+            raise LayeralignError(
+                f"{file}:{line}: has {len(record)} fields; expected {len(header)}, as in the header"
+            )
+    if len(records) == 1:
+        raise LayeralignError(f"{file}: holds no row below its header; download it again")
+    return [Row(f"{file}:{line}", dict(zip(header, record, strict=True))) for line, record in records[1:]]
+
+
+def lines(file: Path) -> list[tuple[int, str]]:
+    """The lines that are not blank, with their numbers.
+
+    Raises:
+        LayeralignError: there is none.
+    """
+    found = [(number, line) for number, line in enumerate(content(file).split("\n"), 1) if line.strip()]
+    if not found:
+        raise LayeralignError(f"{file}: is empty; expected one record per line")
+    return found
+
+
+def objects(file: Path) -> list[Row]:
+    """The objects of a JSONL file, one per line.
+
+    Raises:
+        LayeralignError: a line is something else, or there is none.
+    """
+    return [row(parsed(line, where), where) for where, line in _placed(file)]
+
+
+def document(file: Path) -> Row:
+    """The one JSON object that the file holds.
+
+    Raises:
+        LayeralignError: it holds something else.
+    """
+    text = content(file)
+    if not text.strip():
+        raise LayeralignError(f"{file}: is empty; expected a JSON object")
+    return row(parsed(text, str(file)), str(file))
+
+
+def parsed(text: str, where: str) -> Any:
+    """The JSON value; a name that an object has twice, NaN and infinities are refused.
+
+    Raises:
+        LayeralignError: it is no such JSON.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
+    except (ValueError, RecursionError) as error:
+        raise LayeralignError(f"{where}: is not valid JSON ({error})") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{shown(name)} is there twice")
+        found[name] = value
+    return found
+
+
+def _constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _placed(file: Path) -> Iterator[tuple[str, str]]:
+    for number, line in lines(file):
+        yield f"{file}:{number}", line
+
+
+def _records(file: Path) -> Iterator[tuple[int, list[str]]]:
+    """The CSV records that are not blank, each with the number of its first line."""
+    reader = csv.reader(io.StringIO(content(file), newline=""), strict=True)
+    first = 1
+    try:
+        for record in reader:
+            if record:
+                yield first, record
+            first = reader.line_num + 1
+    except csv.Error as error:
+        raise LayeralignError(f"{file}:{first}: is not valid CSV ({error})") from error
+
+
+@contextmanager
+def _field_limit() -> Iterator[None]:
+    """The csv module's limit is one for the whole process; it is put back afterwards."""
+    before = csv.field_size_limit(MAX_TEXT)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)

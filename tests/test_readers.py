@@ -1,0 +1,1081 @@
+"""Public benchmarks in their own formats, with harmless text in the place of theirs."""
+
+import csv
+import gzip
+import io
+import json
+import os
+import re
+import shutil
+import socket
+import struct
+import zlib
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from layeralign import LayeralignError
+from layeralign.cases.case import KINDS
+from layeralign.cases.readers import pairs, strict
+from layeralign.cases.readers.reader import BENCHMARKS, read
+
+SMALL = 2 * 2**20
+
+
+# ---- files as they are published
+
+
+def picture(file, shade=0):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (6, 4), (shade % 256, 90, 10)).save(file)
+
+
+def write(file, text):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8", newline="")
+
+
+def write_csv(file, rows, columns=None):
+    out = io.StringIO(newline="")
+    writer = csv.DictWriter(out, columns or list(rows[0]), lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
+    write(file, out.getvalue())
+
+
+def write_json(file, value):
+    write(file, json.dumps(value))
+
+
+def deck(folder, number=3):
+    for index in range(number):
+        picture(folder / "pictures" / f"{index:012d}.jpg", index * 40)
+
+
+def redteam_rows():
+    return [
+        {"id": n, "question": f"placeholder request {n}", "policy": "Policy A", "from": "somewhere"}
+        for n in range(6)
+    ]
+
+
+def jailbreak_rows():
+    folders = ("llm_transfer_attack/nature_1", "figstep/figstep_2", "query_related/SD_3")
+    return [
+        {
+            "id": n, "jailbreak_query": f"wrapped,\nplaceholder \"request\" {n}",
+            "redteam_query": f"placeholder request {n}", "format": "Template", "policy": "Policy A",
+            "image_path": f"{folders[n % 3]}{n}.png", "from": "somewhere", "selected_mini": "False",
+            "transfer_from_llm": "True",
+        }
+        for n in (3, 17, 21, 640, 28358)
+    ]  # fmt: skip
+
+
+def advbench_rows():
+    return [{"goal": f"placeholder request {n}", "target": f"Sure, {n}"} for n in range(7)]
+
+
+def harmbench_rows():
+    kinds = ["standard", "contextual", "copyright", "standard", "standard"]
+    return [
+        {
+            "Behavior": f"placeholder request {n}", "FunctionalCategory": kind, "SemanticCategory": "category_a",
+            "Tags": "context, hash_check" if n else "", "ContextString": "some context" if n == 1 else "",
+            "BehaviorID": f"placeholder_{n}",
+        }
+        for n, kind in enumerate(kinds)
+    ]  # fmt: skip
+
+
+def xstest_rows():
+    return [
+        {"id": n, "prompt": f"placeholder request {n}", "type": "homonyms" if n < 4 else "contrast_homonyms",
+         "label": "safe" if n < 4 else "unsafe", "focus": "kill", "note": ""}
+        for n in range(1, 7)
+    ]  # fmt: skip
+
+
+def moss_entries():
+    return {
+        str(n): {
+            "image": f"images/{n}.png", "short description": "a picture", "question": f"placeholder question {n}?",
+            "pid": str(n), "description": "a picture",
+            "metadata": {"over": f"type {n}", "human": 0, "child": 1, "syn": 0, "ocr": 0, "harm": [7]},
+        }
+        for n in (1, 2, 3)
+    }  # fmt: skip
+
+
+def moss_rows():
+    return [
+        {"file_name": f"{n}.png", "pid": n, "question": f"placeholder question {n}?", "short description": "a",
+         "description": "a", "metadata_over": f"type {n}", "metadata_human": 0, "metadata_child": 0,
+         "metadata_syn": 1, "metadata_ocr": 0, "metadata_harm": "7"}
+        for n in (1, 2, 3)
+    ]  # fmt: skip
+
+
+def mm_entries():
+    return {
+        str(n): {
+            "Question": f"placeholder request {n}", "Changed Question": f"placeholder request {n}, changed",
+            "Key Phrase": "placeholder", "Phrase Type": "activity",
+            "Rephrased Question": f"The image shows a phrase of an activity, {n}.",
+            "Rephrased Question(SD)": f"The image shows an activity, {n}.",
+        }
+        for n in range(2)
+    }  # fmt: skip
+
+
+SCENARIOS = ("01-Illegal_Activitiy", "02-HateSpeech")
+
+
+def vqa_questions():
+    rows = [
+        {"image_id": 42 + n // 2, "question": f"What is {n}?", "question_id": 42000 + n} for n in range(6)
+    ]
+    return {"info": {}, "task_type": "Open-Ended", "data_subtype": "val2014", "questions": rows}
+
+
+def vqa_annotations():
+    return {
+        "data_subtype": "val2014",
+        "annotations": [
+            {
+                "question_type": "what is", "multiple_choice_answer": "net", "answer_type": "other",
+                "image_id": row["image_id"], "question_id": row["question_id"],
+                "answers": [
+                    {"answer": "net" if n < 6 else f"other {n}", "answer_confidence": "yes", "answer_id": n + 1}
+                    for n in range(10)
+                ],
+            }
+            for row in vqa_questions()["questions"]
+        ],
+    }  # fmt: skip
+
+
+def hh_rows(word="request"):
+    return [
+        {
+            "chosen": f"\n\nHuman: placeholder {word} {n}\n\nAssistant: yes\n\nHuman: more\n\nAssistant: no",
+            "rejected": f"\n\nHuman: placeholder {word} {n}\n\nAssistant: other",
+        }
+        for n in range(5)
+    ]
+
+
+def write_lines(file, rows):
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.suffix == ".gz":
+        file.write_bytes(gzip.compress(text.encode()))
+    else:
+        write(file, text)
+
+
+def make_redteam(folder):
+    write_csv(folder / "RedTeam_2K.csv", redteam_rows())
+
+
+def make_jailbreak(folder, name="JailBreakV_28K.csv"):
+    write_csv(folder / name, jailbreak_rows())
+    for row in jailbreak_rows():
+        picture(folder / row["image_path"], row["id"])
+
+
+def make_mini(folder):
+    make_jailbreak(folder, "mini_JailBreakV_28K.csv")
+
+
+def make_advbench(folder):
+    write_csv(folder / "harmful_behaviors.csv", advbench_rows())
+    deck(folder)
+
+
+def make_pairs(folder):
+    write(folder / "prompts.txt", "".join(f"placeholder request {n}\n" for n in range(4)))
+    deck(folder)
+
+
+def make_pairs_csv(folder):
+    write_csv(folder / "prompts.csv", [{"note": "", "prompt": f"placeholder request {n}"} for n in range(4)])
+    deck(folder)
+
+
+def make_pairs_jsonl(folder):
+    write_lines(folder / "prompts.jsonl", [{"prompt": f"placeholder request {n}"} for n in range(4)])
+    deck(folder)
+
+
+def make_mm(folder):
+    for scenario in SCENARIOS:
+        write_json(folder / f"data/processed_questions/{scenario}.json", mm_entries())
+        for shape in ("SD", "SD_TYPO", "TYPO"):
+            for number in mm_entries():
+                picture(folder / f"data/imgs/{scenario}/{shape}/{number}.jpg", int(number))
+
+
+def make_harmbench(folder):
+    write_csv(folder / "harmbench_behaviors_text_all.csv", harmbench_rows())
+    deck(folder)
+
+
+QUESTIONS = "v2_OpenEnded_mscoco_val2014_questions.json"
+ANNOTATIONS = "v2_mscoco_val2014_annotations.json"
+
+
+def make_vqa(folder):
+    write_json(folder / QUESTIONS, vqa_questions())
+    write_json(folder / ANNOTATIONS, vqa_annotations())
+    for image in (42, 43, 44):
+        picture(folder / f"val2014/COCO_val2014_{image:012d}.jpg", image)
+
+
+def make_xstest(folder):
+    write_csv(folder / "xstest_prompts.csv", xstest_rows())
+
+
+MOSS = "data/images_information/information.json"
+
+
+def make_moss(folder):
+    write_json(folder / MOSS, moss_entries())
+    for number in moss_entries():
+        picture(folder / f"data/images/{number}.png", int(number))
+
+
+def make_moss_csv(folder):
+    write_csv(folder / "images/metadata.csv", moss_rows())
+    for row in moss_rows():
+        picture(folder / "images" / row["file_name"], row["pid"])
+
+
+def make_hh(folder):
+    write_lines(folder / "harmless-base/test.jsonl.gz", hh_rows())
+    write_lines(folder / "helpful-base/test.jsonl", hh_rows("question"))
+
+
+MAKE = {
+    "redteam-2k": make_redteam, "jailbreakv-28k": make_jailbreak, "jailbreakv-mini": make_mini,
+    "advbench": make_advbench, "pairs": make_pairs, "mm-safetybench": make_mm, "harmbench": make_harmbench,
+    "vqa-v2": make_vqa, "xstest": make_xstest, "mossbench": make_moss, "hh-rlhf": make_hh,
+}  # fmt: skip
+OTHER_LAYOUTS = {"pairs": [make_pairs_csv, make_pairs_jsonl], "mossbench": [make_moss_csv]}
+ALL = [(name, make) for name in MAKE for make in (MAKE[name], *OTHER_LAYOUTS.get(name, []))]
+
+
+# ---- what is read
+
+
+def test_every_benchmark_has_a_reader_and_says_where_it_is_from():
+    assert list(BENCHMARKS) == list(MAKE)
+    for name, benchmark in BENCHMARKS.items():
+        assert benchmark.name == name
+        assert benchmark.kind in (*KINDS, "mixed")
+        assert benchmark.source and benchmark.licence and benchmark.files and benchmark.about
+        assert benchmark.revision is None or len(benchmark.revision) == 40
+
+
+@pytest.mark.parametrize(("name", "make"), ALL)
+def test_ids_are_unique_and_stable_and_pictures_open(tmp_path, monkeypatch, name, make):
+    monkeypatch.setattr(socket, "socket", lambda *_, **__: pytest.fail("the network was used"))
+    make(tmp_path)
+    cases = read(name, tmp_path)
+    assert cases
+    assert max(Counter(case.id for case in cases).values()) == 1
+    assert all(case.id.startswith(f"{name}-") for case in cases)
+    again = read(name, str(tmp_path))
+    assert [case.id for case in again] == [case.id for case in cases]
+    assert [case.sha256 for case in again] == [case.sha256 for case in cases]
+    kind = BENCHMARKS[name].kind
+    assert {case.kind for case in cases} == ({"harmful", "benign"} if kind == "mixed" else {kind})
+    for case in cases:
+        assert case.picture is None or case.picture.open().size == (6, 4)
+    assert all(case.picture for case in cases) or not any(case.picture for case in cases)
+    limited = read(name, tmp_path, limit=2)
+    assert len(limited) == 2
+    by_id = {case.id: case for case in cases}
+    assert all(by_id[case.id] == case for case in limited)  # a limit changes no case
+    assert read(name, tmp_path, limit=1000) == cases
+
+
+def test_redteam(tmp_path):
+    make_redteam(tmp_path / "JailBreakV_28K")
+    case = read("redteam-2k", tmp_path)[3]
+    assert (case.id, case.prompt, case.category) == ("redteam-2k-3", "placeholder request 3", "Policy A")
+    assert case.facts == {"from": "somewhere"} and case.picture is None
+
+
+def test_a_column_that_the_data_card_has_and_the_attack_does_not_need_may_be_absent(tmp_path):
+    write_csv(tmp_path / "RedTeam_2K.csv", redteam_rows(), ["policy", "id", "question"])
+    assert read("redteam-2k", tmp_path)[0].facts == {}
+
+
+@pytest.mark.parametrize("name", ["jailbreakv-28k", "jailbreakv-mini"])
+def test_jailbreakv(tmp_path, name):
+    MAKE[name](tmp_path / "JailBreakV_28K")
+    case = read(name, tmp_path)[1]
+    assert case.id == f"{name}-17"
+    assert case.prompt == 'wrapped,\nplaceholder "request" 17'
+    assert case.picture.path.endswith("JailBreakV_28K/query_related/SD_317.png")
+    assert case.facts["format"] == "Template" and case.facts["redteam_query"] == "placeholder request 17"
+
+
+@pytest.mark.parametrize("name", ["jailbreakv-28k", "vqa-v2", "hh-rlhf"])
+def test_large_benchmarks_are_sampled_by_the_seed(tmp_path, name):
+    MAKE[name](tmp_path)
+    draws = {tuple(case.id for case in read(name, tmp_path, limit=2, seed=seed)) for seed in range(8)}
+    assert len(draws) > 2
+    one, two = (read(name, tmp_path, limit=3, seed=5) for _ in range(2))
+    assert one == two
+    places = [case.id for case in read(name, tmp_path)]
+    assert [case.id for case in one] == sorted((case.id for case in one), key=places.index)
+
+
+@pytest.mark.parametrize("name", sorted(set(MAKE) - {"jailbreakv-28k", "vqa-v2", "hh-rlhf", "pairs"}))
+def test_the_others_begin_at_the_first(tmp_path, name):
+    MAKE[name](tmp_path)
+    assert read(name, tmp_path, limit=2, seed=3) == read(name, tmp_path, seed=3)[:2]
+
+
+def test_a_picture_that_the_sample_leaves_out_may_be_missing(tmp_path):
+    make_vqa(tmp_path)
+    chosen = read("vqa-v2", tmp_path, limit=1)[0]
+    for file in (tmp_path / "val2014").iterdir():
+        if str(file) != chosen.picture.path:
+            file.unlink()
+    assert read("vqa-v2", tmp_path, limit=1) == [chosen]
+
+
+@pytest.mark.parametrize("name", ["advbench", "harmbench"])
+def test_pairing_follows_the_seed(tmp_path, name):
+    MAKE[name](tmp_path)
+
+    def pairing(seed):
+        return [case.facts["picture_index"] for case in read(name, tmp_path, seed=seed)]
+
+    assert pairing(4) == pairing(4)
+    assert len({tuple(pairing(seed)) for seed in range(6)}) > 1
+    assert sorted(pairing(4)[:3]) == [0, 1, 2]  # none twice before all have come once
+    for case in read(name, tmp_path, seed=4):
+        assert case.facts["pairing_seed"] == 4
+        assert case.picture.path.endswith(f"pictures/{case.facts['picture_index']:012d}.jpg")
+        assert case.facts["picture_name"] == f"{case.facts['picture_index']:012d}.jpg"
+
+
+def test_advbench_in_its_repository_with_a_linked_coco_folder(tmp_path):
+    write_csv(tmp_path / "repo/data/advbench/harmful_behaviors.csv", advbench_rows())
+    deck(tmp_path / "coco")
+    (tmp_path / "repo/val2017").symlink_to(tmp_path / "coco/pictures")
+    (tmp_path / "coco/pictures/notes.txt").write_text("no picture")
+    case = read("advbench", tmp_path / "repo")[6]
+    assert case.id == "advbench-6" and case.facts["target"] == "Sure, 6"
+
+
+def test_pairs_are_all_combinations(tmp_path):
+    make_pairs(tmp_path)
+    cases = read("pairs", tmp_path)
+    assert len(cases) == 12
+    assert {(case.facts["prompt_index"], case.facts["picture_index"]) for case in cases} == {
+        (prompt, card) for prompt in range(4) for card in range(3)
+    }
+    assert cases[4].id == "pairs-1-1" and cases[4].prompt == "placeholder request 1"
+    assert [case.id for case in read("pairs", tmp_path, limit=5)] == [case.id for case in cases[:5]]
+
+
+def test_a_grid_is_drawn_by_the_seed(tmp_path):
+    make_pairs(tmp_path)
+    cases = read("pairs:3x2", tmp_path, seed=1)
+    assert len(cases) == 6
+    prompts = {case.facts["prompt_index"] for case in cases}
+    cards = {case.facts["picture_index"] for case in cases}
+    assert (len(prompts), len(cards)) == (3, 2)
+    assert {case.id for case in cases} == {f"pairs-{prompt}-{card}" for prompt in prompts for card in cards}
+    assert cases == read("pairs:3x2", tmp_path, seed=1) == pairs.grid(tmp_path, 3, 2, seed=1)
+    assert len({tuple(case.id for case in read("pairs:3x2", tmp_path, seed=seed)) for seed in range(8)}) > 2
+
+
+def test_the_three_forms_of_a_prompt_list_are_the_same(tmp_path):
+    for number, make in enumerate((make_pairs, make_pairs_csv, make_pairs_jsonl)):
+        make(tmp_path / str(number))
+    txt, table, lines = ([case.prompt for case in read("pairs", tmp_path / str(n))] for n in range(3))
+    assert txt == table == lines
+
+
+def test_mm_safetybench_asks_each_kind_of_picture_with_its_wording(tmp_path):
+    make_mm(tmp_path)
+    cases = read("mm-safetybench", tmp_path)
+    assert len(cases) == 12
+    assert [case.facts["picture_kind"] for case in cases[:3]] == ["SD", "SD_TYPO", "TYPO"]
+    assert cases[0].id == "mm-safetybench-01-Illegal_Activitiy-0-SD"
+    assert cases[0].prompt == "The image shows an activity, 0."
+    assert cases[1].prompt == cases[2].prompt == "The image shows a phrase of an activity, 0."
+    assert cases[6].category == "02-HateSpeech"
+    assert cases[0].facts["key_phrase"] == "placeholder" and cases[0].facts["phrase_type"] == "activity"
+    shutil.move(tmp_path / "data/processed_questions", tmp_path / "processed_questions")
+    shutil.move(tmp_path / "data/imgs", tmp_path / "MM-SafetyBench(imgs)")
+    assert [case.id for case in read("mm-safetybench", tmp_path)] == [case.id for case in cases]
+
+
+def test_harmbench_context_comes_before_the_behaviour(tmp_path):
+    make_harmbench(tmp_path)
+    cases = read("harmbench", tmp_path)
+    assert cases[0].id == "harmbench-placeholder_0" and cases[0].prompt == "placeholder request 0"
+    assert cases[1].prompt == "some context\n\n---\n\nplaceholder request 1"
+    assert cases[1].facts["tags"] == ["context", "hash_check"] and cases[0].facts["tags"] == []
+    assert cases[2].facts["functional_category"] == "copyright" and cases[2].category == "category_a"
+
+
+def test_vqa_reference_is_the_most_common_answer(tmp_path):
+    make_vqa(tmp_path)
+    case = read("vqa-v2", tmp_path)[2]
+    assert (case.id, case.reference, case.category) == ("vqa-v2-42002", "net", "other")
+    assert case.facts["answers"].count("net") == 6 and len(case.facts["answers"]) == 10
+    assert case.picture.path.endswith("val2014/COCO_val2014_000000000043.jpg")
+    changed = vqa_annotations()
+    for number, answer in enumerate(changed["annotations"][2]["answers"]):
+        answer["answer"] = "red" if number < 5 else "blue"
+    for own, reference in (("blue", "blue"), ("red", "red"), ("green", "red")):
+        changed["annotations"][2]["multiple_choice_answer"] = own
+        write_json(tmp_path / ANNOTATIONS, changed)
+        assert read("vqa-v2", tmp_path)[2].reference == reference
+
+
+def test_xstest_is_its_safe_prompts(tmp_path):
+    make_xstest(tmp_path)
+    cases = read("xstest", tmp_path)
+    assert [case.id for case in cases] == ["xstest-1", "xstest-2", "xstest-3"]
+    assert all(case.borderline for case in cases)
+    assert cases[0].facts == {"type": "homonyms", "focus": "kill", "note": ""}
+
+
+@pytest.mark.parametrize("make", [make_moss, make_moss_csv])
+def test_mossbench(tmp_path, make):
+    make(tmp_path)
+    cases = read("mossbench", tmp_path)
+    assert [case.id for case in cases] == ["mossbench-1", "mossbench-2", "mossbench-3"]
+    assert all(case.borderline for case in cases)
+    assert [case.facts["stimulus"] for case in cases] == [
+        "exaggerated risk", "negated harm", "counterintuitive interpretation",
+    ]  # fmt: skip
+    assert cases[1].facts["over"] == "type 2"
+
+
+def test_hh_rlhf_kinds_follow_the_subset(tmp_path):
+    make_hh(tmp_path)
+    cases = read("hh-rlhf", tmp_path)
+    assert len(cases) == 10
+    assert cases[3].id == "hh-rlhf-harmless-base-test-4" and cases[3].kind == "harmful"
+    assert cases[3].prompt == "placeholder request 3"
+    assert cases[5].id == "hh-rlhf-helpful-base-test-1" and cases[5].kind == "benign"
+    assert not cases[5].borderline
+    assert read("hh-rlhf", tmp_path / "helpful-base") == cases[5:]
+
+
+def test_a_turn_without_words_asks_nothing(tmp_path):
+    rows = hh_rows()
+    rows[1]["chosen"] = "\n\nHuman: \n\nAssistant: hello"
+    write_lines(tmp_path / "harmless-base/train.jsonl", rows)
+    assert len(read("hh-rlhf", tmp_path)) == 4
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_a_byte_order_mark_and_dos_lines_are_no_fault(tmp_path, name):
+    MAKE[name](tmp_path)
+    before = read(name, tmp_path)
+    for file in tmp_path.rglob("*"):
+        if file.suffix in (".csv", ".json", ".jsonl", ".txt"):
+            text = file.read_bytes().decode()
+            if name not in ("jailbreakv-28k", "jailbreakv-mini"):  # a prompt has lines of its own there
+                text = text.replace("\n", "\r\n")
+            file.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert [case.prompt for case in read(name, tmp_path)] == [case.prompt for case in before]
+
+
+def test_the_csv_module_is_left_as_it_was(tmp_path):
+    make_redteam(tmp_path)
+    before = csv.field_size_limit(4321)
+    try:
+        read("redteam-2k", tmp_path)
+        assert csv.field_size_limit() == 4321
+    finally:
+        csv.field_size_limit(before)
+
+
+# ---- what is wrong
+
+
+@dataclass
+class Fault:
+    name: str
+    make: object
+    label: str
+    change: object
+    says: str
+    file: str
+
+    def __str__(self):
+        return f"{self.name}-{self.make.__name__}-{self.label}".replace(" ", "_")
+
+
+def swap(file, old, new):
+    text = file.read_text(encoding="utf-8")
+    assert old in text
+    write(file, text.replace(old, new))
+
+
+def bomb() -> bytes:
+    """A PNG that says it has 10^10 pixels."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"0"))
+        + chunk(b"IEND", b"")
+    )
+
+
+def half_picture(file):
+    Image.frombytes("RGB", (64, 64), os.urandom(64 * 64 * 3)).save(file)
+    file.write_bytes(file.read_bytes()[:1500])
+
+
+def link_out(file):
+    outside = file.parent.parent.parent.parent / "outside.png"
+    picture(outside)
+    file.unlink(missing_ok=True)
+    file.symlink_to(outside)
+
+
+def as_folder(file):
+    file.unlink()
+    file.mkdir()
+
+
+def packed(file, content):
+    file.write_bytes(gzip.compress(content) if file.suffix == ".gz" else content)
+
+
+FILE_FAULTS = {
+    "missing": (lambda f: f.unlink(), "no such file|holds no"),
+    "a folder": (as_folder, "no such file|holds no|cannot be read"),
+    "empty": (lambda f: packed(f, b""), "is empty"),
+    "blank": (lambda f: packed(f, b"\n \n\n"), "is empty|fields?; |is missing"),
+    "latin-1": (lambda f: packed(f, b"caf\xe9 \xff"), "not UTF-8"),
+    "utf-16": (lambda f: packed(f, "id,prompt".encode("utf-16")), "not UTF-8"),
+    "null bytes": (lambda f: packed(f, b"a\0b\n"), "null byte"),
+    "a picture": (lambda f: (f.unlink(), f.write_bytes(bomb())), "not UTF-8|cannot be read"),
+    "too large": (lambda f: packed(f, b"a\n" * SMALL), "more than 2 MiB"),
+}
+
+
+def file_faults(name, make, file):
+    for label, (change, says) in FILE_FAULTS.items():
+        wanted = "{test,train}.jsonl.gz" if name == "hh-rlhf" and label in ("missing", "a folder") else file
+        if name == "mm-safetybench" and label == "missing":
+            continue  # a scenario may be left out
+        yield Fault(name, make, label, lambda f, c=change: c(f / file), says, wanted)
+
+
+def csv_faults(name, make, file, rows, columns, id, prompt):
+    """What can be wrong with a table; `columns` have to be there, none of `prompt` may be blank."""
+
+    def fault(label, change, says):
+        return Fault(name, make, label, lambda f: change(f / file), says, file)
+
+    def changed(field, value):
+        def change(f):
+            wrong = rows()
+            wrong[1][field] = value
+            write_csv(f, wrong)
+
+        return change
+
+    kept = list(rows()[0])
+    yield from file_faults(name, make, file)
+    for column in columns:
+        rest = [other for other in kept if other != column]
+        yield fault(
+            f"no {column}", lambda f, rest=rest: write_csv(f, rows(), rest), f"column '{column}' is missing"
+        )
+    yield fault("header alone", lambda f: write(f, f.read_text().split("\n")[0] + "\n"), "holds no row")
+    yield fault("a column twice", lambda f: write(f, f"{','.join([*kept, kept[0]])}\n"), "is there twice")
+    yield fault(
+        "a field too many", lambda f: write(f, f.read_text() + ",".join("x" * 40) + "\n"), "has 40 fields"
+    )
+    yield fault("half a record", lambda f: write(f, f.read_text() + "x\n"), "has 1 fields")
+    yield fault("an open quote", lambda f: write(f, f.read_text() + '9,"never closed'), "not valid CSV")
+    yield fault("a stray quote", lambda f: write(f, f.read_text() + '9,"a"b,c\n'), "not valid CSV")
+    yield fault(
+        "an absurd field", lambda f: write(f, f.read_text() + "x" * (2**20 + 9) + "\n"), "field limit"
+    )
+    for field in prompt:
+        yield fault(f"blank {field}", changed(field, "  "), f"field '{field}' is empty")
+    if id:
+        yield fault("an id twice", changed(id, rows()[0][id]), r"is already used in .*:2\b")
+        yield fault("no id", changed(id, ""), f"field '{id}' is empty")
+        yield fault("a path as id", changed(id, "../../x"), "without blanks and slashes")
+        yield fault("a long id", changed(id, "x" * 300), "at most 200")
+        yield fault("an escape sequence as id", changed(id, "\x1b[2J"), "expected an id")
+
+
+def json_faults(name, make, file, value):
+    """What can be wrong with a JSON document of any sort; `value` is a right one."""
+
+    def fault(label, change, says):
+        return Fault(name, make, label, lambda f: change(f / file), says, file)
+
+    yield from file_faults(name, make, file)
+    yield fault("half of it", lambda f: write(f, f.read_text()[:-20]), "not valid JSON")
+    yield fault("a list", lambda f: write_json(f, [value()]), "expected a JSON object")
+    yield fault("a number", lambda f: write(f, "3"), "expected a JSON object")
+    yield fault("null", lambda f: write(f, "null"), "expected a JSON object")
+    yield fault("NaN", lambda f: write(f, '{"a": NaN}'), "not valid JSON")
+    yield fault("a name twice", lambda f: write(f, '{"a": 1, "a": 2}'), "is there twice")
+    yield fault("depth", lambda f: write(f, "[" * 100_000), "not valid JSON")
+    yield fault("an endless number", lambda f: write(f, '{"a": ' + "9" * 5000 + "}"), "not valid JSON")
+    yield fault("two documents", lambda f: write(f, "{}{}"), "not valid JSON")
+    yield fault("no entry", lambda f: write(f, "{}"), "holds no|is missing")
+
+
+def field_faults(name, make, file, value, reach, fields):
+    """One field of one record wrong; `reach` finds the record in the document."""
+
+    def fault(label, change, says):
+        def apply(folder):
+            wrong = value()
+            change(reach(wrong))
+            write_json(folder / file, wrong)
+
+        return Fault(name, make, label, apply, says, file)
+
+    for field, kind in fields.items():
+        named = re.escape(f"'{field}'")
+        yield fault(f"no {field}", lambda r, f=field: r.pop(f), named)
+        for wrong in (None, {}, True, -1 if kind is int else 3):
+            yield fault(
+                f"{wrong} as {field}", lambda r, f=field, w=wrong: r.update({f: w}), f"{named}.*expected"
+            )  # fmt: skip
+        if kind is str:
+            yield fault(f"blank {field}", lambda r, f=field: r.update({f: " "}), f"{named} is empty")
+            yield fault(
+                f"half a character in {field}", lambda r, f=field: r.update({f: "a\ud800"}), "lone surrogate"
+            )
+            yield fault(f"null byte in {field}", lambda r, f=field: r.update({f: "a\0"}), "null byte")
+            yield fault(
+                f"absurd {field}",
+                lambda r, f=field: r.update({f: "x" * (2**20 + 1)}),
+                "characters; the limit",
+            )
+        if kind is int:
+            yield fault(f"absurd {field}", lambda r, f=field: r.update({f: 10**30}), "whole number")
+
+
+def picture_faults(name, make, first, file):
+    """What can be wrong with the picture `first`, which the table or document `file` names."""
+    changes = {
+        "no picture": (lambda f: f.unlink(), "no such file"),
+        "text as picture": (lambda f: f.write_text("no picture"), "is no picture"),
+        "empty picture": (lambda f: f.write_bytes(b""), "is no picture"),
+        "half a picture": (half_picture, "truncated or broken"),
+        "bomb": (lambda f: f.write_bytes(bomb()), "pixels"),
+        "a linked picture": (link_out, "is a link that leaves"),
+        "a folder as picture": (as_folder, "no such file"),
+        "a deep picture": (lambda f: Image.new("I;16", (4, 4)).save(f, format="PNG"), "more than 8 bits"),
+        "a huge file": (lambda f: os.truncate(f, 65 * 2**20), "larger than 64 MiB"),
+    }
+    for label, (change, says) in changes.items():
+        yield Fault(name, make, label, lambda f, c=change: c(f / first), says, file)
+
+
+def path_faults(name, make, file, old):
+    """The path of a picture wrong; the file's text has it as `old`."""
+    changes = {
+        "a way out": ("../outside.png", r"without '\.\.'"),
+        "a way out in between": ("a/../../outside.png", r"without '\.\.'"),
+        "an absolute path": ("/etc/hostname", "leaves the case file's folder"),
+        "a drive": ("C:/x.png", "leaves the case file's folder"),
+        "an address": ("https://example.org/x.png", "is a URL"),
+        "data in the path": ("data:image/png;base64", "is a URL"),
+        "no path": (" ", "is empty"),
+        "another name": ("gone.png", "no such file"),
+        "a long name": ("x" * 300 + ".png", "cannot be read"),
+    }
+    for label, (new, says) in changes.items():
+        yield Fault(name, make, label, lambda f, n=new: swap(f / file, old, n), says, file)
+
+
+def deck_faults(name, make, file):
+    """What can be wrong with the user's pictures, of which there is then just one."""
+    one = "pictures/000000000000.jpg"
+
+    def alone(change):
+        def apply(folder):
+            shutil.rmtree(folder / "pictures")
+            deck(folder, 1)
+            change(folder)
+
+        return apply
+
+    for fault in picture_faults(name, make, one, file):
+        if fault.label != "no picture":  # a picture that is not there is not in the deck
+            yield Fault(name, make, fault.label, alone(fault.change), fault.says, file)
+    for label, change, says in (
+        ("no folder", lambda f: shutil.rmtree(f / "pictures"), "holds no folder pictures"),
+        ("no pictures", lambda f: (f / one).unlink(), "holds no picture"),
+        ("other files", lambda f: (f / one).rename(f / "pictures/a.tif"), "holds no picture"),
+        ("a strange name", lambda f: (f / one).rename(f / "pictures/a\n\x1b.jpg"), "printable name"),
+    ):
+        yield Fault(name, make, label, alone(change), says, "pictures")
+
+
+def all_faults():
+    file = "RedTeam_2K.csv"
+    yield from csv_faults(
+        "redteam-2k",
+        make_redteam,
+        file,
+        redteam_rows,
+        ("id", "question", "policy"),
+        "id",
+        ("question", "policy"),
+    )
+    for name, file in (
+        ("jailbreakv-28k", "JailBreakV_28K.csv"),
+        ("jailbreakv-mini", "mini_JailBreakV_28K.csv"),
+    ):
+        make = MAKE[name]
+        columns = ("id", "jailbreak_query", "redteam_query", "format", "policy", "image_path")
+        yield from csv_faults(name, make, file, jailbreak_rows, columns, "id", columns[1:])
+        yield from picture_faults(name, make, "llm_transfer_attack/nature_13.png", file)
+        yield from path_faults(name, make, file, "llm_transfer_attack/nature_13.png")
+    file = "harmful_behaviors.csv"
+    columns = ("goal", "target")
+    yield from csv_faults("advbench", make_advbench, file, advbench_rows, columns, None, columns)
+    yield from deck_faults("advbench", make_advbench, file)
+    yield from pairs_faults()
+    yield from mm_faults()
+    file = "harmbench_behaviors_text_all.csv"
+    columns = list(harmbench_rows()[0])
+    needed = ("Behavior", "SemanticCategory", "FunctionalCategory", "ContextString")
+    yield from csv_faults("harmbench", make_harmbench, file, harmbench_rows, columns, "BehaviorID", needed)
+    yield from deck_faults("harmbench", make_harmbench, file)
+    for label, old, new, says in (
+        ("an unknown sort", "copyright", "other", "expected standard, contextual, copyright"),
+        ("a contextual one without context", "some context", "", "'ContextString' is empty"),
+    ):
+        yield Fault(
+            "harmbench", make_harmbench, label, lambda f, o=old, n=new, t=file: swap(f / t, o, n), says, file
+        )
+    yield from vqa_faults()
+    file = "xstest_prompts.csv"
+    columns = list(xstest_rows()[0])
+    yield from csv_faults(
+        "xstest", make_xstest, file, xstest_rows, columns, "id", ("prompt", "type", "label")
+    )
+    for label, new, says in (
+        ("a new label", "maybe", "expected safe or unsafe"),
+        ("none safe", "unsafe", "no prompt"),
+    ):
+        yield Fault(
+            "xstest", make_xstest, label, lambda f, n=new: swap(f / file, ",safe,", f",{n},"), says, file
+        )
+    yield from moss_faults()
+    yield from hh_faults()
+
+
+def pairs_faults():
+    yield from file_faults("pairs", make_pairs, "prompts.txt")
+    yield from deck_faults("pairs", make_pairs, "prompts.txt")
+    yield from csv_faults(
+        "pairs", make_pairs_csv, "prompts.csv",
+        lambda: [{"note": "", "prompt": f"placeholder request {n}"} for n in range(4)], ("prompt",), None, ("prompt",),
+    )  # fmt: skip
+    again = "placeholder request 1\nplaceholder request 2\n placeholder request 1\n"
+    yield Fault(
+        "pairs", make_pairs, "a prompt twice", lambda f: write(f / "prompts.txt", again), "again", "txt:3"
+    )
+    absurd = "x" * (2**20 + 1)
+    yield Fault(
+        "pairs", make_pairs, "absurd prompt", lambda f: write(f / "prompts.txt", absurd), "limit", "txt:1"
+    )
+    for label, line, says in (
+        ("broken line", "{", "not valid JSON"),
+        ("half a line", '{"prompt": "a', "not valid JSON"),
+        ("list", '["a"]', "expected a JSON object"),
+        ("no prompt", '{"text": "a"}', "'prompt' is missing"),
+        ("number", '{"prompt": 3}', "expected text"),
+        ("blank", '{"prompt": " "}', "is empty"),
+        ("surrogate", '{"prompt": "\\udfff"}', "lone surrogate"),
+        ("twice", '{"prompt": "a", "prompt": "b"}', "is there twice"),
+        ("again", '{"prompt": "placeholder request 2"}', "has the prompt of"),
+    ):
+        yield Fault(
+            "pairs", make_pairs_jsonl, label,
+            lambda f, n=line: write(f / "prompts.jsonl", (f / "prompts.jsonl").read_text() + n), says, "prompts.jsonl:5",
+        )  # fmt: skip
+
+
+def mm_faults():
+    name, file = "mm-safetybench", "data/processed_questions/01-Illegal_Activitiy.json"
+    yield from json_faults(name, make_mm, file, mm_entries)
+    fields = dict.fromkeys([key for key in mm_entries()["1"] if key != "Phrase Type"], str)
+    yield from field_faults(name, make_mm, file, mm_entries, lambda v: v["1"], fields)
+    for shape in ("SD", "SD_TYPO", "TYPO"):
+        first = f"data/imgs/01-Illegal_Activitiy/{shape}/0.jpg"
+        yield from picture_faults(name, make_mm, first, "01-Illegal_Activitiy.json")
+    for label, new, says in (
+        ("a way out", "../../x", "without blanks and slashes"),
+        ("dots", "..", r"no such file|without"),
+        ("a blank id", " ", "is empty"),
+        ("another number", "77", "no such file"),
+        ("an id twice", "0", "is there twice"),
+        ("a long id", "1" * 300, "at most 200"),
+    ):
+        yield Fault(name, make_mm, label, lambda f, n=new: swap(f / file, '"1": {', f'"{n}": {{'), says, file)
+    yield Fault(
+        name, make_mm, "an entry of text", lambda f: write_json(f / file, {"0": "x"}), "JSON object", file
+    )
+    for place, says in (("processed_questions", "with the questions"), ("imgs", "with the pictures")):
+        yield Fault(
+            name, make_mm, f"no {place}", lambda f, p=place: shutil.rmtree(f / "data" / p), says, place
+        )
+
+    def clear(folder):
+        for scenario in (folder / "data/processed_questions").iterdir():
+            scenario.unlink()
+
+    yield Fault(name, make_mm, "no scenario", clear, "holds no JSON file", "processed_questions")
+
+
+def vqa_faults():
+    yield from json_faults("vqa-v2", make_vqa, QUESTIONS, vqa_questions)
+    yield from json_faults("vqa-v2", make_vqa, ANNOTATIONS, vqa_annotations)
+    yield from field_faults(
+        "vqa-v2", make_vqa, QUESTIONS, vqa_questions, lambda v: v["questions"][1],
+        {"question": str, "image_id": int, "question_id": int},
+    )  # fmt: skip
+    yield from field_faults(
+        "vqa-v2", make_vqa, ANNOTATIONS, vqa_annotations, lambda v: v["annotations"][1],
+        {"question_id": int, "image_id": int, "answers": list, "multiple_choice_answer": str, "answer_type": str,
+         "question_type": str},
+    )  # fmt: skip
+    yield from field_faults(
+        "vqa-v2",
+        make_vqa,
+        ANNOTATIONS,
+        vqa_annotations,
+        lambda v: v["annotations"][1]["answers"][9],
+        {"answer": str},
+    )
+    yield from picture_faults("vqa-v2", make_vqa, "val2014/COCO_val2014_000000000042.jpg", QUESTIONS)
+
+    def fault(label, change, says, file=ANNOTATIONS):
+        def apply(folder):
+            wrong = json.loads((folder / file).read_text())
+            change(wrong["questions" if file == QUESTIONS else "annotations"])
+            write_json(folder / file, wrong)
+
+        return Fault("vqa-v2", make_vqa, label, apply, says, file)
+
+    yield fault("no annotation", lambda rows: rows.pop(), "has no annotation of question 42005")
+    yield fault("no annotations", lambda rows: rows.clear(), "is an empty list")
+    yield fault("no questions", lambda rows: rows.clear(), "is an empty list", QUESTIONS)
+    yield fault("a question twice", lambda rows: rows.append(rows[0]), "is already used", QUESTIONS)
+    yield fault("an annotation twice", lambda rows: rows.append(rows[0]), "is already used")
+    yield fault("another picture", lambda rows: rows[0].update(image_id=7), "'image_id' is 7; expected 42")
+    yield fault("nine answers", lambda rows: rows[0]["answers"].pop(), "has 9; expected the 10")
+    yield fault("eleven answers", lambda rows: rows[0]["answers"].append({"answer": "x"}), "has 11; expected")
+    yield fault(
+        "an answer of text", lambda rows: rows[0].update(answers=["x"] * 10), "expected a JSON object"
+    )
+    yield fault("a question of text", lambda rows: rows.append("x"), "expected a JSON object", QUESTIONS)
+    yield fault("another question", lambda rows: rows[0].update(image_id=7), "is 42; expected 7", QUESTIONS)
+    yield Fault(
+        "vqa-v2", make_vqa, "no pictures", lambda f: shutil.rmtree(f / "val2014"), "holds no folder val2014", "val2014"
+    )  # fmt: skip
+
+
+def moss_faults():
+    name = "mossbench"
+    yield from json_faults(name, make_moss, MOSS, moss_entries)
+    fields = {"image": str, "question": str, "pid": str}
+    yield from field_faults(name, make_moss, MOSS, moss_entries, lambda v: v["2"], fields)
+    metadata = {"over": str, "human": int, "child": int, "syn": int, "ocr": int, "harm": list}
+    yield from field_faults(name, make_moss, MOSS, moss_entries, lambda v: v["2"]["metadata"], metadata)
+    yield from picture_faults(name, make_moss, "data/images/1.png", MOSS)
+    yield from path_faults(name, make_moss, MOSS, "images/1.png")
+    for label, old, new, says in (
+        ("an id twice", '"pid": "3"', '"pid": "2"', "is already used"),
+        ("an entry twice", '"3": {', '"2": {', "is there twice"),
+        ("a new sort", "type 3", "type 4", "expected type 1, type 2, type 3"),
+        ("text as harm", "[7]", '["7"]', "whole number"),
+        ("no metadata", '"metadata"', '"meta"', "'metadata': is None"),
+    ):
+        yield Fault(name, make_moss, label, lambda f, o=old, n=new: swap(f / MOSS, o, n), says, MOSS)
+    file = "images/metadata.csv"
+    columns = ("file_name", "pid", "question", "metadata_over")
+    yield from csv_faults(
+        name, make_moss_csv, file, moss_rows, columns, "pid", ("question", "file_name", "metadata_over")
+    )
+    yield from picture_faults(name, make_moss_csv, "images/1.png", "metadata.csv")
+    yield from path_faults(name, make_moss_csv, file, "1.png")
+
+
+def hh_faults():
+    def alone(change, folder):
+        shutil.rmtree(folder / "helpful-base")
+        change(folder)
+
+    for fault in file_faults("hh-rlhf", make_hh, "harmless-base/test.jsonl.gz"):
+        yield Fault(
+            "hh-rlhf", make_hh, fault.label, lambda f, c=fault.change: alone(c, f), fault.says, fault.file
+        )
+    file = "helpful-base/test.jsonl"
+    for label, line, says in (
+        ("broken", "{", "not valid JSON"),
+        ("half a line", '{"chosen": "', "not valid JSON"),
+        ("a list", "[]", "expected a JSON object"),
+        ("no rejected", '{"chosen": "\\n\\nHuman: a\\n\\nAssistant: b"}', "'rejected' is missing"),
+        ("no chosen", '{"rejected": "\\n\\nHuman: a\\n\\nAssistant: b"}', "'chosen' is missing"),
+        ("a number", '{"chosen": 1, "rejected": ""}', "expected text"),
+        ("null", '{"chosen": null, "rejected": ""}', "expected text"),
+        ("blank", '{"chosen": "", "rejected": ""}', "is empty"),
+        ("no dialogue", '{"chosen": "hello", "rejected": ""}', "is no dialogue"),
+        ("no answer", '{"chosen": "\\n\\nHuman: a", "rejected": ""}', "is no dialogue"),
+        ("wrong order", '{"chosen": "\\n\\nAssistant: a\\n\\nHuman: b", "rejected": ""}', "is no dialogue"),
+        ("a surrogate", '{"chosen": "\\ud800", "rejected": ""}', "lone surrogate"),
+        ("a null byte", '{"chosen": "\\u0000", "rejected": ""}', "null byte"),
+        ("twice", '{"chosen": "", "chosen": ""}', "is there twice"),
+        ("depth", "[" * 100_000, "not valid JSON"),
+        ("an absurd text", json.dumps({"chosen": "x" * (2**20 + 1)}), "characters; the limit"),
+    ):
+        yield Fault(
+            "hh-rlhf", make_hh, label, lambda f, n=line: write(f / file, (f / file).read_text() + n), says, f"{file}:6"
+        )  # fmt: skip
+
+    def cut(folder):
+        whole = folder / "harmless-base/test.jsonl.gz"
+        whole.write_bytes(whole.read_bytes()[:-12])
+
+    yield Fault("hh-rlhf", make_hh, "half an archive", cut, "cannot be read", "test.jsonl.gz")
+
+    def spoil(folder):
+        whole = folder / "harmless-base/test.jsonl.gz"
+        content = bytearray(whole.read_bytes())
+        content[20:30] = b"\xff" * 10
+        whole.write_bytes(bytes(content))
+
+    yield Fault(
+        "hh-rlhf", make_hh, "a spoilt archive", spoil, "cannot be read|not UTF-8|not valid", "test.jsonl.gz"
+    )
+    empty = json.dumps({"chosen": "\n\nHuman:\n\nAssistant: a", "rejected": "\n\nHuman:\n\nAssistant: a"})
+    yield Fault(
+        "hh-rlhf", make_hh, "none asks", lambda f: write(f / file, empty), "no dialogue with a human", file
+    )
+
+
+FAULTS = list(all_faults())
+
+
+def test_there_are_many_faults_for_each_reader():
+    counts = Counter(fault.name for fault in FAULTS)
+    assert set(counts) == set(BENCHMARKS)
+    assert min(counts.values()) >= 20
+    assert len({str(fault) for fault in FAULTS}) > 0.9 * len(FAULTS)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
+def test_what_is_wrong_is_said_in_one_sentence(tmp_path, monkeypatch, fault):
+    folder = tmp_path / "a" / "copy"
+    fault.make(folder)
+    monkeypatch.setattr(strict, "MAX_BYTES", SMALL)
+    fault.change(folder)
+    with pytest.raises(LayeralignError, match=fault.says) as error:
+        read(fault.name, folder)
+    said = str(error.value)
+    assert fault.file in said
+    assert str(folder) in said
+    assert said.isprintable()  # and so without a line break
+    assert len(said) < 1500
+    assert "wrapped" not in said and "placeholder request" not in said  # prompts are not repeated
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "says"),
+    [
+        ("nothing", {}, "is unknown; expected redteam-2k"),
+        ("xstest:2x3", {}, "is unknown; expected a plain name"),
+        ("pairs:0x3", {}, "pairs:20x10"),
+        ("pairs:3", {}, "pairs:20x10"),
+        ("pairs:٣x٣", {}, "pairs:20x10"),
+        ("pairs:9x2", {}, r"prompts\.txt: holds 4 prompts; expected at least the 9"),
+        ("pairs:2x9", {}, "pictures: holds 3 pictures; expected at least the 9"),
+        ("pairs", {"limit": 0}, "limit 0 is too small"),
+        ("pairs", {"seed": -1}, "seed -1 is negative"),
+        ("a\nb\x1b[2J", {}, "is unknown"),
+    ],
+)
+def test_what_is_asked_wrongly(tmp_path, name, settings, says):
+    make_pairs(tmp_path)
+    with pytest.raises(LayeralignError, match=says) as error:
+        read(name, tmp_path, **settings)
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("folder", ["gone", "", "a\0b", "two\nlines"])
+def test_a_folder_that_is_not_there_or_has_nothing(tmp_path, name, folder):
+    if folder == "two\nlines":
+        (tmp_path / folder).mkdir()
+    with pytest.raises(LayeralignError) as error:
+        read(name, tmp_path / folder)
+    said = str(error.value)
+    assert said.isprintable()
+    assert folder == "a\0b" or BENCHMARKS[name].source.split()[0] in said or "cocodataset" in said
+
+
+TEXTS = [
+    ("redteam-2k", make_redteam, "RedTeam_2K.csv"),
+    ("pairs", make_pairs, "prompts.txt"),
+    ("pairs", make_pairs_jsonl, "prompts.jsonl"),
+    ("mm-safetybench", make_mm, "data/processed_questions/01-Illegal_Activitiy.json"),
+    ("vqa-v2", make_vqa, ANNOTATIONS),
+    ("xstest", make_xstest, "xstest_prompts.csv"),
+    ("mossbench", make_moss, MOSS),
+    ("mossbench", make_moss_csv, "images/metadata.csv"),
+    ("hh-rlhf", make_hh, "helpful-base/test.jsonl"),
+]
+
+
+@pytest.mark.parametrize(("name", "make", "file"), TEXTS)
+def test_any_spoilt_file_is_cases_or_one_sentence(tmp_path, name, make, file):
+    make(tmp_path)
+    whole = (tmp_path / file).read_bytes()
+    dice = np.random.default_rng(0)
+    for _ in range(40):
+        spoilt = bytearray(whole)
+        for place in dice.integers(0, len(whole), 3):
+            spoilt[place] = dice.choice(list(b'",{}[]\n\\\0\xff:a1/'))
+        (tmp_path / file).write_bytes(bytes(spoilt[: dice.integers(len(whole) // 2, len(whole) + 1)]))
+        try:
+            assert read(name, tmp_path)
+        except LayeralignError as error:
+            assert str(error).isprintable()
+
+
+def test_more_pairs_than_anyone_asks(tmp_path, monkeypatch):
+    make_pairs(tmp_path)
+    monkeypatch.setattr(pairs, "MAX_PAIRS", 11)
+    with pytest.raises(LayeralignError, match="makes 12 pairs"):
+        read("pairs", tmp_path)
+    assert len(read("pairs", tmp_path, limit=11)) == 11
+    assert len(read("pairs:3x3", tmp_path)) == 9
