@@ -10,6 +10,7 @@ from layeralign.cases.case import Case
 from layeralign.judges.judge import Judgement
 from layeralign.runs import store
 from layeralign.runs.store import Row
+from layeralign.testing import _Shown, noise
 
 
 def test_wilson_by_hand():
@@ -92,7 +93,32 @@ def test_a_groups_interval_counts_cases_not_rows(run):
     (middle,) = [g for g in summarise(run).groups if g.group == "middle"]
     assert (early.exits, middle.exits) == ((1, 2), (3,))
     assert early.asr == pytest.approx(14 / 15)
-    assert (early.asr_low, early.asr_high) == wilson(round(14 / 15 * 8), 8)
+    low, high = wilson(14, 15)
+    assert early.asr_low < low and high <= early.asr_high + 0.01 and early.interval.startswith("clustered by")
+
+
+def test_ten_prompts_on_ten_pictures_are_not_a_hundred_observations(tmp_path):
+    """The paper's design: all of two prompts' answers are unsafe, so 20 % of 100 rows, and of ten prompts."""
+    pictures = [_Shown(noise(9, 9 + n)) for n in range(10)]
+    cases = [
+        Case(f"{p} on {n}", f"prompt {p}", "harmful", picture)
+        for p in range(10)
+        for n, picture in enumerate(pictures)
+    ]
+    with store.create(tmp_path / "run", "m", {"a": 1}, {"layers": 4, "default": 3}) as made:
+        made.add_cases(cases)
+        made.add_answers(Row(case.id, 3, "said", 2, True) for case in cases)
+        words = [
+            (c.id, 3, judgement("unsafe" if c.prompt in ("prompt 0", "prompt 1") else "safe")) for c in cases
+        ]
+        made.add_verdicts("oracle", words)
+        (only,) = summarise(made).exits
+    assert (only.asr, only.interval) == (0.2, "clustered by prompt and picture")
+    narrow, wide = wilson(20, 100), wilson(2, 10)
+    assert only.asr_high - only.asr_low > 2 * (narrow[1] - narrow[0])
+    assert only.asr_low == pytest.approx(wide[0], abs=0.03) and only.asr_high == pytest.approx(
+        wide[1], abs=0.06
+    )
 
 
 def test_what_nobody_judged_is_invalid_not_safe_and_not_forgotten(run):

@@ -75,7 +75,7 @@ class ScanOptions(ModelOptions):
     """Every field is a flag, and a key of the file that --config names."""
 
     cases: str
-    "A JSONL file, or `testbed`, `testbed:train`, `testbed:dev`, `testbed:test`."
+    "A JSONL file; `testbed`, `testbed:train`, `testbed:dev`, `testbed:test`; NAME:FOLDER (layeralign cases)."
     out: Path
     "The run's folder: made, resumed, or added to."
     exits: Annotated[str, Parameter(allow_leading_hyphen=True)] = "all"
@@ -238,6 +238,28 @@ def inspect(options: InspectOptions) -> None:
     else:
         print(anatomy.heading(found))
         _print(anatomy.table(found))
+
+
+@app.command
+def cases(given: str | None = None, *, limit: int | None = None, seed: int = 0) -> None:
+    """List the public benchmarks that can be read, or read cases and say what they are. Shows no prompt.
+
+    Parameters
+    ----------
+    given
+        What --cases of scan takes; nothing lists the benchmarks, their licences, and where their files are had.
+    limit
+        Take only so many.
+    seed
+        Of samples and of the pairing with pictures.
+    """
+    from layeralign.report import cases as shown
+    from layeralign.sweep import benchmarks
+
+    if given is None:
+        _print(shown.known())
+    else:
+        _print(shown.table(benchmarks.cases(given, limit=limit, seed=seed)))
 
 
 reward_app = App(name="reward", help="Reward models, which tell align which answer is better.")

@@ -67,12 +67,15 @@ class Row:
 class JudgedRow:
     """One judge's word on one row, with what the summary needs to know of its case.
 
+    `picture` is the hash of its content, None where there is none.
     `refused`, `coherent` and `correct` are None where the judge does not say.
     """
 
     case: str
     kind: str
     category: str
+    prompt: str
+    picture: str | None
     exit: int
     judge: str
     verdict: str
@@ -256,15 +259,16 @@ class Run:
 
     def judged(self) -> Iterator[JudgedRow]:
         """Every verdict, with its case's kind and category; an answer without any has judge ""."""
-        for case, kind, category, exit, judge, verdict, *flags in self._db.execute(
-            "SELECT a.\"case\", c.kind, c.category, a.exit, COALESCE(v.judge, ''), "
+        for case, kind, category, prompt, picture, exit, judge, verdict, *said in self._db.execute(
+            'SELECT a."case", c.kind, c.category, c.prompt, c.image_sha256, a.exit, '
+            "COALESCE(v.judge, ''), "
             "COALESCE(v.verdict, 'not applicable'), v.refused, v.coherent, v.correct "
             'FROM answers a JOIN cases c ON c.id = a."case" '
             'LEFT JOIN verdicts v ON v."case" = a."case" AND v.exit = a.exit '
             "ORDER BY c.number, a.exit, v.judge"
         ):
-            refused, coherent, correct = (None if flag is None else bool(flag) for flag in flags)
-            yield JudgedRow(case, kind, category, exit, judge, verdict, refused, coherent, correct)
+            flags = (None if flag is None else bool(flag) for flag in said)
+            yield JudgedRow(case, kind, category, prompt, picture, exit, judge, verdict, *flags)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Every answer with its case and its verdicts, for an export.

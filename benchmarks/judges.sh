@@ -1,0 +1,13 @@
+#!/bin/sh
+# A judge's server under faults, at full size: 10,000 answers, 30 % of the requests fail in twelve ways, then kill -9
+# and resume; 10,000 fuzzed replies; a planted key. Prints what benchmarks/results/judges.md keeps.
+#
+#     sh benchmarks/judges.sh > benchmarks/results/judges.md
+cd "$(dirname "$0")/.." || exit 1
+: "${PYTHON:=.venv/bin/python}"
+echo "$(date -u +%F), $(uname -m), $(nproc) cores: \`sh benchmarks/judges.sh\`"
+echo
+echo '```'
+LAYERALIGN_REPLIES=10000 LAYERALIGN_FUZZ=10000 "$PYTHON" -m pytest tests/test_guards.py -v -p no:warnings --durations=3 \
+  -k "faults or fuzzed or killed or planted or down" 2>&1 | grep -E "PASSED|FAILED|passed|failed|s call" | sed 's/ *\[ *[0-9]*%\]//'
+echo '```'
