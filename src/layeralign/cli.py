@@ -242,7 +242,7 @@ def inspect(options: InspectOptions) -> None:
 
 @app.command
 def cases(given: str | None = None, *, limit: int | None = None, seed: int = 0) -> None:
-    """List the public benchmarks that can be read, or read cases and say what they are. Shows no prompt.
+    """List the public benchmarks that can be read, or read cases and say what they are.
 
     Parameters
     ----------
