@@ -5,7 +5,7 @@
 #     sh benchmarks/judges.sh > benchmarks/results/judges.md
 cd "$(dirname "$0")/.." || exit 1
 : "${PYTHON:=.venv/bin/python}"
-echo "$(date -u +%F), $(uname -m), $(nproc) cores: \`sh benchmarks/judges.sh\`"
+echo "$(date -u +%F), $(uname -m), $(getconf _NPROCESSORS_ONLN) cores: \`sh benchmarks/judges.sh\`"
 echo
 echo '```'
 LAYERALIGN_REPLIES=10000 LAYERALIGN_FUZZ=10000 "$PYTHON" -m pytest tests/test_guards.py -v -p no:warnings --durations=3 \

@@ -247,7 +247,7 @@ def cases(given: str | None = None, *, limit: int | None = None, seed: int = 0) 
     Parameters
     ----------
     given
-        What --cases of scan takes; nothing lists the benchmarks, their licences, and where their files are had.
+        What --cases of scan takes; left out, the benchmarks are listed.
     limit
         Take only so many.
     seed
