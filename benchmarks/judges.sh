@@ -8,6 +8,6 @@ cd "$(dirname "$0")/.." || exit 1
 echo "$(date -u +%F), $(uname -m), $(getconf _NPROCESSORS_ONLN) cores: \`sh benchmarks/judges.sh\`"
 echo
 echo '```'
-LAYERALIGN_REPLIES=10000 LAYERALIGN_FUZZ=10000 "$PYTHON" -m pytest tests/test_guards.py -v -p no:warnings --durations=3 \
+LAYERALIGN_REPLIES=10000 LAYERALIGN_FUZZ=10000 "$PYTHON" -m pytest tests/test_guards.py -vv -p no:warnings --durations=3 \
   -k "faults or fuzzed or killed or planted or down" 2>&1 | grep -E "PASSED|FAILED|passed|failed|s call" | sed 's/ *\[ *[0-9]*%\]//'
 echo '```'

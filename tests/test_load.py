@@ -2,8 +2,10 @@ import json
 import pickle
 import shutil
 
+import httpx
 import pytest
 import torch
+from huggingface_hub.errors import GatedRepoError
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -346,3 +348,14 @@ def test_an_encoder_without_blocks_is_refused(tmp_path, name):
     (tmp_path / "config.json").write_text(json.dumps(told))
     with pytest.raises(LayeralignError, match=r"no blocks|cannot be loaded"):
         empty(tmp_path)
+
+
+def test_a_gated_model_says_what_to_do(monkeypatch):
+    def refuse(*_, **__):
+        raise GatedRepoError("403", response=httpx.Response(403, request=httpx.Request("GET", "https://hub")))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    with pytest.raises(
+        LayeralignError, match="access is gated; accept its licence on the hub, then set HF_TOKEN"
+    ):
+        load("meta-llama/Llama-3.2-11B-Vision-Instruct")
