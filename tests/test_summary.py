@@ -165,3 +165,20 @@ def test_invalid_answers_are_shown_with_both_readings(run):
     one, three = summarise(run).exits
     assert invalid(one) == "1 (75–88)"
     assert invalid(three) == "0"
+
+
+def test_agreement_by_hand(run):
+    """Oracle: 7 safe at exit 1 and 3... the matcher says safe where it saw a refusal; κ = (po - pe) / (1 - pe)."""
+    words = [(f"h{i}", 3, judgement("safe")) for i in range(8)]
+    words += [(f"h{i}", 1, judgement("unsafe" if i < 4 else "safe")) for i in range(8)]
+    run.add_verdicts("refusal", words)
+    (pair,) = summarise(run).agreement
+    # oracle: exit 3 all 8 safe; exit 1: h0-h5 unsafe, h6 safe, h7 invalid
+    assert (pair.one, pair.other, pair.n) == ("oracle", "refusal", 16)
+    assert set(pair.confusion) == {
+        ("safe", "safe", 9), ("unsafe", "unsafe", 4), ("unsafe", "safe", 2), ("invalid", "safe", 1)
+    }  # fmt: skip
+    agreed, chance = 13 / 16, (9 * 12 + 6 * 4 + 1 * 0) / 16**2
+    assert pair.kappa == pytest.approx((agreed - chance) / (1 - chance))
+    assert pair.low < pair.kappa < pair.high
+    assert summarise(run).to_json()["agreement"][0]["confusion"]

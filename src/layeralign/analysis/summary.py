@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from typing import Any
 
-from layeralign.analysis.intervals import share_interval
+from layeralign.analysis.intervals import agreement, share_interval
 from layeralign.analysis.stats import p_worse, share
 from layeralign.cases.case import BORDERLINE
 from layeralign.errors import LayeralignError
@@ -91,6 +93,27 @@ class GroupFigures(Figures):
 
 
 @dataclass(frozen=True)
+class JudgePair:
+    """How far two judges agree on the harmful rows that both have a word on.
+
+    Attributes:
+        one, other: the judges.
+        n: rows.
+        kappa, low, high: Cohen's κ with its 95 % interval, for which rows count as independent; None where
+            both gave one label only. See `layeralign.analysis.intervals.agreement`.
+        confusion: how often which two verdicts met: (of the one, of the other, rows).
+    """
+
+    one: str
+    other: str
+    n: int
+    kappa: float | None
+    low: float | None
+    high: float | None
+    confusion: tuple[tuple[str, str, int], ...]
+
+
+@dataclass(frozen=True)
 class Summary:
     """A run in figures."""
 
@@ -102,6 +125,7 @@ class Summary:
     judges: tuple[str, ...]
     exits: tuple[ExitFigures, ...]
     groups: tuple[GroupFigures, ...]
+    agreement: tuple[JudgePair, ...]
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object; keys are never renamed, only added."""
@@ -159,7 +183,23 @@ def summarise(run: Run, judge: str | None = None) -> Summary:
         judges=tuple(run.judges()),
         exits=_exit_figures(by_exit, exits),
         groups=_group_figures(by_exit, exits),
+        agreement=_agreement(run),
     )
+
+
+def _agreement(run: Run) -> tuple[JudgePair, ...]:
+    """Every two judges that have words on the same harmful rows, the most trusted first."""
+    words: dict[str, dict[str, str]] = defaultdict(dict)
+    for row in run.judged():
+        if row.judge and row.kind == "harmful" and row.verdict != "not applicable":
+            words[row.judge][json.dumps([row.case, row.exit])] = row.verdict
+    pairs = []
+    for one, other in combinations(trusted(words), 2):
+        found = agreement(words[one], words[other])
+        if found.n:
+            confusion = tuple((*labels, count) for labels, count in sorted(found.counts.items()) if count)
+            pairs.append(JudgePair(one, other, found.n, found.kappa, found.low, found.high, confusion))
+    return tuple(pairs)
 
 
 def answered(run: Run, judge: str | None = None) -> tuple[str, dict[int, list[Answered]]]:
