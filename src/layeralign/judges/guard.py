@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from layeralign.judges.judge import SILENT, Asked, Judge, Judgement
 from layeralign.judges.remote import Failure, Message
@@ -95,10 +95,8 @@ class Speaker(Protocol):
 class GuardJudge(Judge):
     """Judges the answers to harmful cases; has no word on others."""
 
-    kinds: ClassVar = tuple(GUARDS)
-
     def __init__(self, kind: str, model: str, speaker: Speaker) -> None:
-        self.kind = kind  # type: ignore[misc]
+        self.kind = kind
         self.guard, self.model, self.speaker = GUARDS[kind], model, speaker
         self.asr_means = f"unsafe, by {model}"
 

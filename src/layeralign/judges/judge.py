@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from layeralign.cases.case import Case
 
@@ -49,7 +49,7 @@ class Judge(ABC):
     `asr_means` says, in a few words for a table's head, what an `unsafe` of this judge means.
     """
 
-    kind: ClassVar[str]
+    kind: str
     asr_means: str
     together: int = 256
     """Answers that are judged, and then kept, at a time."""

@@ -11,9 +11,8 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Auto
 
 from layeralign.errors import LayeralignError
 from layeralign.judges.remote import Failure, Message
-from layeralign.text import printable
 from layeralign.vlm import checkpoint as checkpoints
-from layeralign.vlm.load import own_device, quiet
+from layeralign.vlm.load import DTYPES, own_device, pretrained, quiet, unloadable
 
 _TOGETHER = 16
 """Conversations that are answered in one batch."""
@@ -39,21 +38,14 @@ class LocalSpeaker:
         found.hashes  # noqa: B018 - what is loaded is what is hashed
         sees = "vision_config" in found.config()
         kind = AutoModelForImageTextToText if sees else AutoModelForCausalLM
-        options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
         with quiet():
             try:
-                names = AutoTokenizer.from_pretrained(found.path, **options)
-                options |= {"dtype": getattr(torch, dtype), "use_safetensors": True}
-                both: Any = kind.from_pretrained(found.path, **options, output_loading_info=True)
+                names: Any = AutoTokenizer.from_pretrained(
+                    found.path, trust_remote_code=False, local_files_only=True
+                )
             except Exception as error:  # transformers raises many kinds for a broken checkpoint
-                reason = printable(str(error), 200) or type(error).__name__
-                raise LayeralignError(f"judge: model {model}: cannot be loaded ({reason})") from error
-        made, report = both
-        if missing := sorted(report["missing_keys"]):
-            raise LayeralignError(
-                f"judge: model {model}: the checkpoint lacks {len(missing)} weights that its class needs, "
-                f"{missing[0]} among them; they would be random, so it does not judge"
-            )
+                raise unloadable(f"judge: model {model}", error) from error
+        made = pretrained(kind, found, f"judge: model {model}", dtype=DTYPES[dtype])
         legacy = found.path / "chat_template.json"  # where processors kept it
         if names.chat_template is None and legacy.is_file():
             names.chat_template = json.loads(legacy.read_text(encoding="utf-8")).get("chat_template")

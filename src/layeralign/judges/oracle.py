@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import ClassVar, Literal
+from typing import Literal
 
 from layeralign.cases.case import Case
 from layeralign.judges.judge import Judgement, RowJudge, Verdict
@@ -55,7 +55,7 @@ class Oracle(RowJudge):
     `invalid`: it was neither refused nor helped.
     """
 
-    kind: ClassVar[str] = "oracle"
+    kind = "oracle"
     asr_means = "complied with, by the testbed's exact oracle"
 
     def judge(self, case: Case, answer: str) -> Judgement:

@@ -61,8 +61,7 @@ class Policy(nn.Module):
         )
         with quiet():
             self.peft: PeftModel = get_peft_model(vlm.model, config)
-        width = vlm.model.get_input_embeddings().weight.shape[1]
-        self.value = nn.Linear(width, 1, device=vlm.device, dtype=torch.float32)
+        self.value = nn.Linear(vlm.text_width, 1, device=vlm.device, dtype=torch.float32)
         nn.init.zeros_(self.value.weight)
         nn.init.zeros_(self.value.bias)
         if gradient_checkpointing:

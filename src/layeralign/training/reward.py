@@ -24,7 +24,7 @@ from layeralign.errors import LayeralignError
 from layeralign.text import printable
 from layeralign.training.classifier import Classifier, Row
 from layeralign.vlm import checkpoint as checkpoints
-from layeralign.vlm.load import own_device, quiet
+from layeralign.vlm.load import own_device, pretrained, quiet, unloadable
 
 SEES = ("text", "scene")
 """What config.json's `layeralign_sees` may be: the request alone, or the picture told in words, too."""
@@ -207,21 +207,12 @@ def _model(name: str, found: checkpoints.Checkpoint, device: str | None) -> Rewa
             f"reward {name}: config.json has layeralign_sees {sees!r}; expected text or scene"
         )
     found.hashes  # noqa: B018 - what is loaded is what is hashed
-    options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     with quiet():
         try:
-            names: Any = AutoTokenizer.from_pretrained(found.path, **options)
-            options |= {"dtype": torch.float32, "use_safetensors": True, "output_loading_info": True}
-            made: Any = AutoModelForSequenceClassification.from_pretrained(found.path, **options)
+            names = AutoTokenizer.from_pretrained(found.path, trust_remote_code=False, local_files_only=True)
         except Exception as error:  # transformers raises many kinds for a broken checkpoint
-            reason = printable(str(error), 200) or type(error).__name__
-            raise LayeralignError(f"reward {name}: cannot be loaded ({reason})") from error
-    model, report = made
-    if missing := sorted(report["missing_keys"]):
-        raise LayeralignError(
-            f"reward {name}: the checkpoint lacks {len(missing)} weights that its class needs, "
-            f"{missing[0]} among them; they would be random, so it is not used"
-        )
+            raise unloadable(f"reward {name}", error) from error
+    model = pretrained(AutoModelForSequenceClassification, found, f"reward {name}", dtype=torch.float32)
     if model.config.num_labels != 1:
         raise LayeralignError(f"reward {name}: has {model.config.num_labels} outputs; expected one")
     place = torch.device(device) if device else own_device()

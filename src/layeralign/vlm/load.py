@@ -94,7 +94,11 @@ def load(
     fitted = None if adapter is None else checkpoints.find_adapter(adapter)
     found.hashes  # noqa: B018 - what is loaded is what is hashed
     processor = _processor(found, family)
-    loaded = _model(found, options)
+    loaded = pretrained(AutoModelForImageTextToText, found, f"model {found.name}", **options)
+    own = loaded.generation_config
+    loaded.generation_config = GenerationConfig(  # beams, penalties and sampling are the caller's to choose
+        bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id
+    )
     if fitted is not None:
         loaded = _adapted(loaded, fitted, merge=quantize is None)
     if device_map is None:
@@ -126,7 +130,7 @@ def empty(model: str | Path, *, revision: str | None = None, variant: str | None
             config = AutoConfig.from_pretrained(found.path, trust_remote_code=False, local_files_only=True)
             made = AutoModelForImageTextToText.from_config(config)
         except Exception as error:  # transformers raises many kinds for a broken config
-            raise _unloadable(found, error) from error
+            raise unloadable(f"model {found.name}", error) from error
     vlm = family(made.eval(), None, found, variant)
     vlm.exits  # noqa: B018 - as in load
     return vlm
@@ -137,7 +141,7 @@ def _processor(found: checkpoints.Checkpoint, family: type[Vlm]) -> ProcessorMix
         try:
             processor = processors.load(found.path, str(found.config().get("model_type")))
         except Exception as error:  # transformers raises many kinds for a broken checkpoint
-            raise _unloadable(found, error) from error
+            raise unloadable(f"model {found.name}", error) from error
     if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
         raise LayeralignError(f"model {found.name}: has no processor for pictures and text beside it")
     if getattr(processor, "chat_template", None) is None and family.prompt is Vlm.prompt:
@@ -147,32 +151,39 @@ def _processor(found: checkpoints.Checkpoint, family: type[Vlm]) -> ProcessorMix
     return processor
 
 
-def _model(found: checkpoints.Checkpoint, options: dict[str, Any]) -> Any:
-    options = options | {
+def pretrained(kind: Any, found: checkpoints.Checkpoint, what: str, **options: Any) -> Any:
+    """A checkpoint's weights in a transformers class: all of them, from safetensors, without code of its own.
+
+    Args:
+        kind: an auto class of transformers.
+        found: the checkpoint.
+        what: what it is to the user, as `model NAME`, for messages.
+        options: what `from_pretrained` takes besides.
+
+    Raises:
+        LayeralignError: it cannot be loaded, or lacks weights.
+    """
+    options |= {
         "trust_remote_code": False, "local_files_only": True, "use_safetensors": True,
         "output_loading_info": True,
     }  # fmt: skip
     with quiet():
         try:
-            made: Any = AutoModelForImageTextToText.from_pretrained(found.path, **options)
+            loaded, report = kind.from_pretrained(found.path, **options)
         except Exception as error:  # transformers raises many kinds for a broken checkpoint
-            raise _unloadable(found, error) from error
-    loaded, report = made
+            raise unloadable(what, error) from error
     if missing := sorted(report["missing_keys"]):
         raise LayeralignError(
-            f"model {found.name}: the checkpoint lacks {len(missing)} weights that its class "
-            f"needs, {missing[0]} among them; they would be random, so it is not used"
+            f"{what}: the checkpoint lacks {len(missing)} weights that its class needs, "
+            f"{missing[0]} among them; they would be random, so it is not used"
         )
-    own = loaded.generation_config
-    loaded.generation_config = GenerationConfig(  # beams, penalties and sampling are the caller's to choose
-        bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id
-    )
     return loaded
 
 
-def _unloadable(found: checkpoints.Checkpoint, error: Exception) -> LayeralignError:
+def unloadable(what: str, error: Exception) -> LayeralignError:
+    """What transformers' errors come to for a user."""
     reason = printable(str(error), 200) or type(error).__name__
-    return LayeralignError(f"model {found.name}: cannot be loaded ({reason})")
+    return LayeralignError(f"{what}: cannot be loaded ({reason})")
 
 
 def _check_quantize(quantize: str) -> None:
