@@ -1,0 +1,49 @@
+"""The command line: one thin command per verb. Exit codes: 0 fine, 1 bad input, 130 stopped."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+import warnings
+from io import TextIOWrapper
+
+from cyclopts import CycloptsError
+
+from layeralign.cli import asking, judging, reading, scanning, training, trying  # noqa: F401 - their commands
+from layeralign.cli.app import app, config
+from layeralign.errors import LayeralignError
+from layeralign.text import printable
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the process's exit code."""
+    tokens = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in tokens
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal that lacks a sign shows another for it
+            stream.reconfigure(errors="replace")
+    if not debug:
+        warnings.simplefilter("ignore")  # of libraries; a user cannot act on them
+    try:
+        tokens, app.config = config([token for token in tokens if token != "--debug"])
+        app(tokens, exit_on_error=False, print_error=False)
+    except (LayeralignError, CycloptsError) as error:
+        return _fail(str(error), debug)
+    except KeyboardInterrupt:
+        print("\nstopped; what is done is kept, and the same command goes on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 1
+    except OSError as error:
+        return _fail(f"{error.filename or 'a file'}: {error.strerror or error}", debug)
+    except Exception as error:  # a mistake of ours, not of the user's
+        what = f"{type(error).__name__}: {printable(str(error), 200)}"
+        return _fail(f"a bug in layeralign ({what}); --debug shows where, please report it", debug)
+    return 0
+
+
+def _fail(message: str, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    print(f"layeralign: {printable(message)}", file=sys.stderr)
+    return 1

@@ -1,0 +1,84 @@
+"""The command line's app, its configuration file and what its commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from cyclopts import App
+from cyclopts.config import Dict
+from rich.console import Console
+from rich.table import Table
+
+from layeralign import __version__
+from layeralign.errors import LayeralignError
+from layeralign.text import printable
+from layeralign.training.settings import FLAGS, FRACTIONS
+
+if TYPE_CHECKING:
+    from layeralign.api import Scan
+
+_FRACTIONS = {"temperature", "top_p", "held_out", *FRACTIONS}
+"""Flags that may have a fraction."""
+
+app = App(
+    name="layeralign",
+    help="Find, measure and close the early-exit hole in vision-language models.",
+    version=__version__,
+    result_action="return_value",
+    suppress_keyboard_interrupt=False,  # main tells that the same command goes on
+)
+
+
+def config(tokens: list[str]) -> tuple[list[str], tuple[Dict, ...]]:
+    """Take `--config FILE` out of the tokens: a YAML file whose keys are the command's flags."""
+    for at, token in enumerate(tokens):
+        name, joined, value = token.partition("=")
+        if name == "--config":
+            file = value if joined else next(iter(tokens[at + 1 : at + 2]), "")
+            if not Path(file).is_file():
+                raise LayeralignError(f"--config {file}: no such file; expected a YAML file")
+            found = _read_config(Path(file))
+            rest = tokens[:at] + tokens[at + (1 if joined else 2) :]
+            for command in reversed(app.parse_commands(rest)[0]):  # else a flag named as a command is dropped
+                found = {command: found}
+            return rest, (Dict(found, source=file),)
+    return tokens, ()
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    """The file's flags; refuses what YAML would let slip: `yes` for a number, 1.5 for a count, nesting."""
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise LayeralignError(f"--config {file}: is not valid YAML ({printable(str(error), 200)})") from error
+    if not isinstance(found, dict):
+        raise LayeralignError(f"--config {file}: expected `flag: value` lines, found {type(found).__name__}")
+    for key, value in found.items():
+        plain = isinstance(value, str | int) and not isinstance(value, bool)
+        fraction = isinstance(value, float) and key in _FRACTIONS
+        flag = isinstance(value, bool) and key in FLAGS
+        if not isinstance(key, str) or not (plain or fraction or flag):
+            raise LayeralignError(
+                f"--config {file}: {key!r} is {value!r}; expected a flag's name with a text or a whole "
+                f"number (a fraction for {', '.join(sorted(_FRACTIONS))}; true or false for "
+                f"{', '.join(sorted(FLAGS))})"
+            )
+    return found
+
+
+def show(result: Scan) -> None:
+    """Print a run's table, as wide as there is room."""
+    shown = _console()
+    shown.print(result.table(shown.width))
+
+
+def put(table: Table) -> None:
+    """Print a table."""
+    _console().print(table)
+
+
+def _console() -> Console:
+    found = Console()
+    return found if found.is_terminal else Console(width=140)

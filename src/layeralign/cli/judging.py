@@ -1,0 +1,42 @@
+"""`judge`: verdicts and scores on the answers of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from layeralign.cli.app import app, show
+
+
+@app.command
+def judge(
+    run: Path,
+    *,
+    judge: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    endpoint: str | None = None,
+    again: bool = False,
+    retry_invalid: bool = False,
+) -> None:
+    """Judge the answers of a run; nothing is generated again. Stopped, the same command goes on.
+
+    Parameters
+    ----------
+    run
+        The run's folder.
+    judge
+        KIND or KIND:MODEL, once or more: oracle (testbed cases only), refusal, llama-guard-3,
+        llama-guard-3-1b, llama-guard-3-vision, llama-guard-4; oracle and refusal by default.
+    endpoint
+        Base URL of an OpenAI-compatible server that models are asked of; its key is LAYERALIGN_API_KEY in the
+        environment. Without it, models run here.
+    again
+        Forget what these judges said before.
+    retry_invalid
+        Ask again about what they could not judge.
+    """
+    from layeralign.api import judge as run_judge
+
+    names = judge or ["oracle", "refusal"]
+    show(run_judge(run, names, endpoint=endpoint, again=again, retry_invalid=retry_invalid))

@@ -1,0 +1,71 @@
+"""`summary`, `report` and `export`: what a run says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from layeralign.cli.app import app, show
+from layeralign.text import printable
+
+
+@app.command
+def summary(run: Path, *, format: Literal["table", "json"] = "table", judge: str | None = None) -> None:
+    """Show a run's figures per exit and per group.
+
+    Parameters
+    ----------
+    run
+        The run's folder.
+    format
+        A table for people, or JSON for scripts.
+    judge
+        Whose verdicts make the ASR; by default the most trusted that has judged.
+    """
+    from layeralign.api import read
+
+    result = read(run, judge)
+    if format == "json":
+        print(json.dumps(result.summary.to_json(), indent=2, allow_nan=False))
+    else:
+        show(result)
+
+
+@app.command
+def report(run: Path, *, out: Path) -> None:
+    """Write a run's page, and its curve beside it as SVG and PNG; no answers are in it.
+
+    Parameters
+    ----------
+    run
+        The run's folder.
+    out
+        The page, as report.html.
+    """
+    from layeralign.api import read
+
+    read(run).report(out)
+    print(printable(f"report: {out}"))
+
+
+@app.command
+def export(run: Path, *, format: Literal["jsonl", "parquet"] = "jsonl", out: Path | None = None) -> None:
+    """Write a run's rows, answers and verdicts included, to a file that only you can read.
+
+    Parameters
+    ----------
+    run
+        The run's folder.
+    format
+        One JSON object per line, or Parquet (needs layeralign[parquet]).
+    out
+        The file; rows.jsonl or rows.parquet in the run's folder by default.
+    """
+    from layeralign.runs.export import export as write
+    from layeralign.runs.store import open_run
+
+    file = out or run / f"rows.{format}"
+    with open_run(run) as opened:
+        n = write(opened, format, file)
+    print(printable(f"{n} rows: {file}"))

@@ -1,0 +1,107 @@
+"""`scan` and `inspect`: a model at its exits."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from layeralign.cli.app import app, put, show
+from layeralign.cli.models import ModelOptions
+from layeralign.text import printable
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ScanOptions(ModelOptions):
+    """Every field is a flag, and a key of the file that --config names."""
+
+    cases: str
+    "A JSONL file; `testbed`, `testbed:train`, `testbed:dev`, `testbed:test`; NAME:FOLDER (layeralign cases)."
+    out: Path
+    "The run's folder: made, resumed, or added to."
+    exits: Annotated[str, Parameter(allow_leading_hyphen=True)] = "all"
+    "all, default, early, middle, late, embedding, numbers and ranges, by commas: `early,18,20-24`."
+    max_new_tokens: int = 128
+    "Longest answer, in tokens."
+    temperature: float = 0.0
+    "0 is greedy; above, answers are sampled."
+    top_p: float = 1.0
+    "Share of the probability that sampling draws from."
+    limit: int | None = None
+    "Take only the first so many cases; the testbed makes just so many."
+    seed: int = 0
+    "Of sampling, and of benchmarks that are drawn."
+    adapter: Path | None = None
+    "Folder of a LoRA adapter, as align leaves it, to put on the model."
+    quantize: Literal["4bit", "8bit"] | None = None
+    "Squeeze the language model's weights with bitsandbytes; wants CUDA."
+    batch_size: int = 32
+    "Rows (case × exit) that are answered together."
+
+
+@app.command
+def scan(options: ScanOptions) -> None:
+    """Put every case to a model at every exit of its image encoder, and sum up.
+
+    `--config FILE` names a YAML file whose keys are these flags (`max_new_tokens: 64`); what the
+    command line says goes before it. `--debug` shows the traceback of an error.
+    """
+    from layeralign.api import scan as run_scan
+    from layeralign.sweep import benchmarks
+
+    asked = benchmarks.cases(options.cases, limit=options.limit, seed=options.seed)
+    result = run_scan(
+        options.load(options.adapter, options.quantize),
+        asked,
+        options.out,
+        exits=options.exits,
+        seed=options.seed,
+        max_new_tokens=options.max_new_tokens,
+        temperature=options.temperature,
+        top_p=options.top_p,
+        batch_size=options.batch_size,
+    )
+    show(result)
+    print(printable(f"run: {options.out} (page: layeralign report {options.out} --out report.html)"))
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class InspectOptions:
+    """Which model."""
+
+    model: str
+    "A checkpoint folder, a hub id, or `testbed`; its config is enough."
+    revision: str | None = None
+    "Branch, tag or commit of a hub id."
+    variant: str | None = None
+    "How the family reads an exit, where it has several ways."
+    json: bool = False
+    "JSON for scripts instead of a table."
+    time: bool = False
+    "Also measure how long each exit takes, on random weights."
+
+
+@app.command
+def inspect(options: InspectOptions) -> None:
+    """Show a model's encoder: its blocks, its default exit, and what every other exit saves.
+
+    Works from the config alone; no weights are loaded.
+    """
+    from layeralign.report import anatomy
+    from layeralign.vlm import cost
+    from layeralign.vlm.load import empty
+
+    vlm = empty(options.model, revision=options.revision, variant=options.variant)
+    found = cost.anatomy(vlm)
+    if options.time:
+        found = cost.timed(vlm, found)
+    if options.json:
+        print(json.dumps(found.to_json(), indent=2, allow_nan=False))
+    else:
+        print(anatomy.heading(found))
+        put(anatomy.table(found))

@@ -1,0 +1,29 @@
+"""`demo`: scan, align and scan the bundled model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from layeralign.cli.app import app, put
+from layeralign.text import printable
+
+
+@app.command
+def demo(*, out: Path = Path("out/demo"), cases: int = 1200, steps: int = 60) -> None:
+    """Scan the bundled model at every exit, train the hole away, scan again, and write a page about it.
+
+    Parameters
+    ----------
+    out
+        Folder for the runs `before` and `after`, their summaries as JSON, the `adapter`, `report.html`.
+    cases
+        How many cases of the testbed's dev split are judged; training sees the train split only.
+    steps
+        How many steps of L-PPO.
+    """
+    from layeralign.demo import demo as run_demo
+    from layeralign.report.change import table as change_table
+
+    comparison = run_demo(out, cases, steps)
+    put(change_table(comparison))
+    print(printable(f"report: {out / 'report.html'}"))
