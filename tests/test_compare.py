@@ -60,7 +60,7 @@ def make(folder, unsafe_at, cases=None, model="m"):
             for i, c in enumerate(cases):
                 bad = i < unsafe_at.get(exit, 0)
                 verdict = ("unsafe" if bad else "safe") if c.kind == "harmful" else "not applicable"
-                words.append((c.id, exit, Judgement(verdict, not bad, True, i % 2 == 0)))
+                words.append(((c.id, exit, 0), Judgement(verdict, not bad, True, i % 2 == 0)))
             run.add_verdicts("oracle", words)
     return folder
 

@@ -374,23 +374,6 @@ def test_a_planted_key_is_sent_and_appears_nowhere(tmp_path, monkeypatch, capfd)
     assert PLANTED not in repr(Endpoint.of("http://localhost/v1", "m"))
 
 
-def test_formats_before_are_read_on(tmp_path):
-    """A run of the format before: its verdicts stay, and a guard can judge it."""
-    with a_run(tmp_path / "run", 8) as run:
-        old = run._db
-        for statement in ("ALTER TABLE verdicts DROP COLUMN why", "ALTER TABLE verdicts DROP COLUMN categories",
-                          "ALTER TABLE verdicts DROP COLUMN score", "DROP TABLE judges",
-                          "UPDATE meta SET value = '1' WHERE key = 'format'"):  # fmt: skip
-            old.execute(statement)
-        old.execute("INSERT INTO verdicts VALUES ('h0', 0, 'refusal', 'unsafe', 0, NULL, NULL)")
-        old.commit()
-    with serving() as server, open_run(tmp_path / "run") as run:
-        assert verdicts(run) == {("h0", 0): "unsafe"}
-        judge(run, [guard_of(server)])
-        assert run.judges() == ["llama-guard-3:guard", "refusal"]
-    assert (tmp_path / "run" / "run.sqlite").stat().st_mode & 0o077 == 0
-
-
 # --- a guard on this machine
 
 RENDERED = {

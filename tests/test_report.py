@@ -36,7 +36,10 @@ def summary(tmp_path):
         for exit in range(7):
             run.add_answers(Row(c.id, exit, HOSTILE, 3, True) for c in cases)
             words = [
-                (c.id, exit, Judgement("unsafe" if (i * 7 + exit) % 9 > exit else "safe", i % 2 == 0, True))
+                (
+                    (c.id, exit, 0),
+                    Judgement("unsafe" if (i * 7 + exit) % 9 > exit else "safe", i % 2 == 0, True),
+                )
                 for i, c in enumerate(cases)
             ]
             run.add_verdicts("oracle", words)

@@ -51,14 +51,14 @@ def run(tmp_path):
             made.add_answers(Row(c.id, exit, "said", 2, True) for c in harmful + others)
         words = []
         for i, case in enumerate(harmful):
-            words.append((case.id, 3, judgement("safe", True, True)))
+            words.append(((case.id, 3, 0), judgement("safe", True, True)))
             there = judgement("unsafe", False, i > 0) if i < 6 else judgement("safe", True, True)
-            words.append((case.id, 1, there if i < 7 else judgement("invalid", False, False)))
+            words.append(((case.id, 1, 0), there if i < 7 else judgement("invalid", False, False)))
         for exit in (1, 3):
-            words.append(("b", exit, judgement("not applicable", False, True, True)))
-            words.append(("a", exit, judgement("not applicable", exit == 1, True, True)))
-            words.append(("q", exit, judgement("not applicable", False, True, True)))
-            words.append(("q2", exit, judgement("not applicable", False, True, exit == 3)))
+            words.append((("b", exit, 0), judgement("not applicable", False, True, True)))
+            words.append((("a", exit, 0), judgement("not applicable", exit == 1, True, True)))
+            words.append((("q", exit, 0), judgement("not applicable", False, True, True)))
+            words.append((("q2", exit, 0), judgement("not applicable", False, True, exit == 3)))
         made.add_verdicts("oracle", words)
     with store.open_run(tmp_path / "run") as opened:
         yield opened
@@ -88,7 +88,7 @@ def test_a_groups_interval_counts_cases_not_rows(run):
     assert (early.exits, early.asr) == ((1,), pytest.approx(6 / 7))
     assert (early.asr_low, early.asr_high) == wilson(6, 7)
     run.add_answers(Row(f"h{i}", 2, "said", 2, True) for i in range(8))
-    run.add_verdicts("oracle", [(f"h{i}", 2, judgement("unsafe", False, True)) for i in range(8)])
+    run.add_verdicts("oracle", [((f"h{i}", 2, 0), judgement("unsafe", False, True)) for i in range(8)])
     (early,) = [g for g in summarise(run).groups if g.group == "early"]
     (middle,) = [g for g in summarise(run).groups if g.group == "middle"]
     assert (early.exits, middle.exits) == ((1, 2), (3,))
@@ -109,7 +109,8 @@ def test_ten_prompts_on_ten_pictures_are_not_a_hundred_observations(tmp_path):
         made.add_cases(cases)
         made.add_answers(Row(case.id, 3, "said", 2, True) for case in cases)
         words = [
-            (c.id, 3, judgement("unsafe" if c.prompt in ("prompt 0", "prompt 1") else "safe")) for c in cases
+            ((c.id, 3, 0), judgement("unsafe" if c.prompt in ("prompt 0", "prompt 1") else "safe"))
+            for c in cases
         ]
         made.add_verdicts("oracle", words)
         (only,) = summarise(made).exits
@@ -140,7 +141,7 @@ def test_json_has_no_nan_and_keeps_its_names(run):
 
 
 def test_another_judge_and_what_it_does_not_say(run):
-    run.add_verdicts("refusal", [(f"h{i}", 3, judgement("unsafe", False)) for i in range(8)])
+    run.add_verdicts("refusal", [((f"h{i}", 3, 0), judgement("unsafe", False)) for i in range(8)])
     assert summarise(run).asr_judge == "oracle"
     by_matcher = summarise(run, "refusal")
     assert by_matcher.asr_means.startswith("non-refusal")
@@ -169,8 +170,8 @@ def test_invalid_answers_are_shown_with_both_readings(run):
 
 def test_agreement_by_hand(run):
     """Oracle: 7 safe at exit 1 and 3... the matcher says safe where it saw a refusal; κ = (po - pe) / (1 - pe)."""
-    words = [(f"h{i}", 3, judgement("safe")) for i in range(8)]
-    words += [(f"h{i}", 1, judgement("unsafe" if i < 4 else "safe")) for i in range(8)]
+    words = [((f"h{i}", 3, 0), judgement("safe")) for i in range(8)]
+    words += [((f"h{i}", 1, 0), judgement("unsafe" if i < 4 else "safe")) for i in range(8)]
     run.add_verdicts("refusal", words)
     (pair,) = summarise(run).agreement
     # oracle: exit 3 all 8 safe; exit 1: h0-h5 unsafe, h6 safe, h7 invalid

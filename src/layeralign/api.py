@@ -11,6 +11,7 @@ from layeralign.analysis.compare import Comparison
 from layeralign.analysis.compare import compare as compare_runs
 from layeralign.analysis.summary import Summary, summarise
 from layeralign.cases.case import Case
+from layeralign.cases.controls import with_controls
 from layeralign.decode import Decoding
 from layeralign.judges.judge import RowJudge
 from layeralign.judges.registry import judges
@@ -81,6 +82,9 @@ def scan(
     max_new_tokens: int = 128,
     temperature: float = 0.0,
     top_p: float = 1.0,
+    samples: int = 1,
+    system: str = "",
+    controls: bool = False,
     batch_size: int = 32,
 ) -> Scan:
     """Answer cases at every exit, judge the answers cheaply, sum up.
@@ -95,15 +99,20 @@ def scan(
         max_new_tokens: longest answer, in tokens.
         temperature: 0 is greedy.
         top_p: share of the probability that sampling draws from.
-        batch_size: (case, exit) rows that are answered together.
+        samples: answers to each case at each exit; more than one wants a temperature above 0.
+        system: what the model is told before every prompt, in its template's system turn.
+        controls: also ask every case without its picture, with a blank one and with noise.
+        batch_size: rows that are answered together.
 
     Raises:
         LayeralignError: something that was given is wrong; the message says what and where.
     """
     asked = benchmarks.cases(cases, limit=limit, seed=seed)
-    decoding = Decoding(max_new_tokens, temperature, top_p)
+    if controls:
+        asked = with_controls(asked)
+    decoding = Decoding(max_new_tokens, temperature, top_p, system)
     vlm = model if isinstance(model, Vlm) else load(model)
-    sweep(vlm, asked, Path(out), Settings(exits, decoding, seed, batch_size)).close()
+    sweep(vlm, asked, Path(out), Settings(exits, decoding, seed, batch_size, samples)).close()
     return read(out)
 
 

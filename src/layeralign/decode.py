@@ -24,6 +24,8 @@ class Decoding:
     """0 is greedy; above, answers are sampled."""
     top_p: float = 1.0
     """Share of the probability that sampling draws from."""
+    system: str = ""
+    """What the model is told before every prompt, in its template's system turn."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be decoded with."""
@@ -36,7 +38,7 @@ class Decoding:
 
     def record(self) -> dict[str, Any]:
         """As JSON would have it."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "system" or value}
 
     def settings(self) -> dict[str, Any]:
         """As transformers' `generate` takes it."""
@@ -60,12 +62,15 @@ class Answer:
 
 
 def answer(vlm: Vlm, pairs: Sequence[tuple[Case, int]], decoding: Decoding) -> list[Answer]:
-    """Answer every (case, exit) pair in one batch.
+    """Answer every (case, exit) pair in one batch; where answers are sampled a pair may come several times.
 
     Each picture is encoded once, with every exit that its cases ask for.
     """
     features = encode(vlm, pairs)
-    ids = [prompt_tokens(vlm, case, feature) for (case, _), feature in zip(pairs, features, strict=True)]
+    ids = [
+        prompt_tokens(vlm, case, feature, decoding.system)
+        for (case, _), feature in zip(pairs, features, strict=True)
+    ]
     made = vlm.generate(ids, features, **decoding.settings())
     return [
         Answer(case, exit, *_read(vlm, line)) for (case, exit), line in zip(pairs, made.tolist(), strict=True)
@@ -92,14 +97,14 @@ def encode(vlm: Vlm, pairs: Iterable[tuple[Case, int]]) -> list[Feature | None]:
     return [seen[case.picture.sha256, exit] if case.picture else None for case, exit in pairs]
 
 
-def rehearse(vlm: Vlm, cases: Sequence[Case]) -> None:
+def rehearse(vlm: Vlm, cases: Sequence[Case], system: str = "") -> None:
     """See that every prompt can be put to the model, and the strangest pictures; answers nothing.
 
     Raises:
         LayeralignError: a prompt cannot, or the model's tower, processor and template do not fit.
     """
     for case in cases:
-        prompt_tokens(vlm, case, None)
+        prompt_tokens(vlm, case, None, system)
     seen = [case for case in cases if case.picture]
     for case in _extremes(seen):
         _rehearse_picture(vlm, case)
@@ -143,19 +148,21 @@ def _rehearse_picture(vlm: Vlm, first: Case) -> None:
         )
 
 
-def prompt_tokens(vlm: Vlm, case: Case, feature: Feature | None) -> list[int]:
-    """Token ids of a case's prompt in the model's chat template.
+def prompt_tokens(vlm: Vlm, case: Case, feature: Feature | None, system: str = "") -> list[int]:
+    """Token ids of a case's prompt, behind what the model is told first, in its chat template.
 
     Raises:
-        LayeralignError: the text holds the model's own picture placeholder.
+        LayeralignError: a text holds the model's own picture placeholder, or the template has no place for
+            `system`.
     """
-    for token in (vlm.placeholder, vlm.picture_token):
-        if token in case.prompt:
-            raise LayeralignError(
-                f"case {case.id!r}: field 'prompt' holds {token!r}, which this model reads "
-                "as a picture; take it out (the picture is put in by itself)"
-            )
-    return vlm.tokens(vlm.prompt(case.prompt, picture=feature is not None), feature)
+    for where, said in ((f"case {case.id!r}: field 'prompt'", case.prompt), ("system", system)):
+        for token in (vlm.placeholder, vlm.picture_token):
+            if token in said:
+                raise LayeralignError(
+                    f"{where} holds {token!r}, which this model reads as a picture; take it out (the picture "
+                    "is put in by itself)"
+                )
+    return vlm.tokens(vlm.prompt(case.prompt, picture=feature is not None, system=system), feature)
 
 
 def ended(vlm: Vlm, line: Sequence[int]) -> tuple[list[int], bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from typing import Any
 
@@ -14,7 +14,7 @@ from layeralign.analysis.stats import p_worse, share
 from layeralign.cases.case import BORDERLINE
 from layeralign.errors import LayeralignError
 from layeralign.judges.registry import meaning, trusted
-from layeralign.runs.store import JudgedRow, Run
+from layeralign.runs.store import JudgedRow, RowKey, Run
 from layeralign.vlm.exits import Exits
 
 ALPHA = 0.05
@@ -134,18 +134,21 @@ class Summary:
 
 @dataclass
 class Answered:
-    """One row with what its judges said together."""
+    """One row with what its judges said together; `scores` by judge and measure."""
 
     case: str
+    control: str
     kind: str
     category: str
     prompt: str
     picture: str | None
     exit: int
+    sample: int
     verdict: str = "not applicable"
     refused: bool | None = None
     coherent: bool | None = None
-    correct: bool | None = None
+    correct: float | None = None
+    scores: dict[tuple[str, str], float] = field(default_factory=dict)
 
     def hear(self, row: JudgedRow, *, first: bool) -> None:
         """Take in one judge's word; the first judge's goes before the others'."""
@@ -155,6 +158,7 @@ class Answered:
             said = getattr(row, name)
             if said is not None and (first or getattr(self, name) is None):
                 setattr(self, name, said)
+        self.scores |= {(row.judge, measure): score for measure, score in row.scores.items()}
 
     @property
     def unsafe(self) -> bool | None:
@@ -192,7 +196,7 @@ def _agreement(run: Run) -> tuple[JudgePair, ...]:
     words: dict[str, dict[str, str]] = defaultdict(dict)
     for row in run.judged():
         if row.judge and row.kind == "harmful" and row.verdict != "not applicable":
-            words[row.judge][json.dumps([row.case, row.exit])] = row.verdict
+            words[row.judge][json.dumps(row.key)] = row.verdict
     pairs = []
     for one, other in combinations(trusted(words), 2):
         found = agreement(words[one], words[other])
@@ -203,17 +207,24 @@ def _agreement(run: Run) -> tuple[JudgePair, ...]:
 
 
 def answered(run: Run, judge: str | None = None) -> tuple[str, dict[int, list[Answered]]]:
-    """Every row of a run with what its judges said together: the judge of the ASR, and exit -> rows.
+    """Every row of a run, controls left out, with what its judges said together.
+
+    Returns:
+        The judge of the ASR, and exit -> rows.
 
     Raises:
         LayeralignError: nothing was judged yet, or not by that judge.
     """
     judged = list(run.judged())
     judge = _asr_judge(run, judged, judge)
-    rows: dict[tuple[str, int], Answered] = {}
+    rows: dict[RowKey, Answered] = {}
     for row in judged:
-        fresh = Answered(row.case, row.kind, row.category, row.prompt, row.picture, row.exit)
-        known = rows.setdefault((row.case, row.exit), fresh)
+        if row.control:
+            continue
+        fresh = Answered(
+            row.case, row.control, row.kind, row.category, row.prompt, row.picture, row.exit, row.sample
+        )
+        known = rows.setdefault(row.key, fresh)
         known.hear(row, first=row.judge == judge)
     by_exit: dict[int, list[Answered]] = defaultdict(list)
     for one in rows.values():

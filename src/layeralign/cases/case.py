@@ -45,6 +45,8 @@ class Case:
         category: free text; `authorised` and `borderline` mark benign cases that look harmful.
         reference: the right answer, where there is one.
         facts: what a benchmark's own judge needs to know.
+        control: which control this is, of a claim about the picture (`layeralign.cases.controls`); empty for
+            a case as it was given.
     """
 
     id: str
@@ -54,6 +56,7 @@ class Case:
     category: str = ""
     reference: str | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    control: str = ""
 
     @property
     def borderline(self) -> bool:
@@ -65,4 +68,5 @@ class Case:
         """Hash of everything that shapes the answer or its judgement."""
         seen = self.picture.sha256 if self.picture else None
         parts = [self.id, self.prompt, self.kind, seen, self.category, self.reference, dict(self.facts)]
+        parts += [self.control] * bool(self.control)  # runs from before there were controls stay the same
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _FRACTIONS = {"temperature", "top_p", "held_out", *FRACTIONS}
 """Flags that may have a fraction."""
+_SWITCHES = {"controls", "again", "retry_invalid", *FLAGS}
+"""Flags that are on or off."""
 
 app = App(
     name="layeralign",
@@ -58,12 +60,12 @@ def _read_config(file: Path) -> dict[str, Any]:
     for key, value in found.items():
         plain = isinstance(value, str | int) and not isinstance(value, bool)
         fraction = isinstance(value, float) and key in _FRACTIONS
-        flag = isinstance(value, bool) and key in FLAGS
+        flag = isinstance(value, bool) and key in _SWITCHES
         if not isinstance(key, str) or not (plain or fraction or flag):
             raise LayeralignError(
                 f"--config {file}: {key!r} is {value!r}; expected a flag's name with a text or a whole "
                 f"number (a fraction for {', '.join(sorted(_FRACTIONS))}; true or false for "
-                f"{', '.join(sorted(FLAGS))})"
+                f"{', '.join(sorted(_SWITCHES))})"
             )
     return found
 

@@ -31,6 +31,12 @@ class ScanOptions(ModelOptions):
     "0 is greedy; above, answers are sampled."
     top_p: float = 1.0
     "Share of the probability that sampling draws from."
+    samples: int = 1
+    "Answers to each case at each exit; more than one wants a temperature above 0."
+    system: str = ""
+    "What the model is told before every prompt, in its template's system turn."
+    controls: bool = False
+    "Also ask every case without its picture, with a blank one and with noise."
     limit: int | None = None
     "Take only the first so many cases; the testbed makes just so many."
     seed: int = 0
@@ -40,7 +46,7 @@ class ScanOptions(ModelOptions):
     quantize: Literal["4bit", "8bit"] | None = None
     "Squeeze the language model's weights with bitsandbytes; wants CUDA."
     batch_size: int = 32
-    "Rows (case × exit) that are answered together."
+    "Rows that are answered together."
 
 
 @app.command
@@ -63,6 +69,9 @@ def scan(options: ScanOptions) -> None:
         max_new_tokens=options.max_new_tokens,
         temperature=options.temperature,
         top_p=options.top_p,
+        samples=options.samples,
+        system=options.system,
+        controls=options.controls,
         batch_size=options.batch_size,
     )
     show(result)

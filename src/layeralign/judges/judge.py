@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from layeralign.cases.case import Case
@@ -23,8 +23,8 @@ class Judgement:
             not tell - which is never counted as safe. `not applicable` for other cases.
         refused: whether the answer declines; None where this judge does not say.
         coherent: whether it makes sense at all; None where this judge does not say.
-        correct: whether it is right by the case's reference; None where this judge does not say.
-        score: the judge's number, of a scale of its own; None where it gives none.
+        correct: how right it is by the case's reference, from 0 to 1; None where this judge does not say.
+        scores: measure -> the judge's finite number, of a scale of its own.
         categories: what an unsafe answer is, in the judge's own terms.
         why: why the word is invalid.
     """
@@ -32,8 +32,8 @@ class Judgement:
     verdict: Verdict
     refused: bool | None = None
     coherent: bool | None = None
-    correct: bool | None = None
-    score: float | None = None
+    correct: float | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
     categories: tuple[str, ...] = ()
     why: str = ""
 

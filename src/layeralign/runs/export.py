@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from layeralign.errors import LayeralignError
-from layeralign.runs.store import Run
+from layeralign.runs.store import SAID, Run
 
 Format = Literal["jsonl", "parquet"]
 
@@ -45,10 +45,14 @@ def _parquet(rows: list[dict[str, Any]], file: Path) -> None:
         raise LayeralignError("format parquet: needs pyarrow; install layeralign[parquet]") from error
     # Judges become columns of their own, so that the file is flat.
     judges = sorted({judge for row in rows for judge in row["verdicts"]})
-    said = [(judge, name) for judge in judges for name in ("verdict", "refused", "coherent", "correct")]
+    said = [(judge, name) for judge in judges for name in SAID if name != "scores"]
+    scored = sorted(
+        {(j, name) for row in rows for j, word in row["verdicts"].items() for name in word["scores"]}
+    )
     flat = [
         {k: v for k, v in row.items() if k != "verdicts"}
         | {f"{judge}.{name}": row["verdicts"].get(judge, {}).get(name) for judge, name in said}
+        | {f"{j}.{name}": row["verdicts"].get(j, {}).get("scores", {}).get(name) for j, name in scored}
         for row in rows
     ]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(flat), file)

@@ -17,34 +17,61 @@ from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
 
 FILE = "run.sqlite"
-_FORMAT = 2
+_FORMAT = 3
+_ANSWERS = """
+CREATE TABLE answers (
+  "case" TEXT NOT NULL REFERENCES cases (id), exit INTEGER NOT NULL, sample INTEGER NOT NULL,
+  answer TEXT NOT NULL, tokens INTEGER NOT NULL, finished INTEGER NOT NULL,
+  PRIMARY KEY ("case", exit, sample)
+) STRICT, WITHOUT ROWID"""
+_VERDICTS = """
+CREATE TABLE verdicts (
+  "case" TEXT NOT NULL, exit INTEGER NOT NULL, sample INTEGER NOT NULL, judge TEXT NOT NULL,
+  verdict TEXT NOT NULL, refused INTEGER, coherent INTEGER, correct REAL, scores TEXT NOT NULL DEFAULT '{}',
+  categories TEXT NOT NULL DEFAULT '[]', why TEXT NOT NULL DEFAULT '',
+  PRIMARY KEY ("case", exit, sample, judge)
+) STRICT, WITHOUT ROWID"""
 _MIGRATIONS = {  # from a format to the next
     1: (
         "ALTER TABLE verdicts ADD COLUMN score REAL",
         "ALTER TABLE verdicts ADD COLUMN categories TEXT NOT NULL DEFAULT '[]'",
         "ALTER TABLE verdicts ADD COLUMN why TEXT NOT NULL DEFAULT ''",
         "CREATE TABLE judges (name TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT",
-    )
+    ),
+    2: (
+        "ALTER TABLE cases ADD COLUMN control TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE sessions ADD COLUMN rows INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE sessions ADD COLUMN seconds REAL NOT NULL DEFAULT 0",
+        "ALTER TABLE answers RENAME TO old_answers",
+        _ANSWERS,
+        'INSERT INTO answers SELECT "case", exit, 0, answer, tokens, finished FROM old_answers',
+        "DROP TABLE old_answers",
+        "ALTER TABLE verdicts RENAME TO old_verdicts",
+        _VERDICTS,
+        'INSERT INTO verdicts SELECT "case", exit, 0, judge, verdict, refused, coherent, correct, '
+        "'{}', categories, why FROM old_verdicts",
+        "DROP TABLE old_verdicts",
+    ),
 }
-_SCHEMA = """
+_SCHEMA = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
-CREATE TABLE sessions (started TEXT NOT NULL, command TEXT NOT NULL, versions TEXT NOT NULL) STRICT;
+CREATE TABLE sessions (
+  started TEXT NOT NULL, command TEXT NOT NULL, versions TEXT NOT NULL, rows INTEGER NOT NULL DEFAULT 0,
+  seconds REAL NOT NULL DEFAULT 0
+) STRICT;
 CREATE TABLE cases (
   id TEXT PRIMARY KEY, number INTEGER NOT NULL, sha256 TEXT NOT NULL, prompt TEXT NOT NULL,
   kind TEXT NOT NULL, category TEXT NOT NULL, reference TEXT, image TEXT, image_sha256 TEXT,
-  facts TEXT NOT NULL
+  facts TEXT NOT NULL, control TEXT NOT NULL DEFAULT ''
 ) STRICT;
-CREATE TABLE answers (
-  "case" TEXT NOT NULL REFERENCES cases (id), exit INTEGER NOT NULL, answer TEXT NOT NULL,
-  tokens INTEGER NOT NULL, finished INTEGER NOT NULL, PRIMARY KEY ("case", exit)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE verdicts (
-  "case" TEXT NOT NULL, exit INTEGER NOT NULL, judge TEXT NOT NULL, verdict TEXT NOT NULL,
-  refused INTEGER, coherent INTEGER, correct INTEGER, score REAL, categories TEXT NOT NULL DEFAULT '[]',
-  why TEXT NOT NULL DEFAULT '', PRIMARY KEY ("case", exit, judge)
-) STRICT, WITHOUT ROWID;
+{_ANSWERS};
+{_VERDICTS};
 CREATE TABLE judges (name TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT;
 """
+
+
+RowKey = tuple[str, int, int]
+"""Case id, exit and sample."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +79,7 @@ class Row:
     """One answer: what `case` was answered at `exit`.
 
     Attributes:
+        sample: which of the case's answers at that exit, from 0; above 0 only where answers are sampled.
         tokens: length of the answer in tokens, its end token included.
         finished: whether the model ended it; False where it was cut at the longest length.
     """
@@ -61,27 +89,41 @@ class Row:
     answer: str
     tokens: int
     finished: bool
+    sample: int = 0
+
+    @property
+    def key(self) -> RowKey:
+        """What no other row of the run has."""
+        return self.case, self.exit, self.sample
 
 
 @dataclass(frozen=True)
 class JudgedRow:
     """One judge's word on one row, with what the summary needs to know of its case.
 
-    `picture` is the hash of its content, None where there is none.
-    `refused`, `coherent` and `correct` are None where the judge does not say.
+    `picture` is the hash of its content, None where there is none; `control` as in `Case`.
+    `refused`, `coherent` and `correct` are None where the judge does not say, `scores` is empty.
     """
 
     case: str
+    control: str
     kind: str
     category: str
     prompt: str
     picture: str | None
     exit: int
+    sample: int
     judge: str
     verdict: str
     refused: bool | None
     coherent: bool | None
-    correct: bool | None
+    correct: float | None
+    scores: Mapping[str, float]
+
+    @property
+    def key(self) -> RowKey:
+        """The row's."""
+        return self.case, self.exit, self.sample
 
 
 class Run:
@@ -130,16 +172,18 @@ class Run:
         return json.loads(self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()[0])
 
     def sessions(self) -> list[dict[str, Any]]:
-        """When, by which command and with which package versions rows were added."""
-        rows = self._db.execute("SELECT started, command, versions FROM sessions ORDER BY started")
-        return [{"started": s, "command": c, "versions": json.loads(v)} for s, c, v in rows]
+        """When, by which command and with which package versions rows were added, how many, in how long."""
+        found = self._db.execute("SELECT * FROM sessions ORDER BY started")
+        names = [column for column, *_ in found.description]
+        return [dict(zip(names, row, strict=True)) | {"versions": json.loads(row[2])} for row in found]
 
-    def add_session(self, started: str, command: str, versions: Mapping[str, str]) -> None:
-        """Record that a command is about to add rows."""
+    def add_session(self, started: str, command: str, versions: Mapping[str, str]) -> int:
+        """Record that a command is about to add rows; returns the session's number for `add_answers`."""
         with self._db:
-            self._db.execute(
-                "INSERT INTO sessions VALUES (?, ?, ?)", (started, command, json.dumps(dict(versions)))
+            made = self._db.execute(
+                "INSERT INTO sessions VALUES (?, ?, ?, 0, 0)", (started, command, json.dumps(dict(versions)))
             )
+        return int(made.lastrowid or 0)
 
     # --- cases
 
@@ -162,17 +206,17 @@ class Run:
                 new.append(
                     (case.id, len(known) + len(new), case.sha256, case.prompt, case.kind, case.category,
                      case.reference, picture and picture.path, picture and picture.sha256,
-                     json.dumps(dict(case.facts)))
+                     json.dumps(dict(case.facts)), case.control)
                 )  # fmt: skip
         with self._db:
-            self._db.executemany("INSERT INTO cases VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", new)
+            self._db.executemany("INSERT INTO cases VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", new)
 
     def cases(self) -> Iterator[Case]:
         """Every case, in the order in which they came, without pictures."""
-        for id, prompt, kind, category, reference, facts in self._db.execute(
-            "SELECT id, prompt, kind, category, reference, facts FROM cases ORDER BY number"
+        for id, prompt, kind, category, reference, facts, control in self._db.execute(
+            "SELECT id, prompt, kind, category, reference, facts, control FROM cases ORDER BY number"
         ):
-            yield Case(id, prompt, kind, None, category, reference, json.loads(facts))
+            yield Case(id, prompt, kind, None, category, reference, json.loads(facts), control)
 
     def case_hashes(self) -> dict[str, str]:
         """Case id -> hash of everything that shapes its answer or its judgement."""
@@ -180,24 +224,35 @@ class Run:
 
     # --- answers
 
-    def answered(self) -> set[tuple[str, int]]:
-        """(case id, exit) of every row."""
-        return set(self._db.execute('SELECT "case", exit FROM answers'))
+    def answered(self) -> set[RowKey]:
+        """The key of every row."""
+        return set(self._db.execute('SELECT "case", exit, sample FROM answers'))
 
-    def add_answers(self, rows: Iterable[Row]) -> None:
-        """Add rows in one transaction; those already there stay as they are."""
-        values = [(r.case, r.exit, r.answer, r.tokens, r.finished) for r in rows]
+    def add_answers(self, rows: Iterable[Row], session: int = 0, seconds: float = 0.0) -> None:
+        """Add rows in one transaction; those already there stay as they are.
+
+        Args:
+            rows: what was answered.
+            session: as `add_session` returned it; 0 where none is kept.
+            seconds: what these rows took.
+        """
+        values = [(*r.key, r.answer, r.tokens, r.finished) for r in rows]
         with self._db:
-            self._db.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)", values)
+            self._db.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?)", values)
+            self._db.execute(
+                "UPDATE sessions SET rows = rows + ?, seconds = seconds + ? WHERE rowid = ?",
+                (len(values), seconds, session),
+            )
 
-    def unjudged(self, judge: str, *, invalid: bool = False) -> list[tuple[str, int, str]]:
-        """(case id, exit, answer) of rows that `judge` has no word on - with `invalid`, or an invalid one."""
-        return self._db.execute(
-            'SELECT a."case", a.exit, a.answer FROM answers a LEFT JOIN verdicts v '
-            'ON v."case" = a."case" AND v.exit = a.exit AND v.judge = ? '
-            "WHERE v.judge IS NULL OR (? AND v.verdict = 'invalid') ORDER BY a.\"case\", a.exit",
+    def unjudged(self, judge: str, *, invalid: bool = False) -> list[tuple[RowKey, str]]:
+        """Key and answer of rows that `judge` has no word on - with `invalid`, or an invalid one."""
+        found = self._db.execute(
+            'SELECT a."case", a.exit, a.sample, a.answer FROM answers a LEFT JOIN verdicts v '
+            'ON v."case" = a."case" AND v.exit = a.exit AND v.sample = a.sample AND v.judge = ? '
+            "WHERE v.judge IS NULL OR (? AND v.verdict = 'invalid') ORDER BY a.\"case\", a.exit, a.sample",
             (judge, invalid),
-        ).fetchall()
+        )
+        return [((case, exit, sample), answer) for case, exit, sample, answer in found]
 
     # --- verdicts
 
@@ -223,26 +278,16 @@ class Run:
             self._db.execute("DELETE FROM verdicts WHERE judge = ?", (judge,))
             self._db.execute("DELETE FROM judges WHERE name = ?", (judge,))
 
-    def add_verdicts(self, judge: str, rows: Iterable[tuple[str, int, Any]]) -> None:
-        """Add (case id, exit, judgement) rows of one judge in one transaction, in place of older ones."""
+    def add_verdicts(self, judge: str, words: Iterable[tuple[RowKey, Any]]) -> None:
+        """Add one judge's words in one transaction, in place of older ones."""
         values = [
-            (
-                c,
-                e,
-                judge,
-                j.verdict,
-                j.refused,
-                j.coherent,
-                j.correct,
-                j.score,
-                json.dumps(j.categories),
-                j.why,
-            )
-            for c, e, j in rows
-        ]
+            (*key, judge, w.verdict, w.refused, w.coherent, w.correct, json.dumps(dict(w.scores)),
+             json.dumps(w.categories), w.why)
+            for key, w in words
+        ]  # fmt: skip
         with self._db:
             self._db.executemany(
-                "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values
+                "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values
             )
 
     def invalid(self, judge: str) -> list[tuple[str, int]]:
@@ -258,43 +303,47 @@ class Run:
         return [name for (name,) in self._db.execute("SELECT DISTINCT judge FROM verdicts ORDER BY judge")]
 
     def judged(self) -> Iterator[JudgedRow]:
-        """Every verdict, with its case's kind and category; an answer without any has judge ""."""
-        for case, kind, category, prompt, picture, exit, judge, verdict, *said in self._db.execute(
-            'SELECT a."case", c.kind, c.category, c.prompt, c.image_sha256, a.exit, '
-            "COALESCE(v.judge, ''), "
-            "COALESCE(v.verdict, 'not applicable'), v.refused, v.coherent, v.correct "
+        """Every verdict, with what is known of its case; an answer without any has judge ""."""
+        found = self._db.execute(
+            'SELECT a."case", c.control, c.kind, c.category, c.prompt, c.image_sha256, a.exit, a.sample, '
+            "COALESCE(v.judge, ''), COALESCE(v.verdict, 'not applicable'), "
+            "v.refused, v.coherent, v.correct, COALESCE(v.scores, '{}') "
             'FROM answers a JOIN cases c ON c.id = a."case" '
-            'LEFT JOIN verdicts v ON v."case" = a."case" AND v.exit = a.exit '
-            "ORDER BY c.number, a.exit, v.judge"
-        ):
-            flags = (None if flag is None else bool(flag) for flag in said)
-            yield JudgedRow(case, kind, category, prompt, picture, exit, judge, verdict, *flags)
+            'LEFT JOIN verdicts v ON v."case" = a."case" AND v.exit = a.exit AND v.sample = a.sample '
+            "ORDER BY c.number, a.exit, a.sample, v.judge"
+        )
+        for *row, refused, coherent, correct, scores in found:
+            flags = _flag(refused), _flag(coherent)
+            yield JudgedRow(*row, *flags, correct, json.loads(scores))  # type: ignore[call-arg]
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Every answer with its case and its verdicts, for an export.
 
         Answers are what the model said: private, and hostile to whatever shows them.
         """
-        verdicts: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
+        verdicts: dict[RowKey, dict[str, dict[str, Any]]] = {}
         for row in self.judged():
-            word = {
-                "verdict": row.verdict,
-                "refused": row.refused,
-                "coherent": row.coherent,
-                "correct": row.correct,
-            }
             if row.judge:
-                verdicts.setdefault((row.case, row.exit), {})[row.judge] = word
+                verdicts.setdefault(row.key, {})[row.judge] = {name: getattr(row, name) for name in SAID}
         cursor = self._db.execute(
-            'SELECT a."case", a.exit, c.kind, c.category, c.prompt, c.image, c.reference, a.answer, '
-            'a.tokens, a.finished FROM answers a JOIN cases c ON c.id = a."case" ORDER BY c.number, a.exit'
+            'SELECT a."case", a.exit, a.sample, c.kind, c.category, c.control, c.prompt, c.image, '
+            'c.reference, a.answer, a.tokens, a.finished FROM answers a JOIN cases c ON c.id = a."case" '
+            "ORDER BY c.number, a.exit, a.sample"
         )
         names = [column for column, *_ in cursor.description]
         for row in cursor:
             shown = dict(zip(names, row, strict=True))
             shown["finished"] = bool(shown["finished"])
-            shown["verdicts"] = verdicts.get((row[0], row[1]), {})
+            shown["verdicts"] = verdicts.get(row[:3], {})
             yield shown
+
+
+SAID = ("verdict", "refused", "coherent", "correct", "scores")
+"""What a judge's word on a row is exported as."""
+
+
+def _flag(said: int | None) -> bool | None:
+    return None if said is None else bool(said)
 
 
 def _connect(file: Path) -> sqlite3.Connection:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,7 +27,8 @@ from layeralign.sweep.progress import Progress
 from layeralign.vlm.exits import ExitSpec
 from layeralign.vlm.vlm import Vlm
 
-Pair = tuple[Case, int]
+Asked = tuple[Case, int, int]
+"""A case, an exit and a sample's number."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,9 @@ class Settings:
     decoding: Decoding = field(default_factory=Decoding)
     seed: int = 0
     batch_size: int = 32
-    """(case, exit) rows that are answered together."""
+    """Rows that are answered together."""
+    samples: int = 1
+    """Answers to each case at each exit."""
 
     def record(self) -> dict[str, Any]:
         """What of these shapes an answer. Sampling draws for a whole batch at once."""
@@ -56,10 +60,15 @@ def sweep(vlm: Vlm, cases: Sequence[Case], out: Path, settings: Settings) -> Run
     Raises:
         LayeralignError: `out` holds another run, or a case cannot be put to this model.
     """
-    if settings.batch_size < 1:
-        raise LayeralignError(f"batch_size {settings.batch_size}: expected at least 1")
+    for name in ("batch_size", "samples"):
+        if getattr(settings, name) < 1:
+            raise LayeralignError(f"{name} {getattr(settings, name)}: expected at least 1")
+    if settings.samples > 1 and not settings.decoding.temperature:
+        raise LayeralignError(
+            f"samples {settings.samples}: greedy answers are all alike; expected 1, or a temperature above 0"
+        )
     exits = vlm.exits.parse(settings.exits)
-    decode.rehearse(vlm, cases)  # before anything is written
+    decode.rehearse(vlm, cases, settings.decoding.system)  # before anything is written
     run = store.create(out, vlm.name, identity(vlm) | settings.record(), vlm.exits.to_json())
     try:
         run.add_cases(cases)
@@ -73,18 +82,29 @@ def sweep(vlm: Vlm, cases: Sequence[Case], out: Path, settings: Settings) -> Run
 
 def _answer(vlm: Vlm, run: Run, cases: Sequence[Case], exits: Sequence[int], settings: Settings) -> None:
     done = run.answered()
-    pending = [(case, exit) for case in _ordered(cases) for exit in exits if (case.id, exit) not in done]
+    every = [
+        (case, exit, sample)
+        for case in _ordered(cases)
+        for exit in exits
+        for sample in range(settings.samples)
+    ]
+    pending = [(case, exit, sample) for case, exit, sample in every if (case.id, exit, sample) not in done]
     if not pending:
         return
-    run.add_session(datetime.now(UTC).isoformat(timespec="seconds"), shlex.join(sys.argv), versions())
-    with Progress(
-        "answers", total=len(cases) * len(exits), done=len(cases) * len(exits) - len(pending)
-    ) as progress:
+    session = run.add_session(
+        datetime.now(UTC).isoformat(timespec="seconds"), shlex.join(sys.argv), versions()
+    )
+    with Progress("answers", total=len(every), done=len(every) - len(pending)) as progress:
         for batch in _batches(pending, settings.batch_size):
+            start = time.monotonic()
             if settings.decoding.temperature:
                 torch.manual_seed(_seed_of(batch, settings.seed))
-            answers = decode.answer(vlm, batch, settings.decoding)
-            run.add_answers(Row(a.case.id, a.exit, a.text, a.tokens, a.finished) for a in answers)
+            answers = decode.answer(vlm, [(case, exit) for case, exit, _ in batch], settings.decoding)
+            rows = [
+                Row(a.case.id, a.exit, a.text, a.tokens, a.finished, sample)
+                for a, (_, _, sample) in zip(answers, batch, strict=True)
+            ]
+            run.add_answers(rows, session, time.monotonic() - start)
             progress.advance(len(batch))
 
 
@@ -97,14 +117,14 @@ def _ordered(cases: Iterable[Case]) -> list[Case]:
     return [case for group in groups for case in sorted(group, key=lambda c: len(c.prompt))]
 
 
-def _batches(pairs: Sequence[Pair], size: int) -> Iterator[Sequence[Pair]]:
-    for start in range(0, len(pairs), size):
-        yield pairs[start : start + size]
+def _batches(asked: Sequence[Asked], size: int) -> Iterator[Sequence[Asked]]:
+    for start in range(0, len(asked), size):
+        yield asked[start : start + size]
 
 
-def _seed_of(batch: Sequence[Pair], seed: int) -> int:
+def _seed_of(batch: Sequence[Asked], seed: int) -> int:
     """The same batch samples the same answers, whenever it is answered."""
-    names = repr((seed, [(case.id, exit) for case, exit in batch]))
+    names = repr((seed, [(case.id, exit, sample) for case, exit, sample in batch]))
     return int.from_bytes(hashlib.sha256(names.encode()).digest()[:8]) >> 1
 
 
@@ -133,13 +153,7 @@ def judge(
         with Progress(f"judged by {one.name}", len(rows), speaks=not isinstance(one, RowJudge)) as progress:
             for start in range(0, len(rows), one.together):
                 some = rows[start : start + one.together]
-                words = one.judge_all([(cases[case], answer) for case, _, answer in some])
-                run.add_verdicts(
-                    one.name,
-                    [
-                        (case, exit, word)
-                        for (case, exit, _), word in zip(some, words, strict=True)
-                        if word != SILENT
-                    ],
-                )
+                words = one.judge_all([(cases[case], answer) for (case, _, _), answer in some])
+                said = [(key, word) for (key, _), word in zip(some, words, strict=True) if word != SILENT]
+                run.add_verdicts(one.name, said)
                 progress.advance(len(some))

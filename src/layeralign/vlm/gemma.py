@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from layeralign.errors import LayeralignError
 from layeralign.vlm.vlm import Feature, Vlm
 
 
@@ -18,8 +19,10 @@ class PaliGemma(Vlm):
     variants: ClassVar = {"norm": "blocks 1..l, post-norm, projector"}
     one_tensor = True
 
-    def prompt(self, text: str, *, picture: bool) -> str:
-        """See `Vlm.prompt`; the form that `PaliGemmaProcessor` builds."""
+    def prompt(self, text: str, *, picture: bool, system: str = "") -> str:
+        """See `Vlm.prompt`; the form that `PaliGemmaProcessor` builds, which has no system turn."""
+        if system:
+            raise LayeralignError(f"model {self.checkpoint.name}: PaliGemma has no place for a system prompt")
         return f"{self.placeholder if picture else ''}{self.tokenizer.bos_token}{text}\n"
 
     def inputs(self, ids: Tensor, prompt: Tensor, features: Sequence[Feature | None]) -> dict[str, Any]:

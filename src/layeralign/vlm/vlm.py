@@ -333,12 +333,36 @@ class Vlm:
         """The id of `picture_token`."""
         return int(self.model.config.image_token_id)
 
-    def prompt(self, text: str, *, picture: bool) -> str:
-        """`text` as the user's turn in the model's own chat template, ready to be answered."""
+    def prompt(self, text: str, *, picture: bool, system: str = "") -> str:
+        """`text` as the user's turn in the model's own chat template, ready to be answered.
+
+        Args:
+            text: of the user.
+            picture: whether one goes before it.
+            system: what the template's system turn says; without it there is none, or the template's own.
+
+        Raises:
+            LayeralignError: the template fails, or has no place for `system`.
+        """
         content = [{"type": "image"}] if picture else []
         turn = {"role": "user", "content": [*content, {"type": "text", "text": text}]}
+        if not system:
+            return self._templated([turn])
+        said = [{"type": "text", "text": system}]
+        made = self._templated([{"role": "system", "content": said}, turn])
         try:
-            return str(self.processor.apply_chat_template([turn], add_generation_prompt=True))
+            misread = self._templated([{"role": "assistant", "content": said}, turn])
+        except LayeralignError:  # a template that wants the user's turn first
+            misread = ""
+        if system.strip() not in made or made == misread:
+            raise LayeralignError(
+                f"model {self.checkpoint.name}: its chat template has no place for a system prompt"
+            )
+        return made
+
+    def _templated(self, turns: Sequence[Mapping[str, Any]]) -> str:
+        try:
+            return str(self.processor.apply_chat_template(list(turns), add_generation_prompt=True))
         except Exception as error:  # a template is a program of the checkpoint's, run in a sandbox
             raise LayeralignError(
                 f"model {self.checkpoint.name}: its chat template fails ({printable(str(error), 200)})"

@@ -1,0 +1,69 @@
+"""The same cases without what their pictures show: what a claim about a picture has to be compared with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal, get_args
+
+import numpy as np
+from PIL import Image
+
+from layeralign.cases.case import Case, Picture
+
+Control = Literal["no picture", "blank", "noise"]
+CONTROLS: tuple[Control, ...] = get_args(Control)
+_GREY = 127
+
+
+@dataclass(frozen=True)
+class MadePicture:
+    """A picture without content, as large as the one whose place it takes.
+
+    `size` is width and height in pixels. Noise is drawn from the hash of the picture whose place it takes, so
+    that cases with one picture have one noise, too.
+    """
+
+    control: Control
+    size: tuple[int, int]
+    seed: int
+    path: str = ""
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the pixels."""
+        return hashlib.sha256(self.open().tobytes()).hexdigest()
+
+    def open(self) -> Image.Image:
+        """The picture, RGB."""
+        if self.control == "blank":
+            return Image.new("RGB", self.size, (_GREY,) * 3)
+        width, height = self.size
+        dice = np.random.default_rng(self.seed)
+        return Image.fromarray(dice.integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def with_controls(cases: Sequence[Case]) -> list[Case]:
+    """The cases, and behind them each one that has a picture without it, with a blank one, and with noise.
+
+    A control's id is its case's, `#` and the control.
+    """
+    made: dict[tuple[Control, str], MadePicture] = {}
+    found = list(cases)
+    for case in cases:
+        if case.picture is None:
+            continue
+        for control in CONTROLS:
+            picture = None if control == "no picture" else _instead(control, case.picture, made)
+            found.append(replace(case, id=f"{case.id}#{control}", picture=picture, control=control))
+    return found
+
+
+def _instead(control: Control, picture: Picture, made: dict[tuple[Control, str], MadePicture]) -> MadePicture:
+    key = control, picture.sha256
+    if key not in made:
+        size = getattr(picture, "size", None) or picture.open().size
+        made[key] = MadePicture(control, size, int(picture.sha256[:16], 16))
+    return made[key]

@@ -1,0 +1,92 @@
+"""Controls of what a picture does, samples, and what a model is told first."""
+
+import pytest
+
+import tiny
+from layeralign import LayeralignError, api
+from layeralign.cases import files
+from layeralign.cases.controls import with_controls
+from layeralign.runs import store
+from layeralign.vlm.load import load
+
+
+def test_controls_take_the_picture_away_and_nothing_else(case_file):
+    cases = files.read(case_file)
+    made = {case.id: case for case in with_controls(cases)}
+    assert len(made) == 6 + 3 * 5 and "t1#blank" not in made  # t1 has no picture
+    own, none, blank, noise = (made[f"h1{tail}"] for tail in ("", "#no picture", "#blank", "#noise"))
+    assert {case.prompt for case in (own, none, blank, noise)} == {own.prompt}
+    assert none.picture is None and [case.control for case in (own, none, blank, noise)] == [
+        "", "no picture", "blank", "noise",
+    ]  # fmt: skip
+    assert blank.picture.open().size == noise.picture.open().size == own.picture.open().size
+    assert blank.picture.open().getcolors() == [(32 * 32, (127, 127, 127))]
+    assert len(noise.picture.open().getcolors(2000)) > 1000
+    assert made["h2#noise"].picture.sha256 == noise.picture.sha256 != made["b1#noise"].picture.sha256
+    assert len({case.sha256 for case in made.values()}) == len(made)
+
+
+def test_a_case_without_control_keeps_its_hash():
+    """Runs from before there were controls are resumed by it."""
+    from layeralign.cases.case import Case
+
+    assert (
+        Case("a", "b", "benign").sha256 == "9aa43688a2d8126e19da1326fe109d41c44666b53a539cb1082c1c1ef405524e"
+    )
+
+
+def test_controls_are_scanned_beside_the_cases_and_do_not_count_as_them(llava, case_file, tmp_path):
+    plain = api.scan(llava, case_file, tmp_path / "plain", exits="1,4", max_new_tokens=3)
+    both = api.scan(llava, case_file, tmp_path / "both", exits="1,4", max_new_tokens=3, controls=True)
+    assert both.summary.exits == plain.summary.exits
+    with store.open_run(tmp_path / "both") as run:
+        assert len(run.answered()) == 21 * 2
+        answers = {(row["case"], row["exit"]): row["answer"] for row in run.rows()}
+    assert answers["h1", 1] != answers["h1#noise", 1]
+    assert answers["h1#no picture", 1] == answers["h1#no picture", 4]
+
+
+def test_samples_differ_and_a_scan_grows_by_them(llava, case_file, tmp_path):
+    settings = {"exits": "2", "max_new_tokens": 8, "temperature": 1.5, "batch_size": 4}
+    api.scan(llava, case_file, tmp_path / "run", samples=3, **settings)
+    with store.open_run(tmp_path / "run") as run:
+        rows = list(run.rows())
+    assert [row["sample"] for row in rows] == [0, 1, 2] * 6
+    assert len({row["answer"] for row in rows}) > 10
+    api.scan(llava, case_file, tmp_path / "run", samples=4, **settings)
+    with store.open_run(tmp_path / "run") as run:
+        assert len(run.answered()) == 24
+        assert sum(session["rows"] for session in run.sessions()) == 24
+        assert all(session["seconds"] > 0 for session in run.sessions())
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"samples": 2}, "greedy answers are all alike"),
+        ({"samples": 0}, "samples 0: expected at least 1"),
+        ({"system": "look: <image>"}, "system holds '<image>'"),
+        ({"system": "be kind"}, "has no place for a system prompt"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_before_anything_is_written(given, says, llava, case_file, tmp_path):
+    with pytest.raises(LayeralignError, match=says):
+        api.scan(llava, case_file, tmp_path / "run", exits="2", max_new_tokens=2, **given)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["mllama", "qwen2_5_vl", "gemma3", "internvl", "smolvlm", "qwen3_vl"])
+def test_what_a_model_is_told_first_stands_before_the_request(name, tmp_path):
+    vlm = load(tiny.save(name, tmp_path))
+    said = vlm.prompt("Hello", picture=True, system="Be terse.")
+    assert said.index("Be terse.") < said.index("Hello") and said != vlm.prompt("Hello", picture=True)
+    assert "You are a helpful assistant" not in said
+
+
+def test_a_system_prompt_is_part_of_what_a_run_is(tmp_path, case_file):
+    vlm = load(tiny.save("qwen2_5_vl", tmp_path / "model"))
+    api.scan(vlm, case_file, tmp_path / "run", exits="1", max_new_tokens=2, system="Be terse.", limit=1)
+    with store.open_run(tmp_path / "run") as run:
+        assert run.identity["decoding"]["system"] == "Be terse."
+    with pytest.raises(LayeralignError, match="decoding"):
+        api.scan(vlm, case_file, tmp_path / "run", exits="1", max_new_tokens=2, limit=1)
