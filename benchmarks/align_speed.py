@@ -25,6 +25,7 @@ from torch import nn
 
 import layeralign
 from layeralign.decode import ended, text
+from layeralign.rewards.reward import load_reward
 from layeralign.testbed import cases as testbed
 from layeralign.training import ppo
 from layeralign.training.exit_mix import ExitMix
@@ -33,7 +34,6 @@ from layeralign.training.lppo import Lppo
 from layeralign.training.objective import Parts
 from layeralign.training.parallel import Workers
 from layeralign.training.policy import Policy
-from layeralign.training.reward import load_reward
 from layeralign.training.rollout import Features
 from layeralign.training.settings import Settings
 from layeralign.training.trainer import _Run

@@ -16,10 +16,10 @@ import torch
 
 from layeralign.analysis.stats import wilson
 from layeralign.cases.case import Case
+from layeralign.rewards.reward import Reward, load_reward
 from layeralign.testbed.cases import cases
 from layeralign.testbed.preferences import broken, wrong
 from layeralign.testbed.world import REFUSAL, VERBS, Request
-from layeralign.training.reward import Reward, load_reward
 
 CASES = 2000
 """500 of each stratum."""

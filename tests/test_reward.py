@@ -21,11 +21,11 @@ from layeralign.cases.case import Case
 from layeralign.cases.dialogue import dialogue, human_turn
 from layeralign.errors import LayeralignError
 from layeralign.judges.oracle import outcome
+from layeralign.rewards.reward import load_reward
 from layeralign.testbed import preferences
 from layeralign.testbed.cases import cases
 from layeralign.testbed.world import REFUSAL, VERBS, Request, Scene, Thing, split_of
 from layeralign.training import testbed_reward
-from layeralign.training.reward import load_reward
 from layeralign.training.reward_model import bradley_terry, read_pairs, split, train_reward
 from layeralign.vlm.load import quiet
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
 
-    from layeralign.training.reward import Reward
+    from layeralign.rewards.reward import Reward
     from layeralign.training.settings import Settings as AlignSettings
 
 __all__ = ["Scan", "align", "compare", "judge", "load", "read", "scan"]
@@ -141,7 +141,7 @@ def align(
     Raises:
         LayeralignError: something that was given is wrong, or the training collapsed.
     """
-    from layeralign.training.reward import load_reward
+    from layeralign.rewards.reward import load_reward
     from layeralign.training.settings import Settings as AlignSettings
     from layeralign.training.trainer import train
 

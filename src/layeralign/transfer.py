@@ -13,8 +13,8 @@ from layeralign.api import Scan, align, compare, scan
 from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
 from layeralign.report import heatmap
+from layeralign.rewards.reward import Reward
 from layeralign.sweep import benchmarks
-from layeralign.training.reward import Reward
 from layeralign.training.settings import Settings
 from layeralign.training.trainer import check
 from layeralign.vlm.exits import Exits

@@ -75,8 +75,8 @@ def transfer(options: AlignOptions, judged: TransferOptions, settings: Settings 
     adapters, transfer.json, and transfer.html with the heat map.
     """
     from layeralign.report.heatmap import table
+    from layeralign.rewards.reward import load_reward
     from layeralign.sweep import benchmarks
-    from layeralign.training.reward import load_reward
     from layeralign.transfer import Judging
     from layeralign.transfer import transfer as run_transfer
 

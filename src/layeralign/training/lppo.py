@@ -17,12 +17,12 @@ from torch import Tensor
 
 from layeralign.decode import ended, text
 from layeralign.judges.refusal import refuses
+from layeralign.rewards.reward import Reward
 from layeralign.training import ppo
 from layeralign.training.exit_mix import ExitMix
 from layeralign.training.lessons import seed_of
 from layeralign.training.objective import Meter, Objective, Parts, Piece
 from layeralign.training.policy import Outputs
-from layeralign.training.reward import Reward
 from layeralign.training.rollout import Batch, Row, prompts
 
 

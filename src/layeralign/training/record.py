@@ -13,9 +13,9 @@ from typing import Any
 
 from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
+from layeralign.rewards.reward import Reward
 from layeralign.sweep.identity import identity, versions
 from layeralign.training import checkpoint
-from layeralign.training.reward import Reward
 from layeralign.training.settings import Settings
 from layeralign.vlm.vlm import Vlm
 

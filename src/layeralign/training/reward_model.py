@@ -24,10 +24,10 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from layeralign.analysis.stats import wilson
 from layeralign.cases.dialogue import ASSISTANT
 from layeralign.errors import LayeralignError
+from layeralign.rewards.classifier import Classifier, Row
 from layeralign.sweep.identity import versions
 from layeralign.sweep.progress import Progress
 from layeralign.text import printable
-from layeralign.training.classifier import Classifier, Row
 from layeralign.vlm import checkpoint as checkpoints
 from layeralign.vlm.load import own_device, quiet
 

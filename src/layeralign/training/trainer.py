@@ -13,6 +13,7 @@ import torch
 from layeralign import decode
 from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
+from layeralign.rewards.reward import Reward
 from layeralign.training import checkpoint, health, log, record
 from layeralign.training.baselines import Imitation
 from layeralign.training.checkpoint import Training
@@ -22,7 +23,6 @@ from layeralign.training.lppo import Lppo
 from layeralign.training.objective import Meter, Objective, Parts, Piece
 from layeralign.training.parallel import Workers
 from layeralign.training.policy import Policy
-from layeralign.training.reward import Reward
 from layeralign.training.rollout import Features
 from layeralign.training.settings import Settings
 from layeralign.vlm.checkpoint import Adapter

@@ -21,8 +21,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from layeralign.cases.case import Case
 from layeralign.cases.dialogue import dialogue, human_turn
 from layeralign.errors import LayeralignError
+from layeralign.rewards.classifier import Classifier, Row
 from layeralign.text import printable
-from layeralign.training.classifier import Classifier, Row
 from layeralign.vlm import checkpoint as checkpoints
 from layeralign.vlm.load import own_device, pretrained, quiet, unloadable
 
