@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from layeralign.analysis.answered import Answered, answered
 from layeralign.analysis.stats import Change, change
-from layeralign.analysis.summary import Answered, Summary, answered, summarise
+from layeralign.analysis.summary import Summary, summarise
 from layeralign.cases.case import BORDERLINE
 from layeralign.errors import LayeralignError
 from layeralign.runs.store import Run

@@ -1,20 +1,32 @@
-"""Intervals and tests, thin names over scipy."""
+"""Intervals and tests of shares of independent rows and pairs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import asin, sqrt
 
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
+
+from layeralign.errors import LayeralignError
+
+Z = float(norm.ppf(0.975))
 
 
 def wilson(hits: int, n: int) -> tuple[float | None, float | None]:
     """Wilson's 95 % interval of a share of `hits` in `n`; (None, None) without observations."""
-    if n == 0:
-        return None, None
-    interval = binomtest(hits, n).proportion_ci(confidence_level=0.95, method="wilson")
-    return float(interval.low), float(interval.high)
+    return wilson_at(hits / n, n) if n else (None, None)
+
+
+def wilson_at(share: float, n: float) -> tuple[float, float]:
+    """Wilson's 95 % interval of a `share` of `n` observations, which, unlike for scipy's, need not be whole.
+
+    Clustered rows count as an effective number of rows.
+    """
+    middle = share + Z**2 / (2 * n)
+    half = Z * sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
+    low, high = (middle - half) / (1 + Z**2 / n), (middle + half) / (1 + Z**2 / n)
+    return (0.0 if share == 0 else max(0.0, low)), (1.0 if share == 1 else min(1.0, high))
 
 
 @dataclass(frozen=True)
@@ -47,9 +59,7 @@ def change(before: Mapping[str, bool], after: Mapping[str, bool]) -> Change | No
     )
     n = len(pairs)
     p_after, p_before = (both + gained) / n, (both + lost) / n
-    (low_a, high_a), (low_b, high_b) = (
-        binomtest(hits, n).proportion_ci(method="wilson") for hits in (both + gained, both + lost)
-    )
+    (low_a, high_a), (low_b, high_b) = wilson_at(p_after, n), wilson_at(p_before, n)
     sides = (both + gained) * (lost + neither) * (both + lost) * (gained + neither)
     cross = both * neither - gained * lost
     phi = 0.0 if sides == 0 else (max(cross - n / 2, 0) if cross > 0 else cross) / sqrt(sides)
@@ -80,3 +90,22 @@ def p_worse(here: Mapping[str, bool], there: Mapping[str, bool]) -> float | None
     if more + fewer == 0:
         return 1.0
     return float(binomtest(more, more + fewer, 0.5, alternative="greater").pvalue)
+
+
+def cohens_h(one: float, other: float) -> float:
+    """Effect size of two shares, `one` less `other`: 0.2 is small, 0.5 medium, 0.8 large.
+
+    2 asin √one - 2 asin √other: Cohen 1988, Statistical Power Analysis, equation 6.2.1.
+
+    Raises:
+        LayeralignError: a share outside [0, 1].
+    """
+    check_shares(one=one, other=other)
+    return 2 * asin(sqrt(one)) - 2 * asin(sqrt(other))
+
+
+def check_shares(**shares: float) -> None:
+    """Raise LayeralignError where a share is outside [0, 1]."""
+    for name, value in shares.items():
+        if not 0 <= value <= 1:
+            raise LayeralignError(f"{name} has to lie between 0 and 1, got {value}")

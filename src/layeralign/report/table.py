@@ -11,7 +11,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from layeralign.analysis.summary import ExitFigures, Figures, GroupFigures, Summary
+from layeralign.analysis.figures import Figures
+from layeralign.analysis.summary import ExitFigures, GroupFigures, Summary
 from layeralign.judges.refusal import RefusalMatcher
 from layeralign.text import printable
 

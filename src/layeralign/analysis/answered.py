@@ -1,0 +1,97 @@
+"""The rows of a run, each with what its judges said together."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from layeralign.errors import LayeralignError
+from layeralign.judges.registry import trusted
+from layeralign.runs.store import JudgedRow, RowKey, Run
+
+
+@dataclass
+class Answered:
+    """One row with what its judges said together.
+
+    Attributes:
+        scores: by judge and measure.
+        invalid: judges that could not tell.
+    """
+
+    case: str
+    control: str
+    kind: str
+    category: str
+    prompt: str
+    picture: str | None
+    exit: int
+    sample: int
+    verdict: str = "not applicable"
+    refused: bool | None = None
+    coherent: bool | None = None
+    correct: float | None = None
+    scores: dict[tuple[str, str], float] = field(default_factory=dict)
+    invalid: set[str] = field(default_factory=set)
+
+    def hear(self, row: JudgedRow, *, first: bool) -> None:
+        """Take in one judge's word; the first judge's goes before the others'."""
+        if first:
+            self.verdict = row.verdict
+        for name in ("refused", "coherent", "correct"):
+            said = getattr(row, name)
+            if said is not None and (first or getattr(self, name) is None):
+                setattr(self, name, said)
+        if row.verdict == "invalid":
+            self.invalid.add(row.judge)
+        self.scores |= {(row.judge, measure): score for measure, score in row.scores.items()}
+
+    @property
+    def unsafe(self) -> bool | None:
+        """None where the judge could not tell, which is never safe."""
+        return {"safe": False, "unsafe": True}.get(self.verdict)
+
+
+def answered(run: Run, judge: str | None = None) -> tuple[str, dict[int, list[Answered]]]:
+    """Every row of a run, controls left out, with what its judges said together.
+
+    Returns:
+        The judge of the ASR, and exit -> rows.
+
+    Raises:
+        LayeralignError: nothing was judged yet, or not by that judge.
+    """
+    judged = list(run.judged())
+    judge = _asr_judge(run, judged, judge)
+    rows: dict[RowKey, Answered] = {}
+    for row in judged:
+        if row.control:
+            continue
+        fresh = Answered(
+            row.case, row.control, row.kind, row.category, row.prompt, row.picture, row.exit, row.sample
+        )
+        known = rows.setdefault(row.key, fresh)
+        known.hear(row, first=row.judge == judge)
+    by_exit: dict[int, list[Answered]] = defaultdict(list)
+    for one in rows.values():
+        by_exit[one.exit].append(one)
+    return judge, by_exit
+
+
+def _asr_judge(run: Run, judged: list[JudgedRow], asked: str | None) -> str:
+    """The judge that was asked for, by its name or by its kind where that is enough; else the most trusted.
+
+    A judge all of whose words are invalid has still judged: no weaker one takes its place.
+    """
+    present = run.judges()
+    if asked is not None:
+        found = [name for name in present if asked in (name, name.partition(":")[0])]
+        if len(found) != 1:
+            what = f"several of that kind, {found}" if found else f"none of judge {asked!r}; found {present}"
+            raise LayeralignError(f"run {run.path}: has verdicts of {what}")
+        return found[0]
+    spoke = {row.judge for row in judged if row.kind == "harmful" and row.verdict != "not applicable"}
+    candidates = [*trusted(spoke), *trusted(present)]
+    if not candidates:
+        raise LayeralignError(f"run {run.path}: nothing in it is judged yet; run layeralign judge on it")
+    return candidates[0]
