@@ -7,6 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,12 +24,10 @@ from layeralign.judges.registry import judges
 from layeralign.runs import store
 from layeralign.runs.store import Row, Run
 from layeralign.sweep.identity import identity, versions
+from layeralign.sweep.plan import Asked, grid, missing
 from layeralign.sweep.progress import Progress
 from layeralign.vlm.exits import ExitSpec
 from layeralign.vlm.vlm import Vlm
-
-Asked = tuple[Case, int, int]
-"""A case, an exit and a sample's number."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,10 @@ def sweep(vlm: Vlm, cases: Sequence[Case], out: Path, settings: Settings) -> Run
     run = store.create(out, vlm.name, identity(vlm) | settings.record(), vlm.exits.to_json())
     try:
         run.add_cases(cases)
-        _answer(vlm, run, cases, exits, settings)
+        every = grid(cases, exits, settings.samples)
+        if asked := missing(run, every):
+            with _session(run, total=len(every), done=len(every) - len(asked)) as at:
+                _answer(vlm, run, asked, settings, at)
         judge(run, judges(["oracle", "refusal"]))
     except BaseException:
         run.close()
@@ -80,41 +82,35 @@ def sweep(vlm: Vlm, cases: Sequence[Case], out: Path, settings: Settings) -> Run
     return run
 
 
-def _answer(vlm: Vlm, run: Run, cases: Sequence[Case], exits: Sequence[int], settings: Settings) -> None:
-    done = run.answered()
-    every = [
-        (case, exit, sample)
-        for case in _ordered(cases)
-        for exit in exits
-        for sample in range(settings.samples)
-    ]
-    pending = [(case, exit, sample) for case, exit, sample in every if (case.id, exit, sample) not in done]
-    if not pending:
-        return
-    session = run.add_session(
-        datetime.now(UTC).isoformat(timespec="seconds"), shlex.join(sys.argv), versions()
-    )
-    with Progress("answers", total=len(every), done=len(every) - len(pending)) as progress:
-        for batch in _batches(pending, settings.batch_size):
-            start = time.monotonic()
-            if settings.decoding.temperature:
-                torch.manual_seed(_seed_of(batch, settings.seed))
-            answers = decode.answer(vlm, [(case, exit) for case, exit, _ in batch], settings.decoding)
-            rows = [
-                Row(a.case.id, a.exit, a.text, a.tokens, a.finished, sample)
-                for a, (_, _, sample) in zip(answers, batch, strict=True)
-            ]
-            run.add_answers(rows, session, time.monotonic() - start)
-            progress.advance(len(batch))
+@dataclass(frozen=True)
+class Session:
+    """Where rows that one command adds are booked and counted."""
+
+    number: int
+    progress: Progress
 
 
-def _ordered(cases: Iterable[Case]) -> list[Case]:
-    """Cases of one picture together, so that it is encoded once; then alike lengths together."""
-    by_picture: dict[str, list[Case]] = {}
-    for case in cases:
-        by_picture.setdefault(case.picture.sha256 if case.picture else "", []).append(case)
-    groups = sorted(by_picture.values(), key=lambda group: max(len(c.prompt) for c in group))
-    return [case for group in groups for case in sorted(group, key=lambda c: len(c.prompt))]
+@contextmanager
+def _session(run: Run, total: int, done: int) -> Iterator[Session]:
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    number = run.add_session(started, shlex.join(sys.argv), versions())
+    with Progress("answers", total=total, done=done) as progress:
+        yield Session(number, progress)
+
+
+def _answer(vlm: Vlm, run: Run, asked: Sequence[Asked], settings: Settings, at: Session) -> None:
+    """Answer what is asked and put it into the run, batch by batch."""
+    for batch in _batches(asked, settings.batch_size):
+        start = time.monotonic()
+        if settings.decoding.temperature:
+            torch.manual_seed(_seed_of(batch, settings.seed))
+        answers = decode.answer(vlm, [(case, exit) for case, exit, _ in batch], settings.decoding)
+        rows = [
+            Row(a.case.id, a.exit, a.text, a.tokens, a.finished, sample)
+            for a, (_, _, sample) in zip(answers, batch, strict=True)
+        ]
+        run.add_answers(rows, at.number, time.monotonic() - start)
+        at.progress.advance(len(batch))
 
 
 def _batches(asked: Sequence[Asked], size: int) -> Iterator[Sequence[Asked]]:

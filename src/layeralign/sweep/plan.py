@@ -1,0 +1,31 @@
+"""Which rows a scan asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from layeralign.cases.case import Case
+from layeralign.runs.store import Run
+
+Asked = tuple[Case, int, int]
+"""A case, an exit and a sample's number."""
+
+
+def grid(cases: Sequence[Case], exits: Sequence[int], samples: int) -> list[Asked]:
+    """Every case at every exit, in the order in which they are best answered."""
+    return [(case, exit, sample) for case in _ordered(cases) for exit in exits for sample in range(samples)]
+
+
+def missing(run: Run, asked: Iterable[Asked]) -> list[Asked]:
+    """What of this the run does not hold yet."""
+    done = run.answered()
+    return [(case, exit, sample) for case, exit, sample in asked if (case.id, exit, sample) not in done]
+
+
+def _ordered(cases: Iterable[Case]) -> list[Case]:
+    """Cases of one picture together, so that it is encoded once; then alike lengths together."""
+    by_picture: dict[str, list[Case]] = {}
+    for case in cases:
+        by_picture.setdefault(case.picture.sha256 if case.picture else "", []).append(case)
+    groups = sorted(by_picture.values(), key=lambda group: max(len(c.prompt) for c in group))
+    return [case for group in groups for case in sorted(group, key=lambda c: len(c.prompt))]
