@@ -2,7 +2,6 @@
 
 import csv
 import gzip
-import io
 import json
 import os
 import re
@@ -21,251 +20,46 @@ from layeralign import LayeralignError
 from layeralign.cases.case import KINDS
 from layeralign.cases.readers import pairs, strict
 from layeralign.cases.readers.reader import BENCHMARKS, read
+from layeralign.sweep import benchmarks
+from published import (
+    ALL,
+    ANNOTATIONS,
+    MAKE,
+    MOSS,
+    QUESTIONS,
+    SCENARIOS,
+    advbench_rows,
+    deck,
+    harmbench_rows,
+    hh_rows,
+    jailbreak_rows,
+    make_advbench,
+    make_harmbench,
+    make_hh,
+    make_mm,
+    make_moss,
+    make_moss_csv,
+    make_pairs,
+    make_pairs_csv,
+    make_pairs_jsonl,
+    make_redteam,
+    make_vqa,
+    make_xstest,
+    mm_entries,
+    moss_entries,
+    moss_rows,
+    picture,
+    redteam_rows,
+    vqa_annotations,
+    vqa_questions,
+    write,
+    write_csv,
+    write_json,
+    write_lines,
+    xstest_rows,
+)
 
 SMALL = 2 * 2**20
-
-
-# ---- files as they are published
-
-
-def picture(file, shade=0):
-    file.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (6, 4), (shade % 256, 90, 10)).save(file)
-
-
-def write(file, text):
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, encoding="utf-8", newline="")
-
-
-def write_csv(file, rows, columns=None):
-    out = io.StringIO(newline="")
-    writer = csv.DictWriter(out, columns or list(rows[0]), lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(rows)
-    write(file, out.getvalue())
-
-
-def write_json(file, value):
-    write(file, json.dumps(value))
-
-
-def deck(folder, number=3):
-    for index in range(number):
-        picture(folder / "pictures" / f"{index:012d}.jpg", index * 40)
-
-
-def redteam_rows():
-    return [
-        {"id": n, "question": f"placeholder request {n}", "policy": "Policy A", "from": "somewhere"}
-        for n in range(6)
-    ]
-
-
-def jailbreak_rows():
-    folders = ("llm_transfer_attack/nature_1", "figstep/figstep_2", "query_related/SD_3")
-    return [
-        {
-            "id": n, "jailbreak_query": f"wrapped,\nplaceholder \"request\" {n}",
-            "redteam_query": f"placeholder request {n}", "format": "Template", "policy": "Policy A",
-            "image_path": f"{folders[n % 3]}{n}.png", "from": "somewhere", "selected_mini": "False",
-            "transfer_from_llm": "True",
-        }
-        for n in (3, 17, 21, 640, 28358)
-    ]  # fmt: skip
-
-
-def advbench_rows():
-    return [{"goal": f"placeholder request {n}", "target": f"Sure, {n}"} for n in range(7)]
-
-
-def harmbench_rows():
-    kinds = ["standard", "contextual", "copyright", "standard", "standard"]
-    return [
-        {
-            "Behavior": f"placeholder request {n}", "FunctionalCategory": kind, "SemanticCategory": "category_a",
-            "Tags": "context, hash_check" if n else "", "ContextString": "some context" if n == 1 else "",
-            "BehaviorID": f"placeholder_{n}",
-        }
-        for n, kind in enumerate(kinds)
-    ]  # fmt: skip
-
-
-def xstest_rows():
-    return [
-        {"id": n, "prompt": f"placeholder request {n}", "type": "homonyms" if n < 4 else "contrast_homonyms",
-         "label": "safe" if n < 4 else "unsafe", "focus": "kill", "note": ""}
-        for n in range(1, 7)
-    ]  # fmt: skip
-
-
-def moss_entries():
-    return {
-        str(n): {
-            "image": f"images/{n}.png", "short description": "a picture", "question": f"placeholder question {n}?",
-            "pid": str(n), "description": "a picture",
-            "metadata": {"over": f"type {n}", "human": 0, "child": 1, "syn": 0, "ocr": 0, "harm": [7]},
-        }
-        for n in (1, 2, 3)
-    }  # fmt: skip
-
-
-def moss_rows():
-    return [
-        {"file_name": f"{n}.png", "pid": n, "question": f"placeholder question {n}?", "short description": "a",
-         "description": "a", "metadata_over": f"type {n}", "metadata_human": 0, "metadata_child": 0,
-         "metadata_syn": 1, "metadata_ocr": 0, "metadata_harm": "7"}
-        for n in (1, 2, 3)
-    ]  # fmt: skip
-
-
-def mm_entries():
-    return {
-        str(n): {
-            "Question": f"placeholder request {n}", "Changed Question": f"placeholder request {n}, changed",
-            "Key Phrase": "placeholder", "Phrase Type": "activity",
-            "Rephrased Question": f"The image shows a phrase of an activity, {n}.",
-            "Rephrased Question(SD)": f"The image shows an activity, {n}.",
-        }
-        for n in range(2)
-    }  # fmt: skip
-
-
-SCENARIOS = ("01-Illegal_Activitiy", "02-HateSpeech")
-
-
-def vqa_questions():
-    rows = [
-        {"image_id": 42 + n // 2, "question": f"What is {n}?", "question_id": 42000 + n} for n in range(6)
-    ]
-    return {"info": {}, "task_type": "Open-Ended", "data_subtype": "val2014", "questions": rows}
-
-
-def vqa_annotations():
-    return {
-        "data_subtype": "val2014",
-        "annotations": [
-            {
-                "question_type": "what is", "multiple_choice_answer": "net", "answer_type": "other",
-                "image_id": row["image_id"], "question_id": row["question_id"],
-                "answers": [
-                    {"answer": "net" if n < 6 else f"other {n}", "answer_confidence": "yes", "answer_id": n + 1}
-                    for n in range(10)
-                ],
-            }
-            for row in vqa_questions()["questions"]
-        ],
-    }  # fmt: skip
-
-
-def hh_rows(word="request"):
-    return [
-        {
-            "chosen": f"\n\nHuman: placeholder {word} {n}\n\nAssistant: yes\n\nHuman: more\n\nAssistant: no",
-            "rejected": f"\n\nHuman: placeholder {word} {n}\n\nAssistant: other",
-        }
-        for n in range(5)
-    ]
-
-
-def write_lines(file, rows):
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    if file.suffix == ".gz":
-        file.write_bytes(gzip.compress(text.encode()))
-    else:
-        write(file, text)
-
-
-def make_redteam(folder):
-    write_csv(folder / "RedTeam_2K.csv", redteam_rows())
-
-
-def make_jailbreak(folder, name="JailBreakV_28K.csv"):
-    write_csv(folder / name, jailbreak_rows())
-    for row in jailbreak_rows():
-        picture(folder / row["image_path"], row["id"])
-
-
-def make_mini(folder):
-    make_jailbreak(folder, "mini_JailBreakV_28K.csv")
-
-
-def make_advbench(folder):
-    write_csv(folder / "harmful_behaviors.csv", advbench_rows())
-    deck(folder)
-
-
-def make_pairs(folder):
-    write(folder / "prompts.txt", "".join(f"placeholder request {n}\n" for n in range(4)))
-    deck(folder)
-
-
-def make_pairs_csv(folder):
-    write_csv(folder / "prompts.csv", [{"note": "", "prompt": f"placeholder request {n}"} for n in range(4)])
-    deck(folder)
-
-
-def make_pairs_jsonl(folder):
-    write_lines(folder / "prompts.jsonl", [{"prompt": f"placeholder request {n}"} for n in range(4)])
-    deck(folder)
-
-
-def make_mm(folder):
-    for scenario in SCENARIOS:
-        write_json(folder / f"data/processed_questions/{scenario}.json", mm_entries())
-        for shape in ("SD", "SD_TYPO", "TYPO"):
-            for number in mm_entries():
-                picture(folder / f"data/imgs/{scenario}/{shape}/{number}.jpg", int(number))
-
-
-def make_harmbench(folder):
-    write_csv(folder / "harmbench_behaviors_text_all.csv", harmbench_rows())
-    deck(folder)
-
-
-QUESTIONS = "v2_OpenEnded_mscoco_val2014_questions.json"
-ANNOTATIONS = "v2_mscoco_val2014_annotations.json"
-
-
-def make_vqa(folder):
-    write_json(folder / QUESTIONS, vqa_questions())
-    write_json(folder / ANNOTATIONS, vqa_annotations())
-    for image in (42, 43, 44):
-        picture(folder / f"val2014/COCO_val2014_{image:012d}.jpg", image)
-
-
-def make_xstest(folder):
-    write_csv(folder / "xstest_prompts.csv", xstest_rows())
-
-
-MOSS = "data/images_information/information.json"
-
-
-def make_moss(folder):
-    write_json(folder / MOSS, moss_entries())
-    for number in moss_entries():
-        picture(folder / f"data/images/{number}.png", int(number))
-
-
-def make_moss_csv(folder):
-    write_csv(folder / "images/metadata.csv", moss_rows())
-    for row in moss_rows():
-        picture(folder / "images" / row["file_name"], row["pid"])
-
-
-def make_hh(folder):
-    write_lines(folder / "harmless-base/test.jsonl.gz", hh_rows())
-    write_lines(folder / "helpful-base/test.jsonl", hh_rows("question"))
-
-
-MAKE = {
-    "redteam-2k": make_redteam, "jailbreakv-28k": make_jailbreak, "jailbreakv-mini": make_mini,
-    "advbench": make_advbench, "pairs": make_pairs, "mm-safetybench": make_mm, "harmbench": make_harmbench,
-    "vqa-v2": make_vqa, "xstest": make_xstest, "mossbench": make_moss, "hh-rlhf": make_hh,
-}  # fmt: skip
-OTHER_LAYOUTS = {"pairs": [make_pairs_csv, make_pairs_jsonl], "mossbench": [make_moss_csv]}
-ALL = [(name, make) for name in MAKE for make in (MAKE[name], *OTHER_LAYOUTS.get(name, []))]
 
 
 # ---- what is read
@@ -280,9 +74,17 @@ def test_every_benchmark_has_a_reader_and_says_where_it_is_from():
         assert benchmark.revision is None or len(benchmark.revision) == 40
 
 
-@pytest.mark.parametrize(("name", "make"), ALL)
-def test_ids_are_unique_and_stable_and_pictures_open(tmp_path, monkeypatch, name, make):
+@pytest.mark.parametrize("name", MAKE)
+def test_it_is_read_offline_from_a_folder(tmp_path, monkeypatch, name):
     monkeypatch.setattr(socket, "socket", lambda *_, **__: pytest.fail("the network was used"))
+    MAKE[name](tmp_path)
+    cases = benchmarks.cases(f"{name}:{tmp_path}")
+    assert cases == read(name, tmp_path)
+    assert all("placeholder" in case.prompt or case.kind == "vqa" or case.picture for case in cases)
+
+
+@pytest.mark.parametrize(("name", "make"), ALL)
+def test_ids_are_unique_and_stable_and_pictures_open(tmp_path, name, make):
     make(tmp_path)
     cases = read(name, tmp_path)
     assert cases
@@ -351,20 +153,47 @@ def test_a_picture_that_the_sample_leaves_out_may_be_missing(tmp_path):
     assert read("vqa-v2", tmp_path, limit=1) == [chosen]
 
 
+@pytest.mark.parametrize("name", ["advbench", "harmbench", "pairs"])
+def test_its_pairing_is_seeded_and_recorded(tmp_path, name):
+    MAKE[name](tmp_path)
+    asked = "pairs:3x2" if name == "pairs" else name
+    draws = set()
+    for seed in range(6):
+        cases = read(asked, tmp_path, seed=seed)
+        assert cases == read(asked, tmp_path, seed=seed)
+        draws.add(tuple((case.prompt, case.picture.sha256) for case in cases))
+        for case in cases:
+            number = case.facts["picture_index"]
+            assert case.facts["pairing_seed"] == seed
+            assert case.facts["picture_name"] == f"{number:012d}.jpg"
+            assert case.picture.path.endswith(f"pictures/{number:012d}.jpg")
+    assert len(draws) > 1
+
+
+@pytest.mark.parametrize(
+    "name", ["jailbreakv-28k", "jailbreakv-mini", "mm-safetybench", "vqa-v2", "mossbench"]
+)
+def test_its_pictures_are_those_that_its_rows_name(tmp_path, name):
+    MAKE[name](tmp_path)
+    named = {
+        "jailbreakv-28k": [row["image_path"] for row in jailbreak_rows()],
+        "mm-safetybench": [f"{s}/{shape}/{n}.jpg" for s in SCENARIOS for n in mm_entries() for shape in ("SD", "SD_TYPO", "TYPO")],
+        "vqa-v2": [f"val2014/COCO_val2014_{row['image_id']:012d}.jpg" for row in vqa_questions()["questions"]],
+        "mossbench": [f"data/{row['image']}" for row in moss_entries().values()],
+    }  # fmt: skip
+    wanted = named["jailbreakv-28k" if name == "jailbreakv-mini" else name]
+    for case, path in zip(read(name, tmp_path), wanted, strict=True):
+        assert case.picture.path.endswith(path)
+
+
 @pytest.mark.parametrize("name", ["advbench", "harmbench"])
-def test_pairing_follows_the_seed(tmp_path, name):
+def test_no_picture_comes_twice_before_all_have_come_once(tmp_path, name):
     MAKE[name](tmp_path)
 
     def pairing(seed):
         return [case.facts["picture_index"] for case in read(name, tmp_path, seed=seed)]
 
-    assert pairing(4) == pairing(4)
-    assert len({tuple(pairing(seed)) for seed in range(6)}) > 1
-    assert sorted(pairing(4)[:3]) == [0, 1, 2]  # none twice before all have come once
-    for case in read(name, tmp_path, seed=4):
-        assert case.facts["pairing_seed"] == 4
-        assert case.picture.path.endswith(f"pictures/{case.facts['picture_index']:012d}.jpg")
-        assert case.facts["picture_name"] == f"{case.facts['picture_index']:012d}.jpg"
+    assert all(sorted(pairing(seed)[:3]) == [0, 1, 2] for seed in range(4))
 
 
 def test_advbench_in_its_repository_with_a_linked_coco_folder(tmp_path):
