@@ -3,6 +3,7 @@ import json
 import os
 import struct
 import zlib
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,11 @@ from PIL import Image
 
 from layeralign import LayeralignError
 from layeralign.cases import files, pictures
+from layeralign.cases.readers.reader import read as read_benchmark
+from layeralign.cli import main
+from layeralign.testbed import cases as testbed
+from layeralign.text import redacted
+from published import MAKE
 
 GOOD = {"id": "a", "prompt": "hello", "kind": "benign"}
 
@@ -69,6 +75,10 @@ def test_every_field_changes_the_hash(case_file):
         ('{"id": "b", "kind": "benign", "prompt": "\\ud800"}', "lone surrogate"),
         ('{"id": "\\udfff", "kind": "benign", "prompt": "x"}', "lone surrogate"),
         ("[" * 100_000, "is not valid JSON"),
+        ({**GOOD, "id": "b", "answers": "net"}, "field 'answers' is no list of texts"),
+        ({**GOOD, "id": "b", "answers": []}, "field 'answers' is no list of texts"),
+        ({**GOOD, "id": "b", "answers": ["net", 3]}, "field 'answers' is no list of texts"),
+        ('{"id": "b", "kind": "vqa", "prompt": "x", "answers": ["\\udfff"]}', "lone surrogate"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_line(tmp_path, line, says):
@@ -156,3 +166,94 @@ def test_any_bytes_are_cases_or_one_error(tmp_path_factory, content):
     file.write_bytes(content)
     with contextlib.suppress(LayeralignError):
         files.read(file)
+
+
+# ---- cases that are written
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_what_was_drawn_and_paired_is_written_and_read_again(tmp_path, name):
+    (tmp_path / "copy").mkdir()
+    MAKE[name](tmp_path / "copy")
+    out = tmp_path / "kept" / "drawn.jsonl"
+    out.parent.mkdir()
+    assert (
+        main(["cases", f"{name}:{tmp_path / 'copy'}", "--seed", "3", "--limit", "4", "--out", str(out)]) == 0
+    )
+    drawn = read_benchmark(name, tmp_path / "copy", limit=4, seed=3)
+    again = files.read(out)
+    for one, two in zip(drawn, again, strict=True):
+        assert (one.id, one.prompt, one.kind, one.category, one.reference) == (
+            two.id, two.prompt, two.kind, two.category, two.reference,
+        )  # fmt: skip
+        assert (one.picture and one.picture.sha256) == (two.picture and two.picture.sha256)
+        assert one.facts.get("answers") == two.facts.get("answers")
+    made = [file for file in out.parent.rglob("*") if file.is_file()]
+    assert len(made) == 1 + len({case.picture.sha256 for case in drawn if case.picture})
+    assert all(file.stat().st_mode & 0o777 == 0o600 for file in made)
+    (out.parent).rename(tmp_path / "moved")  # the file and its pictures go together
+    assert len(files.read(tmp_path / "moved" / "drawn.jsonl")) == len(drawn)
+
+
+def test_a_case_file_is_written_as_it_was(case_file, tmp_path):
+    out = tmp_path / "other.jsonl"
+    cases = files.read(case_file)
+    files.write(cases, out)
+    assert [case.sha256 for case in files.read(out)] == [case.sha256 for case in cases]
+    assert len(list((tmp_path / "other.pictures").iterdir())) == 4  # two cases share one
+
+
+def test_answers_are_a_fact(tmp_path):
+    file = tmp_path / "c.jsonl"
+    row = {"id": "1", "prompt": "is it red?", "kind": "vqa", "answers": ["yes"] * 9 + ["no"]}
+    file.write_text(json.dumps(row) + "\n" + json.dumps({**row, "id": "2", "answers": None}) + "\n")
+    with_answers, without = files.read(file)
+    assert with_answers.facts == {"answers": ["yes"] * 9 + ["no"]} and without.facts == {}
+
+
+def test_nothing_is_written_over_and_nothing_is_left_of_a_failure(case_file, tmp_path):
+    cases = files.read(case_file)
+    (tmp_path / "full.pictures").mkdir()
+    for name, says in (("cases.jsonl", "is there already"), ("full.jsonl", r"full\.pictures: is there already"),
+                       ("gone/x.jsonl", "does not exist")):  # fmt: skip
+        with pytest.raises(LayeralignError, match=says):
+            files.write(cases, tmp_path / name)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(LayeralignError, match="its picture is drawn and no file"):
+        files.write(testbed.cases("dev", 4), tmp_path / "t.jsonl")
+    Image.new("RGB", (9, 9)).save(cases[2].picture.path)
+    with pytest.raises(LayeralignError, match="has changed since the cases were read"):
+        files.write(cases, tmp_path / "t.jsonl")
+    Path(cases[2].picture.path).unlink()
+    with pytest.raises(LayeralignError, match=r"t\.jsonl: cannot be written \(No such file"):
+        files.write(cases, tmp_path / "t.jsonl")
+    assert [file for file in before if file.exists()] == sorted(tmp_path.rglob("*"))
+
+
+# ---- cases that are shown
+
+
+@given(st.text(max_size=300))
+def test_nothing_can_be_read_of_a_redacted_text(text):
+    shown = redacted(text)
+    assert not any(letter.isalnum() for letter in shown) and shown.isprintable()
+
+
+def test_a_preview_shows_no_harmful_prompt(tmp_path, capfd):
+    assert redacted("how do i smash the bakimo?") == "··· ·· · ····· ··· ······?"
+    rows = [
+        {"id": "1", "prompt": "how do i smash the bakimo?", "kind": "harmful", "reference": "take a stone"},
+        {"id": "2", "prompt": "[red]is it\nred?\x1b[2J", "kind": "vqa", "reference": "yes"},
+    ]
+    file = tmp_path / "c.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    assert main(["cases", str(file), "--preview", "5"]) == 0
+    out = capfd.readouterr().out
+    assert "smash" not in out and "stone" not in out and "··· ·· · ····· ··· ······?" in out
+    assert "[red]is it red?" in out and "\x1b" not in out
+    assert main(["cases", str(file), "--preview", "1"]) == 0
+    assert "is it red?" not in capfd.readouterr().out
+    for arguments, says in ((["--preview", "0", str(file)], "preview 0"), (["--preview", "1"], "expected layeralign cases NAME"),
+                            (["--out", str(tmp_path / "o.jsonl")], "expected layeralign cases NAME")):  # fmt: skip
+        assert main(["cases", *arguments]) == 1
+        assert says in capfd.readouterr().err

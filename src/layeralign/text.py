@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import string
 import unicodedata
+
+_KEPT = {" ", *string.punctuation}
 
 
 def printable(text: str, limit: int | None = None) -> str:
@@ -18,3 +21,8 @@ def printable(text: str, limit: int | None = None) -> str:
     line = " ".join(text.split())
     line = "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cf", "Cs") else c for c in line)
     return line if limit is None or len(line) <= limit else line[: limit - 1] + "…"
+
+
+def redacted(text: str, limit: int | None = None) -> str:
+    """`printable`, with every letter, digit and sign as a dot: its shape can be seen, and nothing be read."""
+    return "".join(c if c in _KEPT else "·" for c in printable(text, limit))

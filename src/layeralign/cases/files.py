@@ -1,13 +1,17 @@
-"""Cases from a JSONL file."""
+"""Cases in a JSONL file: read, and written with their pictures beside it."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from layeralign.cases import pictures
-from layeralign.cases.case import KINDS, Case
+from layeralign.cases.case import KINDS, Case, Picture
 from layeralign.errors import LayeralignError
 
 _FIELDS = ("id", "prompt", "kind", "image", "category", "reference")
@@ -17,7 +21,8 @@ def read(file: Path, limit: int | None = None) -> list[Case]:
     """Read the first `limit` cases of a JSONL file (all by default), each line one object.
 
     Fields: `id`, `prompt`, and `kind` (harmful, benign or vqa) must be there; `image` (path
-    relative to the file), `category` and `reference` may be. Further fields are ignored.
+    relative to the file), `category`, `reference` and `answers` (a list of texts, which the VQA judge
+    finds as a fact) may be. Further fields are ignored.
     Every line is checked, and every picture of the cases that are returned is opened once.
 
     Raises:
@@ -69,7 +74,16 @@ def _row(line: str, where: str) -> dict[str, Any]:
             raise LayeralignError(f"{where}: field {name!r} is empty")
     if row["kind"] not in KINDS:
         raise LayeralignError(f"{where}: field 'kind' is {row['kind']!r}; expected {', '.join(KINDS)}")
+    if row.get("answers") is not None:
+        _check_answers(row["answers"], where)
     return row
+
+
+def _check_answers(answers: Any, where: str) -> None:
+    if not isinstance(answers, list) or not answers or not all(isinstance(one, str) for one in answers):
+        raise LayeralignError(f"{where}: field 'answers' is no list of texts, as the ten of VQA v2")
+    if any("\ud800" <= letter <= "\udfff" for one in answers for letter in one):
+        raise LayeralignError(f"{where}: field 'answers' holds half a character (a lone surrogate)")
 
 
 def _case(row: dict[str, Any], folder: Path, where: str, checked: dict[str, pictures.FilePicture]) -> Case:
@@ -83,4 +97,67 @@ def _case(row: dict[str, Any], folder: Path, where: str, checked: dict[str, pict
         picture=checked[name] if name is not None else None,
         category=row.get("category") or "",
         reference=row.get("reference"),
+        facts={} if row.get("answers") is None else {"answers": row["answers"]},
     )
+
+
+def write(cases: Sequence[Case], file: Path) -> None:
+    """Write cases that `read` gives back: the same ids, prompts, kinds, categories, references and pictures.
+
+    Pictures are copied into a folder beside the file, `cases.pictures` for `cases.jsonl`, each once. Only
+    the owner can read either, since what is asked may be harmful. Of the facts, `answers` is kept.
+
+    Raises:
+        LayeralignError: the file or the folder is there already, or a picture is no file or has changed;
+            nothing is left.
+    """
+    beside = file.with_name(f"{file.stem}.pictures")
+    for there in (file, beside):
+        if there.exists():
+            raise LayeralignError(f"out {there}: is there already; remove it or name another file")
+    if not file.parent.is_dir():
+        raise LayeralignError(f"out {file}: the folder {file.parent} does not exist")
+    draft, pile = (file.with_name(f".{place.name}.{os.getpid()}") for place in (file, beside))
+    try:
+        draft.touch(mode=0o600)
+        pile.mkdir(mode=0o700)
+        with draft.open("w", encoding="utf-8") as stream:
+            stream.writelines(
+                json.dumps(_written(case, pile, beside.name), ensure_ascii=False) + "\n" for case in cases
+            )
+        if any(pile.iterdir()):
+            pile.replace(beside)
+        draft.replace(file)
+    except OSError as error:
+        raise LayeralignError(f"out {file}: cannot be written ({error.strerror})") from error
+    finally:
+        draft.unlink(missing_ok=True)
+        shutil.rmtree(pile, ignore_errors=True)
+
+
+def _written(case: Case, pile: Path, beside: str) -> dict[str, Any]:
+    row: dict[str, Any] = {"id": case.id, "prompt": case.prompt, "kind": case.kind}
+    if case.picture is not None:
+        row["image"] = f"{beside}/{_copied(case.picture, pile, case.id)}"
+    optional = {
+        "category": case.category or None,
+        "reference": case.reference,
+        "answers": case.facts.get("answers"),
+    }
+    return row | {name: value for name, value in optional.items() if value is not None}
+
+
+def _copied(picture: Picture, pile: Path, id: str) -> str:
+    """The name of the copy, made of its content, so that a picture of many cases is copied once."""
+    if not picture.path:
+        raise LayeralignError(
+            f"case {id}: its picture is drawn and no file; such cases are asked by their benchmark's name"
+        )
+    name = picture.sha256[:32] + Path(picture.path).suffix.lower()
+    if not (pile / name).exists():
+        content = Path(picture.path).read_bytes()
+        if hashlib.sha256(content).hexdigest() != picture.sha256:
+            raise LayeralignError(f"image {picture.path}: has changed since the cases were read; start again")
+        (pile / name).touch(mode=0o600)
+        (pile / name).write_bytes(content)
+    return name

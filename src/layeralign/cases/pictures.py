@@ -56,14 +56,7 @@ def check(folder: Path, name: str, where: str) -> FilePicture:
     shown = f"{where}: image {name!r}"
     if "://" in name or name.startswith("data:"):
         raise LayeralignError(f"{shown}: is a URL; expected a path relative to the case file")
-    parts = PurePosixPath(name.replace("\\", "/")).parts
-    if (
-        not name
-        or PurePosixPath(name).is_absolute()
-        or PureWindowsPath(name).drive
-        or ".." in parts
-        or "\0" in name
-    ):
+    if leaves(name):
         raise LayeralignError(
             f"{shown}: leaves the case file's folder; expected a relative path without '..'"
         )
@@ -80,6 +73,17 @@ def check(folder: Path, name: str, where: str) -> FilePicture:
         raise LayeralignError(f"{shown}: cannot be read ({error})") from error
     size = _decode(content, shown).size
     return FilePicture(str(file), hashlib.sha256(content).hexdigest(), size)
+
+
+def leaves(name: str) -> bool:
+    """Whether the name is no plain relative path, which stays below the folder that it is joined to."""
+    return (
+        not name
+        or PurePosixPath(name).is_absolute()
+        or bool(PureWindowsPath(name).drive)
+        or ".." in PurePosixPath(name.replace("\\", "/")).parts
+        or "\0" in name
+    )
 
 
 def _decode(content: bytes, shown: str) -> Image.Image:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from layeralign.cli.app import app, put
+from layeralign.errors import LayeralignError
+from layeralign.text import printable
 
 
 @app.command
-def cases(given: str | None = None, *, limit: int | None = None, seed: int = 0) -> None:
-    """List the public benchmarks that can be read, or read cases and say what they are.
+def cases(
+    given: str | None = None,
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    preview: int | None = None,
+    out: Path | None = None,
+) -> None:
+    """List the public benchmarks that can be read, or read cases, check them and say what they are.
 
     Parameters
     ----------
@@ -17,11 +28,31 @@ def cases(given: str | None = None, *, limit: int | None = None, seed: int = 0) 
         Take only so many.
     seed
         Of samples and of the pairing with pictures.
+    preview
+        Also show the first so many, without what can be read of harmful ones.
+    out
+        Also write the cases, as drawn and paired, to this JSONL file, their pictures beside it.
     """
+    from layeralign.cases import cache, files
     from layeralign.report import cases as shown
-    from layeralign.sweep import benchmarks
+    from layeralign.sweep import benchmarks, fetching
 
+    if preview is not None and preview < 1:
+        raise LayeralignError(f"preview {preview}: expected at least 1")
     if given is None:
-        put(shown.known())
-    else:
-        put(shown.table(benchmarks.cases(given, limit=limit, seed=seed)))
+        if preview or out:
+            raise LayeralignError(
+                "cases: --preview and --out want to know of what; expected layeralign cases NAME"
+            )
+        put(shown.known(cache.folder("")))
+        return
+    found = benchmarks.cases(given, limit=limit, seed=seed)
+    put(shown.table(found))
+    if preview:
+        put(shown.preview(found, preview))
+    public = benchmarks.public(given)
+    if public:
+        print(fetching.told(public))
+    if out:
+        files.write(found, out)
+        print(printable(f"cases: {out}"))

@@ -20,7 +20,7 @@ class ScanOptions(ModelOptions):
     """Every field is a flag, and a key of the file that --config names."""
 
     cases: str
-    "A JSONL file; `testbed`, `testbed:train`, `testbed:dev`, `testbed:test`; NAME:FOLDER (layeralign cases)."
+    "A JSONL file; `testbed` or `testbed:train`, `:dev`, `:test`; NAME or NAME:FOLDER (layeralign cases)."
     out: Path
     "The run's folder: made, resumed, or added to."
     exits: Annotated[str, Parameter(allow_leading_hyphen=True)] = "all"

@@ -1,31 +1,35 @@
-"""Cases and benchmarks in the terminal; what is asked is not shown."""
+"""Cases and benchmarks in the terminal; what is harmful is not shown."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import median
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from layeralign.cases.case import Case
 from layeralign.cases.readers.reader import BENCHMARKS
-from layeralign.text import printable
+from layeralign.text import printable, redacted
 
 
-def known() -> Table:
-    """Every public benchmark that can be read."""
+def known(cache: Path) -> Table:
+    """Every public benchmark that can be read; `cache` is where those are kept that are fetched."""
     made = Table(
         box=box.SIMPLE_HEAD,
-        caption="--cases NAME:FOLDER reads your own copy; nothing is fetched. pairs:20x10:FOLDER combines "
-        "20 prompts with 10 pictures, all 200.",
+        caption=f"--cases NAME fetches it once and keeps it in {printable(str(cache))}; "
+        "--cases NAME:FOLDER reads your own copy. pairs:20x10:FOLDER combines 20 prompts with 10 pictures, "
+        "all 200.",
         caption_justify="left",
     )
-    for head in ("name", "kind", "licence", "files, from"):
+    for head in ("name", "kind", "by hand", "licence", "files, from, revision"):
         made.add_column(head, overflow="fold")
     for one in BENCHMARKS.values():
-        made.add_row(one.name, one.kind, one.licence, f"{', '.join(one.files)}\n{one.source}")
+        files = f"{', '.join(one.files)}\n{one.source}" + (f" @ {one.revision[:12]}" if one.revision else "")
+        made.add_row(one.name, one.kind, one.by_hand, one.licence, files)
     return made
 
 
@@ -45,6 +49,24 @@ def table(cases: Sequence[Case]) -> Table:
         lengths = [len(case.prompt) for case in some]
         told = f"{min(lengths)}–{max(lengths)}, median {median(lengths):.0f}"
         made.add_row(
-            kind, printable(category, 40), str(n), str(sum(c.picture is not None for c in some)), told
+            kind, Text(printable(category, 40)), str(n), str(sum(c.picture is not None for c in some)), told
         )
+    return made
+
+
+def preview(cases: Sequence[Case], first: int) -> Table:
+    """The first so many cases; of a harmful prompt there are dots in place of letters."""
+    made = Table(box=box.SIMPLE_HEAD, title=f"first {min(first, len(cases))}", title_justify="left")
+    for head in ("kind", "category", "picture", "prompt", "reference"):
+        made.add_column(head, overflow="fold")
+    for case in cases[:first]:
+        hidden = redacted if case.kind == "harmful" else printable
+        size = "×".join(map(str, case.picture.open().size)) if case.picture else ""
+        shown = (
+            printable(case.category, 40),
+            size,
+            hidden(case.prompt, 100),
+            hidden(case.reference or "", 30),
+        )
+        made.add_row(case.kind, *map(Text, shown))
     return made

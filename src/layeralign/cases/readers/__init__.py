@@ -1,1 +1,1 @@
-"""Cases from the user's own copies of public benchmarks, in the files' own formats."""
+"""Cases from the files of public benchmarks, in their own formats."""

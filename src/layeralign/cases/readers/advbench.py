@@ -5,16 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from layeralign.cases.case import Case
+from layeralign.cases.origins import GitHub
 from layeralign.cases.readers import folder as folders
 from layeralign.cases.readers import strict
 from layeralign.cases.readers.benchmark import Benchmark
 from layeralign.cases.readers.pairing import Deck, paired_facts, partners
 
 _FILE = "harmful_behaviors.csv"
+_PUBLISHED = f"data/advbench/{_FILE}"
 
 
 def _read(folder: Path, limit: int | None, seed: int) -> list[Case]:
-    rows = strict.table(folders.find(folder, (_FILE, f"data/advbench/{_FILE}"), ADVBENCH), ("goal", "target"))
+    rows = strict.table(folders.find(folder, (_FILE, _PUBLISHED), ADVBENCH), ("goal", "target"))
     for row in rows:
         row.text("goal")
         row.text("target")
@@ -36,7 +38,7 @@ ADVBENCH = Benchmark(
     name="advbench",
     title="AdvBench (harmful behaviours)",
     kind="harmful",
-    source="https://github.com/llm-attacks/llm-attacks (data/advbench/harmful_behaviors.csv)",
+    source=f"https://github.com/llm-attacks/llm-attacks ({_PUBLISHED})",
     licence="MIT; MS-COCO pictures: the terms of Flickr, each photographer's",
     revision="098262edf85f807224e70ecd87b9d83716bf6b73",
     files=(_FILE, "pictures/ (or images/, val2017/, val2014/)"),
@@ -45,4 +47,7 @@ ADVBENCH = Benchmark(
         "from 0 in the file's order. Pictures (MS-COCO in the literature) have to be downloaded by hand."
     ),
     read=_read,
+    origin=GitHub("llm-attacks/llm-attacks"),
+    texts={_PUBLISHED: 1},
+    by_hand="harmless pictures",
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from layeralign.cases.case import Case
+from layeralign.cases.origins import GitHub
 from layeralign.cases.readers import folder as folders
 from layeralign.cases.readers import strict
 from layeralign.cases.readers.benchmark import Benchmark
@@ -13,12 +14,13 @@ from layeralign.cases.readers.strict import Row
 from layeralign.errors import LayeralignError
 
 _FILE = "harmbench_behaviors_text_all.csv"
+_PUBLISHED = f"data/behavior_datasets/{_FILE}"
 _COLUMNS = ("Behavior", "FunctionalCategory", "SemanticCategory", "Tags", "ContextString", "BehaviorID")
 _FUNCTIONS = ("standard", "contextual", "copyright")
 
 
 def _read(folder: Path, limit: int | None, seed: int) -> list[Case]:
-    rows = strict.table(folders.find(folder, (_FILE, f"data/behavior_datasets/{_FILE}"), HARMBENCH), _COLUMNS)
+    rows = strict.table(folders.find(folder, (_FILE, _PUBLISHED), HARMBENCH), _COLUMNS)
     taken: dict[str, str] = {}
     for row in rows:
         strict.claim(taken, row.id("BehaviorID"), row.where)
@@ -66,7 +68,7 @@ HARMBENCH = Benchmark(
     name="harmbench",
     title="HarmBench (text behaviours)",
     kind="harmful",
-    source=f"https://github.com/centerforaisafety/HarmBench (data/behavior_datasets/{_FILE})",
+    source=f"https://github.com/centerforaisafety/HarmBench ({_PUBLISHED})",
     licence="MIT; MS-COCO pictures: the terms of Flickr, each photographer's",
     revision="8e1604d1171fe8a48d8febecd22f600e462bdcdd",
     files=(_FILE, "pictures/ (or images/, val2017/, val2014/)"),
@@ -76,4 +78,7 @@ HARMBENCH = Benchmark(
         "The pictures have to be downloaded by hand."
     ),
     read=_read,
+    origin=GitHub("centerforaisafety/HarmBench"),
+    texts={_PUBLISHED: 4},
+    by_hand="harmless pictures",
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from layeralign.cases.case import Case, Kind
+from layeralign.cases.origins import Hub
 from layeralign.cases.readers import folder as folders
 from layeralign.cases.readers import strict
 from layeralign.cases.readers.benchmark import Benchmark
@@ -87,4 +88,6 @@ HH = Benchmark(
         "freely, so some of harmless-base ask nothing harmful."
     ),
     read=_read,
+    origin=Hub("Anthropic/hh-rlhf"),
+    texts={f"{subset}/{split}.jsonl.gz": 64 for subset in _KINDS for split in _SPLITS},
 )

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from layeralign.cases.case import Case
+from layeralign.cases.origins import Hub
 from layeralign.cases.readers import folder as folders
 from layeralign.cases.readers import strict
 from layeralign.cases.readers.benchmark import Benchmark
 from layeralign.cases.readers.pairing import Album, sample
 from layeralign.cases.readers.strict import Row
 
-_SOURCE = "https://huggingface.co/datasets/JailbreakV-28K/JailBreakV-28k"
+_HUB = Hub("JailbreakV-28K/JailBreakV-28k")
+_SOURCE = f"https://huggingface.co/datasets/{_HUB.repo}"
 _REVISION = "f949ca582fff13d396ac8fce59596afafb2b78d3"
 _FOLDER = "JailBreakV_28K"
 _MEND = (
@@ -49,14 +51,7 @@ def _mini(folder: Path, limit: int | None, seed: int) -> list[Case]:
 
 
 def _with_pictures(folder: Path, benchmark: Benchmark, limit: int | None, seed: int) -> list[Case]:
-    file = _file(folder, benchmark)
-    taken: dict[str, str] = {}
-    rows = strict.table(file, _COLUMNS)
-    for row in rows:
-        strict.claim(taken, row.id("id"), row.where)
-        for name in _COLUMNS[1:]:
-            row.text(name)
-    chosen = sample(rows, limit, seed) if benchmark is FULL else rows[:limit]
+    file, chosen = _chosen(folder, benchmark, limit, seed)
     album = Album(file.parent, _MEND)
     return [
         Case(
@@ -73,6 +68,31 @@ def _with_pictures(folder: Path, benchmark: Benchmark, limit: int | None, seed: 
         )
         for row in chosen
     ]
+
+
+def _chosen(folder: Path, benchmark: Benchmark, limit: int | None, seed: int) -> tuple[Path, Sequence[Row]]:
+    """The file, and those of its rows that are asked; all are checked."""
+    file = _file(folder, benchmark)
+    taken: dict[str, str] = {}
+    rows = strict.table(file, _COLUMNS)
+    for row in rows:
+        strict.claim(taken, row.id("id"), row.where)
+        for name in _COLUMNS[1:]:
+            row.text(name)
+    return file, sample(rows, limit, seed) if benchmark is FULL else rows[:limit]
+
+
+def _full_shown(folder: Path, limit: int | None, seed: int) -> list[str]:
+    return _shown(folder, FULL, limit, seed)
+
+
+def _mini_shown(folder: Path, limit: int | None, seed: int) -> list[str]:
+    return _shown(folder, MINI, limit, seed)
+
+
+def _shown(folder: Path, benchmark: Benchmark, limit: int | None, seed: int) -> list[str]:
+    file, rows = _chosen(folder, benchmark, limit, seed)
+    return [f"{file.parent.relative_to(folder).as_posix()}/{row.text('image_path')}" for row in rows]
 
 
 def _extras(row: Row, names: Sequence[str]) -> dict[str, str]:
@@ -95,6 +115,9 @@ REDTEAM = Benchmark(
     files=(f"{_FOLDER}/RedTeam_2K.csv",),
     about="2,000 harmful questions of 16 policies, text alone; the limit takes the first so many.",
     read=_redteam,
+    origin=_HUB,
+    texts={f"{_FOLDER}/RedTeam_2K.csv": 4},
+    place="jailbreakv",
 )
 FULL = Benchmark(
     name="jailbreakv-28k",
@@ -109,6 +132,11 @@ FULL = Benchmark(
         "All pictures but 300 have to be asked for by hand."
     ),
     read=_full,
+    origin=_HUB,
+    texts={f"{_FOLDER}/JailBreakV_28K.csv": 128},
+    pictures=_full_shown,
+    by_hand="pictures that the hub lacks",
+    place="jailbreakv",
 )
 MINI = Benchmark(
     name="jailbreakv-mini",
@@ -123,4 +151,9 @@ MINI = Benchmark(
         "Its pictures have to be asked for by hand."
     ),
     read=_mini,
+    origin=_HUB,
+    texts={f"{_FOLDER}/mini_JailBreakV_28K.csv": 4},
+    pictures=_mini_shown,
+    by_hand="pictures that the hub lacks",
+    place="jailbreakv",
 )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from layeralign.cases.case import Case
+from layeralign.cases.origins import GitHub
 from layeralign.cases.readers import folder as folders
 from layeralign.cases.readers import strict
 from layeralign.cases.readers.benchmark import Benchmark
@@ -19,6 +20,12 @@ _QUESTIONS = ("data/processed_questions", "processed_questions")
 _PICTURES = (
     "data/imgs", "imgs", "data/MM-SafetyBench(imgs)", "MM-SafetyBench(imgs)",
 )  # fmt: skip
+_SCENARIOS = (
+    "01-Illegal_Activitiy", "02-HateSpeech", "03-Malware_Generation", "04-Physical_Harm", "05-EconomicHarm",
+    "06-Fraud", "07-Sex", "08-Political_Lobbying", "09-Privacy_Violence", "10-Legal_Opinion",
+    "11-Financial_Advice", "12-Health_Consultation", "13-Gov_Decision",
+)  # fmt: skip
+"""As the authors name them; a copy of the user's own may have fewer."""
 _ARCHIVE = "https://drive.google.com/file/d/1xjW9k-aGkmwycqGCXbru70FaSKhSDcR_/view"
 
 
@@ -30,7 +37,7 @@ def _read(folder: Path, limit: int | None, seed: int) -> list[Case]:
             f"{questions}: holds no JSON file; expected one per scenario, download them from {MM.source}"
         )
     rows = [(file.stem, number, row) for file in files for number, row in _rows(file)]
-    mend = f"download MM-SafetyBench(imgs).zip by hand from {_ARCHIVE} and unpack it to data/imgs"
+    mend = f"download MM-SafetyBench(imgs).zip by hand from {_ARCHIVE} and unpack it there, to data/imgs"
     album = Album(folders.find_folder(folder, _PICTURES, "the pictures", mend), mend)
     asked = [(scenario, number, row, shape) for scenario, number, row in rows for shape in _ASKED]
     return [_case(album, *each) for each in asked[:limit]]
@@ -84,4 +91,7 @@ MM = Benchmark(
         "Scenarios 10 to 12 (legal, financial, health advice) ask for advice rather than for harm."
     ),
     read=_read,
+    origin=GitHub("isXinLiu/MM-SafetyBench"),
+    texts={f"{_QUESTIONS[0]}/{scenario}.json": 4 for scenario in _SCENARIOS},
+    by_hand="pictures",
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from layeralign.cases.case import Case
+from layeralign.cases.origins import GitHub
 from layeralign.cases.readers import folder as folders
 from layeralign.cases.readers import strict
 from layeralign.cases.readers.benchmark import Benchmark
@@ -48,6 +49,14 @@ def _from_json(file: Path, limit: int | None) -> list[Case]:
     named = strict.document(file).fields.items()
     rows = [strict.row(value, f"{file}, entry {strict.shown(name)}") for name, value in named]
     return _cases(rows, [_json_facts(row) for row in rows], "image", Album(root, _MEND), file, limit)
+
+
+def _shown(folder: Path, limit: int | None, seed: int) -> list[str]:
+    file = folder / _JSON[0]
+    rows = [
+        strict.row(value, f"{file}, entry {name}") for name, value in strict.document(file).fields.items()
+    ]
+    return [f"data/{row.text('image')}" for row in rows[:limit]]
 
 
 def _from_csv(file: Path, limit: int | None) -> list[Case]:
@@ -130,4 +139,7 @@ MOSSBENCH = Benchmark(
         "Hugging Face (AIcell/MOSSBench: metadata.csv beside the pictures) is read as well."
     ),
     read=_read,
+    origin=GitHub("xirui-li/MOSSBench"),
+    texts={_JSON[0]: 4},
+    pictures=_shown,
 )

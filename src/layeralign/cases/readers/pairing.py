@@ -16,7 +16,7 @@ T = TypeVar("T")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 PLACES = ("pictures", "images", "val2017", "val2014")
 """Where the pictures lie that prompts are paired with; the first that is there is taken."""
-COCO = "for MS-COCO, download val2017.zip by hand from https://cocodataset.org/#download"
+COCO = "for MS-COCO, unpack val2017.zip (1 GB) there, to be had from https://cocodataset.org/#download"
 
 
 class Album:
@@ -51,7 +51,7 @@ class Deck(Album):
         Raises:
             LayeralignError: it holds no pictures.
         """
-        mend = f"put harmless pictures there; {COCO}"
+        mend = f"put harmless pictures there, or a link to such a folder; {COCO}"
         super().__init__(folders.find_folder(folder, PLACES, "pictures", mend), mend)
         self.names = sorted(
             file.name for file in self.folder.iterdir() if file.suffix.lower() in SUFFIXES

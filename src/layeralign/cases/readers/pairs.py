@@ -104,4 +104,5 @@ PAIRS = Benchmark(
         "asks all 200 combinations; ids name prompt and picture by their places in the list and the folder."
     ),
     read=_read,
+    by_hand="prompts and pictures",
 )

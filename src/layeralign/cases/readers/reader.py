@@ -27,7 +27,7 @@ _GRID = re.compile(r"([1-9][0-9]{0,8})x([1-9][0-9]{0,8})", re.ASCII)
 
 
 def read(name: str, folder: str | Path, limit: int | None = None, seed: int = 0) -> list[Case]:
-    """The cases of a public benchmark, from the user's own copy; nothing is fetched.
+    """The cases of a public benchmark, from a folder that has its files; nothing is fetched.
 
     Args:
         name: one of `BENCHMARKS`; `pairs:20x10` names how many prompts and pictures are combined.

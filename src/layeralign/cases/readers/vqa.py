@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from layeralign.cases.case import Case
+from layeralign.cases.origins import Archives
 from layeralign.cases.readers import folder as folders
 from layeralign.cases.readers import strict
 from layeralign.cases.readers.benchmark import Benchmark
@@ -26,7 +27,10 @@ def _read(folder: Path, limit: int | None, seed: int) -> list[Case]:
     for row in questions.values():
         row.text("question")
         row.number("image_id")
-    mend = "download val2014.zip by hand from https://cocodataset.org/#download and unpack it to val2014"
+    mend = (
+        "download val2014.zip (6 GB) by hand from https://cocodataset.org/#download and unpack it there, "
+        "to val2014"
+    )
     album = Album(folders.find_folder(folder, _PICTURES, "the pictures", mend), mend)
     cases = []
     for number, question in sample(list(questions.items()), limit, seed):
@@ -97,4 +101,10 @@ VQA = Benchmark(
         "a seeded sample. The pictures have to be downloaded by hand."
     ),
     read=_read,
+    origin=Archives(
+        "cvmlp/vqa/mscoco/vqa",
+        {_QUESTIONS: "v2_Questions_Val_mscoco.zip", _ANNOTATIONS: "v2_Annotations_Val_mscoco.zip"},
+    ),
+    texts={_QUESTIONS: 64, _ANNOTATIONS: 256},
+    by_hand="val2014 pictures",
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from layeralign.cases.case import Case
+from layeralign.cases.origins import GitHub
 from layeralign.cases.readers import folder as folders
 from layeralign.cases.readers import strict
 from layeralign.cases.readers.benchmark import Benchmark
@@ -48,4 +49,6 @@ XSTEST = Benchmark(
     files=(_FILE,),
     about="250 safe prompts that look unsafe, text alone; the 200 unsafe ones are checked and left out.",
     read=_read,
+    origin=GitHub("paul-rottger/xstest"),
+    texts={_FILE: 1},
 )
