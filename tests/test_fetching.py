@@ -57,6 +57,7 @@ class Site(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def log_message(self, *_):
         pass
@@ -129,7 +130,7 @@ def moved(handler):
 @contextmanager
 def serving():
     site = Site()
-    threading.Thread(target=site.serve_forever, daemon=True).start()
+    threading.Thread(target=site.serve_forever, args=(0.01,), daemon=True).start()
     try:
         yield site
     finally:
