@@ -366,9 +366,7 @@ def test_a_folder_of_its_name_does_not_hide_a_benchmark(site, tmp_path, monkeypa
     ([lambda handler: handler.say(200, b"{}", [("X-Repo-Commit", "0" * 40), ("ETag", '"x"')])],
      "no ZIP archive|column|given as revision 0000"),
 ])  # fmt: skip
-def test_a_failure_is_one_sentence_and_leaves_nothing(site, tmp_path, monkeypatch, name, faults, says):
-    monkeypatch.setattr(time, "sleep", lambda _: None)  # the hub client has pauses of its own
-    monkeypatch.setattr(origins, "TIMEOUT", 1)
+def test_a_failure_is_one_sentence_and_leaves_nothing(site, tmp_path, name, faults, says):
     publish(site, name, tmp_path / "repository", by_hand=False)
     site.faults[at(name, text_of(name))] = list(faults)
     with pytest.raises(LayeralignError, match=says) as error:

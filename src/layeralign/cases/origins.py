@@ -14,10 +14,9 @@ from typing import IO, Protocol
 from urllib.parse import quote, urlsplit
 
 import httpx
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, stop_after_delay
-from tenacity import wait_random_exponential as wait_jitter
 
 from layeralign.errors import LayeralignError
+from layeralign.patience import LATER, Again, patiently, seconds
 
 GITHUB = "https://raw.githubusercontent.com"
 S3 = "https://s3.amazonaws.com"
@@ -28,20 +27,11 @@ SLOWEST = 20.0
 """Longest pause between attempts, in seconds; a server's `Retry-After` goes before it."""
 TIMEOUT = 30.0
 """Seconds that a server may be silent."""
-_LATER = (408, 425, 429, *range(500, 600))
 _CHUNK = 2**20
 
 
 class Missing(LayeralignError):
     """The place has no such file."""
-
-
-class _Again(Exception):
-    """What may be over when it is tried again."""
-
-    def __init__(self, why: str, after: float | None = None) -> None:
-        super().__init__(why)
-        self.why, self.after = why, after
 
 
 class Origin(Protocol):
@@ -160,8 +150,8 @@ class Hub:
         if isinstance(error, errors.HfHubHTTPError):
             status = error.response.status_code
             says = f"the hub answered {status}"
-            return _Again(says) if status in _LATER else LayeralignError(f"{url}: {says}; see {page}")
-        return _Again(f"the download failed ({type(error).__name__})")
+            return Again(says) if status in LATER else LayeralignError(f"{url}: {says}; see {page}")
+        return Again(f"the download failed ({type(error).__name__})")
 
 
 @contextmanager
@@ -187,23 +177,12 @@ def _download(url: str, draft: Path, most: int) -> None:
 
 
 def _patiently(url: str, once: Callable[[], None]) -> None:
-    retrying = Retrying(
-        retry=retry_if_exception_type(_Again), wait=_pause, reraise=True,
-        stop=stop_after_attempt(ATTEMPTS) | stop_after_delay(BUDGET),
-    )  # fmt: skip
     try:
-        retrying(once)
-    except _Again as given_up:
+        patiently(once, attempts=ATTEMPTS, budget=BUDGET, slowest=SLOWEST)
+    except Again as given_up:
         raise LayeralignError(
             f"{url}: {given_up.why}, {ATTEMPTS} times or for {BUDGET:.0f} s; the same command goes on later"
         ) from given_up.__cause__
-
-
-def _pause(state: RetryCallState) -> float:
-    error = state.outcome.exception() if state.outcome else None
-    after = error.after if isinstance(error, _Again) else None
-    waits: float = wait_jitter(multiplier=min(0.5, SLOWEST), max=SLOWEST)(state)
-    return waits if after is None else min(max(after, waits), BUDGET)
 
 
 def _once(url: str, draft: Path, most: int) -> None:
@@ -213,9 +192,9 @@ def _once(url: str, draft: Path, most: int) -> None:
             for part in answer.iter_bytes():
                 _write(part, stream, url, most)
     except httpx.TimeoutException:
-        raise _Again("timed out") from None
+        raise Again("timed out") from None
     except httpx.RequestError as error:
-        raise _Again(f"the connection failed ({type(error).__name__})") from None
+        raise Again(f"the connection failed ({type(error).__name__})") from None
 
 
 @cache
@@ -236,8 +215,8 @@ def _browser(scheme: str) -> httpx.Client:
 
 def _check(answer: httpx.Response, url: str, most: int) -> None:
     status = answer.status_code
-    if status in _LATER:
-        raise _Again(f"the server answered {status}", _seconds(answer.headers.get("Retry-After")))
+    if status in LATER:
+        raise Again(f"the server answered {status}", seconds(answer.headers.get("Retry-After")))
     if status in (404, 410):
         raise Missing(f"{url}: is not there (the server answered {status})")
     if status != 200:
@@ -253,10 +232,3 @@ def _write(part: bytes, stream: IO[bytes], url: str, most: int) -> None:
     if stream.tell() + len(part) > most:
         raise LayeralignError(f"{url}: has more than the {most:,} bytes that are taken")
     stream.write(part)
-
-
-def _seconds(after: str | None) -> float | None:
-    try:
-        return max(0.0, float(after)) if after else None
-    except ValueError:
-        return None  # a date; the growing pauses will do
