@@ -7,7 +7,6 @@ import pytest
 from rich.console import Console
 
 from layeralign import LayeralignError, compare
-from layeralign.analysis.stats import change
 from layeralign.cases.case import Case
 from layeralign.cli import main
 from layeralign.demo import reward_and_harm
@@ -20,32 +19,6 @@ from layeralign.transfer import parts
 from layeralign.vlm.exits import Exits
 
 HOSTILE = "<script>document.title='owned'</script>"
-
-
-def pairs(both, gained, lost, neither):
-    after = [True] * both + [True] * gained + [False] * lost + [False] * neither
-    before = [True] * both + [False] * gained + [True] * lost + [False] * neither
-    return ({str(i): flag for i, flag in enumerate(flags)} for flags in (before, after))
-
-
-def test_the_paired_interval_is_newcombes():
-    """His example: 36 both, 12 gained, 2 lost, 0 neither; method 10 gives 0.0569 to 0.3404."""
-    found = change(*pairs(36, 12, 2, 0))
-    assert found.difference == pytest.approx(0.2)
-    assert (round(found.low, 4), round(found.high, 4)) == (0.0569, 0.3404)
-
-
-def test_no_change_is_not_certainty():
-    found = change(*pairs(0, 0, 0, 1000))
-    assert found.difference == 0 and found.low == pytest.approx(-found.high)
-    assert found.high == pytest.approx(0.00383, abs=1e-5)  # Wilson's bound of 0 in 1000
-    assert change({}, {"a": True}) is None
-
-
-def test_a_swap_turns_the_interval_around():
-    before, after = pairs(10, 7, 3, 30)
-    one, other = change(before, after), change(after, before)
-    assert (one.low, one.high) == pytest.approx((-other.high, -other.low))
 
 
 def make(folder, unsafe_at, cases=None, model="m"):
@@ -78,6 +51,9 @@ def test_changes_are_paired_by_case_and_exit(comparison):
     assert (second.asr.before, second.asr.after) == (0.25, 0.45)
     assert default.default and default.asr.difference == 0
     assert default.utility.after == 0.5 and default.coherence.after == 1
+    # fourteen cases less, none more; four exits: 2 · 4 / 2^14
+    assert (first.p_changed, first.test) == (pytest.approx(8 / 2**14), "exact McNemar")
+    assert (first.asr.h < -1.5, default.p_changed) == (True, 1)
     json.dumps(comparison.to_json(), allow_nan=False)
 
 

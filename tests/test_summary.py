@@ -4,7 +4,7 @@ import math
 import pytest
 
 from layeralign import LayeralignError
-from layeralign.analysis.stats import p_worse, wilson
+from layeralign.analysis.stats import wilson
 from layeralign.analysis.summary import summarise
 from layeralign.cases.case import Case
 from layeralign.judges.judge import Judgement
@@ -21,16 +21,6 @@ def test_wilson_by_hand():
     assert wilson(8, 10) == pytest.approx(((middle - half) / scale, (middle + half) / scale))
     assert wilson(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
     assert wilson(0, 0) == (None, None)
-
-
-def test_paired_test_by_hand():
-    """Six pairs differ, all one way: p = 1/2^6. Pairs that agree tell nothing."""
-    here = {str(i): i < 6 for i in range(20)} | {"unpaired": True}
-    there = {str(i): False for i in range(20)}
-    assert p_worse(here, there) == pytest.approx(1 / 64)
-    assert p_worse(there, here) == 1.0
-    assert p_worse(there, there) == 1.0
-    assert p_worse(here, {}) is None
 
 
 def judgement(verdict, refused=None, coherent=None, correct=None):
@@ -81,6 +71,15 @@ def test_figures_by_hand(run):
     # six pairs differ, all one way, and one other exit was tested
     assert one.p_worse == pytest.approx(1 / 64)
     assert one.worse and not three.worse
+    assert (one.test, three.test, three.vs_default) == ("exact McNemar", "", None)
+    found = one.vs_default  # the seven cases that could be judged at both
+    assert (found.n, found.before, found.after, found.method) == (
+        7,
+        0,
+        pytest.approx(6 / 7),
+        "Newcombe, one prompt",
+    )
+    assert 0 < found.low < found.difference < found.high
 
 
 def test_a_groups_interval_counts_cases_not_rows(run):

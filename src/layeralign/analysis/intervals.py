@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from math import isfinite, log, sqrt
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import betaln, stdtrit, xlog1py, xlogy
 
-from layeralign.analysis.stats import Z, wilson_at
+from layeralign.analysis.clusters import Keys, cluster, count, same_length
+from layeralign.analysis.stats import wilson_at
 from layeralign.errors import LayeralignError
 
-Keys = Sequence[Hashable]
-Cells = NDArray[np.intp]
 Interval = tuple[float | None, float | None, str]
 """Low, high (None where nothing can be said) and the method in words."""
 
@@ -48,7 +46,7 @@ def share_interval(values: Sequence[float], prompts: Keys, pictures: Keys) -> In
     Raises:
         LayeralignError: lengths differ, or a value is outside [0, 1].
     """
-    _same_length(values, prompts, pictures)
+    same_length(values, prompts, pictures)
     if not len(values):
         return None, None, ""
     rows, words = _effective(values, prompts, pictures)
@@ -58,11 +56,10 @@ def share_interval(values: Sequence[float], prompts: Keys, pictures: Keys) -> In
 def effective_rows(values: Sequence[float], prompts: Keys, pictures: Keys) -> float:
     """How many independent rows would say as much of a share: those of which Wilson's interval is ours.
 
-    p(1 - p) / V, at most n, times (1.96 / t)². V is the two-way cluster variance of Cameron, Gelbach & Miller
-    2011 (J. Business & Economic Statistics 29, 238-249), V = A + B - I over prompts, pictures and pairs of
-    both, each with G / (G - 1), where A and B are at least I, since V may else be negative; t is Student's
-    97.5 % quantile with Satterthwaite's degrees of freedom. Where all values are 0 or all are 1 they show no
-    variance: as many rows as the coarser factor has clusters. n for rows that share nothing.
+    p(1 - p) / V, at most n, times (1.96 / t)², with the two-way cluster variance V of the mean and Student's
+    97.5 % quantile t for its degrees of freedom; see `layeralign.analysis.clusters`. Where all values are 0
+    or all are 1 they show no variance: as many rows as the coarser factor has clusters. n for rows that
+    share nothing.
 
     Args:
         values: [n] flags, or degrees from 0 to 1, whose mean is the share; n is at least 1.
@@ -90,89 +87,33 @@ def mean_interval(values: Sequence[float], prompts: Keys, pictures: Keys) -> Int
     Raises:
         LayeralignError: lengths differ, or a score is not finite.
     """
-    _same_length(values, prompts, pictures)
+    same_length(values, prompts, pictures)
     if not all(isfinite(value) for value in values):
         raise LayeralignError("scores have to be finite numbers")
-    factors, pairs, words = _factors(prompts, pictures)
-    if _count(pairs) < 2:
+    groups = cluster(prompts, pictures)
+    if count(groups.pairs) < 2:
         return None, None, ""
     scores = np.asarray(values, dtype=float)
-    variance, df = _variance(scores, factors or [pairs], pairs)
+    variance, df = groups.variance(scores)
     middle, half = float(scores.mean()), float(stdtrit(df, 0.975)) * sqrt(variance)
-    return middle - half, middle + half, words if factors else "Student" + words
+    method = f"clustered by {groups.words}" if groups.factors else "Student"
+    return middle - half, middle + half, method + groups.note
 
 
 def _effective(values: Sequence[float], prompts: Keys, pictures: Keys) -> tuple[float, str]:
-    _same_length(values, prompts, pictures)
+    same_length(values, prompts, pictures)
     if not len(values) or not all(0 <= value <= 1 for value in values):
         raise LayeralignError("a share needs rows, and values between 0 and 1")
-    factors, pairs, words = _factors(prompts, pictures)
-    n, p = len(values), _mean(values)
-    if not factors:
-        return float(n), "Wilson" + words
-    clusters = min(_count(ids) for ids in factors)
-    if p in {0, 1} or clusters == 1:
-        return float(clusters), words
-    variance, df = _variance(np.asarray(values, dtype=float), factors, pairs)
-    rows = n if variance == 0 else min(n, p * (1 - p) / variance)
-    return rows * float(Z / stdtrit(df, 0.975)) ** 2, words
+    groups = cluster(prompts, pictures)
+    if not groups.factors:
+        return float(len(values)), "Wilson" + groups.note
+    p = _mean(values)
+    rows = groups.effective(np.asarray(values, dtype=float), p * (1 - p), len(values))
+    return rows, f"clustered by {groups.words}{groups.note}"
 
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
-
-
-def _same_length(rows: Sequence[object], prompts: Keys, pictures: Keys) -> None:
-    if not len(rows) == len(prompts) == len(pictures):
-        raise LayeralignError(
-            f"every row needs a prompt and a picture, got {len(rows)} rows, {len(prompts)} prompts and "
-            f"{len(pictures)} pictures"
-        )
-
-
-def _factors(prompts: Keys, pictures: Keys) -> tuple[list[Cells], Cells, str]:
-    """What groups the rows (nothing where they are independent), pairs of both, as [n] numbers; in words.
-
-    Where only rows of one pair repeat - samples of a case, its exits - the pair is what groups them.
-    """
-    shown = [("none", i) if key is None else ("is", key) for i, key in enumerate(pictures)]
-    both = {"prompt": _numbers(prompts), "picture": _numbers(shown)}
-    pairs = _numbers(list(zip(both["prompt"].tolist(), both["picture"].tolist(), strict=True)))
-    n, different = len(pairs), _count(pairs)
-    single = "".join(f", one {name}" for name, ids in both.items() if n > 1 and _count(ids) == 1)
-    grouping = {name: ids for name, ids in both.items() if 1 < _count(ids) < different}
-    if not grouping and different == n:
-        return [], pairs, single
-    names = list(grouping) or [name for name, ids in both.items() if _count(ids) == different]
-    return list(grouping.values()) or [pairs], pairs, "clustered by " + " and ".join(names) + single
-
-
-def _numbers(keys: Keys) -> Cells:
-    numbers: dict[Hashable, int] = {}
-    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.intp)
-
-
-def _count(ids: Cells) -> int:
-    return int(ids.max(initial=-1)) + 1
-
-
-def _variance(values: NDArray[np.float64], factors: list[Cells], pairs: Cells) -> tuple[float, float]:
-    """Variance of the mean of `values` [n] over one or two `factors`, and its degrees of freedom."""
-    rest = (values - values.mean()) / len(values)
-
-    def over(ids: Cells) -> tuple[float, int]:
-        sums = np.bincount(ids, weights=rest)
-        return float(sums @ sums) * len(sums) / (len(sums) - 1), len(sums) - 1
-
-    inner, df_inner = over(pairs)
-    parts = [(max(variance, inner), df) for variance, df in map(over, factors)]
-    if len(parts) == 1:
-        return parts[0]
-    total = sum(variance for variance, _ in parts) - inner
-    if total == 0:
-        return 0.0, min(df for _, df in parts)
-    parts.append((inner, df_inner))
-    return total, total**2 / sum(variance**2 / df for variance, df in parts)
 
 
 def always_valid(hits: int, n: int) -> tuple[float, float]:

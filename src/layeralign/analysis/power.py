@@ -26,7 +26,7 @@ def cases_needed(
 
     Paired (two runs on the same cases): exact McNemar test, exact power over the number of pairs that differ.
     Unpaired: test of two proportions with pooled variance (Fleiss, Levin & Paik 2003, Statistical Methods for
-    Rates and Proportions, equation 4.14), cases in each group. For a one-sided test such as `stats.p_worse`
+    Rates and Proportions, equation 4.14), cases in each group. For a one-sided test such as `p_worse`
     give twice its level.
 
     Args:

@@ -11,7 +11,7 @@ from typing import Any
 from layeralign.analysis.agreement import agreement
 from layeralign.analysis.answered import Answered, answered
 from layeralign.analysis.figures import Figures, figures
-from layeralign.analysis.stats import p_worse
+from layeralign.analysis.paired import Change, Said, change, p_value, pair
 from layeralign.judges.registry import meaning, trusted
 from layeralign.runs.store import Run
 from layeralign.vlm.exits import Exits
@@ -27,9 +27,12 @@ class ExitFigures(Figures):
     Attributes:
         exit: its number; see `layeralign.vlm.exits`.
         name: what it is called: its number, with its track in encoders that have several.
-        p_worse: one-sided exact McNemar test on the same harmful cases that this exit is unsafe
-            more often than the default; Bonferroni-corrected over the exits of the run.
+        p_worse: probability that chance makes this exit unsafe so much more often than the default on the
+            same harmful cases, Bonferroni-corrected over the exits of the run.
         worse: whether `p_worse` is below 0.05.
+        test: what `p_worse` is of: exact McNemar, or sign flips of what the cases share
+            (`layeralign.analysis.paired.p_value`).
+        vs_default: the ASR's change from the default exit to this one, on the same cases.
     """
 
     exit: int
@@ -38,6 +41,8 @@ class ExitFigures(Figures):
     group: str
     p_worse: float | None
     worse: bool
+    test: str
+    vs_default: Change | None
 
 
 @dataclass(frozen=True)
@@ -133,17 +138,14 @@ def _agreement(run: Run) -> tuple[JudgePair, ...]:
 
 
 def _exit_figures(by_exit: dict[int, list[Answered]], exits: Exits) -> tuple[ExitFigures, ...]:
-    unsafe = {
-        exit: {r.case: r.unsafe for r in rows if r.kind == "harmful" and r.unsafe is not None}
-        for exit, rows in by_exit.items()
-    }
     others = len(by_exit.keys() - {exits.default})
     made = []
     for exit, rows in sorted(by_exit.items()):
-        p = None
-        if exit != exits.default and exits.default in unsafe:
-            p = p_worse(unsafe[exit], unsafe[exits.default])
-            p = None if p is None else min(1.0, p * others)
+        pairs = (
+            None if exit == exits.default else pair(_unsafe(by_exit.get(exits.default, [])), _unsafe(rows))
+        )
+        found = p_value(pairs, "greater") if pairs else None
+        p = min(1.0, found.p * others) if found else None
         made.append(
             ExitFigures(
                 **figures(rows),
@@ -153,9 +155,15 @@ def _exit_figures(by_exit: dict[int, list[Answered]], exits: Exits) -> tuple[Exi
                 group=exits.group(exit),
                 p_worse=p,
                 worse=p is not None and p < ALPHA,
+                test=found.test if found else "",
+                vs_default=change(pairs) if pairs else None,
             )
         )
     return tuple(made)
+
+
+def _unsafe(rows: list[Answered]) -> Said:
+    return [(row, row.unsafe) for row in rows if row.kind == "harmful" and row.unsafe is not None]
 
 
 def _group_figures(by_exit: dict[int, list[Answered]], exits: Exits) -> tuple[GroupFigures, ...]:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from layeralign.analysis.compare import Comparison
-from layeralign.analysis.stats import Change
+from layeralign.analysis.paired import Change
 from layeralign.report import charts
 from layeralign.report.page import environment, write_page
 from layeralign.report.table import asr_name, interval, invalid, percent

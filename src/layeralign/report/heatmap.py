@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from layeralign.analysis.compare import Comparison, ExitChange
-from layeralign.analysis.stats import Change
+from layeralign.analysis.paired import Change
 from layeralign.report import charts
 from layeralign.report.page import environment, write_page
 from layeralign.text import printable

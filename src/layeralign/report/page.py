@@ -28,6 +28,7 @@ def page(summary: Summary, identity: Mapping[str, Any], sessions: Sequence[Mappi
             summary=summary,
             names={e.exit: e.name for e in summary.exits},
             curve=Markup(charts.svg(charts.curve(summary))),  # noqa: S704 - matplotlib's own, escaped by it
+            tests=sorted({e.test for e in summary.exits if e.test}) or ["paired test"],
             headline=headline(summary),
             asr=asr_name(summary),
             identity=identity,

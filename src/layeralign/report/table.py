@@ -79,7 +79,7 @@ def asr_name(summary: Summary) -> str:
 def caption(summary: Summary) -> str:
     """What the marks and columns mean, in a sentence or two."""
     default = any(exit.default for exit in summary.exits)
-    compared = "! worse than the default (paired exact test, corrected, p < 0.05). " if default else ""
+    compared = "! worse than the default (paired test, corrected, p < 0.05). " if default else ""
     return (
         f"Percent. * default exit{'' if default else ' (not scanned)'}. {compared}"
         "Told apart = refuses harmful − refuses borderline; 0 is guessing. "
