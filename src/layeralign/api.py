@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layeralign.analysis.compare import Comparison
 from layeralign.analysis.compare import compare as compare_runs
+from layeralign.analysis.seeds import Seeds
+from layeralign.analysis.seeds import across as across_runs
 from layeralign.analysis.summary import Summary, summarise
 from layeralign.cases.case import Case
 from layeralign.cases.controls import with_controls
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     from layeralign.rewards.reward import Reward
     from layeralign.training.settings import Settings as AlignSettings
 
-__all__ = ["Scan", "align", "compare", "judge", "load", "read", "scan"]
+__all__ = ["Scan", "across", "align", "compare", "judge", "load", "read", "scan"]
 
 
 @dataclass(frozen=True)
@@ -161,6 +164,17 @@ def read(run: str | Path, judge: str | None = None) -> Scan:
     """
     with store.open_run(Path(run)) as opened:
         return Scan(Path(run), summarise(opened, judge), opened.identity, opened.sessions())
+
+
+def across(runs: Sequence[str | Path], judge: str | None = None) -> Seeds:
+    """Sum up runs of the same cases that differ in their seed, or in their adapter's; rows are not pooled.
+
+    Args:
+        runs: their folders, two or more.
+        judge: whose verdicts make the ASR; by default the most trusted that has judged.
+    """
+    with ExitStack() as opened:
+        return across_runs([opened.enter_context(store.open_run(Path(run))) for run in runs], judge)
 
 
 def compare(before: str | Path, after: str | Path) -> Comparison:

@@ -4,28 +4,40 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from layeralign.cli.app import app, show
+from cyclopts import Parameter
+
+from layeralign.cli.app import app, put, show
 from layeralign.text import printable
+
+Runs = Annotated[list[Path], Parameter(consume_multiple=True)]
 
 
 @app.command
-def summary(run: Path, *, format: Literal["table", "json"] = "table", judge: str | None = None) -> None:
-    """Show a run's figures per exit and per group.
+def summary(runs: Runs, *, format: Literal["table", "json"] = "table", judge: str | None = None) -> None:
+    """Show a run's figures per exit and per group, or means over runs that differ in their seed.
 
     Parameters
     ----------
-    run
-        The run's folder.
+    runs
+        The run's folder; of several, which have to be of the same cases, each counts as one observation.
     format
         A table for people, or JSON for scripts.
     judge
         Whose verdicts make the ASR; by default the most trusted that has judged.
     """
-    from layeralign.api import read
+    from layeralign.api import across, read
+    from layeralign.report import seeds
 
-    result = read(run, judge)
+    if len(runs) > 1:
+        found = across(runs, judge)
+        if format == "json":
+            print(json.dumps(found.to_json(), indent=2, allow_nan=False))
+        else:
+            put(seeds.table(found))
+        return
+    result = read(runs[0], judge)
     if format == "json":
         print(json.dumps(result.summary.to_json(), indent=2, allow_nan=False))
     else:

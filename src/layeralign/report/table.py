@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from layeralign.analysis.figures import Figures
+from layeralign.analysis.seeds import Seeds
 from layeralign.analysis.summary import ExitFigures, GroupFigures, Summary
 from layeralign.judges.refusal import RefusalMatcher
 from layeralign.text import printable
@@ -71,7 +72,7 @@ def _table(summary: Summary, *, wide: bool) -> Table:
     return made
 
 
-def asr_name(summary: Summary) -> str:
+def asr_name(summary: Summary | Seeds) -> str:
     """What the ASR is called: a matcher of refusals measures non-refusal and no more."""
     return "non-refusal" if summary.asr_judge == RefusalMatcher.kind else "ASR"
 

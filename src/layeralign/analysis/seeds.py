@@ -1,0 +1,178 @@
+"""Runs that differ in their seed, or in their adapter's: each run is one observation, its rows are not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import sqrt
+from statistics import mean, stdev
+from typing import Any
+
+from scipy.special import stdtrit
+
+from layeralign.analysis.figures import Figures
+from layeralign.analysis.summary import Summary, summarise
+from layeralign.errors import LayeralignError
+from layeralign.runs.store import RowKey, Run
+
+_MAY_DIFFER = {"seed", "adapter"}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A figure over runs.
+
+    Attributes:
+        values: each run's, in the order of the runs.
+        mean: of these.
+        sd: their standard deviation, n - 1.
+        low, high: 95 % interval of the mean over all such runs on these cases, Student's t with n - 1 degrees
+            of freedom. A point where all runs gave the same; what other cases would give, it does not say.
+    """
+
+    values: tuple[float, ...]
+    mean: float
+    sd: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class ScoreSpread:
+    """A judge's measure on one kind of case, over runs; see `layeralign.analysis.figures.Score`."""
+
+    judge: str
+    measure: str
+    kind: str
+    spread: Spread
+
+
+@dataclass(frozen=True)
+class ExitSeeds:
+    """One exit, over runs.
+
+    Attributes:
+        estimates: as in `Figures`, by name; None where a run did not measure it.
+        scores: what judges measured in every run.
+    """
+
+    exit: int
+    name: str
+    default: bool
+    group: str
+    estimates: Mapping[str, Spread | None]
+    scores: tuple[ScoreSpread, ...]
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Several runs of the same cases, exit by exit."""
+
+    runs: tuple[str, ...]
+    models: tuple[str, ...]
+    asr_judge: str
+    asr_means: str
+    exits: tuple[ExitSeeds, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object; keys are never renamed, only added."""
+        return asdict(self)
+
+
+def across(runs: Sequence[Run], judge: str | None = None) -> Seeds:
+    """Sum up two or more open runs of the same cases, whose rows are not pooled.
+
+    Args:
+        runs: they differ in seed or adapter, and in nothing else.
+        judge: whose verdicts make the ASR; by default the most trusted that has judged.
+
+    Raises:
+        LayeralignError: less than two runs, or they differ in what is asked, how, or who judged - or in
+            nothing.
+    """
+    if len(runs) < 2:
+        raise LayeralignError(f"expected two runs or more that differ in their seed, got {len(runs)}")
+    summaries = [summarise(run, judge) for run in runs]
+    first = runs[0]
+    for at, run in enumerate(runs[1:], 1):
+        _check(first, run)
+        _check_judges(first, run, summaries[0], summaries[at])
+        if twin := next((other for other in runs[:at] if _seeded(other) == _seeded(run)), None):
+            raise LayeralignError(
+                f"runs {twin.path} and {run.path}: have the same adapter and the same seed, or greedy "
+                "answers, which no seed changes; expected runs that differ"
+            )
+    exits = zip(*(summary.exits for summary in summaries), strict=True)
+    return Seeds(
+        tuple(str(run.path) for run in runs),
+        tuple(run.model for run in runs),
+        summaries[0].asr_judge,
+        summaries[0].asr_means,
+        tuple(
+            ExitSeeds(one[0].exit, one[0].name, one[0].default, one[0].group, _estimates(one), _scores(one))
+            for one in exits
+        ),
+    )
+
+
+def _check(one: Run, other: Run) -> None:
+    for key in sorted((one.identity.keys() | other.identity.keys()) - _MAY_DIFFER):
+        mine, theirs = one.identity.get(key), other.identity.get(key)
+        if mine != theirs:
+            raise LayeralignError(
+                f"runs {one.path} and {other.path}: were made with another {key}: {mine!r} and {theirs!r}; "
+                "only seed and adapter may differ"
+            )
+    mine, theirs = one.case_hashes(), other.case_hashes()
+    for name in sorted(mine.keys() & theirs.keys()):
+        if mine[name] != theirs[name]:
+            raise LayeralignError(f"runs {one.path} and {other.path}: case {name!r} differs between them")
+    here, there = one.answered(), other.answered()
+    if alone := sorted(here ^ there):
+        raise LayeralignError(
+            f"runs {one.path} and {other.path}: {_row(alone[0])} is only in "
+            f"{(one if alone[0] in here else other).path}"
+        )
+
+
+def _row(key: RowKey) -> str:
+    case, exit, sample = key
+    return f"case {case!r} at exit {exit}" + (f", sample {sample}" if sample else "")
+
+
+def _check_judges(one: Run, other: Run, mine: Summary, theirs: Summary) -> None:
+    if mine.asr_judge != theirs.asr_judge:
+        what = f"their ASR is by {mine.asr_judge} and by {theirs.asr_judge}"
+    elif differing := sorted(set(mine.judges) ^ set(theirs.judges)):
+        what = f"{differing[0]} has judged only one of them"
+    else:
+        return
+    raise LayeralignError(f"runs {one.path} and {other.path}: {what}; let the same judges judge both")
+
+
+def _seeded(run: Run) -> tuple[Any, Any]:
+    """What may make its answers differ from another run's."""
+    greedy = not run.identity.get("decoding", {}).get("temperature")
+    return run.identity.get("adapter"), None if greedy else run.identity.get("seed")
+
+
+def _estimates(exits: Sequence[Figures]) -> dict[str, Spread | None]:
+    found: dict[str, Spread | None] = {}
+    for name in exits[0].estimates:
+        values = [value for one in exits if (value := one.estimates[name].value) is not None]
+        least = -1 if name == "separation" else 0
+        found[name] = spread(values, least, 1) if len(values) == len(exits) else None
+    return found
+
+
+def _scores(exits: Sequence[Figures]) -> tuple[ScoreSpread, ...]:
+    means = [{(s.judge, s.measure, s.kind): s.mean for s in one.scores} for one in exits]
+    common = [key for key in means[0] if all(key in one for one in means)]
+    return tuple(ScoreSpread(*key, spread([one[key] for one in means])) for key in common)
+
+
+def spread(values: Sequence[float], least: float = float("-inf"), most: float = float("inf")) -> Spread:
+    """Mean, standard deviation and interval of two or more values, which lie between `least` and `most`."""
+    middle, sd = mean(values), stdev(values)
+    half = float(stdtrit(len(values) - 1, 0.975)) * sd / sqrt(len(values))
+    return Spread(tuple(values), middle, sd, max(least, middle - half), min(most, middle + half))
