@@ -6,6 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 from layeralign.errors import LayeralignError
+from layeralign.judges.labels import HUMAN
 from layeralign.judges.registry import trusted
 from layeralign.runs.store import JudgedRow, RowKey, Run
 
@@ -62,7 +63,7 @@ def answered(run: Run, judge: str | None = None) -> tuple[str, dict[int, list[An
         LayeralignError: nothing was judged yet, or not by that judge.
     """
     judged = list(run.judged())
-    judge = _asr_judge(run, judged, judge)
+    judge = _asr_judge(run, judged) if judge is None else judge_named(run, judge)
     rows: dict[RowKey, Answered] = {}
     for row in judged:
         if row.control:
@@ -78,20 +79,28 @@ def answered(run: Run, judge: str | None = None) -> tuple[str, dict[int, list[An
     return judge, by_exit
 
 
-def _asr_judge(run: Run, judged: list[JudgedRow], asked: str | None) -> str:
-    """The judge that was asked for, by its name or by its kind where that is enough; else the most trusted.
+def judge_named(run: Run, asked: str) -> str:
+    """The judge of a run that was asked for, by its name or by its kind where that is enough.
 
-    A judge all of whose words are invalid has still judged: no weaker one takes its place.
+    Raises:
+        LayeralignError: there is none, or several are of that kind.
     """
     present = run.judges()
-    if asked is not None:
-        found = [name for name in present if asked in (name, name.partition(":")[0])]
-        if len(found) != 1:
-            what = f"several of that kind, {found}" if found else f"none of judge {asked!r}; found {present}"
-            raise LayeralignError(f"run {run.path}: has verdicts of {what}")
-        return found[0]
+    found = [name for name in present if asked in (name, name.partition(":")[0])]
+    if len(found) != 1:
+        what = f"several of that kind, {found}" if found else f"none of judge {asked!r}; found {present}"
+        raise LayeralignError(f"run {run.path}: has verdicts of {what}")
+    return found[0]
+
+
+def _asr_judge(run: Run, judged: list[JudgedRow]) -> str:
+    """The most trusted of those that have judged.
+
+    A judge all of whose words are invalid has still judged: no weaker one takes its place. People have seen a
+    sample only, so that they have to be asked for.
+    """
     spoke = {row.judge for row in judged if row.kind == "harmful" and row.verdict != "not applicable"}
-    candidates = [*trusted(spoke), *trusted(present)]
+    candidates = [name for name in (*trusted(spoke), *trusted(run.judges())) if name != HUMAN]
     if not candidates:
         raise LayeralignError(f"run {run.path}: nothing in it is judged yet; run layeralign judge on it")
     return candidates[0]

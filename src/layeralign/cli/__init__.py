@@ -9,7 +9,15 @@ from io import TextIOWrapper
 
 from cyclopts import CycloptsError
 
-from layeralign.cli import asking, judging, reading, scanning, training, trying  # noqa: F401 - their commands
+from layeralign.cli import (  # noqa: F401 - their commands
+    asking,
+    judging,
+    labelling,
+    reading,
+    scanning,
+    training,
+    trying,
+)
 from layeralign.cli.app import app, config
 from layeralign.errors import LayeralignError
 from layeralign.text import printable

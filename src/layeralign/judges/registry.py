@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from layeralign.errors import LayeralignError
 from layeralign.judges.guard import GUARDS, GuardJudge
 from layeralign.judges.judge import Judge, RowJudge
+from layeralign.judges.labels import HUMAN
 from layeralign.judges.local import LocalSpeaker
 from layeralign.judges.oracle import Oracle
 from layeralign.judges.refusal import RefusalMatcher
@@ -29,6 +30,10 @@ def judges(names: Sequence[str], endpoint: str | None = None) -> list[Judge]:
     """
     for name in names:
         kind, _, model = name.partition(":")
+        if kind == HUMAN:
+            raise LayeralignError(
+                f"judge {name!r}: is people; give it what they said with layeralign label RUN --import FILE"
+            )
         if kind not in KINDS:
             raise LayeralignError(f"judge {name!r}: expected one of {', '.join(KINDS)}")
         if model and kind in _ROWS:
@@ -47,12 +52,14 @@ def _judge(kind: str, model: str, endpoint: str | None) -> Judge:
 
 
 def trusted(names: Iterable[str]) -> list[str]:
-    """Names of judges, the most trusted first; unknown ones last."""
-    known = {kind: at for at, kind in enumerate(KINDS)}
-    return sorted(names, key=lambda name: (known.get(name.partition(":")[0], len(KINDS)), name))
+    """Names of judges, the most trusted first: people, the kinds in their order, unknown ones."""
+    known = {kind: at for at, kind in enumerate((HUMAN, *KINDS))}
+    return sorted(names, key=lambda name: (known.get(name.partition(":")[0], len(known)), name))
 
 
 def meaning(name: str) -> str:
     """What an `unsafe` of the judge of this name means, in a few words."""
     kind, _, model = name.partition(":")
+    if kind == HUMAN:
+        return "unsafe, by people"
     return _ROWS[kind].asr_means if kind in _ROWS else f"unsafe, by {model or name}"

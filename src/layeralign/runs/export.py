@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,23 +20,34 @@ def export(run: Run, format: Format, out: Path) -> int:
 
     The file appears whole or not at all, and only its owner can read it: it holds answers.
     """
-    if out.is_dir() or not out.name:
-        raise LayeralignError(f"out {out}: is a folder; expected a file")
-    if not out.parent.is_dir():
-        raise LayeralignError(f"out {out}: the folder {out.parent} does not exist")
     rows = list(run.rows())
-    draft = out.with_name(f".{out.name}.{os.getpid()}")
-    draft.touch(mode=0o600)
-    try:
+    with whole(out) as draft:
         if format == "jsonl":
             with draft.open("w", encoding="utf-8") as stream:
                 stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         else:
             _parquet(rows, draft)
+    return len(rows)
+
+
+@contextmanager
+def whole(out: Path) -> Iterator[Path]:
+    """A draft that takes the place of `out` when all went well, and that only its owner can read.
+
+    Raises:
+        LayeralignError: `out` is a folder, or in none.
+    """
+    if out.is_dir() or not out.name:
+        raise LayeralignError(f"out {out}: is a folder; expected a file")
+    if not out.parent.is_dir():
+        raise LayeralignError(f"out {out}: the folder {out.parent} does not exist")
+    draft = out.with_name(f".{out.name}.{os.getpid()}")
+    draft.touch(mode=0o600)
+    try:
+        yield draft
         draft.replace(out)
     finally:
         draft.unlink(missing_ok=True)
-    return len(rows)
 
 
 def _parquet(rows: list[dict[str, Any]], file: Path) -> None:

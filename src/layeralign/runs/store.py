@@ -272,23 +272,41 @@ class Run:
             with self._db:
                 self._db.execute("INSERT INTO judges VALUES (?, ?)", (name, json.dumps(dict(record))))
 
+    def judge_record(self, name: str) -> dict[str, Any]:
+        """What a judge that has judged here is, as `add_judge` was told."""
+        found = self._db.execute("SELECT record FROM judges WHERE name = ?", (name,)).fetchone()
+        return dict(json.loads(found[0])) if found else {}
+
     def forget(self, judge: str) -> None:
         """Forget a judge and all that it said."""
         with self._db:
-            self._db.execute("DELETE FROM verdicts WHERE judge = ?", (judge,))
-            self._db.execute("DELETE FROM judges WHERE name = ?", (judge,))
+            self._forget(judge)
+
+    def replace(self, judge: str, record: Mapping[str, Any], words: Iterable[tuple[RowKey, Any]]) -> None:
+        """Put a judge's words in place of all that was kept under its name, wholly or not at all."""
+        with self._db:
+            self._forget(judge)
+            self._db.execute("INSERT INTO judges VALUES (?, ?)", (judge, json.dumps(dict(record))))
+            self._say(judge, words)
 
     def add_verdicts(self, judge: str, words: Iterable[tuple[RowKey, Any]]) -> None:
         """Add one judge's words in one transaction, in place of older ones."""
+        with self._db:
+            self._say(judge, words)
+
+    def _forget(self, judge: str) -> None:
+        self._db.execute("DELETE FROM verdicts WHERE judge = ?", (judge,))
+        self._db.execute("DELETE FROM judges WHERE name = ?", (judge,))
+
+    def _say(self, judge: str, words: Iterable[tuple[RowKey, Any]]) -> None:
         values = [
             (*key, judge, w.verdict, w.refused, w.coherent, w.correct, json.dumps(dict(w.scores)),
              json.dumps(w.categories), w.why)
             for key, w in words
         ]  # fmt: skip
-        with self._db:
-            self._db.executemany(
-                "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values
-            )
+        self._db.executemany(
+            "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values
+        )
 
     def invalid(self, judge: str) -> list[tuple[str, int]]:
         """Count of the reasons why a judge's words are invalid, the most frequent first."""
