@@ -13,6 +13,7 @@ from layeralign.cli import (  # noqa: F401 - their commands
     asking,
     judging,
     labelling,
+    planning,
     reading,
     scanning,
     training,

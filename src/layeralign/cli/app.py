@@ -19,9 +19,9 @@ from layeralign.training.settings import FLAGS, FRACTIONS
 if TYPE_CHECKING:
     from layeralign.api import Scan
 
-_FRACTIONS = {"temperature", "top_p", "held_out", *FRACTIONS}
+_FRACTIONS = {"temperature", "top_p", "held_out", "difference", "share", "power", *FRACTIONS}
 """Flags that may have a fraction."""
-_SWITCHES = {"controls", "again", "retry_invalid", *FLAGS}
+_SWITCHES = {"controls", "again", "retry_invalid", "measure", *FLAGS}
 """Flags that are on or off."""
 
 app = App(

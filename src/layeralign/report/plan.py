@@ -1,0 +1,100 @@
+"""A plan in the terminal."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.table import Table
+
+from layeralign.analysis.plan import Needed, Plan
+from layeralign.analysis.summary import ALPHA
+
+
+def lines(plan: Plan, source: str) -> list[str]:
+    """What is asked, how sure it makes one, and how long it takes.
+
+    Args:
+        plan: of a scan.
+        source: where the rate comes from, in words.
+    """
+    made = [
+        f"{plan.harmful:,} harmful cases of {plan.cases:,}: {_count(plan.prompts, 'prompt')}, "
+        f"{_count(plan.pictures, 'picture')}{_shared(plan)}"
+    ]
+    if plan.half_width is not None and plan.half_width_cautious is not None:
+        wider = (
+            f", ± {100 * plan.half_width_cautious:.1f} with {plan.least:,}"
+            if plan.least < plan.harmful
+            else ""
+        )
+        made.append(
+            f"95 % interval of an ASR of {_percent(plan.share)} %: ± {100 * plan.half_width:.1f} points with "
+            f"{plan.harmful:,} independent cases{wider}"
+        )
+    rows = (
+        f"{plan.cases:,} cases × {_count(plan.exits, 'exit')} × {_count(plan.samples, 'sample')} = "
+        f"{plan.rows:,} answers"
+    )
+    if plan.seconds is None or plan.rate is None:
+        return [*made, f"{rows}; no rate is known (--like RUN, --measure or --rate), so no time either"]
+    return [
+        *made,
+        f"{rows}, {_time(plan.seconds)} at {plan.rate:,.2f} a second ({source}); judging not included",
+    ]
+
+
+def table(plan: Plan) -> Table:
+    """How many cases the difference needs."""
+    larger = plan.share + plan.difference
+    made = Table(
+        box=box.SIMPLE_HEAD,
+        title=f"Harmful cases that show {_percent(larger)} % against {_percent(plan.share)} %, with a "
+        f"probability of {_percent(plan.power)} %",
+        title_justify="left",
+        caption=f"On the same cases, exact McNemar test, {_percent(ALPHA)} % over all tests. Best: no case "
+        f"changes the other way ({_percent(plan.best_discordant)} % differ). Cautious: the two have nothing "
+        f"in common ({_percent(plan.cautious_discordant)} % differ). Independent cases: samples of a case "
+        "add none, and cases that share a prompt or a picture count less.",
+        caption_justify="left",
+    )
+    for head in ("", "tests", "best", "cautious"):
+        made.add_column(head, justify="left" if head in ("", "tests") else "right")
+    for name, needed in (("an exit and the default one", plan.default), ("two runs, at an exit", plan.runs)):
+        if needed is not None:
+            cells = (_marked(n, plan) for n in (needed.best, needed.cautious))
+            made.add_row(name, _tests(needed), *cells)
+    return made
+
+
+def _tests(needed: Needed) -> str:
+    sides = "one-sided" if needed.one_sided else "two-sided"
+    return f"{needed.tests}, {sides}" if needed.tests == 1 else f"{needed.tests}, {sides}, corrected"
+
+
+def _marked(n: int, plan: Plan) -> str:
+    """The number, and whether the given cases are as many."""
+    if n > plan.harmful:
+        return f"{n:,} (too few)"
+    return f"{n:,} (enough)" if n <= plan.least else f"{n:,} (enough if independent)"
+
+
+def _shared(plan: Plan) -> str:
+    if plan.least == plan.harmful:
+        return ""
+    return (
+        f"; some are shared, so that they say as much as {plan.least:,} to {plan.harmful:,} independent ones"
+    )
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g}"
+
+
+def _time(seconds: float) -> str:
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,42 @@
+"""How fast a model answers: as a run has it, or measured on a few cases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from layeralign.cases.case import Case
+from layeralign.errors import LayeralignError
+from layeralign.runs.store import Run
+from layeralign.sweep.sweep import Settings, sweep
+from layeralign.vlm.vlm import Vlm
+
+_FEW = 4
+"""Cases that are answered to measure."""
+
+
+def of(run: Run) -> float:
+    """Rows per second, over all sessions of a run.
+
+    Raises:
+        LayeralignError: the run does not say.
+    """
+    sessions = [session for session in run.sessions() if session["rows"] and session["seconds"]]
+    if not sessions:
+        raise LayeralignError(
+            f"run {run.path}: does not say how long its rows took; expected one that this layeralign scanned"
+        )
+    return float(sum(s["rows"] for s in sessions) / sum(s["seconds"] for s in sessions))
+
+
+def measured(vlm: Vlm, cases: Sequence[Case], settings: Settings) -> float:
+    """Rows per second at the exits of a scan with these settings, on four cases spread over the given ones.
+
+    Nothing of what is answered is kept. One more case goes before them, since a model's first batch is slow.
+    """
+    few = cases[:: max(1, len(cases) // _FEW)][:_FEW]
+    with TemporaryDirectory() as folder:
+        sweep(vlm, few[:1], Path(folder) / "first", settings).close()
+        with sweep(vlm, few, Path(folder) / "run", settings) as run:
+            return of(run)
