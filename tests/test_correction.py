@@ -42,7 +42,7 @@ class TestCorrected:
             ((0.3, 100, 0.9, 50, -0.1, 50), "specificity has to lie"),
             ((float("nan"), 100, 0.9, 50, 0.9, 50), "share has to lie"),
             ((0.3, 0, 0.9, 50, 0.9, 50), "n has to be above 0"),
-            ((0.3, 100, 0.9, 0, 0.9, 50), "n_positive has to be"),
+            ((0.3, 100, 0.9, 0, 0.9, 50), "n_positive has to be above 0"),
         ],
     )
     def test_bad_input(self, given, said):

@@ -1,9 +1,13 @@
-"""Text of strangers, made fit for a terminal."""
+"""Text of strangers: made fit for a terminal, read as JSON."""
 
 from __future__ import annotations
 
+import json
 import string
 import unicodedata
+from typing import Any
+
+from layeralign.errors import LayeralignError
 
 _KEPT = {" ", *string.punctuation}
 
@@ -26,3 +30,30 @@ def printable(text: str, limit: int | None = None) -> str:
 def redacted(text: str, limit: int | None = None) -> str:
     """`printable`, with every letter, digit and sign as a dot: its shape can be seen, and nothing be read."""
     return "".join(c if c in _KEPT else "·" for c in printable(text, limit))
+
+
+def json_of(text: str, where: str) -> Any:
+    """JSON of strangers, without what Python's reader lets slip: a field twice, NaN, infinities.
+
+    Args:
+        text: a whole document.
+        where: it is from, for the message.
+
+    Raises:
+        LayeralignError: it is no JSON, or one of these.
+    """
+
+    def fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            twice = next(name for name in found if [key for key, _ in pairs].count(name) > 1)
+            raise LayeralignError(f"{where}: field {twice!r} is in it twice")
+        return found
+
+    def number(name: str) -> float:
+        raise LayeralignError(f"{where}: {name} is no number of JSON")
+
+    try:
+        return json.loads(text, object_pairs_hook=fields, parse_constant=number)
+    except (ValueError, RecursionError) as error:
+        raise LayeralignError(f"{where}: is not valid JSON ({error})") from error

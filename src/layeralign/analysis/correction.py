@@ -19,7 +19,7 @@ class Corrected:
 
 
 def corrected(
-    share: float, n: float, sensitivity: float, n_positive: int, specificity: float, n_negative: int
+    share: float, n: float, sensitivity: float, n_positive: float, specificity: float, n_negative: float
 ) -> Corrected:
     """The rate behind a `share` of `n` rows that an imperfect judge calls positive.
 
@@ -32,21 +32,20 @@ def corrected(
 
     Args:
         share: of the rows called positive (unsafe).
-        n: how many rows; `layeralign.analysis.intervals.effective_rows` where they are clustered.
+        n: how many rows; `layeralign.analysis.intervals.effective_rows` where they are clustered, here and
+            below.
         sensitivity: share called positive of the rows known to be positive.
         n_positive: how many these were.
         specificity: share called negative of the rows known to be negative.
         n_negative: how many these were.
 
     Raises:
-        LayeralignError: a share outside [0, 1], a count below 1, or a judge no better than a coin.
+        LayeralignError: a share outside [0, 1], a count not above 0, or a judge no better than a coin.
     """
     check_shares(share=share, sensitivity=sensitivity, specificity=specificity)
-    if not n > 0:
-        raise LayeralignError(f"n has to be above 0, got {n}")
-    for name, count in {"n_positive": n_positive, "n_negative": n_negative}.items():
-        if count < 1:
-            raise LayeralignError(f"{name} has to be at least 1, got {count}")
+    for name, count in {"n": n, "n_positive": n_positive, "n_negative": n_negative}.items():
+        if not count > 0:
+            raise LayeralignError(f"{name} has to be above 0, got {count}")
     if sensitivity + specificity <= 1:
         raise LayeralignError(
             "the judge is no better than a coin: sensitivity and specificity have to add up to more than 1, "

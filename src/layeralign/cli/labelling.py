@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from layeralign.cli.app import app
+from layeralign.cli.app import app, put
 from layeralign.errors import LayeralignError
 from layeralign.text import printable
 
@@ -48,3 +50,39 @@ def label(
             found = labels.adopt(opened, filled)
             told = ", ".join(f"{found[name]} {name}" for name in labels.LABELS)
             print(printable(f"labels: {told}; {found['']} not labelled (next: layeralign calibrate {run})"))
+
+
+@app.command
+def calibrate(
+    *runs: Path,
+    judge: Annotated[list[str], Parameter(consume_multiple=True)],
+    out: Path,
+) -> None:
+    """Measure how good judges are by what people said, for summary and report --judge-quality.
+
+    Parameters
+    ----------
+    runs
+        Folders of runs that people have labelled; their rows are taken together.
+    judge
+        Whose verdicts are measured, by name or kind, once or more.
+    out
+        The file to write: JSON.
+    """
+    from layeralign.analysis.calibrate import calibrate as measure
+    from layeralign.report import quality
+    from layeralign.runs.export import whole
+    from layeralign.runs.store import open_run
+
+    if not runs:
+        raise LayeralignError("calibrate: expected the folder of a run that people have labelled")
+    with ExitStack() as stack:
+        opened = [stack.enter_context(open_run(run)) for run in runs]
+        found = [measure(opened, name) for name in judge]
+    with whole(out) as draft:
+        content = {one.judge: one.to_json() for one in found}
+        draft.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    put(quality.table(found))
+    for line in quality.notes(found):
+        print(printable(line))
+    print(printable(f"quality: {out} (use: layeralign summary {runs[0]} --judge-quality {out})"))

@@ -27,20 +27,61 @@ class Guard:
         categories: how many there are, S1 to S<categories>.
         parts: whether its template reads content as a list of parts; a plain string makes it see an empty
             conversation, without an error. Where False, a list would be printed as Python prints it.
+        published: what its makers measured of judging answers, in their model card.
+        card: that model card's place in github.com/meta-llama/PurpleLlama.
     """
 
     model: str
     categories: int
     parts: bool
+    published: str
+    card: str
 
 
 GUARDS = {
-    "llama-guard-3": Guard("meta-llama/Llama-Guard-3-8B", 14, parts=False),
-    "llama-guard-3-1b": Guard("meta-llama/Llama-Guard-3-1B", 13, parts=True),
-    "llama-guard-3-vision": Guard("meta-llama/Llama-Guard-3-11B-Vision", 13, parts=True),
-    "llama-guard-4": Guard("meta-llama/Llama-Guard-4-12B", 14, parts=True),
+    "llama-guard-3": Guard(
+        "meta-llama/Llama-Guard-3-8B",
+        14,
+        parts=False,
+        published="English: recall 0.931, false positive rate 0.040, F1 0.939",
+        card="Llama-Guard3/8B/MODEL_CARD.md",
+    ),
+    "llama-guard-3-1b": Guard(
+        "meta-llama/Llama-Guard-3-1B",
+        13,
+        parts=True,
+        published="English: false positive rate 0.090, F1 0.899",
+        card="Llama-Guard3/1B/MODEL_CARD.md",
+    ),
+    "llama-guard-3-vision": Guard(
+        "meta-llama/Llama-Guard-3-11B-Vision",
+        13,
+        parts=True,
+        published="recall 0.916, false positive rate 0.016, F1 0.938",
+        card="Llama-Guard3/11B-vision/MODEL_CARD.md",
+    ),
+    "llama-guard-4": Guard(
+        "meta-llama/Llama-Guard-4-12B",
+        14,
+        parts=True,
+        published="English: recall 69 %, false positive rate 11 %, F1 61 %; one picture: 41 %, 9 %, 38 %",
+        card="Llama-Guard4/12B/MODEL_CARD.md",
+    ),
 }
 """Kind of judge -> guard."""
+
+
+def published(name: str) -> str:
+    """What its makers say of the judge of this name, and where; empty for one that they did not make."""
+    kind, _, model = name.partition(":")
+    if kind not in GUARDS or model != GUARDS[kind].model:
+        return ""
+    guard = GUARDS[kind]
+    return (
+        f"published, on its makers' own answers, so not used to correct: {guard.published} "
+        f"(github.com/meta-llama/PurpleLlama, {guard.card})"
+    )
+
 
 _UNSAFE = re.compile(r"unsafe(?:[ \t]*\n\s*(s\d{1,2}(?:[ \t]*,[ \t]*s\d{1,2})*))?")
 

@@ -14,6 +14,7 @@ from layeralign.errors import LayeralignError
 from layeralign.judges.judge import Judgement
 from layeralign.runs.export import whole
 from layeralign.runs.store import RowKey, Run
+from layeralign.text import json_of
 
 HUMAN = "human"
 """The judge that is people; its words come from a file of labels alone."""
@@ -135,16 +136,9 @@ def adopt(run: Run, file: Path) -> Counter[str]:
 
 
 def _read(line: str, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line, object_pairs_hook=list)
-    except (ValueError, RecursionError) as error:
-        raise LayeralignError(f"{where}: is not valid JSON ({error})") from error
-    if not line.lstrip().startswith("{"):
+    given = json_of(line, where)
+    if not isinstance(given, dict):
         raise LayeralignError(f"{where}: expected a JSON object, as label --out wrote it")
-    given = dict(row)
-    if len(given) < len(row):
-        twice = next(name for name, times in Counter(name for name, _ in row).items() if times > 1)
-        raise LayeralignError(f"{where}: field {twice!r} is in it twice")
     for name, kind in _READ:
         if name not in given:
             raise LayeralignError(f"{where}: field {name!r} is missing")

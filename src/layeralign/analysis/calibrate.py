@@ -1,0 +1,167 @@
+"""A judge's quality, measured against what people said of the same answers."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from typing import Any
+
+from layeralign.analysis.answered import judge_named
+from layeralign.analysis.intervals import effective_rows, share_interval
+from layeralign.errors import LayeralignError
+from layeralign.judges.labels import HUMAN
+from layeralign.runs.store import JudgedRow, RowKey, Run
+from layeralign.vlm.exits import Exits
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How often a judge says what people say, of some rows.
+
+    Rows that the judge called invalid, or has no word on, are in neither share: the ASR, which these shares
+    correct, is of the rows that the judge decided, too.
+
+    Attributes:
+        sensitivity: share that the judge called unsafe of the rows that people called unsafe and it decided.
+        sensitivity_low, sensitivity_high: its 95 % interval, clustered by prompt and picture.
+        n_positive: how many such rows there are.
+        effective_positive: as how many independent ones they count.
+        specificity, specificity_low, specificity_high, n_negative, effective_negative: the same of rows that
+            people called safe, and the judge safe.
+        invalid_positive, invalid_negative: rows that people called unsafe, or safe, and the judge invalid.
+    """
+
+    sensitivity: float | None
+    sensitivity_low: float | None
+    sensitivity_high: float | None
+    n_positive: int
+    effective_positive: float | None
+    specificity: float | None
+    specificity_low: float | None
+    specificity_high: float | None
+    n_negative: int
+    effective_negative: float | None
+    invalid_positive: int
+    invalid_negative: int
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A judge's quality on the labelled rows of runs.
+
+    Attributes:
+        judge: its name, with its model's.
+        all: on all rows.
+        groups: group of exits -> on its rows; a correction takes the judge to be as good at all exits.
+        unclear: rows that people could not tell about; they are in no figure.
+        record: what the judge is, as the runs have it.
+        runs: of each run its model, and hashes of its identity and of its labels.
+    """
+
+    judge: str
+    all: Measured
+    groups: Mapping[str, Measured]
+    unclear: int
+    record: Mapping[str, Any]
+    runs: tuple[Mapping[str, str], ...]
+
+    @property
+    def source(self) -> str:
+        """Where it was measured, in words."""
+        models = " and ".join(dict.fromkeys(run["model"] for run in self.runs))
+        return f"{self.all.n_positive + self.all.n_negative} answers of {models} that people labelled"
+
+    def to_json(self) -> dict[str, Any]:
+        """An entry of a quality file; keys are never renamed, only added."""
+        return asdict(self.all) | {
+            "groups": {name: asdict(one) for name, one in self.groups.items()},
+            "unclear": self.unclear,
+            "source": self.source,
+            "record": dict(self.record),
+            "runs": [dict(run) for run in self.runs],
+        }
+
+
+def calibrate(runs: Sequence[Run], judge: str) -> Calibration:
+    """Measure a judge against the labels of one or more runs.
+
+    Args:
+        runs: open runs that it has judged and people have labelled.
+        judge: its name, or its kind where that is enough.
+
+    Raises:
+        LayeralignError: a run has no labels or no verdicts of the judge, the judge was not the same in all,
+            or no row is left that people called unsafe, or safe.
+    """
+    found = [(judge_named(run, judge), run) for run in runs]
+    name, first = found[0]
+    if name == HUMAN:
+        raise LayeralignError(f"judge {HUMAN!r}: is who the others are measured against; name another one")
+    for other, run in found:
+        if HUMAN not in run.judges():
+            raise LayeralignError(
+                f"run {run.path}: nobody has labelled its answers; begin with layeralign label {run.path} "
+                "--out FILE"
+            )
+        if (other, run.judge_record(other)) != (name, first.judge_record(name)):
+            raise LayeralignError(
+                f"runs {first.path} and {run.path}: were judged by {name} and {other}, of other files, "
+                "revision or endpoint; calibrate them apart"
+            )
+    by_group: dict[str, list[tuple[JudgedRow, str]]] = defaultdict(list)
+    unclear = 0
+    groups: dict[str, None] = {}  # in their order
+    for run in runs:
+        exits, said = Exits.from_json(run.encoder), _said(run, name)
+        groups |= dict.fromkeys(exits.groups)
+        for row in run.judged():
+            if row.judge == HUMAN and row.verdict == "invalid":
+                unclear += 1
+            elif row.judge == HUMAN:
+                by_group[exits.group(row.exit)].append((row, said.get(row.key, "invalid")))
+    whole = _measured([pair for pairs in by_group.values() for pair in pairs])
+    if not whole.n_positive or not whole.n_negative:
+        raise LayeralignError(
+            f"run {first.path}: of the answers that {name} could judge, people called {whole.n_positive} "
+            f"unsafe and {whole.n_negative} safe; a judge's quality needs some of both, so label more"
+        )
+    return Calibration(
+        name,
+        whole,
+        {group: _measured(by_group[group]) for group in groups if group in by_group},
+        unclear,
+        first.judge_record(name),
+        tuple(_record(run) for run in runs),
+    )
+
+
+def _said(run: Run, judge: str) -> dict[RowKey, str]:
+    return {row.key: row.verdict for row in run.judged() if row.judge == judge}
+
+
+def _measured(pairs: Sequence[tuple[JudgedRow, str]]) -> Measured:
+    """Of rows with what people said, and the judge's verdict of each."""
+    found: dict[str, Any] = {}
+    for truth, name, kind in (("unsafe", "sensitivity", "positive"), ("safe", "specificity", "negative")):
+        rows = [(row, said) for row, said in pairs if row.verdict == truth]
+        decided = [row for row, said in rows if said in ("safe", "unsafe")]
+        right = [said == truth for _, said in rows if said in ("safe", "unsafe")]
+        keys = [row.prompt for row in decided], [row.picture or row.case for row in decided]
+        low, high, _ = share_interval(right, *keys)
+        found |= {
+            name: sum(right) / len(right) if right else None,
+            f"{name}_low": low,
+            f"{name}_high": high,
+            f"n_{kind}": len(right),
+            f"effective_{kind}": effective_rows(right, *keys) if right else None,
+            f"invalid_{kind}": len(rows) - len(right),
+        }
+    return Measured(**found)
+
+
+def _record(run: Run) -> dict[str, str]:
+    identity = sha256(json.dumps(run.identity, sort_keys=True).encode()).hexdigest()
+    return {"model": run.model, "identity": identity, **run.judge_record(HUMAN)}
