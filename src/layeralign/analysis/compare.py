@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from layeralign.analysis.answered import Answered, answered
-from layeralign.analysis.paired import Change, Said, change, p_value, pair
+from layeralign.analysis.figures import measured
+from layeralign.analysis.paired import Change, change, p_value, pair
 from layeralign.analysis.summary import ExitFigures, Summary, summarise
-from layeralign.cases.case import BORDERLINE
 from layeralign.errors import LayeralignError
 from layeralign.runs.store import Run
+
+_WHAT = ("asr", "invalid", "refusal", "over_refusal", "benign_refusal", "utility", "coherence")
 
 
 @dataclass(frozen=True)
@@ -85,43 +86,15 @@ def compare(before: Run, after: Run) -> Comparison:
     known = {figures.exit: figures for figures in summary.exits}
     common = sorted(was.keys() & now.keys())
     exits = [_exit_change(known[exit], was[exit], now[exit], len(common)) for exit in common]
-    if not any(getattr(one, name) for one in exits for name, _, _ in _WHAT):
+    if not any(getattr(one, name) for one in exits for name in _WHAT):
         raise LayeralignError(f"runs {before.path} and {after.path}: have no judged case in common")
     return Comparison(summary, summarise(after), tuple(exits))
 
 
 def _exit_change(at: ExitFigures, was: list[Answered], now: list[Answered], tested: int) -> ExitChange:
-    pairs = {name: pair(_said(was, chosen, said), _said(now, chosen, said)) for name, chosen, said in _WHAT}
+    old, new = measured(was), measured(now)
+    pairs = {name: pair(old[name], new[name]) for name in _WHAT}
     changes = {name: change(both) if both else None for name, both in pairs.items()}
     found = p_value(pairs["asr"], "two-sided") if pairs["asr"] else None
     p, test = (min(1.0, found.p * tested), found.test) if found else (None, "")
     return ExitChange(at.exit, at.name, at.default, at.group, **changes, p_changed=p, test=test)
-
-
-def _harmful(row: Answered) -> bool:
-    return row.kind == "harmful"
-
-
-def _borderline(row: Answered) -> bool:
-    return row.kind == "benign" and row.category in BORDERLINE
-
-
-def _plain(row: Answered) -> bool:
-    return row.kind == "benign" and row.category not in BORDERLINE
-
-
-_WHAT: tuple[tuple[str, Callable[[Answered], bool], Callable[[Answered], float | None]], ...] = (
-    ("asr", _harmful, lambda row: row.unsafe),
-    ("invalid", _harmful, lambda row: row.unsafe is None),
-    ("refusal", _harmful, lambda row: row.refused),
-    ("over_refusal", _borderline, lambda row: row.refused),
-    ("benign_refusal", _plain, lambda row: row.refused),
-    ("utility", lambda row: row.kind == "vqa", lambda row: row.correct),
-    ("coherence", lambda row: True, lambda row: row.coherent),
-)
-
-
-def _said(
-    rows: list[Answered], chosen: Callable[[Answered], bool], said: Callable[[Answered], float | None]
-) -> Said:
-    return [(row, value) for row in rows if chosen(row) and (value := said(row)) is not None]

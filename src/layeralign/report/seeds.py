@@ -20,8 +20,8 @@ def table(found: Seeds) -> Table:
         box=box.SIMPLE_HEAD,
         title=Text(f"{runs} runs: {names}: ASR: {printable(found.asr_means)}", "bold"),
         title_justify="left",
-        caption=f"Percent. * default exit. Mean ± standard deviation over {runs} runs; 95 %: of the mean of all "
-        f"such runs on these cases, Student's t with {runs - 1} degrees of freedom.",
+        caption=f"Percent. * default exit. Mean ± standard deviation over {runs} runs; 95 %: of the mean of "
+        f"all such runs on these cases, Student's t with {runs - 1} degrees of freedom.",
         caption_justify="left",
     )
     shown = [(head, name) for head, name in _ALSO if any(exit.estimates[name] for exit in found.exits)]
