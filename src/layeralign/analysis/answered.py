@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from layeralign.errors import LayeralignError
@@ -53,6 +54,10 @@ class Answered:
         return {"safe": False, "unsafe": True}.get(self.verdict)
 
 
+Said = Sequence[tuple[Answered, float]]
+"""Rows, each with a flag or a degree from 0 to 1."""
+
+
 def answered(run: Run, judge: str | None = None) -> tuple[str, dict[int, list[Answered]]]:
     """Every row of a run, controls left out, with what its judges said together.
 
@@ -62,21 +67,29 @@ def answered(run: Run, judge: str | None = None) -> tuple[str, dict[int, list[An
     Raises:
         LayeralignError: nothing was judged yet, or not by that judge.
     """
+    judge, rows = heard(run, judge)
+    return judge, by_exit(row for row in rows if not row.control)
+
+
+def heard(run: Run, judge: str | None = None) -> tuple[str, list[Answered]]:
+    """As `answered`, in one list, with the rows of controls."""
     judged = list(run.judged())
     judge = _asr_judge(run, judged) if judge is None else judge_named(run, judge)
     rows: dict[RowKey, Answered] = {}
     for row in judged:
-        if row.control:
-            continue
         fresh = Answered(
             row.case, row.control, row.kind, row.category, row.prompt, row.picture, row.exit, row.sample
         )
-        known = rows.setdefault(row.key, fresh)
-        known.hear(row, first=row.judge == judge)
-    by_exit: dict[int, list[Answered]] = defaultdict(list)
-    for one in rows.values():
-        by_exit[one.exit].append(one)
-    return judge, by_exit
+        rows.setdefault(row.key, fresh).hear(row, first=row.judge == judge)
+    return judge, list(rows.values())
+
+
+def by_exit(rows: Iterable[Answered]) -> dict[int, list[Answered]]:
+    """Exit -> its rows."""
+    found: dict[int, list[Answered]] = defaultdict(list)
+    for row in rows:
+        found[row.exit].append(row)
+    return found
 
 
 def judge_named(run: Run, asked: str) -> str:

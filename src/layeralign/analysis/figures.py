@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from math import hypot
 from typing import Any
 
-from layeralign.analysis.answered import Answered
+from layeralign.analysis.answered import Answered, Said
 from layeralign.analysis.intervals import mean_interval, share_interval
-from layeralign.analysis.paired import Said
 from layeralign.cases.case import BORDERLINE
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import permutations
@@ -13,12 +13,10 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.stats import binomtest, permutation_test
 
-from layeralign.analysis.answered import Answered
+from layeralign.analysis.answered import Answered, Said
 from layeralign.analysis.clusters import Cells, Clusters, Values, cluster, count, numbers, spread
 from layeralign.analysis.stats import cohens_h, wilson_at
 
-Said = Sequence[tuple[Answered, float]]
-"""Rows, each with a flag or a degree from 0 to 1."""
 FLIPS = 9_999
 """Random sign flips, where there are more than so many."""
 
@@ -74,18 +72,23 @@ class Pairs:
 
 
 def pair(before: Said, after: Said, key: Callable[[Answered], str] = lambda row: row.case) -> Pairs | None:
-    """Pair two sides by `key`, of whose rows the mean counts; None where they have none in common."""
+    """Pair two sides by `key`, of whose rows the mean counts; None where they have none in common.
+
+    What groups the cases are the prompts and pictures of `after`.
+    """
     sides = [_by(key, said) for said in (before, after)]
     common = [name for name in sides[0] if name in sides[1]]
     if not common:
         return None
-    first = [sides[0][name][0][0] for name in common]
-    groups = cluster([row.prompt for row in first], [row.picture or row.case for row in first])
-    means = [
-        np.array([np.mean([v for _, v in side[name]]) for name in common], dtype=float) for side in sides
-    ]
+    shown = [sides[1][name][0][0] for name in common]
+    groups = cluster([row.prompt for row in shown], [row.picture or row.case for row in shown])
+    means = [np.array([_mean(side[name]) for name in common], dtype=float) for side in sides]
     rows = min(sum(len(side[name]) for name in common) for side in sides)
     return Pairs(means[0], means[1], groups, rows)
+
+
+def _mean(said: Said) -> float:
+    return sum(value for _, value in said) / len(said)
 
 
 def _by(key: Callable[[Answered], str], said: Said) -> dict[str, list[tuple[Answered, float]]]:

@@ -9,9 +9,10 @@ from itertools import combinations
 from typing import Any
 
 from layeralign.analysis.agreement import agreement
-from layeralign.analysis.answered import Answered, answered
+from layeralign.analysis.answered import Answered, Said, by_exit, heard
+from layeralign.analysis.controls import ControlFigures, control_figures
 from layeralign.analysis.figures import Figures, figures
-from layeralign.analysis.paired import Change, Said, change, p_value, pair
+from layeralign.analysis.paired import Change, change, p_value, pair
 from layeralign.judges.registry import meaning, trusted
 from layeralign.runs.store import Run
 from layeralign.vlm.exits import Exits
@@ -80,7 +81,7 @@ class JudgePair:
 
 @dataclass(frozen=True)
 class Summary:
-    """A run in figures."""
+    """A run in figures; only `controls` has rows of controls."""
 
     asr_judge: str
     asr_means: str
@@ -91,6 +92,7 @@ class Summary:
     exits: tuple[ExitFigures, ...]
     groups: tuple[GroupFigures, ...]
     agreement: tuple[JudgePair, ...]
+    controls: tuple[ControlFigures, ...]
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object; keys are never renamed, only added."""
@@ -107,7 +109,9 @@ def summarise(run: Run, judge: str | None = None) -> Summary:
     Raises:
         LayeralignError: nothing was judged yet, or not by that judge.
     """
-    judge, by_exit = answered(run, judge)
+    judge, rows = heard(run, judge)
+    own = by_exit(row for row in rows if not row.control)
+    controls = by_exit(row for row in rows if row.control)
     exits = Exits.from_json(run.encoder)
     return Summary(
         asr_judge=judge,
@@ -116,9 +120,10 @@ def summarise(run: Run, judge: str | None = None) -> Summary:
         layers=exits.layers,
         default_exit=exits.default,
         judges=tuple(run.judges()),
-        exits=_exit_figures(by_exit, exits),
-        groups=_group_figures(by_exit, exits),
+        exits=_exit_figures(own, exits),
+        groups=_group_figures(own, exits),
         agreement=_agreement(run),
+        controls=control_figures(own, controls, exits),
     )
 
 
@@ -126,7 +131,7 @@ def _agreement(run: Run) -> tuple[JudgePair, ...]:
     """Every two judges that have words on the same harmful rows, the most trusted first."""
     words: dict[str, dict[str, str]] = defaultdict(dict)
     for row in run.judged():
-        if row.judge and row.kind == "harmful" and row.verdict != "not applicable":
+        if row.judge and row.kind == "harmful" and not row.control and row.verdict != "not applicable":
             words[row.judge][json.dumps(row.key)] = row.verdict
     pairs = []
     for one, other in combinations(trusted(words), 2):
@@ -137,12 +142,12 @@ def _agreement(run: Run) -> tuple[JudgePair, ...]:
     return tuple(pairs)
 
 
-def _exit_figures(by_exit: dict[int, list[Answered]], exits: Exits) -> tuple[ExitFigures, ...]:
-    others = len(by_exit.keys() - {exits.default})
+def _exit_figures(rows_at: dict[int, list[Answered]], exits: Exits) -> tuple[ExitFigures, ...]:
+    others = len(rows_at.keys() - {exits.default})
     made = []
-    for exit, rows in sorted(by_exit.items()):
+    for exit, rows in sorted(rows_at.items()):
         pairs = (
-            None if exit == exits.default else pair(_unsafe(by_exit.get(exits.default, [])), _unsafe(rows))
+            None if exit == exits.default else pair(_unsafe(rows_at.get(exits.default, [])), _unsafe(rows))
         )
         found = p_value(pairs, "greater") if pairs else None
         p = min(1.0, found.p * others) if found else None
@@ -166,11 +171,11 @@ def _unsafe(rows: list[Answered]) -> Said:
     return [(row, row.unsafe) for row in rows if row.kind == "harmful" and row.unsafe is not None]
 
 
-def _group_figures(by_exit: dict[int, list[Answered]], exits: Exits) -> tuple[GroupFigures, ...]:
+def _group_figures(rows_at: dict[int, list[Answered]], exits: Exits) -> tuple[GroupFigures, ...]:
     made = []
     for group in exits.groups:
-        members = tuple(exit for exit in sorted(by_exit) if exits.group(exit) == group)
-        rows = [row for exit in members for row in by_exit[exit]]
+        members = tuple(exit for exit in sorted(rows_at) if exits.group(exit) == group)
+        rows = [row for exit in members for row in rows_at[exit]]
         if not rows:
             continue
         made.append(GroupFigures(**figures(rows), group=group, exits=members))

@@ -71,9 +71,13 @@ def _read_config(file: Path) -> dict[str, Any]:
 
 
 def show(result: Scan) -> None:
-    """Print a run's table, as wide as there is room."""
+    """Print a run's table, as wide as there is room, and what its controls show."""
+    from layeralign.report import controls
+
     shown = _console()
     shown.print(result.table(shown.width))
+    if result.summary.controls:
+        shown.print(controls.table(result.summary, shown.width))
 
 
 def put(table: Table) -> None:
