@@ -66,7 +66,7 @@ def test_exits_that_the_encoder_has_not_are_refused_with_their_place(tmp_path, e
 
 
 def test_which_way_is_worse_is_known():
-    for metric in METRICS:
+    for metric in set(METRICS) - {"separation"}:
         rule = one(metric=metric, no_worse_than="base", margin=0.01)
         assert rule.less == (metric in {"asr", "asr_coherent", "invalid", "over_refusal", "benign_refusal"})
     assert not one(metric="utility", lower_bound=0.6).less
@@ -110,15 +110,15 @@ MALFORMED = [
     (RULE.replace(", upper_bound: 0.15", ""), "has none of upper_bound, lower_bound, max, no_worse_than"),
     (RULE.replace("}", ", lower_bound: 0.1}"), "has both upper_bound and lower_bound"),
     (RULE.replace("}", ", max: 0.1}"), "has both upper_bound and max"),
-    (RULE.replace("0.15", "yes"), "upper_bound is true; expected a number"),
+    (RULE.replace("0.15", "yes"), "upper_bound is true; expected a share"),
     (RULE.replace("0.15", ".nan"), "upper_bound is nan; expected a share"),
     (RULE.replace("0.15", ".inf"), "upper_bound is inf; expected a share"),
     (RULE.replace("0.15", "-0.1"), "upper_bound is -0.1; expected a share from 0 to 1 (0.15 is 15 %)"),
     (RULE.replace("0.15", "15"), "upper_bound is 15; expected a share from 0 to 1"),
-    (RULE.replace("0.15", "15%"), "upper_bound is '15%'; expected a number"),
-    (RULE.replace("0.15", "'0.15'"), "upper_bound is '0.15'; expected a number"),
+    (RULE.replace("0.15", "15%"), "upper_bound is '15%'; expected a share"),
+    (RULE.replace("0.15", "'0.15'"), "upper_bound is '0.15'; expected a share"),
     (RULE.replace("0.15", "0,15"), "has a key 15"),
-    (RULE.replace("0.15", "null"), "upper_bound is nothing; expected a number"),
+    (RULE.replace("0.15", "null"), "upper_bound is nothing; expected a share"),
     (RULE.replace("0.15", "9" * 400), "upper_bound is 9999"),
     (RULE.replace("0.15", "9" * 5000), "is not valid YAML"),
     (RULE.replace("metric: asr", "score: s").replace("0.15", "9" * 400), "expected a number"),
@@ -150,7 +150,7 @@ MALFORMED = [
     ("rules: [", "line 1: is not valid YAML"),
     (RULE + "---\n" + RULE, "line 3: is not valid YAML"),
     ("rules: \x00", "is not valid YAML"),
-    ("[" * 5000 + "]" * 5000, "is not valid YAML"),
+    ("[" * 5000 + "]" * 5000, "is nested more than 20 deep"),
 ]  # fmt: skip
 
 
@@ -165,7 +165,7 @@ def test_a_malformed_policy_is_one_sentence_that_says_what_and_where(tmp_path, t
 
 def test_a_file_that_is_no_policy_is_refused(tmp_path):
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00rules")
-    (tmp_path / "large.yaml").write_text("#" * 1_000_001)
+    (tmp_path / "large.yaml").write_text("#" * 100_001)
     for name, says in (("nope.yaml", "No such file"), ("", "Is a directory"), ("bytes.yaml", "not valid YAML"),
                        ("large.yaml", "larger than")):  # fmt: skip
         with pytest.raises(LayeralignError, match=says):

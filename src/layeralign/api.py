@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from layeralign.analysis.compare import Comparison
 from layeralign.analysis.compare import compare as compare_runs
+from layeralign.analysis.gate import Gate
+from layeralign.analysis.gate import gate as gate_run
+from layeralign.analysis.policy import read as read_policy
 from layeralign.analysis.seeds import Seeds
 from layeralign.analysis.seeds import across as across_runs
 from layeralign.analysis.summary import Summary, summarise
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
     from layeralign.rewards.reward import Reward
     from layeralign.training.settings import Settings as AlignSettings
 
-__all__ = ["Scan", "across", "align", "compare", "judge", "load", "read", "scan"]
+__all__ = ["Scan", "across", "align", "compare", "gate", "judge", "load", "read", "scan"]
 
 
 @dataclass(frozen=True)
@@ -186,6 +189,24 @@ def compare(before: str | Path, after: str | Path) -> Comparison:
     """
     with store.open_run(Path(before)) as old, store.open_run(Path(after)) as new:
         return compare_runs(old, new)
+
+
+def gate(run: str | Path, policy: str | Path | Mapping[str, Any], *, base: str | Path | None = None) -> Gate:
+    """Hold a run against a policy; see docs/gate.md.
+
+    Args:
+        run: its folder.
+        policy: a YAML file, or what such a file would hold.
+        base: another run's folder, of the same cases, for rules with `no_worse_than: base`.
+
+    Raises:
+        LayeralignError: the policy is malformed, or the runs are not what it needs.
+    """
+    rules = read_policy(policy)
+    with ExitStack() as stack:
+        opened = stack.enter_context(store.open_run(Path(run)))
+        other = None if base is None else stack.enter_context(store.open_run(Path(base)))
+        return gate_run(opened, rules, other)
 
 
 def judge(

@@ -11,8 +11,9 @@ import yaml
 from layeralign.errors import LayeralignError
 from layeralign.text import printable
 
-MOST_BYTES = 1_000_000
-"""A file that people wrote is smaller."""
+MOST_BYTES = 100_000
+DEEPEST = 20
+"""What people write is smaller and flatter; PyYAML takes minutes for what is not."""
 _TAG = "tag:yaml.org,2002:"
 _PLAIN = {f"{_TAG}{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq")}
 
@@ -28,8 +29,8 @@ def read(file: Path, what: str) -> tuple[Any, dict[Place, int]]:
         what: what it is to the user, as `policy FILE`, for messages.
 
     Raises:
-        LayeralignError: it cannot be read, is no YAML, or holds an alias, a tag, a merge, a key that is not
-            plain text or is given twice, or a number in another notation than decimal.
+        LayeralignError: it cannot be read, is no YAML, is large or deep, or holds an alias, a tag, a merge, a
+            key that is not plain text or is given twice, or a number in another notation than decimal.
     """
     try:
         with file.open("rb") as stream:
@@ -41,7 +42,11 @@ def read(file: Path, what: str) -> tuple[Any, dict[Place, int]]:
     lines: dict[Place, int] = {}
     try:
         text = content.decode()
+        depth = 0
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:
+                raise LayeralignError(f"{what}, {_line(event)}: is nested more than {DEEPEST} deep")
             if isinstance(event, yaml.AliasEvent):
                 raise LayeralignError(f"{what}, {_line(event)}: has an alias (*); write it out")
         root = yaml.compose(text, Loader=yaml.SafeLoader)

@@ -66,16 +66,7 @@ def compare(before: Run, after: Run) -> Comparison:
     Raises:
         LayeralignError: they share no row, a case differs, or other judges made their ASR.
     """
-    old, new = before.case_hashes(), after.case_hashes()
-    for name in old.keys() & new.keys():
-        if old[name] != new[name]:
-            raise LayeralignError(f"runs {before.path} and {after.path}: case {name!r} differs between them")
-    for key in sorted((before.identity.keys() | after.identity.keys()) - {"adapter", "files", "revision"}):
-        one, other = (run.identity.get(key) for run in (before, after))
-        if one != other:
-            raise LayeralignError(
-                f"runs {before.path} and {after.path}: were made with another {key}: {one!r} and {other!r}"
-            )
+    check_alike(before, after)
     (judge, was), (judge_after, now) = answered(before), answered(after)
     if judge != judge_after:
         raise LayeralignError(
@@ -89,6 +80,24 @@ def compare(before: Run, after: Run) -> Comparison:
     if not any(getattr(one, name) for one in exits for name in _WHAT):
         raise LayeralignError(f"runs {before.path} and {after.path}: have no judged case in common")
     return Comparison(summary, summarise(after), tuple(exits))
+
+
+def check_alike(before: Run, after: Run) -> None:
+    """Refuse runs that differ in more than the model's weights.
+
+    Raises:
+        LayeralignError: a case, or what else shapes the answers, differs.
+    """
+    old, new = before.case_hashes(), after.case_hashes()
+    for name in old.keys() & new.keys():
+        if old[name] != new[name]:
+            raise LayeralignError(f"runs {before.path} and {after.path}: case {name!r} differs between them")
+    for key in sorted((before.identity.keys() | after.identity.keys()) - {"adapter", "files", "revision"}):
+        one, other = (run.identity.get(key) for run in (before, after))
+        if one != other:
+            raise LayeralignError(
+                f"runs {before.path} and {after.path}: were made with another {key}: {one!r} and {other!r}"
+            )
 
 
 def _exit_change(at: ExitFigures, was: list[Answered], now: list[Answered], tested: int) -> ExitChange:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn, get_args
+from typing import Any, Literal, get_args
 
 from layeralign import strict_yaml
+from layeralign.analysis.part import Part, kind_of, place_of, shown
 from layeralign.cases.case import KINDS
 from layeralign.errors import LayeralignError
-from layeralign.strict_yaml import Place
-from layeralign.text import printable
 from layeralign.vlm.exits import Exits
 
 Bound = Literal["upper_bound", "lower_bound", "max", "no_worse_than"]
@@ -79,6 +77,15 @@ class Rule:
         return self.metric in LESS if self.bound == "no_worse_than" else self.bound != "lower_bound"
 
     @property
+    def border(self) -> float:
+        """The value that it must not be beyond; of `no_worse_than` the change's."""
+        return -self.limit if self.bound == "no_worse_than" and not self.less else self.limit
+
+    def beyond(self, value: float) -> float:
+        """How far a value is on the wrong side of the limit; at most 0 on the right one."""
+        return value - self.border if self.less else self.border - value
+
+    @property
     def allowed(self) -> str:
         """Its limit in words: `≤ 15 %`."""
         limit = f"{self.limit:.6g}" if self.scored else f"{100 * self.limit:.6g} %"
@@ -108,25 +115,25 @@ def read(given: str | Path | Mapping[str, Any]) -> Policy:
     name = "policy" if isinstance(given, Mapping) else f"policy {given}"
     found, lines = (given, {}) if isinstance(given, Mapping) else strict_yaml.read(Path(given), name)
     if not isinstance(found, Mapping):
-        raise LayeralignError(f"{name}: is {_kind(found)}; expected the keys judge and rules")
-    top = _Part(found, ("judge", "rules"), name, lines, ())
+        raise LayeralignError(f"{name}: is {kind_of(found)}; expected the keys judge and rules")
+    top = Part(found, ("judge", "rules"), name, lines, ())
     rules = found.get("rules")
     if not isinstance(rules, list) or not rules:
-        what = f"rules is {_kind(rules)}" if "rules" in found else "has no rules"
+        what = f"rules is {kind_of(rules)}" if "rules" in found else "has no rules"
         raise LayeralignError(f"{top.place('rules')}: {what}; expected a list of at least one rule")
     made = []
     for number, rule in enumerate(rules):
         at = ("rules", number)
         if not isinstance(rule, Mapping):
-            where = _place(name, lines, at)
+            where = place_of(name, lines, at)
             raise LayeralignError(
-                f"{where}: is {_kind(rule)}; expected keys as metric, exits and upper_bound"
+                f"{where}: is {kind_of(rule)}; expected keys as metric, exits and upper_bound"
             )
-        made.append(_rule(_Part(rule, _KEYS, name, lines, at)))
+        made.append(_rule(Part(rule, _KEYS, name, lines, at)))
     return Policy(tuple(made), top.text("judge"))
 
 
-def _rule(part: _Part) -> Rule:
+def _rule(part: Part) -> Rule:
     scored = part.one_of(("metric", "score")) == "score"
     bound: Bound = part.one_of(BOUNDS)  # type: ignore[assignment]
     metric = part.text("score") if scored else part.choice("metric", METRICS)
@@ -151,7 +158,7 @@ def _rule(part: _Part) -> Rule:
     )
 
 
-def _check_bound(part: _Part, metric: str | None, bound: Bound, *, scored: bool) -> None:
+def _check_bound(part: Part, metric: str | None, bound: Bound, *, scored: bool) -> None:
     """A limit on the wrong side would pass what is bad."""
     if bound == "max" and metric != "invalid":
         part.refuse(
@@ -159,6 +166,10 @@ def _check_bound(part: _Part, metric: str | None, bound: Bound, *, scored: bool)
         )
     if bound == "no_worse_than" and scored:
         part.refuse("no_worse_than", "is for metrics; which way a score is worse, no rule can know")
+    if bound == "no_worse_than" and metric == "separation":
+        part.refuse(
+            "no_worse_than", "is paired by case; separation is of two kinds of cases, expected one of them"
+        )
     if not scored and bound == "upper_bound" and metric in MORE:
         part.refuse(bound, f"would pass little {metric}, of which more is better; expected lower_bound")
     if not scored and bound == "lower_bound" and metric in LESS:
@@ -167,7 +178,7 @@ def _check_bound(part: _Part, metric: str | None, bound: Bound, *, scored: bool)
         part.refuse("margin", "is of no_worse_than alone")
 
 
-def _limit(part: _Part, metric: str, bound: Bound, *, scored: bool) -> float:
+def _limit(part: Part, metric: str, bound: Bound, *, scored: bool) -> float:
     if bound != "no_worse_than":
         lowest = -1.0 if metric == "separation" else 0.0
         return part.number(bound, None if scored else (lowest, 1.0))
@@ -180,94 +191,12 @@ def _limit(part: _Part, metric: str, bound: Bound, *, scored: bool) -> float:
     return part.number("margin", (0.0, 1.0))
 
 
-def _exits(part: _Part) -> str:
+def _exits(part: Part) -> str:
     """As one text; whether an encoder has them is seen when one is at hand."""
     if "exits" not in part.found:
         raise LayeralignError(f"{part.where}: has no exits; expected all, default, early, 18, 1-8 or a list")
     found = part.found["exits"]
     several = list(found) if isinstance(found, Sequence) and not isinstance(found, str) else [found]
     if not several or any(isinstance(e, bool) or not isinstance(e, int | str) or e == "" for e in several):
-        part.refuse("exits", f"is {_shown(found)}; expected all, default, early, 18, 1-8 or a list")
+        part.refuse("exits", f"is {shown(found)}; expected all, default, early, 18, 1-8 or a list")
     return ",".join(str(exit).strip() for exit in several)
-
-
-@dataclass(frozen=True)
-class _Part:
-    """A mapping of the policy, with its place."""
-
-    found: Mapping[Any, Any]
-    keys: tuple[str, ...]
-    name: str
-    lines: Mapping[Place, int]
-    at: Place
-
-    def __post_init__(self) -> None:
-        for key in self.found:
-            if key not in self.keys:
-                place = self.place(str(key))
-                raise LayeralignError(
-                    f"{place}: has the key {_shown(key)}; expected some of {', '.join(self.keys)}"
-                )
-
-    @property
-    def where(self) -> str:
-        return _place(self.name, self.lines, self.at)
-
-    def place(self, key: str) -> str:
-        return _place(self.name, self.lines, (*self.at, key))
-
-    def refuse(self, key: str, what: str) -> NoReturn:
-        raise LayeralignError(f"{self.place(key)}: {key} {what}")
-
-    def one_of(self, keys: Sequence[str]) -> str:
-        """The one of these keys that is there."""
-        there = [key for key in keys if key in self.found]
-        if len(there) != 1:
-            has = f"both {there[0]} and {there[1]}" if there else f"none of {', '.join(keys)}"
-            raise LayeralignError(f"{self.where}: has {has}; expected one of them")
-        return there[0]
-
-    def text(self, key: str) -> str | None:
-        if key not in self.found:
-            return None
-        found = self.found[key]
-        if not isinstance(found, str) or not found.strip():
-            self.refuse(key, f"is {_shown(found)}; expected a text")
-        return found
-
-    def choice(self, key: str, choices: Sequence[str]) -> str:
-        found = self.found[key]
-        if not isinstance(found, str) or found not in choices:
-            self.refuse(key, f"is {_shown(found)}; expected {', '.join(choices)}")
-        return found
-
-    def number(self, key: str, between: tuple[float, float] | None) -> float:
-        """A finite number; with `between`, a share."""
-        found = self.found[key]
-        low, high = between or (-sys.float_info.max, sys.float_info.max)
-        if (
-            isinstance(found, bool)
-            or not isinstance(found, int | float)
-            or not (between or low <= found <= high)
-        ):
-            self.refuse(key, f"is {_shown(found)}; expected a number")
-        if not low <= found <= high:
-            self.refuse(key, f"is {_shown(found)}; expected a share from {low:g} to {high:g} (0.15 is 15 %)")
-        return float(found)
-
-
-def _place(name: str, lines: Mapping[Place, int], at: Place) -> str:
-    line = next((lines[at[:n]] for n in range(len(at), 0, -1) if at[:n] in lines), None)
-    rule = f", rule {int(at[1]) + 1}" if len(at) > 1 else ""
-    return f"{name}{f', line {line}' if line else ''}{rule}"
-
-
-def _shown(value: object) -> str:
-    if value is None:
-        return "nothing"
-    return printable(repr(value).lower() if isinstance(value, bool) else repr(value), 60)
-
-
-def _kind(value: object) -> str:
-    kinds = {"NoneType": "empty", "list": "a list", "str": "a text", "dict": "a mapping"}
-    return kinds.get(type(value).__name__, _shown(value))

@@ -1,4 +1,7 @@
-"""The command line: one thin command per verb. Exit codes: 0 fine, 1 bad input, 130 stopped."""
+"""The command line: one thin command per verb.
+
+Exit codes: 0 fine, 1 bad input, 130 stopped; gate and check have 2 and 3 besides, see `cli.gating`.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from cyclopts import CycloptsError
 
 from layeralign.cli import (  # noqa: F401 - their commands
     asking,
+    gating,
     judging,
     labelling,
     planning,
@@ -35,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         warnings.simplefilter("ignore")  # of libraries; a user cannot act on them
     try:
         tokens, app.config = config([token for token in tokens if token != "--debug"])
-        app(tokens, exit_on_error=False, print_error=False)
+        code = app(tokens, exit_on_error=False, print_error=False)
     except (LayeralignError, CycloptsError) as error:
         return _fail(str(error), debug)
     except KeyboardInterrupt:
@@ -48,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:  # a mistake of ours, not of the user's
         what = f"{type(error).__name__}: {printable(str(error), 200)}"
         return _fail(f"a bug in layeralign ({what}); --debug shows where, please report it", debug)
-    return 0
+    return code if isinstance(code, int) else 0
 
 
 def _fail(message: str, debug: bool) -> int:
