@@ -1,5 +1,7 @@
 """Every family proves itself on a tiny random model of the real class; docs/families.md is made from this file."""
 
+import json
+import shutil
 from contextlib import nullcontext
 
 import pytest
@@ -8,6 +10,7 @@ import torch
 import by_hand
 import tiny
 from layeralign import LayeralignError
+from layeralign.analysis.deployed import Untold, place
 from layeralign.testing import FamilySuite, noise
 from layeralign.vlm.load import load
 
@@ -58,6 +61,27 @@ class TestFamilies(FamilySuite):
     def test_default_exit_greedy_answers(self, vlm, pictures):
         with self.as_read(vlm):
             super().test_default_exit_greedy_answers(vlm, pictures)
+
+    def test_a_cut_tower_gives_what_check_says_it_gives(self, vlm, pictures, tmp_path):
+        """The same weights under a config of fewer blocks, as transformers computes them, are an exit's."""
+        config = vlm.checkpoint.config()
+        depth = "depth" if "depth" in config["vision_config"] else "num_hidden_layers"
+        cuts = [{depth: tiny.BLOCKS - 1}, *([{"num_global_layers": 1}] if vlm.family == "mllama" else [])]
+        for number, cut in enumerate(cuts):
+            shorter = config | {"vision_config": config["vision_config"] | cut}
+            if not vlm.reads_cut:
+                with pytest.raises(Untold, match="reading of an exit is another"):
+                    place(shorter, config, vlm.variant)
+                continue
+            folder = shutil.copytree(vlm.checkpoint.path, tmp_path / str(number))
+            (folder / "config.json").write_text(json.dumps(shorter))
+            made = load(folder, variant=vlm.reading)
+            exit = place(shorter, config, vlm.variant)
+            (own,) = made.encode(pictures[:1], [made.exits.default])[made.exits.default]
+            (ours,) = vlm.encode(pictures[:1], [exit])[exit]
+            self.equal(own.tokens, ours.tokens)
+            for name, extra in own.extras.items():
+                self.equal(extra, ours.extras[name])
 
     def test_deepstack(self, vlm, pictures):
         if vlm.family != "qwen3_vl":

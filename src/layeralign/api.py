@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from layeralign.analysis.compare import Comparison
 from layeralign.analysis.compare import compare as compare_runs
+from layeralign.analysis.deployed import Deployed
+from layeralign.analysis.deployed import check as check_config
 from layeralign.analysis.gate import Gate
 from layeralign.analysis.gate import gate as gate_run
 from layeralign.analysis.policy import read as read_policy
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from layeralign.rewards.reward import Reward
     from layeralign.training.settings import Settings as AlignSettings
 
-__all__ = ["Scan", "across", "align", "compare", "gate", "judge", "load", "read", "scan"]
+__all__ = ["Scan", "across", "align", "check", "compare", "gate", "judge", "load", "read", "scan"]
 
 
 @dataclass(frozen=True)
@@ -207,6 +209,32 @@ def gate(run: str | Path, policy: str | Path | Mapping[str, Any], *, base: str |
         opened = stack.enter_context(store.open_run(Path(run)))
         other = None if base is None else stack.enter_context(store.open_run(Path(base)))
         return gate_run(opened, rules, other)
+
+
+def check(
+    config: str | Path,
+    against: str | Path,
+    *,
+    policy: str | Path | Mapping[str, Any] | None = None,
+    limit: float | None = None,
+    revision: str | None = None,
+) -> Deployed:
+    """Tell which exit a model's config puts it at, and whether a run has shown that exit to be safe.
+
+    Args:
+        config: a `config.json`, a checkpoint folder, a hub id, or `testbed`; no weights are loaded.
+        against: the run's folder.
+        policy: what is safe, as in `gate`: its upper bounds of the ASR.
+        limit: instead of a policy, the highest ASR that is safe, 0.05 by default; nor may the exit be
+            significantly worse than the default one.
+        revision: of a hub id.
+
+    Raises:
+        LayeralignError: there is no such config or run, or the policy is malformed.
+    """
+    rules = None if policy is None else read_policy(policy)
+    with store.open_run(Path(against)) as opened:
+        return check_config(config, opened, policy=rules, limit=limit, revision=revision)
 
 
 def judge(

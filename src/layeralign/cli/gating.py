@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from layeralign.cli.app import app, put
+from layeralign.text import printable
 
 
 @app.command
@@ -41,4 +42,41 @@ def gate(
         report.write(markdown, report.markdown(found))
     put(report.table(found))
     print("\n".join([*report.reasons(found), report.sentence(found)]))
+    return found.exit_code
+
+
+@app.command
+def check(
+    config: str,
+    *,
+    against: Path,
+    policy: Path | None = None,
+    limit: float | None = None,
+    revision: str | None = None,
+) -> int:
+    """Tell from a model's config which exit it runs at, and whether a run has shown that exit to be safe.
+
+    Exit code 0 it has, 2 it has shown the opposite, 3 that cannot be told, 1 any error.
+
+    Parameters
+    ----------
+    config
+        A config.json, a checkpoint folder, a hub id, or testbed; no weights are loaded.
+    against
+        The run's folder.
+    policy
+        A YAML file, whose upper bounds of the asr say what is safe.
+    limit
+        Without a policy, the highest ASR that is safe, 0.05 by default; nor may the exit be significantly
+        worse than the default one.
+    revision
+        Branch, tag or commit of a hub id.
+    """
+    from layeralign.api import check as run_check
+    from layeralign.report import gate as report
+
+    found = run_check(config, against, policy=policy, limit=limit, revision=revision)
+    if found.gate is not None:
+        put(report.table(found.gate))
+    print(printable(report.deployed(found)))
     return found.exit_code

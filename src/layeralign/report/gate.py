@@ -10,6 +10,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from layeralign.analysis.deployed import Deployed
 from layeralign.analysis.gate import Check, Gate, Outcome, Result
 from layeralign.text import printable
 
@@ -87,6 +88,22 @@ def sentence(gate: Gate) -> str:
     needs = max((outcome.more for outcome in gate.outcomes if outcome.more), default=0)
     more = f"; needs about {needs} more cases" if needs else ""
     return f"{gate.result}: {', '.join(told)}{more}"
+
+
+def deployed(found: Deployed) -> str:
+    """Where a config puts a model, and whether that was shown to be safe, in one sentence."""
+    where = "its exit cannot be told" if found.exit is None else f"it runs at exit {found.name}"
+    safe = {"pass": "which was shown to be safe", "fail": "which is not safe", "inconclusive": ""}[
+        found.result
+    ]
+    told = ", ".join(part for part in (where, safe) if part)
+    why = f": {found.why}" if found.why else ""
+    weights = (
+        ""
+        if found.weights or found.exit is None
+        else " (with the weights that were scanned; none were seen here)"
+    )
+    return f"{found.result}: {found.config}: {told}{why}{weights}"
 
 
 _SAY: dict[Result, str] = {"fail": "failed", "inconclusive": "inconclusive", "pass": "kept"}

@@ -168,6 +168,17 @@ class Run:
         """The exits of the model's encoder, as `Exits.to_json` has them."""
         return dict(self._meta("encoder"))
 
+    @property
+    def config(self) -> dict[str, Any] | None:
+        """The model's own config, as its file has it; None in runs from before it was kept."""
+        found = self._db.execute("SELECT value FROM meta WHERE key = 'config'").fetchone()
+        return None if found is None else dict(json.loads(found[0]))
+
+    def add_config(self, config: Mapping[str, Any]) -> None:
+        """Keep the model's own config; the identity has the hash of its file."""
+        with self._db:
+            self._db.execute("INSERT OR IGNORE INTO meta VALUES ('config', ?)", (json.dumps(dict(config)),))
+
     def _meta(self, key: str) -> Any:
         return json.loads(self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()[0])
 

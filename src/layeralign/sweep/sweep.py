@@ -70,6 +70,7 @@ def sweep(vlm: Vlm, cases: Sequence[Case], out: Path, settings: Settings) -> Run
     decode.rehearse(vlm, cases, settings.decoding.system)  # before anything is written
     run = store.create(out, vlm.name, identity(vlm) | settings.record(), vlm.exits.to_json())
     try:
+        run.add_config(vlm.checkpoint.config())
         run.add_cases(cases)
         every = grid(cases, exits, settings.samples)
         if asked := missing(run, every):

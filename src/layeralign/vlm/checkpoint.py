@@ -31,7 +31,7 @@ class Checkpoint:
 
     def config(self) -> dict[str, Any]:
         """The parsed `config.json`."""
-        return _read_json(self.path / "config.json")
+        return read_json(self.path / "config.json")
 
     def files(self) -> list[Path]:
         """The files that make the model what it is, sorted by name."""
@@ -105,7 +105,7 @@ def find_adapter(folder: str | Path) -> Adapter:
             f"adapter {folder}: has no adapter_config.json; expected a folder with a LoRA adapter in PEFT's "
             "form, as layeralign align leaves it"
         )
-    config = _read_json(path / "adapter_config.json")
+    config = read_json(path / "adapter_config.json")
     kind, start = config.get("peft_type"), config.get("init_lora_weights", True)
     if kind != "LORA":
         raise LayeralignError(f"adapter {folder}: is of type {kind!r}; expected LORA")
@@ -148,7 +148,7 @@ def _check(checkpoint: Checkpoint) -> None:
     if not (path / "config.json").is_file():
         raise LayeralignError(f"model {name}: has no config.json; expected a transformers checkpoint")
     for file in _REMOTE_CODE:
-        if (path / file).is_file() and "auto_map" in _keys(_read_json(path / file)):
+        if (path / file).is_file() and "auto_map" in _keys(read_json(path / file)):
             raise LayeralignError(
                 f"model {name}: {file} asks to run the checkpoint's own code (auto_map); "
                 "layeralign never does that: use a checkpoint of a built-in transformers class"
@@ -174,7 +174,7 @@ def _check_weights(name: str, path: Path) -> None:
 
 def _check_index(name: str, path: Path) -> None:
     """Every shard has to be a safetensors file of the folder itself: nothing else is hashed or read."""
-    shards = _read_json(path / _INDEX).get("weight_map")
+    shards = read_json(path / _INDEX).get("weight_map")
     if not isinstance(shards, dict) or not shards:
         raise LayeralignError(f"model {name}: {_INDEX} has no weight_map")
     for shard in set(map(str, shards.values())):
@@ -184,7 +184,12 @@ def _check_index(name: str, path: Path) -> None:
             )
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        LayeralignError: it cannot be read, or holds none.
+    """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

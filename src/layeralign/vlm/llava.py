@@ -11,6 +11,7 @@ class Llava(Vlm):
     """LLaVA-1.5 and its kin: CLIP or SigLIP tower, two-layer projector, any causal language model."""
 
     family = "llava"
+    reads_plainly = True
     variants: ClassVar = {"blocks": "blocks 1..l, class token as configured, no post-norm, projector"}
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ from transformers import (
     AutoModelForImageTextToText,
     BitsAndBytesConfig,
     GenerationConfig,
+    PreTrainedConfig,
     ProcessorMixin,
 )
 
@@ -122,12 +125,52 @@ def empty(model: str | Path, *, revision: str | None = None, variant: str | None
     Raises:
         LayeralignError: as `load`.
     """
-    found = find(model, revision, weights=False)
-    family = family_of(found.name, found.config())
-    family.check(variant)
-    with quiet(), torch.device("meta"):
+    return _empty(find(model, revision, weights=False), variant)
+
+
+def shape(config: Mapping[str, Any], name: str, variant: str | None = None) -> Vlm:
+    """The same from what a `config.json` holds; `name` is what it is called in messages.
+
+    Raises:
+        LayeralignError: as `load`.
+    """
+    with _written(config, name) as found:
+        return _empty(found, variant)
+
+
+def filled(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """What a `config.json` holds, with transformers' defaults for what it leaves out; nothing is built.
+
+    Raises:
+        LayeralignError: transformers cannot read it.
+    """
+    with _written(config, name) as found:
+        return dict(_read(found).to_dict())
+
+
+@contextmanager
+def _written(config: Mapping[str, Any], name: str) -> Iterator[checkpoints.Checkpoint]:
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "config.json").write_text(json.dumps(dict(config)), encoding="utf-8")
+        yield checkpoints.Checkpoint(name, Path(folder))
+
+
+def _read(found: checkpoints.Checkpoint) -> PreTrainedConfig:
+    with quiet():
         try:
             config = AutoConfig.from_pretrained(found.path, trust_remote_code=False, local_files_only=True)
+        except Exception as error:  # transformers raises many kinds for a broken config
+            raise unloadable(f"model {found.name}", error) from error
+    assert isinstance(config, PreTrainedConfig)  # noqa: S101 - for the type checker
+    return config
+
+
+def _empty(found: checkpoints.Checkpoint, variant: str | None) -> Vlm:
+    family = family_of(found.name, found.config())
+    family.check(variant)
+    config = _read(found)
+    with quiet(), torch.device("meta"):
+        try:
             made = AutoModelForImageTextToText.from_config(config)
         except Exception as error:  # transformers raises many kinds for a broken config
             raise unloadable(f"model {found.name}", error) from error

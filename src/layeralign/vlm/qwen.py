@@ -97,6 +97,11 @@ class Qwen3Vl(Qwen25Vl):
     }
 
     @property
+    def reads_cut(self) -> bool:
+        """See `Vlm.reads_cut`; transformers adds no deepstack features from blocks that are not there."""
+        return self.reading == "drop"
+
+    @property
     def taps(self) -> tuple[int, ...]:
         """See `Vlm.taps`; a deepstack index counts blocks from 0 and means the state behind that block."""
         return tuple(index + 1 for index in self.tower.deepstack_visual_indexes)

@@ -67,6 +67,8 @@ class Vlm:
     """Where the tower keeps its blocks, an `nn.ModuleList`."""
     one_tensor: bool = False
     """Whether transformers' forward takes a batch's features as one tensor, not as a list of them."""
+    reads_plainly: ClassVar[bool] = False
+    """Whether the config's `vision_feature_layer` at l gives what an exit at l does, whichever l it is."""
     tuples: bool = False
     """Whether the tower's blocks return tuples that begin with the state."""
 
@@ -91,6 +93,11 @@ class Vlm:
         """Refuse a variant that the family does not have."""
         if variant is not None and variant not in cls.variants:
             raise LayeralignError(f"variant {variant!r}: family {cls.family} has {', '.join(cls.variants)}")
+
+    @property
+    def reads_cut(self) -> bool:
+        """Whether a config of fewer blocks computes what this reading's exits do."""
+        return True
 
     @property
     def variant(self) -> str:
