@@ -16,7 +16,19 @@ from layeralign.errors import LayeralignError
 if TYPE_CHECKING:
     from layeralign.api import Scan, across, align, check, compare, gate, judge, load, read, scan
 
-__all__ = ["LayeralignError", "Scan", "across", "align", "check", "compare", "gate", "judge", "load", "read", "scan"]
+__all__ = [
+    "LayeralignError",
+    "Scan",
+    "across",
+    "align",
+    "check",
+    "compare",
+    "gate",
+    "judge",
+    "load",
+    "read",
+    "scan",
+]
 __version__ = "0.1.0"
 
 
