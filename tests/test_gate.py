@@ -1,24 +1,30 @@
 """The gate: rules against runs whose figures are counted by hand, and what pipelines read of it."""
 
 import re
+import shlex
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
 import layeralign
 from layeralign import LayeralignError
+from layeralign.analysis import policy as policies
 from layeralign.analysis.needed import share_needs
 from layeralign.analysis.stats import wilson, wilson_at
 from layeralign.cases.case import Case
 from layeralign.cli import main
+from layeralign.cli.app import app
 from layeralign.judges.judge import Judgement
 from layeralign.report import gate as report
 from layeralign.runs import store
 from layeralign.runs.store import Row
 
+ROOT = Path(__file__).parent.parent
 HOSTILE = "<script>|`@all`\x1b[31m\u202e [x](http://e.vil) \ufffe"
 
 
@@ -448,3 +454,27 @@ def test_the_terminal_and_the_files(tmp_path, capsys):
     )
     ET.parse(f"{out}.xml")
     assert "**fail**" in (tmp_path / "ci" / "gate.md").read_text()
+
+
+def test_the_workflow_for_github_is_one_and_its_commands_are_ours():
+    workflow = yaml.safe_load((ROOT / "examples" / "github-actions.yml").read_text())
+    assert workflow[True] == ["pull_request"]  # YAML 1.1 reads `on` so, and GitHub knows
+    steps = workflow["jobs"]["gate"]["steps"]
+    commands = [shlex.split(step["run"]) for step in steps if step.get("run", "").startswith("layeralign")]
+    assert [command[1] for command in commands] == ["scan", "gate", "check"]
+    for command in commands:
+        name, _, ignored = app.parse_args(command[1:], exit_on_error=False, print_error=False)
+        assert name.__name__ == command[1] and not ignored
+    written = {"gate.xml", "gate.md"}
+    assert written <= set(commands[1]) and set(steps[-1]["with"]["path"].split()) == written
+    assert all(step.get("if") == "always()" for step in steps[-2:])
+    assert policies.read(ROOT / "examples" / "policy.yaml").judge == "oracle"
+    assert "policy.yaml" in commands[1] and "policy.yaml" in commands[2]
+
+
+def test_the_policies_in_the_docs_are_policies(tmp_path):
+    found = re.findall("```yaml\n(.*?)```", (ROOT / "docs" / "gate.md").read_text(), re.S)
+    assert len(found) == 2
+    for number, text in enumerate(found):
+        (tmp_path / f"{number}.yaml").write_text(text)
+        assert policies.read(tmp_path / f"{number}.yaml").rules
