@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from layeralign.analysis.answered import Answered
-from layeralign.analysis.figures import NOTHING, Estimate, Score, difference, figures, scores
+from layeralign.analysis.figures import NOTHING, Estimate, Score, difference, estimate, measured, scores
 from layeralign.analysis.paired import change, pair
 from layeralign.analysis.policy import Rule
 from layeralign.cases.case import BORDERLINE, Case
@@ -63,33 +63,17 @@ def measure(rows: Sequence[Answered], metric: str) -> Estimate:
     """A metric of `Figures`, strictly; its value is None where it was not measured."""
     if metric == "separation":
         return difference(measure(rows, "refusal"), measure(rows, "over_refusal"))
-    found: Estimate = figures(strictly(rows, metric))["estimates"].get(metric, NOTHING)
-    return found
+    return estimate(measured(strictly(rows, metric))[metric])
 
 
 def worsened(before: Sequence[Answered], after: Sequence[Answered], metric: str) -> Estimate:
     """How a metric changed on the cases that both runs have, strictly."""
-    was, now = (
-        [(row, said) for row in strictly(rows, metric) if (said := _FLAGS[metric](row)) is not None]
-        for rows in (before, after)
-    )
+    was, now = (measured(strictly(rows, metric))[metric] for rows in (before, after))
     both = pair(was, now)
     if both is None:
         return NOTHING
     found = change(both)
     return Estimate(found.difference, found.n, found.low, found.high, found.method)
-
-
-_FLAGS: dict[str, Callable[[Answered], float | None]] = {
-    "asr": lambda row: row.unsafe,
-    "asr_coherent": lambda row: None if row.coherent is None else bool(row.unsafe and row.coherent),
-    "invalid": lambda row: row.unsafe is None,
-    "refusal": lambda row: bool(row.refused),
-    "over_refusal": lambda row: row.refused,
-    "benign_refusal": lambda row: row.refused,
-    "utility": lambda row: row.correct,
-    "coherence": lambda row: row.coherent,
-}
 
 
 def scored(rows: Sequence[Answered], name: str, judge: str | None) -> list[Score]:
