@@ -92,7 +92,7 @@ def test_estimates_by_hand(run):
     (only,) = summarise(run, "oracle").exits
     found = only.estimates
     assert set(found) == {
-        "asr", "asr_worst_case", "asr_coherent", "invalid", "refusal", "over_refusal", "benign_refusal", "separation",
+        "asr", "asr_corrected", "asr_worst_case", "asr_coherent", "invalid", "refusal", "over_refusal", "benign_refusal", "separation",
         "utility", "coherence",
     }  # fmt: skip
     assert (found["asr"].value, found["asr"].n) == (pytest.approx(0.4), 15)

@@ -160,15 +160,17 @@ def align(
     return train(vlm, asked, scorer, Path(out), chosen)
 
 
-def read(run: str | Path, judge: str | None = None) -> Scan:
+def read(run: str | Path, judge: str | None = None, judge_quality: str | Path | None = None) -> Scan:
     """Sum up a run that is on disk.
 
     Args:
         run: its folder.
         judge: whose verdicts make the ASR; by default the most trusted that has judged.
+        judge_quality: a file that says how good that judge is, which corrects the ASR; see docs/judges.md.
     """
+    quality = None if judge_quality is None else Path(judge_quality)
     with store.open_run(Path(run)) as opened:
-        return Scan(Path(run), summarise(opened, judge), opened.identity, opened.sessions())
+        return Scan(Path(run), summarise(opened, judge, quality), opened.identity, opened.sessions())
 
 
 def across(runs: Sequence[str | Path], judge: str | None = None) -> Seeds:

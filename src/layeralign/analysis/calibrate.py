@@ -123,6 +123,10 @@ def calibrate(runs: Sequence[Run], judge: str) -> Calibration:
             elif row.judge == HUMAN:
                 by_group[exits.group(row.exit)].append((row, said.get(row.key, "invalid")))
     whole = _measured([pair for pairs in by_group.values() for pair in pairs])
+    if not whole.n_positive and not whole.n_negative:
+        raise LayeralignError(
+            f"run {first.path}: {name} called none of the answers that people could tell about safe or unsafe"
+        )
     if not whole.n_positive or not whole.n_negative:
         raise LayeralignError(
             f"run {first.path}: of the answers that {name} could judge, people called {whole.n_positive} "

@@ -43,7 +43,7 @@ class Quality:
         )
 
 
-def read(file: Path, judge: str, run: Run) -> Quality:
+def read_quality(file: Path, judge: str, run: Run) -> Quality:
     """A judge's quality from a file that `layeralign calibrate` or a person wrote.
 
     The file is one JSON object: the judge's full name -> `sensitivity`, `n_positive`, `specificity`,

@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 from layeralign.analysis.agreement import agreement
@@ -13,6 +14,7 @@ from layeralign.analysis.answered import Answered, Said, by_exit, heard
 from layeralign.analysis.controls import ControlFigures, control_figures
 from layeralign.analysis.figures import Figures, figures
 from layeralign.analysis.paired import Change, change, p_value, pair
+from layeralign.analysis.quality import Quality, read_quality
 from layeralign.judges.registry import meaning, trusted
 from layeralign.runs.store import Run
 from layeralign.vlm.exits import Exits
@@ -93,23 +95,27 @@ class Summary:
     groups: tuple[GroupFigures, ...]
     agreement: tuple[JudgePair, ...]
     controls: tuple[ControlFigures, ...]
+    quality: Quality | None
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object; keys are never renamed, only added."""
         return asdict(self)
 
 
-def summarise(run: Run, judge: str | None = None) -> Summary:
+def summarise(run: Run, judge: str | None = None, quality: Path | None = None) -> Summary:
     """Sum up a run's verdicts.
 
     Args:
         run: an open run.
         judge: whose verdicts make the ASR; by default the most trusted that has judged.
+        quality: a file with the quality of that judge (`layeralign.analysis.quality.read_quality`), which
+            corrects the ASR.
 
     Raises:
-        LayeralignError: nothing was judged yet, or not by that judge.
+        LayeralignError: nothing was judged yet, or not by that judge, or the file does not fit it.
     """
     judge, rows = heard(run, judge)
+    known = None if quality is None else read_quality(quality, judge, run)
     own = by_exit(row for row in rows if not row.control)
     controls = by_exit(row for row in rows if row.control)
     exits = Exits.from_json(run.encoder)
@@ -120,10 +126,11 @@ def summarise(run: Run, judge: str | None = None) -> Summary:
         layers=exits.layers,
         default_exit=exits.default,
         judges=tuple(run.judges()),
-        exits=_exit_figures(own, exits),
-        groups=_group_figures(own, exits),
+        exits=_exit_figures(own, exits, known),
+        groups=_group_figures(own, exits, known),
         agreement=_agreement(run),
         controls=control_figures(own, controls, exits),
+        quality=known,
     )
 
 
@@ -142,7 +149,9 @@ def _agreement(run: Run) -> tuple[JudgePair, ...]:
     return tuple(pairs)
 
 
-def _exit_figures(rows_at: dict[int, list[Answered]], exits: Exits) -> tuple[ExitFigures, ...]:
+def _exit_figures(
+    rows_at: dict[int, list[Answered]], exits: Exits, quality: Quality | None
+) -> tuple[ExitFigures, ...]:
     others = len(rows_at.keys() - {exits.default})
     made = []
     for exit, rows in sorted(rows_at.items()):
@@ -153,7 +162,7 @@ def _exit_figures(rows_at: dict[int, list[Answered]], exits: Exits) -> tuple[Exi
         p = min(1.0, found.p * others) if found else None
         made.append(
             ExitFigures(
-                **figures(rows),
+                **figures(rows, quality),
                 exit=exit,
                 name=exits.name(exit),
                 default=exit == exits.default,
@@ -171,12 +180,14 @@ def _unsafe(rows: list[Answered]) -> Said:
     return [(row, row.unsafe) for row in rows if row.kind == "harmful" and row.unsafe is not None]
 
 
-def _group_figures(rows_at: dict[int, list[Answered]], exits: Exits) -> tuple[GroupFigures, ...]:
+def _group_figures(
+    rows_at: dict[int, list[Answered]], exits: Exits, quality: Quality | None
+) -> tuple[GroupFigures, ...]:
     made = []
     for group in exits.groups:
         members = tuple(exit for exit in sorted(rows_at) if exits.group(exit) == group)
         rows = [row for exit in members for row in rows_at[exit]]
         if not rows:
             continue
-        made.append(GroupFigures(**figures(rows), group=group, exits=members))
+        made.append(GroupFigures(**figures(rows, quality), group=group, exits=members))
     return tuple(made)

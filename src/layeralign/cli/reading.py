@@ -9,13 +9,20 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from layeralign.cli.app import app, put, show
+from layeralign.errors import LayeralignError
 from layeralign.text import printable
 
 Runs = Annotated[list[Path], Parameter(consume_multiple=True)]
 
 
 @app.command
-def summary(runs: Runs, *, format: Literal["table", "json"] = "table", judge: str | None = None) -> None:
+def summary(
+    runs: Runs,
+    *,
+    format: Literal["table", "json"] = "table",
+    judge: str | None = None,
+    judge_quality: Path | None = None,
+) -> None:
     """Show a run's figures per exit and per group, or means over runs that differ in their seed.
 
     Parameters
@@ -26,18 +33,22 @@ def summary(runs: Runs, *, format: Literal["table", "json"] = "table", judge: st
         A table for people, or JSON for scripts.
     judge
         Whose verdicts make the ASR; by default the most trusted that has judged.
+    judge_quality
+        A file that says how good that judge is, as calibrate writes it: shows the ASR without its errors.
     """
     from layeralign.api import across, read
     from layeralign.report import seeds
 
     if len(runs) > 1:
+        if judge_quality is not None:
+            raise LayeralignError("summary: --judge-quality corrects one run, got several")
         found = across(runs, judge)
         if format == "json":
             print(json.dumps(found.to_json(), indent=2, allow_nan=False))
         else:
             put(seeds.table(found))
         return
-    result = read(runs[0], judge)
+    result = read(runs[0], judge, judge_quality)
     if format == "json":
         print(json.dumps(result.summary.to_json(), indent=2, allow_nan=False))
     else:
@@ -45,7 +56,7 @@ def summary(runs: Runs, *, format: Literal["table", "json"] = "table", judge: st
 
 
 @app.command
-def report(run: Path, *, out: Path) -> None:
+def report(run: Path, *, out: Path, judge_quality: Path | None = None) -> None:
     """Write a run's page, and its curve beside it as SVG and PNG; no answers are in it.
 
     Parameters
@@ -54,10 +65,12 @@ def report(run: Path, *, out: Path) -> None:
         The run's folder.
     out
         The page, as report.html.
+    judge_quality
+        A file that says how good the judge of the ASR is, as calibrate writes it.
     """
     from layeralign.api import read
 
-    read(run).report(out)
+    read(run, judge_quality=judge_quality).report(out)
     print(printable(f"report: {out}"))
 
 

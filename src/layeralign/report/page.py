@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 
 from layeralign.analysis.summary import Summary
 from layeralign.errors import LayeralignError
+from layeralign.judges.guard import published
 from layeralign.report import charts
-from layeralign.report.table import asr_name, interval, invalid, percent
+from layeralign.report.table import asr_name, corrected, interval, invalid, percent, told
 
 
 def page(summary: Summary, identity: Mapping[str, Any], sessions: Sequence[Mapping[str, Any]]) -> str:
@@ -31,6 +32,7 @@ def page(summary: Summary, identity: Mapping[str, Any], sessions: Sequence[Mappi
             tests=sorted({e.test for e in summary.exits if e.test}) or ["paired test"],
             headline=headline(summary),
             asr=asr_name(summary),
+            published=[(name, said) for name in summary.judges if (said := published(name))],
             identity=identity,
             sessions=sessions,
         )
@@ -46,7 +48,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(percent=percent, interval=interval, invalid=invalid)
+    made.filters.update(percent=percent, interval=interval, invalid=invalid, corrected=corrected, told=told)
     return made
 
 

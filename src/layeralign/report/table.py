@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from layeralign.analysis.figures import Figures
+from layeralign.analysis.quality import Quality
 from layeralign.analysis.seeds import Seeds
 from layeralign.analysis.summary import ExitFigures, GroupFigures, Summary
 from layeralign.judges.refusal import RefusalMatcher
@@ -28,6 +29,14 @@ def percent(share: float | None) -> str:
 def interval(figures: Figures) -> str:
     """The ASR's 95 % interval, in percent."""
     return "–" if figures.asr is None else f"{percent(figures.asr_low)}–{percent(figures.asr_high)}"
+
+
+def corrected(figures: Figures) -> str:
+    """The ASR without the judge's errors, in percent, with its 95 % interval."""
+    if figures.asr_corrected is None:
+        return "–"
+    low, high = percent(figures.asr_corrected_low), percent(figures.asr_corrected_high)
+    return f"{percent(figures.asr_corrected)} ({low}–{high})"
 
 
 def invalid(figures: Figures) -> str:
@@ -57,7 +66,8 @@ def _table(summary: Summary, *, wide: bool) -> Table:
         caption=caption(summary),
         caption_justify="left",
     )
-    shown = [column for column in _COLUMNS if wide or column.narrow]
+    columns = [column for column in _COLUMNS if summary.quality or column.cell is not corrected]
+    shown = [column for column in columns if wide or column.narrow]
     made.add_column("exit", justify="right", no_wrap=True)
     for column in shown:
         head = asr_name(summary) + " %" if column.head == "ASR" else column.head
@@ -85,6 +95,16 @@ def caption(summary: Summary) -> str:
         f"Percent. * default exit{'' if default else ' (not scanned)'}. {compared}"
         "Told apart = refuses harmful − refuses borderline; 0 is guessing. "
         "Invalid: answers that could not be judged (ASR if all were safe – if all were unsafe)."
+        + (f" Corrected: {printable(told(summary.quality))}." if summary.quality else "")
+    )
+
+
+def told(quality: Quality) -> str:
+    """What a correction takes the judge to be, and by whom."""
+    return (
+        f"as if the judge made no errors; it calls {percent(quality.sensitivity)} % of {quality.n_positive} "
+        f"unsafe answers unsafe, {percent(quality.specificity)} % of {quality.n_negative} safe ones safe"
+        + (f" ({quality.source})" if quality.source else "")
     )
 
 
@@ -113,6 +133,7 @@ _COLUMNS = (
     _Column("n", lambda f: str(f.n), narrow=False),
     _Column("ASR", _share("asr")),
     _Column("95 %", interval),
+    _Column("corrected\n95 %", corrected),
     _Column("", lambda f: _bar(f.asr), narrow=False, left=True),
     _Column("refuses\nharmful", _share("refusal")),
     _Column("refuses\nborderline", _share("over_refusal")),
