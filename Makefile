@@ -3,7 +3,7 @@ PYTHON ?= python3
 TORCH_CPU ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 
-.PHONY: demo test check clean
+.PHONY: demo test check docs clean
 
 demo: .venv/ready  ## scan the bundled model, leave out/demo/report.html
 	$(BIN)/layeralign demo --out out/demo
@@ -15,6 +15,9 @@ check: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: .venv/ready  ## the site: out/site/index.html
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -c docs . out/site
 
 # torch first and alone: its CPU build, where that index is reachable, keeps gigabytes of CUDA away.
 .venv/ready: pyproject.toml constraints.txt

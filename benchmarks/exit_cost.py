@@ -118,6 +118,7 @@ def main() -> None:
     default = vlm.exits.default
     gflop = {exit: flops(vlm, exit) / 1e9 for exit in EXITS}
     place = torch.cuda.get_device_name() if CUDA else f"{platform.machine()}, {os.cpu_count()} cores"
+    print("# What an exit saves\n")
     print(f"{datetime.now(UTC):%Y-%m-%d}, {place}, torch {torch.__version__}, {str(DTYPE)[6:]}, random weights; "
           f"median of {REPEATS}, exits in turn. `python benchmarks/exit_cost.py`\n")  # fmt: skip
     print("## encode(l) / encode(default): CLIP-L/336 and LLaVA-1.5's projector, one picture\n")

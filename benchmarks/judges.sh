@@ -5,9 +5,11 @@
 #     sh benchmarks/judges.sh > benchmarks/results/judges.md
 cd "$(dirname "$0")/.." || exit 1
 : "${PYTHON:=.venv/bin/python}"
+echo "# A guard's server under faults"
+echo
 echo "$(date -u +%F), $(uname -m), $(getconf _NPROCESSORS_ONLN) cores: \`sh benchmarks/judges.sh\`"
 echo
-echo '```'
+echo '```text'
 LAYERALIGN_REPLIES=10000 LAYERALIGN_FUZZ=10000 "$PYTHON" -m pytest tests/test_guards.py -vv -p no:warnings --durations=3 \
   -k "faults or fuzzed or killed or planted or down" 2>&1 | grep -E "PASSED|FAILED|passed|failed|s call" | sed 's/ *\[ *[0-9]*%\]//'
 echo '```'

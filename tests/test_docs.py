@@ -1,0 +1,132 @@
+"""The site builds without a warning, its links lead somewhere, and its code is run or held against the real thing."""
+
+import re
+import subprocess
+import sys
+import urllib.parse
+
+import pytest
+from markdown_it import MarkdownIt
+
+import pages
+
+SITE = ["-m", "sphinx", "--fail-on-warning", "--keep-going", "--quiet", "-c", "docs", "."]
+LANGUAGES = {"sh", "python", "json", "yaml", "toml", "text"}
+EVERY = [block for page in pages.PAGES for block in pages.blocks(page)]
+RUN = sorted({block.page for block in EVERY if block.runs})
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The built site. Nothing of a network is needed."""
+    out = tmp_path_factory.mktemp("site")
+    done = subprocess.run(
+        [sys.executable, *SITE, str(out)], cwd=pages.ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_the_site_builds_without_a_warning(site):
+    assert (site / "docs" / "index.html").is_file() and (site / "index.html").is_file()
+
+
+def test_the_site_asks_nothing_of_another_place(site):
+    asked = re.compile(r"""(?:<script[^>]*src|<link(?![^>]*rel="canonical")[^>]*href|<img[^>]*src|url\(|@import)"""
+                       r"""\s*[=(]?\s*["']?((?:https?:)?//[^"')\s>]+)""")  # fmt: skip
+    for file in [*site.rglob("*.html"), *site.rglob("*.css")]:
+        assert asked.findall(file.read_text()) == [], file
+
+
+def test_every_command_and_every_flag_is_in_the_reference(site):
+    from layeralign.cli import app
+
+    shown = (site / "docs" / "reference" / "commands.html").read_text()
+    for name in set(app) - {"--help", "-h", "--version"}:
+        assert f'id="layeralign-{name}"' in shown, name
+    assert "--max-new-tokens" in shown
+
+
+def test_a_wrong_link_fails_the_build(tmp_path):
+    (tmp_path / "conf.py").write_text((pages.ROOT / "docs" / "conf.py").read_text())
+    (tmp_path / "root").mkdir()
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.md").write_text("# A\n\n[no page](b.md)\n\n[no anchor](#b)\n\n[this](#a)\n")
+    done = subprocess.run(
+        [sys.executable, *SITE[:-3], "-c", str(tmp_path), str(tmp_path), str(tmp_path / "out")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1 and done.stderr.count("WARNING") == 2, done.stderr
+
+
+def test_every_relative_link_of_every_page_leads_to_a_file():
+    tracked = subprocess.run(
+        ["git", "ls-files", "*.md"], cwd=pages.ROOT, capture_output=True, text=True, check=True
+    )
+    for name in tracked.stdout.split():
+        page = pages.ROOT / name
+        inline = [child for token in MarkdownIt().parse(page.read_text()) for child in token.children or []]
+        for link in (child.attrGet("href") or child.attrGet("src") for child in inline):
+            file = urllib.parse.unquote((link or "").partition("#")[0])
+            assert not file or "://" in file or (page.parent / file).exists(), f"{name}: {link}"
+
+
+def test_every_benchmark_that_is_named_is_there():
+    for page in pages.PAGES:
+        for name in re.findall(r"benchmarks/[\w/]+\.\w+", page.read_text()):
+            assert (pages.ROOT / name).exists(), f"{page}: {name}"
+
+
+def test_every_block_says_what_it_is():
+    for block in EVERY:
+        assert block.language in LANGUAGES or re.fullmatch(r"\{[\w-]+\}", block.language), (
+            f"{block.where}: {block.language!r}, expected one of {', '.join(sorted(LANGUAGES))}"
+        )
+        known = {"run"} if block.language in ("sh", "python") else set()
+        unknown = [m for m in block.marks if m not in known and m.partition("=")[0] not in ("exits", "file")]
+        assert not unknown or block.language.startswith("{"), f"{block.where}: {unknown}"
+
+
+@pytest.mark.parametrize("page", RUN, ids=lambda page: page.stem)
+def test_what_a_page_runs_runs_and_prints_what_it_shows(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names, said = {"__name__": page.stem}, None
+    for block in pages.blocks(page):
+        if block.mark("file"):
+            (tmp_path / block.mark("file")).write_text(block.text)
+        if block.runs:
+            said = pages.run(block, names)
+        elif block.language == "text" and said is not None:
+            assert pages.shape(block.text) == pages.shape(said), f"{block.where}: what was printed is\n{said}"
+            said = None
+        else:
+            said = None
+
+
+@pytest.mark.parametrize(
+    "block", [b for b in EVERY if b.language in LANGUAGES], ids=lambda block: block.where
+)
+def test_what_is_not_run_is_right_as_far_as_can_be_seen(block):
+    pages.check(block)
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("sh", "layeralign scan --model M --cases c --out o --bogus 1\n"),
+        ("sh", "layeralign scna\n"),
+        ("sh", "layeralign scan --model M --cases c\n"),
+        ("sh", "make nothing\n"),
+        ("sh", "python benchmarks/nothing.py\n"),
+        ("sh", "echo 'open\n"),
+        ("python", "import layeralign\nlayeralign.scam()\n"),
+        ("python", "import layeralign\nlayeralign.scan('m', 'c', 'o', exit='all')\n"),
+        ("python", "from layeralign.training.settings import Setting\n"),
+        ("python", "for\n"),
+        ("json", "{a: 1}\n"),
+        ("toml", "a = \n"),
+    ],
+)
+def test_a_wrong_block_is_found(language, text):
+    with pytest.raises((Exception, SystemExit)):
+        pages.check(pages.Block(pages.ROOT / "README.md", 1, language, (), text))
