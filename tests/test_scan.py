@@ -13,7 +13,7 @@ import torch
 import layeralign
 import tiny
 from conftest import save_llava
-from layeralign import LayeralignError
+from layeralign import LayeralignError, decode
 from layeralign.cases import files
 from layeralign.decode import Decoding, answer
 from layeralign.runs import store
@@ -62,11 +62,12 @@ def test_batches_make_no_difference(llava, case_file, tmp_path):
 def test_it_grows_and_never_answers_twice(llava, case_file, tmp_path, monkeypatch):
     asked = []
 
-    def counted(vlm, pairs, decoding):
-        asked.extend((case.id, exit) for case, exit in pairs)
-        return answer(vlm, pairs, decoding)
+    def counted(vlm, pending, *others, **settings):
+        pending = list(pending)
+        asked.extend((case.id, exit) for case, exit, _ in pending)
+        return decode.answers(vlm, pending, *others, **settings)
 
-    monkeypatch.setattr("layeralign.decode.answer", counted)
+    monkeypatch.setattr("layeralign.sweep.sweep.answers", counted)
     run = tmp_path / "run"
     layeralign.scan(llava, case_file, run, exits="1,5", limit=2, **SHORT)
     assert len(asked) == 4
@@ -171,10 +172,18 @@ def test_a_model_whose_parts_do_not_fit_is_refused_before_anything_is_written(ll
     assert not (tmp_path / "run").exists()
 
 
-def test_sampling_depends_on_the_batch_and_says_so(llava, case_file, tmp_path):
-    layeralign.scan(llava, case_file, tmp_path / "run", temperature=1.0, batch_size=2, exits=1, **SHORT)
+def test_a_sampled_run_of_when_batches_drew_together_is_read_and_not_added_to(llava, case_file, tmp_path):
+    """Its identity has the batch size, and its draws cannot be made again."""
+    run, hot = tmp_path / "run", {"temperature": 1.0, "exits": 1, **SHORT}
+    layeralign.scan(llava, case_file, run, **hot)
+    with sqlite3.connect(run / store.FILE) as db:
+        (own,) = db.execute("SELECT value FROM meta WHERE key = 'identity'").fetchone()
+        old = json.loads(own)
+        old["decoding"]["batch_size"] = 2
+        db.execute("UPDATE meta SET value = ? WHERE key = 'identity'", (json.dumps(old),))
+    assert layeralign.read(run).summary.exits[0].n == 3
     with pytest.raises(LayeralignError, match="decoding"):
-        layeralign.scan(llava, case_file, tmp_path / "run", temperature=1.0, batch_size=3, exits=1, **SHORT)
+        layeralign.scan(llava, case_file, run, **hot)
 
 
 def test_sampling_is_fixed_by_the_seed(llava, case_file, tmp_path):

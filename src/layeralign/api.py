@@ -93,7 +93,7 @@ def scan(
     samples: int = 1,
     system: str = "",
     controls: bool = False,
-    batch_size: int = 32,
+    batch_size: int | None = None,
 ) -> Scan:
     """Answer cases at every exit, judge the answers cheaply, sum up.
 
@@ -110,7 +110,7 @@ def scan(
         samples: answers to each case at each exit; more than one wants a temperature above 0.
         system: what the model is told before every prompt, in its template's system turn.
         controls: also ask every case without its picture, with a blank one and with noise.
-        batch_size: rows that are answered together.
+        batch_size: most answers that are under way together; by default what memory allows.
 
     Raises:
         LayeralignError: something that was given is wrong; the message says what and where.

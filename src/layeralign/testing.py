@@ -22,6 +22,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,10 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from transformers import Cache
 
 from layeralign.cases.case import Case, Kind
+from layeralign.decode import Decoding, ended, respond
 from layeralign.training import trainer
 from layeralign.training.settings import Settings
 from layeralign.vlm.load import load
@@ -47,6 +50,7 @@ TEXTS = (
 TIE = 1e-4
 """Logits that are nearer to each other than this may swap places between two ways to compute them."""
 
+_SHORT = ("Hi.", "Go!", "What?", "A")
 _SIZES = ((32, 32), (20, 60), (300, 200), (8, 8), (1200, 900))
 
 
@@ -144,25 +148,32 @@ class FamilySuite:
     def test_default_exit_greedy_answers(self, vlm: Vlm, pictures: list[Image.Image]) -> None:
         """Answers equal those of the model's own `generate`, but where two logits are as good as equal."""
         made = vlm.encode(pictures, [vlm.exits.default])[vlm.exits.default]
-        settings = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False}
         ids = [vlm.tokens(vlm.prompt(TEXTS[1], picture=True), feature) for feature in made]
-        ours = vlm.generate(ids, made, **settings).tolist()
-        for picture, line in zip(pictures, ours, strict=True):
+        ours = respond(vlm, ids, made, Decoding(8))
+        for picture, line, feature, (answer, _) in zip(pictures, ids, made, ours, strict=True):
             theirs = self.their_inputs(vlm, TEXTS[1], picture)
             with torch.no_grad():
                 wanted = vlm.model.generate(
-                    **theirs, **settings, return_dict_in_generate=True, output_scores=True,
-                    pad_token_id=vlm.pad_token,
-                )  # fmt: skip
-            answer = wanted.sequences[0, theirs["input_ids"].shape[1] :].tolist()
-            for at, (one, other) in enumerate(zip(line, answer, strict=True)):
-                if one != other:
-                    best = wanted.scores[at][0].topk(2).values
-                    gap = float(best[0] - best[1])
-                    assert gap < TIE, f"token {at} is {one}, not {other}, and the best logits differ by {gap}"
-                    warnings.warn(f"{vlm.family}: a tie at token {at} (gap {gap:.1e})", stacklevel=1)
-                    break
-        assert len({tuple(line) for line in ours}) > 1, "pictures make no difference: nothing is shown"
+                    **theirs, max_new_tokens=8, do_sample=False, pad_token_id=vlm.pad_token
+                )
+            self.same(vlm, line, feature, answer, wanted[0, theirs["input_ids"].shape[1] :].tolist())
+        assert len({tuple(answer) for answer, _ in ours}) > 1, "pictures make no difference: nothing is shown"
+
+    def same(
+        self, vlm: Vlm, ids: list[int], feature: Feature | None, ours: list[int], theirs: list[int]
+    ) -> None:
+        """Two answers to a prompt are the same up to their end, or part at two logits as good as equal."""
+        theirs, _ = ended(vlm, theirs)
+        if ours == theirs:
+            return
+        at = next(n for n, pair in enumerate(zip_longest(ours, theirs)) if pair[0] != pair[1])
+        line = torch.tensor([[*ids, *theirs[:at]]])
+        with torch.no_grad():
+            hidden = vlm.hidden(line, torch.arange(line.shape[1])[None] < len(ids), [feature])
+            best = vlm.logits(hidden)[0, -1].topk(2).values
+        gap = float(best[0] - best[1])
+        assert gap < TIE, f"token {at} of {ours}, not {theirs}, and the best logits differ by {gap}"
+        warnings.warn(f"{vlm.family}: a tie at token {at} (gap {gap:.1e})", stacklevel=2)
 
     # --- exact at every exit
 
@@ -255,10 +266,7 @@ class FamilySuite:
             vlm.tokens(vlm.prompt(text, picture=feature is not None), feature)
             for text, feature in zip(TEXTS, features, strict=True)
         ]
-        settings = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False}
-        together = vlm.generate(ids, features, **settings).tolist()
-        alone = [vlm.generate([i], [f], **settings).tolist()[0] for i, f in zip(ids, features, strict=True)]
-        assert together == alone
+        self.equal_alone(vlm, ids, features, 3)
         width = max(map(len, ids))
         padded = torch.tensor([[*line, *[vlm.pad_token] * (width - len(line))] for line in ids])
         prompt = torch.tensor([[True] * len(line) + [False] * (width - len(line)) for line in ids])
@@ -266,6 +274,44 @@ class FamilySuite:
             trained = vlm.logits(vlm.hidden(padded, prompt, features))
         for row, line in enumerate(ids):
             self.equal(trained[row, : len(line)], self.logits(vlm, line, features[row]), 1e-4)
+
+    def test_prompts_that_begin_alike_equal_each_alone(self, vlm: Vlm, pictures: list[Image.Image]) -> None:
+        """Several texts to a picture at two exits, and several without one; in places for two and for all.
+
+        The tokens of the picture are read once for all of them, where the family allows it.
+        """
+        at = vlm.encode(pictures[:1], [1, 2])
+        seen = [feature for feature in (at[1][0], at[2][0], None) for _ in _SHORT]
+        ids = [
+            vlm.tokens(vlm.prompt(text, picture=feature is not None), feature)
+            for feature, text in zip(seen, _SHORT * 3, strict=True)
+        ]
+        read: list[int] = []
+        hidden = vlm.hidden
+
+        def counted(ids: Tensor, prompt: Tensor, *others: Any) -> Tensor:
+            read.append(int(((ids == vlm.picture_token_id) & prompt).sum()))
+            return hidden(ids, prompt, *others)
+
+        for batch_size in (2, None):
+            self.equal_alone(vlm, ids, seen, batch_size)
+        vlm.hidden = counted  # type: ignore[method-assign, assignment]
+        try:
+            respond(vlm, ids, seen, Decoding(2))
+        finally:
+            del vlm.hidden
+        each = sum(line.count(vlm.picture_token_id) for line in ids)
+        if vlm.streams:
+            assert sum(read) == (each if vlm.reads_ahead else each // len(_SHORT))
+
+    def equal_alone(
+        self, vlm: Vlm, ids: list[list[int]], features: Sequence[Feature | None], batch_size: int | None
+    ) -> None:
+        """Rows answered beside each other say what transformers' `generate` says of each alone."""
+        together = respond(vlm, ids, features, Decoding(7), batch_size=batch_size)
+        for line, feature, (answer, _) in zip(ids, features, together, strict=True):
+            alone = vlm.generate([line], [feature], max_new_tokens=7, do_sample=False)[0].tolist()
+            self.same(vlm, line, feature, answer, alone)
 
     def test_training_sees_what_was_generated(self, vlm: Vlm, pictures: list[Image.Image]) -> None:
         """The forward pass over prompt and answer gives the logits that the answer was drawn from."""
@@ -310,9 +356,11 @@ class FamilySuite:
         shown: list[Tensor] = []
         hidden = fresh.hidden
 
-        def heard(ids: Tensor, prompt: Tensor, features: Sequence[Feature | None]) -> Tensor:
+        def heard(
+            ids: Tensor, prompt: Tensor, features: Sequence[Feature | None], cache: Cache | None = None
+        ) -> Tensor:
             shown.extend(feature.tokens for feature in features if feature is not None)
-            return hidden(ids, prompt, features)
+            return hidden(ids, prompt, features, cache)
 
         fresh.hidden = heard  # type: ignore[method-assign]
         trainer.train(fresh, self.cases(pictures), _Reward(), tmp_path / "out", _SETTINGS)

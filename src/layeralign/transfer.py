@@ -29,7 +29,7 @@ class Judging:
 
     cases: Sequence[Case]
     max_new_tokens: int = 128
-    batch_size: int = 32
+    batch_size: int | None = None
 
 
 def parts(known: Exits, exits: str) -> list[str]:

@@ -45,8 +45,8 @@ class ScanOptions(ModelOptions):
     "Folder of a LoRA adapter, as align leaves it, to put on the model."
     quantize: Literal["4bit", "8bit"] | None = None
     "Squeeze the language model's weights with bitsandbytes; wants CUDA."
-    batch_size: int = 32
-    "Rows that are answered together."
+    batch_size: int | None = None
+    "Most answers under way together; by default what memory allows."
 
 
 @app.command

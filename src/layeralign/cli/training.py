@@ -63,8 +63,8 @@ class TransferOptions:
     "Cases that are judged: a JSONL file, or `testbed`, `testbed:dev`, `testbed:test`."
     test_limit: int | None = None
     "Take only the first so many of them."
-    batch_size: int = 32
-    "Rows (case × exit) that are answered together when judged."
+    batch_size: int | None = None
+    "Most answers under way together when judged; by default what memory allows."
 
 
 @app.command

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from layeralign.cases.case import Case
+from layeralign.decode import Asked
 from layeralign.runs.store import Run
-
-Asked = tuple[Case, int, int]
-"""A case, an exit and a sample's number."""
-
 
 def grid(cases: Sequence[Case], exits: Sequence[int], samples: int) -> list[Asked]:
     """Every case at every exit, in the order in which they are best answered."""
@@ -19,7 +16,7 @@ def grid(cases: Sequence[Case], exits: Sequence[int], samples: int) -> list[Aske
 def missing(run: Run, asked: Iterable[Asked]) -> list[Asked]:
     """What of this the run does not hold yet."""
     done = run.answered()
-    return [(case, exit, sample) for case, exit, sample in asked if (case.id, exit, sample) not in done]
+    return [one for one in asked if (one[0].id, *one[1:]) not in done]
 
 
 def _ordered(cases: Iterable[Case]) -> list[Case]:

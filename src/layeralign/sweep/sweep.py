@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 import sys
 import time
@@ -13,11 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from layeralign import decode
 from layeralign.cases.case import Case
-from layeralign.decode import Decoding
+from layeralign.decode import Decoding, answers
 from layeralign.errors import LayeralignError
 from layeralign.judges.judge import SILENT, Judge, RowJudge
 from layeralign.judges.registry import judges
@@ -37,21 +34,20 @@ class Settings:
     exits: ExitSpec = "all"
     decoding: Decoding = field(default_factory=Decoding)
     seed: int = 0
-    batch_size: int = 32
-    """Rows that are answered together."""
+    batch_size: int | None = None
+    """Most answers that are under way together; by default what memory allows."""
     samples: int = 1
     """Answers to each case at each exit."""
 
     def record(self) -> dict[str, Any]:
-        """What of these shapes an answer. Sampling draws for a whole batch at once."""
-        batch = {"batch_size": self.batch_size} if self.decoding.temperature else {}
-        return {"decoding": self.decoding.record() | batch, "seed": self.seed}
+        """What of these shapes an answer."""
+        return {"decoding": self.decoding.record(), "seed": self.seed}
 
 
 def sweep(vlm: Vlm, cases: Sequence[Case], out: Path, settings: Settings) -> Run:
     """Answer every case at every exit that the run in `out` does not hold yet, then judge.
 
-    Each batch is written when it is done: stopped at any moment, the same call goes on.
+    Answers are written as they end: stopped at any moment, the same call goes on.
 
     Returns:
         The open run.
@@ -59,9 +55,9 @@ def sweep(vlm: Vlm, cases: Sequence[Case], out: Path, settings: Settings) -> Run
     Raises:
         LayeralignError: `out` holds another run, or a case cannot be put to this model.
     """
-    for name in ("batch_size", "samples"):
-        if getattr(settings, name) < 1:
-            raise LayeralignError(f"{name} {getattr(settings, name)}: expected at least 1")
+    for name, value in (("batch_size", settings.batch_size), ("samples", settings.samples)):
+        if value is not None and value < 1:
+            raise LayeralignError(f"{name} {value}: expected at least 1")
     if settings.samples > 1 and not settings.decoding.temperature:
         raise LayeralignError(
             f"samples {settings.samples}: greedy answers are all alike; expected 1, or a temperature above 0"
@@ -100,29 +96,14 @@ def _session(run: Run, total: int, done: int) -> Iterator[Session]:
 
 
 def _answer(vlm: Vlm, run: Run, asked: Sequence[Asked], settings: Settings, at: Session) -> None:
-    """Answer what is asked and put it into the run, batch by batch."""
-    for batch in _batches(asked, settings.batch_size):
-        start = time.monotonic()
-        if settings.decoding.temperature:
-            torch.manual_seed(_seed_of(batch, settings.seed))
-        answers = decode.answer(vlm, [(case, exit) for case, exit, _ in batch], settings.decoding)
-        rows = [
-            Row(a.case.id, a.exit, a.text, a.tokens, a.finished, sample)
-            for a, (_, _, sample) in zip(answers, batch, strict=True)
-        ]
-        run.add_answers(rows, at.number, time.monotonic() - start)
-        at.progress.advance(len(batch))
-
-
-def _batches(asked: Sequence[Asked], size: int) -> Iterator[Sequence[Asked]]:
-    for start in range(0, len(asked), size):
-        yield asked[start : start + size]
-
-
-def _seed_of(batch: Sequence[Asked], seed: int) -> int:
-    """The same batch samples the same answers, whenever it is answered."""
-    names = repr((seed, [(case.id, exit, sample) for case, exit, sample in batch]))
-    return int.from_bytes(hashlib.sha256(names.encode()).digest()[:8]) >> 1
+    """Answer what is asked, and put each answer into the run as it ends."""
+    start = time.monotonic()
+    made = answers(vlm, asked, settings.decoding, seed=settings.seed, batch_size=settings.batch_size)
+    for done in made:
+        rows = [Row(a.case.id, a.exit, a.text, a.tokens, a.finished, a.sample) for a in done]
+        start, began = time.monotonic(), start
+        run.add_answers(rows, at.number, start - began)
+        at.progress.advance(len(rows))
 
 
 def judge(

@@ -5,7 +5,6 @@ Every draw is a function of (seed, step): the state of all of them is the step's
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 
 from layeralign.cases.case import Case
-from layeralign.decode import ended
+from layeralign.decode import Decoding, respond, seed_of
 from layeralign.errors import LayeralignError
 from layeralign.sweep.progress import Progress
 from layeralign.training.exit_mix import ExitMix
@@ -26,11 +25,6 @@ from layeralign.training.settings import Settings
 
 _CHUNK = 64
 _ANSWERS = "start.json"
-
-
-def seed_of(*parts: object) -> int:
-    """A seed that depends on every part, 0 to 2^63 - 1."""
-    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8]) >> 1
 
 
 @dataclass(frozen=True)
@@ -136,11 +130,15 @@ class StartAnswers:
         rows = [(case, vlm.exits.default) for case in chunk]
         seen = [self._features.of(row) for row in rows]
         with self._policy.reference():
-            made = vlm.generate(
-                prompts(vlm, rows, seen), seen, max_new_tokens=self._longest, do_sample=False,
-                suppress_tokens=vlm.unsayable,
-            )  # fmt: skip
-        return [(case.id, ended(vlm, line)[0]) for case, line in zip(chunk, made.tolist(), strict=True)]
+            made = respond(
+                vlm,
+                prompts(vlm, rows, seen),
+                seen,
+                Decoding(self._longest),
+                never=vlm.unsayable,
+                batch_size=_CHUNK,
+            )
+        return [(case.id, tokens) for case, (tokens, _) in zip(chunk, made, strict=True)]
 
     def tokens(self, case: Case) -> list[int]:
         """The answer's token ids, its end included where it ended."""

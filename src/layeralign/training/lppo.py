@@ -15,12 +15,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from layeralign.decode import ended, text
+from layeralign.decode import Decoding, respond, seed_of, text
 from layeralign.judges.refusal import refuses
 from layeralign.rewards.reward import Reward
 from layeralign.training import ppo
 from layeralign.training.exit_mix import ExitMix
-from layeralign.training.lessons import seed_of
 from layeralign.training.objective import Meter, Objective, Parts, Piece
 from layeralign.training.policy import Outputs
 from layeralign.training.rollout import Batch, Row, prompts
@@ -126,15 +125,17 @@ class Lppo(Objective):
     @torch.no_grad()
     def sample(self, rows: Sequence[Row], step: int) -> tuple[list[list[int]], list[bool]]:
         """Answers sampled from the policy, and whether each ended by itself."""
-        vlm = self.policy.vlm
+        vlm, workers = self.policy.vlm, self.workers
         seen = [self.features.of(row) for row in rows]
-        torch.manual_seed(seed_of(self.settings.seed, "rollout", step, self.workers.rank))
+        decoding = Decoding(self.settings.max_new_tokens, self.settings.temperature)
+        places = range(workers.rank, workers.rank + workers.size * len(rows), workers.size)
+        seeds = [seed_of(self.settings.seed, "rollout", step, place) for place in places]
         with self.policy.merged():
-            made = vlm.generate(
-                prompts(vlm, rows, seen), seen, max_new_tokens=self.settings.max_new_tokens, do_sample=True,
-                temperature=self.settings.temperature, top_k=0, top_p=1.0, suppress_tokens=vlm.unsayable,
+            made = respond(
+                vlm, prompts(vlm, rows, seen), seen, decoding, seeds=seeds, never=vlm.unsayable,
+                batch_size=len(rows),
             )  # fmt: skip
-        answers, finished = zip(*(ended(vlm, line) for line in made.tolist()), strict=True)
+        answers, finished = zip(*made, strict=True)
         return list(answers), list(finished)
 
     def _hear(self, rows: Sequence[Row], refused: Sequence[bool], mix: ExitMix) -> None:

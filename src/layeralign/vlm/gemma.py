@@ -18,6 +18,8 @@ class PaliGemma(Vlm):
     family = "paligemma"
     variants: ClassVar = {"norm": "blocks 1..l, post-norm, projector"}
     one_tensor = True
+    exits_together = True
+    reads_ahead = True
 
     def prompt(self, text: str, *, picture: bool, system: str = "") -> str:
         """See `Vlm.prompt`; the form that `PaliGemmaProcessor` builds, which has no system turn."""
@@ -28,6 +30,10 @@ class PaliGemma(Vlm):
     def inputs(self, ids: Tensor, prompt: Tensor, features: Sequence[Feature | None]) -> dict[str, Any]:
         """See `Vlm.inputs`; the prompt is read in both directions, the answer from left to right."""
         return super().inputs(ids, prompt, features) | {"token_type_ids": (~prompt).long()}
+
+    def shift(self, feature: Feature | None) -> int:
+        """See `Vlm.shift`; PaliGemma counts from 1."""
+        return 1
 
     def logits(self, hidden: Tensor) -> Tensor:
         """See `Vlm.logits`; PaliGemma 2 caps them."""
@@ -42,6 +48,7 @@ class Gemma3(Vlm):
     family = "gemma3"
     variants: ClassVar = {"norm": "blocks 1..l, post-norm, pooling, norm, projection"}
     one_tensor = True
+    exits_together = True
 
     def inputs(self, ids: Tensor, prompt: Tensor, features: Sequence[Feature | None]) -> dict[str, Any]:
         """See `Vlm.inputs`; the tokens of one picture see each other in both directions."""

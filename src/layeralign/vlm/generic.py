@@ -27,6 +27,7 @@ class Generic(Vlm):
     variants: ClassVar = {
         "cut": "blocks 1..l of the tower, then all that follows them in the model's own code"
     }
+    streams = False  # how it counts positions and what it caches is not known
 
     def __init__(
         self,

@@ -13,12 +13,14 @@ class Llava(Vlm):
     family = "llava"
     reads_plainly = True
     variants: ClassVar = {"blocks": "blocks 1..l, class token as configured, no post-norm, projector"}
+    exits_together = True
 
 
 class LlavaNext(Llava):
     """LLaVA-NeXT (1.6): any resolution, the picture and its tiles each through the tower."""
 
     family = "llava_next"
+    exits_together = False  # tiles are packed by the pictures' sizes
     unit = "tile (a picture has 1 and as many more as its size asks for)"
     variants: ClassVar = {
         "blocks": "for every tile blocks 1..l, class token as configured, no post-norm, projector; then the "

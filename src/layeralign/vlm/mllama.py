@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial, wraps
 from typing import Any, ClassVar
@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from transformers import Cache
 
 from layeralign.errors import LayeralignError
 from layeralign.vlm import tower
@@ -183,6 +184,32 @@ class Mllama(Vlm):
                 states[row] = feature.tokens
                 mask[row, :, 0, : int(feature.extras["tiles"])] = behind[row, :, None]
         return {"cross_attention_states": states, "cross_attention_mask": mask}
+
+    @property
+    def beside_layers(self) -> frozenset[int]:
+        """See `Vlm.beside_layers`: those of cross-attention."""
+        return frozenset(self.model.config.get_text_config().cross_attention_layers)
+
+    def further(
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        cache: Cache,
+        inside: Tensor | None,
+        beside: Mapping[str, Tensor],
+    ) -> Tensor:
+        """See `Vlm.further`; the tokens read the same tiles."""
+        spread = {name: one.expand(-1, ids.shape[1], -1, -1) for name, one in beside.items()}
+        return super().further(ids, positions, cache, inside, spread)
+
+    def beside(self, feature: Feature | None) -> dict[str, Tensor]:
+        """See `Vlm.beside`: which tiles the row has."""
+        mask = torch.zeros(
+            1, 1, 1, self.model.config.vision_config.max_num_tiles, dtype=torch.long, device=self.device
+        )
+        if feature is not None:
+            mask[..., : int(feature.extras["tiles"])] = 1
+        return {"cross_attention_mask": mask}
 
     def generate(
         self, ids: Sequence[Sequence[int]], features: Sequence[Feature | None], **settings: Any

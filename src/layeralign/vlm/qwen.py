@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from transformers import Cache
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
 from layeralign.vlm.vlm import Feature, Vlm
@@ -73,10 +74,19 @@ class Qwen25Vl(Vlm):
         finally:
             self.model.model.rope_deltas = own
 
-    def hidden(self, ids: Tensor, prompt: Tensor, features: Sequence[Feature | None]) -> Tensor:
+    def hidden(
+        self, ids: Tensor, prompt: Tensor, features: Sequence[Feature | None], cache: Cache | None = None
+    ) -> Tensor:
         """See `Vlm.hidden`."""
         with self._own_positions():
-            return super().hidden(ids, prompt, features)
+            return super().hidden(ids, prompt, features, cache)
+
+    def shift(self, feature: Feature | None) -> int:
+        """See `Vlm.shift`; a picture takes as many positions as its longer side has tokens."""
+        if feature is None:
+            return 0
+        _, height, width = (int(n) for n in feature.extras["grid"][0])
+        return max(height, width) // int(self.tower.spatial_merge_size) - len(feature.tokens)
 
     def generate(
         self, ids: Sequence[Sequence[int]], features: Sequence[Feature | None], **settings: Any

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import Cache, PreTrainedModel, ProcessorMixin
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from layeralign.errors import LayeralignError
@@ -71,6 +71,12 @@ class Vlm:
     """Whether the config's `vision_feature_layer` at l gives what an exit at l does, whichever l it is."""
     tuples: bool = False
     """Whether the tower's blocks return tuples that begin with the state."""
+    exits_together: bool = False
+    """Whether what follows the blocks takes many exits of a picture as it takes many pictures."""
+    streams: bool = True
+    """Whether `hidden` and `further` go on from a cache; where not, transformers' `generate` answers."""
+    reads_ahead: bool = False
+    """Whether a prompt's beginning is read in the light of its end, so that prompts cannot share it."""
 
     def __init__(
         self,
@@ -213,6 +219,11 @@ class Vlm:
         run = partial(self.model.model.get_image_features, **inputs, return_dict=True)
         deepest = max(exits)
         states = tower.states(run, self.blocks, {*exits, *(tap for tap in self.taps if tap < deepest)})
+        if self.exits_together:
+            stacked = torch.cat([states.pop(exit) for exit in exits])
+            with tower.held(self.blocks, {deepest: stacked}, deepest, tuples=self.tuples):
+                rows = iter(self.features(run(), inputs, texts * len(exits), deepest))
+            return {exit: [next(rows) for _ in texts] for exit in exits}
         found = {}
         for exit in exits:
             known = {at: states[at] for at in (*self.taps, exit) if at in states}
@@ -431,7 +442,9 @@ class Vlm:
         given: Any = torch.cat(tokens)[None] if self.one_tensor else tokens
         return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=given)}}
 
-    def hidden(self, ids: Tensor, prompt: Tensor, features: Sequence[Feature | None]) -> Tensor:
+    def hidden(
+        self, ids: Tensor, prompt: Tensor, features: Sequence[Feature | None], cache: Cache | None = None
+    ) -> Tensor:
         """The language model's last hidden states, with gradients where the caller allows them.
 
         Rows are padded on the right, so that causal attention alone keeps padding out.
@@ -440,14 +453,54 @@ class Vlm:
             ids: int64 [rows, tokens]; what stands in the padding does not matter.
             prompt: bool [rows, tokens], the prompts' tokens; a picture's places are looked for only there.
             features: per row, None without picture.
+            cache: empty; keys and values of every token are left in it.
 
         Returns:
             [rows, tokens, text width] in the model's dtype.
         """
         ids = ids.masked_fill(~prompt & (ids == self.picture_token_id), self.pad_token)
         given = self.inputs(ids, prompt, features)
-        found: Tensor = self.model.model(input_ids=ids, use_cache=False, **given).last_hidden_state
+        given |= {"use_cache": cache is not None, "past_key_values": cache}
+        found: Tensor = self.model.model(input_ids=ids, **given).last_hidden_state
         return found
+
+    def further(
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        cache: Cache,
+        inside: Tensor | None,
+        beside: Mapping[str, Tensor],
+    ) -> Tensor:
+        """The last hidden states of tokens that follow those of `cache`, to which they are added.
+
+        Args:
+            ids: int64 [rows, tokens]; none of them stands for a picture.
+            positions: int64 [rows, tokens], how many tokens come before each in its row, plus its `shift`.
+            cache: of what came before; of a shorter row the last columns.
+            inside: bool [rows, columns], those of the cache and the new ones: which are the row's own; None
+                where all are.
+            beside: what `beside` gives of each row's picture.
+
+        Returns:
+            [rows, tokens, text width] in the model's dtype.
+        """
+        given = {"position_ids": positions, "attention_mask": inside, "past_key_values": cache, **beside}
+        found: Tensor = self.model.model(input_ids=ids, use_cache=True, **given).last_hidden_state
+        return found
+
+    def shift(self, feature: Feature | None) -> int:
+        """How far the positions behind a picture are ahead of the count of tokens."""
+        return 0
+
+    @property
+    def beside_layers(self) -> frozenset[int]:
+        """Layers of the language model whose keys are a picture's, beside the text, not the tokens'."""
+        return frozenset()
+
+    def beside(self, feature: Feature | None) -> dict[str, Tensor]:
+        """What `further` is given with each token of a row besides the cache, [1, 1, ...] each."""
+        return {}
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits of the next token, [..., vocabulary] for hidden states [..., text width]."""

@@ -1,10 +1,8 @@
-"""Cases and exits in, answers out: the one place where prompts meet features. Scan and align use it."""
+"""Cases as a model is asked them: prompts as tokens, pictures as features; and tokens as text."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 
@@ -12,69 +10,6 @@ from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
 from layeralign.text import printable
 from layeralign.vlm.vlm import Feature, Vlm
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How answers are generated; part of a run's identity."""
-
-    max_new_tokens: int = 128
-    """Longest answer, in tokens."""
-    temperature: float = 0.0
-    """0 is greedy; above, answers are sampled."""
-    top_p: float = 1.0
-    """Share of the probability that sampling draws from."""
-    system: str = ""
-    """What the model is told before every prompt, in its template's system turn."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be decoded with."""
-        if self.max_new_tokens < 1:
-            raise LayeralignError(f"max_new_tokens {self.max_new_tokens}: expected at least 1")
-        if not 0 <= self.temperature <= 100:
-            raise LayeralignError(f"temperature {self.temperature}: expected 0 (greedy) to 100")
-        if not 0 < self.top_p <= 1:
-            raise LayeralignError(f"top_p {self.top_p}: expected above 0, at most 1")
-
-    def record(self) -> dict[str, Any]:
-        """As JSON would have it."""
-        return {name: value for name, value in asdict(self).items() if name != "system" or value}
-
-    def settings(self) -> dict[str, Any]:
-        """As transformers' `generate` takes it."""
-        length = {"max_new_tokens": self.max_new_tokens}
-        if self.temperature == 0:
-            return length | {"do_sample": False}
-        return length | {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p, "top_k": 0}
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What one case was answered at one exit."""
-
-    case: Case
-    exit: int
-    text: str
-    tokens: int
-    """Length, its end token included."""
-    finished: bool
-    """Whether the model ended it itself."""
-
-
-def answer(vlm: Vlm, pairs: Sequence[tuple[Case, int]], decoding: Decoding) -> list[Answer]:
-    """Answer every (case, exit) pair in one batch; where answers are sampled a pair may come several times.
-
-    Each picture is encoded once, with every exit that its cases ask for.
-    """
-    features = encode(vlm, pairs)
-    ids = [
-        prompt_tokens(vlm, case, feature, decoding.system)
-        for (case, _), feature in zip(pairs, features, strict=True)
-    ]
-    made = vlm.generate(ids, features, **decoding.settings())
-    return [
-        Answer(case, exit, *_read(vlm, line)) for (case, exit), line in zip(pairs, made.tolist(), strict=True)
-    ]
 
 
 @torch.no_grad()
@@ -176,8 +111,3 @@ def ended(vlm: Vlm, line: Sequence[int]) -> tuple[list[int], bool]:
 def text(vlm: Vlm, tokens: Sequence[int]) -> str:
     """What an answer's tokens say, without special tokens."""
     return str(vlm.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
-
-
-def _read(vlm: Vlm, line: list[int]) -> tuple[str, int, bool]:
-    tokens, finished = ended(vlm, line)
-    return text(vlm, tokens), len(tokens), finished

@@ -1,0 +1,183 @@
+"""Cases and exits in, answers out: picture by picture, so that memory holds what is under way alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+import torch
+
+from layeralign.cases.case import Case
+from layeralign.decode.decoding import Answer, Decoding
+from layeralign.decode.engine import Engine
+from layeralign.decode.plain import Plain
+from layeralign.decode.prompts import encode, prompt_tokens, text
+from layeralign.decode.sampling import Chooser, seed_of
+from layeralign.decode.units import Prompt, Said, Unit, Wanted, memory_is_short, units
+from layeralign.vlm.vlm import Feature, Vlm
+
+Asked = tuple[Case, int, int]
+"""A case, an exit and a sample's number."""
+
+_PICTURES = 32
+"""Pictures that are encoded in one pass, at most."""
+_ROWS = 128
+"""Answers that are planned at a time, if pictures have fewer each."""
+
+
+def answers(
+    vlm: Vlm, asked: Iterable[Asked], decoding: Decoding, *, seed: int = 0, batch_size: int | None = None
+) -> Iterator[list[Answer]]:
+    """Answer all that is asked; some answers at a time, as they are ready.
+
+    A picture is encoded once, with every exit that is asked for; give what is asked of it without a break.
+    A sampled answer depends on seed, case, exit and sample alone.
+
+    Args:
+        vlm: the model.
+        asked: consumed as there is room.
+        decoding: how.
+        seed: of sampling.
+        batch_size: most answers under way; by default as many as memory allows.
+    """
+    engine = _engine(vlm, decoding, (), batch_size)
+    for done in engine.run(_units(vlm, asked, decoding, seed)):
+        yield [answer for said in done for answer in _answers(vlm, said)]
+
+
+def _answers(vlm: Vlm, said: Said[Asked]) -> Iterator[Answer]:
+    spoken = text(vlm, said.tokens)
+    for case, exit, sample in said.keys:
+        yield Answer(case, exit, spoken, len(said.tokens), said.finished, sample)
+
+
+def answer(vlm: Vlm, pairs: Sequence[tuple[Case, int]], decoding: Decoding, seed: int = 0) -> list[Answer]:
+    """Answer every (case, exit) pair, in their order."""
+    asked = {(case.id, exit): (case, exit, 0) for case, exit in pairs}
+    made = answers(vlm, asked.values(), decoding, seed=seed)
+    found = {(one.case.id, one.exit): one for done in made for one in done}
+    return [found[case.id, exit] for case, exit in pairs]
+
+
+def respond(
+    vlm: Vlm,
+    ids: Sequence[Sequence[int]],
+    features: Sequence[Feature | None],
+    decoding: Decoding,
+    *,
+    seeds: Sequence[int] | None = None,
+    never: Sequence[int] = (),
+    batch_size: int | None = None,
+) -> list[tuple[list[int], bool]]:
+    """Answer prompts that are tokens already.
+
+    Args:
+        vlm: the model.
+        ids: per row, from `prompt_tokens`.
+        features: per row, None without picture; rows of one picture and exit have the same one.
+        decoding: how; its system prompt is in the ids, if anywhere.
+        seeds: per row, of its draws; none where it is greedy.
+        never: ids that no answer holds.
+        batch_size: most rows beside each other; by default what memory allows.
+
+    Returns:
+        Per row its answer's ids, the end token included, and whether the model ended it.
+    """
+    alike: dict[int, dict[tuple[int, ...], list[int]]] = {}
+    for row, (line, feature) in enumerate(zip(ids, features, strict=True)):
+        alike.setdefault(id(feature), {}).setdefault(tuple(line), []).append(row)
+    found: list[Unit[int]] = []
+    for lines in alike.values():
+        prompts = []
+        for line, rows in lines.items():
+            each = [Wanted((row,), seeds[row]) for row in rows] if seeds else [Wanted(tuple(rows))]
+            prompts.append(Prompt(line, features[rows[0]], tuple(each)))
+        found += units(prompts, _least(vlm, prompts[0]))
+    engine = _engine(vlm, decoding, never, batch_size)
+    done = engine.run(sorted(found, key=_alike))
+    made = {row: (said.tokens, said.finished) for some in done for said in some for row in said.keys}
+    return [made[row] for row in range(len(ids))]
+
+
+def _engine(
+    vlm: Vlm, decoding: Decoding, never: Sequence[int], batch_size: int | None
+) -> Engine[Any] | Plain[Any]:
+    kind = Engine if vlm.streams else Plain
+    return kind(vlm, Chooser(decoding, vlm.device, never), decoding.max_new_tokens, batch_size)
+
+
+def _alike(unit: Unit[Any]) -> tuple[int, int]:
+    """Units that are read together stand beside each other in this order."""
+    return unit.shared, unit.longest
+
+
+def _units(vlm: Vlm, asked: Iterable[Asked], decoding: Decoding, seed: int) -> Iterator[Unit[Asked]]:
+    """What is asked as units, window by window; what the answer cannot depend on is asked once."""
+    for window in _windows(asked):
+        at: dict[Seen, dict[str, list[Asked]]] = {}
+        for one in window:
+            at.setdefault(_seen(one), {}).setdefault(one[0].id, []).append(one)
+        features = _features(vlm, {seen: next(iter(of.values()))[0] for seen, of in at.items()})
+        ids: dict[str, list[int]] = {}
+        found: list[Unit[Asked]] = []
+        for seen, of_case in at.items():
+            prompts = []
+            for name, keys in of_case.items():
+                if name not in ids:
+                    ids[name] = prompt_tokens(vlm, keys[0][0], features[seen], decoding.system)
+                wanted = [Wanted((key,), seed_of(seed, key[0].id, *key[1:])) for key in keys]
+                wanted = wanted if decoding.temperature else [Wanted(tuple(keys))]
+                prompts.append(Prompt(ids[name], features[seen], tuple(wanted)))
+            found += units(prompts, _least(vlm, prompts[0]))
+        yield from sorted(found, key=_alike)
+
+
+Seen = tuple[str, int] | None
+"""A picture at an exit; None where there is no picture, and the exit makes no difference."""
+
+
+def _seen(asked: Asked) -> Seen:
+    case, exit, _ = asked
+    return (case.picture.sha256, exit) if case.picture else None
+
+
+def _windows(asked: Iterable[Asked]) -> Iterator[list[Asked]]:
+    """What is asked in parts, each of whole pictures."""
+    window: list[Asked] = []
+    pictures = 0
+    for _, group in groupby(asked, key=lambda one: one[0].picture.sha256 if one[0].picture else one[0].id):
+        window += group
+        pictures += 1
+        if pictures == _PICTURES or len(window) >= _ROWS:
+            yield window
+            window, pictures = [], 0
+    if window:
+        yield window
+
+
+def _features(vlm: Vlm, asked: Mapping[Seen, Asked]) -> dict[Seen, Feature | None]:
+    """The picture of each at its exit, without what else was computed beside it."""
+    short = False
+    try:
+        made = encode(vlm, [(case, exit) for case, exit, _ in asked.values()])
+        return {seen: one and one.clone() for seen, one in zip(asked, made, strict=True)}
+    except torch.OutOfMemoryError:
+        short = True  # what the failed pass held is let go only past this block
+    names = list(asked)
+    half = len(names) // 2
+    if short and not half:
+        raise memory_is_short(vlm.checkpoint.name)
+    return {
+        seen: feature
+        for part in (names[:half], names[half:])
+        for seen, feature in _features(vlm, {name: asked[name] for name in part}).items()
+    }
+
+
+def _least(vlm: Vlm, prompt: Prompt[Any]) -> int | None:
+    """How much prompts have to share if they do: all up to the picture's end; None where they must not."""
+    if vlm.reads_ahead:
+        return None
+    places = [at for at, token in enumerate(prompt.ids, 1) if token == vlm.picture_token_id]
+    return max(places, default=0)

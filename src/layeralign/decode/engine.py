@@ -1,0 +1,341 @@
+"""Prompts in, answers out, as fast as the machine allows: what scan and training decode with.
+
+Rows - prompts that are being answered - live together in one cache, `Rows`. A turn is one of two:
+
+1. *prefill*: where enough places are free, prompts that wait are read together, say their first token, and
+   become rows. What the prompts of a unit begin with is read once, and its keys are given to each.
+2. *decode*: every row says its next token. Those that end leave, and are handed out at once.
+
+So no row waits for the slowest, and memory does not grow with what is asked. What a row says does not depend
+on the rows beside it, but for the last bits of its logits.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from layeralign.decode import memory
+from layeralign.decode.cache import Rows
+from layeralign.decode.sampling import Chooser, draws
+from layeralign.decode.units import K, Prompt, Said, Unit, Wanted, memory_is_short
+from layeralign.vlm.vlm import Vlm
+
+MOST_ROWS = 256
+"""Rows beside each other, where nothing else is said: more gain nothing (docs/speed.md)."""
+PREFILL_TOKENS = 4096
+"""Tokens of prompts that are read at once: enough to keep the machine busy, few enough for its memory."""
+_PADDING = 1 / 16
+"""Prompts are read together if the shortest lacks no larger part of the longest than this."""
+_UNSEEN = 8
+"""Tokens that a GPU says before the host looks whether rows have ended: looking makes it wait."""
+
+
+@dataclass
+class _Row(Generic[K]):
+    """A prompt that is being answered."""
+
+    prompt: Prompt[K]
+    wanted: Wanted[K]
+    shift: int
+    drawn: np.ndarray | None
+    tokens: list[int] = field(default_factory=list)
+
+
+@dataclass
+class _State:
+    """What a decoding step reads of each row; made anew when rows come or go."""
+
+    last: Tensor  # int64 [rows]
+    positions: Tensor  # int64 [rows], of the last token
+    empty: Tensor | None  # int64 [rows, 1], columns before a row begins; None where there are none
+    drawn: Tensor | None  # float64 [rows, longest answer]
+    said: Tensor  # int64 [rows, 1], tokens
+    beside: dict[str, Tensor]
+
+
+@dataclass
+class Counts:
+    """What was computed: tokens of prompts that were read, as many more without sharing, decoding steps."""
+
+    read: int = 0
+    shared: int = 0
+    steps: int = 0
+
+
+class Engine(Generic[K]):
+    """Answers units of prompts."""
+
+    def __init__(self, vlm: Vlm, choose: Chooser, longest: int, batch_size: int | None = None) -> None:
+        """An engine.
+
+        Args:
+            vlm: a model that streams.
+            choose: the next token.
+            longest: tokens of the longest answer.
+            batch_size: most rows beside each other; by default what memory allows.
+        """
+        self._vlm, self._choose, self._longest, self._ends = vlm, choose, longest, vlm.eos_tokens
+        self._most, self._prefill_tokens = batch_size or MOST_ROWS, PREFILL_TOKENS
+        self._unseen = 1 if vlm.device.type == "cpu" else _UNSEEN
+        self._memory = self._row_bytes = self._column_bytes = 0
+        self._waiting: deque[Unit[K]] = deque()
+        self.counts = Counts()
+        self._clear()
+
+    def _clear(self) -> None:
+        self._rows: list[_Row[K]] = []
+        self._cache = Rows(self._vlm.beside_layers)
+        self._state: _State | None = None
+
+    @torch.inference_mode()
+    def run(self, units: Iterable[Unit[K]]) -> Iterator[list[Said[K]]]:
+        """Every answer that is wanted, turn by turn; units are taken when there is room for them.
+
+        Raises:
+            LayeralignError: memory does not suffice for one row.
+        """
+        coming = iter(units)
+        while self._fetch(coming) or self._rows:
+            short = False
+            try:
+                done = self._prefill() if self._has_room() else self._decode()
+            except torch.OutOfMemoryError:
+                short = True  # what the failed turn held is let go only past this block
+            if short:
+                self._halve()
+            elif done:
+                yield done
+
+    # --- which turn it is
+
+    def _fetch(self, coming: Iterator[Unit[K]]) -> bool:
+        """See that enough waits for a prefill, and no more; whether anything does."""
+        while sum(unit.rows * unit.longest for unit in self._waiting) < 2 * self._prefill_tokens:
+            unit = next(coming, None)
+            if unit is None:
+                break
+            self._waiting.append(unit)
+        return bool(self._waiting)
+
+    def _has_room(self) -> bool:
+        """Whether it is a prefill's turn: nothing else is to do, or a quarter of all places is free."""
+        if not self._waiting or not self._rows:
+            return not self._rows
+        places, waiting = self._places(self._waiting[0].longest), sum(unit.rows for unit in self._waiting)
+        return places - len(self._rows) >= min(max(1, places // 4), waiting)
+
+    def _places(self, longest: int) -> int:
+        """Rows that can be beside each other, where a prompt of so many tokens is among them."""
+        if not self._column_bytes:
+            return self._most
+        row = self._row_bytes + self._columns(longest) * self._column_bytes
+        return max(1, min(self._most, self._memory // row))
+
+    def _columns(self, longest: int) -> int:
+        return max([longest, *(len(row.prompt.ids) for row in self._rows)]) + self._longest
+
+    def _halve(self) -> None:
+        """Forget what is under way, and go on with half as many rows; nothing of it was handed out."""
+        if self._busy == 1:
+            raise memory_is_short(self._vlm.checkpoint.name)
+        self._most = self._busy // 2
+        self._prefill_tokens = max(1, self._prefill_tokens // 2)
+        for row in self._rows:
+            self._waiting.appendleft(Unit((Prompt(row.prompt.ids, row.prompt.feature, (row.wanted,)),)))
+        self._clear()
+        if self._vlm.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    # --- prefill
+
+    def _prefill(self) -> list[Said[K]]:
+        """Read prompts that wait; they become rows, those that have ended aside."""
+        units = self._take()
+        self._busy = len(self._rows) + sum(unit.rows for unit in units)
+        try:
+            prompts = [prompt for unit in units for prompt in unit.prompts]
+            cache = DynamicCache()
+            logits = self._read_shared(units, cache) if units[0].shared else self._read(prompts, cache)
+            self._measure(cache, len(prompts))
+            return self._begin(prompts, logits, cache)
+        except torch.OutOfMemoryError:
+            self._waiting.extendleft(reversed(units))
+            raise
+
+    def _take(self) -> list[Unit[K]]:
+        """The next units that wait, as long as they are alike and there is room for them."""
+        first = self._waiting.popleft()
+        free = self._places(first.longest) - len(self._rows)
+        fits = (self._prefill_tokens - first.shared) // (first.longest - first.shared)
+        first, rest = first.split(max(1, min(free, fits)))
+        if rest is not None:
+            self._waiting.appendleft(rest)
+            return [first]
+        taken, rows, tokens = [first], first.rows, first.read
+        low = high = first.longest
+        while self._waiting:
+            unit = self._waiting[0]
+            low, high = min(low, unit.longest), max(high, unit.longest)
+            rows, tokens = rows + unit.rows, tokens + unit.read
+            alike = unit.shared == first.shared and (first.shared or low >= (1 - _PADDING) * high)
+            if not alike or rows > free or tokens > self._prefill_tokens:
+                break
+            taken.append(self._waiting.popleft())
+        return taken
+
+    def _read(self, prompts: Sequence[Prompt[K]], cache: DynamicCache) -> Tensor:
+        """Prompts into an empty cache; the logits of each one's first token, [prompts, vocabulary]."""
+        ids, inside = self._padded([prompt.ids for prompt in prompts])
+        hidden = self._vlm.hidden(ids, inside, [prompt.feature for prompt in prompts], cache)
+        self.counts.read += int(inside.sum())
+        return self._logits_at_end(hidden, inside)
+
+    def _read_shared(self, units: Sequence[Unit[K]], cache: DynamicCache) -> Tensor:
+        """The same, what each unit's prompts begin with only once."""
+        shared, vlm = units[0].shared, self._vlm
+        ids, inside = self._padded([unit.prompts[0].ids[:shared] for unit in units])
+        vlm.hidden(ids, inside, [unit.prompts[0].feature for unit in units], cache)
+        of = [number for number, unit in enumerate(units) for _ in unit.prompts]
+        cache.batch_select_indices(torch.tensor(of, device=vlm.device))
+        prompts = [prompt for unit in units for prompt in unit.prompts]
+        ids, inside = self._padded([prompt.ids[shared:] for prompt in prompts])
+        starts = torch.tensor([shared + vlm.shift(prompt.feature) for prompt in prompts], device=vlm.device)
+        positions = starts[:, None] + torch.arange(ids.shape[1], device=vlm.device)
+        hidden = vlm.further(ids, positions, cache, None, self._beside(prompts))
+        self.counts.read += len(units) * shared + int(inside.sum())
+        self.counts.shared += (len(prompts) - len(units)) * shared
+        return self._logits_at_end(hidden, inside)
+
+    def _padded(self, lines: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Lines of ids as int64 [lines, longest], padded on the right, and bool: what is no padding."""
+        width = max(map(len, lines))
+        ids = torch.tensor([[*line, *[self._vlm.pad_token] * (width - len(line))] for line in lines])
+        inside = torch.arange(width) < torch.tensor([len(line) for line in lines])[:, None]
+        return ids.to(self._vlm.device), inside.to(self._vlm.device)
+
+    def _logits_at_end(self, hidden: Tensor, inside: Tensor) -> Tensor:
+        last = inside.sum(1) - 1
+        return self._vlm.logits(
+            hidden[torch.arange(len(hidden), device=hidden.device), last.to(hidden.device)]
+        )
+
+    def _beside(self, prompts: Sequence[Prompt[K]]) -> dict[str, Tensor]:
+        given = [self._vlm.beside(prompt.feature) for prompt in prompts]
+        return {name: torch.cat([one[name] for one in given]) for name in given[0]}
+
+    def _measure(self, cache: DynamicCache, rows: int) -> None:
+        """Learn from the first prompts what keys and values take, and what memory is left for them."""
+        if self._column_bytes:
+            return
+        beside = self._vlm.beside_layers
+        layers: list[Any] = cache.layers
+        for index, layer in enumerate(layers):
+            if not layer.is_initialized:  # mllama's cross-attention, where no prompt has a picture
+                continue
+            of_row = (layer.keys.nbytes + layer.values.nbytes) // rows
+            if index in beside:
+                self._row_bytes += of_row
+            else:
+                self._column_bytes += of_row // layer.keys.shape[2]
+        self._memory = memory.budget(self._vlm.device)
+
+    def _begin(self, prompts: Sequence[Prompt[K]], logits: Tensor, cache: DynamicCache) -> list[Said[K]]:
+        """The first tokens; rows that have more to say go into the cache."""
+        rows = [self._row(prompt, wanted) for prompt in prompts for wanted in prompt.wanted]
+        numbers = [number for number, prompt in enumerate(prompts) for _ in prompt.wanted]
+        drawn = self._drawn(rows)
+        tokens = self._choose(logits[numbers], None if drawn is None else drawn[:, 0]).tolist()
+        done, going = [], []
+        for number, row, token in zip(numbers, rows, tokens, strict=True):
+            row.tokens.append(token)
+            if self._ended(row):
+                done.append(self._said(row))
+            else:
+                going.append((number, row))
+        if going:
+            longest = max(len(prompt.ids) for prompt in prompts)
+            lengths = [(number, len(row.prompt.ids)) for number, row in going]
+            self._cache.add(cache, lengths, self._columns(longest), self._places(longest))
+            self._rows += [row for _, row in going]
+            self._state = None
+        return done
+
+    def _row(self, prompt: Prompt[K], wanted: Wanted[K]) -> _Row[K]:
+        drawn = None if self._choose.greedy else draws(wanted.seed, self._longest)
+        return _Row(prompt, wanted, self._vlm.shift(prompt.feature), drawn)
+
+    # --- decode
+
+    def _decode(self) -> list[Said[K]]:
+        """Every row says its next token, or its next few; those that end leave."""
+        self._busy = len(self._rows)
+        state = self._state = self._state or self._look()
+        left = self._longest - max(len(row.tokens) for row in self._rows)
+        said = [self._step(state) for _ in range(min(self._unseen, left))]
+        done = []
+        lines = torch.stack(said, dim=1).tolist()
+        for number in reversed(range(len(self._rows))):
+            row = self._rows[number]
+            for token in lines[number]:
+                row.tokens.append(token)
+                if self._ended(row):
+                    done.append(self._said(row))
+                    self._leave(number)
+                    break
+        return done
+
+    def _step(self, state: _State) -> Tensor:
+        """One token of every row, int64 [rows]."""
+        inside = None
+        if state.empty is not None:
+            columns = torch.arange(self._cache.get_seq_length() + 1, device=state.empty.device)
+            inside = columns >= state.empty
+        ids, positions = state.last[:, None], state.positions[:, None]
+        hidden = self._vlm.further(ids, positions, self._cache, inside, state.beside)
+        self._cache.grew()
+        drawn = None if state.drawn is None else state.drawn.gather(1, state.said).squeeze(1)
+        state.last = self._choose(self._vlm.logits(hidden[:, -1]), drawn).to(state.last.device)
+        state.positions, state.said = state.positions + 1, state.said + 1
+        self.counts.steps += 1
+        return state.last
+
+    def _look(self) -> _State:
+        """The rows as they are."""
+        rows, lengths = self._rows, self._cache.lengths
+        longest = max(lengths)
+        columns = [
+            [row.tokens[-1] for row in rows],
+            [length + row.shift for length, row in zip(lengths, rows, strict=True)],
+            [longest - length for length in lengths],
+            [len(row.tokens) for row in rows],
+        ]
+        last, positions, empty, said = torch.tensor(columns).to(self._vlm.device)
+        padded = empty[:, None] if min(lengths) < longest else None
+        beside = self._beside([row.prompt for row in rows])
+        return _State(last, positions, padded, self._drawn(rows), said[:, None], beside)
+
+    def _drawn(self, rows: Sequence[_Row[K]]) -> Tensor | None:
+        """The rows' draws, float64 [rows, longest answer]."""
+        drawn = [row.drawn for row in rows if row.drawn is not None]
+        return torch.from_numpy(np.stack(drawn)).to(self._vlm.device) if drawn else None
+
+    def _ended(self, row: _Row[K]) -> bool:
+        return row.tokens[-1] in self._ends or len(row.tokens) == self._longest
+
+    def _said(self, row: _Row[K]) -> Said[K]:
+        return Said(row.wanted.keys, row.tokens, row.tokens[-1] in self._ends)
+
+    def _leave(self, number: int) -> None:
+        """A row goes; the last one takes its place, here as in the cache."""
+        self._cache.drop(number)
+        self._rows[number] = self._rows[-1]
+        self._rows.pop()
+        self._state = None

@@ -1,0 +1,105 @@
+"""What an engine is asked, and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+from layeralign.errors import LayeralignError
+from layeralign.vlm.vlm import Feature
+
+K = TypeVar("K")
+"""Whose an answer is: whatever the caller knows it by."""
+
+
+@dataclass(frozen=True)
+class Wanted(Generic[K]):
+    """An answer that is wanted: whose it is - of several, where they cannot differ - and its draws' seed."""
+
+    keys: tuple[K, ...]
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Prompt(Generic[K]):
+    """A prompt's token ids, its picture's feature, and the answers that are wanted to it."""
+
+    ids: Sequence[int]
+    feature: Feature | None
+    wanted: tuple[Wanted[K], ...]
+
+
+@dataclass(frozen=True)
+class Unit(Generic[K]):
+    """Prompts with one feature whose first `shared` ids are the same; where that is 0, a single prompt."""
+
+    prompts: tuple[Prompt[K], ...]
+    shared: int = 0
+
+    @property
+    def rows(self) -> int:
+        """Answers that are wanted."""
+        return sum(len(prompt.wanted) for prompt in self.prompts)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest prompt."""
+        return max(len(prompt.ids) for prompt in self.prompts)
+
+    @property
+    def read(self) -> int:
+        """Tokens that have to be read."""
+        return self.shared + sum(len(prompt.ids) - self.shared for prompt in self.prompts)
+
+    def split(self, rows: int) -> tuple[Unit[K], Unit[K] | None]:
+        """The first so many answers, at least 1, and the others."""
+        first: list[Prompt[K]] = []
+        others: list[Prompt[K]] = []
+        for prompt in self.prompts:
+            if now := prompt.wanted[:rows]:
+                first.append(replace(prompt, wanted=now))
+            if later := prompt.wanted[rows:]:
+                others.append(replace(prompt, wanted=later))
+            rows -= len(now)
+        return replace(self, prompts=tuple(first)), replace(self, prompts=tuple(others)) if others else None
+
+
+@dataclass(frozen=True)
+class Said(Generic[K]):
+    """A whole answer: token ids, the end token included, and whether the model ended it."""
+
+    keys: tuple[K, ...]
+    tokens: list[int]
+    finished: bool
+
+
+def units(prompts: Sequence[Prompt[K]], least: int | None) -> list[Unit[K]]:
+    """Prompts with one feature as units: together, if sharing saves a quarter of their tokens or more.
+
+    Args:
+        prompts: at least one.
+        least: how much they share if they share anything; None where they must not.
+    """
+    shared = 0
+    if least is not None and len(prompts) > 1:
+        shared = _common([prompt.ids for prompt in prompts])
+    saved = (len(prompts) - 1) * shared
+    if shared < (least or 1) or 4 * saved < sum(len(prompt.ids) for prompt in prompts):
+        return [Unit((prompt,)) for prompt in prompts]
+    return [Unit(tuple(prompts), shared)]
+
+
+def memory_is_short(model: str) -> LayeralignError:
+    """What a user is told whose memory does not suffice for one row."""
+    return LayeralignError(
+        f"model {model}: memory does not suffice for a single answer; load it in a smaller dtype, or ask for "
+        "shorter answers (max_new_tokens)"
+    )
+
+
+def _common(lines: Sequence[Sequence[int]]) -> int:
+    """How many ids all lines begin with alike, their last ones aside."""
+    first, last = min(map(tuple, lines)), max(map(tuple, lines))
+    most = min(map(len, lines)) - 1
+    return next((at for at in range(most) if first[at] != last[at]), most)
