@@ -56,8 +56,8 @@ class PlanOptions:
     "A torch device, or auto, balanced or sequential, for --measure."
     max_new_tokens: int = 128
     "Longest answer, for --measure."
-    batch_size: int = 32
-    "Rows that are answered together, for --measure."
+    batch_size: int | None = None
+    "Most answers under way together, for --measure; by default what memory allows."
     json: bool = False
     "JSON for scripts instead of a table."
 

@@ -8,6 +8,7 @@ from layeralign.cases.case import Case
 from layeralign.decode import Asked
 from layeralign.runs.store import Run
 
+
 def grid(cases: Sequence[Case], exits: Sequence[int], samples: int) -> list[Asked]:
     """Every case at every exit, in the order in which they are best answered."""
     return [(case, exit, sample) for case in _ordered(cases) for exit in exits for sample in range(samples)]

@@ -14,14 +14,14 @@ from typing import Any
 
 from layeralign import decode
 from layeralign.cases.case import Case
-from layeralign.decode import Decoding, answers
+from layeralign.decode import Asked, Decoding, answers
 from layeralign.errors import LayeralignError
 from layeralign.judges.judge import SILENT, Judge, RowJudge
 from layeralign.judges.registry import judges
 from layeralign.runs import store
 from layeralign.runs.store import Row, Run
 from layeralign.sweep.identity import identity, versions
-from layeralign.sweep.plan import Asked, grid, missing
+from layeralign.sweep.plan import grid, missing
 from layeralign.sweep.progress import Progress
 from layeralign.vlm.exits import ExitSpec
 from layeralign.vlm.vlm import Vlm
