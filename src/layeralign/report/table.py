@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rich import box
@@ -23,7 +23,7 @@ _BAR = 12
 
 def percent(share: float | None) -> str:
     """A share as a whole percentage; a dash where it was not measured."""
-    return "–" if share is None else f"{100 * share:.0f}"
+    return "–" if share is None else str(round(100 * share))
 
 
 def interval(figures: Figures) -> str:
@@ -49,36 +49,42 @@ def invalid(figures: Figures) -> str:
 
 
 def table(summary: Summary, width: int = 140) -> Table:
-    """Every exit, then every group, in percent; the default exit bold, worse exits marked.
+    """Every exit, then every group, in percent, and judges' scores; the default bold, worse exits marked.
 
     Where `width` characters are too few, the columns that a reader can best spare are left out.
     """
-    whole, console = _table(summary, wide=True), Console(width=10 * width)
-    fits = Measurement.get(console, console.options, whole).maximum <= width
-    return whole if fits else _table(summary, wide=False)
+    *columns, last = (c for c in _COLUMNS if summary.quality or c.cell is not corrected)
+    columns += [*_scores(summary), last]
+    console = Console(width=10 * width)
+    while True:
+        made = _table(summary, columns)
+        spare = max(columns, key=lambda column: column.spare)
+        if not spare.spare or Measurement.get(console, console.options, made).maximum <= width:
+            return made
+        columns = [column for column in columns if column is not spare]
 
 
-def _table(summary: Summary, *, wide: bool) -> Table:
+def _table(summary: Summary, columns: Sequence[_Column]) -> Table:
     made = Table(
         box=box.SIMPLE_HEAD,
         title=Text(f"{printable(summary.model)}: ASR: {printable(summary.asr_means)}", "bold"),
         title_justify="left",
-        caption=caption(summary),
+        caption=Text(" ".join((caption(summary), *(c.note for c in columns if c.note))), "table.caption"),
         caption_justify="left",
     )
-    columns = [column for column in _COLUMNS if summary.quality or column.cell is not corrected]
-    shown = [column for column in columns if wide or column.narrow]
     made.add_column("exit", justify="right", no_wrap=True)
-    for column in shown:
+    for column in columns:
         head = asr_name(summary) + " %" if column.head == "ASR" else column.head
-        made.add_column(head, justify="left" if column.left else "right", no_wrap=True)
+        made.add_column(Text(head), justify="left" if column.left else "right", no_wrap=True)
     for exit in summary.exits:
         mark = "*" if exit.default else "!" if exit.worse else " "
-        cells = [column.cell(exit) for column in shown]
+        cells = [column.cell(exit) for column in columns]
         style = "bold" if exit.default else ""
         made.add_row(f"{exit.name}{mark}", *cells, style=style, end_section=exit is summary.exits[-1])
+    grouped = any(column.head == "group" for column in columns)
     for group in summary.groups:
-        made.add_row("mean" if wide else group.group, *(column.cell(group) for column in shown), style="dim")
+        cells = [column.cell(group) for column in columns]
+        made.add_row("mean" if grouped else group.group, *cells, style="dim")
     return made
 
 
@@ -118,10 +124,13 @@ def _bar(share: float | None) -> Text:
 
 @dataclass(frozen=True)
 class _Column:
+    """One column; where there is no room, the one with the most `spare` goes first, and never one with 0."""
+
     head: str
     cell: Callable[[ExitFigures | GroupFigures], str | Text]
-    narrow: bool = True
+    spare: float = 0
     left: bool = False
+    note: str = ""
 
 
 def _share(name: str) -> Callable[[ExitFigures | GroupFigures], str]:
@@ -129,17 +138,49 @@ def _share(name: str) -> Callable[[ExitFigures | GroupFigures], str]:
 
 
 _COLUMNS = (
-    _Column("group", lambda f: f.group, narrow=False, left=True),
-    _Column("n", lambda f: str(f.n), narrow=False),
+    _Column("group", lambda f: f.group, spare=6, left=True),
+    _Column("n", lambda f: str(f.n), spare=5),
     _Column("ASR", _share("asr")),
     _Column("95 %", interval),
     _Column("corrected\n95 %", corrected),
-    _Column("", lambda f: _bar(f.asr), narrow=False, left=True),
+    _Column("", lambda f: _bar(f.asr), spare=7, left=True),
     _Column("refuses\nharmful", _share("refusal")),
     _Column("refuses\nborderline", _share("over_refusal")),
     _Column("told\napart", _share("separation")),
-    _Column("refuses\nbenign", _share("benign_refusal"), narrow=False),
-    _Column("coherent", _share("coherence"), narrow=False),
-    _Column("utility", _share("utility"), narrow=False),
+    _Column("refuses\nbenign", _share("benign_refusal"), spare=4),
+    _Column("coherent", _share("coherence"), spare=3),
+    _Column("utility", _share("utility"), spare=1),
     _Column("invalid", invalid),
 )
+
+
+def _scores(summary: Summary) -> list[_Column]:
+    """A column for each measure of each judge that has measured harmful cases; the last is left out first."""
+    every = [
+        s for figures in (*summary.exits, *summary.groups) for s in figures.scores if s.kind == "harmful"
+    ]
+    found = sorted({(s.measure, s.judge) for s in every})
+    made = []
+    for at, (measure, judge) in enumerate(found):
+        several = [other for other, _ in found].count(measure) > 1  # two models' scores are never one column
+        who = f"\n{printable(judge.rpartition('/')[2], 16)}" if several else ""
+        large = any(abs(s.mean) >= 10 for s in every if (s.measure, s.judge) == (measure, judge))
+        made.append(
+            _Column(
+                printable(measure, 16) + who,
+                _score(measure, judge, decimals=1 if large else 3),
+                spare=2 + at / len(found),
+                note=f"{printable(measure)}: mean over harmful cases, by {printable(judge)}.",
+            )
+        )
+    return made
+
+
+def _score(measure: str, judge: str, decimals: int) -> Callable[[ExitFigures | GroupFigures], str]:
+    def cell(figures: ExitFigures | GroupFigures) -> str:
+        for s in figures.scores:
+            if (s.measure, s.judge, s.kind) == (measure, judge, "harmful"):
+                return f"{s.mean:.{decimals}f}"
+        return "–"
+
+    return cell
