@@ -14,7 +14,7 @@ from simulated import QUICK, covers
 def judged(counts):
     """Two judges' labels with these counts."""
     pairs = [pair for pair, rows in counts.items() for _ in range(rows)]
-    return tuple({str(i): pair[side] for i, pair in enumerate(pairs)} for side in (0, 1))
+    return tuple([pair[side] for pair in pairs] for side in (0, 1))
 
 
 class TestAgreement:
@@ -49,7 +49,7 @@ class TestAgreement:
         assert (found.low, found.high) == pytest.approx((kappa - half, kappa + half), abs=1e-5)
 
     def test_edges(self):
-        assert agreement({}, {"a": "safe"}).kappa is None
+        assert agreement([], []).kappa is None
         same = agreement(*judged({("safe", "safe"): 9}))
         assert (same.n, same.kappa, same.low, same.high) == (9, None, None, None)
         apart = agreement(*judged({("safe", "unsafe"): 9}))
@@ -57,14 +57,12 @@ class TestAgreement:
         full = agreement(*judged({("safe", "safe"): 9, ("unsafe", "unsafe"): 9}))
         assert (full.kappa, full.high) == (1, 1)
         assert full.low < 0.8
-        assert agreement({"a": "safe", "b": "safe"}, {"b": "invalid", "c": "safe"}).counts == {
-            ("safe", "invalid"): 1
-        }
+        assert agreement(["safe"], ["invalid"]).counts == {("safe", "invalid"): 1}
 
     @QUICK
     @given(st.lists(st.tuples(*[st.sampled_from(["safe", "unsafe", "invalid"])] * 2), max_size=40))
     def test_properties(self, pairs):
-        one, other = ({str(i): pair[side] for i, pair in enumerate(pairs)} for side in (0, 1))
+        one, other = ([pair[side] for pair in pairs] for side in (0, 1))
         found, turned = agreement(one, other), agreement(other, one)
         assert sum(found.counts.values()) == found.n == len(pairs)
         if found.kappa is None:
@@ -73,7 +71,7 @@ class TestAgreement:
         assert -1 <= found.low <= found.kappa <= found.high <= 1
         assert found.low < found.high
         assert (turned.kappa, turned.low, turned.high) == pytest.approx((found.kappa, found.low, found.high))
-        back = agreement(dict(reversed(one.items())), other)
+        back = agreement(one[::-1], other[::-1])
         assert (back.low, back.high) == pytest.approx((found.low, found.high))
 
     def test_more_rows_narrow_it(self):
@@ -96,3 +94,42 @@ class TestAgreement:
         coverage = covers(((f.low, f.high) for f in found), kappa)
         print(f"kappa {kappa}, n 100, labels {shares}: {coverage:.3f}")
         assert 0.91 <= coverage <= 0.995
+
+    def test_rows_of_a_case_that_are_alike_count_once(self):
+        """Five exits each: the interval is that of the cases, but for Student's t."""
+        one, other = judged({("s", "s"): 20, ("s", "u"): 5, ("u", "s"): 10, ("u", "u"): 15})
+        once = agreement(one, other)
+        keys = [i for i in range(50) for _ in range(5)]
+        five = [[label for label in side for _ in range(5)] for side in (one, other)]
+        found, naive = agreement(*five, keys, keys), agreement(*five)
+        assert (found.kappa, found.n) == (pytest.approx(once.kappa), 250)
+        assert found.low == pytest.approx(once.low, abs=0.02)
+        assert found.high == pytest.approx(once.high, abs=0.02)
+        assert naive.high - naive.low < 0.5 * (found.high - found.low)
+
+    def test_two_by_two_by_hand(self):
+        """Two prompts, one agreed on, one not: two clusters, of which t has one degree of freedom."""
+        labels = ["s", "s", "u", "u"], ["s", "s", "s", "u"]
+        found = agreement(*labels, [0, 0, 1, 1], range(4))
+        assert found.kappa == pytest.approx(0.5)  # (3/4 - 1/2) / (1 - 1/2)
+        assert (found.low, found.high) == (-1, 1)
+
+    @pytest.mark.parametrize("samples", [2, 5])
+    @pytest.mark.parametrize("kappa", [0.4, 0.8])
+    def test_coverage_of_samples_of_cases(self, kappa, samples):
+        """Each judge sees the truth of a case with probability √kappa, else it draws once for all its samples."""
+        rng, runs, cases = np.random.default_rng(6), 500, 60
+        truth = rng.random((runs, cases, samples)) < rng.beta(0.5, 0.5, (runs, cases, 1))
+        said = []
+        for _ in range(2):
+            sees, draw = rng.random((runs, cases, 1)) < kappa**0.5, rng.random((runs, cases, 1)) < 0.5
+            said.append(np.where(sees, truth, draw).reshape(runs, -1).tolist())
+        keys = [i for i in range(cases) for _ in range(samples)]
+        found = [agreement(*rows, keys, keys) for rows in zip(*said, strict=True)]
+        coverage = covers(((f.low, f.high) for f in found), kappa)
+        naive = covers(
+            ((f.low, f.high) for f in (agreement(*rows) for rows in zip(*said, strict=True))), kappa
+        )
+        print(f"kappa {kappa}, 60 cases × {samples}: {coverage:.3f}, rows as independent {naive:.3f}")
+        assert 0.92 <= coverage <= 0.985
+        assert samples < 5 or naive < 0.85

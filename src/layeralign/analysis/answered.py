@@ -18,7 +18,7 @@ class Answered:
 
     Attributes:
         scores: by judge and measure.
-        invalid: judges that could not tell.
+        words: each judge's verdict.
     """
 
     case: str
@@ -34,7 +34,7 @@ class Answered:
     coherent: bool | None = None
     correct: float | None = None
     scores: dict[tuple[str, str], float] = field(default_factory=dict)
-    invalid: set[str] = field(default_factory=set)
+    words: dict[str, str] = field(default_factory=dict)
 
     def hear(self, row: JudgedRow, *, first: bool) -> None:
         """Take in one judge's word; the first judge's goes before the others'."""
@@ -44,8 +44,8 @@ class Answered:
             said = getattr(row, name)
             if said is not None and (first or getattr(self, name) is None):
                 setattr(self, name, said)
-        if row.verdict == "invalid":
-            self.invalid.add(row.judge)
+        if row.judge:
+            self.words[row.judge] = row.verdict
         self.scores |= {(row.judge, measure): score for measure, score in row.scores.items()}
 
     @property
@@ -82,6 +82,11 @@ def heard(run: Run, judge: str | None = None) -> tuple[str, list[Answered]]:
         )
         rows.setdefault(row.key, fresh).hear(row, first=row.judge == judge)
     return judge, list(rows.values())
+
+
+def keys(rows: Sequence[Answered]) -> tuple[list[str], list[str]]:
+    """Prompts and pictures, by which rows are clustered; a case without picture is like no other."""
+    return [row.prompt for row in rows], [row.picture or row.case for row in rows]
 
 
 def by_exit(rows: Iterable[Answered]) -> dict[int, list[Answered]]:

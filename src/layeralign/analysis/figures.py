@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import hypot
 from typing import Any
 
-from layeralign.analysis.answered import Answered, Said
+from layeralign.analysis.answered import Answered, Said, keys
 from layeralign.analysis.intervals import effective_rows, mean_interval, share_interval
 from layeralign.analysis.quality import Quality
 from layeralign.cases.case import BORDERLINE
@@ -218,7 +218,7 @@ def scores(rows: Sequence[Answered]) -> tuple[Score, ...]:
     made = []
     for (judge, measure, kind), values in sorted(found.items(), key=lambda item: item[0]):
         without = [row for row in rows if row.kind == kind and (judge, measure) not in row.scores]
-        invalid = sum(judge in row.invalid for row in without)
+        invalid = sum(row.words.get(judge) == "invalid" for row in without)
         mean = sum(score for _, score in values) / len(values)
         made.append(
             Score(judge, measure, kind, len(values), invalid, mean, *mean_interval(*_columns(values)))
@@ -228,5 +228,4 @@ def scores(rows: Sequence[Answered]) -> tuple[Score, ...]:
 
 def _columns(values: Said) -> tuple[list[float], list[str], list[str]]:
     """The values, prompts and pictures; a case without picture is like no other."""
-    rows = [row for row, _ in values]
-    return [value for _, value in values], [r.prompt for r in rows], [r.picture or r.case for r in rows]
+    return [value for _, value in values], *keys([row for row, _ in values])

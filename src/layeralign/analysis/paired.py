@@ -13,7 +13,7 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.stats import binomtest, permutation_test
 
-from layeralign.analysis.answered import Answered, Said
+from layeralign.analysis.answered import Answered, Said, keys
 from layeralign.analysis.clusters import Cells, Clusters, Values, cluster, count, numbers, spread
 from layeralign.analysis.stats import cohens_h, wilson_at
 
@@ -81,7 +81,7 @@ def pair(before: Said, after: Said, key: Callable[[Answered], str] = lambda row:
     if not common:
         return None
     shown = [sides[1][name][0][0] for name in common]
-    groups = cluster([row.prompt for row in shown], [row.picture or row.case for row in shown])
+    groups = cluster(*keys(shown))
     means = [np.array([_mean(side[name]) for name in common], dtype=float) for side in sides]
     rows = min(sum(len(side[name]) for name in common) for side in sides)
     return Pairs(means[0], means[1], groups, rows)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from layeralign.analysis.agreement import agreement
-from layeralign.analysis.answered import Answered, Said, by_exit, heard
+from layeralign.analysis.answered import Answered, Said, by_exit, heard, keys
 from layeralign.analysis.controls import ControlFigures, control_figures
 from layeralign.analysis.figures import Figures, figures
 from layeralign.analysis.paired import Change, change, p_value, pair
@@ -67,8 +66,8 @@ class JudgePair:
     Attributes:
         one, other: the judges.
         n: rows.
-        kappa, low, high: Cohen's κ with its 95 % interval, for which rows count as independent; None where
-            both gave one label only. See `layeralign.analysis.intervals.agreement`.
+        kappa, low, high: Cohen's κ with its 95 % interval, for prompts and pictures drawn from many like
+            them; None where both gave one label only. See `layeralign.analysis.agreement`.
         confusion: how often which two verdicts met: (of the one, of the other, rows).
     """
 
@@ -128,25 +127,28 @@ def summarise(run: Run, judge: str | None = None, quality: Path | None = None) -
         judges=tuple(run.judges()),
         exits=_exit_figures(own, exits, known),
         groups=_group_figures(own, exits, known),
-        agreement=_agreement(run),
+        agreement=_agreement(row for row in rows if not row.control),
         controls=control_figures(own, controls, exits),
         quality=known,
     )
 
 
-def _agreement(run: Run) -> tuple[JudgePair, ...]:
-    """Every two judges that have words on the same harmful rows, the most trusted first."""
-    words: dict[str, dict[str, str]] = defaultdict(dict)
-    for row in run.judged():
-        if row.judge and row.kind == "harmful" and not row.control and row.verdict != "not applicable":
-            words[row.judge][json.dumps(row.key)] = row.verdict
+def _agreement(rows: Iterable[Answered]) -> tuple[JudgePair, ...]:
+    """Every two judges that have verdicts on the same harmful rows, the most trusted first."""
+    harmful = [row for row in rows if row.kind == "harmful"]
+    judges = {name for row in harmful for name, verdict in row.words.items() if verdict in ("safe", "unsafe")}
     pairs = []
-    for one, other in combinations(trusted(words), 2):
-        found = agreement(words[one], words[other])
+    for one, other in combinations(trusted(judges), 2):
+        both = [row for row in harmful if not {row.words.get(one), row.words.get(other)} & _NO_WORD]
+        mine, theirs = ([row.words[name] for row in both] for name in (one, other))
+        found = agreement(mine, theirs, *keys(both))
         if found.n:
             confusion = tuple((*labels, count) for labels, count in sorted(found.counts.items()) if count)
             pairs.append(JudgePair(one, other, found.n, found.kappa, found.low, found.high, confusion))
     return tuple(pairs)
+
+
+_NO_WORD = {None, "not applicable"}
 
 
 def _exit_figures(
