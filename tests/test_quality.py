@@ -20,7 +20,6 @@ from layeralign.judges.judge import Judgement
 from layeralign.judges.labels import HUMAN, LABELS
 from layeralign.judges.oracle import Oracle
 from layeralign.judges.refusal import RefusalMatcher
-from layeralign.judges.registry import KINDS
 from layeralign.report import page
 from layeralign.report.quality import notes
 from layeralign.runs import store
@@ -174,7 +173,7 @@ def judge_of(kind):
     return GuardJudge(kind, GUARDS[kind].model, Replies(wrong=3))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [Oracle.kind, *GUARDS, RefusalMatcher.kind])
 def test_it_is_calibrated(kind, tmp_path, capfd):
     """Every judge with verdicts: what it says of 40 testbed answers, against the truth, counted by hand."""
     cases = [case for case in drawn("train", 400, 0) if case.kind == "harmful"][:40]
@@ -412,10 +411,15 @@ def corrections(rng, prompts, pictures, share, effects, errors, labels, runs):
 @pytest.mark.parametrize(
     ("prompts", "pictures", "share", "effects", "errors", "least", "most"),
     [
-        (300, 1, 0.1, 0, 0, 0.92, 1),  # rows that share nothing
-        (300, 1, 0.5, 0, 0, 0.92, 1),
-        (20, 20, 0.4, 1, 1, 0.91, 1),
-        (20, 10, 0.1, 2, 2, 0.93, 1),
+        (300, 1, 0.02, 0, 0, 0.94, 1),  # rows that share nothing
+        (300, 1, 0.1, 0, 0, 0.93, 1),
+        (300, 1, 0.5, 0, 0, 0.93, 1),
+        (10, 10, 0.1, 1, 1, 0.95, 1),
+        (10, 10, 0.4, 2, 2, 0.95, 1),
+        (20, 10, 0.1, 2, 2, 0.95, 1),
+        (20, 10, 0.4, 1, 0, 0.94, 1),
+        (20, 20, 0.4, 1, 1, 0.92, 1),
+        (20, 20, 0.1, 2, 2, 0.94, 1),
     ],
 )
 def test_coverage_with_labels_from_the_run_itself(prompts, pictures, share, effects, errors, least, most):
@@ -427,4 +431,4 @@ def test_coverage_with_labels_from_the_run_itself(prompts, pictures, share, effe
         f"{prompts} × {pictures}, {share}, effects {effects}, errors {errors}: {ours:.3f}, unclustered {naive:.3f}"
     )
     assert least <= ours <= most
-    assert effects == 0 or naive < 0.88
+    assert effects == 0 or naive < ours - 0.02
