@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from layeralign.analysis.calibrate import Calibration, Measured
 from layeralign.judges.guard import published
@@ -24,9 +25,9 @@ def table(calibrations: Sequence[Calibration]) -> Table:
         made.add_column(head, justify="left" if head in ("judge", "exits") else "right")
     made.add_column("invalid of\nunsafe, safe", justify="right")
     for one in calibrations:
-        made.add_row(printable(one.judge), "all", *_cells(one.all), style="bold")
+        made.add_row(Text(printable(one.judge)), "all", *_cells(one.all), style="bold")
         for group, measured in one.groups.items():
-            made.add_row("", printable(group), *_cells(measured), style="dim")
+            made.add_row("", Text(printable(group)), *_cells(measured), style="dim")
     return made
 
 
