@@ -55,6 +55,13 @@ def test_runs_are_the_unit(tmp_path):
     json.dumps(found.to_json(), allow_nan=False)
 
 
+def test_people_need_not_label_every_run(tmp_path):
+    runs = [make(tmp_path / f"s{i}", i, seed=i) for i in range(2)]
+    with store.open_run(runs[0]) as run:
+        run.replace("human", {}, [(("h0", 1, 0), Judgement("safe"))])
+    assert across(runs).asr_judge == "oracle"
+
+
 def test_adapters_of_several_trainings_are_such_runs(tmp_path):
     greedy = {"temperature": 0.0}
     runs = [make(tmp_path / f"a{i}", i, adapter={"sha": str(i)}, decoding=greedy) for i in range(4)]

@@ -13,6 +13,7 @@ from scipy.special import stdtrit
 from layeralign.analysis.figures import Figures
 from layeralign.analysis.summary import Summary, summarise
 from layeralign.errors import LayeralignError
+from layeralign.judges.labels import HUMAN
 from layeralign.runs.store import RowKey, Run
 
 _MAY_DIFFER = {"seed", "adapter"}
@@ -143,7 +144,7 @@ def _row(key: RowKey) -> str:
 def _check_judges(one: Run, other: Run, mine: Summary, theirs: Summary) -> None:
     if mine.asr_judge != theirs.asr_judge:
         what = f"their ASR is by {mine.asr_judge} and by {theirs.asr_judge}"
-    elif differing := sorted(set(mine.judges) ^ set(theirs.judges)):
+    elif differing := sorted((set(mine.judges) ^ set(theirs.judges)) - {HUMAN}):
         what = f"{differing[0]} has judged only one of them"
     else:
         return
