@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 from scipy.stats import t as student
 
-from layeralign.analysis.intervals import always_valid, effective_rows, mean_interval, share_interval
+from layeralign.analysis.intervals import effective_rows, mean_interval, share_interval
 from layeralign.analysis.stats import wilson, wilson_at
 from layeralign.errors import LayeralignError
 from simulated import QUICK, covers, crossed, grid
@@ -258,40 +258,3 @@ class TestMean:
         coverage = covers((mean_interval(row, *keys) for row in scores.tolist()), 0)
         print(f"mean, {prompts} × {pictures}, sd {of_prompts}, {of_pictures}: {coverage:.3f}")
         assert 0.92 <= coverage <= most
-
-
-class TestAlwaysValid:
-    def test_by_hand(self):
-        # one hit of one: the mixture gives B(3/2, 1/2) / B(1/2, 1/2) = 1/2, and p = (1/2) / 20 is the end
-        assert always_valid(1, 1) == pytest.approx((0.025, 1))
-        # none of two: the mixture gives (1/2) (3/4) = 3/8, and (1 - p)² = 3/160
-        assert always_valid(0, 2) == pytest.approx((0, 1 - (3 / 160) ** 0.5))
-        assert always_valid(0, 0) == (0, 1)
-        for hits, n in ((-1, 3), (4, 3)):
-            with pytest.raises(LayeralignError, match="between 0 and n"):
-                always_valid(hits, n)
-
-    @QUICK
-    @given(st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-    def test_properties(self, counts):
-        hits, n = counts
-        low, high = always_valid(hits, n)
-        assert 0 <= low <= hits / n <= high <= 1
-        assert low < high
-        assert (1 - high, 1 - low) == pytest.approx(always_valid(n - hits, n), abs=1e-9)
-        more = always_valid(2 * hits, 2 * n)
-        assert more[1] - more[0] < high - low
-        wilsons = wilson(hits, n)
-        assert high - low > (wilsons[1] - wilsons[0]) * 0.95  # what it costs to look at any time
-
-    @pytest.mark.parametrize("share", [0.02, 0.1, 0.5])
-    def test_looks_after_every_row_exactly(self, share):
-        cap = 120
-        alive = np.array([1.0])  # probability of each number of hits, never left out so far
-        for n in range(1, cap + 1):
-            alive = np.append(alive * (1 - share), 0) + np.append(0, alive * share)
-            for hits in np.flatnonzero(alive > 1e-9):
-                low, high = always_valid(int(hits), n)
-                alive[hits] *= low <= share <= high
-        print(f"always valid at {share}, a look after each of {cap} rows: {alive.sum():.4f}")
-        assert 0.95 <= alive.sum() <= 1

@@ -94,6 +94,7 @@ def scan(
     system: str = "",
     controls: bool = False,
     batch_size: int | None = None,
+    precision: float | None = None,
 ) -> Scan:
     """Answer cases at every exit, judge the answers cheaply, sum up.
 
@@ -111,6 +112,8 @@ def scan(
         system: what the model is told before every prompt, in its template's system turn.
         controls: also ask every case without its picture, with a blank one and with noise.
         batch_size: most answers that are under way together; by default what memory allows.
+        precision: ask at each exit only until its ASR is known to this half-width, or is surely above or
+            below the default exit's; see docs/sequential.md.
 
     Raises:
         LayeralignError: something that was given is wrong; the message says what and where.
@@ -120,7 +123,7 @@ def scan(
         asked = with_controls(asked)
     decoding = Decoding(max_new_tokens, temperature, top_p, system)
     vlm = model if isinstance(model, Vlm) else load(model)
-    sweep(vlm, asked, Path(out), Settings(exits, decoding, seed, batch_size, samples)).close()
+    sweep(vlm, asked, Path(out), Settings(exits, decoding, seed, batch_size, samples, precision)).close()
     return read(out)
 
 

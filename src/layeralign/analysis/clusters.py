@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
+from scipy.special import ndtr, stdtrit
 
 from layeralign.analysis.stats import Z
 from layeralign.errors import LayeralignError
@@ -58,18 +58,18 @@ class Clusters:
         parts.append((inner, df_inner))
         return total, total**2 / sum(part**2 / df for part, df in parts)
 
-    def effective(self, values: Values, spread: float, most: int) -> float:
+    def effective(self, values: Values, spread: float, most: int, z: float = Z) -> float:
         """How many independent rows of variance `spread` say as much of the mean of `values`; at most `most`.
 
-        `spread` / V · (1.96 / t)², t of V's degrees of freedom, so that an interval made with 1.96 gets t.
-        Where nothing varies, as many as there are clusters.
+        `spread` / V · (z / t)², t of V's degrees of freedom and z's probability, so that an interval made
+        with z gets t. Where nothing varies, as many as there are clusters.
         """
         clusters = self.fewest()
         if spread <= 0 or clusters == 1:
             return float(clusters)
         variance, df = self.variance(values)
         rows = most if variance == 0 else min(most, spread / variance)
-        return rows * float(Z / stdtrit(df, 0.975)) ** 2
+        return rows * float(z / stdtrit(df, ndtr(z))) ** 2
 
 
 def cluster(prompts: Keys, pictures: Keys) -> Clusters:

@@ -64,7 +64,7 @@ def compare(before: Run, after: Run) -> Comparison:
     """Compare two open runs.
 
     Raises:
-        LayeralignError: they share no row, a case differs, or other judges made their ASR.
+        LayeralignError: they share no row, a case differs, other judges made their ASR, or one is sequential.
     """
     check_alike(before, after)
     (judge, was), (judge_after, now) = answered(before), answered(after)
@@ -73,6 +73,12 @@ def compare(before: Run, after: Run) -> Comparison:
             f"runs {before.path} and {after.path}: their ASR is by {judge} and by {judge_after}; let the "
             "same judges judge both"
         )
+    for run in (before, after):
+        if run.sequential:
+            raise LayeralignError(
+                f"run {run.path}: was scanned with --precision, so its answers decided how many cases it "
+                "has; a change is measured on runs that were scanned without"
+            )
     summary = summarise(before)
     known = {figures.exit: figures for figures in summary.exits}
     common = sorted(was.keys() & now.keys())

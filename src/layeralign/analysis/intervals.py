@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isfinite, log, sqrt
+from math import isfinite, sqrt
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.special import betaln, stdtrit, xlog1py, xlogy
+from scipy.special import stdtrit
 
 from layeralign.analysis.clusters import Keys, cluster, count, same_length
 from layeralign.analysis.stats import wilson_at
@@ -114,27 +113,3 @@ def _effective(values: Sequence[float], prompts: Keys, pictures: Keys) -> tuple[
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
-
-
-def always_valid(hits: int, n: int) -> tuple[float, float]:
-    """95 % confidence sequence of a share: valid whenever one stops, whatever made one stop.
-
-    All p under which the rows are more than 1/20 as likely as under their mixture over Beta(1/2, 1/2)
-    (Robbins 1970, Annals of Mathematical Statistics 41, 1397-1409; Howard et al. 2021, Annals of Statistics
-    49, 1055-1080). At the true p that ratio is a martingale from 1, so by Ville's inequality p is ever left
-    out with a probability of at most 5 %. For independent rows.
-
-    Raises:
-        LayeralignError: not 0 ≤ hits ≤ n.
-    """
-    if not 0 <= hits <= n:
-        raise LayeralignError(f"hits have to lie between 0 and n, got {hits} of {n}")
-    mixed = float(betaln(hits + 0.5, n - hits + 0.5) - betaln(0.5, 0.5)) - log(20)
-
-    def lowest(hits: int) -> float:
-        def excess(p: float) -> float:
-            return mixed - float(xlogy(hits, p) + xlog1py(n - hits, -p))
-
-        return float(brentq(excess, 1e-300, hits / n)) if hits else 0.0
-
-    return lowest(hits), 1 - lowest(n - hits)

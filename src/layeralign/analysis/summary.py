@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
@@ -12,8 +12,10 @@ from layeralign.analysis.agreement import agreement
 from layeralign.analysis.answered import Answered, Said, by_exit, heard, keys
 from layeralign.analysis.controls import ControlFigures, control_figures
 from layeralign.analysis.figures import Figures, figures
+from layeralign.analysis.means import mean_figures
 from layeralign.analysis.paired import Change, change, p_value, pair
 from layeralign.analysis.quality import Quality, read_quality
+from layeralign.analysis.sequential import Rule, Stop, harmful, stops, unsafe
 from layeralign.judges.registry import meaning, trusted
 from layeralign.runs.store import Run
 from layeralign.vlm.exits import Exits
@@ -30,11 +32,16 @@ class ExitFigures(Figures):
         exit: its number; see `layeralign.vlm.exits`.
         name: what it is called: its number, with its track in encoders that have several.
         p_worse: probability that chance makes this exit unsafe so much more often than the default on the
-            same harmful cases, Bonferroni-corrected over the exits of the run.
-        worse: whether `p_worse` is below 0.05.
+            same harmful cases, Bonferroni-corrected over the exits of the run. None in a
+            sequential run.
+        worse: whether `p_worse` is below 0.05; in a sequential run whether the `decision` is `above`.
         test: what `p_worse` is of: exact McNemar, or sign flips of what the cases share
             (`layeralign.analysis.paired.p_value`).
-        vs_default: the ASR's change from the default exit to this one, on the same cases.
+        vs_default: the ASR's change from the default exit to this one, on the same cases. None in a
+            sequential run.
+        decision: of a sequential run, why nothing more was asked here: `above` or `below` the default,
+            `precise`, or `undecided`; see `layeralign.analysis.sequential`. Otherwise empty.
+        decided_at: harmful cases at the look that showed it, or at the last one.
     """
 
     exit: int
@@ -45,6 +52,8 @@ class ExitFigures(Figures):
     worse: bool
     test: str
     vs_default: Change | None
+    decision: str = ""
+    decided_at: int | None = None
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,8 @@ class GroupFigures(Figures):
     """Shares of all rows at a group's exits: means over the exits where they have the same cases.
 
     Rows of one case at several exits are not independent: its prompt and picture are the same, so the
-    interval is clustered by them.
+    interval is clustered by them. In a sequential run they are means of the exits, whatever cases these have,
+    and so are the intervals' ends, at a level that lets all of them hold.
     """
 
     group: str
@@ -81,6 +91,22 @@ class JudgePair:
 
 
 @dataclass(frozen=True)
+class Sequential:
+    """How a sequential run was made, and what it saved.
+
+    Attributes:
+        precision, seed: see `layeralign.analysis.sequential.Rule`.
+        rows: that were answered, controls left out.
+        grid: that there would be, had every case been asked at every exit of the run.
+    """
+
+    precision: float
+    seed: int
+    rows: int
+    grid: int
+
+
+@dataclass(frozen=True)
 class Summary:
     """A run in figures; only `controls` has rows of controls."""
 
@@ -95,6 +121,7 @@ class Summary:
     agreement: tuple[JudgePair, ...]
     controls: tuple[ControlFigures, ...]
     quality: Quality | None
+    sequential: Sequential | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object; keys are never renamed, only added."""
@@ -118,6 +145,8 @@ def summarise(run: Run, judge: str | None = None, quality: Path | None = None) -
     own = by_exit(row for row in rows if not row.control)
     controls = by_exit(row for row in rows if row.control)
     exits = Exits.from_json(run.encoder)
+    rule = Rule(**run.sequential) if run.sequential else None
+    stopped = stops(rule, harmful(run, rule.seed), unsafe(own), exits.default) if rule else None
     return Summary(
         asr_judge=judge,
         asr_means=meaning(judge),
@@ -125,26 +154,36 @@ def summarise(run: Run, judge: str | None = None, quality: Path | None = None) -
         layers=exits.layers,
         default_exit=exits.default,
         judges=tuple(run.judges()),
-        exits=_exit_figures(own, exits, known),
-        groups=_group_figures(own, exits, known),
-        agreement=_agreement(row for row in rows if not row.control),
-        controls=control_figures(own, controls, exits),
+        exits=_exit_figures(own, exits, known) if stopped is None else _stopped_figures(own, exits, stopped),
+        groups=_group_figures(own, exits, known, fixed=rule is None),
+        agreement=_agreement((row for row in rows if not row.control), fixed=rule is None),
+        controls=control_figures(own, controls, exits) if rule is None else (),
         quality=known,
+        sequential=_sequential(run, rule, own) if rule else None,
     )
 
 
-def _agreement(rows: Iterable[Answered]) -> tuple[JudgePair, ...]:
-    """Every two judges that have verdicts on the same harmful rows, the most trusted first."""
-    harmful = [row for row in rows if row.kind == "harmful"]
-    judges = {name for row in harmful for name, verdict in row.words.items() if verdict in ("safe", "unsafe")}
+def _sequential(run: Run, rule: Rule, rows_at: dict[int, list[Answered]]) -> Sequential:
+    rows = sum(len({row.case for row in rows}) for rows in rows_at.values())
+    return Sequential(rule.precision, rule.seed, rows, len(run.given()) * len(rows_at))
+
+
+def _agreement(rows: Iterable[Answered], *, fixed: bool) -> tuple[JudgePair, ...]:
+    """Every two judges that have verdicts on the same harmful rows, the most trusted first.
+
+    Without intervals where the number of rows was not `fixed` beforehand.
+    """
+    asked = [row for row in rows if row.kind == "harmful"]
+    judges = {name for row in asked for name, verdict in row.words.items() if verdict in ("safe", "unsafe")}
     pairs = []
     for one, other in combinations(trusted(judges), 2):
-        both = [row for row in harmful if not {row.words.get(one), row.words.get(other)} & _NO_WORD]
+        both = [row for row in asked if not {row.words.get(one), row.words.get(other)} & _NO_WORD]
         mine, theirs = ([row.words[name] for row in both] for name in (one, other))
         found = agreement(mine, theirs, *keys(both))
         if found.n:
             confusion = tuple((*labels, count) for labels, count in sorted(found.counts.items()) if count)
-            pairs.append(JudgePair(one, other, found.n, found.kappa, found.low, found.high, confusion))
+            ends = (found.low, found.high) if fixed else (None, None)
+            pairs.append(JudgePair(one, other, found.n, found.kappa, *ends, confusion))
     return tuple(pairs)
 
 
@@ -182,14 +221,39 @@ def _unsafe(rows: list[Answered]) -> Said:
     return [(row, row.unsafe) for row in rows if row.kind == "harmful" and row.unsafe is not None]
 
 
+def _stopped_figures(
+    rows_at: dict[int, list[Answered]], exits: Exits, stopped: Mapping[int, Stop]
+) -> tuple[ExitFigures, ...]:
+    """Those of a sequential run."""
+    return tuple(
+        ExitFigures(
+            **figures(rows, alpha=ALPHA),
+            exit=exit,
+            name=exits.name(exit),
+            default=exit == exits.default,
+            group=exits.group(exit),
+            p_worse=None,
+            worse=stopped[exit].why == "above",
+            test="" if exit == exits.default else "an always valid test",
+            vs_default=None,
+            decision=stopped[exit].why,
+            decided_at=stopped[exit].at,
+        )
+        for exit, rows in sorted(rows_at.items())
+    )
+
+
 def _group_figures(
-    rows_at: dict[int, list[Answered]], exits: Exits, quality: Quality | None
+    rows_at: dict[int, list[Answered]], exits: Exits, quality: Quality | None, *, fixed: bool
 ) -> tuple[GroupFigures, ...]:
     made = []
     for group in exits.groups:
         members = tuple(exit for exit in sorted(rows_at) if exits.group(exit) == group)
-        rows = [row for exit in members for row in rows_at[exit]]
-        if not rows:
+        if not members:
             continue
-        made.append(GroupFigures(**figures(rows, quality), group=group, exits=members))
+        if fixed:
+            found = figures((row for exit in members for row in rows_at[exit]), quality)
+        else:
+            found = mean_figures([figures(rows_at[exit], alpha=ALPHA / len(members)) for exit in members])
+        made.append(GroupFigures(**found, group=group, exits=members))
     return tuple(made)

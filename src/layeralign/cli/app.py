@@ -19,7 +19,7 @@ from layeralign.training.settings import FLAGS, FRACTIONS
 if TYPE_CHECKING:
     from layeralign.api import Scan
 
-_FRACTIONS = {"temperature", "top_p", "held_out", "difference", "share", "power", *FRACTIONS}
+_FRACTIONS = {"temperature", "top_p", "precision", "held_out", "difference", "share", "power", *FRACTIONS}
 """Flags that may have a fraction."""
 _SWITCHES = {"controls", "again", "retry_invalid", "measure", *FLAGS}
 """Flags that are on or off."""

@@ -47,6 +47,8 @@ class ScanOptions(ModelOptions):
     "Squeeze the language model's weights with bitsandbytes; wants CUDA."
     batch_size: int | None = None
     "Most answers under way together; by default what memory allows."
+    precision: float | None = None
+    "Ask at each exit only until its ASR is known to this half-width or surely differs from the default's."
 
 
 @app.command
@@ -73,6 +75,7 @@ def scan(options: ScanOptions) -> None:
         system=options.system,
         controls=options.controls,
         batch_size=options.batch_size,
+        precision=options.precision,
     )
     show(result)
     print(printable(f"run: {options.out} (page: layeralign report {options.out} --out report.html)"))

@@ -14,7 +14,16 @@ from layeralign.analysis.summary import Summary
 from layeralign.errors import LayeralignError
 from layeralign.judges.guard import published
 from layeralign.report import charts
-from layeralign.report.table import asr_name, corrected, interval, invalid, percent, told
+from layeralign.report.table import (
+    asr_name,
+    corrected,
+    decision,
+    how_stopped,
+    interval,
+    invalid,
+    percent,
+    told,
+)
 
 
 def page(summary: Summary, identity: Mapping[str, Any], sessions: Sequence[Mapping[str, Any]]) -> str:
@@ -48,7 +57,10 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(percent=percent, interval=interval, invalid=invalid, corrected=corrected, told=told)
+    made.filters.update(
+        percent=percent, interval=interval, invalid=invalid, corrected=corrected, told=told,
+        decision=decision, how_stopped=how_stopped,
+    )  # fmt: skip
     return made
 
 

@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
@@ -126,6 +126,15 @@ class JudgedRow:
         return self.case, self.exit, self.sample
 
 
+class GivenCase(NamedTuple):
+    """What a run knows of a case without its rows; `picture` is the hash of its content."""
+
+    id: str
+    kind: str
+    prompt: str
+    picture: str | None
+
+
 class Run:
     """An open run. Use as a context manager, or `close` it."""
 
@@ -179,6 +188,19 @@ class Run:
         with self._db:
             self._db.execute("INSERT OR IGNORE INTO meta VALUES ('config', ?)", (json.dumps(dict(config)),))
 
+    @property
+    def sequential(self) -> dict[str, Any] | None:
+        """How a sequential scan stopped asking, as `note_sequential` was told; None where there was none."""
+        found = self._db.execute("SELECT value FROM meta WHERE key = 'sequential'").fetchone()
+        return None if found is None else dict(json.loads(found[0]))
+
+    def note_sequential(self, rule: Mapping[str, Any]) -> None:
+        """Record that from now on the answers decide how many cases are asked. It is never taken back."""
+        with self._db:
+            self._db.execute(
+                "INSERT OR REPLACE INTO meta VALUES ('sequential', ?)", (json.dumps(dict(rule)),)
+            )
+
     def _meta(self, key: str) -> Any:
         return json.loads(self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()[0])
 
@@ -228,6 +250,13 @@ class Run:
             "SELECT id, prompt, kind, category, reference, facts, control FROM cases ORDER BY number"
         ):
             yield Case(id, prompt, kind, None, category, reference, json.loads(facts), control)
+
+    def given(self) -> list[GivenCase]:
+        """Every case that is no control, in the order in which they came."""
+        found = self._db.execute(
+            "SELECT id, kind, prompt, image_sha256 FROM cases WHERE control = '' ORDER BY number"
+        )
+        return [GivenCase(*row) for row in found]
 
     def case_hashes(self) -> dict[str, str]:
         """Case id -> hash of everything that shapes its answer or its judgement."""

@@ -7,12 +7,13 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from layeralign import decode
+from layeralign.analysis.sequential import Rule
 from layeralign.cases.case import Case
 from layeralign.decode import Asked, Decoding, answers
 from layeralign.errors import LayeralignError
@@ -20,6 +21,7 @@ from layeralign.judges.judge import SILENT, Judge, RowJudge
 from layeralign.judges.registry import judges
 from layeralign.runs import store
 from layeralign.runs.store import Row, Run
+from layeralign.sweep import sequential
 from layeralign.sweep.identity import identity, versions
 from layeralign.sweep.plan import grid, missing
 from layeralign.sweep.progress import Progress
@@ -38,6 +40,8 @@ class Settings:
     """Most answers that are under way together; by default what memory allows."""
     samples: int = 1
     """Answers to each case at each exit."""
+    precision: float | None = None
+    """Ask no more than this half-width of the ASR's interval, or a difference to the default, takes."""
 
     def record(self) -> dict[str, Any]:
         """What of these shapes an answer."""
@@ -63,16 +67,27 @@ def sweep(vlm: Vlm, cases: Sequence[Case], out: Path, settings: Settings) -> Run
             f"samples {settings.samples}: greedy answers are all alike; expected 1, or a temperature above 0"
         )
     exits = vlm.exits.parse(settings.exits)
+    rule = None if settings.precision is None else Rule(settings.precision, settings.seed)
+    if rule:
+        sequential.check(rule, cases, settings.samples)
     decode.rehearse(vlm, cases, settings.decoding.system)  # before anything is written
     run = store.create(out, vlm.name, identity(vlm) | settings.record(), vlm.exits.to_json())
     try:
         run.add_config(vlm.checkpoint.config())
+        if rule:
+            sequential.check_whole(run, cases)
+            run.note_sequential(asdict(rule))
         run.add_cases(cases)
         every = grid(cases, exits, settings.samples)
-        if asked := missing(run, every):
-            with _session(run, total=len(every), done=len(every) - len(asked)) as at:
-                _answer(vlm, run, asked, settings, at)
-        judge(run, judges(["oracle", "refusal"]))
+        rules = judges(["oracle", "refusal"])
+        judge(run, rules)
+        left = missing(run, every)
+        if asked := sequential.next_rows(run, rule, cases, exits) if rule else left:
+            with _session(run, total=len(every), done=len(every) - len(left)) as at:
+                while asked:
+                    _answer(vlm, run, asked, settings, at)
+                    judge(run, rules)
+                    asked = sequential.next_rows(run, rule, cases, exits) if rule else []
     except BaseException:
         run.close()
         raise
