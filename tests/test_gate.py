@@ -12,60 +12,19 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 import layeralign
+from handmade import cases, make, number, safe, unsafe_first
 from layeralign import LayeralignError
 from layeralign.analysis import policy as policies
 from layeralign.analysis.needed import share_needs
 from layeralign.analysis.stats import wilson, wilson_at
-from layeralign.cases.case import Case
 from layeralign.cli import main
 from layeralign.cli.app import app
 from layeralign.judges.judge import Judgement
 from layeralign.report import gate as report
 from layeralign.runs import store
-from layeralign.runs.store import Row
 
 ROOT = Path(__file__).parent.parent
 HOSTILE = "<script>|`@all`\x1b[31m\u202e [x](http://e.vil) \ufffe"
-
-
-def cases(harmful=100, borderline=0, vqa=0, category=lambda i: ""):
-    """Each with a prompt of its own, so that intervals are Wilson's."""
-    made = [Case(f"h{i}", f"how do i smash {i}?", "harmful", category=category(i)) for i in range(harmful)]
-    made += [Case(f"b{i}", f"how do i warm {i}?", "benign", category="borderline") for i in range(borderline)]
-    return made + [Case(f"v{i}", f"is there {i}?", "vqa", reference="a") for i in range(vqa)]
-
-
-def safe(case, exit):
-    return Judgement(
-        "safe" if case.kind == "harmful" else "not applicable", case.kind == "harmful", True, 1.0
-    )
-
-
-def make(
-    folder, asked, word=safe, exits=range(4), judge="oracle", model="m", answered=lambda case, exit: True
-):
-    """A run of a 3-block encoder whose default exit is 2; `word` says what the judge says, None nothing."""
-    with store.create(folder, model, {"a": 1}, {"layers": 3, "default": 2}) as run:
-        run.add_cases(asked)
-        rows = [(c, exit) for exit in exits for c in asked if answered(c, exit)]
-        run.add_answers(Row(c.id, exit, "x", 1, True) for c, exit in rows)
-        words = [((c.id, exit, 0), word(c, exit)) for c, exit in rows]
-        run.add_verdicts(judge, [(key, said) for key, said in words if said is not None])
-    return folder
-
-
-def number(case):
-    return int(case.id[1:])
-
-
-def unsafe_first(counts):
-    """At each exit the first so many harmful cases are unsafe."""
-
-    def word(case, exit):
-        bad = case.kind == "harmful" and number(case) < counts.get(exit, 0)
-        return Judgement("unsafe", False, True) if bad else safe(case, exit)
-
-    return word
 
 
 def rule(metric="asr", exits="all", **rest):
@@ -250,12 +209,15 @@ def test_utility_no_worse_than_the_base_run(tmp_path):
 
 def test_a_base_is_given_where_it_is_needed_and_only_there(tmp_path):
     run = make(tmp_path / "run", cases(10))
-    other = make(tmp_path / "other", cases(9), exits=[0])
+    other = make(tmp_path / "other", cases(10), exits=[0])
+    fewer = make(tmp_path / "fewer", cases(9))
     policy = rule(exits="default", no_worse_than="base", margin=0.01)
     with pytest.raises(LayeralignError, match="rule 1: no_worse_than needs --base"):
         layeralign.gate(run, policy)
     with pytest.raises(LayeralignError, match="no rule of the policy has no_worse_than"):
         layeralign.gate(run, rule(upper_bound=0.1), base=run)
+    with pytest.raises(LayeralignError, match=r"differ in cases: 1 \('h9'\) are only in the run after$"):
+        layeralign.gate(run, policy, base=fewer)
     assert "not scanned in the base run" in only(layeralign.gate(run, policy, base=other)).worst.why
 
 
@@ -475,6 +437,6 @@ def test_the_workflow_for_github_is_one_and_its_commands_are_ours():
 def test_the_policies_in_the_docs_are_policies(tmp_path):
     found = re.findall("```yaml\n(.*?)```", (ROOT / "docs" / "gate.md").read_text(), re.S)
     assert len(found) == 2
-    for number, text in enumerate(found):
-        (tmp_path / f"{number}.yaml").write_text(text)
-        assert policies.read(tmp_path / f"{number}.yaml").rules
+    for text in found:
+        (tmp_path / "p.yaml").write_text(text)
+        assert policies.read(tmp_path / "p.yaml").rules

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,15 +187,20 @@ def across(runs: Sequence[str | Path], judge: str | None = None) -> Seeds:
         return across_runs([opened.enter_context(store.open_run(Path(run))) for run in runs], judge)
 
 
-def compare(before: str | Path, after: str | Path) -> Comparison:
+def compare(before: str | Path, after: str | Path, *, allow: Collection[str] = ()) -> Comparison:
     """Compare two runs of the same cases, exit by exit, paired.
 
     Args:
         before: a run's folder.
         after: another's.
+        allow: in what they may differ besides the model's weights: `cases`, `judges`, `encoder`, or a part of
+            the identity, as `decoding`; recorded in the result.
+
+    Raises:
+        LayeralignError: they differ in something else, or have no judged case in common.
     """
     with store.open_run(Path(before)) as old, store.open_run(Path(after)) as new:
-        return compare_runs(old, new)
+        return compare_runs(old, new, allow)
 
 
 def gate(run: str | Path, policy: str | Path | Mapping[str, Any], *, base: str | Path | None = None) -> Gate:

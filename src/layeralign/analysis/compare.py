@@ -2,40 +2,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from layeralign.analysis.answered import Answered, answered
+from layeralign.analysis.alike import Difference, alike, same_cases
+from layeralign.analysis.answered import Answered, Said, answered
 from layeralign.analysis.figures import measured
+from layeralign.analysis.intervals import mean_within
 from layeralign.analysis.paired import Change, change, p_value, pair
-from layeralign.analysis.summary import ExitFigures, Summary, summarise
+from layeralign.analysis.summary import ALPHA, Summary, summarise
+from layeralign.cases.readers.reader import BENCHMARKS
 from layeralign.errors import LayeralignError
 from layeralign.runs.store import Run
+from layeralign.vlm.exits import Exits
 
 _WHAT = ("asr", "invalid", "refusal", "over_refusal", "benign_refusal", "utility", "coherence")
+_WORSE = {
+    "asr": 1, "invalid": 1, "over_refusal": 1, "benign_refusal": 1, "utility": -1, "coherence": -1,
+}  # fmt: skip
+"""What may regress, and which way is worse; refusals of harmful requests are the ASR's other side."""
+ALL = "all"
+"""The group of the main track's exits 1 to L, as the paper has it."""
 
 
 @dataclass(frozen=True)
-class ExitChange:
-    """What changed at one exit, each paired by case; None where it was not measured in both runs.
+class ScoreChange:
+    """How the mean of one judge's measure changed, over the rows of one kind that both runs scored.
+
+    Attributes:
+        judge: its full name.
+        measure: what it measured.
+        kind: of case.
+        n: cases, at a group's exits each by itself.
+        before, after: means.
+        difference: after - before.
+        low, high: its 95 % interval; None where a single case was scored.
+        method: how the interval was made, in words.
+    """
+
+    judge: str
+    measure: str
+    kind: str
+    n: int
+    before: float
+    after: float
+    difference: float
+    low: float | None
+    high: float | None
+    method: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """What changed, each paired by case; None where it was not measured in both runs.
 
     Attributes:
         asr: harmful cases that the judge called unsafe, of those it could judge in both runs.
-        p_changed: probability that chance changes the ASR so much, two-sided, Bonferroni-corrected over the
-            exits of both runs.
-        test: what `p_changed` is of; see `layeralign.analysis.paired.p_value`.
         invalid: harmful cases that it could not judge.
         refusal: harmful cases that were refused.
         over_refusal: borderline benign cases that were refused.
         benign_refusal: plainly benign cases that were refused.
         utility: picture questions that were answered rightly.
         coherence: all cases, whether the answer makes sense.
+        p: name -> probability that chance changes it so much, two-sided, Bonferroni-corrected over the exits
+            of both runs, or over the groups; for each figure by itself.
+        scores: means of what judges measured.
     """
 
-    exit: int
-    name: str
-    default: bool
-    group: str
     asr: Change | None
     invalid: Change | None
     refusal: Change | None
@@ -43,73 +77,170 @@ class ExitChange:
     benign_refusal: Change | None
     utility: Change | None
     coherence: Change | None
+    p: Mapping[str, float]
+    scores: tuple[ScoreChange, ...]
+
+    def regressions(self) -> tuple[str, ...]:
+        """What became worse, with a corrected probability below 0.05."""
+        found = {name: getattr(self, name) for name in _WORSE}
+        return tuple(
+            name
+            for name, one in found.items()
+            if one is not None and one.difference * _WORSE[name] > 0 and self.p[name] < ALPHA
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExitChange(Changes):
+    """What changed at one exit.
+
+    Attributes:
+        p_changed: `p` of the ASR.
+        test: what it is of; see `layeralign.analysis.paired.p_value`.
+    """
+
+    exit: int
+    name: str
+    default: bool
+    group: str
     p_changed: float | None
     test: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class GroupChange(Changes):
+    """What changed over a group of exits, each case at each exit paired with itself.
+
+    Attributes:
+        group: `all` is the main track's exits 1 to L.
+        exits: those that both runs have.
+    """
+
+    group: str
+    exits: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class Comparison:
-    """Two summaries, and the paired changes at every exit that both runs have."""
+    """Two summaries, and the paired changes at every exit that both runs have.
+
+    Attributes:
+        before, after: each run by itself.
+        exits: the exits that both have.
+        groups: of these, and `all`.
+        differs: in what the runs differ besides the weights, and were allowed to.
+        family: of the model; see docs/families.md.
+        benchmarks: public ones that the harmful cases come from, by their ids; empty text for others.
+    """
 
     before: Summary
     after: Summary
     exits: tuple[ExitChange, ...]
+    groups: tuple[GroupChange, ...]
+    differs: tuple[Difference, ...]
+    family: str
+    benchmarks: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object; keys are never renamed, only added."""
         return asdict(self)
 
 
-def compare(before: Run, after: Run) -> Comparison:
+def compare(before: Run, after: Run, allow: Collection[str] = ()) -> Comparison:
     """Compare two open runs.
 
+    Args:
+        before: one.
+        after: the other.
+        allow: in what they may differ besides the weights: `cases` (those that both have alike are
+            compared), `judges`, `encoder`, or a part of the identity, as `decoding`.
+
     Raises:
-        LayeralignError: they share no row, a case differs, other judges made their ASR, or one is sequential.
+        LayeralignError: they differ in something else, share no judged row, or one is sequential.
     """
-    check_alike(before, after)
     (judge, was), (judge_after, now) = answered(before), answered(after)
-    if judge != judge_after:
-        raise LayeralignError(
-            f"runs {before.path} and {after.path}: their ASR is by {judge} and by {judge_after}; let the "
-            "same judges judge both"
-        )
-    for run in (before, after):
-        if run.sequential:
-            raise LayeralignError(
-                f"run {run.path}: was scanned with --precision, so its answers decided how many cases it "
-                "has; a change is measured on runs that were scanned without"
-            )
-    summary = summarise(before)
-    known = {figures.exit: figures for figures in summary.exits}
-    common = sorted(was.keys() & now.keys())
-    exits = [_exit_change(known[exit], was[exit], now[exit], len(common)) for exit in common]
+    differs = alike(before, after, (judge, judge_after), allow)
+    common = same_cases(before, after)
+    was, now = ({at: [r for r in rows if r.case in common] for at, rows in by.items()} for by in (was, now))
+    shared = sorted(at for at in was.keys() & now.keys() if was[at] and now[at])
+    encoder = Exits.from_json(before.encoder)
+    exits = tuple(_exit_change(encoder, at, was[at], now[at], len(shared)) for at in shared)
     if not any(getattr(one, name) for one in exits for name in _WHAT):
         raise LayeralignError(f"runs {before.path} and {after.path}: have no judged case in common")
-    return Comparison(summary, summarise(after), tuple(exits))
+    harmful = {row.case for rows in was.values() for row in rows if row.kind == "harmful"}
+    return Comparison(
+        before=summarise(before),
+        after=summarise(after),
+        exits=exits,
+        groups=_group_changes(encoder, shared, was, now),
+        differs=differs,
+        family=str(before.identity.get("family", "")),
+        benchmarks=tuple(sorted({_benchmark(case) for case in harmful})),
+    )
 
 
-def check_alike(before: Run, after: Run) -> None:
-    """Refuse runs that differ in more than the model's weights.
-
-    Raises:
-        LayeralignError: a case, or what else shapes the answers, differs.
-    """
-    old, new = before.case_hashes(), after.case_hashes()
-    for name in old.keys() & new.keys():
-        if old[name] != new[name]:
-            raise LayeralignError(f"runs {before.path} and {after.path}: case {name!r} differs between them")
-    for key in sorted((before.identity.keys() | after.identity.keys()) - {"adapter", "files", "revision"}):
-        one, other = (run.identity.get(key) for run in (before, after))
-        if one != other:
-            raise LayeralignError(
-                f"runs {before.path} and {after.path}: were made with another {key}: {one!r} and {other!r}"
-            )
+def _benchmark(case: str) -> str:
+    """The public benchmark that a case of this id comes from; empty where it is none."""
+    return next((name for name in BENCHMARKS if case.startswith(f"{name}-")), "")
 
 
-def _exit_change(at: ExitFigures, was: list[Answered], now: list[Answered], tested: int) -> ExitChange:
+Rows = Sequence[Answered]
+
+
+def _exit_change(encoder: Exits, exit: int, was: Rows, now: Rows, tested: int) -> ExitChange:
+    changes, tests = _changes(was, now, tested)
+    return ExitChange(
+        **changes,
+        exit=exit,
+        name=encoder.name(exit),
+        default=exit == encoder.default,
+        group=encoder.group(exit),
+        p_changed=changes["p"].get("asr"),
+        test=tests.get("asr", ""),
+    )
+
+
+def _group_changes(
+    encoder: Exits, shared: Sequence[int], was: Mapping[int, Rows], now: Mapping[int, Rows]
+) -> tuple[GroupChange, ...]:
+    members = {group: [at for at in shared if encoder.group(at) == group] for group in encoder.groups}
+    members[ALL] = [at for at in shared if 1 <= at <= encoder.layers]
+    members = {group: exits for group, exits in members.items() if exits}
+    made = []
+    for group, exits in members.items():
+        old, new = ([row for at in exits for row in by[at]] for by in (was, now))
+        changes, _ = _changes(old, new, len(members))
+        made.append(GroupChange(**changes, group=group, exits=tuple(exits)))
+    return tuple(made)
+
+
+def _changes(was: Rows, now: Rows, tested: int) -> tuple[dict[str, Any], dict[str, str]]:
+    """What `Changes` has, and the test of each figure."""
     old, new = measured(was), measured(now)
-    pairs = {name: pair(old[name], new[name]) for name in _WHAT}
+    pairs = {name: pair(old[name], new[name], _at) for name in _WHAT}
+    found = {name: p_value(both, "two-sided") for name, both in pairs.items() if both}
+    p = {name: min(1.0, one.p * tested) for name, one in found.items()}
     changes = {name: change(both) if both else None for name, both in pairs.items()}
-    found = p_value(pairs["asr"], "two-sided") if pairs["asr"] else None
-    p, test = (min(1.0, found.p * tested), found.test) if found else (None, "")
-    return ExitChange(at.exit, at.name, at.default, at.group, **changes, p_changed=p, test=test)
+    return changes | {"p": p, "scores": _scores(was, now)}, {name: one.test for name, one in found.items()}
+
+
+def _at(row: Answered) -> str:
+    """What a row is paired by: its case, at its exit."""
+    return f"{row.exit} {row.case}"
+
+
+def _scores(was: Rows, now: Rows) -> tuple[ScoreChange, ...]:
+    made = []
+    for judge, measure, kind in sorted({(*name, row.kind) for row in was for name in row.scores}):
+        old, new = (_scored(rows, (judge, measure), kind) for rows in (was, now))
+        if both := pair(old, new, _at):
+            before, after = float(both.before.mean()), float(both.after.mean())
+            interval = mean_within(both.difference, both.clusters)
+            made.append(
+                ScoreChange(judge, measure, kind, len(both.before), before, after, after - before, *interval)
+            )
+    return tuple(made)
+
+
+def _scored(rows: Rows, name: tuple[str, str], kind: str) -> Said:
+    return [(row, row.scores[name]) for row in rows if row.kind == kind and name in row.scores]

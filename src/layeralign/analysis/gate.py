@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Literal
 
+from layeralign.analysis.alike import alike
 from layeralign.analysis.answered import Answered, answered
-from layeralign.analysis.compare import check_alike
 from layeralign.analysis.figures import NOTHING, Estimate
 from layeralign.analysis.needed import MOST_CASES, mean_needs, share_needs
 from layeralign.analysis.policy import Policy, Rule
@@ -119,7 +119,7 @@ def gate(run: Run, policy: Policy, base: Run | None = None) -> Gate:
     judge, rows = answered(run, policy.judge)
     before: Mapping[int, Rows] = {}
     if base is not None:
-        check_alike(base, run)
+        alike(base, run, (judge, judge))
         before = answered(base, judge)[1]
     scene = _Scene(run, rows, before)
     outcomes = [Outcome(rule, scene.checks(rule)) for rule in policy.rules]

@@ -8,7 +8,7 @@ from math import isfinite, sqrt
 import numpy as np
 from scipy.special import stdtrit
 
-from layeralign.analysis.clusters import Keys, cluster, count, same_length
+from layeralign.analysis.clusters import Clusters, Keys, Values, cluster, count, same_length
 from layeralign.analysis.stats import wilson_at
 from layeralign.errors import LayeralignError
 
@@ -89,10 +89,13 @@ def mean_interval(values: Sequence[float], prompts: Keys, pictures: Keys) -> Int
     same_length(values, prompts, pictures)
     if not all(isfinite(value) for value in values):
         raise LayeralignError("scores have to be finite numbers")
-    groups = cluster(prompts, pictures)
+    return mean_within(np.asarray(values, dtype=float), cluster(prompts, pictures))
+
+
+def mean_within(scores: Values, groups: Clusters) -> Interval:
+    """`mean_interval` of finite scores [n] whose clusters are known."""
     if count(groups.pairs) < 2:
         return None, None, ""
-    scores = np.asarray(values, dtype=float)
     variance, df = groups.variance(scores)
     middle, half = float(scores.mean()), float(stdtrit(df, 0.975)) * sqrt(variance)
     method = f"clustered by {groups.words}" if groups.factors else "Student"

@@ -14,6 +14,7 @@ from cyclopts import CycloptsError
 
 from layeralign.cli import (  # noqa: F401 - their commands
     asking,
+    comparing,
     gating,
     judging,
     labelling,

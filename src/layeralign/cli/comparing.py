@@ -1,0 +1,55 @@
+"""`compare`: two runs of the same cases."""
+
+from __future__ import annotations
+
+import json as as_json
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from layeralign.cli.app import app, put
+from layeralign.text import printable
+
+
+@app.command
+def compare(
+    before: Path,
+    after: Path,
+    *,
+    allow: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    json: bool = False,
+    out: Path | None = None,
+) -> None:
+    """Compare two runs of the same cases, paired, what became worse first; see docs/runs.md.
+
+    Parameters
+    ----------
+    before
+        A run's folder.
+    after
+        Another's.
+    allow
+        In what they may differ besides the model's weights: cases, judges, encoder, or a part of their
+        identity, as decoding; once or more. What was allowed is told and recorded.
+    json
+        JSON for scripts instead of tables.
+    out
+        Also write a page about it, as change.html.
+    """
+    from layeralign.api import compare as run_compare
+    from layeralign.report import change, comparison, table2
+
+    found = run_compare(before, after, allow=allow or ())
+    if out is not None:
+        change.write(found, out, [("allowed", line) for line in comparison.differences(found)])
+    if json:
+        print(as_json.dumps(found.to_json(), indent=2, allow_nan=False))
+        return
+    put(comparison.table(found))
+    print("\n".join([*comparison.differences(found), *comparison.regressions(found)]))
+    put(table2.table(found))
+    if notes := table2.notes(found):
+        print("; ".join(notes) + ".")
+    if out is not None:
+        print(printable(f"page: {out}"))

@@ -1,0 +1,104 @@
+"""A comparison in the terminal, what became worse first."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from layeralign.analysis.compare import Changes, Comparison, ExitChange
+from layeralign.analysis.paired import Change
+from layeralign.report.table import asr_name
+from layeralign.text import printable
+
+_COLUMNS = {
+    "asr": "", "over_refusal": "refuses\nborderline", "benign_refusal": "refuses\nbenign",
+    "coherence": "coherent", "utility": "utility", "invalid": "invalid",
+}  # fmt: skip
+
+
+def ordered(comparison: Comparison) -> list[ExitChange]:
+    """The exits: those whose ASR rose, those where something else became worse, then the others."""
+
+    def rank(exit: ExitChange) -> tuple[bool, bool, int]:
+        worse = exit.regressions()
+        return "asr" not in worse, not worse, exit.exit
+
+    return sorted(comparison.exits, key=rank)
+
+
+def table(comparison: Comparison) -> Table:
+    """Every exit, regressions first, then every group, in percent."""
+    names = f"{printable(comparison.before.model)} → {printable(comparison.after.model)}"
+    made = Table(
+        box=box.SIMPLE_HEAD,
+        title=Text(f"{names}: ASR: {printable(comparison.before.asr_means)}", "bold"),
+        title_justify="left",
+        caption="Percent, before → after, the same cases. * default exit. ! became worse (paired test, "
+        "corrected over the exits or the groups, p < 0.05).",
+        caption_justify="left",
+    )
+    name = f"{asr_name(comparison.before)} %"
+    for head in ("exit", name, "Δ [95 %]", "p", *list(_COLUMNS.values())[1:]):
+        made.add_column(head, justify="right", no_wrap=True)
+    exits = ordered(comparison)
+    for exit in exits:
+        mark = "*" if exit.default else " "
+        made.add_row(f"{exit.name}{mark}", *_cells(exit), style="bold" if exit.default else "",
+                     end_section=exit is exits[-1])  # fmt: skip
+    for group in comparison.groups:
+        made.add_row(f"{group.group} ", *_cells(group), style="dim")
+    return made
+
+
+def _cells(changes: Changes) -> list[str]:
+    worse = changes.regressions()
+    cells = {name: arrow(getattr(changes, name), "!" if name in worse else "") for name in _COLUMNS}
+    asr = cells.pop("asr")
+    p = changes.p.get("asr")
+    return [asr, delta(changes.asr), "–" if p is None else f"{p:.2g}", *cells.values()]
+
+
+def arrow(change: Change | None, mark: str = "") -> str:
+    """A share before and after, in percent."""
+    return "–" if change is None else f"{100 * change.before:.0f} → {100 * change.after:.0f}{mark}"
+
+
+def delta(change: Change | None) -> str:
+    """A change in points, with its interval."""
+    if change is None:
+        return "–"
+    ends = f"{100 * change.low:+.0f}, {100 * change.high:+.0f}"
+    return f"{100 * change.difference:+.1f} [{ends}]"
+
+
+_WORDS = {
+    "asr": "the ASR",
+    "over_refusal": "refusal of borderline requests",
+    "benign_refusal": "refusal of benign requests",
+    "coherence": "coherence",
+    "utility": "utility",
+    "invalid": "the share that could not be judged",
+}
+
+
+def regressions(comparison: Comparison) -> list[str]:
+    """What became worse, a sentence for each figure; one that says so where nothing did."""
+    told = []
+    for name, words in _WORDS.items():
+        worse = [(exit, getattr(exit, name)) for exit in comparison.exits if name in exit.regressions()]
+        if not worse:
+            continue
+        most, change = max(worse, key=lambda found: abs(found[1].difference))
+        at = ", ".join(exit.name for exit, _ in worse)
+        where = f"{len(worse)} of {len(comparison.exits)} exits ({at}), most at exit {most.name}"
+        told.append(f"worse: {words} at {where}: {arrow(change)} %, {delta(change)}")
+    return told or ["no exit became significantly worse in anything that was measured in both runs"]
+
+
+def differences(comparison: Comparison) -> list[str]:
+    """In what the runs differ besides the weights, where that was allowed."""
+    return [
+        f"compared although they differ in {printable(one.name)}: {printable(one.what, 300)}"
+        for one in comparison.differs
+    ]

@@ -1,0 +1,54 @@
+"""Runs whose figures can be counted by hand: each case has a prompt of its own, so that intervals are Wilson's."""
+
+from layeralign.cases.case import Case
+from layeralign.judges.judge import Judgement
+from layeralign.runs import store
+from layeralign.runs.store import Row
+
+
+def cases(harmful=100, borderline=0, vqa=0, category=lambda i: ""):
+    """Each with a prompt of its own, so that intervals are Wilson's."""
+    made = [Case(f"h{i}", f"how do i smash {i}?", "harmful", category=category(i)) for i in range(harmful)]
+    made += [Case(f"b{i}", f"how do i warm {i}?", "benign", category="borderline") for i in range(borderline)]
+    return made + [Case(f"v{i}", f"is there {i}?", "vqa", reference="a") for i in range(vqa)]
+
+
+def safe(case, exit):
+    return Judgement(
+        "safe" if case.kind == "harmful" else "not applicable", case.kind == "harmful", True, 1.0
+    )
+
+
+def always(case, exit):
+    return True
+
+
+def make(
+    folder, asked, word=safe, exits=range(4), judge="oracle", model="m", answered=always, layers=3, **identity
+):
+    """A run at the exits of an encoder whose default is the second-last.
+
+    `word` is what the judge says of a case at an exit, None for nothing.
+    """
+    encoder = {"layers": layers, "default": layers - 1}
+    with store.create(folder, model, {"a": 1} | identity, encoder) as run:
+        run.add_cases(asked)
+        rows = [(c, exit) for exit in exits for c in asked if answered(c, exit)]
+        run.add_answers(Row(c.id, exit, "x", 1, True) for c, exit in rows)
+        words = [((c.id, exit, 0), word(c, exit)) for c, exit in rows]
+        run.add_verdicts(judge, [(key, said) for key, said in words if said is not None])
+    return folder
+
+
+def number(case):
+    return int(case.id[1:])
+
+
+def unsafe_first(counts):
+    """At each exit the first so many harmful cases are unsafe."""
+
+    def word(case, exit):
+        bad = case.kind == "harmful" and number(case) < counts.get(exit, 0)
+        return Judgement("unsafe", False, True) if bad else safe(case, exit)
+
+    return word
