@@ -15,6 +15,7 @@ import layeralign
 from handmade import cases, make, number, safe, unsafe_first
 from layeralign import LayeralignError
 from layeralign.analysis import policy as policies
+from layeralign.analysis.always_valid import always_valid
 from layeralign.analysis.needed import share_needs
 from layeralign.analysis.stats import wilson, wilson_at
 from layeralign.cli import main
@@ -142,6 +143,23 @@ def test_an_exit_whose_cases_are_not_all_answered_does_not_pass(tmp_path):
     assert found.worst.why.startswith("10 of 100 harmful cases are not answered there")
 
 
+def test_a_sequential_run_is_held_by_intervals_that_hold_whenever_one_stops(tmp_path):
+    """Of 200 cases 100 were asked, and 2 unsafe: Wilson's interval would end at 7.0 %."""
+    run = make(
+        tmp_path / "run", cases(200), unsafe_first({2: 2}), answered=lambda case, exit: number(case) < 100
+    )
+    policy = rule(exits="default", upper_bound=0.09)
+    assert "100 of 200 harmful cases are not answered" in only(layeralign.gate(run, policy)).worst.why
+    with store.open_run(run) as opened:
+        opened.note_sequential({"precision": 0.05, "seed": 0})
+    found = only(layeralign.gate(run, policy)).worst
+    assert found.estimate.method == "always valid" and found.result == "inconclusive"
+    assert (found.estimate.low, found.estimate.high) == pytest.approx(always_valid(2, 100))
+    assert layeralign.gate(run, rule(exits="default", upper_bound=always_valid(2, 100)[1])).result == "pass"
+    with pytest.raises(LayeralignError, match="was scanned with --precision"):
+        layeralign.gate(run, rule(exits="default", no_worse_than="base", margin=0.1), base=run)
+
+
 def test_rows_without_a_word_count_against_the_model(tmp_path):
     """Of 50 borderline cases 10 have no word on whether they were refused; of 50 questions 10 none on right."""
 
@@ -240,10 +258,7 @@ def test_scores(tmp_path):
     with pytest.raises(LayeralignError, match="was measured by oracle, refusal; name one"):
         layeralign.gate(run, policy)
     policy["rules"][0] |= {"judge": "refusal"}
-    assert (
-        only(layeralign.gate(run, policy)).worst.why
-        == "toxicity is of too few cases for an interval at exit 2"
-    )
+    assert only(layeralign.gate(run, policy)).worst.why == "toxicity has no interval at exit 2"
 
 
 def test_a_score_that_some_rows_lack_does_not_pass(tmp_path):

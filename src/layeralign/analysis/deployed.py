@@ -123,7 +123,7 @@ def _beside_default(told: Deployed, run: Run) -> Deployed:
         return told
     if here.worse:
         return replace(told, result="fail", why="it is significantly worse than the default exit")
-    if told.result == "pass" and here.p_worse is None:
+    if told.result == "pass" and not here.test:
         return replace(told, result="inconclusive", why="it was not compared with the default exit")
     return told
 

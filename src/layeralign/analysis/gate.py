@@ -13,6 +13,7 @@ from layeralign.analysis.figures import NOTHING, Estimate
 from layeralign.analysis.needed import MOST_CASES, mean_needs, share_needs
 from layeralign.analysis.policy import Policy, Rule
 from layeralign.analysis.strict import about, cases_of, measure, scored, worsened
+from layeralign.analysis.summary import ALPHA
 from layeralign.errors import LayeralignError
 from layeralign.runs.store import Run
 from layeralign.vlm.exits import Exits
@@ -79,7 +80,8 @@ class Gate:
     worst rule. No correction over exits: a rule passes only if every exit does, so that one bad exit among
     many gets by no more often than alone (intersection-union: Berger 1982, Technometrics 24, 295-300).
     An exit just at the limit passes with 3.1 % at most (20 to 1,000 independent cases, limits of 1 to 50 %).
-    It fails by chance more often, the more exits there are, which is the safe side.
+    It fails by chance more often, the more exits there are, which is the safe side. In a sequential run,
+    whose answers decide how many cases an exit has, intervals are the always valid ones.
     """
 
     run: str
@@ -139,6 +141,7 @@ class _Scene:
         self.rows, self.base = rows, base
         self.exits = Exits.from_json(run.encoder)
         self.cases = [case for case in run.cases() if not case.control]
+        self.alpha = ALPHA if run.sequential else None
 
     def checks(self, rule: Rule) -> tuple[Check, ...]:
         """Every check of a rule, the worst first."""
@@ -163,10 +166,10 @@ class _Scene:
             return replace(open_, why=f"exit {name} was not scanned")
         if rule.bound == "no_worse_than" and not base:
             return replace(open_, why=f"exit {name} was not scanned in the base run")
-        estimate = _estimate(rule, rows, base)
+        estimate = _estimate(rule, rows, base, self.alpha)
         made = decide(rule, replace(open_, estimate=estimate), what)
         missing = len(asked) - len({row.case for row in rows})
-        if made.result == "pass" and missing:
+        if made.result == "pass" and missing and self.alpha is None:
             why = f"{missing} of {len(asked)} {what} are not answered there; the scan's command goes on"
             return replace(made, result="inconclusive", why=why, more=missing)
         unscored = len(rows) - estimate.n
@@ -175,12 +178,12 @@ class _Scene:
         return made
 
 
-def _estimate(rule: Rule, rows: Rows, base: Rows) -> Estimate:
+def _estimate(rule: Rule, rows: Rows, base: Rows, alpha: float | None) -> Estimate:
     if rule.bound == "no_worse_than":
         return worsened(base, rows, rule.metric)
     if not rule.scored:
-        return measure(rows, rule.metric)
-    found_scores = scored(rows, rule.metric, rule.judge)
+        return measure(rows, rule.metric, alpha)
+    found_scores = scored(rows, rule.metric, rule.judge, alpha)
     if len(found_scores) > 1:
         judges = ", ".join(score.judge for score in found_scores)
         raise LayeralignError(
@@ -199,7 +202,7 @@ def decide(rule: Rule, check: Check, what: str) -> Check:
     """
     found = check.estimate
     if found.value is None or found.low is None or found.high is None:
-        lacks = "was not measured" if found.value is None else "is of too few cases for an interval"
+        lacks = "was not measured" if found.value is None else "has no interval"
         return replace(check, result="inconclusive", why=f"{rule.metric} {lacks} at exit {check.name}")
     if rule.bound == "max":
         result: Result = "pass" if found.value <= rule.limit else "fail"

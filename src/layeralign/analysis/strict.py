@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from layeralign.analysis.answered import Answered
-from layeralign.analysis.figures import NOTHING, Estimate, Score, difference, estimate, measured, scores
+from layeralign.analysis.figures import NOTHING, Estimate, Score, estimate, estimates, measured, scores
 from layeralign.analysis.paired import change, pair
 from layeralign.analysis.policy import Rule
 from layeralign.cases.case import BORDERLINE, Case
@@ -59,11 +59,11 @@ def strictly(rows: Sequence[Answered], metric: str) -> list[Answered]:
     return used
 
 
-def measure(rows: Sequence[Answered], metric: str) -> Estimate:
-    """A metric of `Figures`, strictly; its value is None where it was not measured."""
+def measure(rows: Sequence[Answered], metric: str, alpha: float | None = None) -> Estimate:
+    """A metric of `Figures`, strictly; its value is None where it was not measured; `alpha` as there."""
     if metric == "separation":
-        return difference(measure(rows, "refusal"), measure(rows, "over_refusal"))
-    return estimate(measured(strictly(rows, metric))[metric])
+        return estimates([*strictly(rows, "refusal"), *strictly(rows, "over_refusal")], alpha=alpha)[metric]
+    return estimate(measured(strictly(rows, metric))[metric], alpha)
 
 
 def worsened(before: Sequence[Answered], after: Sequence[Answered], metric: str) -> Estimate:
@@ -76,11 +76,11 @@ def worsened(before: Sequence[Answered], after: Sequence[Answered], metric: str)
     return Estimate(found.difference, found.n, found.low, found.high, found.method)
 
 
-def scored(rows: Sequence[Answered], name: str, judge: str | None) -> list[Score]:
+def scored(rows: Sequence[Answered], name: str, judge: str | None, alpha: float | None = None) -> list[Score]:
     """What judges measured under a name, of rows of one kind: one judge, by name or kind, or all."""
     return [
         score
-        for score in scores(rows)
+        for score in scores(rows, fixed=alpha is None)
         if score.measure == name and judge in (None, score.judge, score.judge.partition(":")[0])
     ]
 
