@@ -55,7 +55,7 @@ class TestShare:
         flags = [i % 3 == 0 for i in range(30)]
         assert share_interval(flags, range(30), ["white"] * 30) == (*wilson(10, 30), "Wilson, one picture")
         low, high, method = share_interval(flags, [0] * 30, ["white"] * 30)
-        assert method == "clustered by prompt and picture, one prompt, one picture"
+        assert method == "clustered by case, one prompt, one picture"
         assert high - low > 0.8  # one cluster is one observation
         assert (
             share_interval(flags, [i // 2 for i in range(30)], [0] * 30)[2]
@@ -179,7 +179,7 @@ class TestShare:
         # V = 10/9 · 10 · 0.3 · 0.7 / 100: nine rows, and of nine degrees of freedom, not of three
         low, high, method = share_interval(flags, prompts, cases)
         assert (low, high) == pytest.approx(share_interval(flags, prompts, [None] * 50)[:2])
-        assert method == "clustered by prompt and picture"
+        assert method == "clustered by case"
         assert effective_rows(flags, prompts, cases) == pytest.approx(9 * (1.959964 / 2.262157) ** 2)
         assert wilson_at(0.3, effective_rows(flags, prompts, cases)) == pytest.approx((low, high))
 

@@ -86,10 +86,10 @@ def cluster(prompts: Keys, pictures: Keys) -> Clusters:
     n, different = len(pairs), count(pairs)
     note = "".join(f", one {name}" for name, ids in both.items() if n > 1 and count(ids) == 1)
     grouping = {name: ids for name, ids in both.items() if 1 < count(ids) < different}
-    if not grouping and different == n:
-        return Clusters((), pairs, "", note)
-    names = list(grouping) or [name for name, ids in both.items() if count(ids) == different]
-    return Clusters(tuple(grouping.values()) or (pairs,), pairs, " and ".join(names), note)
+    if not grouping and different < n:
+        alike = [name for name, ids in both.items() if count(ids) == different]
+        grouping = {alike[0] if len(alike) == 1 else "case": pairs}
+    return Clusters(tuple(grouping.values()), pairs, " and ".join(grouping), note)
 
 
 def same_length(rows: Sequence[object], prompts: Keys, pictures: Keys) -> None:

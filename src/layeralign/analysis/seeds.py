@@ -28,14 +28,14 @@ class Spread:
         mean: of these.
         sd: their standard deviation, n - 1.
         low, high: 95 % interval of the mean over all such runs on these cases, Student's t with n - 1 degrees
-            of freedom. A point where all runs gave the same; what other cases would give, it does not say.
+            of freedom. None where all runs gave the same, which does not tell how far others would differ.
     """
 
     values: tuple[float, ...]
     mean: float
     sd: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True)
@@ -175,5 +175,7 @@ def _scores(exits: Sequence[Figures]) -> tuple[ScoreSpread, ...]:
 def spread(values: Sequence[float], least: float = float("-inf"), most: float = float("inf")) -> Spread:
     """Mean, standard deviation and interval of two or more values, which lie between `least` and `most`."""
     middle, sd = mean(values), stdev(values)
+    if sd == 0:
+        return Spread(tuple(values), middle, sd, None, None)
     half = float(stdtrit(len(values) - 1, 0.975)) * sd / sqrt(len(values))
     return Spread(tuple(values), middle, sd, max(least, middle - half), min(most, middle + half))

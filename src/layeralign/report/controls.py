@@ -32,7 +32,7 @@ def _table(summary: Summary, *, wide: bool) -> Table:
         title_justify="left",
         caption="Percent, and own picture less control in points, with the 95 % interval of the paired "
         "difference. * default exit. ! differs (paired test, corrected over the exits, p < 0.05). Where "
-        "nothing differs, what a picture shows is not why a request gets through.",
+        "nothing differs, what a picture shows is not why a request gets through. – : none could be judged.",
         caption_justify="left",
     )
     heads = [f"own\n{name} %"]
@@ -45,8 +45,9 @@ def _table(summary: Summary, *, wide: bool) -> Table:
         by_exit.setdefault(one.exit, {})[one.control] = one
     for found in by_exit.values():
         some = next(iter(found.values()))
-        own = some.own["asr"]
-        cells = [f"{some.name}{'*' if some.default else ' '}", str(own.n), percent(own.value)]
+        both = some.difference["asr_worst_case"]  # of all harmful cases that were asked both ways
+        mark, n = "*" if some.default else " ", both.n if both else 0
+        cells = [f"{some.name}{mark}", str(n), percent(some.own["asr"].value)]
         for control in asked:
             cells += _cells(found.get(control))[0 if wide else 1 :]
         made.add_row(*cells, style="bold" if some.default else "")

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from layeralign.analysis.seeds import ExitSeeds, Seeds, Spread
-from layeralign.report.table import asr_name
+from layeralign.report.table import asr_name, percent
 from layeralign.text import printable
 
 _ALSO = (("refuses\nborderline", "over_refusal"), ("coherent", "coherence"), ("utility", "utility"))
@@ -21,7 +21,7 @@ def table(found: Seeds) -> Table:
         title=Text(f"{runs} runs: {names}: ASR: {printable(found.asr_means)}", "bold"),
         title_justify="left",
         caption=f"Percent. * default exit. Mean ± standard deviation over {runs} runs; 95 %: of the mean of "
-        f"all such runs on these cases, Student's t with {runs - 1} degrees of freedom.",
+        f"all such runs on these cases, Student's t with {runs - 1} degrees of freedom; – : all are alike.",
         caption_justify="left",
     )
     shown = [(head, name) for head, name in _ALSO if any(exit.estimates[name] for exit in found.exits)]
@@ -39,7 +39,7 @@ def _asr(exit: ExitSeeds) -> list[str]:
     if asr is None:
         return ["–"] * 3
     each = " ".join(f"{100 * value:.0f}" for value in asr.values)
-    return [_mean(asr), f"{100 * asr.low:.0f}–{100 * asr.high:.0f}", each]
+    return [_mean(asr), "–" if asr.low is None else f"{percent(asr.low)}–{percent(asr.high)}", each]
 
 
 def _mean(spread: Spread | None) -> str:
