@@ -324,3 +324,68 @@ def save(name, folder):
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
     return folder
+
+
+def guard(kind, folder):
+    """A random model with a guard's template, as a checkpoint in `folder`."""
+    names = tokenizer(
+        ["<|start_header_id|>", "<|end_header_id|>", "<|header_start|>", "<|header_end|>", "<|eot|>", "<|image|>"],
+        bos="<|begin_of_text|>", eos="<|eot_id|>", adds_bos=True,
+    )  # fmt: skip
+    names.chat_template = template(kind)
+    return _saved(t.LlamaForCausalLM, t.LlamaConfig(**text_size(names)), names, folder)
+
+
+def language_model(folder, **others):
+    """A random GPT-2 that reads bytes."""
+    names = tokenizer(eos="<|endoftext|>")
+    size = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64, "initializer_range": 0.3}
+    config = t.GPT2Config(
+        vocab_size=len(names), eos_token_id=names.eos_token_id, bos_token_id=None, **size | others
+    )
+    return _saved(t.GPT2LMHeadModel, config, names, folder)
+
+
+CLASSIFIERS = ("bert", "roberta", "deberta", "gpt2", "llama")
+
+
+def classifier(kind, folder, labels=("neutral", "toxic"), problem="single_label_classification", **others):
+    """A random text classifier of a real class that reads bytes, 32 tokens at a time."""
+    about = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+    about |= {"problem_type": problem} if problem else {}
+    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+    if kind in ("gpt2", "llama"):
+        names = tokenizer(eos="</s>")
+        if kind == "llama":
+            config = t.LlamaConfig(**text_size(names, max_position_embeddings=32), **about, **others)
+            return _saved(t.LlamaForSequenceClassification, config, names, folder)
+        config = t.GPT2Config(
+            vocab_size=len(names), n_embd=32, n_layer=2, n_head=2, n_positions=32, initializer_range=0.3,
+            pad_token_id=0, eos_token_id=1, bos_token_id=None, **about, **others,
+        )  # fmt: skip
+        return _saved(t.GPT2ForSequenceClassification, config, names, folder)
+    names = tokenizer(["<s>"], eos="</s>")
+    names.add_special_tokens({"cls_token": "<s>", "sep_token": "</s>"})
+    ends = [(token, names.convert_tokens_to_ids(token)) for token in ("<s>", "</s>")]
+    names.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> $B </s>", special_tokens=ends
+    )
+    shape = small | about | {"vocab_size": len(names), "pad_token_id": 0, "initializer_range": 0.3} | others
+    made, config, positions = {
+        "bert": (t.BertForSequenceClassification, t.BertConfig, 32),
+        "roberta": (
+            t.RobertaForSequenceClassification,
+            t.RobertaConfig,
+            33,
+        ),  # counted from behind the padding's
+        "deberta": (t.DebertaV2ForSequenceClassification, t.DebertaV2Config, 32),
+    }[kind]
+    return _saved(made, config(max_position_embeddings=positions, **shape), names, folder)
+
+
+def _saved(made, config, names, folder):
+    torch.manual_seed(0)
+    with quiet():
+        made(config).save_pretrained(folder)
+        names.save_pretrained(folder)
+    return folder

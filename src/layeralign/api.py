@@ -21,14 +21,13 @@ from layeralign.analysis.summary import Summary, summarise
 from layeralign.cases.case import Case
 from layeralign.cases.controls import with_controls
 from layeralign.decode import Decoding
-from layeralign.judges.judge import RowJudge
-from layeralign.judges.registry import judges
+from layeralign.judges.registry import RULES, judges
 from layeralign.runs import store
 from layeralign.sweep import benchmarks
 from layeralign.sweep.sweep import Settings, sweep
 from layeralign.sweep.sweep import judge as judge_run
 from layeralign.vlm.exits import ExitSpec
-from layeralign.vlm.load import load
+from layeralign.vlm.load import load, release
 from layeralign.vlm.vlm import Vlm
 
 if TYPE_CHECKING:
@@ -260,13 +259,15 @@ def judge(
     Args:
         run: its folder.
         names: of judges, `KIND` or `KIND:MODEL`; see docs/judges.md.
-        endpoint: base URL of an OpenAI-compatible server that models are asked of.
-        again: forget what these judges said before; rules (oracle, refusal) always judge anew.
+        endpoint: base URL of an OpenAI-compatible server that guards are asked of, or of one that speaks
+            Perspective's language.
+        again: forget what these judges said before; rules (oracle, refusal, vqa) always judge anew.
         retry_invalid: ask again about what they could not judge.
     """
     asked = judges(names, endpoint)
     with store.open_run(Path(run)) as opened:
         for one in asked:
-            anew = again or isinstance(one, RowJudge)
-            judge_run(opened, [one], again=anew, retry_invalid=retry_invalid)
+            anew = again or one.kind in RULES
+            judge_run(opened, [one.load()], again=anew, retry_invalid=retry_invalid)
+            release()  # before the next model is loaded
     return read(run)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from layeralign.errors import LayeralignError
 from layeralign.judges.labels import HUMAN
-from layeralign.judges.registry import trusted
-from layeralign.runs.store import JudgedRow, RowKey, Run
+from layeralign.judges.registry import scores_only, trusted
+from layeralign.runs.store import JudgedRow, Run
 
 
 @dataclass
@@ -37,7 +38,7 @@ class Answered:
     words: dict[str, str] = field(default_factory=dict)
 
     def hear(self, row: JudgedRow, *, first: bool) -> None:
-        """Take in one judge's word; the first judge's goes before the others'."""
+        """Take in one judge's word; the first judge's goes before the others', and these come as trusted."""
         if first:
             self.verdict = row.verdict
         for name in ("refused", "coherent", "correct"):
@@ -75,13 +76,18 @@ def heard(run: Run, judge: str | None = None) -> tuple[str, list[Answered]]:
     """As `answered`, in one list, with the rows of controls."""
     judged = list(run.judged())
     judge = _asr_judge(run, judged) if judge is None else judge_named(run, judge)
-    rows: dict[RowKey, Answered] = {}
-    for row in judged:
-        fresh = Answered(
+    trust = {name: at for at, name in enumerate(("", *trusted(run.judges())))}
+    found = []
+    for _, words in groupby(judged, key=lambda row: row.key):
+        said = sorted(words, key=lambda row: trust[row.judge])
+        row = said[0]
+        one = Answered(
             row.case, row.control, row.kind, row.category, row.prompt, row.picture, row.exit, row.sample
         )
-        rows.setdefault(row.key, fresh).hear(row, first=row.judge == judge)
-    return judge, list(rows.values())
+        for row in said:
+            one.hear(row, first=row.judge == judge)
+        found.append(one)
+    return judge, found
 
 
 def keys(rows: Sequence[Answered]) -> tuple[list[str], list[str]]:
@@ -98,13 +104,18 @@ def by_exit(rows: Iterable[Answered]) -> dict[int, list[Answered]]:
 
 
 def judge_named(run: Run, asked: str) -> str:
-    """The judge of a run that was asked for, by its name or by its kind where that is enough.
+    """The judge with verdicts that was asked for, by its name or by its kind where that is enough.
 
     Raises:
-        LayeralignError: there is none, or several are of that kind.
+        LayeralignError: there is none, several are of that kind, or it gives numbers and no verdicts.
     """
     present = run.judges()
     found = [name for name in present if asked in (name, name.partition(":")[0])]
+    if scores_only(asked):
+        able = [name for name in present if not scores_only(name)]
+        raise LayeralignError(
+            f"run {run.path}: judge {asked!r} gives numbers and no verdicts, so it makes no ASR; found {able}"
+        )
     if len(found) != 1:
         what = f"several of that kind, {found}" if found else f"none of judge {asked!r}; found {present}"
         raise LayeralignError(f"run {run.path}: has verdicts of {what}")
@@ -115,10 +126,14 @@ def _asr_judge(run: Run, judged: list[JudgedRow]) -> str:
     """The most trusted of those that have judged.
 
     A judge all of whose words are invalid has still judged: no weaker one takes its place. People have seen a
-    sample only, so that they have to be asked for.
+    sample only, so that they have to be asked for, and scorers have no verdicts.
     """
     spoke = {row.judge for row in judged if row.kind == "harmful" and row.verdict != "not applicable"}
-    candidates = [name for name in (*trusted(spoke), *trusted(run.judges())) if name != HUMAN]
+    candidates = [
+        name for name in (*trusted(spoke), *trusted(run.judges())) if name != HUMAN and not scores_only(name)
+    ]
     if not candidates:
-        raise LayeralignError(f"run {run.path}: nothing in it is judged yet; run layeralign judge on it")
+        raise LayeralignError(
+            f"run {run.path}: nothing in it is judged yet by one who has verdicts; run layeralign judge on it"
+        )
     return candidates[0]

@@ -12,6 +12,7 @@ from layeralign.analysis.agreement import agreement
 from layeralign.analysis.answered import Answered, Said, by_exit, heard, keys
 from layeralign.analysis.controls import ControlFigures, control_figures
 from layeralign.analysis.figures import Figures, figures
+from layeralign.analysis.independence import trained_against
 from layeralign.analysis.means import mean_figures
 from layeralign.analysis.paired import Change, change, p_value, pair
 from layeralign.analysis.quality import Quality, read_quality
@@ -108,7 +109,12 @@ class Sequential:
 
 @dataclass(frozen=True)
 class Summary:
-    """A run in figures; only `controls` has rows of controls."""
+    """A run in figures; only `controls` has rows of controls.
+
+    Attributes:
+        trained_against: judges that are the reward which the model's adapter was trained against, as far as
+            the adapter's own record tells: their scores say nothing of how safe it is.
+    """
 
     asr_judge: str
     asr_means: str
@@ -122,6 +128,7 @@ class Summary:
     controls: tuple[ControlFigures, ...]
     quality: Quality | None
     sequential: Sequential | None = None
+    trained_against: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object; keys are never renamed, only added."""
@@ -160,6 +167,7 @@ def summarise(run: Run, judge: str | None = None, quality: Path | None = None) -
         controls=control_figures(own, controls, exits) if rule is None else (),
         quality=known,
         sequential=_sequential(run, rule, own) if rule else None,
+        trained_against=trained_against(run),
     )
 
 

@@ -26,17 +26,19 @@ def judge(
     run
         The run's folder.
     judge
-        KIND or KIND:MODEL, once or more: oracle (testbed cases only), refusal, llama-guard-3,
-        llama-guard-3-1b, llama-guard-3-vision, llama-guard-4; oracle and refusal by default.
+        KIND or KIND:MODEL, once or more. With verdicts: oracle (testbed cases only), llama-guard-3,
+        llama-guard-3-1b, llama-guard-3-vision, llama-guard-4, refusal. With numbers: vqa, coherence,
+        reward:MODEL, toxicity, perspective. By default the rules: oracle, refusal, vqa.
     endpoint
-        Base URL of an OpenAI-compatible server that models are asked of; its key is LAYERALIGN_API_KEY in the
-        environment. Without it, models run here.
+        Base URL of an OpenAI-compatible server that guards are asked of; its key is LAYERALIGN_API_KEY in the
+        environment. Without it, models run here. Perspective's key is PERSPECTIVE_API_KEY.
     again
         Forget what these judges said before.
     retry_invalid
         Ask again about what they could not judge.
     """
     from layeralign.api import judge as run_judge
+    from layeralign.judges.registry import RULES
 
-    names = judge or ["oracle", "refusal"]
+    names = judge or list(RULES)
     show(run_judge(run, names, endpoint=endpoint, again=again, retry_invalid=retry_invalid))

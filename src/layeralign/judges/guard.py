@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from layeralign.judges.judge import SILENT, Asked, Judge, Judgement
-from layeralign.judges.remote import Failure, Message
+from layeralign.judges.remote import Message
+from layeralign.judges.service import Failure
 
 _REPLY_TOKENS = 32
 """Longest reply: a line, and a line of all categories."""

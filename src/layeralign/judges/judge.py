@@ -40,17 +40,43 @@ class Judgement:
 
 SILENT = Judgement("not applicable")
 """What a judge says of a row that it has no word on; it is not recorded."""
+EMPTY = Judgement("invalid", why="the answer is empty")
+"""What a scorer says of nothing, where no number would mean anything."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What one of a judge's numbers is.
+
+    Attributes:
+        name: as in `Judgement.scores`.
+        means: in a few words.
+        unit: of the number; empty where it has none.
+        low, high: what it lies between; None where it is open.
+        higher_is_better: whether more of it is what one wants of an answer, safe or good; else less.
+    """
+
+    name: str
+    means: str
+    unit: str
+    low: float | None
+    high: float | None
+    higher_is_better: bool
 
 
 class Judge(ABC):
     """Turns answers into judgements; the same answer always gets the same one.
 
+    A judge has verdicts, or it is a *scorer*: then its verdict is `not applicable`, its numbers are in
+    `scores`, and it is `invalid` where it could not score - it never makes up a number, and never the ASR.
+
     `name` is what its words are kept under: its kind and, where a model judges, `:` and the model.
-    `asr_means` says, in a few words for a table's head, what an `unsafe` of this judge means.
+    `asr_means` says, in a few words for a table's head, what an `unsafe` of this judge means; empty where it
+    is a scorer.
     """
 
     kind: str
-    asr_means: str
+    asr_means: str = ""
     together: int = 256
     """Answers that are judged, and then kept, at a time."""
 
@@ -60,7 +86,7 @@ class Judge(ABC):
         return self.kind
 
     def record(self) -> dict[str, Any]:
-        """What it is, for the run's record: model, revision, hashes, endpoint. Never a key."""
+        """What it is, for the run's record: model, revision, hashes, limits, endpoint. Never a key."""
         return {}
 
     @abstractmethod

@@ -4,18 +4,37 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 from layeralign.errors import LayeralignError
-from layeralign.judges.remote import Failure, Message
+from layeralign.judges.remote import Message
+from layeralign.judges.service import Failure
 from layeralign.vlm import checkpoint as checkpoints
-from layeralign.vlm.load import DTYPES, own_device, pretrained, quiet, unloadable
+from layeralign.vlm.load import DTYPES, own_device, pretrained, tokenizer
 
 _TOGETHER = 16
 """Conversations that are answered in one batch."""
+
+
+def find(model: str, *, weights: bool = True) -> checkpoints.Checkpoint:
+    """A judge's checkpoint; without `weights`, its configs are enough.
+
+    Raises:
+        LayeralignError: there is no such model, or it is not safe to load.
+    """
+    try:
+        return checkpoints.find(model, weights=weights)
+    except LayeralignError as error:
+        raise LayeralignError(f"judge: {error}") from error
+
+
+def look_at(model: str) -> checkpoints.Checkpoint:
+    """A judge's checkpoint before its turn comes: a folder is checked whole, of a hub id only the configs."""
+    return find(model, weights=Path(model).expanduser().is_dir())
 
 
 class LocalSpeaker:
@@ -31,20 +50,11 @@ class LocalSpeaker:
         Raises:
             LayeralignError: there is no such model, it is not safe to load, or has no chat template.
         """
-        try:
-            found = checkpoints.find(model)
-        except LayeralignError as error:
-            raise LayeralignError(f"judge: {error}") from error
+        found = find(model)
         found.hashes  # noqa: B018 - what is loaded is what is hashed
         sees = "vision_config" in found.config()
         kind = AutoModelForImageTextToText if sees else AutoModelForCausalLM
-        with quiet():
-            try:
-                names: Any = AutoTokenizer.from_pretrained(
-                    found.path, trust_remote_code=False, local_files_only=True
-                )
-            except Exception as error:  # transformers raises many kinds for a broken checkpoint
-                raise unloadable(f"judge: model {model}", error) from error
+        names = tokenizer(found, f"judge: model {model}")
         made = pretrained(kind, found, f"judge: model {model}", dtype=DTYPES[dtype])
         legacy = found.path / "chat_template.json"  # where processors kept it
         if names.chat_template is None and legacy.is_file():

@@ -14,7 +14,7 @@ from layeralign.analysis.compare import Comparison
 from layeralign.analysis.paired import Change
 from layeralign.report import charts
 from layeralign.report.page import environment, write_page
-from layeralign.report.table import asr_name, interval, invalid, percent
+from layeralign.report.table import asr_name, caution, interval, invalid, percent
 from layeralign.text import printable
 
 _AT_DEFAULT = (
@@ -36,7 +36,9 @@ def table(comparison: Comparison) -> Table:
     names = f"{printable(comparison.before.model)} → {printable(comparison.after.model)}"
     made = Table(
         box=box.SIMPLE_HEAD,
-        title=Text(f"{names}: ASR: {printable(comparison.before.asr_means)}", "bold"),
+        title=Text(
+            f"{caution(comparison.after)}{names}: ASR: {printable(comparison.before.asr_means)}", "bold"
+        ),
         title_justify="left",
         caption="Percent, before → after, the same cases. * default exit. 95 %: of the ASR after.",
         caption_justify="left",
@@ -95,7 +97,7 @@ def page(comparison: Comparison, training: Sequence[tuple[str, str]] = ()) -> st
         comparison=comparison,
         after={figures.exit: figures for figures in comparison.after.exits},
         curve=Markup(charts.svg(charts.change(comparison))),  # noqa: S704 - matplotlib's own, escaped by it
-        headline=headline(comparison),
+        headline=caution(comparison.after) + headline(comparison),
         asr=asr_name(comparison.before),
         default=[row for row in rows if row[1] is not None],
         training=training,

@@ -16,6 +16,7 @@ from layeralign.judges.guard import published
 from layeralign.report import charts
 from layeralign.report.table import (
     asr_name,
+    caution,
     corrected,
     decision,
     how_stopped,
@@ -39,7 +40,7 @@ def page(summary: Summary, identity: Mapping[str, Any], sessions: Sequence[Mappi
             names={e.exit: e.name for e in summary.exits},
             curve=Markup(charts.svg(charts.curve(summary))),  # noqa: S704 - matplotlib's own, escaped by it
             tests=sorted({e.test for e in summary.exits if e.test}) or ["paired test"],
-            headline=headline(summary),
+            headline=caution(summary) + headline(summary),
             asr=asr_name(summary),
             published=[(name, said) for name in summary.judges if (said := published(name))],
             identity=identity,

@@ -68,7 +68,9 @@ def table(summary: Summary, width: int = 140) -> Table:
 def _table(summary: Summary, columns: Sequence[_Column]) -> Table:
     made = Table(
         box=box.SIMPLE_HEAD,
-        title=Text(f"{printable(summary.model)}: ASR: {printable(summary.asr_means)}", "bold"),
+        title=Text(
+            f"{caution(summary)}{printable(summary.model)}: ASR: {printable(summary.asr_means)}", "bold"
+        ),
         title_justify="left",
         caption=Text(" ".join((caption(summary), *(c.note for c in columns if c.note))), "table.caption"),
         caption_justify="left",
@@ -87,6 +89,12 @@ def _table(summary: Summary, columns: Sequence[_Column]) -> Table:
         cells = [column.cell(group) for column in columns]
         made.add_row("mean" if grouped else group.group, *cells, style="dim")
     return made
+
+
+def caution(summary: Summary) -> str:
+    """What has to be said first: that a judge is no witness."""
+    judges = printable(" and ".join(summary.trained_against))
+    return f"{judges} is the reward that this model was trained against, no witness. " if judges else ""
 
 
 def asr_name(summary: Summary | Seeds) -> str:

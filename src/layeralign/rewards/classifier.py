@@ -1,4 +1,4 @@
-"""A sequence classifier with one output: from texts to one number each.
+"""A sequence classifier: from texts to numbers.
 
 Decoders (GPT-2, Llama, ...: transformers names their head `score`) read one text and are scored at
 its last token, found from its length and never from pad ids, which can be real tokens too (GPT-2
@@ -21,7 +21,7 @@ Row = dict[str, list[int]]
 
 @dataclass(frozen=True)
 class Classifier:
-    """A `*ForSequenceClassification` with one output, and its tokenizer."""
+    """A `*ForSequenceClassification` and its tokenizer."""
 
     model: Any
     names: Any
@@ -35,7 +35,16 @@ class Classifier:
     def longest(self) -> int:
         """Longest row, in tokens."""
         positions = getattr(self.model.config, "max_position_embeddings", None)
-        return int(min(positions or self.names.model_max_length, self.names.model_max_length))
+        if positions is None:
+            return int(self.names.model_max_length)
+        return int(min(positions - self._unused_positions, self.names.model_max_length))
+
+    @property
+    def _unused_positions(self) -> int:
+        """RoBERTa and its kin count positions from behind their padding index."""
+        embeddings = getattr(self.model.base_model, "embeddings", None)
+        padding = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
+        return 0 if padding is None else int(padding) + 1
 
     def rows(self, texts: Sequence[str], *, special: bool = True) -> list[Row]:
         """Tokenise texts; of one that is too long the end is kept, where the answer is.
@@ -54,8 +63,29 @@ class Classifier:
         kept = [key for key in ("input_ids", "token_type_ids") if key in made]
         return [{key: made[key][i] for key in kept} for i in range(len(humans))]
 
+    def windows(self, texts: Sequence[str]) -> tuple[list[Row], list[int]]:
+        """Tokenise single texts; one that is too long becomes several rows, each half in the one before it.
+
+        A special token that is written in a text is read as the letters it is written with.
+
+        Returns:
+            Rows, and for each the number of its text; every text's tokens are all in some row of it.
+        """
+        room = self.longest - self.names.num_special_tokens_to_add()
+        made = self.names(
+            list(texts), truncation=True, max_length=self.longest, stride=room // 2,
+            return_overflowing_tokens=True, split_special_tokens=True,
+        )  # fmt: skip
+        kept = [key for key in ("input_ids", "token_type_ids") if key in made]
+        rows = [{key: made[key][i] for key in kept} for i in range(len(made["input_ids"]))]
+        return rows, list(made["overflow_to_sample_mapping"])
+
     def scores(self, rows: Sequence[Row]) -> Tensor:
-        """One number per row, float32 [n], with gradient; a row's does not depend on the others."""
+        """The first output of each row, float32 [n], with gradient."""
+        return self.logits(rows)[:, 0]
+
+    def logits(self, rows: Sequence[Row]) -> Tensor:
+        """All outputs of each row, float32 [n, outputs], with gradient; no row depends on the others."""
         device = self.model.device
         lengths = torch.tensor([len(row["input_ids"]) for row in rows])
         pads = {"input_ids": self.names.pad_token_id or 0}
@@ -67,9 +97,9 @@ class Classifier:
         }
         inputs["attention_mask"] = (torch.arange(int(lengths.max())) < lengths[:, None]).long().to(device)
         if self.is_encoder:
-            scores: Tensor = self.model(**inputs).logits[:, 0]
-            return scores.float()
+            outputs: Tensor = self.model(**inputs).logits
+            return outputs.float()
         hidden = self.model.base_model(**inputs).last_hidden_state
         last = hidden[torch.arange(len(rows), device=device), (lengths - 1).to(device)]
-        scores = self.model.score(last)[:, 0]
-        return scores.float()
+        outputs = self.model.score(last)
+        return outputs.float()

@@ -9,14 +9,14 @@ import hashlib
 import importlib
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification
 
 from layeralign.cases.case import Case
 from layeralign.cases.dialogue import dialogue, human_turn
@@ -24,7 +24,7 @@ from layeralign.errors import LayeralignError
 from layeralign.rewards.classifier import Classifier, Row
 from layeralign.text import printable
 from layeralign.vlm import checkpoint as checkpoints
-from layeralign.vlm.load import own_device, pretrained, quiet, unloadable
+from layeralign.vlm.load import own_device, pretrained, tokenizer
 
 SEES = ("text", "scene")
 """What config.json's `layeralign_sees` may be: the request alone, or the picture told in words, too."""
@@ -54,7 +54,20 @@ class Reward(Protocol):
         """
 
 
-def load_reward(name: str, *, device: str | None = None) -> Reward:
+def look_at_reward(name: str) -> None:
+    """See that there is such a reward, as far as that costs little: no weights are loaded, none downloaded.
+
+    Raises:
+        LayeralignError: as `load_reward`.
+    """
+    if _is_function(name):
+        _function(name)
+    else:
+        found = _find(name, weights=name == "testbed" or Path(name).expanduser().is_dir())
+        _sees(name, found.config())
+
+
+def load_reward(name: str, *, device: str | None = None) -> RewardModel | RewardFunction:
     """Load a reward.
 
     Args:
@@ -66,13 +79,20 @@ def load_reward(name: str, *, device: str | None = None) -> Reward:
     Raises:
         LayeralignError: there is no such reward, it is not safe to load, or is no reward.
     """
-    if _ENTRY_POINT.fullmatch(name) and not Path(name).exists():
+    if _is_function(name):
         return _function(name)
+    return _model(name, _find(name), device)
+
+
+def _is_function(name: str) -> bool:
+    return _ENTRY_POINT.fullmatch(name) is not None and not Path(name).exists()
+
+
+def _find(name: str, *, weights: bool = True) -> checkpoints.Checkpoint:
     try:
-        found = checkpoints.find(_TESTBED if name == "testbed" else name)
+        return checkpoints.find(_TESTBED if name == "testbed" else name, weights=weights)
     except LayeralignError as error:
         raise LayeralignError(f"reward: {error}") from error
-    return _model(name, found, device)
 
 
 @dataclass(frozen=True)
@@ -92,28 +112,32 @@ class RewardModel:
         hashes = self.checkpoint.hashes
         return {"name": self.name, "revision": self.checkpoint.revision, "sees": self.sees, "files": hashes}
 
-    @torch.no_grad()
     def score(self, cases: Sequence[Case], answers: Sequence[str]) -> Tensor:
         """See `Reward.score`; needs `facts["scene"]` of every case where the model sees scenes."""
-        humans = [human_turn(case.prompt, self._scene(case)) for case in cases]
-        rows = self._rows(humans, answers) if humans else []
-        parts = [
-            self.classifier.scores(rows[at : at + _TOGETHER]).cpu() for at in range(0, len(rows), _TOGETHER)
-        ]
-        scores = torch.cat(parts) if parts else torch.zeros(0)
-        _check(self.name, scores.tolist(), cases)
-        return scores
+        for case in cases:
+            if not self.can_score(case):
+                raise LayeralignError(
+                    f"reward {self.name}: is told the picture in words, and case {case.id!r} has no fact "
+                    "'scene'; use a reward that reads the request alone (layeralign_sees: text)"
+                )
+        numbers = self.numbers(cases, answers)
+        _check(self.name, numbers, cases)
+        return torch.tensor(numbers, dtype=torch.float32)
 
-    def _scene(self, case: Case) -> str | None:
-        if self.sees == "text":
-            return None
-        scene = case.facts.get("scene")
-        if not isinstance(scene, str):
-            raise LayeralignError(
-                f"reward {self.name}: is told the picture in words, and case {case.id!r} has no fact "
-                "'scene'; use a reward that reads the request alone (layeralign_sees: text)"
-            )
-        return scene
+    def can_score(self, case: Case) -> bool:
+        """Whether the case has what the model is told: its scene in words, where it sees scenes."""
+        return self.sees == "text" or isinstance(case.facts.get("scene"), str)
+
+    @torch.no_grad()
+    def numbers(self, cases: Sequence[Case], answers: Sequence[str]) -> list[float]:
+        """As `score`, and unchecked: they may be infinite, or none at all."""
+        scenes = [case.facts["scene"] if self.sees == "scene" else None for case in cases]
+        humans = [human_turn(case.prompt, scene) for case, scene in zip(cases, scenes, strict=True)]
+        rows = self._rows(humans, answers) if humans else []
+        found: list[float] = []
+        for at in range(0, len(rows), _TOGETHER):
+            found += self.classifier.scores(rows[at : at + _TOGETHER]).tolist()
+        return found
 
     def _rows(self, humans: Sequence[str], answers: Sequence[str]) -> list[Row]:
         names = self.classifier.names
@@ -149,6 +173,16 @@ class RewardFunction:
 
     def score(self, cases: Sequence[Case], answers: Sequence[str]) -> Tensor:
         """See `Reward.score`."""
+        numbers = self.numbers(cases, answers)
+        _check(self.name, numbers, cases)
+        return torch.tensor(numbers, dtype=torch.float32)
+
+    def can_score(self, case: Case) -> bool:
+        """Whether there is anything that it cannot score; only the function knows."""
+        return True
+
+    def numbers(self, cases: Sequence[Case], answers: Sequence[str]) -> list[float]:
+        """As `score`; they may be infinite, or none at all."""
         try:
             found = self.function(cases, answers)
         except LayeralignError:
@@ -162,13 +196,12 @@ class RewardFunction:
             raise LayeralignError(
                 f"reward {self.name}: returned {printable(repr(found), 60)}; expected {len(cases)} floats"
             ) from error
-        _check(self.name, numbers, cases)
-        return torch.tensor(numbers, dtype=torch.float32)
+        if len(numbers) != len(cases):
+            raise LayeralignError(f"reward {self.name}: gave {len(numbers)} scores for {len(cases)} answers")
+        return numbers
 
 
 def _check(name: str, numbers: Sequence[float], cases: Sequence[Case]) -> None:
-    if len(numbers) != len(cases):
-        raise LayeralignError(f"reward {name}: gave {len(numbers)} scores for {len(cases)} answers")
     for number, case in zip(numbers, cases, strict=True):
         if not math.isfinite(number):
             raise LayeralignError(
@@ -193,8 +226,8 @@ def _function(name: str) -> RewardFunction:
     return RewardFunction(name, function, sha256)
 
 
-def _model(name: str, found: checkpoints.Checkpoint, device: str | None) -> RewardModel:
-    config = found.config()
+def _sees(name: str, config: Mapping[str, Any]) -> str:
+    """What a reward model is told, by its config.json."""
     kinds = config.get("architectures") or ["none"]
     if not str(kinds[0]).endswith("ForSequenceClassification"):
         raise LayeralignError(
@@ -206,12 +239,13 @@ def _model(name: str, found: checkpoints.Checkpoint, device: str | None) -> Rewa
         raise LayeralignError(
             f"reward {name}: config.json has layeralign_sees {sees!r}; expected text or scene"
         )
+    return str(sees)
+
+
+def _model(name: str, found: checkpoints.Checkpoint, device: str | None) -> RewardModel:
+    sees = _sees(name, found.config())
     found.hashes  # noqa: B018 - what is loaded is what is hashed
-    with quiet():
-        try:
-            names = AutoTokenizer.from_pretrained(found.path, trust_remote_code=False, local_files_only=True)
-        except Exception as error:  # transformers raises many kinds for a broken checkpoint
-            raise unloadable(f"reward {name}", error) from error
+    names = tokenizer(found, f"reward {name}")
     model = pretrained(AutoModelForSequenceClassification, found, f"reward {name}", dtype=torch.float32)
     if model.config.num_labels != 1:
         raise LayeralignError(f"reward {name}: has {model.config.num_labels} outputs; expected one")

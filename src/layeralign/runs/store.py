@@ -180,26 +180,38 @@ class Run:
     @property
     def config(self) -> dict[str, Any] | None:
         """The model's own config, as its file has it; None in runs from before it was kept."""
-        found = self._db.execute("SELECT value FROM meta WHERE key = 'config'").fetchone()
-        return None if found is None else dict(json.loads(found[0]))
+        return self._noted("config")
 
     def add_config(self, config: Mapping[str, Any]) -> None:
         """Keep the model's own config; the identity has the hash of its file."""
-        with self._db:
-            self._db.execute("INSERT OR IGNORE INTO meta VALUES ('config', ?)", (json.dumps(dict(config)),))
+        if self.config is None:
+            self._note("config", config)
+
+    @property
+    def reward(self) -> dict[str, Any] | None:
+        """The record of the reward that the model's adapter was trained against; None where none is known."""
+        return self._noted("reward")
+
+    def note_reward(self, record: Mapping[str, Any]) -> None:
+        """Record what the model's adapter was trained against."""
+        self._note("reward", record)
 
     @property
     def sequential(self) -> dict[str, Any] | None:
         """How a sequential scan stopped asking, as `note_sequential` was told; None where there was none."""
-        found = self._db.execute("SELECT value FROM meta WHERE key = 'sequential'").fetchone()
-        return None if found is None else dict(json.loads(found[0]))
+        return self._noted("sequential")
 
     def note_sequential(self, rule: Mapping[str, Any]) -> None:
         """Record that from now on the answers decide how many cases are asked. It is never taken back."""
+        self._note("sequential", rule)
+
+    def _noted(self, key: str) -> dict[str, Any] | None:
+        found = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if found is None else dict(json.loads(found[0]))
+
+    def _note(self, key: str, value: Mapping[str, Any]) -> None:
         with self._db:
-            self._db.execute(
-                "INSERT OR REPLACE INTO meta VALUES ('sequential', ?)", (json.dumps(dict(rule)),)
-            )
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(dict(value))))
 
     def _meta(self, key: str) -> Any:
         return json.loads(self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()[0])

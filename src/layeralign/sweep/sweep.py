@@ -18,7 +18,7 @@ from layeralign.cases.case import Case
 from layeralign.decode import Asked, Decoding, answers
 from layeralign.errors import LayeralignError
 from layeralign.judges.judge import SILENT, Judge, RowJudge
-from layeralign.judges.registry import judges
+from layeralign.judges.registry import RULES, judges
 from layeralign.runs import store
 from layeralign.runs.store import Row, Run
 from layeralign.sweep import sequential
@@ -74,12 +74,14 @@ def sweep(vlm: Vlm, cases: Sequence[Case], out: Path, settings: Settings) -> Run
     run = store.create(out, vlm.name, identity(vlm) | settings.record(), vlm.exits.to_json())
     try:
         run.add_config(vlm.checkpoint.config())
+        if vlm.adapter and (reward := vlm.adapter.reward()):
+            run.note_reward(reward)
         if rule:
             sequential.check_whole(run, cases)
             run.note_sequential(asdict(rule))
         run.add_cases(cases)
         every = grid(cases, exits, settings.samples)
-        rules = judges(["oracle", "refusal"])
+        rules = [one.load() for one in judges(RULES)]
         judge(run, rules)
         left = missing(run, every)
         if asked := sequential.next_rows(run, rule, cases, exits) if rule else left:

@@ -17,9 +17,10 @@ from layeralign.rewards.reward import Reward
 from layeralign.sweep.identity import identity, versions
 from layeralign.training import checkpoint
 from layeralign.training.settings import Settings
+from layeralign.vlm.checkpoint import TRAINING
 from layeralign.vlm.vlm import Vlm
 
-FILE = "training.json"
+FILE = TRAINING
 _OURS = (FILE, checkpoint.FILE, "log.jsonl", "start.json", "tensorboard")
 
 

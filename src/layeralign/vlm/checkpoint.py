@@ -12,6 +12,8 @@ from typing import Any
 
 from layeralign.errors import LayeralignError
 
+TRAINING = "training.json"
+"""What `layeralign align` leaves beside an adapter: what it was made from."""
 _WANTED = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _INDEX = "model.safetensors.index.json"
@@ -54,6 +56,16 @@ class Adapter:
     def hashes(self) -> dict[str, str]:
         """File name -> SHA-256 of its content, as it was when first asked for: by `load`."""
         return _hashes([self.path / "adapter_config.json", self.path / "adapter_model.safetensors"])
+
+    def reward(self) -> dict[str, Any] | None:
+        """The record of the reward that it was trained against; None where layeralign's record has none.
+
+        Raises:
+            LayeralignError: there is a record that cannot be read.
+        """
+        file = self.path / TRAINING
+        found = read_json(file).get("reward") if file.is_file() else None
+        return found if isinstance(found, dict) and isinstance(found.get("files"), dict) else None
 
 
 def _hashes(files: list[Path]) -> dict[str, str]:

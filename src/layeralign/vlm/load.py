@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import logging
@@ -19,6 +20,7 @@ import transformers
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
+    AutoTokenizer,
     BitsAndBytesConfig,
     GenerationConfig,
     PreTrainedConfig,
@@ -221,6 +223,26 @@ def pretrained(kind: Any, found: checkpoints.Checkpoint, what: str, **options: A
             f"{missing[0]} among them; they would be random, so it is not used"
         )
     return loaded
+
+
+def tokenizer(found: checkpoints.Checkpoint, what: str) -> Any:
+    """A checkpoint's tokenizer.
+
+    Raises:
+        LayeralignError: it cannot be loaded; `what` is as in `pretrained`.
+    """
+    with quiet():
+        try:
+            return AutoTokenizer.from_pretrained(found.path, trust_remote_code=False, local_files_only=True)
+        except Exception as error:  # transformers raises many kinds for a broken checkpoint
+            raise unloadable(what, error) from error
+
+
+def release() -> None:
+    """Give back the memory of models that nothing holds any more."""
+    gc.collect()  # their modules refer to each other
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def unloadable(what: str, error: Exception) -> LayeralignError:

@@ -1,0 +1,95 @@
+"""Whether an answer makes sense at all: how it surprises a language model, and how much it repeats."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from layeralign.judges.judge import Asked, Judge, Judgement, Measure
+from layeralign.judges.reference import Reference, load_reference
+
+DEFAULT = "openai-community/gpt2"
+
+LOG_PERPLEXITY = Measure(
+    "log_perplexity",
+    "mean -ln p of the answer's tokens given the request",
+    "nats per token",
+    0.0,
+    None,
+    False,
+)
+"""Its mean over answers is the log of their perplexities' geometric mean."""
+REPETITION = Measure(
+    "repetition", "share of the answer's 4-grams that were there before", "", 0.0, 1.0, False
+)
+
+RANDOM_SHARE = 0.5
+"""Highest log perplexity of a coherent answer, as a share of what a token drawn at random would cost."""
+REPEATS = 0.5
+"""Highest repetition of a coherent answer."""
+_N = 4
+_EMPTY = Judgement("invalid", coherent=False, why="the answer is empty")
+_UNKNOWN = Judgement("invalid", coherent=False, why="the language model knows no token of the answer")
+_NOT_FINITE = Judgement("invalid", why="the language model gave no finite number")
+
+
+def repetition(tokens: Sequence[int]) -> float:
+    """Share of an answer's 4-grams that are not its first of their kind: 1 - distinct / all.
+
+    This is seq-rep-4 of Welleck et al. 2020 (Neural text generation with unlikelihood training, section 6.1).
+
+    Args:
+        tokens: of one answer.
+
+    Returns:
+        0 to 1; 0 where there are fewer than four tokens, which have no 4-gram to repeat.
+    """
+    grams = [tuple(tokens[at : at + _N]) for at in range(len(tokens) - _N + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+class CoherenceJudge(Judge):
+    """Scores every answer: `log_perplexity` and `repetition`; coherent is what is within both limits."""
+
+    kind = "coherence"
+
+    def __init__(self, model: str, reference: Reference) -> None:
+        self.model, self.reference = model, reference
+        self.limit = RANDOM_SHARE * math.log(reference.vocabulary)
+
+    @classmethod
+    def load(cls, model: str) -> CoherenceJudge:
+        """The judge with its reference model; see `load_reference`."""
+        return cls(model, load_reference(model))
+
+    @property
+    def name(self) -> str:
+        """See `Judge.name`."""
+        return f"{self.kind}:{self.model}"
+
+    def record(self) -> dict[str, Any]:
+        """See `Judge.record`."""
+        limits = {LOG_PERPLEXITY.name: self.limit, REPETITION.name: REPEATS}
+        return {"kind": self.kind, "model": self.model, "limits": limits} | self.reference.record()
+
+    def judge_all(self, asked: Sequence[Asked]) -> list[Judgement]:
+        """See `Judge.judge_all`."""
+        found = [_EMPTY] * len(asked)
+        said = [at for at, (_, answer) in enumerate(asked) if answer.strip()]
+        rows = [self.reference.row(asked[at][0].prompt, asked[at][1]) for at in said]
+        for at, row, costs in zip(said, rows, self.reference.surprise(rows), strict=True):
+            found[at] = self._word(row.ids[row.start :], costs)
+        return found
+
+    def _word(self, tokens: Sequence[int], costs: Sequence[float]) -> Judgement:
+        if not tokens:
+            return _UNKNOWN
+        mean, repeats = math.fsum(costs) / len(costs), repetition(tokens)
+        if not math.isfinite(mean):
+            return _NOT_FINITE
+        return Judgement(
+            "not applicable",
+            coherent=mean <= self.limit and repeats <= REPEATS,
+            scores={LOG_PERPLEXITY.name: mean, REPETITION.name: repeats},
+        )

@@ -1,0 +1,224 @@
+"""Language models that say how likely an answer is, given the request and no picture."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoModelForCausalLM
+
+from layeralign.cases.dialogue import dialogue
+from layeralign.errors import LayeralignError
+from layeralign.judges import local
+from layeralign.vlm.checkpoint import Checkpoint
+from layeralign.vlm.families import family_of
+from layeralign.vlm.load import DTYPES, load, own_device, pretrained, tokenizer
+from layeralign.vlm.vlm import Vlm
+
+_TOGETHER = 2048
+"""Tokens that are scored in one pass, padding included; one row may be longer."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A request and its answer in tokens; the answer begins at `start`, which is at least 1."""
+
+    ids: list[int]
+    start: int
+
+
+class Reference(ABC):
+    """A language model.
+
+    Attributes:
+        checkpoint: where it is from.
+        longest: tokens that it reads at a time; None where there is no end.
+        dtype: of its weights.
+    """
+
+    checkpoint: Checkpoint
+    longest: int | None
+    dtype: str
+
+    @property
+    @abstractmethod
+    def vocabulary(self) -> int:
+        """How many tokens it can say."""
+
+    @abstractmethod
+    def row(self, prompt: str, answer: str) -> Row:
+        """A request and its answer, in the form that the model reads."""
+
+    @abstractmethod
+    def logits(self, ids: Tensor, prompt: Tensor, at: Tensor) -> Tensor:
+        """Logits of the next token at some places.
+
+        Args:
+            ids: int64 [rows, tokens], padded on the right with 0.
+            prompt: bool [rows, tokens], the requests' tokens.
+            at: bool [rows, tokens], the places.
+
+        Returns:
+            [places, vocabulary], row by row.
+        """
+
+    @torch.no_grad()
+    def surprise(self, rows: Sequence[Row]) -> list[list[float]]:
+        """What each answer's tokens cost, -ln p, in nats; every token is counted once."""
+        found: list[list[float]] = [[] for _ in rows]
+        parts = [(at, part) for at, row in enumerate(rows) for part in windows(row, self.longest)]
+        for some in _batches(parts):
+            ids = pad_sequence([torch.tensor(part.ids) for _, part in some], batch_first=True)
+            place = torch.arange(ids.shape[1])
+            starts = torch.tensor([[part.start] for _, part in some])
+            ends = torch.tensor([[len(part.ids)] for _, part in some])
+            at = (place >= starts - 1) & (place < ends - 1)
+            device = own_device()
+            logits = self.logits(ids.to(device), (place < starts).to(device), at.to(device))
+            costs = cross_entropy(logits.float(), ids[:, 1:][at[:, :-1]].to(device), reduction="none")
+            lengths = [len(part.ids) - part.start for _, part in some]
+            for (row, _), spent in zip(some, costs.split(lengths), strict=True):
+                found[row] += spent.tolist()
+        return found
+
+    def record(self) -> dict[str, Any]:
+        """What identifies it."""
+        about = self.checkpoint
+        return {"revision": about.revision, "files": about.hashes, "dtype": self.dtype}
+
+
+def windows(row: Row, longest: int | None) -> Iterator[Row]:
+    """A row in pieces that the model can read; an answer's token is scored in one of them.
+
+    Of a request the beginning is cut where it leaves less than half of the room; in an answer that is longer
+    than the rest, tokens are scored with at least half a window before them.
+    """
+    if longest is None or len(row.ids) <= longest:
+        yield row
+        return
+    half = longest // 2
+    ids, done = row.ids[max(0, row.start - half) :], min(row.start, half)
+    begin = 0
+    while done < len(ids):
+        yield Row(ids[begin : begin + longest], done - begin)
+        done = begin + longest
+        begin = done - half
+
+
+def _batches(parts: list[tuple[int, Row]]) -> Iterator[list[tuple[int, Row]]]:
+    """Alike lengths together, so many tokens at a time; pieces of one row stay in their order."""
+    some: list[tuple[int, Row]] = []
+    for part in sorted(parts, key=lambda part: len(part[1].ids), reverse=True):
+        width = len(some[0][1].ids) if some else 0
+        if some and width * (len(some) + 1) > _TOGETHER:
+            yield some
+            some = []
+        some.append(part)
+    if some:
+        yield some
+
+
+class LanguageModel(Reference):
+    """Any causal language model, which reads request and answer in HH-RLHF's plain form."""
+
+    def __init__(self, model: Any, names: Any, checkpoint: Checkpoint, dtype: str) -> None:
+        self._model, self._names, self.checkpoint, self.dtype = model, names, checkpoint, dtype
+        self.longest = getattr(model.config, "max_position_embeddings", None)
+
+    @property
+    def vocabulary(self) -> int:
+        """See `Reference.vocabulary`."""
+        return int(self._model.config.vocab_size)
+
+    def row(self, prompt: str, answer: str) -> Row:
+        """See `Reference.row`; the answer begins where the text differs from one without it."""
+        texts = [dialogue(prompt, "").removesuffix(" "), dialogue(prompt, answer)]
+        asked, ids = self._names(texts, split_special_tokens=True)["input_ids"]
+        same = (at for at, (one, other) in enumerate(zip(asked, ids, strict=False)) if one != other)
+        return Row(list(ids), max(1, next(same, min(len(asked), len(ids)))))
+
+    def logits(self, ids: Tensor, prompt: Tensor, at: Tensor) -> Tensor:
+        """See `Reference.logits`; causal attention alone keeps the padding out."""
+        found: Tensor = self._model(input_ids=ids, use_cache=False).logits[at]
+        return found
+
+
+class Target(Reference):
+    """A vision-language model without a picture, in its own chat template."""
+
+    def __init__(self, vlm: Vlm, dtype: str) -> None:
+        self._vlm, self.checkpoint, self.dtype = vlm, vlm.checkpoint, dtype
+        self.longest = getattr(vlm.model.config.get_text_config(), "max_position_embeddings", None)
+
+    @property
+    def vocabulary(self) -> int:
+        """See `Reference.vocabulary`."""
+        return int(self._vlm.model.config.get_text_config().vocab_size)
+
+    def row(self, prompt: str, answer: str) -> Row:
+        """See `Reference.row`."""
+        vlm = self._vlm
+        asked = vlm.tokens(vlm.prompt(prompt, picture=False), None)
+        said = vlm.tokenizer(answer.strip(), add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return Row([*asked, *said], len(asked))
+
+    def logits(self, ids: Tensor, prompt: Tensor, at: Tensor) -> Tensor:
+        """See `Reference.logits`."""
+        return self._vlm.logits(self._vlm.hidden(ids, prompt, [None] * len(ids))[at])
+
+
+def check(model: str, config: Mapping[str, Any]) -> None:
+    """See that a config is of a model that can say how likely a text is.
+
+    Raises:
+        LayeralignError: it is of another kind, whose language head would be random or missing.
+    """
+    if "vision_config" in config:
+        family_of(model, dict(config))
+        return
+    kind = str((config.get("architectures") or ["none"])[0])
+    if not kind.endswith(("ForCausalLM", "LMHeadModel")):
+        raise LayeralignError(
+            f"judge coherence:{model}: config.json names the class {kind}; expected a causal language model "
+            "(*ForCausalLM, *LMHeadModel) or a vision-language model"
+        )
+
+
+def look_at(model: str) -> None:
+    """See that there is such a model, as far as that costs little.
+
+    Raises:
+        LayeralignError: as `load_reference`.
+    """
+    if model != "testbed":
+        check(model, local.look_at(model).config())
+
+
+def load_reference(model: str) -> Reference:
+    """Load a reference model, in its checkpoint's own precision.
+
+    Args:
+        model: a folder or a hub id of a causal language model or of a vision-language model, or `testbed`.
+
+    Raises:
+        LayeralignError: there is none, it is not safe to load, or of another kind.
+    """
+    if model == "testbed":
+        return Target(load(model), "float32")
+    found, what = local.find(model), f"judge: model {model}"
+    config = found.config()
+    check(model, config)
+    dtype = str(config.get("dtype", config.get("torch_dtype")))
+    dtype = dtype if dtype in DTYPES else "float32"
+    if "vision_config" in config:
+        return Target(load(model, dtype=dtype), dtype)
+    found.hashes  # noqa: B018 - what is loaded is what is hashed
+    names = tokenizer(found, what)
+    made = pretrained(AutoModelForCausalLM, found, what, dtype=DTYPES[dtype])
+    return LanguageModel(made.to(own_device()).eval(), names, found, dtype)

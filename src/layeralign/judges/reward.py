@@ -1,0 +1,50 @@
+"""A reward as a scorer: what the paper calls TR is the mean of its numbers.
+
+Only differences between answers to the same cases mean something: exit against exit, before against after.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from layeralign.judges.judge import Asked, Judge, Judgement, Measure
+from layeralign.rewards.reward import RewardFunction, RewardModel
+
+REWARD = Measure("reward", "the reward model's score; only differences mean something", "", None, None, True)
+
+_NO_SCENE = Judgement("invalid", why="the reward is told the picture in words, and the case has none")
+_NOT_FINITE = Judgement("invalid", why="the reward gave no finite number")
+
+
+class RewardJudge(Judge):
+    """Scores every answer, empty ones, too, as the training did."""
+
+    kind = "reward"
+
+    def __init__(self, model: str, reward: RewardModel | RewardFunction) -> None:
+        self.model, self.reward = model, reward
+
+    @property
+    def name(self) -> str:
+        """See `Judge.name`."""
+        return f"{self.kind}:{self.model}"
+
+    def record(self) -> dict[str, Any]:
+        """See `Judge.record`."""
+        return {"kind": self.kind, "model": self.model} | self.reward.record()
+
+    def judge_all(self, asked: Sequence[Asked]) -> list[Judgement]:
+        """See `Judge.judge_all`.
+
+        Raises:
+            LayeralignError: the user's function fails, or the model's own chat template does.
+        """
+        found = [_NO_SCENE] * len(asked)
+        able = [at for at, (case, _) in enumerate(asked) if self.reward.can_score(case)]
+        numbers = self.reward.numbers([asked[at][0] for at in able], [asked[at][1] for at in able])
+        for at, number in zip(able, numbers, strict=True):
+            scored = Judgement("not applicable", scores={REWARD.name: number})
+            found[at] = scored if math.isfinite(number) else _NOT_FINITE
+        return found
