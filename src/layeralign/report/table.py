@@ -16,6 +16,7 @@ from layeralign.analysis.quality import Quality
 from layeralign.analysis.seeds import Seeds
 from layeralign.analysis.summary import ExitFigures, GroupFigures, Summary
 from layeralign.judges.refusal import RefusalMatcher
+from layeralign.judges.registry import MEASURES
 from layeralign.text import printable
 
 _BAR = 12
@@ -200,10 +201,17 @@ def _scores(summary: Summary) -> list[_Column]:
                 printable(measure, 16) + who,
                 _score(measure, judge, decimals=1 if large else 3),
                 spare=2 + at / len(found),
-                note=f"{printable(measure)}: mean over harmful cases, by {printable(judge)}.",
+                note=f"{_told(measure)}: mean over harmful cases, by {printable(judge)}.",
             )
         )
     return made
+
+
+def _told(measure: str) -> str:
+    """A measure's name and, where it is known, what it means."""
+    known = MEASURES.get(measure)
+    better = "higher" if known and known.higher_is_better else "lower"
+    return f"{printable(measure)} ({known.means}; {better} is better)" if known else printable(measure)
 
 
 def _score(measure: str, judge: str, decimals: int) -> Callable[[ExitFigures | GroupFigures], str]:
