@@ -14,21 +14,26 @@ from typing import TYPE_CHECKING, Any
 from layeralign.errors import LayeralignError
 
 if TYPE_CHECKING:
-    from layeralign.api import Scan, across, align, check, compare, gate, judge, load, read, scan
+    from layeralign.api import (
+        Scan,
+        across,
+        align,
+        check,
+        compare,
+        gate,
+        judge,
+        load,
+        read,
+        scan,
+        to_datasets,
+        to_pandas,
+        to_polars,
+    )  # fmt: skip
 
 __all__ = [
-    "LayeralignError",
-    "Scan",
-    "across",
-    "align",
-    "check",
-    "compare",
-    "gate",
-    "judge",
-    "load",
-    "read",
-    "scan",
-]
+    "LayeralignError", "Scan", "across", "align", "check", "compare", "gate", "judge", "load", "read", "scan",
+    "to_datasets", "to_pandas", "to_polars",
+]  # fmt: skip
 __version__ = "0.1.0"
 
 

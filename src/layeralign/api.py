@@ -23,6 +23,7 @@ from layeralign.cases.controls import with_controls
 from layeralign.decode import Decoding
 from layeralign.judges.registry import RULES, judges
 from layeralign.runs import store
+from layeralign.runs.frames import to_datasets, to_pandas, to_polars
 from layeralign.sweep import benchmarks
 from layeralign.sweep.sweep import Settings, sweep
 from layeralign.sweep.sweep import judge as judge_run
@@ -37,7 +38,10 @@ if TYPE_CHECKING:
     from layeralign.rewards.reward import Reward
     from layeralign.training.settings import Settings as AlignSettings
 
-__all__ = ["Scan", "across", "align", "check", "compare", "gate", "judge", "load", "read", "scan"]
+__all__ = [
+    "Scan", "across", "align", "check", "compare", "gate", "judge", "load", "read", "scan", "to_datasets",
+    "to_pandas", "to_polars",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -56,16 +56,19 @@ def _parquet(rows: list[dict[str, Any]], file: Path) -> None:
         import pyarrow.parquet
     except ImportError as error:
         raise LayeralignError("format parquet: needs pyarrow; install layeralign[parquet]") from error
-    # Judges become columns of their own, so that the file is flat.
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(flat(rows)), file)
+
+
+def flat(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows as `Run.rows` gives them, each judge's words in columns of their own."""
     judges = sorted({judge for row in rows for judge in row["verdicts"]})
     said = [(judge, name) for judge in judges for name in SAID if name != "scores"]
     scored = sorted(
         {(j, name) for row in rows for j, word in row["verdicts"].items() for name in word["scores"]}
     )
-    flat = [
+    return [
         {k: v for k, v in row.items() if k != "verdicts"}
         | {f"{judge}.{name}": row["verdicts"].get(judge, {}).get(name) for judge, name in said}
         | {f"{j}.{name}": row["verdicts"].get(j, {}).get("scores", {}).get(name) for j, name in scored}
         for row in rows
     ]
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(flat), file)

@@ -1,0 +1,64 @@
+"""A run's rows as a table of pandas, Polars or `datasets`, which are only needed by who asks for them."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from layeralign.errors import LayeralignError
+from layeralign.runs.export import flat
+from layeralign.runs.store import open_run
+
+if TYPE_CHECKING:
+    import datasets
+    import pandas
+    import polars
+
+
+def to_pandas(run: str | Path) -> pandas.DataFrame:
+    """A row for each answer: case, exit, sample, what was asked, answer, and a column for each judge's words.
+
+    Columns of judges are called `JUDGE.verdict`, `JUDGE.refused`, ... and `JUDGE.MEASURE`. What a judge did
+    not say is missing (pandas' nullable types). Treat `answer` as hostile text.
+
+    Args:
+        run: the run's folder.
+
+    Raises:
+        LayeralignError: there is no run, or pandas is not installed.
+    """
+    return _library("pandas").DataFrame(_rows(run)).convert_dtypes()
+
+
+def to_polars(run: str | Path) -> polars.DataFrame:
+    """The same for Polars.
+
+    Raises:
+        LayeralignError: there is no run, or Polars is not installed.
+    """
+    made: polars.DataFrame = _library("polars").DataFrame(_rows(run), infer_schema_length=None)
+    return made
+
+
+def to_datasets(run: str | Path) -> datasets.Dataset:
+    """The same for Hugging Face's `datasets`; nothing is uploaded or cached.
+
+    Raises:
+        LayeralignError: there is no run, or `datasets` is not installed.
+    """
+    return _library("datasets").Dataset.from_list(_rows(run))
+
+
+def _library(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise LayeralignError(
+            f"to_{name}: needs {name}; pip install {name}, or layeralign[frames]"
+        ) from error
+
+
+def _rows(run: str | Path) -> list[dict[str, Any]]:
+    with open_run(Path(run)) as opened:
+        return flat(list(opened.rows()))
