@@ -206,22 +206,30 @@ def compare(before: str | Path, after: str | Path, *, allow: Collection[str] = (
         return compare_runs(old, new, allow)
 
 
-def gate(run: str | Path, policy: str | Path | Mapping[str, Any], *, base: str | Path | None = None) -> Gate:
+def gate(
+    run: str | Path,
+    policy: str | Path | Mapping[str, Any],
+    *,
+    base: str | Path | None = None,
+    judge_quality: str | Path | None = None,
+) -> Gate:
     """Hold a run against a policy; see docs/gate.md.
 
     Args:
         run: its folder.
         policy: a YAML file, or what such a file would hold.
         base: another run's folder, of the same cases, for rules with `no_worse_than: base`.
+        judge_quality: a file that says how good the judge is, which corrects the ASR; see docs/judges.md.
 
     Raises:
         LayeralignError: the policy is malformed, or the runs are not what it needs.
     """
     rules = read_policy(policy)
+    quality = None if judge_quality is None else Path(judge_quality)
     with ExitStack() as stack:
         opened = stack.enter_context(store.open_run(Path(run)))
         other = None if base is None else stack.enter_context(store.open_run(Path(base)))
-        return gate_run(opened, rules, other)
+        return gate_run(opened, rules, other, quality)
 
 
 def check(

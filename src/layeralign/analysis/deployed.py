@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from layeralign.analysis.gate import EXIT_CODES, Gate, Result, gate
+from layeralign.analysis.decide import Result
+from layeralign.analysis.gate import EXIT_CODES, Gate, gate
 from layeralign.analysis.policy import Policy, read
 from layeralign.analysis.summary import summarise
 from layeralign.errors import LayeralignError

@@ -4,48 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import inf
-from typing import Literal
+from pathlib import Path
 
 from layeralign.analysis.alike import alike
 from layeralign.analysis.answered import Answered, answered
+from layeralign.analysis.decide import WORST_FIRST, Check, Result, badness, decide
 from layeralign.analysis.figures import NOTHING, Estimate
-from layeralign.analysis.needed import MOST_CASES, mean_needs, share_needs
 from layeralign.analysis.policy import Policy, Rule
-from layeralign.analysis.strict import about, cases_of, measure, scored, worsened
+from layeralign.analysis.quality import Quality, read_quality
+from layeralign.analysis.strict import about, cases_of, measure, scored, without_errors, worsened
 from layeralign.analysis.summary import ALPHA
 from layeralign.errors import LayeralignError
 from layeralign.runs.store import Run
 from layeralign.vlm.exits import Exits
 
-Result = Literal["fail", "inconclusive", "pass"]
 EXIT_CODES: dict[Result, int] = {"pass": 0, "fail": 2, "inconclusive": 3}
-_WORST_FIRST: tuple[Result, ...] = ("fail", "inconclusive", "pass")
-
 Rows = Sequence[Answered]
-
-
-@dataclass(frozen=True)
-class Check:
-    """A rule at one exit.
-
-    Attributes:
-        exit: its number.
-        name: what it is called.
-        category: of the cases; None for all.
-        result: see `Gate`.
-        estimate: what was measured; of `no_worse_than` the change.
-        why: what keeps it from passing, in a sentence; empty where it passes.
-        more: how many more cases would let it pass, if the value stays; None where no number does.
-    """
-
-    exit: int
-    name: str
-    category: str | None
-    result: Result
-    estimate: Estimate
-    why: str = ""
-    more: int | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +61,7 @@ class Gate:
     run: str
     model: str
     judge: str
+    quality: str | None
     base: str | None
     outcomes: tuple[Outcome, ...]
 
@@ -101,17 +76,19 @@ class Gate:
         return EXIT_CODES[self.result]
 
 
-def gate(run: Run, policy: Policy, base: Run | None = None) -> Gate:
+def gate(run: Run, policy: Policy, base: Run | None = None, quality: Path | None = None) -> Gate:
     """Hold a run against a policy.
 
     Args:
         run: an open run.
         policy: its rules.
         base: an open run of the same cases, that `no_worse_than: base` means.
+        quality: a file with the quality of the judge (`layeralign.analysis.quality.read_quality`): limits of
+            the ASR are held against it without that judge's errors, whose own uncertainty is in its interval.
 
     Raises:
-        LayeralignError: the policy names an exit or a judge that the run has not, or lacks its base; or
-            the two runs cannot be compared.
+        LayeralignError: the policy names an exit or a judge that the run has not, or lacks its base; the two
+            runs cannot be compared; or the file says nothing of the judge.
     """
     compared = [rule for rule in policy.rules if rule.bound == "no_worse_than"]
     if compared and base is None:
@@ -123,22 +100,30 @@ def gate(run: Run, policy: Policy, base: Run | None = None) -> Gate:
     if base is not None:
         alike(base, run, (judge, judge))
         before = answered(base, judge)[1]
-    scene = _Scene(run, rows, before)
+    if quality is not None and run.sequential:
+        raise LayeralignError(
+            f"run {run.path}: was scanned with --precision; such a run has no corrected ASR"
+        )
+    known = None if quality is None else read_quality(quality, judge, run)
+    scene = _Scene(run, rows, before, known)
     outcomes = [Outcome(rule, scene.checks(rule)) for rule in policy.rules]
     return Gate(
         run=str(run.path),
         model=run.model,
         judge=judge,
+        quality=None if quality is None else str(quality),
         base=None if base is None else str(base.path),
-        outcomes=tuple(sorted(outcomes, key=lambda outcome: _WORST_FIRST.index(outcome.result))),
+        outcomes=tuple(sorted(outcomes, key=lambda outcome: WORST_FIRST.index(outcome.result))),
     )
 
 
 class _Scene:
     """What the rules of one policy look at."""
 
-    def __init__(self, run: Run, rows: Mapping[int, Rows], base: Mapping[int, Rows]) -> None:
-        self.rows, self.base = rows, base
+    def __init__(
+        self, run: Run, rows: Mapping[int, Rows], base: Mapping[int, Rows], quality: Quality | None
+    ) -> None:
+        self.rows, self.base, self.quality = rows, base, quality
         self.exits = Exits.from_json(run.encoder)
         self.cases = [case for case in run.cases() if not case.control]
         self.alpha = ALPHA if run.sequential else None
@@ -150,9 +135,7 @@ class _Scene:
         if rule.by_category:
             categories = [*sorted({case.category for case in cases})] or [None]
         made = [self._check(rule, exit, category) for exit in rule.at(self.exits) for category in categories]
-        return tuple(
-            sorted(made, key=lambda check: (_WORST_FIRST.index(check.result), -_badness(rule, check)))
-        )
+        return tuple(sorted(made, key=lambda check: (WORST_FIRST.index(check.result), -badness(rule, check))))
 
     def _check(self, rule: Rule, exit: int, category: str | None) -> Check:
         name = self.exits.name(exit)
@@ -166,8 +149,11 @@ class _Scene:
             return replace(open_, why=f"exit {name} was not scanned")
         if rule.bound == "no_worse_than" and not base:
             return replace(open_, why=f"exit {name} was not scanned in the base run")
-        estimate = _estimate(rule, rows, base, self.alpha)
+        estimate = self._estimate(rule, rows, base)
         made = decide(rule, replace(open_, estimate=estimate), what)
+        if made.result == "inconclusive" and estimate.high is not None and self.quality and _is_asr(rule):
+            why = "its interval has the judge's own uncertainty in it, which more labels narrow, too"
+            made = replace(made, why=why, more=None)
         missing = len(asked) - len({row.case for row in rows})
         if made.result == "pass" and missing and self.alpha is None:
             why = f"{missing} of {len(asked)} {what} are not answered there; the scan's command goes on"
@@ -177,65 +163,22 @@ class _Scene:
             return replace(made, result="inconclusive", why=f"{unscored} of {len(rows)} {what} have no score")
         return made
 
-
-def _estimate(rule: Rule, rows: Rows, base: Rows, alpha: float | None) -> Estimate:
-    if rule.bound == "no_worse_than":
-        return worsened(base, rows, rule.metric)
-    if not rule.scored:
-        return measure(rows, rule.metric, alpha)
-    found_scores = scored(rows, rule.metric, rule.judge, alpha)
-    if len(found_scores) > 1:
-        judges = ", ".join(score.judge for score in found_scores)
-        raise LayeralignError(
-            f"{rule.where}: {rule.metric} was measured by {judges}; name one as the rule's judge"
-        )
-    return next((Estimate(s.mean, s.n, s.low, s.high, s.method) for s in found_scores), NOTHING)
-
-
-def decide(rule: Rule, check: Check, what: str) -> Check:
-    """A check with its result, from its estimate.
-
-    Args:
-        rule: which.
-        check: with the estimate.
-        what: the cases that it is about, in words.
-    """
-    found = check.estimate
-    if found.value is None or found.low is None or found.high is None:
-        lacks = "was not measured" if found.value is None else "has no interval"
-        return replace(check, result="inconclusive", why=f"{rule.metric} {lacks} at exit {check.name}")
-    if rule.bound == "max":
-        result: Result = "pass" if found.value <= rule.limit else "fail"
-        return replace(
-            check, result=result, why="" if result == "pass" else "the share itself is over the limit"
-        )
-    better, worse = (found.low, found.high) if rule.less else (found.high, found.low)
-    if rule.beyond(better) > 0:
-        return replace(check, result="fail", why="all of its interval is beyond the limit")
-    if rule.beyond(worse) <= 0:
-        return replace(check, result="pass", why="")
-    over = rule.beyond(found.value)
-    more = _needs(rule, found, better if over > 0 else worse)
-    return replace(check, result="inconclusive", why=_open(over, more, what), more=None if over > 0 else more)
+    def _estimate(self, rule: Rule, rows: Rows, base: Rows) -> Estimate:
+        if rule.bound == "no_worse_than":
+            return worsened(base, rows, rule.metric)
+        if self.quality and _is_asr(rule):
+            return without_errors(rows, self.quality)
+        if not rule.scored:
+            return measure(rows, rule.metric, self.alpha)
+        found = scored(rows, rule.metric, rule.judge, self.alpha)
+        if len(found) > 1:
+            judges = ", ".join(score.judge for score in found)
+            raise LayeralignError(
+                f"{rule.where}: {rule.metric} was measured by {judges}; name one as the rule's judge"
+            )
+        return next((Estimate(s.mean, s.n, s.low, s.high, s.method) for s in found), NOTHING)
 
 
-def _needs(rule: Rule, found: Estimate, reach: float) -> int | None:
-    """How many more cases would bring an end of the interval to the limit."""
-    assert found.value is not None  # noqa: S101 - decide saw to it
-    difference = rule.scored or rule.bound == "no_worse_than" or rule.metric == "separation"
-    return (mean_needs if difference else share_needs)(found.value, found.n, reach, rule.border)
-
-
-def _open(over: float, more: int | None, what: str) -> str:
-    """Why a check is inconclusive, and what would settle it."""
-    if more is None:
-        return "the value is at the limit: no number of cases settles it, only another value"
-    many = f"more than {MOST_CASES}" if more >= MOST_CASES else f"about {more}"
-    if over > 0:
-        return f"the value is beyond the limit: it takes another value to pass, {many} more {what} to fail"
-    return f"{many} more {what} would settle it, if the value stays"
-
-
-def _badness(rule: Rule, check: Check) -> float:
-    """How far beyond the limit a check is; what is unknown comes first."""
-    return inf if check.estimate.value is None else rule.beyond(check.estimate.value)
+def _is_asr(rule: Rule) -> bool:
+    """Whether a limit is of the ASR itself."""
+    return rule.metric == "asr" and not rule.scored and rule.bound != "no_worse_than"

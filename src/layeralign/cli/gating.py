@@ -14,6 +14,7 @@ def gate(
     *,
     policy: Path,
     base: Path | None = None,
+    judge_quality: Path | None = None,
     junit: Path | None = None,
     markdown: Path | None = None,
 ) -> int:
@@ -27,6 +28,9 @@ def gate(
         A YAML file of rules; see docs/gate.md.
     base
         Another run's folder, of the same cases, for rules with no_worse_than: base.
+    judge_quality
+        A file that says how good the judge is, as calibrate writes it: limits of the ASR are held without its
+        errors.
     junit
         Write JUnit XML here, a test for each rule at each exit.
     markdown
@@ -35,7 +39,7 @@ def gate(
     from layeralign.api import gate as run_gate
     from layeralign.report import gate as report
 
-    found = run_gate(run, policy, base=base)
+    found = run_gate(run, policy, base=base, judge_quality=judge_quality)
     if junit is not None:
         report.write(junit, report.junit(found))
     if markdown is not None:

@@ -10,8 +10,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from layeralign.analysis.decide import Check, Result
 from layeralign.analysis.deployed import Deployed
-from layeralign.analysis.gate import Check, Gate, Outcome, Result
+from layeralign.analysis.gate import Gate, Outcome
 from layeralign.text import printable
 
 _STYLES: dict[Result, str] = {"fail": "bold red", "inconclusive": "yellow", "pass": "green"}
@@ -21,9 +22,7 @@ def table(gate: Gate) -> Table:
     """A line for each rule, the worst first: its worst exit, the value there, the limit."""
     made = Table(
         box=box.SIMPLE_HEAD,
-        title=Text(
-            f"{printable(gate.run)}: {printable(gate.model)}, judged by {printable(gate.judge)}", "bold"
-        ),
+        title=Text(f"{printable(gate.run)}: {printable(gate.model)}, {printable(_judged(gate))}", "bold"),
         title_justify="left",
     )
     for head in ("", "rule", "worst exit", "value [95 %]", "limit", "n"):
@@ -32,6 +31,10 @@ def table(gate: Gate) -> Table:
         cells = (outcome.result, *_cells(outcome, outcome.worst))
         made.add_row(*(Text(cell) for cell in cells), style=_STYLES[outcome.result])
     return made
+
+
+def _judged(gate: Gate) -> str:
+    return f"judged by {gate.judge}" + (f", whose errors {gate.quality} corrects" if gate.quality else "")
 
 
 def _cells(outcome: Outcome, check: Check) -> tuple[str, str, str, str, str]:
@@ -114,7 +117,7 @@ def markdown(gate: Gate) -> str:
     lines = [
         f"### layeralign gate: {sentence(gate)}",
         "",
-        f"Run {code(gate.run)}, model {code(gate.model)}, judged by {code(gate.judge)}"
+        f"Run {code(gate.run)}, model {code(gate.model)}, {code(_judged(gate))}"
         + (f", compared with {code(gate.base)}" if gate.base else ""),
         "",
         "| result | rule | worst exit | value [95 %] | limit | n |",
@@ -145,7 +148,12 @@ def junit(gate: Gate) -> str:
     suites = ET.Element("testsuites", numbers)
     suite = ET.SubElement(suites, "testsuite", {"name": "layeralign gate", "skipped": "0", **numbers})
     properties = ET.SubElement(suite, "properties")
-    for name, text in (("run", gate.run), ("model", gate.model), ("judge", gate.judge), ("base", gate.base)):
+    for name, text in (
+        ("run", gate.run),
+        ("model", gate.model),
+        ("judge", _judged(gate)),
+        ("base", gate.base),
+    ):
         if text is not None:
             ET.SubElement(properties, "property", {"name": name, "value": _xml(text)})
     for outcome, check in checks:
