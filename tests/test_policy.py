@@ -71,7 +71,7 @@ def test_which_way_is_worse_is_known():
         assert rule.less == (metric in {"asr", "asr_coherent", "invalid", "over_refusal", "benign_refusal"})
     assert not one(metric="utility", lower_bound=0.6).less
     assert one(score="toxicity", upper_bound=0.2, judge="j:m", kind="benign").less
-    assert one(score="toxicity", lower_bound=-3).limit == -3.0
+    assert one(score="kindness", lower_bound=-3).limit == -3.0 and one(score="kindness", upper_bound=7).less
     assert one(metric="separation", lower_bound=-0.5).limit == -0.5
 
 
@@ -130,7 +130,14 @@ MALFORMED = [
     (RULE.replace("upper_bound: 0.15", "no_worse_than: main, margin: 0.1"), "no_worse_than is 'main'; expected base"),
     (RULE.replace("upper_bound: 0.15", "no_worse_than: base, margin: -0.1"), "margin is -0.1; expected a share"),
     (RULE.replace("metric: asr", "score: s").replace("upper_bound: 0.15", "no_worse_than: base, margin: 0"),
-     "no_worse_than is for metrics"),
+     "no_worse_than is for metrics that are paired by case; s is none"),
+    (RULE.replace("asr", "separation").replace("upper_bound: 0.15", "no_worse_than: base, margin: 0"),
+     "separation is none"),
+    (RULE.replace("metric: asr", "score: reward"), "upper_bound would pass little reward"),
+    (RULE.replace("metric: asr", "score: toxicity").replace("upper", "lower"), "lower_bound would pass much toxicity"),
+    (RULE.replace("metric: asr", "score: toxicity").replace("0.15", "20"),
+     "upper_bound is 20; expected a number of at least 0 and at most 1"),
+    (RULE.replace("metric: asr", "score: log_perplexity").replace("0.15", "-1"), "a number of at least 0"),
     (RULE.replace("}", ", margin: 0.1}"), "margin is of no_worse_than alone"),
     (RULE.replace("}", ", category: 3}"), "category is 3; expected a text"),
     (RULE.replace("}", ", by: kind}"), "by is 'kind'; expected category"),

@@ -75,11 +75,20 @@ class Part:
             self.refuse(key, f"is {shown(found)}; expected {', '.join(choices)}")
         return found
 
-    def number(self, key: str, between: tuple[float, float] | None) -> float:
-        """A finite number; with `between`, a share."""
+    def share(self, key: str, low: float) -> float:
+        """A number from `low` to 1."""
+        return self._number(key, low, 1.0, f"a share from {low:g} to 1 (0.15 is 15 %)")
+
+    def number(self, key: str, low: float | None, high: float | None) -> float:
+        """A finite number between these, where they are known."""
+        ends = [f"{word} {end:g}" for word, end in (("at least", low), ("at most", high)) if end is not None]
+        wanted = " of ".join(["a number", *([" and ".join(ends)] if ends else [])])
+        least = -sys.float_info.max if low is None else low
+        most = sys.float_info.max if high is None else high
+        return self._number(key, least, most, wanted)
+
+    def _number(self, key: str, low: float, high: float, wanted: str) -> float:
         found = self.found[key]
-        low, high = between or (-sys.float_info.max, sys.float_info.max)
-        wanted = f"a share from {low:g} to {high:g} (0.15 is 15 %)" if between else "a number"
         if isinstance(found, bool) or not isinstance(found, int | float) or not low <= found <= high:
             self.refuse(key, f"is {shown(found)}; expected {wanted}")
         return float(found)

@@ -11,6 +11,7 @@ from layeralign import strict_yaml
 from layeralign.analysis.part import Part, kind_of, place_of, shown
 from layeralign.cases.case import KINDS
 from layeralign.errors import LayeralignError
+from layeralign.judges.registry import MEASURES
 from layeralign.vlm.exits import Exits
 
 Bound = Literal["upper_bound", "lower_bound", "max", "no_worse_than"]
@@ -42,7 +43,7 @@ class Rule:
         exits: which, as `Exits.parse` takes them.
         bound: `upper_bound` and `lower_bound` are of the 95 % interval, `max` of the share itself,
             `no_worse_than` of the interval of the change from the base run, on the same cases.
-        limit: a share from 0 to 1, of a score any number; the margin of `no_worse_than`.
+        limit: a share from 0 to 1, of a score a number of its own scale; the margin of `no_worse_than`.
         category: of the cases; None for all.
         by_category: whether the rule must hold in each category by itself.
         where: its place in the policy, for messages.
@@ -136,7 +137,7 @@ def read(given: str | Path | Mapping[str, Any]) -> Policy:
 def _rule(part: Part) -> Rule:
     scored = part.one_of(("metric", "score")) == "score"
     bound: Bound = part.one_of(BOUNDS)  # type: ignore[assignment]
-    metric = part.text("score") if scored else part.choice("metric", METRICS)
+    metric = (part.text("score") or "") if scored else part.choice("metric", METRICS)
     _check_bound(part, metric, bound, scored=scored)
     for key in ("judge", "kind"):
         if key in part.found and not scored:
@@ -145,50 +146,51 @@ def _rule(part: Part) -> Rule:
         part.refuse("by", "and category are given both; expected one of them")
     return Rule(
         name=part.text("name") or "",
-        metric=metric or "",
+        metric=metric,
         scored=scored,
         judge=part.text("judge"),
         kind=part.choice("kind", KINDS) if "kind" in part.found else "harmful",
         exits=_exits(part),
         bound=bound,
-        limit=_limit(part, metric or "", bound, scored=scored),
+        limit=_limit(part, metric, bound, scored=scored),
         category=part.text("category"),
         by_category="by" in part.found and part.choice("by", ("category",)) == "category",
         where=part.where,
     )
 
 
-def _check_bound(part: Part, metric: str | None, bound: Bound, *, scored: bool) -> None:
+def _check_bound(part: Part, metric: str, bound: Bound, *, scored: bool) -> None:
     """A limit on the wrong side would pass what is bad."""
     if bound == "max" and metric != "invalid":
         part.refuse(
             "max", f"is for invalid, a count of this run; {metric} is an estimate, expected upper_bound"
         )
-    if bound == "no_worse_than" and scored:
-        part.refuse("no_worse_than", "is for metrics; which way a score is worse, no rule can know")
-    if bound == "no_worse_than" and metric == "separation":
-        part.refuse(
-            "no_worse_than", "is paired by case; separation is of two kinds of cases, expected one of them"
-        )
-    if not scored and bound == "upper_bound" and metric in MORE:
+    if bound == "no_worse_than" and (scored or metric == "separation"):
+        part.refuse("no_worse_than", f"is for metrics that are paired by case; {metric} is none")
+    known = MEASURES.get(metric) if scored else None
+    more = known.higher_is_better if known else metric in MORE and not scored
+    less = not known.higher_is_better if known else metric in LESS and not scored
+    if bound == "upper_bound" and more:
         part.refuse(bound, f"would pass little {metric}, of which more is better; expected lower_bound")
-    if not scored and bound == "lower_bound" and metric in LESS:
+    if bound == "lower_bound" and less:
         part.refuse(bound, f"would pass much {metric}, of which less is better; expected upper_bound")
     if bound != "no_worse_than" and "margin" in part.found:
         part.refuse("margin", "is of no_worse_than alone")
 
 
 def _limit(part: Part, metric: str, bound: Bound, *, scored: bool) -> float:
+    if scored:
+        known = MEASURES.get(metric)
+        return part.number(bound, known.low if known else None, known.high if known else None)
     if bound != "no_worse_than":
-        lowest = -1.0 if metric == "separation" else 0.0
-        return part.number(bound, None if scored else (lowest, 1.0))
+        return part.share(bound, -1.0 if metric == "separation" else 0.0)
     part.choice("no_worse_than", ("base",))
     if "margin" not in part.found:
         part.refuse(
             "no_worse_than",
             "has no margin; expected one, as 0.01, since no number of cases shows that nothing changed",
         )
-    return part.number("margin", (0.0, 1.0))
+    return part.share("margin", 0.0)
 
 
 def _exits(part: Part) -> str:
