@@ -71,7 +71,7 @@ def test_groups_are_paired_at_each_exit(found):
     }  # fmt: skip
     assert by["early"].asr.after == 0.12
     assert (by["all"].asr.n, by["all"].asr.after) == (300, pytest.approx(16 / 300))
-    assert by["all"].asr.method == "Newcombe, clustered by prompt and picture"
+    assert by["all"].asr.method == "Newcombe, clustered by case"
     assert by["early"].p["asr"] == pytest.approx(5 * 2 / 2**12)  # five groups
 
 
