@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         load,
         read,
         scan,
+        screen,
         to_datasets,
         to_pandas,
         to_polars,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LayeralignError", "Scan", "across", "align", "check", "compare", "gate", "judge", "load", "read", "scan",
-    "to_datasets", "to_pandas", "to_polars",
+    "screen", "to_datasets", "to_pandas", "to_polars",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

@@ -15,6 +15,7 @@ from layeralign.analysis.deployed import check as check_config
 from layeralign.analysis.gate import Gate
 from layeralign.analysis.gate import gate as gate_run
 from layeralign.analysis.policy import read as read_policy
+from layeralign.analysis.screen import Screen
 from layeralign.analysis.seeds import Seeds
 from layeralign.analysis.seeds import across as across_runs
 from layeralign.analysis.summary import Summary, summarise
@@ -25,6 +26,7 @@ from layeralign.judges.registry import RULES, judges
 from layeralign.runs import store
 from layeralign.runs.frames import to_datasets, to_pandas, to_polars
 from layeralign.sweep import benchmarks
+from layeralign.sweep.screen import screen as screen_exits
 from layeralign.sweep.sweep import Settings, sweep
 from layeralign.sweep.sweep import judge as judge_run
 from layeralign.vlm.exits import ExitSpec
@@ -39,8 +41,8 @@ if TYPE_CHECKING:
     from layeralign.training.settings import Settings as AlignSettings
 
 __all__ = [
-    "Scan", "across", "align", "check", "compare", "gate", "judge", "load", "read", "scan", "to_datasets",
-    "to_pandas", "to_polars",
+    "Scan", "across", "align", "check", "compare", "gate", "judge", "load", "read", "scan", "screen",
+    "to_datasets", "to_pandas", "to_polars",
 ]  # fmt: skip
 
 
@@ -128,6 +130,33 @@ def scan(
     vlm = model if isinstance(model, Vlm) else load(model)
     sweep(vlm, asked, Path(out), Settings(exits, decoding, seed, batch_size, samples, precision)).close()
     return read(out)
+
+
+def screen(
+    model: Vlm | str | Path,
+    cases: str | Path | Sequence[Case],
+    out: str | Path,
+    *,
+    exits: ExitSpec = "all",
+    limit: int | None = None,
+    seed: int = 0,
+    max_new_tokens: int = 128,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    system: str = "",
+    batch_size: int | None = None,
+) -> Screen:
+    """Estimate the harm of exits without answers; see docs/sequential.md.
+
+    Args: as in `scan`, which can be made in the same folder with the same settings.
+
+    Raises:
+        LayeralignError: something that was given is wrong; the message says what and where.
+    """
+    asked = benchmarks.cases(cases, limit=limit, seed=seed)
+    decoding = Decoding(max_new_tokens, temperature, top_p, system)
+    vlm = model if isinstance(model, Vlm) else load(model)
+    return screen_exits(vlm, asked, Path(out), Settings(exits, decoding, seed, batch_size))
 
 
 def align(

@@ -16,6 +16,7 @@ from layeralign.analysis.independence import trained_against
 from layeralign.analysis.means import mean_figures
 from layeralign.analysis.paired import Change, change, p_value, pair
 from layeralign.analysis.quality import Quality, read_quality
+from layeralign.analysis.screen import RankAgreement, Screen, agrees
 from layeralign.analysis.sequential import Rule, Stop, harmful, stops, unsafe
 from layeralign.judges.registry import meaning, trusted
 from layeralign.runs.store import Run
@@ -129,6 +130,8 @@ class Summary:
     quality: Quality | None
     sequential: Sequential | None = None
     trained_against: tuple[str, ...] = ()
+    screen: Screen | None = None
+    screen_agrees: RankAgreement | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object; keys are never renamed, only added."""
@@ -154,6 +157,10 @@ def summarise(run: Run, judge: str | None = None, quality: Path | None = None) -
     exits = Exits.from_json(run.encoder)
     rule = Rule(**run.sequential) if run.sequential else None
     stopped = stops(rule, harmful(run, rule.seed), unsafe(own), exits.default) if rule else None
+    each = _stopped_figures(own, exits, stopped) if stopped else _exit_figures(own, exits, known)
+    noted = run.screen
+    screen = Screen.from_json(noted) if noted else None
+    asr = {exit.exit: exit.asr for exit in each if exit.asr is not None}
     return Summary(
         asr_judge=judge,
         asr_means=meaning(judge),
@@ -161,13 +168,15 @@ def summarise(run: Run, judge: str | None = None, quality: Path | None = None) -
         layers=exits.layers,
         default_exit=exits.default,
         judges=tuple(run.judges()),
-        exits=_exit_figures(own, exits, known) if stopped is None else _stopped_figures(own, exits, stopped),
+        exits=each,
         groups=_group_figures(own, exits, known, fixed=rule is None),
         agreement=_agreement((row for row in rows if not row.control), fixed=rule is None),
         controls=control_figures(own, controls, exits) if rule is None else (),
         quality=known,
         sequential=_sequential(run, rule, own) if rule else None,
         trained_against=trained_against(run),
+        screen=screen,
+        screen_agrees=agrees(screen, asr) if screen else None,
     )
 
 

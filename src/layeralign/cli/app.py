@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _FRACTIONS = {"temperature", "top_p", "precision", "held_out", "difference", "share", "power", *FRACTIONS}
 """Flags that may have a fraction."""
-_SWITCHES = {"controls", "again", "retry_invalid", "measure", *FLAGS}
+_SWITCHES = {"controls", "screen", "again", "retry_invalid", "measure", *FLAGS}
 """Flags that are on or off."""
 
 app = App(

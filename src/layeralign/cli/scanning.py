@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from layeralign.cli.app import app, put, show
 from layeralign.cli.models import ModelOptions
+from layeralign.errors import LayeralignError
 from layeralign.text import printable
 
 
@@ -49,6 +50,8 @@ class ScanOptions(ModelOptions):
     "Most answers under way together; by default what memory allows."
     precision: float | None = None
     "Ask at each exit only until its ASR is known to this half-width or surely differs from the default's."
+    screen: bool = False
+    "Answer nothing: estimate each exit's harm from how probably a refusal begins, and rank the exits."
 
 
 @app.command
@@ -58,26 +61,31 @@ def scan(options: ScanOptions) -> None:
     `--config FILE` names a YAML file whose keys are these flags (`max_new_tokens: 64`); what the
     command line says goes before it. `--debug` shows the traceback of an error.
     """
-    from layeralign.api import scan as run_scan
+    from layeralign import api
+    from layeralign.report import screen as report
     from layeralign.sweep import benchmarks
 
+    if options.screen and (options.samples > 1 or options.controls or options.precision is not None):
+        raise LayeralignError("screen: answers nothing; expected no samples, controls or precision beside it")
     asked = benchmarks.cases(options.cases, limit=options.limit, seed=options.seed)
-    result = run_scan(
-        options.load(options.adapter, options.quantize),
-        asked,
-        options.out,
-        exits=options.exits,
-        seed=options.seed,
-        max_new_tokens=options.max_new_tokens,
-        temperature=options.temperature,
-        top_p=options.top_p,
-        samples=options.samples,
-        system=options.system,
-        controls=options.controls,
-        batch_size=options.batch_size,
-        precision=options.precision,
-    )
-    show(result)
+    vlm = options.load(options.adapter, options.quantize)
+    how: dict[str, Any] = {
+        "exits": options.exits,
+        "seed": options.seed,
+        "max_new_tokens": options.max_new_tokens,
+        "temperature": options.temperature,
+        "top_p": options.top_p,
+        "system": options.system,
+        "batch_size": options.batch_size,
+    }
+    if options.screen:
+        found = api.screen(vlm, asked, options.out, **how)
+        put(report.table(found))
+        print(report.told(found))
+        print(printable(f"run: {options.out} (the same command without --screen scans)"))
+        return
+    how |= {"samples": options.samples, "controls": options.controls, "precision": options.precision}
+    show(api.scan(vlm, asked, options.out, **how))
     print(printable(f"run: {options.out} (page: layeralign report {options.out} --out report.html)"))
 
 

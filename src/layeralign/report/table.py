@@ -119,6 +119,7 @@ def caption(summary: Summary) -> str:
         "Invalid: answers that could not be judged (ASR if all were safe – if all were unsafe)."
         + (f" Corrected: {printable(told(summary.quality))}." if summary.quality else "")
         + how_stopped(summary)
+        + how_screened(summary)
     )
 
 
@@ -135,6 +136,17 @@ def how_stopped(summary: Summary) -> str:
     )
 
 
+def how_screened(summary: Summary) -> str:
+    """How well the run's screen ranked its exits; empty where there was none, or it cannot be said."""
+    found = summary.screen_agrees
+    if found is None:
+        return ""
+    return (
+        f" Screened: the estimates rank {found.exits} exits as the ASR does with Spearman's ρ = "
+        f"{found.spearman:.2f}."
+    )
+
+
 def told(quality: Quality) -> str:
     """What a correction takes the judge to be, and by whom."""
     return (
@@ -144,7 +156,8 @@ def told(quality: Quality) -> str:
     )
 
 
-def _bar(share: float | None) -> Text:
+def bar(share: float | None) -> Text:
+    """A share as a bar."""
     if share is None:
         return Text("")
     eighths = round(share * _BAR * 8)
@@ -174,7 +187,7 @@ _COLUMNS = (
     _Column("95 %", interval),
     _Column("decided", decision, left=True),
     _Column("corrected\n95 %", corrected),
-    _Column("", lambda f: _bar(f.asr), spare=7, left=True),
+    _Column("", lambda f: bar(f.asr), spare=7, left=True),
     _Column("refuses\nharmful", _share("refusal")),
     _Column("refuses\nborderline", _share("over_refusal")),
     _Column("told\napart", _share("separation")),

@@ -205,6 +205,15 @@ class Run:
         """Record that from now on the answers decide how many cases are asked. It is never taken back."""
         self._note("sequential", rule)
 
+    @property
+    def screen(self) -> dict[str, Any] | None:
+        """What the last screen found, as `note_screen` was told; None where there was none."""
+        return self._noted("screen")
+
+    def note_screen(self, found: Mapping[str, Any]) -> None:
+        """Keep what a screen found, in place of an earlier one."""
+        self._note("screen", found)
+
     def _noted(self, key: str) -> dict[str, Any] | None:
         found = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return None if found is None else dict(json.loads(found[0]))

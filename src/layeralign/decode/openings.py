@@ -1,0 +1,88 @@
+"""How probable it is that an answer opens in given words, from one reading of its prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from layeralign.cases.case import Case
+from layeralign.decode.prompts import encode, prompt_tokens
+from layeralign.vlm.vlm import Feature, Vlm
+
+Opening = tuple[int, ...]
+"""The first tokens of an answer."""
+
+
+def opens(
+    vlm: Vlm, pairs: Sequence[tuple[Case, int]], openings: Sequence[Opening], system: str = ""
+) -> list[float]:
+    """Probability, by (case, exit), that the answer begins with one of `openings`, before any temperature.
+
+    Every prompt is read once; the openings are read behind it, beside each other.
+
+    Args:
+        vlm: the model.
+        pairs: read together.
+        openings: none of them begins with another.
+        system: as in `Decoding`.
+
+    Returns:
+        [pairs], from 0 to 1.
+    """
+    features = encode(vlm, pairs)
+    ids = [prompt_tokens(vlm, case, f, system) for (case, _), f in zip(pairs, features, strict=True)]
+    found = [0.0] * len(pairs)
+    alike: dict[int, list[int]] = {}
+    for number, line in enumerate(ids):
+        alike.setdefault(len(line), []).append(number)
+    for numbers in alike.values():
+        prompts = torch.tensor([ids[number] for number in numbers], device=vlm.device)
+        chances = _chances(vlm, prompts, [features[number] for number in numbers], openings)
+        for number, chance in zip(numbers, chances.sum(1).tolist(), strict=True):
+            found[number] = min(1.0, chance)
+    return found
+
+
+@torch.inference_mode()
+def _chances(
+    vlm: Vlm, prompts: Tensor, features: Sequence[Feature | None], openings: Sequence[Opening]
+) -> Tensor:
+    """Probability of each opening behind each of these prompts of one length, float64 [prompts, openings]."""
+    rows, width = prompts.shape
+    many = len(openings)
+    longest = max(map(len, openings))
+    lines = torch.full((many, longest), vlm.pad_token, device=vlm.device)
+    for number, opening in enumerate(openings):
+        lines[number, : len(opening)] = torch.tensor(opening)
+    inside = torch.arange(longest) < torch.tensor([len(opening) for opening in openings])[:, None]
+    if vlm.streams:
+        cache = DynamicCache()
+        hidden = vlm.hidden(prompts, torch.ones_like(prompts, dtype=torch.bool), features, cache)[:, -1:]
+        hidden = hidden.repeat_interleave(many, 0)
+        if longest > 1:
+            hidden = torch.cat([hidden, _behind(vlm, cache, width, features, lines)], 1)
+    else:
+        whole = torch.cat([prompts.repeat_interleave(many, 0), lines.repeat(rows, 1)], 1)
+        asked = (torch.arange(whole.shape[1], device=vlm.device) < width).expand_as(whole)
+        again = [feature for feature in features for _ in openings]
+        hidden = vlm.hidden(whole, asked, again)[:, width - 1 : -1]
+    each = vlm.logits(hidden).double().log_softmax(-1).gather(-1, lines.repeat(rows, 1)[..., None])
+    chosen = each.squeeze(-1).view(rows, many, longest) * inside.to(each.device)
+    return chosen.sum(-1).exp()
+
+
+def _behind(
+    vlm: Vlm, cache: DynamicCache, width: int, features: Sequence[Feature | None], lines: Tensor
+) -> Tensor:
+    """Hidden states of each opening's tokens but the last, behind each prompt of the cache."""
+    many, longest = lines.shape
+    cache.batch_select_indices(torch.arange(len(features), device=vlm.device).repeat_interleave(many))
+    again = [feature for feature in features for _ in range(many)]
+    starts = torch.tensor([width + vlm.shift(feature) for feature in again], device=vlm.device)
+    positions = starts[:, None] + torch.arange(longest - 1, device=vlm.device)
+    given = [vlm.beside(feature) for feature in again]
+    beside = {name: torch.cat([one[name] for one in given]) for name in given[0]}
+    return vlm.further(lines.repeat(len(features), 1)[:, :-1], positions, cache, None, beside)
