@@ -27,7 +27,7 @@ def test_summary_export_report_judge(run, tmp_path, capfd):
     assert len((run / "rows.jsonl").read_text().splitlines()) == 36
     assert main(["export", str(run), "--format", "parquet", "--out", str(tmp_path / "r.parquet")]) == 0
     assert main(["report", str(run), "--out", str(tmp_path / "page" / "r.html")]) == 0
-    assert {f.suffix for f in (tmp_path / "page").iterdir()} == {".html", ".svg", ".png"}
+    assert {f.suffix for f in (tmp_path / "page").iterdir()} == {".html"}
 
 
 def test_a_config_file_gives_what_the_command_line_does_not(llava_dir, case_file, tmp_path):

@@ -1,7 +1,6 @@
 """Before and after, paired by case; the pages about it; the transfer matrix; the demo as a whole."""
 
 import json
-import xml.etree.ElementTree as ET
 
 import pytest
 from rich.console import Console
@@ -11,8 +10,8 @@ from layeralign.cases.case import Case
 from layeralign.cli import main
 from layeralign.demo import reward_and_harm
 from layeralign.judges.judge import Judgement
-from layeralign.report import change as change_page
-from layeralign.report import charts, heatmap
+from layeralign.report import heatmap, page, words
+from layeralign.report.shown import gather
 from layeralign.runs import store
 from layeralign.runs.store import Row
 from layeralign.transfer import parts
@@ -71,15 +70,10 @@ def test_runs_of_benign_cases_can_be_compared(tmp_path):
 
 
 def test_the_page_of_a_change_says_what_happened_and_escapes(comparison, tmp_path):
-    change_page.write(comparison, tmp_path / "page.html", [("trained by", HOSTILE)])
-    made = (tmp_path / "page.html").read_text()
-    assert (
-        "75 → 5" in made
-        and "75\N{NO-BREAK SPACE}% (exit 0) before, 45\N{NO-BREAK SPACE}% (exit 1) after" in made
-    )
-    assert "<script" not in made and "&lt;script&gt;" in made
-    ET.fromstring(charts.svg(charts.change(comparison)))
-    assert (tmp_path / "page.png").stat().st_size > 10_000 and (tmp_path / "page.svg").exists()
+    made = page.page(gather([tmp_path / "a", tmp_path / "b"]), notes=[("trained by", HOSTILE)])
+    assert "75 → 5" in made and "75\N{NO-BREAK SPACE}% [" in made and "in a (exit 0)" in made
+    assert "45\N{NO-BREAK SPACE}% [" in made and "in b (exit 1)" in made
+    assert f"<dd>{HOSTILE}" not in made and "&lt;script&gt;" in made
 
 
 def shown(table):
@@ -87,10 +81,6 @@ def shown(table):
     with console.capture() as captured:
         console.print(table)
     return captured.get()
-
-
-def test_the_terminal_shows_the_change(comparison):
-    assert "75 → 5" in shown(change_page.table(comparison))
 
 
 def test_the_matrix_marks_an_exit_that_was_opened(tmp_path):
@@ -101,12 +91,10 @@ def test_the_matrix_marks_an_exit_that_was_opened(tmp_path):
     }
     text = shown(heatmap.table(found))
     assert "-75" in text and "+65!" in text
-    heatmap.write(found, tmp_path / "transfer.html")
-    assert "In 1 of 8 cells the ASR rose" in heatmap.headline(found)
-    assert "25 → 90 %" in heatmap.headline(found)
-    page = (tmp_path / "transfer.html").read_text()
-    assert "+65.0 (" in page and "data:image" not in page  # a bitmap would not be shown
-    assert heatmap.headline({"early": found["early"]}).startswith("No training opened an exit")
+    report = gather([tmp_path / "a", tmp_path / "b", tmp_path / "c"])
+    told = words.headline(report).more
+    assert "In 1 of 8 places the ASR rose" in told and "exit 1 of b: 25 → 90 %" in told
+    assert "the ASR rose" not in words.headline(gather([tmp_path / "a", tmp_path / "c"])).more
 
 
 def test_reward_hacking_is_told(comparison, tmp_path):
@@ -155,7 +143,7 @@ def test_transfer_on_the_command_line(tmp_path, capsys):
     assert "late" in capsys.readouterr().out
     found = json.loads((tmp_path / "t" / "transfer.json").read_text())
     assert list(found) == ["0", "late"] and len(found["0"]["exits"]) == 9
-    assert (tmp_path / "t" / "transfer.png").exists()
+    assert "exit-late" in (tmp_path / "t" / "transfer.html").read_text()
 
 
 def test_a_config_file_aligns(tmp_path, capsys):

@@ -1,168 +1,217 @@
+import csv
+import hashlib
 import io
-import os
-import shutil
+import json
+import re
 import xml.etree.ElementTree as ET
-from dataclasses import replace
+from importlib.resources import files
 
 import pytest
 from PIL import Image
 from rich.console import Console
 
-from layeralign.analysis.figures import Score
-from layeralign.analysis.summary import summarise
-from layeralign.cases.case import Case
+from judged import HOSTILE, cases, make
+from layeralign.cli import main
+from layeralign.errors import LayeralignError
 from layeralign.judges.judge import Judgement
-from layeralign.report import charts, page
+from layeralign.report import figure, page, tradeoff, words
+from layeralign.report.rows import packed
+from layeralign.report.series import series
+from layeralign.report.shown import gather, labels
 from layeralign.report.table import table
 from layeralign.runs import store
-from layeralign.runs.store import Row
-
-HOSTILE = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
-IDENTITY = {
-    "variant": "blocks 1..l",
-    "decoding": {"max_new_tokens": 5},
-    "seed": 0,
-    "dtype": "float32",
-    "revision": HOSTILE,
-    "files": {"model.safetensors": "0" * 64},
-}
-SESSIONS = [{"started": "2026-01-01", "command": HOSTILE, "versions": {"torch": "2.13"}}]
-
-
-@pytest.fixture
-def summary(tmp_path):
-    cases = [Case(f"h{i}", HOSTILE, "harmful") for i in range(40)]
-    with store.create(tmp_path / "run", HOSTILE, IDENTITY, {"layers": 6, "default": 5}) as run:
-        run.add_cases(cases)
-        for exit in range(7):
-            run.add_answers(Row(c.id, exit, HOSTILE, 3, True) for c in cases)
-            words = [
-                (
-                    (c.id, exit, 0),
-                    Judgement("unsafe" if (i * 7 + exit) % 9 > exit else "safe", i % 2 == 0, True),
-                )
-                for i, c in enumerate(cases)
-            ]
-            run.add_verdicts("oracle", words)
-        return summarise(run)
-
-
-def test_the_page_has_every_exit_and_no_markup_of_a_stranger(summary):
-    made = page.page(summary, IDENTITY, SESSIONS)
-    assert made.count("<tr class=") == 7
-    assert "<script" not in made and "<img" not in made
-    assert "&lt;script&gt;" in made
-    assert "http://" not in made.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
-        "http://creativecommons.org", ""
-    )
-
-
-def test_the_curve_is_well_formed_and_the_same_every_time(summary):
-    first, second = (charts.svg(charts.curve(summary)) for _ in range(2))
-    assert first == second
-    ET.fromstring(first)
-
-
-def test_files_are_written_beside_each_other(summary, tmp_path):
-    page.write(summary, IDENTITY, SESSIONS, tmp_path / "out" / "report.html")
-    assert sorted(f.name for f in (tmp_path / "out").iterdir()) == ["report.html", "report.png", "report.svg"]
-    with Image.open(tmp_path / "out" / "report.png") as picture:
-        assert min(picture.size) > 500
-
-
-def test_the_headline_says_what_was_found(summary):
-    assert "at exit 0 it answers" in page.headline(summary)
-    assert "significantly worse than the default" in page.headline(summary)
-    calm = replace(summary, exits=tuple(replace(e, worse=False) for e in summary.exits))
-    assert "no other scanned exit is significantly worse" in page.headline(calm)
-    alone = replace(summary, exits=summary.exits[5:6])
-    assert page.headline(alone).startswith("Nothing can be said")
-
-
-def test_a_matchers_figures_are_called_non_refusal_everywhere(summary):
-    by_matcher = replace(summary, asr_judge="refusal", asr_means="non-refusal, by phrase rules")
-    made = page.page(by_matcher, IDENTITY, SESSIONS)
-    console = Console(width=140, record=True, file=io.StringIO())
-    console.print(table(by_matcher))
-    assert "does not refuse" in page.headline(by_matcher)
-    assert "ASR %" not in made and "non-refusal %" in made
-    assert "non-refusal" in console.export_text()
-
-
-@pytest.mark.parametrize("width", [80, 140])
-def test_every_terminal_shows_refusals_beside_the_asr(summary, width):
-    console = Console(width=width, record=True, file=io.StringIO())
-    console.print(table(summary, width))
-    text = console.export_text()
-    assert "…" not in text
-    for head in ("borderline", "apart", "invalid"):
-        assert head in text
-
-
-def test_scores_have_a_column_each_and_go_before_what_matters_more(summary):
-    def score(judge, measure, mean, kind="harmful"):
-        return Score(judge, measure, kind, 40, 0, mean, mean - 1, mean + 1, "Student")
-
-    measured = (
-        score("reward:/a/first", "reward", 0.5), score("reward:second", "reward", 50.0),
-        score(f"toxicity:[/red]{HOSTILE}", "toxicity", 0.25), score("reward:/a/first", "reward", 9.9, "benign"),
-    )  # fmt: skip
-    exits = tuple(replace(e, scores=measured if e.default else ()) for e in summary.exits)
-    scored = replace(summary, exits=exits)
-    text = {}
-    for width in (70, 100, 160):
-        console = Console(width=width, record=True, file=io.StringIO())
-        console.print(table(scored, width))
-        text[width] = console.export_text()
-        assert "…" not in text[width].partition("Percent.")[0].partition("exit")[2]
-    for shown in ("first", "second", "0.500", "50.0", "0.250", "by toxicity:[/red]<script>"):
-        assert shown in text[160]
-    assert "9.9" not in text[160]  # of another kind of case
-    assert "0.500" in text[100] and "0.250" not in text[100] and "benign" not in text[100]
-    assert "0.500" not in text[70] and "utility" not in text[70]
-
-
-def test_the_table_fits_a_terminal_and_marks_the_default(summary):
-    console = Console(width=120, record=True, file=io.StringIO())
-    console.print(table(summary))
-    text = console.export_text()
-    assert "5*" in text and "0!" in text
-    assert max(map(len, text.splitlines())) <= 120
 
 
 @pytest.fixture(scope="module")
-def browser():
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None and os.environ.get("CI") != "true":
-        pytest.skip("no chromium on this machine; .ci/run installs it")
-    from playwright.sync_api import sync_playwright
-
-    quiet = [
-        "--no-sandbox",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-    ]
-    with sync_playwright() as play:
-        made = play.chromium.launch(executable_path=chromium, args=quiet)
-        yield made
-        made.close()
+def runs(tmp_path_factory):
+    """One run whose early exits are bad, one that is better."""
+    folder = tmp_path_factory.mktemp("runs")
+    before = make(folder / "before", lambda exit: 18 - 4 * exit if exit < 4 else 0)
+    return [before, make(folder / "after", lambda exit: 2 if exit == 1 else 0)]
 
 
-@pytest.mark.parametrize("width", [390, 1280])
-def test_the_page_in_a_browser(browser, summary, tmp_path, width):
-    file = tmp_path / "report.html"
-    page.write(summary, IDENTITY, SESSIONS, file)
-    tab = browser.new_page(viewport={"width": width, "height": 900})
-    asked, errors = [], []
-    tab.on("request", lambda request: asked.append(request.url))
-    tab.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-    tab.goto(file.as_uri())
-    assert tab.title().startswith("layeralign: <script>")
-    assert asked == [file.as_uri()]
-    assert errors == []
-    assert tab.locator("section svg").bounding_box()["height"] > 150
-    assert tab.locator("tbody tr").count() == 7 + 4
-    wide = tab.evaluate("document.documentElement.scrollWidth")
-    assert wide <= width, "the page itself must not scroll sideways"
-    tab.close()
+def test_the_headline_is_one_number_and_one_sentence(runs):
+    found = words.headline(gather(runs[:1]))
+    assert found.number == "3 of 6" and found.tone == "bad"
+    assert "significantly more harmful requests than the usual one, exit 5" in found.sentence
+    assert "worst: exit 0, 90 % [70, 97] against 0 % [0, 16]" in found.sentence
+
+
+def test_the_headline_of_two_runs_says_what_was_won_and_what_it_cost(runs):
+    found = words.headline(gather(runs))
+    assert found.number == "90 → 10 %" and found.tone == "good"
+    assert "3 in before, 0 in after" in found.more and "0.0 → 0.0" not in found.more.split(".")[0]
+    back = words.headline(gather(runs[::-1]))
+    assert back.number == "10 → 90 %" and back.tone == "bad"
+    assert "the ASR rose" in back.more
+
+
+def test_without_a_default_exit_nothing_is_said(tmp_path):
+    run = make(tmp_path / "run", lambda exit: 3, exits=3)
+    report = gather([run])
+    assert words.headline(report).text.startswith("Nothing can be said yet")
+    missing = " ".join(words.not_measured(report.runs[0]))
+    assert "Exits 3, 4, 5, 6: not scanned" in missing and "default exit: not scanned" in missing
+    assert "Borderline" not in missing and "greedy" in missing
+
+
+def test_what_a_matcher_judged_is_called_non_refusal_in_the_first_line(runs):
+    report = gather(runs[:1], judge="refusal")
+    assert "ASR means non-refusal only" in words.warnings(report)[0]
+    assert words.warnings(gather(runs)) == []
+    made = page.page(report)
+    assert made.index("Read this first") < made.index("<h1>") and "not refused" in made
+    assert "do not refuse significantly more" in made
+    console = Console(width=140, record=True, file=io.StringIO())
+    console.print(table(report.runs[0].summary))
+    assert "non-refusal" in console.export_text()
+
+
+def test_the_page_has_every_exit_and_no_markup_of_a_stranger(tmp_path):
+    asked = cases(4, categories=(HOSTILE, "steal"))
+    run = make(tmp_path / "run", lambda exit: 1, asked, model=HOSTILE, answer=HOSTILE,
+               identity={"revision": HOSTILE, "files": {HOSTILE: HOSTILE}})  # fmt: skip
+    with store.open_run(run) as opened:
+        opened.add_session("2026-01-02", HOSTILE, {"torch": HOSTILE})
+        opened.add_judge(HOSTILE, {"model": HOSTILE})
+        opened.add_verdicts(HOSTILE, [(("h0", 0, 0), Judgement("unsafe", scores={HOSTILE: 1.0}))])
+    made = page.page(gather([run]), with_answers=True, notes=[(HOSTILE, HOSTILE)])
+    assert made.count("<script") == 5 and made.count("</script>") == 5
+    assert "<img" not in made and "<!--" not in made and "\x1b" not in made and "\u202e" not in made
+    assert "&lt;script&gt;" in made and "{{ 7 * 7 }}" in made and made.count('<tr class="') == 7
+
+
+def test_nothing_of_the_page_comes_from_elsewhere_and_all_that_runs_is_hashed(runs):
+    made = page.page(gather(runs))
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', made)[1].replace(
+        "&#39;", "'"
+    )
+    assert policy.startswith("default-src 'none'; style-src 'sha256-") and "unsafe" not in policy
+    assert policy.count("sha256-") == 5
+    assert not re.search(r'(src|href)="(?!#)', made)
+
+
+def test_answers_are_in_the_file_only_when_they_are_asked_for(tmp_path):
+    run = make(tmp_path / "run", lambda exit: 1, answer="take the bakimo " + 5000 * "x")
+    report = gather([run])
+    assert "bakimo" not in page.page(report) and "how do i forge" not in page.page(report)
+    made = page.page(report, with_answers=True)
+    assert "take the bakimo" in made and "how do i forge 3?" in made and "more characters" in made
+    page.write(report, tmp_path / "private.html", with_answers=True)
+    assert (tmp_path / "private.html").stat().st_mode & 0o077 == 0
+    with pytest.raises(LayeralignError, match=r"ends in \.html"):
+        page.write(report, tmp_path / "page.htm")
+
+
+def test_rows_are_packed_as_they_are(runs):
+    found = packed(gather(runs), with_answers=False)
+    assert [case["id"] for case in found["cases"]][:2] == ["h0", "h1"] and len(found["cases"]) == 60
+    column = found["runs"][0]["columns"][2]
+    assert (column["exit"], column["sample"]) == (2, 0)
+    assert column["verdicts"]["oracle"] == 10 * "u" + 10 * "s" + 40 * "n"
+    assert (
+        column["said"]["refused"][:20] == 10 * "0" + 10 * "1" and column["said"]["correct"][:40] == 40 * " "
+    )
+
+
+def test_series_are_what_was_measured(runs):
+    found = series(gather(runs))
+    assert found["runs"][0]["all"]["asr"][0] == [0.9, 0.69897, 0.97213, 20]
+    assert found["runs"][0]["categories"]["forge"]["asr"][0][0] == 0.9
+    assert "utility" not in found["runs"][0]["categories"]["forge"]
+    assert found["changes"][0]["exits"][0]["asr"][:3] == [0.9, 0.0, -0.9]
+    assert json.loads(json.dumps(found))["exits"][0] == {
+        "exit": 0,
+        "name": "0",
+        "group": "embedding",
+        "track": "",
+    }
+
+
+def test_what_no_other_exit_beats():
+    run = {"default": 2, "flops": {"0": 20, "1": 60, "2": 100, "3": 120},
+           "all": {"asr": {0: [0.5, 0.4, 0.6, 9], 1: [0.6, 0.5, 0.7, 9], 2: [0, 0, 0.1, 9], 3: [0, 0, 0.1, 9]}}}  # fmt: skip
+    found = tradeoff.savings(run)
+    assert [one["saved"] for one in found] == [0.8, 0.4, 0.0, -0.2]
+    assert [one["exit"] for one in tradeoff.front(found)] == [2, 0]
+    assert tradeoff.savings(run | {"flops": {}}) == []
+
+
+def test_labels_are_as_short_as_tells_runs_apart(tmp_path):
+    assert labels([tmp_path / "out" / "run"]) == ["run"]
+    assert labels([tmp_path / "before", tmp_path / "after"]) == ["before", "after"]
+    assert labels([tmp_path / "before", tmp_path / "exit-0" / "run"]) == ["before", "exit-0"]
+    assert labels([tmp_path / "a" / "x" / "run", tmp_path / "b" / "run"]) == ["a/x", "b"]
+    assert labels([tmp_path / "a", tmp_path / "a" / "run"]) == ["a", "run"]
+
+
+def test_runs_that_cannot_be_compared_are_shown_beside_each_other_with_the_reason(runs, tmp_path):
+    other = make(tmp_path / "other", lambda exit: 1, identity={"seed": 3})
+    report = gather([runs[0], other])
+    assert report.comparisons == [] and "seed" in report.changes[0]
+    assert "not paired with it" in page.page(report)
+
+
+def test_a_report_wants_runs(tmp_path, runs):
+    with pytest.raises(LayeralignError, match="no run is named"):
+        gather([])
+    with pytest.raises(LayeralignError, match="named twice"):
+        gather([runs[0], runs[0]])
+
+
+@pytest.mark.parametrize("what", ["curve", "categories", "tradeoff", "changes"])
+def test_figures_are_as_wide_as_a_column_and_the_same_every_time(runs, tmp_path, what):
+    report = gather(runs)
+    for columns, inches in ((1, 3.25), (2, 6.75)):
+        assert figure.draw(report, what, columns).get_size_inches()[0] == inches
+    for name in ("a.svg", "b.svg", "a.png"):
+        figure.write(report, what, tmp_path / name)
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+    ET.parse(tmp_path / "a.svg")
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.size[0] == 975
+    figure.write(report, what, tmp_path / "a.csv")
+    rows = list(csv.DictReader((tmp_path / "a.csv").open()))
+    chosen = next(row for row in rows if row.get("category") in (None, "forge"))
+    assert chosen["exit"] == "0" and "0.9" in chosen.values()
+
+
+def test_a_figure_that_the_runs_cannot_make_says_what_it_takes(runs, tmp_path):
+    report = gather(runs[:1])
+    for what, reason in (("changes", "two runs"), ("training", "with an adapter")):
+        with pytest.raises(LayeralignError, match=reason):
+            figure.draw(report, what)
+    for call, reason in (((("x"),), "expected one of"), (("curve", 3), "expected 1 or 2")):
+        with pytest.raises(LayeralignError, match=reason):
+            figure.draw(report, *call)
+    with pytest.raises(LayeralignError, match=r"ends in \.svg"):
+        figure.write(report, "curve", tmp_path / "a.gif")
+
+
+def test_a_strange_name_is_drawn_as_it_is(tmp_path):
+    run = make(tmp_path / "$x_1^", lambda exit: 1, cases(4, categories=("$a_1$", HOSTILE)))
+    other = make(tmp_path / "other", lambda exit: 0, cases(4, categories=("$a_1$", HOSTILE)))
+    for what in ("curve", "categories", "changes"):
+        figure.write(gather([run, other]), what, tmp_path / "a.svg")
+        ET.parse(tmp_path / "a.svg")
+
+
+def test_report_and_figure_on_the_command_line(runs, tmp_path, capsys):
+    named = list(map(str, runs))
+    assert main(["report", *named, "--out", str(tmp_path / "out" / "r.html")]) == 0
+    assert (
+        main(["figure", *named, "--what", "tradeoff", "--columns", "2", "--out", str(tmp_path / "f.pdf")])
+        == 0
+    )
+    assert (tmp_path / "f.pdf").read_bytes().startswith(b"%PDF")
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["r.html"]
+    assert main(["figure", named[0], "--what", "changes", "--out", str(tmp_path / "f.svg")]) == 1
+    assert "two runs" in capsys.readouterr().err
+
+
+def test_vendored_files_are_those_that_are_recorded():
+    vendor = files("layeralign.report") / "static" / "vendor"
+    recorded = dict(re.findall(r"\| (\S+\.js) .* ([0-9a-f]{64}) \|", (vendor / "SOURCES.md").read_text()))
+    assert set(recorded) == {"d3.min.js", "plot.min.js"}
+    for name, sha256 in recorded.items():
+        assert hashlib.sha256((vendor / name).read_bytes()).hexdigest() == sha256

@@ -92,23 +92,6 @@ def test_what_is_not_another_seed_of_the_same_is_refused(other, says, tmp_path):
         across(runs)
 
 
-def test_judges_of_one_name_and_other_files_are_refused(tmp_path):
-    runs = [make(tmp_path / f"s{i}", 2, seed=i) for i in range(2)]
-    for at, run in enumerate(runs):
-        with store.open_run(run) as opened:
-            opened.add_judge("oracle", {"files": at})
-    with pytest.raises(LayeralignError, match="oracle was another one"):
-        across(runs)
-
-
-def test_a_run_that_stopped_early_is_refused(tmp_path):
-    runs = [make(tmp_path / f"s{i}", 2, seed=i) for i in range(2)]
-    with store.open_run(runs[1]) as opened:
-        opened.note_sequential({"precision": 0.1, "seed": 0})
-    with pytest.raises(LayeralignError, match=r"s1: was scanned with --precision"):
-        across(runs)
-
-
 def test_greedy_answers_have_no_seed(tmp_path):
     runs = [make(tmp_path / f"s{i}", 2, seed=i, decoding={"temperature": 0.0}) for i in range(2)]
     with pytest.raises(LayeralignError, match="which no seed changes"):

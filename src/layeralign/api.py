@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
 
+    from layeralign.report import What
     from layeralign.rewards.reward import Reward
     from layeralign.training.settings import Settings as AlignSettings
 
@@ -68,20 +69,34 @@ class Scan:
 
         return table(self.summary, width)
 
-    def plot(self, file: str | Path | None = None) -> Figure:
-        """The per-exit curve; with `file`, also written there (.svg or .png)."""
-        from layeralign.report import charts
+    def plot(self, file: str | Path | None = None, what: What = "curve") -> Figure:
+        """A figure of the run, two columns of a paper wide; see `layeralign.report.figure`.
 
-        figure = charts.curve(self.summary)
+        Args:
+            file: where it is also written (.svg, .pdf or .png).
+            what: `curve`, `categories`, `tradeoff`, `controls` or `training`.
+        """
+        from layeralign.report import figure
+        from layeralign.report.shown import together
+
+        made = figure.draw(together([(self.run, self.summary)]), what)
         if file is not None:
-            charts.save(figure, Path(file))
-        return figure
+            figure.save(made, Path(file))
+        return made
 
-    def report(self, file: str | Path) -> None:
-        """Write the self-contained page, and the curve beside it as SVG and PNG."""
+    def report(self, file: str | Path, *others: Scan, with_answers: bool = False) -> None:
+        """Write the self-contained page.
+
+        Args:
+            file: it, as report.html.
+            others: further runs to show beside this one, as that of the same model with an adapter.
+            with_answers: put what was asked and answered into the file, hidden until it is asked for.
+        """
         from layeralign.report import page
+        from layeralign.report.shown import together
 
-        page.write(self.summary, self.identity, self.sessions, Path(file))
+        runs = [(one.run, one.summary) for one in (self, *others)]
+        page.write(together(runs), Path(file), with_answers=with_answers)
 
 
 def scan(

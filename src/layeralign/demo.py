@@ -9,7 +9,8 @@ from typing import Any
 
 from layeralign.analysis.compare import Comparison
 from layeralign.api import Scan, align, compare, load, scan
-from layeralign.report import change
+from layeralign.report import page
+from layeralign.report.shown import gather
 from layeralign.training.settings import Settings
 
 TOKENS = 24
@@ -45,7 +46,8 @@ def demo(out: Path, cases: int, steps: int) -> Comparison:
     )
     after = _scan(out, "after", cases, out / "adapter")
     found = compare(before.run, after.run)
-    change.write(found, out / "report.html", _story(chosen, history, found))
+    runs = gather([before.run, after.run])
+    page.write(runs, out / "report.html", notes=_story(chosen, history, found))
     return found
 
 

@@ -57,3 +57,17 @@ def json_of(text: str, where: str) -> Any:
         return json.loads(text, object_pairs_hook=fields, parse_constant=number)
     except (ValueError, RecursionError) as error:
         raise LayeralignError(f"{where}: is not valid JSON ({error})") from error
+
+
+def printable_lines(text: str, limit: int) -> str:
+    """`text` with its lines and tabs, but without any other character that `printable` takes out.
+
+    Args:
+        text: anything.
+        limit: where to cut it, in characters; how many were cut off is said.
+    """
+    shown, rest = text[:limit], len(text) - limit
+    lines = "".join(
+        c if c in "\n\t" else "\ufffd" if unicodedata.category(c) in ("Cc", "Cf", "Cs") else c for c in shown
+    )
+    return lines if rest <= 0 else f"{lines}\n[… {rest:,} more characters]"

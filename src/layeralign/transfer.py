@@ -12,7 +12,8 @@ from layeralign.analysis.compare import Comparison
 from layeralign.api import Scan, align, compare, scan
 from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
-from layeralign.report import heatmap
+from layeralign.report import page
+from layeralign.report.shown import gather
 from layeralign.rewards.reward import Reward
 from layeralign.sweep import benchmarks
 from layeralign.training.settings import Settings
@@ -80,14 +81,19 @@ def transfer(
     before = _scan(first, out / "before", judging)
     found: dict[str, Comparison] = {}
     for part in trained:
-        folder = out / f"exit-{part.replace(':', '-')}"
+        folder = out / _folder(part)
         align(loader(None), cases, folder / "adapter", reward=reward, settings=replace(settings, exits=part))
         after = _scan(loader(folder / "adapter"), folder / "run", judging)
         found[part] = compare(before.run, after.run)
         text = json.dumps({name: one.to_json() for name, one in found.items()}, indent=1) + "\n"
         (out / "transfer.json").write_text(text, encoding="utf-8")
-    heatmap.write(found, out / "transfer.html")
+    runs = [out / "before", *(out / name / "run" for name in map(_folder, trained))]
+    page.write(gather(runs), out / "transfer.html")
     return found
+
+
+def _folder(part: str) -> str:
+    return f"exit-{part.replace(':', '-')}"
 
 
 def _scan(model: Vlm, out: Path, judging: Judging) -> Scan:

@@ -88,18 +88,13 @@ def across(runs: Sequence[Run], judge: str | None = None) -> Seeds:
         judge: whose verdicts make the ASR; by default the most trusted that has judged.
 
     Raises:
-        LayeralignError: less than two runs, one is sequential, or they differ in what is asked, how, or who
-            judged - or in nothing.
+        LayeralignError: less than two runs, or they differ in what is asked, how, or who judged - or in
+            nothing.
     """
     if len(runs) < 2:
         raise LayeralignError(f"expected two runs or more that differ in their seed, got {len(runs)}")
     summaries = [summarise(run, judge) for run in runs]
     first = runs[0]
-    if stopped := next((run for run in runs if run.sequential), None):
-        raise LayeralignError(
-            f"run {stopped.path}: was scanned with --precision, so its answers decided how many cases it "
-            "has; expected runs that were scanned without"
-        )
     for at, run in enumerate(runs[1:], 1):
         _check(first, run)
         _check_judges(first, run, summaries[0], summaries[at])
@@ -151,10 +146,6 @@ def _check_judges(one: Run, other: Run, mine: Summary, theirs: Summary) -> None:
         what = f"their ASR is by {mine.asr_judge} and by {theirs.asr_judge}"
     elif differing := sorted((set(mine.judges) ^ set(theirs.judges)) - {HUMAN}):
         what = f"{differing[0]} has judged only one of them"
-    elif changed := [
-        name for name in mine.judges if name != HUMAN and one.judge_record(name) != other.judge_record(name)
-    ]:
-        what = f"{changed[0]} was another one (other files, revision or endpoint)"
     else:
         return
     raise LayeralignError(f"runs {one.path} and {other.path}: {what}; let the same judges judge both")

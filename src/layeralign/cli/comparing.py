@@ -38,18 +38,20 @@ def compare(
         Also write a page about it, as change.html.
     """
     from layeralign.api import compare as run_compare
-    from layeralign.report import change, comparison, table2
+    from layeralign.report import comparison, page, table2
+    from layeralign.report.shown import gather
 
     found = run_compare(before, after, allow=allow or ())
     if out is not None:
-        change.write(found, out, [("allowed", line) for line in comparison.differences(found)])
+        notes = [("allowed", line) for line in comparison.differences(found)]
+        page.write(gather([before, after], allow=allow or ()), out, notes=notes)
     if json:
         print(as_json.dumps(found.to_json(), indent=2, allow_nan=False))
         return
     put(comparison.table(found))
     print("\n".join([*comparison.differences(found), *comparison.regressions(found)]))
     put(table2.table(found))
-    if notes := table2.notes(found):
-        print("; ".join(notes) + ".")
+    if said := table2.notes(found):
+        print("; ".join(said) + ".")
     if out is not None:
         print(printable(f"page: {out}"))

@@ -1,4 +1,4 @@
-"""`summary`, `report` and `export`: what a run says."""
+"""`summary`, `report`, `figure` and `export`: what a run says."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from layeralign.cli.app import app, put, show
 from layeralign.errors import LayeralignError
+from layeralign.report import What
 from layeralign.text import printable
 
 Runs = Annotated[list[Path], Parameter(consume_multiple=True)]
@@ -56,22 +57,61 @@ def summary(
 
 
 @app.command
-def report(run: Path, *, out: Path, judge_quality: Path | None = None) -> None:
-    """Write a run's page, and its curve beside it as SVG and PNG; no answers are in it.
+def report(
+    runs: Runs,
+    *,
+    out: Path,
+    judge: str | None = None,
+    judge_quality: Path | None = None,
+    with_answers: bool = False,
+) -> None:
+    """Write one self-contained page about a run, or about several beside each other.
 
     Parameters
     ----------
-    run
-        The run's folder.
+    runs
+        The runs' folders; the first is what the others are compared with, as before and after.
     out
         The page, as report.html.
+    judge
+        Whose verdicts make the ASR; by default the most trusted that has judged.
     judge_quality
-        A file that says how good the judge of the ASR is, as calibrate writes it.
+        A file that says how good that judge is, as calibrate writes it: shows the ASR without its errors.
+    with_answers
+        Put what was asked and answered into the file; it is shown a row at a time, when asked for.
     """
-    from layeralign.api import read
+    from layeralign.report import page
+    from layeralign.report.shown import gather
 
-    read(run, judge_quality=judge_quality).report(out)
+    page.write(gather(runs, judge, judge_quality), out, with_answers=with_answers)
     print(printable(f"report: {out}"))
+
+
+@app.command
+def figure(
+    runs: Runs, *, what: What = "curve", out: Path, columns: int = 1, judge: str | None = None
+) -> None:
+    """Write one of the page's charts for a paper, or its numbers.
+
+    Parameters
+    ----------
+    runs
+        The runs' folders, as in report.
+    what
+        curve (over the exits), categories (category × exit), tradeoff (FLOPs saved against harm), controls
+        (with and without the pictures), changes (run × exit, against the first run), training.
+    out
+        A file that ends in .svg, .pdf, .png or .csv.
+    columns
+        Of the paper that it is to be as wide as: 1 (3.25 inches) or 2 (6.75).
+    judge
+        Whose verdicts make the ASR; by default the most trusted that has judged.
+    """
+    from layeralign.report.figure import write
+    from layeralign.report.shown import gather
+
+    write(gather(runs, judge), what, out, columns)
+    print(printable(f"figure: {out}"))
 
 
 @app.command

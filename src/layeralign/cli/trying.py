@@ -22,8 +22,8 @@ def demo(*, out: Path = Path("out/demo"), cases: int = 1200, steps: int = 60) ->
         How many steps of L-PPO.
     """
     from layeralign.demo import demo as run_demo
-    from layeralign.report.change import table as change_table
+    from layeralign.report.comparison import table
 
     comparison = run_demo(out, cases, steps)
-    put(change_table(comparison))
+    put(table(comparison))
     print(printable(f"report: {out / 'report.html'}"))

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from layeralign.analysis.compare import Changes, Comparison, ExitChange
 from layeralign.analysis.paired import Change
-from layeralign.report.table import asr_name
+from layeralign.report.table import asr_name, caution
 from layeralign.text import printable
 
 _COLUMNS = {
@@ -32,7 +32,9 @@ def table(comparison: Comparison) -> Table:
     names = f"{printable(comparison.before.model)} → {printable(comparison.after.model)}"
     made = Table(
         box=box.SIMPLE_HEAD,
-        title=Text(f"{names}: ASR: {printable(comparison.before.asr_means)}", "bold"),
+        title=Text(
+            f"{caution(comparison.after)}{names}: ASR: {printable(comparison.before.asr_means)}", "bold"
+        ),
         title_justify="left",
         caption="Percent, before → after, the same cases. * default exit. ! became worse (paired test, "
         "corrected over the exits or the groups, p < 0.05).",

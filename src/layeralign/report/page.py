@@ -1,22 +1,28 @@
-"""One self-contained page: no script, no request to anywhere, no answers."""
+"""One self-contained page: opens from disk, asks nothing of anyone, shows strangers' text as text."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import json
+from base64 import b64encode
+from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-from matplotlib.figure import Figure
+from markupsafe import Markup, escape
 
-from layeralign.analysis.summary import Summary
 from layeralign.errors import LayeralignError
 from layeralign.judges.guard import published
-from layeralign.report import charts
+from layeralign.report import words
+from layeralign.report.comparison import differences, ordered, regressions
+from layeralign.report.measures import scores
+from layeralign.report.rows import packed
+from layeralign.report.series import series
+from layeralign.report.shown import Report, Shown
 from layeralign.report.table import (
     asr_name,
-    caution,
     corrected,
     decision,
     how_stopped,
@@ -25,84 +31,131 @@ from layeralign.report.table import (
     percent,
     told,
 )
+from layeralign.text import printable
+
+_LIBRARIES = ("vendor/d3.min.js", "vendor/plot.min.js")
+_OURS = (
+    "base.js",
+    "curve.js",
+    "categories.js",
+    "tradeoff.js",
+    "controls.js",
+    "changes.js",
+    "training.js",
+    "rows.js",
+    "main.js",
+)
+_PLOTS_STYLE = """:where(.plot) {
+  --plot-background: white;
+  display: block;
+  height: auto;
+  height: intrinsic;
+  max-width: 100%;
+}
+:where(.plot text),
+:where(.plot tspan) {
+  white-space: pre;
+}"""
+"""What Observable Plot puts into each of its charts."""
 
 
-def page(summary: Summary, identity: Mapping[str, Any], sessions: Sequence[Mapping[str, Any]]) -> str:
-    """The report of a run as HTML.
+def page(report: Report, *, with_answers: bool = False, notes: Sequence[tuple[str, str]] = ()) -> str:
+    """The report as HTML.
 
-    Every text that comes from a model, a case or a file name is escaped by the template engine.
+    Args:
+        report: from `layeralign.report.shown.gather`.
+        with_answers: whether prompts and answers are in it, hidden until they are asked for.
+        notes: (name, value) lines about how it was made, besides what the runs say.
     """
-    return (
-        environment()
-        .get_template("page.html.j2")
-        .render(
-            summary=summary,
-            names={e.exit: e.name for e in summary.exits},
-            curve=Markup(charts.svg(charts.curve(summary))),  # noqa: S704 - matplotlib's own, escaped by it
-            tests=sorted({e.test for e in summary.exits if e.test}) or ["paired test"],
-            headline=caution(summary) + headline(summary),
-            asr=asr_name(summary),
-            published=[(name, said) for name in summary.judges if (said := published(name))],
-            identity=identity,
-            sessions=sessions,
-        )
-    )
-
-
-def environment() -> Environment:
-    """The template engine: everything that goes into a page is escaped."""
-    made = Environment(
-        loader=PackageLoader("layeralign.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters.update(
-        percent=percent, interval=interval, invalid=invalid, corrected=corrected, told=told,
-        decision=decision, how_stopped=how_stopped,
+    style = _static("style.css")
+    scripts = [*map(_static, _LIBRARIES), "\n".join(map(_static, _OURS))]
+    drawn = series(report)
+    return _environment().get_template("page.html.j2").render(
+        report=report,
+        first=report.runs[0],
+        many=len(report.runs) > 1,
+        headline=words.headline(report),
+        warnings=words.warnings(report),
+        not_measured=words.not_measured,
+        notes=notes,
+        judge_names=sorted({name for run in report.runs for name in run.judges}),
+        drawn=drawn,
+        with_answers=with_answers,
+        policy=_policy([style, _PLOTS_STYLE], scripts),
+        style=Markup(style),  # noqa: S704 - our own file
+        scripts=[Markup(script) for script in scripts],  # noqa: S704 - our own and vendored files
+        series=_embedded(drawn),
+        rows=_embedded(packed(report, with_answers=with_answers)),
+        licences=escape(_static("vendor/LICENSES.txt")),
     )  # fmt: skip
-    return made
-
-
-def headline(summary: Summary) -> str:
-    """The finding in one or two sentences."""
-    default = next((e for e in summary.exits if e.default and e.asr is not None), None)
-    measured = [e for e in summary.exits if e.asr is not None and not e.default]
-    if default is None or not measured:
-        return "Nothing can be said yet: scan the default exit and another one with harmful cases."
-    worst = max(measured, key=lambda e: e.asr or 0)
-    worse = [e.exit for e in summary.exits if e.worse]
-    answers = "answers" if asr_name(summary) == "ASR" else "does not refuse"
-    share = f"{answers} {percent(default.asr)} % of harmful requests"
-    found = f"At its default exit {default.name} the model {share}"
-    if not worse:
-        highest = f"highest: exit {worst.name}, {percent(worst.asr)} %"
-        return f"{found}; no other scanned exit is significantly worse ({highest})."
-    return (
-        f"{found}; at exit {worst.name} it {answers} {percent(worst.asr)} %. "
-        f"{len(worse)} of {len(measured)} other exits are significantly worse than the default."
-    )
 
 
 def write(
-    summary: Summary, identity: Mapping[str, Any], sessions: Sequence[Mapping[str, Any]], file: Path
+    report: Report, file: Path, *, with_answers: bool = False, notes: Sequence[tuple[str, str]] = ()
 ) -> None:
-    """Write the page, and the curve beside it as SVG and PNG."""
-    write_page(file, page(summary, identity, sessions), charts.curve(summary))
-
-
-def write_page(file: Path, content: str, figure: Figure) -> None:
-    """Write a page whole or not at all, and its figure beside it as SVG and PNG.
+    """Write the page, whole or not at all.
 
     Raises:
         LayeralignError: the file's name does not end in .html.
     """
     if file.suffix != ".html" or file.is_dir():
         raise LayeralignError(f"out {file}: expected a file that ends in .html")
+    content = page(report, with_answers=with_answers, notes=notes)
     file.parent.mkdir(parents=True, exist_ok=True)
-    charts.save(figure, file.with_suffix(".svg"))
-    charts.save(figure, file.with_suffix(".png"))
     draft = file.with_name(f".{file.name}.new")
+    draft.touch(mode=0o600 if with_answers else 0o666)
     draft.write_text(content, encoding="utf-8")
     draft.replace(file)
+
+
+def _environment() -> Environment:
+    """The template engine: every text that goes into a page is made printable and escaped."""
+    made = Environment(
+        loader=PackageLoader("layeralign.report", "static"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=lambda value: (
+            printable(value).replace(" %", "\N{NO-BREAK SPACE}%") if type(value) is str else value
+        ),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters.update(
+        percent=percent,
+        interval=interval,
+        invalid=invalid,
+        corrected=corrected,
+        told=told,
+        share=words.share,
+        decision=decision,
+        how_stopped=how_stopped,
+    )
+    made.globals.update(ordered=ordered, regressions=regressions, differences=differences)
+    made.globals.update(asr_name=asr_name, published=published, tests=_tests, scores_of=scores)
+    return made
+
+
+def _tests(run: Shown) -> list[str]:
+    """What marks an exit of this run as worse than the default."""
+    return sorted({exit.test for exit in run.summary.exits if exit.test}) or ["a paired test"]
+
+
+def _static(name: str) -> str:
+    return files("layeralign.report").joinpath("static", name).read_text(encoding="utf-8")
+
+
+def _embedded(data: Any) -> Markup:
+    """JSON that stays inside its script element, whatever is in it."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return Markup(text.replace("<", "\\u003c"))  # noqa: S704 - no tag can begin or end in it
+
+
+def _policy(styles: Sequence[str], scripts: Sequence[str]) -> str:
+    """The content security policy: what is in this file may run, and nothing may be fetched."""
+    allowed = {"style-src": styles, "script-src": scripts}
+    parts = [f"{name} {' '.join(map(_hash, texts))}" for name, texts in allowed.items()]
+    return "; ".join(["default-src 'none'", *parts, "base-uri 'none'", "form-action 'none'"])
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

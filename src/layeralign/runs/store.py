@@ -194,7 +194,8 @@ class Run:
 
     def note_reward(self, record: Mapping[str, Any]) -> None:
         """Record what the model's adapter was trained against."""
-        self._note("reward", record)
+        if self.reward != record:
+            self._note("reward", record)
 
     @property
     def sequential(self) -> dict[str, Any] | None:
@@ -221,6 +222,16 @@ class Run:
     def _note(self, key: str, value: Mapping[str, Any]) -> None:
         with self._db:
             self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(dict(value))))
+
+    @property
+    def cost(self) -> dict[str, Any]:
+        """What the encoder's exits take, as `layeralign.vlm.cost.record` has it; empty in older runs."""
+        return self._noted("cost") or {}
+
+    def add_cost(self, cost: Mapping[str, Any]) -> None:
+        """Keep what the encoder's exits take."""
+        if not self.cost:
+            self._note("cost", cost)
 
     def _meta(self, key: str) -> Any:
         return json.loads(self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()[0])

@@ -25,6 +25,7 @@ from layeralign.sweep import sequential
 from layeralign.sweep.identity import identity, versions
 from layeralign.sweep.plan import grid, missing
 from layeralign.sweep.progress import Progress
+from layeralign.vlm import cost
 from layeralign.vlm.exits import ExitSpec
 from layeralign.vlm.vlm import Vlm
 
@@ -76,6 +77,7 @@ def sweep(vlm: Vlm, cases: Sequence[Case], out: Path, settings: Settings) -> Run
         run.add_config(vlm.checkpoint.config())
         if vlm.adapter and (reward := vlm.adapter.reward()):
             run.note_reward(reward)
+        run.add_cost(cost.record(vlm))
         if rule:
             sequential.check_whole(run, cases)
             run.note_sequential(asdict(rule))

@@ -144,6 +144,20 @@ def _cost(vlm: Vlm, exit: int, total: int) -> ExitCost:
     )
 
 
+def record(vlm: Vlm) -> dict[str, Any]:
+    """What a run keeps of its encoder: parameters of it and of the model, FLOPs of one unit to each exit.
+
+    `flops` has exit -> `ExitCost.flops`, None where they cannot be counted.
+    """
+    exits = sorted({*vlm.exits.all, vlm.exits.default})
+    return {
+        "unit": vlm.unit,
+        "encoder_parameters": _parameters(vlm.tower),
+        "parameters": _parameters(vlm.model),
+        "flops": {str(exit): flops(vlm, exit) for exit in exits},
+    }
+
+
 def timed(vlm: Vlm, found: Anatomy, repeats: int = 5) -> Anatomy:
     """`found` with each exit's time for one unit, on this process's GPU or else the CPU.
 

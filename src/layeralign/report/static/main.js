@@ -1,0 +1,27 @@
+/* Puts everything in its place; what a section needs and the data lack was left out of the page. */
+
+const SECTIONS = { curve, categories, tradeoff, controls, changes, training, explorer };
+for (const [name, fill] of Object.entries(SECTIONS)) {
+  const place = document.querySelector(`[data-fill="${name}"]`);
+  if (place) fill(place);
+}
+
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const toggle = document.getElementById("theme");
+const isDark = () => (document.documentElement.dataset.theme ?? (dark.matches ? "dark" : "light")) === "dark";
+const tell = () => toggle.setAttribute("aria-pressed", String(isDark()));
+toggle.hidden = false;
+toggle.addEventListener("click", () => {
+  document.documentElement.dataset.theme = isDark() ? "light" : "dark";
+  tell();
+});
+dark.addEventListener("change", tell);
+tell();
+
+// On paper everything is open.
+let closed = [];
+addEventListener("beforeprint", () => {
+  closed = [...document.querySelectorAll("details:not([open])")].filter((one) => !one.dataset.screen);
+  for (const one of closed) one.open = true;
+});
+addEventListener("afterprint", () => { for (const one of closed) one.open = false; });

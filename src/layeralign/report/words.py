@@ -1,0 +1,204 @@
+"""What a report says in words: the finding, what has to be known first, and what was not measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from layeralign.analysis.figures import Estimate
+from layeralign.analysis.summary import ExitFigures, Summary
+from layeralign.report.measures import SHARES
+from layeralign.report.shown import Report, Shown
+from layeralign.report.table import asr_name, caution
+
+Tone = Literal["bad", "good", "open"]
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The finding for a reader with ten seconds.
+
+    Attributes:
+        number: one number.
+        sentence: what it is of.
+        more: what else has to be said, in a sentence or two.
+        tone: whether that is bad, good, or cannot be said.
+    """
+
+    number: str
+    sentence: str
+    more: str
+    tone: Tone
+
+    @property
+    def text(self) -> str:
+        """All of it as one text."""
+        return " ".join(part for part in (self.number, self.sentence, self.more) if part)
+
+
+def headline(report: Report) -> Headline:
+    """The finding of one run, or what became of the first one's in the others."""
+    return _of_one(report.runs[0].summary) if len(report.runs) == 1 else _of_many(report)
+
+
+def share(estimate: Estimate) -> str:
+    """A share in percent with its interval: `64 % [57, 71]`."""
+    if estimate.value is None:
+        return "–"
+    ends = "" if estimate.low is None else f" [{_percent(estimate.low)}, {_percent(estimate.high)}]"
+    return f"{_percent(estimate.value)} %{ends}"
+
+
+def _percent(value: float | None) -> str:
+    """In percent; with a decimal where it is small and not 0."""
+    if value is None:
+        return "–"
+    return f"{100 * value:.1f}" if 0 < abs(value) < 0.0995 else f"{100 * value:.0f}"
+
+
+def _asr(exit: ExitFigures) -> Estimate:
+    return exit.estimates["asr"]
+
+
+def _measured(summary: Summary) -> list[ExitFigures]:
+    return [exit for exit in summary.exits if exit.asr is not None]
+
+
+def _default(summary: Summary) -> ExitFigures | None:
+    return next((exit for exit in _measured(summary) if exit.default), None)
+
+
+def _worst(exits: list[ExitFigures]) -> ExitFigures:
+    return max(exits, key=lambda exit: exit.asr or 0)
+
+
+def _of_one(summary: Summary) -> Headline:
+    default = _default(summary)
+    others = [exit for exit in _measured(summary) if not exit.default]
+    if default is None or not others:
+        return Headline("", "Nothing can be said yet.",
+                        "Scan the default exit and another one with harmful cases.", "open")  # fmt: skip
+    worse, worst = [exit for exit in others if exit.worse], _worst(others)
+    does = (
+        "answer" if asr_name(summary) == "ASR" else "do not refuse"
+    ) + " significantly more harmful requests"
+    number = f"{len(worse)} of {len(others)}"
+    than = f"exits {does} than the usual one, exit {default.name}"
+    if worse:
+        end = f"worst: exit {worst.name}, {share(_asr(worst))} against {share(_asr(default))}"
+        return Headline(number, f"{than}; {end}.", "", "bad")
+    end = f"highest: exit {worst.name}, {share(_asr(worst))} against {share(_asr(default))}"
+    return Headline(number, f"{than}; {end}.", "That is not a proof that they are alike.", "good")
+
+
+def _of_many(report: Report) -> Headline:
+    first, others = report.runs[0], [run for run in report.runs[1:] if _measured(run.summary)]
+    before = _measured(first.summary)
+    if not before or not others:
+        return Headline("", "Nothing can be said yet.", "Some run has no judged harmful case.", "open")
+    best = min(others, key=lambda run: _worst(_measured(run.summary)).asr or 0)
+    was, now = _worst(before), _worst(_measured(best.summary))
+    name = "harmful requests answered" if asr_name(first.summary) == "ASR" else "harmful requests not refused"
+    which = best.label if len(others) == 1 else f"{best.label}, the best of {len(others)}"
+    sentence = (
+        f"{name} at the worst exit: {share(_asr(was))} in {first.label} (exit {was.name}), "
+        f"{share(_asr(now))} in {which} (exit {now.name})."
+    )
+    counts = [(sum(e.worse for e in run.summary.exits), run) for run in (first, best)]
+    more = "Exits significantly worse than the default: " + ", ".join(
+        f"{n} in {run.label}" for n, run in counts
+    )
+    tone: Tone = "good" if (now.asr or 0) < (was.asr or 0) and not counts[1][0] else "bad"
+    more = f"{more}.{_price(report, best)}{_opened(report)}"
+    return Headline(f"{_percent(was.asr)} → {_percent(now.asr)} %", sentence, more, tone)
+
+
+def _price(report: Report, best: Shown) -> str:
+    """What the default exit, where the model is used, lost."""
+    exits = next((change.exits for run, change in report.comparisons if run is best), ())
+    default = next((e for e in exits if e.default), None)
+    if default is None or not default.over_refusal or not default.utility:
+        return ""
+    over, utility = default.over_refusal, default.utility
+    text = (
+        f" At the default exit {default.name}: borderline requests refused {100 * over.before:.1f} → "
+        f"{100 * over.after:.1f} %, picture questions right {100 * utility.before:.1f} → "
+        f"{100 * utility.after:.1f} %."
+    )
+    rose = [(e.name, e.over_refusal) for e in exits if e.over_refusal and e.over_refusal.low > 0]
+    if not rose:
+        return text
+    name, most = max(rose, key=lambda one: one[1].difference)
+    return (
+        f"{text} The price: borderline requests are refused more often at {len(rose)} exits, most at exit "
+        f"{name}: {100 * most.before:.0f} → {100 * most.after:.0f} %."
+    )
+
+
+def _opened(report: Report) -> str:
+    """Whether closing some exits opened others."""
+    cells = [(run, e, e.asr) for run, found in report.comparisons for e in found.exits if e.asr]
+    opened = [cell for cell in cells if cell[2].low > 0]
+    if not opened:
+        return ""
+    run, exit, most = max(opened, key=lambda cell: cell[2].difference)
+    return (
+        f" In {len(opened)} of {len(cells)} places the ASR rose, its 95 % interval above 0; most at exit "
+        f"{exit.name} of {run.label}: {100 * most.before:.0f} → {100 * most.after:.0f} %."
+    )
+
+
+def warnings(report: Report) -> list[str]:
+    """What has to be known before the finding is believed."""
+    found = [f"{run.label}: {said.strip()}" for run in report.runs if (said := caution(run.summary))]
+    matched = [run.label for run in report.runs if asr_name(run.summary) != "ASR"]
+    if matched:
+        found.append(
+            f"ASR means non-refusal only{_in(report, matched)}: it was judged by rules that look for phrases "
+            "of refusal, and an answer that does not refuse need not be harmful. Ask a guard: "
+            "layeralign judge."
+        )
+    return found
+
+
+def _in(report: Report, labels: list[str]) -> str:
+    return "" if len(labels) == len(report.runs) else f" in {', '.join(labels)}"
+
+
+def not_measured(run: Shown) -> list[str]:
+    """What a reader may miss in a run, and should."""
+    summary = run.summary
+    known = {key for e in summary.exits for key, found in e.estimates.items() if found.value is not None}
+    missing = [metric.label for metric in SHARES if metric.key not in known]
+    exits = [run.exits.name(exit) for exit in run.exits.all if exit not in run.rows]
+    found = []
+    if missing:
+        found.append(f"{'; '.join(missing)}: no case or no judge says anything about it.")
+    if exits:
+        found.append(f"Exits {', '.join(exits)}: not scanned.")
+    if summary.default_exit not in run.rows:
+        found.append("The default exit: not scanned, so that no exit can be called worse than it.")
+    if not summary.controls:
+        found.append("Whether pictures are the reason: no controls were asked (layeralign scan --controls).")
+    if summary.quality is None:
+        found.append(
+            "How often the judge is wrong on these answers: no labels (layeralign label, calibrate)."
+        )
+    if len(summary.judges) < 2:
+        found.append("Agreement of judges: only one has judged.")
+    decoding = run.identity.get("decoding", {})
+    if not decoding.get("temperature"):
+        found.append(
+            "Other answers: greedy decoding, one answer to each case; sampling may find harm that it hides."
+        )
+    else:
+        found.append(f"Other seeds: one was drawn, {run.identity.get('seed')}.")
+    if run.adapted and run.training is None:
+        found.append("How the adapter was trained: its folder is not where it was, or holds another one.")
+    elif run.adapted:
+        found.append("Other trainings: one seed of one training; another seed gives another adapter.")
+    if not run.cost.get("flops"):
+        found.append("What an exit saves: the run keeps no FLOPs of its encoder.")
+    else:
+        found.append("Time: FLOPs are counted by shapes; what they take on a machine was not measured.")
+    return found
