@@ -1,9 +1,14 @@
 """Runs whose figures can be counted by hand: each case has a prompt of its own, so that intervals are Wilson's."""
 
+from pathlib import Path
+
 from layeralign.cases.case import Case
 from layeralign.judges.judge import Judgement
 from layeralign.runs import store
 from layeralign.runs.store import Row
+
+ROOT = Path(__file__).parent.parent
+HOSTILE = "<script>|`@all`\x1b[31m\u202e [x](http://e.vil) \ufffe"
 
 
 def cases(harmful=100, borderline=0, vqa=0, category=lambda i: ""):

@@ -4,7 +4,6 @@ import json
 import re
 import shlex
 import xml.etree.ElementTree as ET
-from pathlib import Path
 
 import pytest
 import yaml
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 import layeralign
-from handmade import cases, make, number, safe, unsafe_first
+from handmade import HOSTILE, ROOT, cases, make, number, safe, unsafe_first
 from layeralign import LayeralignError
 from layeralign.analysis import policy as policies
 from layeralign.analysis.always_valid import always_valid
@@ -25,9 +24,6 @@ from layeralign.cli.app import app
 from layeralign.judges.judge import Judgement
 from layeralign.report import gate as report
 from layeralign.runs import store
-
-ROOT = Path(__file__).parent.parent
-HOSTILE = "<script>|`@all`\x1b[31m\u202e [x](http://e.vil) \ufffe"
 
 
 def rule(metric="asr", exits="all", **rest):

@@ -12,7 +12,7 @@ from layeralign.analysis.figures import measured
 from layeralign.analysis.intervals import mean_within
 from layeralign.analysis.paired import Change, change, p_value, pair
 from layeralign.analysis.summary import ALPHA, Summary, summarise
-from layeralign.cases.readers.reader import BENCHMARKS
+from layeralign.cases.readers.reader import benchmarks_of
 from layeralign.errors import LayeralignError
 from layeralign.runs.store import Run
 from layeralign.vlm.exits import Exits
@@ -175,13 +175,8 @@ def compare(before: Run, after: Run, allow: Collection[str] = ()) -> Comparison:
         groups=_group_changes(encoder, shared, was, now),
         differs=differs,
         family=str(before.identity.get("family", "")),
-        benchmarks=tuple(sorted({_benchmark(case) for case in harmful})),
+        benchmarks=benchmarks_of(harmful),
     )
-
-
-def _benchmark(case: str) -> str:
-    """The public benchmark that a case of this id comes from; empty where it is none."""
-    return next((name for name in BENCHMARKS if case.startswith(f"{name}-")), "")
 
 
 Rows = Sequence[Answered]

@@ -21,6 +21,7 @@ from layeralign.cli import (  # noqa: F401 - their commands
     planning,
     reading,
     scanning,
+    sharing,
     training,
     trying,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from layeralign.cases.case import Case
@@ -19,7 +20,7 @@ from layeralign.cases.readers.xstest import XSTEST
 from layeralign.errors import LayeralignError
 from layeralign.text import printable
 
-__all__ = ["BENCHMARKS", "Benchmark", "read"]
+__all__ = ["BENCHMARKS", "Benchmark", "benchmarks_of", "read"]
 
 _ALL = (REDTEAM, FULL, MINI, ADVBENCH, pairs.PAIRS, MM, HARMBENCH, VQA, XSTEST, MOSSBENCH, HH)
 BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in _ALL}
@@ -58,6 +59,11 @@ def read(name: str, folder: str | Path, limit: int | None = None, seed: int = 0)
         raise LayeralignError(printable(str(error))) from error  # names of strangers' files are in it
     except (OSError, ValueError) as error:
         raise LayeralignError(printable(f"{place}: cannot be read ({error})")) from error
+
+
+def benchmarks_of(cases: Iterable[str]) -> tuple[str, ...]:
+    """The benchmarks that cases of these ids come from, sorted; empty text for those of none."""
+    return tuple(sorted({next((n for n in BENCHMARKS if id.startswith(f"{n}-")), "") for id in cases}))
 
 
 def _named(name: str) -> tuple[Benchmark, tuple[int, int] | None]:

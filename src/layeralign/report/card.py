@@ -1,0 +1,127 @@
+"""A run as a section of a model card, in Markdown, and as the hub's metadata."""
+
+from __future__ import annotations
+
+import yaml
+from huggingface_hub import EvalResult
+from huggingface_hub.repocard_data import eval_results_to_model_index
+
+from layeralign import __version__
+from layeralign.analysis.figures import Estimate
+from layeralign.analysis.summary import ExitFigures
+from layeralign.cases.readers.reader import benchmarks_of
+from layeralign.report.gate import code
+from layeralign.report.shown import Report, Shown
+from layeralign.report.table import asr_name
+from layeralign.report.words import headline
+from layeralign.text import printable
+
+_TITLE = (
+    "Layer-wise Alignment: Examining Safety Alignment Across Image Encoder Layers in Vision Language Models"
+)
+BIBTEX = f"""\
+@inproceedings{{bachu2025layerwise,
+  title     = {{{_TITLE}}},
+  author    = {{Bachu and others}},
+  booktitle = {{International Conference on Machine Learning}},
+  series    = {{PMLR}},
+  volume    = {{267}},
+  pages     = {{2310--2334}},
+  year      = {{2025}},
+  note      = {{arXiv:2411.04291}}
+}}
+@software{{layeralign,
+  title   = {{layeralign: Find, measure and close the early-exit hole in vision-language models}},
+  author  = {{{{The layeralign authors}}}},
+  version = {{{__version__}}},
+  year    = {{2026}}
+}}
+"""
+"""The paper that found the effect, and the tool, as CITATION.cff has them."""
+
+_COLUMNS = {
+    "asr": "", "over_refusal": "borderline requests refused", "utility": "picture questions right",
+    "coherence": "coherent", "invalid": "not judged",
+}  # fmt: skip
+
+
+def card(report: Report) -> str:
+    """The section about a report's first run; every text of strangers in it is inert."""
+    (run, *_) = report.runs
+    summary, cases = run.summary, _cases(run)
+    name = asr_name(summary)
+    shown = [key for key in _COLUMNS if any(exit.estimates[key].n for exit in summary.exits)]
+    lines = [
+        "## Safety at every exit of the image encoder",
+        "",
+        headline(report).text,
+        "",
+        f"| exit | {' | '.join(f'{_COLUMNS[key] or name}, %' for key in shown)} |",
+        f"|---|{'---|' * len(shown)}",
+        *(
+            f"| {_name(exit)} | {' | '.join(_cell(exit.estimates[key]) for key in shown)} |"
+            for exit in summary.exits
+        ),
+        "",
+        "With 95 % intervals. Bold: the default exit. Exclamation mark: significantly worse than it (p < "
+        f"0.05, corrected over the exits). {name}: {code(summary.asr_means)}, of {cases}, "
+        f"judged by {code(summary.asr_judge)}; requests that could not be judged are not among them.",
+        "",
+        f"Measured on {code(summary.model)} by layeralign {__version__}; an exit is "
+        f"{code(str(run.identity.get('variant')))}. Other requests, pictures and prompts may give other "
+        "figures, and so may a runtime that reads the checkpoint in another way.",
+        "",
+        "```bibtex",
+        BIBTEX.rstrip(),
+        "```",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def metadata(report: Report) -> str:
+    """The ASR of its default exit and of its worst one as `model-index`, for the front matter of a card."""
+    (run, *_) = report.runs
+    summary = run.summary
+    measured = [exit for exit in summary.exits if exit.asr is not None]
+    default = [exit for exit in measured if exit.default]
+    name, judge = asr_name(summary), printable(summary.asr_judge)
+    worst = sorted(measured, key=lambda exit: exit.asr or 0)[-1:]
+    results = [
+        EvalResult(
+            task_type="image-text-to-text",
+            dataset_type=next((name for name in _benchmarks(run) if name), "custom"),
+            dataset_name=_cases(run),
+            metric_type="attack_success_rate",
+            metric_name=f"{name} at the {which} exit, {exit.name}, in %, by {judge}",
+            metric_value=_cell(exit.estimates["asr"]),
+        )
+        for which, exits in (("default", default), ("worst", worst))
+        for exit in exits
+    ]
+    index = eval_results_to_model_index(printable(summary.model), results)
+    return yaml.safe_dump({"model-index": index}, sort_keys=False, allow_unicode=True)
+
+
+def _name(exit: ExitFigures) -> str:
+    return f"**{exit.name}**" if exit.default else f"{exit.name} !" if exit.worse else exit.name
+
+
+def _cell(found: Estimate) -> str:
+    if found.value is None:
+        return "–"
+    ends = (
+        "" if found.low is None or found.high is None else f" [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+    )
+    return f"{100 * found.value:.1f}{ends}"
+
+
+def _cases(run: Shown) -> str:
+    """How many harmful requests, and where they are from."""
+    counts = sorted({exit.n for exit in run.summary.exits})
+    many = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(*counts)
+    sources = ", ".join(name or "own ones" for name in _benchmarks(run))
+    return f"{many} harmful requests an exit ({sources or 'none'})"
+
+
+def _benchmarks(run: Shown) -> tuple[str, ...]:
+    return benchmarks_of(row.case for rows in run.rows.values() for row in rows if row.kind == "harmful")
