@@ -121,7 +121,7 @@ def table(vlm: Vlm, cases: Sequence[Case]) -> dict[str, tuple[float, float]]:
 def main() -> None:
     """Screen, scan, compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=["testbed"])
+    parser.add_argument("--models", nargs="+", default=["testbed"], help="folders, or MODEL+ADAPTER")
     parser.add_argument("--limit", type=int, default=1000, help="cases, a quarter of them harmful")
     arguments = parser.parse_args()
     cases = benchmarks.cases("testbed:dev", limit=arguments.limit)
@@ -130,7 +130,8 @@ def main() -> None:
     every: dict[str, list[tuple[float, float]]] = {}
     for model in arguments.models:
         print(f"\n## {Path(model).name}\n")
-        for words, two in table(layeralign.load(model), cases).items():
+        base, _, adapter = model.partition("+")
+        for words, two in table(layeralign.load(base, adapter=adapter or None), cases).items():
             every.setdefault(words, []).append(two)
     if len(arguments.models) > 1:
         print(

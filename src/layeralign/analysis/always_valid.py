@@ -54,10 +54,10 @@ def always_valid_share(
     """Interval of a share that holds whenever one stops, for prompts and pictures drawn from many like them.
 
     Rows that share nothing: `always_valid`. Otherwise that of as many rows as they are worth
-    (`effective_rows`), which is not exact. In simulation, with the looks of `layeralign.analysis.sequential`,
-    the truth was ever left out in at most 3 % of the scans over 10 × 10, 20 × 20, 50 × 2 and 200 × 40 prompts
-    and pictures, shares of 0.02 to 0.5 and effects of sd 0 to 2; where 3 or 10 pictures do as much as a
-    hundred prompts, or more, in up to 7 %: so few do not show how pictures differ.
+    (`layeralign.analysis.clusters`, with the t of as far out as this interval reaches), which is not exact.
+    In simulation, with the looks of `layeralign.analysis.sequential`, the truth was ever left out in at most
+    3 % of the scans over 10 × 10 to 100 × 3 prompts and pictures and 200 or 300 prompts on 3 to 40 pictures,
+    shares of 0.02 to 0.5 and effects of sd 0 to 2 on the logit scale.
 
     Args:
         values: [n] flags, or degrees from 0 to 1.
