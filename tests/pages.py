@@ -3,6 +3,8 @@
 What a block's fence says after its language decides: `sh run` and `python run` are run, `exits=2` with the exit code
 that is expected; `file=NAME` is kept as that file for the blocks that follow; `text` straight after a block that is
 run is what it printed. All other `sh` and `python` is checked without being run.
+
+`python tests/pages.py PAGE` runs a page and puts what is printed into it.
 """
 
 import ast
@@ -17,6 +19,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +65,17 @@ def blocks(page):
 # --- running
 
 
+def run_page(page, folder):
+    """Run what a page runs, in order, in `folder`; gives each text block that shows an output, with that output."""
+    names, said = {"__name__": page.stem}, None
+    for block in blocks(page):
+        if block.mark("file"):
+            (folder / block.mark("file")).write_text(block.text)
+        if block.language == "text" and said is not None:
+            yield block, said
+        said = run(block, names) if block.runs else None
+
+
 def run(block, names):
     """What the block prints; `names` are those that the page's Python has defined so far."""
     return _python(block, names) if block.language == "python" else _shell(block)
@@ -74,7 +88,10 @@ def _python(block, names):
 
 
 def _shell(block):
-    """Each command in turn; those of layeralign in this process, which has torch loaded already."""
+    """Each command in turn; those of layeralign in this process, which has torch loaded already.
+
+    What goes to stderr is progress, and no part of what is printed, but for an error's sentence.
+    """
     said, code = "", 0
     for command in commands(block.text):
         if code:
@@ -83,9 +100,10 @@ def _shell(block):
             )
         words = shlex.split(command, comments=True)
         if words[:1] == ["layeralign"] and not re.search(r"[|<>&;$`]", command):
-            with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(out):
+            out, err = io.StringIO(), io.StringIO()
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 code = main(words[1:])
-            said += out.getvalue()
+            said += out.getvalue() + err.getvalue() * (code == 1)
         else:
             done = subprocess.run(
                 ["bash", "-euo", "pipefail", "-c", command], capture_output=True, text=True, check=False,
@@ -187,3 +205,20 @@ def _check_call(node, known):
     starred = any(isinstance(a, ast.Starred) for a in node.args) or any(k.arg is None for k in node.keywords)
     if called and not starred and str(getattr(called, "__module__", "")).startswith("layeralign"):
         inspect.signature(called).bind(*node.args, **{k.arg: k.value for k in node.keywords})
+
+
+def rewrite():
+    """Write what the pages' run blocks print into them."""
+    for name in sys.argv[1:]:
+        page = Path(name).resolve()
+        with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+            shown = list(run_page(page, Path(folder)))
+        lines = page.read_text().splitlines()
+        for block, said in reversed(shown):
+            end = lines.index("```", block.line)
+            lines[block.line : end] = [line.rstrip() for line in said.strip("\n").splitlines()]
+        page.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    rewrite()

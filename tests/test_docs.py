@@ -1,5 +1,6 @@
 """The site builds without a warning, its links lead somewhere, and its code is run or held against the real thing."""
 
+import json
 import re
 import subprocess
 import sys
@@ -8,7 +9,12 @@ import urllib.parse
 import pytest
 from markdown_it import MarkdownIt
 
+import layeralign
 import pages
+from layeralign.vlm.load import empty
+
+sys.path.append(str(pages.ROOT / "benchmarks"))
+import costs
 
 SITE = ["-m", "sphinx", "--fail-on-warning", "--keep-going", "--quiet", "-c", "docs", "."]
 LANGUAGES = {"sh", "python", "json", "yaml", "toml", "text"}
@@ -45,6 +51,12 @@ def test_every_command_and_every_flag_is_in_the_reference(site):
     for name in set(app) - {"--help", "-h", "--version"}:
         assert f'id="layeralign-{name}"' in shown, name
     assert "--max-new-tokens" in shown
+
+
+def test_everything_that_python_can_call_is_in_the_reference(site):
+    shown = (site / "docs" / "reference" / "python.html").read_text()
+    for name in layeralign.__all__:
+        assert f'id="layeralign.{name}"' in shown, name
 
 
 def test_a_wrong_link_fails_the_build(tmp_path):
@@ -90,17 +102,8 @@ def test_every_block_says_what_it_is():
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.stem)
 def test_what_a_page_runs_runs_and_prints_what_it_shows(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    names, said = {"__name__": page.stem}, None
-    for block in pages.blocks(page):
-        if block.mark("file"):
-            (tmp_path / block.mark("file")).write_text(block.text)
-        if block.runs:
-            said = pages.run(block, names)
-        elif block.language == "text" and said is not None:
-            assert pages.shape(block.text) == pages.shape(said), f"{block.where}: what was printed is\n{said}"
-            said = None
-        else:
-            said = None
+    for block, said in pages.run_page(page, tmp_path):
+        assert pages.shape(block.text) == pages.shape(said), f"{block.where}: what was printed is\n{said}"
 
 
 @pytest.mark.parametrize(
@@ -130,3 +133,13 @@ def test_what_is_not_run_is_right_as_far_as_can_be_seen(block):
 def test_a_wrong_block_is_found(language, text):
     with pytest.raises((Exception, SystemExit)):
         pages.check(pages.Block(pages.ROOT / "README.md", 1, language, (), text))
+
+
+def test_costs_are_those_by_hand(tmp_path):
+    """LLaVA-1.5-7B: 2 · 32 · 4096 numbers of 2 bytes a token; LoRA of rank 16 on every linear layer, 40.0 M as PEFT
+    tells; 640 tokens take what benchmarks/exit_cost.py counts: 2 · 640 · 32 · (4 · 4096² + 3 · 4096 · 11008) and attention."""
+    known = json.loads((pages.ROOT / "tests" / "configs" / "published.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(known["llava-hf/llava-1.5-7b-hf"]))
+    text = costs.language(empty(tmp_path))
+    assert text.cache(1, 0) == 524288 and text.lora == 39_976_960
+    assert text.forward(640, 0) == 2 * 640 * 32 * (4 * 4096**2 + 3 * 4096 * 11008) + 4 * 640**2 * 4096 * 32
