@@ -18,6 +18,7 @@ root_doc = "docs/index"
 
 myst_heading_anchors = 4
 highlight_language = "none"
+smartquotes = False  # they make one dash of the two before a flag
 default_role = "code"  # docstrings write `code` as Markdown does
 napoleon_use_ivar = True
 autodoc_member_order = "bysource"
@@ -28,6 +29,8 @@ autodoc_preserve_defaults = True
 html_theme = "furo"  # nothing of it comes from another place, so the site works from a disk
 html_title = "layeralign"
 html_extra_path = ["root"]
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
 
@@ -43,7 +46,7 @@ def _commands(app: Sphinx, name: str, source: list[str]) -> None:
     if name == "docs/reference/commands":
         from layeralign.cli.app import app as commands  # its commands come with the package
 
-        told = commands.generate_docs()
+        told = commands.generate_docs(usage_name="layeralign")
         source[0] += told[told.index("**Commands**") :]
 
 

@@ -122,9 +122,9 @@ def commands(text):
 
 
 def shape(text):
-    """What of an output is the same everywhere: its words. Figures, lines and spaces depend on the machine."""
-    words = re.sub(r"[─━│┃┏┓┗┛┡┩└┘├┤╇┴┬╷╵╶╴ \n]+", " ", text)
-    return re.sub(r"[-+−]?\d+(\.\d+)?", "#", words).strip()
+    """What of an output is the same everywhere: its words. Figures, marks, bars and spaces depend on the machine."""
+    words = re.sub(r"[\u2500-\u259f\s]+", " ", text)  # lines of tables, and bars
+    return re.sub(r"[-+−]?\d+(\.\d+)?!?", "#", words).strip()
 
 
 # --- checking

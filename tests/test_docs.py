@@ -50,7 +50,7 @@ def test_every_command_and_every_flag_is_in_the_reference(site):
     shown = (site / "docs" / "reference" / "commands.html").read_text()
     for name in set(app) - {"--help", "-h", "--version"}:
         assert f'id="layeralign-{name}"' in shown, name
-    assert "--max-new-tokens" in shown
+    assert "layeralign judge [OPTIONS] RUN" in shown and "--max-new-tokens" in shown
 
 
 def test_everything_that_python_can_call_is_in_the_reference(site):
@@ -62,6 +62,7 @@ def test_everything_that_python_can_call_is_in_the_reference(site):
 def test_a_wrong_link_fails_the_build(tmp_path):
     (tmp_path / "conf.py").write_text((pages.ROOT / "docs" / "conf.py").read_text())
     (tmp_path / "root").mkdir()
+    (tmp_path / "static").mkdir()
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "index.md").write_text("# A\n\n[no page](b.md)\n\n[no anchor](#b)\n\n[this](#a)\n")
     done = subprocess.run(

@@ -1,9 +1,7 @@
 """Find, measure and close the early-exit hole in vision-language models.
 
-import layeralign
-model = layeralign.load("testbed")
-result = layeralign.scan(model, "testbed", out="out/run", limit=400, max_new_tokens=24)
-result.plot("curve.svg")
+`layeralign.load("testbed")` loads a model, `layeralign.scan(model, "testbed", out="out/run")` scans
+it at every exit; what that gives has a table, a plot and a page.
 """
 
 from __future__ import annotations
@@ -43,3 +41,8 @@ def __getattr__(name: str) -> Any:
     if name in __all__:
         return getattr(import_module("layeralign.api"), name)
     raise AttributeError(f"module 'layeralign' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What is loaded when it is used is there before, too."""
+    return sorted({*globals(), *__all__})
