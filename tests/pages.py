@@ -124,7 +124,7 @@ def commands(text):
 def shape(text):
     """What of an output is the same everywhere: its words. Figures, marks, bars and spaces depend on the machine."""
     words = re.sub(r"[\u2500-\u259f\s]+", " ", text)  # lines of tables, and bars
-    return re.sub(r"[-+−]?\d+(\.\d+)?!?", "#", words).strip()
+    return re.sub(r"#(, #)+", "#", re.sub(r"[-+−]?\d+(\.\d+)?!?", "#", words)).strip()
 
 
 # --- checking
@@ -216,7 +216,9 @@ def rewrite():
         lines = page.read_text().splitlines()
         for block, said in reversed(shown):
             end = lines.index("```", block.line)
-            lines[block.line : end] = [line.rstrip() for line in said.strip("\n").splitlines()]
+            lines[block.line : end] = (
+                "\n".join(line.rstrip() for line in said.splitlines()).strip("\n").splitlines()
+            )
         page.write_text("\n".join(lines) + "\n")
 
 
