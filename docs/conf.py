@@ -46,7 +46,7 @@ def _commands(app: Sphinx, name: str, source: list[str]) -> None:
     if name == "docs/reference/commands":
         from layeralign.cli.app import app as commands  # its commands come with the package
 
-        told = commands.generate_docs(usage_name="layeralign")
+        told = commands.generate_docs()
         source[0] += told[told.index("**Commands**") :]
 
 

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import urllib.parse
+from pathlib import Path
 
 import pytest
 from markdown_it import MarkdownIt
@@ -16,7 +17,8 @@ from layeralign.vlm.load import empty
 sys.path.append(str(pages.ROOT / "benchmarks"))
 import costs
 
-SITE = ["-m", "sphinx", "--fail-on-warning", "--keep-going", "--quiet", "-c", "docs", "."]
+BUILD = str(Path(sys.executable).with_name("sphinx-build"))
+SITE = [BUILD, "--fail-on-warning", "--keep-going", "--quiet", "-c", "docs", "."]
 LANGUAGES = {"sh", "python", "json", "yaml", "toml", "text"}
 EVERY = [block for page in pages.PAGES for block in pages.blocks(page)]
 RUN = sorted({block.page for block in EVERY if block.runs})
@@ -26,9 +28,7 @@ RUN = sorted({block.page for block in EVERY if block.runs})
 def site(tmp_path_factory):
     """The built site. Nothing of a network is needed."""
     out = tmp_path_factory.mktemp("site")
-    done = subprocess.run(
-        [sys.executable, *SITE, str(out)], cwd=pages.ROOT, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([*SITE, str(out)], cwd=pages.ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return out
 
@@ -66,7 +66,7 @@ def test_a_wrong_link_fails_the_build(tmp_path):
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "index.md").write_text("# A\n\n[no page](b.md)\n\n[no anchor](#b)\n\n[this](#a)\n")
     done = subprocess.run(
-        [sys.executable, *SITE[:-3], "-c", str(tmp_path), str(tmp_path), str(tmp_path / "out")],
+        [*SITE[:-3], "-c", str(tmp_path), str(tmp_path), str(tmp_path / "out")],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1 and done.stderr.count("WARNING") == 2, done.stderr
