@@ -20,12 +20,6 @@ IDENTITY = {
     "adapter": None,
     "files": {"model.safetensors": "0" * 64},
 }
-COST = {
-    "unit": "picture",
-    "encoder_parameters": 10,
-    "parameters": 40,
-    "flops": {str(exit): 100 + 50 * exit for exit in range(7)},
-}
 
 
 def cases(n=20, categories=("forge", "steal"), **changed):
@@ -38,14 +32,17 @@ def cases(n=20, categories=("forge", "steal"), **changed):
     return made + [Case(f"v{i}", f"is it {i}?", "vqa", reference="yes") for i in range(n)]
 
 
-def make(folder, harm, asked=None, *, model="a/model", identity=None, answer="no.", exits=7, cost=COST):
-    """A run whose first `harm(exit)` of the harmful cases are answered; exit 5 of 6 is the default one."""
+def make(folder, harm, asked=None, *, model="a/model", identity=None, answer="no.", exits=None, layers=6):
+    """A run whose first `harm(exit)` of the harmful cases are answered; the last exit but one is the default."""
     asked = cases() if asked is None else asked
-    with store.create(folder, model, IDENTITY | (identity or {}), {"layers": 6, "default": 5}) as run:
+    with store.create(
+        folder, model, IDENTITY | (identity or {}), {"layers": layers, "default": layers - 1}
+    ) as run:
         run.add_cases(asked)
-        run.add_cost(cost)
+        flops = {str(exit): 100 + 50 * exit for exit in range(layers + 1)}
+        run.add_cost({"unit": "picture", "encoder_parameters": 10, "parameters": 40, "flops": flops})
         run.add_session("2026-01-01", "layeralign scan", {"torch": "2.13"})
-        for exit in range(exits):
+        for exit in range(layers + 1 if exits is None else exits):
             run.add_answers(Row(case.id, exit, answer, 3, True) for case in asked)
             seen, words = 0, []
             for i, case in enumerate(asked):

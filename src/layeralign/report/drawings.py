@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
+from layeralign.report.series import harmful_categories
 from layeralign.report.tradeoff import front, savings
 
 Drawn = dict[str, Any]
@@ -133,12 +134,6 @@ def _legend(figure: Figure, *, several: bool) -> None:
         figure.legend(handles, names, loc="outside lower center", ncols=min(3, len(names)), handlelength=2.6)
 
 
-def harmful_categories(drawn: Drawn) -> list[str]:
-    """Categories of harmful cases that are judged in some run."""
-    return [name for name in drawn["categories"]
-            if any("asr" in run["categories"].get(name, {}) for run in drawn["runs"])]  # fmt: skip
-
-
 def categories(drawn: Drawn, width: float) -> Figure:
     """ASR of each category at each exit, a map for each run."""
     rows, runs = harmful_categories(drawn), drawn["runs"]
@@ -205,10 +200,6 @@ def tradeoff(drawn: Drawn, width: float) -> Figure:
         steps = [[100 * one["saved"] for one in best], [100 * one["asr"][2] for one in best]]
         line: dict[str, Any] = {"color": COLOURS[at % 7], "linestyle": _LINES[at % 7], "linewidth": 0.9}
         panels[0].step(*steps, where="pre", **line)
-        beside: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "size": 5.5, "color": _SOFT}
-        for one in found:
-            place = (100 * one["saved"], 100 * one["asr"][2])
-            panels[0].annotate(names[one["exit"]], place, xytext=(0, -9 if at else 3.5), **beside)
         if known:
             useful = [one for one in found if one["utility"]]
             panels[1].plot(
@@ -224,6 +215,10 @@ def tradeoff(drawn: Drawn, width: float) -> Figure:
     for axes in panels:
         axes.grid(axis="y", color=_GRID, linewidth=0.5)
         axes.set_axisbelow(True)
+    exits = next(savings(run) for run in drawn["runs"] if savings(run))
+    above = panels[0].secondary_xaxis("top")
+    above.set_xticks([100 * one["saved"] for one in exits], [names[one["exit"]] for one in exits], size=5.5)
+    above.tick_params(length=2, pad=1, colors=_SOFT)
     panels[-1].set_xlabel("encoder FLOPs saved against the default exit, %")
     _legend(figure, several=len(drawn["runs"]) > 1)
     return figure
@@ -231,15 +226,16 @@ def tradeoff(drawn: Drawn, width: float) -> Figure:
 
 def controls(drawn: Drawn, width: float) -> Figure:
     """ASR over the exits with each case's own picture and with each control, a panel for each run."""
-    runs = [run for run in drawn["runs"] if run["controls"]]
+    runs = [run for run in drawn["runs"] if any(run["controls"].values())]
     figure = Figure(figsize=(width, 0.5 + 1.3 * len(runs)), layout="constrained")
     panels = figure.subplots(len(runs), 1, sharex=True, squeeze=False)[:, 0]
     for axes, run in zip(panels, runs, strict=True):
         _groups(axes, drawn, named=axes is panels[0])
-        first = next(iter(run["controls"].values()))
-        sides = {"own picture": {exit: both["own"] for exit, both in first.items()}} | {
-            control: {exit: both["instead"] for exit, both in found.items()}
+        both = {exit: sides for found in run["controls"].values() for exit, sides in found.items()}
+        sides = {"own picture": {exit: side["own"] for exit, side in sorted(both.items())}} | {
+            control: {exit: side["instead"] for exit, side in found.items()}
             for control, found in run["controls"].items()
+            if found
         }
         for at, (name, points) in enumerate(sides.items()):
             _line(axes, drawn, at, name, points, 100)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from layeralign.errors import LayeralignError
 from layeralign.report import What, drawings, lines
-from layeralign.report.series import series
+from layeralign.report.series import harmful_categories, series
 from layeralign.report.shown import Report
 from layeralign.report.tradeoff import savings
 
@@ -89,7 +89,7 @@ def _drawable(report: Report, what: str) -> dict[str, Any]:
     there, missing = {
         "curve": (drawn["metrics"], "nothing in the runs is judged"),
         "categories": (
-            len(drawings.harmful_categories(drawn)) > 1,
+            len(harmful_categories(drawn)) > 1,
             "it takes judged harmful cases of two categories or more",
         ),
         "tradeoff": (
@@ -97,7 +97,7 @@ def _drawable(report: Report, what: str) -> dict[str, Any]:
             "it takes judged harmful cases, also at the default exit, of a model whose FLOPs can be counted",
         ),
         "controls": (
-            any(run["controls"] for run in runs),
+            any(found for run in runs for found in run["controls"].values()),
             "it takes a scan with --controls whose harmful cases are judged",
         ),
         "changes": (drawn["changes"], "it takes two runs or more of the same cases"),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 from layeralign.analysis import figures
+from layeralign.analysis.answered import Answered
 from layeralign.analysis.figures import Estimate, Score
 from layeralign.analysis.summary import ALPHA
 from layeralign.judges.registry import MEASURES
@@ -98,23 +100,24 @@ def _means(found: Iterable[Score]) -> dict[str, Estimate]:
     }
 
 
-def categories(run: Shown) -> list[str]:
-    """Every category of case in the run, sorted."""
-    return sorted({category(row.category, row.kind) for rows in run.rows.values() for row in rows})
-
-
+@cache
 def category(name: str, kind: str) -> str:
     """What a case's category is shown as: printable, its kind where it has none."""
     return printable(name or kind, 80)
 
 
-def by_category(run: Shown, name: str) -> dict[int, dict[str, Estimate]]:
-    """The same of the cases of one category."""
-    found = {}
+def by_category(run: Shown) -> dict[str, dict[int, dict[str, Estimate]]]:
+    """Category -> exit -> shares and mean scores of its cases, by `Metric.key`; categories are sorted."""
+    alpha = ALPHA if run.summary.sequential else None
+    parts: dict[str, dict[int, list[Answered]]] = {}
     for exit, rows in sorted(run.rows.items()):
-        some = [row for row in rows if category(row.category, row.kind) == name]
-        if some:
-            alpha = ALPHA if run.summary.sequential else None
-            shares = figures.estimates(some, run.summary.quality, alpha)
-            found[exit] = shares | _means(figures.scores(some, fixed=alpha is None))
-    return found
+        for row in rows:
+            parts.setdefault(category(row.category, row.kind), {}).setdefault(exit, []).append(row)
+    return {
+        name: {
+            exit: figures.estimates(rows, run.summary.quality, alpha)
+            | _means(figures.scores(rows, fixed=alpha is None))
+            for exit, rows in exits.items()
+        }
+        for name, exits in sorted(parts.items())
+    }

@@ -14,12 +14,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from layeralign.errors import LayeralignError
-from layeralign.judges.guard import published
 from layeralign.report import words
 from layeralign.report.comparison import differences, ordered, regressions
 from layeralign.report.measures import scores
 from layeralign.report.rows import packed
-from layeralign.report.series import series
+from layeralign.report.series import harmful_categories, series
 from layeralign.report.shown import Report, Shown
 from layeralign.report.table import (
     asr_name,
@@ -76,9 +75,8 @@ def page(report: Report, *, with_answers: bool = False, notes: Sequence[tuple[st
         many=len(report.runs) > 1,
         headline=words.headline(report),
         warnings=words.warnings(report),
-        not_measured=words.not_measured,
+        not_measured=words.not_measured(report),
         notes=notes,
-        judge_names=sorted({name for run in report.runs for name in run.judges}),
         drawn=drawn,
         with_answers=with_answers,
         policy=_policy([style, _PLOTS_STYLE], scripts),
@@ -114,9 +112,7 @@ def _environment() -> Environment:
         loader=PackageLoader("layeralign.report", "static"),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=lambda value: (
-            printable(value).replace(" %", "\N{NO-BREAK SPACE}%") if type(value) is str else value
-        ),
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -130,14 +126,23 @@ def _environment() -> Environment:
         decision=decision,
         how_stopped=how_stopped,
     )
+    made.globals.update(harmful_categories=harmful_categories)
     made.globals.update(ordered=ordered, regressions=regressions, differences=differences)
-    made.globals.update(asr_name=asr_name, published=published, tests=_tests, scores_of=scores)
+    made.globals.update(asr_name=asr_name, errors=words.errors, tests=_tests, scores_of=scores)
     return made
 
 
 def _tests(run: Shown) -> list[str]:
     """What marks an exit of this run as worse than the default."""
     return sorted({exit.test for exit in run.summary.exits if exit.test}) or ["a paired test"]
+
+
+def _shown(value: object) -> object:
+    """A text made printable, on one line, blanks at its ends kept."""
+    if type(value) is not str:  # numbers, and markup of our own
+        return value
+    text = printable(value).replace(" %", "\N{NO-BREAK SPACE}%")
+    return f"{' ' * value[:1].isspace()}{text}{' ' * value[-1:].isspace()}"
 
 
 def _static(name: str) -> str:

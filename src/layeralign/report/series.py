@@ -33,6 +33,7 @@ def series(report: Report) -> dict[str, Any]:
     Texts of strangers are made printable here; numbers are rounded to five digits.
     """
     shown = measures.metrics(report)
+    runs = [_run(run, [metric.key for metric in shown]) for run in report.runs]
     known = {exit: run for run in reversed(report.runs) for exit in run.rows}
     return {
         "exits": [
@@ -44,8 +45,8 @@ def series(report: Report) -> dict[str, Any]:
             asdict(metric) | {"label": printable(metric.label, 120), "short": printable(metric.short, 40)}
             for metric in shown
         ],
-        "categories": _categories(report),
-        "runs": [_run(run, [metric.key for metric in shown]) for run in report.runs],
+        "categories": sorted({name for run in runs for name in run["categories"]}),
+        "runs": runs,
         "changes": [
             {"run": report.runs.index(run),
              "exits": {e.exit: {key: _change(getattr(e, key)) for key in CHANGED} for e in found.exits}}
@@ -54,19 +55,20 @@ def series(report: Report) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _categories(report: Report) -> list[str]:
-    return sorted({name for run in report.runs for name in measures.categories(run)})
+def harmful_categories(drawn: Mapping[str, Any]) -> list[str]:
+    """Categories of harmful cases that are judged in some run."""
+    return [name for name in drawn["categories"]
+            if any("asr" in run["categories"].get(name, {}) for run in drawn["runs"])]  # fmt: skip
 
 
 def _run(run: Shown, keys: Sequence[str]) -> dict[str, Any]:
-    names = measures.categories(run)
     return {
         "label": run.label,
         "default": run.summary.default_exit,
         "worse": [e.exit for e in run.summary.exits if e.worse],
         "flops": {exit: flops for exit, flops in run.cost.get("flops", {}).items() if flops is not None},
         "all": _points(measures.by_exit(run), keys),
-        "categories": {name: _points(measures.by_category(run, name), keys) for name in names},
+        "categories": {name: _points(found, keys) for name, found in measures.by_category(run).items()},
         "controls": _controls(run),
         "training": _training(run),
     }
@@ -90,12 +92,12 @@ def _point(estimate: Estimate | None) -> list[float | int | None] | None:
 
 def _controls(run: Shown) -> dict[str, Any]:
     """Control -> exit -> the ASR with the case's own picture, with the control, and own less control."""
-    made: dict[str, Any] = {}
+    made: dict[str, Any] = {one.control: {} for one in run.summary.controls}
     for one in run.summary.controls:
         own, instead = (_point(side["asr"]) for side in (one.own, one.instead))
         if own and instead:
             found = {"own": own, "instead": instead, "difference": _change(one.difference["asr"])}
-            made.setdefault(one.control, {})[one.exit] = found
+            made[one.control][one.exit] = found
     return made
 
 

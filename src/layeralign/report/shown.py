@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,21 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Judged:
+    """What a judge is, and what it said.
+
+    Attributes:
+        record: model, revision, hashes, endpoint.
+        verdicts: how often it gave which; 0 for those that it never gave.
+        invalid: reasons why its words are invalid, the most frequent first.
+    """
+
+    record: Mapping[str, Any]
+    verdicts: Mapping[str, int]
+    invalid: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Shown:
     """One run.
 
@@ -47,7 +63,7 @@ class Shown:
         label: what tells it from the other runs.
         rows: exit -> what was answered there, controls left out.
         cost: what its exits take; see `layeralign.vlm.cost.record`. Empty in runs that have none.
-        judges: name -> what it is.
+        judges: by name.
         training: None without adapter, or where its folder is gone or holds another one.
     """
 
@@ -59,7 +75,7 @@ class Shown:
     identity: Mapping[str, Any]
     sessions: Sequence[Mapping[str, Any]]
     cost: Mapping[str, Any]
-    judges: Mapping[str, Mapping[str, Any]]
+    judges: Mapping[str, Judged]
     training: Training | None
 
     @property
@@ -140,9 +156,20 @@ def _shown(run: Run, label: str, summary: Summary) -> Shown:
         identity=run.identity,
         sessions=run.sessions(),
         cost=run.cost,
-        judges={name: run.judge_record(name) for name in run.judges()},
+        judges=_judges(run),
         training=_training(run),
     )
+
+
+def _judges(run: Run) -> dict[str, Judged]:
+    verdicts: dict[str, Counter[str]] = {name: Counter() for name in run.judges()}
+    for row in run.judged():
+        if row.judge:
+            verdicts[row.judge][row.verdict] += 1
+    return {
+        name: Judged(run.judge_record(name), said, tuple(why for why, _ in run.invalid(name)))
+        for name, said in verdicts.items()
+    }
 
 
 def _change(before: Path, after: Path, allow: Collection[str]) -> Comparison | str:

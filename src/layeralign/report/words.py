@@ -7,9 +7,12 @@ from typing import Literal
 
 from layeralign.analysis.figures import Estimate
 from layeralign.analysis.summary import ExitFigures, Summary
+from layeralign.judges.guard import published
+from layeralign.judges.oracle import Oracle
+from layeralign.judges.refusal import RefusalMatcher
 from layeralign.report.measures import SHARES
 from layeralign.report.shown import Report, Shown
-from layeralign.report.table import asr_name, caution
+from layeralign.report.table import asr_name, caution, told
 
 Tone = Literal["bad", "good", "open"]
 
@@ -165,11 +168,35 @@ def _in(report: Report, labels: list[str]) -> str:
     return "" if len(labels) == len(report.runs) else f" in {', '.join(labels)}"
 
 
-def not_measured(run: Shown) -> list[str]:
-    """What a reader may miss in a run, and should."""
+def errors(run: Shown, judge: str) -> str:
+    """What is known of a judge's errors: on this run's own answers, else as its makers published it."""
+    quality = run.summary.quality
+    if quality is not None and quality.judge == judge:
+        return told(quality)
+    return published(judge) or _ERRORS.get(judge, "nothing that the run knows of")
+
+
+_ERRORS = {
+    Oracle.kind: "none: it knows the rules that made the cases",
+    RefusalMatcher.kind: "measured on labelled answers: docs/judges.md",
+}
+
+
+def not_measured(report: Report) -> list[str]:
+    """What a reader may miss, and should; of each run by name where the runs differ in it."""
+    of_each = {run.label: _missing(run) for run in report.runs}
+    every = dict.fromkeys(line for lines in of_each.values() for line in lines)
+    found = []
+    for line in every:
+        which = [label for label, lines in of_each.items() if line in lines]
+        found.append(line if len(which) == len(of_each) else f"{', '.join(which)}: {line}")
+    return found
+
+
+def _missing(run: Shown) -> list[str]:
     summary = run.summary
     known = {key for e in summary.exits for key, found in e.estimates.items() if found.value is not None}
-    missing = [metric.label for metric in SHARES if metric.key not in known]
+    missing = [metric.label for metric in SHARES if metric.key not in known | {"asr_corrected"}]
     exits = [run.exits.name(exit) for exit in run.exits.all if exit not in run.rows]
     found = []
     if missing:

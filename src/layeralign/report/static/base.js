@@ -66,17 +66,18 @@ function table(caption, heads, rows) {
 
 /** The same numbers as a chart, to read: filled when it is opened. */
 function numbers(summary, make) {
-  const details = el("details", { class: "numbers" }, el("summary", {}, summary));
+  const details = el("details", { class: "numbers", "data-screen": true }, el("summary", {}, summary));
   details.addEventListener("toggle", () => {
     if (details.open) details.replaceChildren(details.firstChild, make());
   });
   return details;
 }
 
-/** Which line is which; nothing where there is one only. */
-function legend(names = DATA.runs.map((run) => run.label), label = "Runs") {
+/** Which line is which, of those that are shown; nothing where there is one only. */
+function legend(names = DATA.runs.map((run) => run.label), label = "Runs", shown = names) {
   if (names.length < 2) return null;
-  return el("ul", { class: "legend", "aria-label": label }, names.map((name, at) => {
+  return el("ul", { class: "legend", "aria-label": label }, shown.map((name) => {
+    const at = names.indexOf(name);
     const line = plot("", {
       width: 34, height: 12, margin: 0, axis: null, x: { domain: [0, 2] }, y: { domain: [0, 2] },
       marks: [

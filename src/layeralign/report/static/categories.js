@@ -27,8 +27,8 @@ function heatMap(label, rows, cells, width, fill, ink) {
     marks: [
       Plot.cell(cells, { x: "exit", y: "row", fill: { value: fill, scale: null }, rx: 2,
         stroke: (cell) => (defaults.includes(cell.exit) ? "var(--ink)" : "var(--line)"), strokeWidth: 0.6 }),
-      room < 25 ? null : Plot.text(cells, { x: "exit", y: "row", text: "text", fill: { value: ink, scale: null },
-        fontWeight: (cell) => (cell.sure ? 700 : 400) }),
+      ...(room < 25 ? [] : [false, true].map((sure) => Plot.text(cells.filter((cell) => Boolean(cell.sure) === sure), {
+        x: "exit", y: "row", text: "text", fill: { value: ink, scale: null }, fontWeight: sure ? 800 : 400 }))),
       Plot.tip(cells, Plot.pointer({ x: "exit", y: "row", title: "title", fontSize: 12, lineWidth: 40,
         textPadding: 10 })),
     ],

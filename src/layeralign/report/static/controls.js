@@ -2,14 +2,16 @@
 
 /** What is drawn of a run: its own pictures and every control, a line each. */
 function sidesOf(run) {
-  const found = Object.entries(run.controls);
+  const found = Object.entries(run.controls).filter(([, exits]) => Object.keys(exits).length);
+  const own = Object.assign({}, ...found.map(([, exits]) => exits));
   const side = (name, exits, which) => [name, Object.entries(exits).map(([exit, both]) => ({
-    name, exit: Number(exit), line: byExit.get(Number(exit)).track, point: both[which], value: 100 * both[which][0] }))];
-  return [side("own picture", found[0][1], "own"), ...found.map(([name, exits]) => side(name, exits, "instead"))];
+    name, exit: Number(exit), line: byExit.get(Number(exit)).track, point: both[which],
+    low: 100 * both[which][1], value: 100 * both[which][0], high: 100 * both[which][2] }))];
+  return [side("own picture", own, "own"), ...found.map(([name, exits]) => side(name, exits, "instead"))];
 }
 
 function controls(place) {
-  const draw = (width) => DATA.runs.filter((run) => Object.keys(run.controls).length).map((run) => {
+  const draw = (width) => DATA.runs.filter((run) => sidesOf(run).length > 1).map((run) => {
     const sides = sidesOf(run);
     const tips = [...d3.group(sides.flatMap(([, ones]) => ones), (one) => one.exit)].map(([exit, ones]) => ({
       exit, value: d3.max(ones, (one) => one.value),
@@ -23,6 +25,7 @@ function controls(place) {
       marks: [
         Plot.ruleX([run.default], { stroke: "var(--ink)", strokeDasharray: "2 3" }),
         ...sides.flatMap(([, ones], at) => [
+          Plot.areaY(ones, { x: "exit", y1: "low", y2: "high", z: "line", fill: colour(at), fillOpacity: 0.12 }),
           Plot.line(ones, { x: "exit", y: "value", z: "line", stroke: colour(at), strokeWidth: 2,
             strokeDasharray: DASHES[at % 7] }),
           Plot.dot(ones, { x: "exit", y: "value", fill: colour(at), symbol: SYMBOLS[at % 7], r: 3 })]),
@@ -31,15 +34,19 @@ function controls(place) {
       ],
     });
     return el("figure", { class: "panel" }, el("figcaption", {}, head), legend(sides.map(([name]) => name), "Pictures"),
-      chart, numbers("The numbers, with what the picture changes in points", () => controlTable(head, run, sides)));
+      chart, ...silent(run), numbers("The numbers, with what the picture changes in points", () => controlTable(head, run, sides)));
   });
   const charts = el("div", { class: "panels" });
   place.append(charts);
   responsive(charts, draw);
 }
 
+/** Controls that nothing could be said of. */
+const silent = (run) => Object.entries(run.controls).filter(([, exits]) => !Object.keys(exits).length)
+  .map(([name]) => el("p", { class: "note" }, `${name}: no answer could be judged at any exit.`));
+
 function controlTable(head, run, sides) {
-  const found = Object.entries(run.controls);
+  const found = Object.entries(run.controls).filter(([, exits]) => Object.keys(exits).length);
   return table(head, ["exit", "own picture", ...found.flatMap(([name]) => [name, `own less ${name}`])],
     sides[0][1].map(({ exit, point }) => [exitName(exit), told(point, SHARE), ...found.flatMap(([, exits]) => (
       exits[exit] ? [told(exits[exit].instead, SHARE), changed(exits[exit].difference)] : ["–", "–"]))]));

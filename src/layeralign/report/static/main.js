@@ -18,10 +18,10 @@ toggle.addEventListener("click", () => {
 dark.addEventListener("change", tell);
 tell();
 
-// On paper everything is open.
+// On paper the tables of the page itself are open; those of the charts would be too wide.
 let closed = [];
 addEventListener("beforeprint", () => {
-  closed = [...document.querySelectorAll("details:not([open])")].filter((one) => !one.dataset.screen);
+  closed = [...document.querySelectorAll("details:not([open])")].filter((one) => one.dataset.screen === undefined);
   for (const one of closed) one.open = true;
 });
 addEventListener("afterprint", () => { for (const one of closed) one.open = false; });

@@ -40,7 +40,7 @@ function explorer(place) {
       one.kind === "harmful" && !verdict ? "not judged" : null,
       verdict && verdict !== "not applicable" ? el("span", { class: `tag ${verdict}` }, verdict) : null,
       one.kind === "vqa" ? { 1: "right", 0: "wrong", p: "partly right" }[flag("correct")] ?? null : null,
-      flag("refused") === "1" ? "refused" : null, flag("coherent") === "0" ? "incoherent" : null,
+      flag("refused") === "1" ? "refused" : flag("refused") === "0" && one.kind === "benign" ? "answered" : null, flag("coherent") === "0" ? "incoherent" : null,
     ].filter(Boolean).flatMap((part) => [part, " "]);
   }
 

@@ -42,22 +42,23 @@ function tradeoff(place) {
     }));
     const lowest = Math.min(0, d3.min(all, (one) => one.saved));
     const x = { domain: [lowest - 4, 104], label: null, tickFormat: (d) => `${d}\u00a0%`, ticks: width < 500 ? 4 : 8 };
+    const exits = savings(DATA.runs.findIndex((run) => all.some((one) => one.label === run.label)));
     const common = (metric) => [
+      Plot.ruleX(exits, { x: "saved", stroke: "var(--line)" }),
+      Plot.text(exits, { x: "saved", text: (one) => exitName(one.exit), frameAnchor: "top", dy: -14, fill: "var(--soft)",
+        fontSize: 11 }),
       ...DATA.runs.map((_, run) => Plot.dot(all.filter((one) => one.run === run), { x: "saved", y: metric,
         symbol: SYMBOLS[run % 7], r: 5, stroke: colour(run), strokeWidth: 1.8,
         fill: { value: (one) => (safe(one) ? colour(run) : "var(--card)"), scale: null } })),
-      ...[-13, 14].map((dy, below) => Plot.text(all.filter((one) => Boolean(one.run) === Boolean(below)), { x: "saved",
-        y: metric, text: (one) => exitName(one.exit), dy, fill: "var(--soft)", stroke: "var(--card)", strokeWidth: 4,
-        fontSize: 11 })),
       Plot.tip(all, Plot.pointer({ x: "saved", y: metric, fontSize: 12, lineWidth: 40, textPadding: 10, title: (one) =>
         `${MANY ? `${one.label}, ` : ""}exit ${exitName(one.exit)} (saves ${one.saved.toFixed(0)}\u00a0%)\n`
         + `ASR ${told(one.asr, SHARE)}\nutility ${told(one.utility, SHARE)}` })),
     ];
-    const base = { width, marginLeft: 40, marginRight: 16, style: { fontSize: "12px" } };
+    const base = { width, marginLeft: 40, marginRight: 16, marginTop: 26, style: { fontSize: "12px" } };
     const harm = plot("ASR, upper end of its interval, against the share of the encoder's FLOPs that is saved", {
       ...base, height: Math.max(240, Math.min(340, width * 0.42)), marginBottom: 32, x,
       y: { type: "sqrt", domain: [0, 100], label: null, grid: true, ticks: [0, 1, 5, 10, 25, 50, 75, 100], tickSize: 0,
-        clamp: true, insetTop: 14, insetBottom: 6 },
+        clamp: true, insetTop: 4, insetBottom: 6 },
       marks: [
         Plot.rect([limit], { x1: lowest - 4, x2: 104, y1: 0, y2: "harm", fill: "var(--good)", fillOpacity: 0.12 }),
         Plot.ruleY([limit.harm], { stroke: "var(--good)", strokeDasharray: "4 3" }),
@@ -86,7 +87,7 @@ function tradeoff(place) {
     el("div", { class: "controls" }, box("harm", "ASR at most", "% (upper end)"),
       box("lost", "utility lost at most", "points")),
     verdict, legend() ?? "", charts,
-    el("p", { class: "note" }, "Line: the Pareto front, exits that no other one beats in both. Filled: within both limits."),
+    el("p", { class: "note" }, "Above: the exit. Line: the Pareto front, exits that no other one beats in both. Filled: within both limits."),
     numbers("The numbers", () => table("What each exit saves and harms",
       ["exit", ...(MANY ? ["run"] : []), "FLOPs saved", "ASR", "utility", "utility lost, points", "on the front"],
       all.map((one) => [exitName(one.exit), ...(MANY ? [one.label] : []), `${one.saved.toFixed(1)} %`,

@@ -25,7 +25,7 @@ function training(place) {
     }));
   };
   const charts = el("div");
-  place.append(MANY ? legend() : "", charts, el("p", { class: "note" }, "Over the steps; thick: mean of seven. Rollouts "
+  place.append(legend(DATA.runs.map((run) => run.label), "Runs", trained.map((run) => run.label)) ?? "", charts, el("p", { class: "note" }, "Over the steps; thick: mean of seven. Rollouts "
     + "have other cases and exits at every step, and the reward is what was trained for: only the judged runs tell."));
   responsive(charts, draw);
 }
