@@ -87,7 +87,8 @@ def sweep(vlm: Vlm, cases: Sequence[Case], out: Path, settings: Settings) -> Run
         judge(run, rules)
         left = missing(run, every)
         if asked := sequential.next_rows(run, rule, cases, exits) if rule else left:
-            with _session(run, total=len(every), done=len(every) - len(left)) as at:
+            what = "answers, at most" if rule else "answers"
+            with _session(run, what, total=len(every), done=len(every) - len(left)) as at:
                 while asked:
                     _answer(vlm, run, asked, settings, at)
                     judge(run, rules)
@@ -107,10 +108,10 @@ class Session:
 
 
 @contextmanager
-def _session(run: Run, total: int, done: int) -> Iterator[Session]:
+def _session(run: Run, what: str, total: int, done: int) -> Iterator[Session]:
     started = datetime.now(UTC).isoformat(timespec="seconds")
     number = run.add_session(started, shlex.join(sys.argv), versions())
-    with Progress("answers", total=total, done=done) as progress:
+    with Progress(what, total=total, done=done) as progress:
         yield Session(number, progress)
 
 
