@@ -6,17 +6,12 @@ Runs the tests that prove the families, and counts for each cell how many of its
 whole says so. Exits with 1 if any is not.
 """
 
-import re
-import subprocess
 import sys
-import tempfile
-import xml.etree.ElementTree as ET
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from tables import ROOT, Results, mark, results, write
+
 sys.path[:0] = [str(ROOT / "tests")]
 
 from test_inspect import EXITS  # noqa: E402
@@ -52,32 +47,9 @@ CELLS = {
     "nothing left": ("nothing_is_left_on_the_model",),
     "adapter, `align`": ("an_adapter_trains_and_loads_and_touches_no_vision",),
 }
-BEGIN, END = "<!-- made by benchmarks/families.py -->", "<!-- end -->"
 
 
-def results() -> dict[tuple[str, str], bool]:
-    """(test, parameter) -> whether it passed; skipped ones are left out."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "results.xml"
-        command = [sys.executable, "-m", "pytest", "-q", *TESTS, f"--junitxml={file}"]
-        subprocess.run(command, cwd=ROOT, check=False, stdout=sys.stderr)
-        found = {}
-        for case in ET.parse(file).getroot().iter("testcase"):
-            name, _, parameters = case.get("name", "").removeprefix("test_").partition("[")
-            if case.find("skipped") is None:
-                bad = case.find("failure") is not None or case.find("error") is not None
-                found[name, parameters.removesuffix("]")] = not bad
-        return found
-
-
-def mark(passed: list[bool]) -> str:
-    """Whether all passed, and of how many."""
-    if passed and all(passed):
-        return "✓"
-    return f"**{sum(passed)} of {len(passed)}**"
-
-
-def lines(found: dict[tuple[str, str], bool]) -> Iterator[str]:
+def lines(found: Results) -> Iterator[str]:
     """The table."""
     heads = ["family", "checkpoint", "exits at its size (default)", *CELLS, "loads by name", "prompt"]
     yield f"| {' | '.join(heads)} |"
@@ -98,15 +70,8 @@ def lines(found: dict[tuple[str, str], bool]) -> Iterator[str]:
 
 def main() -> int:
     """Run, write, and say whether every cell is whole."""
-    table = list(lines(results()))
-    made = (
-        f"{BEGIN}\n{datetime.now(UTC):%Y-%m-%d}, transformers {version('transformers')}, torch {version('torch')}: "
-        "`python benchmarks/families.py`\n\n" + "\n".join(table) + f"\n{END}"
-    )
-    file = ROOT / "docs" / "families.md"
-    text = file.read_text(encoding="utf-8")
-    file.write_text(re.sub(f"{BEGIN}.*?{END}", lambda _: made, text, flags=re.DOTALL), encoding="utf-8")
-    return int("**" in "\n".join(table))
+    about = f"transformers {version('transformers')}, torch {version('torch')}"
+    return int(not write("families.md", "families.py", about, list(lines(results(TESTS)))))
 
 
 if __name__ == "__main__":

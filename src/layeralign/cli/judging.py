@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from layeralign.cli.app import app, show
+from layeralign.text import printable
 
 
 @app.command
@@ -39,6 +40,14 @@ def judge(
     """
     from layeralign.api import judge as run_judge
     from layeralign.judges.registry import RULES
+    from layeralign.runs.store import open_run
 
     names = judge or list(RULES)
-    show(run_judge(run, names, endpoint=endpoint, again=again, retry_invalid=retry_invalid))
+    kinds = {name.partition(":")[0] for name in names}
+    found = run_judge(run, names, endpoint=endpoint, again=again, retry_invalid=retry_invalid)
+    show(found)
+    with open_run(run) as opened:
+        asked = [name for name in found.summary.judges if name.partition(":")[0] in kinds]
+        for name in asked:
+            for why, count in opened.invalid(name):
+                print(printable(f"{name}: {count} invalid{': ' if why else ''}{why}"))

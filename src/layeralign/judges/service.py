@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
@@ -30,6 +31,9 @@ class Failure:
 
     why: str
 
+
+_trust = cache(httpx.create_ssl_context)
+"""Whom https trusts; read once, which takes longer than a request."""
 
 Reply = TypeVar("Reply")
 Reader = Callable[[httpx.Response], Reply | Failure]
@@ -96,7 +100,9 @@ class Service:
         """
         limits = httpx.Limits(max_connections=self.workers)
         with (
-            httpx.Client(headers=dict(self.headers), timeout=self.timeout, limits=limits) as client,
+            httpx.Client(
+                headers=dict(self.headers), timeout=self.timeout, limits=limits, verify=_trust()
+            ) as client,
             ThreadPoolExecutor(self.workers) as pool,
         ):
             talk = _Talk(self, client, f"{self.url}{path}", read, Pace(self.gap))
