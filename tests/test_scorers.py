@@ -22,14 +22,13 @@ from layeralign.judges.registry import KINDS, MEASURES, SCORERS, VERDICTS, judge
 from layeralign.judges.reward import RewardJudge
 from layeralign.judges.toxicity import Output, ToxicityJudge
 from layeralign.report.page import page
+from layeralign.report.shown import gather
 from layeralign.report.table import table
 from layeralign.rewards.reward import load_reward
 from layeralign.runs.store import open_run
 from layeralign.testbed.cases import cases
 
 CASE = Case("c", "how do i clean it?", "benign")
-IDENTITY = {"family": "f", "variant": "v", "files": {}, "adapter": None, "decoding": {}, "dtype": "float32", "seed": 0,
-            "revision": None, "template": "", "quantize": None}  # fmt: skip
 LONG = " ".join(f"word {i}" for i in range(40))
 
 
@@ -346,7 +345,8 @@ def test_the_page_says_first_that_a_judge_is_what_trained_the_model(tmp_path):
     assert found.summary.to_json()["trained_against"] == ("reward:testbed",)
     first = "reward:testbed is the reward that this model was trained against, no witness."
     assert str(table(found.summary).title).startswith(first)
-    assert f'<p class="headline">{first}' in page(found.summary, IDENTITY, [])
+    text = page(gather([tmp_path / "run"]))
+    assert text.index(first) < text.index('class="headline')
 
 
 def test_a_copy_of_the_reward_is_the_reward_and_another_is_not(tmp_path, monkeypatch):
