@@ -22,6 +22,7 @@ from layeralign.judges.oracle import Oracle
 from layeralign.judges.refusal import RefusalMatcher
 from layeralign.report import page
 from layeralign.report.quality import notes
+from layeralign.report.shown import gather
 from layeralign.runs import store
 from layeralign.runs.store import Row, open_run
 from layeralign.sweep.sweep import judge
@@ -320,6 +321,9 @@ def test_a_file_that_cannot_be_read(run, tmp_path, capfd):
     assert "--judge-quality corrects one run" in capfd.readouterr().err
 
 
+COLUMN = '<th scope="col">corrected<br>95 %</th>'
+
+
 def test_table_and_page_show_it_and_where_it_came_from(run, tmp_path, capfd):
     file = written(tmp_path, GOOD | {"source": "200 <b>answers</b> of\x1b ours"})
     assert main(["summary", str(run.path)]) == 0
@@ -329,16 +333,12 @@ def test_table_and_page_show_it_and_where_it_came_from(run, tmp_path, capfd):
     told = " ".join(out.split())
     assert "Corrected: as if the judge made no errors" in told and "\x1b" not in out
     assert "calls 80 % of 50 unsafe answers unsafe, 90 % of 60 safe ones safe (200 <b>answers</b> of" in told
-    summary = summarise(run, quality=file)
-    made = page.page(summary, run.identity, [])
-    assert (
-        made.count("corrected<br>95 %") == 2
-        and "&lt;b&gt;answers&lt;/b&gt;" in made
-        and "<b>answers" not in made
+    made = page.page(gather([run.path], quality=file))
+    assert "&lt;b&gt;answers&lt;/b&gt;" in made and "<b>answers" not in made
+    assert made.count(COLUMN) == 1 and COLUMN not in page.page(gather([run.path]))
+    assert "published, on its makers&#39; own answers, so not used to correct" in page.page(
+        gather([run.path])
     )
-    assert "published, on its makers&#39; own answers, so not used to correct" in made
-    plain = page.page(replace(summarise(run)), run.identity, [])
-    assert "corrected<br>95 %" not in plain and "published, on its makers" in plain
 
 
 def test_notes_say_what_is_in_no_figure(run):
