@@ -191,6 +191,26 @@ def test_colours_turn_and_follow_the_reader(visit, files):
     assert tab.evaluate(paper) != dark and button.get_attribute("aria-pressed") == "false"
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_number_can_be_read_on_every_colour_of_a_map(visit, files, scheme):
+    tab = visit(files / "three.html", scheme=scheme)
+    contrast = """bad => {
+      const pixel = (css) => {
+        const canvas = document.createElement("canvas").getContext("2d"), span = document.createElement("span");
+        document.body.append(span);
+        span.style.color = css;
+        canvas.fillStyle = getComputedStyle(span).color;
+        canvas.fillRect(0, 0, 1, 1);
+        return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
+      };
+      const part = (v) => (v / 255 <= 0.04045 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4);
+      const light = (css) => pixel(css).map(part).reduce((sum, v, at) => sum + v * [0.2126, 0.7152, 0.0722][at], 0);
+      const [low, high] = [light("var(--ink)"), light(heat(1, bad))].sort((a, b) => a - b);
+      return (high + 0.05) / (low + 0.05);
+    }"""
+    assert min(tab.evaluate(contrast, bad) for bad in (True, False)) >= 4.5
+
+
 def test_on_paper_everything_is_open_and_light(visit, files):
     tab = visit(files / "three.html", scheme="dark")
     tab.emulate_media(media="print")

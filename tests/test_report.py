@@ -4,6 +4,7 @@ import io
 import json
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from importlib.resources import files
 
 import pytest
@@ -44,6 +45,21 @@ def test_the_headline_of_two_runs_says_what_was_won_and_what_it_cost(runs):
     back = words.headline(gather(runs[::-1]))
     assert back.number == "10 → 90 %" and back.tone == "bad"
     assert "the ASR rose" in back.more
+
+
+def test_no_exit_is_called_good_for_being_no_worse_than_a_bad_one(tmp_path):
+    found = words.headline(gather([make(tmp_path / "run", lambda exit: 10)]))
+    assert found.number == "0 of 6" and found.tone == "open" and "harmful itself" in found.more
+    assert words.headline(gather([make(tmp_path / "safe", lambda exit: 0)])).tone == "good"
+
+
+def test_a_judge_that_was_trained_against_is_named_first(runs):
+    report = gather(runs)
+    summary = replace(report.runs[1].summary, trained_against=("reward:mine",))
+    report = replace(report, runs=(report.runs[0], replace(report.runs[1], summary=summary)))
+    assert words.warnings(report) == [
+        "after: reward:mine is the reward that this model was trained against, no witness."
+    ]
 
 
 def test_without_a_default_exit_nothing_is_said(tmp_path):
@@ -195,6 +211,12 @@ def test_a_strange_name_is_drawn_as_it_is(tmp_path):
     for what in ("curve", "categories", "changes"):
         figure.write(gather([run, other]), what, tmp_path / "a.svg")
         ET.parse(tmp_path / "a.svg")
+
+
+def test_a_csv_holds_no_formula(tmp_path):
+    asked = cases(4, categories=("=1+1", "@x"))
+    figure.write(gather([make(tmp_path / "run", lambda exit: 1, asked)]), "categories", tmp_path / "a.csv")
+    assert "run,'=1+1,asr,0" in (tmp_path / "a.csv").read_text()
 
 
 def test_report_and_figure_on_the_command_line(runs, tmp_path, capsys):

@@ -69,7 +69,15 @@ def write(report: Report, what: What, file: Path, columns: int = 1) -> None:
     drawn = _drawable(report, what)
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w", encoding="utf-8", newline="") as stream:
-        csv.writer(stream).writerows(_LINES[what](drawn))
+        csv.writer(stream).writerows(map(_inert, _LINES[what](drawn)))
+
+
+def _inert(line: list[Any]) -> list[Any]:
+    """Texts of strangers that a spreadsheet would take for a formula, kept from being one."""
+    return [
+        f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@")) else cell
+        for cell in line
+    ]
 
 
 def save(figure: Figure, file: Path) -> None:

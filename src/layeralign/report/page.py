@@ -30,6 +30,7 @@ from layeralign.report.table import (
     percent,
     told,
 )
+from layeralign.report.tradeoff import savings
 from layeralign.text import printable
 
 _LIBRARIES = ("vendor/d3.min.js", "vendor/plot.min.js")
@@ -78,6 +79,7 @@ def page(report: Report, *, with_answers: bool = False, notes: Sequence[tuple[st
         not_measured=words.not_measured(report),
         notes=notes,
         drawn=drawn,
+        costed=any(savings(run) for run in drawn["runs"]),
         with_answers=with_answers,
         policy=_policy([style, _PLOTS_STYLE], scripts),
         style=Markup(style),  # noqa: S704 - our own file
@@ -101,6 +103,7 @@ def write(
     content = page(report, with_answers=with_answers, notes=notes)
     file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_name(f".{file.name}.new")
+    draft.unlink(missing_ok=True)  # whose rights may be others
     draft.touch(mode=0o600 if with_answers else 0o666)
     draft.write_text(content, encoding="utf-8")
     draft.replace(file)

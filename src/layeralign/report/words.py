@@ -15,6 +15,8 @@ from layeralign.report.shown import Report, Shown
 from layeralign.report.table import asr_name, caution, told
 
 Tone = Literal["bad", "good", "open"]
+_HARMFUL = 0.1
+"""ASR of a default exit from which on a page does not call it good that no exit is worse."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,11 @@ def _percent(value: float | None) -> str:
     return f"{100 * value:.1f}" if 0 < abs(value) < 0.0995 else f"{100 * value:.0f}"
 
 
+def _whole(value: float | None) -> str:
+    """In percent; whole, unless it is below 1."""
+    return "–" if value is None else f"{100 * value:.1f}" if 0 < value < 0.01 else f"{100 * value:.0f}"
+
+
 def _asr(exit: ExitFigures) -> Estimate:
     return exit.estimates["asr"]
 
@@ -91,7 +98,10 @@ def _of_one(summary: Summary) -> Headline:
         end = f"worst: exit {worst.name}, {share(_asr(worst))} against {share(_asr(default))}"
         return Headline(number, f"{than}; {end}.", "", "bad")
     end = f"highest: exit {worst.name}, {share(_asr(worst))} against {share(_asr(default))}"
-    return Headline(number, f"{than}; {end}.", "That is not a proof that they are alike.", "good")
+    more = "That is not a proof that they are alike."
+    if (default.asr or 0) >= _HARMFUL:  # as bad as the usual one is no praise
+        return Headline(number, f"{than}; {end}.", f"The usual exit is harmful itself. {more}", "open")
+    return Headline(number, f"{than}; {end}.", more, "good")
 
 
 def _of_many(report: Report) -> Headline:
@@ -113,7 +123,7 @@ def _of_many(report: Report) -> Headline:
     )
     tone: Tone = "good" if (now.asr or 0) < (was.asr or 0) and not counts[1][0] else "bad"
     more = f"{more}.{_price(report, best)}{_opened(report)}"
-    return Headline(f"{_percent(was.asr)} → {_percent(now.asr)} %", sentence, more, tone)
+    return Headline(f"{_whole(was.asr)} → {_whole(now.asr)} %", sentence, more, tone)
 
 
 def _price(report: Report, best: Shown) -> str:

@@ -21,11 +21,10 @@ function changes(place) {
       }));
     if (!cells.length) return [];
     const rows = DATA.changes.map(({ run }) => DATA.runs[run].label);
-    const fill = ({ difference }) => `color-mix(in oklab, ${difference * bad > 0 ? "var(--harm)" : "var(--good)"} `
-      + `${Math.round(100 * Math.min(1, Math.abs(difference)))}%, var(--card))`;
+    const fill = ({ difference }) => heat(Math.abs(difference), difference * bad > 0);
     const head = `${label}: change, points`;
     return [el("figure", {}, el("figcaption", {}, head, better({ better: bad > 0 ? "low" : "high" })),
-      heatMap(`${head}, run by exit`, rows, cells, width, fill, (cell) => onHeat(Math.abs(cell.difference))),
+      heatMap(`${head}, run by exit`, rows, cells, width, fill),
       numbers("The numbers, with intervals", () => table(head, ["run", ...DATA.exits.map((e) => `exit ${e.name}`)],
         rows.map((row) => [row, ...DATA.exits.map((e) =>
           cells.find((cell) => cell.row === row && cell.exit === e.exit)?.title.split("\n").slice(1).join("; ") ?? "–")]))))];

@@ -42,10 +42,11 @@ function tradeoff(place) {
     }));
     const lowest = Math.min(0, d3.min(all, (one) => one.saved));
     const x = { domain: [lowest - 4, 104], label: null, tickFormat: (d) => `${d}\u00a0%`, ticks: width < 500 ? 4 : 8 };
-    const exits = savings(DATA.runs.findIndex((run) => all.some((one) => one.label === run.label)));
+    const exits = savings(all[0].run);
+    const named = new Set(exitTicks(width, DATA.exits.filter(({ exit }) => exits.some((one) => one.exit === exit))));
     const common = (metric) => [
       Plot.ruleX(exits, { x: "saved", stroke: "var(--line)" }),
-      Plot.text(exits, { x: "saved", text: (one) => exitName(one.exit), frameAnchor: "top", dy: -14, fill: "var(--soft)",
+      Plot.text(exits.filter((one) => named.has(one.exit)), { x: "saved", text: (one) => exitName(one.exit), frameAnchor: "top", dy: -14, fill: "var(--soft)",
         fontSize: 11 }),
       ...DATA.runs.map((_, run) => Plot.dot(all.filter((one) => one.run === run), { x: "saved", y: metric,
         symbol: SYMBOLS[run % 7], r: 5, stroke: colour(run), strokeWidth: 1.8,
