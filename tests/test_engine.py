@@ -1,5 +1,6 @@
 """The decode engine: what comes out does not depend on what is beside it, on memory, or on the way it took."""
 
+import os
 from collections import Counter
 
 import numpy as np
@@ -11,9 +12,9 @@ from transformers import DynamicCache
 
 import layeralign
 import tiny
-from layeralign import LayeralignError, decode
+from layeralign import LayeralignError, decode, machine
 from layeralign.cases import files
-from layeralign.decode import Decoding, engine, respond
+from layeralign.decode import Decoding, memory, respond
 from layeralign.decode.cache import Rows
 from layeralign.decode.sampling import Chooser, draws
 from layeralign.decode.units import Prompt, Unit, Wanted, units
@@ -253,11 +254,11 @@ def test_rows_are_no_more_than_memory_takes(llava, rows, monkeypatch):
     seen = []
     own = llava.further
     monkeypatch.setattr(llava, "further", lambda ids, *o: seen.append(len(ids)) or own(ids, *o))
-    monkeypatch.setattr("layeralign.decode.memory.budget", lambda device: 3 * longest * 2 * 2 * 20 * 4)
-    monkeypatch.setattr(engine, "PREFILL_TOKENS", 1)
+    monkeypatch.setattr("layeralign.machine.free_memory", lambda device: 3 * longest * 2 * 2 * 20 * 4 / 0.8)
+    monkeypatch.setitem(memory.PREFILL_TOKENS, "cpu", 1)
     wanted = respond(llava, ids, features, Decoding(8))
     assert max(seen) == 3
-    monkeypatch.setattr("layeralign.decode.memory.budget", lambda device: 2**40)
+    monkeypatch.setattr("layeralign.machine.free_memory", lambda device: 2**40)
     assert respond(llava, ids, features, Decoding(8)) == wanted
     assert max(seen) > 3
 
@@ -393,3 +394,35 @@ def tiny_picture():
     from layeralign.testing import noise
 
     return noise(32, 32)
+
+
+# --- the machine
+
+
+def test_a_container_that_allows_less_than_the_machine_has_is_believed(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "_CGROUP", tmp_path)
+    whole = machine.free_memory(CPU)
+    assert whole > 2**20 and machine._cores() == len(os.sched_getaffinity(0))
+    (tmp_path / "memory.max").write_text("5000000\n")
+    (tmp_path / "memory.current").write_text("3000000\n")
+    (tmp_path / "memory.stat").write_text("anon 12\ninactive_file 1000000\nfile 7\n")
+    assert machine.free_memory(CPU) == 3_000_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert machine.free_memory(CPU) > 2**20
+    for content, cores in (("50000 100000", 1), ("100000 100000", 1), ("max 100000", machine._cores())):
+        (tmp_path / "cpu.max").write_text(content)
+        assert machine._cores() == cores
+
+
+def test_threads_are_no_more_than_cores_unless_the_user_says_so(monkeypatch):
+    own = torch.get_num_threads()
+    try:
+        monkeypatch.setattr(machine, "_cores", lambda: 1)
+        monkeypatch.setenv("OMP_NUM_THREADS", str(own))
+        machine.settle_threads()
+        assert torch.get_num_threads() == own
+        monkeypatch.delenv("OMP_NUM_THREADS")
+        machine.settle_threads()
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(own)

@@ -304,6 +304,32 @@ class FamilySuite:
         if vlm.streams:
             assert sum(read) == (each if vlm.reads_ahead else each // len(_SHORT))
 
+    def test_prompts_behind_a_long_text_equal_each_alone(self, vlm: Vlm, pictures: list[Image.Image]) -> None:
+        """Text before the picture, of many tokens, which is read once for all pictures where `lead_alone`."""
+        made = vlm.encode(pictures[:2], [1])[1]
+        seen = [made[0], made[0], made[1], None]
+        text = vlm.tokenizer("Be kind. " * 9, add_special_tokens=False)["input_ids"]
+        ids = []
+        for feature, said in zip(seen, _SHORT, strict=True):
+            line = vlm.tokens(vlm.prompt(said, picture=feature is not None), feature)
+            ids.append(
+                [*line[:1], *text, *line[1:]] if vlm.tokenizer.bos_token_id == line[0] else [*text, *line]
+            )
+        read: list[int] = []
+        hidden = vlm.hidden
+
+        def counted(ids: Tensor, *others: Any) -> Tensor:
+            read.append(ids.numel())
+            return hidden(ids, *others)
+
+        vlm.hidden = counted  # type: ignore[method-assign, assignment]
+        try:
+            self.equal_alone(vlm, ids, seen, None)
+        finally:
+            del vlm.hidden
+        if vlm.lead_alone:
+            assert sum(read) < sum(map(len, ids)) - 2 * len(text)
+
     def equal_alone(
         self, vlm: Vlm, ids: list[list[int]], features: Sequence[Feature | None], batch_size: int | None
     ) -> None:

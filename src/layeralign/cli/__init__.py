@@ -27,11 +27,13 @@ from layeralign.cli import (  # noqa: F401 - their commands
 )
 from layeralign.cli.app import app, config
 from layeralign.errors import LayeralignError
+from layeralign.machine import settle_threads
 from layeralign.text import printable
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the process's exit code."""
+    settle_threads()
     tokens = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in tokens
     for stream in (sys.stdout, sys.stderr):

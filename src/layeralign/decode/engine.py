@@ -12,29 +12,25 @@ on the rows beside it, but for the last bits of its logits.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic
+from typing import Generic
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from layeralign.decode import memory
 from layeralign.decode.cache import Rows
+from layeralign.decode.memory import Room
+from layeralign.decode.reader import Counts, Reader
 from layeralign.decode.sampling import Chooser, draws
-from layeralign.decode.units import K, Prompt, Said, Unit, Wanted, memory_is_short
+from layeralign.decode.units import K, Prompt, Said, Unit, Waiting, Wanted
 from layeralign.vlm.vlm import Vlm
 
-MOST_ROWS = 256
-"""Rows beside each other, where nothing else is said: more gain nothing (docs/speed.md)."""
-PREFILL_TOKENS = 4096
-"""Tokens of prompts that are read at once: enough to keep the machine busy, few enough for its memory."""
 _PADDING = 1 / 16
 """Prompts are read together if the shortest lacks no larger part of the longest than this."""
-_UNSEEN = 8
+UNSEEN = 8
 """Tokens that a GPU says before the host looks whether rows have ended: looking makes it wait."""
 
 
@@ -61,15 +57,6 @@ class _State:
     beside: dict[str, Tensor]
 
 
-@dataclass
-class Counts:
-    """What was computed: tokens of prompts that were read, as many more without sharing, decoding steps."""
-
-    read: int = 0
-    shared: int = 0
-    steps: int = 0
-
-
 class Engine(Generic[K]):
     """Answers units of prompts."""
 
@@ -83,15 +70,15 @@ class Engine(Generic[K]):
             batch_size: most rows beside each other; by default what memory allows.
         """
         self._vlm, self._choose, self._longest, self._ends = vlm, choose, longest, vlm.eos_tokens
-        self._most, self._prefill_tokens = batch_size or MOST_ROWS, PREFILL_TOKENS
-        self._unseen = 1 if vlm.device.type == "cpu" else _UNSEEN
-        self._memory = self._row_bytes = self._column_bytes = 0
-        self._waiting: deque[Unit[K]] = deque()
-        self.counts = Counts()
+        self._room, self._reader = Room(vlm, batch_size), Reader(vlm)
+        self._unseen = 1 if vlm.device.type == "cpu" else UNSEEN
+        self._waiting: Waiting[K] = Waiting()
+        self.steps = 0
         self._clear()
 
     def _clear(self) -> None:
         self._rows: list[_Row[K]] = []
+        self._longest_prompt = 0  # since there last were no rows
         self._cache = Rows(self._vlm.beside_layers)
         self._state: _State | None = None
 
@@ -118,7 +105,7 @@ class Engine(Generic[K]):
 
     def _fetch(self, coming: Iterator[Unit[K]]) -> bool:
         """See that enough waits for a prefill, and no more; whether anything does."""
-        while sum(unit.rows * unit.longest for unit in self._waiting) < 2 * self._prefill_tokens:
+        while self._waiting.tokens < 2 * self._room.prefill_tokens:
             unit = next(coming, None)
             if unit is None:
                 break
@@ -129,30 +116,28 @@ class Engine(Generic[K]):
         """Whether it is a prefill's turn: nothing else is to do, or a quarter of all places is free."""
         if not self._waiting or not self._rows:
             return not self._rows
-        places, waiting = self._places(self._waiting[0].longest), sum(unit.rows for unit in self._waiting)
-        return places - len(self._rows) >= min(max(1, places // 4), waiting)
+        places = self._places(self._waiting.first().longest)
+        return places - len(self._rows) >= min(max(1, places // 4), self._waiting.rows)
 
     def _places(self, longest: int) -> int:
         """Rows that can be beside each other, where a prompt of so many tokens is among them."""
-        if not self._column_bytes:
-            return self._most
-        row = self._row_bytes + self._columns(longest) * self._column_bytes
-        return max(1, min(self._most, self._memory // row))
+        return self._room.places(self._columns(longest))
 
     def _columns(self, longest: int) -> int:
-        return max([longest, *(len(row.prompt.ids) for row in self._rows)]) + self._longest
+        """Columns that a row can come to use, where a prompt of so many tokens is among them."""
+        return max(longest, self._longest_prompt) + self._longest
 
     def _halve(self) -> None:
         """Forget what is under way, and go on with half as many rows; nothing of it was handed out."""
-        if self._busy == 1:
-            raise memory_is_short(self._vlm.checkpoint.name)
-        self._most = self._busy // 2
-        self._prefill_tokens = max(1, self._prefill_tokens // 2)
-        for row in self._rows:
-            self._waiting.appendleft(Unit((Prompt(row.prompt.ids, row.prompt.feature, (row.wanted,)),)))
+        prompts = [Prompt(row.prompt.ids, row.prompt.feature, (row.wanted,)) for row in self._rows]
+        self._waiting.put_back([Unit((prompt,)) for prompt in prompts])
         self._clear()
-        if self._vlm.device.type == "cuda":
-            torch.cuda.empty_cache()
+        self._room.halve(self._busy)
+
+    @property
+    def counts(self) -> Counts:
+        """Tokens of prompts so far."""
+        return self._reader.counts
 
     # --- prefill
 
@@ -162,90 +147,35 @@ class Engine(Generic[K]):
         self._busy = len(self._rows) + sum(unit.rows for unit in units)
         try:
             prompts = [prompt for unit in units for prompt in unit.prompts]
-            cache = DynamicCache()
-            logits = self._read_shared(units, cache) if units[0].shared else self._read(prompts, cache)
-            self._measure(cache, len(prompts))
+            logits, cache = self._reader.read(units)
+            self._room.measure(cache)
             return self._begin(prompts, logits, cache)
         except torch.OutOfMemoryError:
-            self._waiting.extendleft(reversed(units))
+            self._waiting.put_back(units)
             raise
 
     def _take(self) -> list[Unit[K]]:
         """The next units that wait, as long as they are alike and there is room for them."""
-        first = self._waiting.popleft()
+        first = self._waiting.pop()
         free = self._places(first.longest) - len(self._rows)
-        fits = (self._prefill_tokens - first.shared) // (first.longest - first.shared)
+        if first.shared:  # what they share is copied for each of them, twice for a moment
+            free = min(free, max(1, self._room.most // 8))
+        fits = (self._room.prefill_tokens - first.shared) // (first.longest - first.shared)
         first, rest = first.split(max(1, min(free, fits)))
         if rest is not None:
-            self._waiting.appendleft(rest)
+            self._waiting.put_back([rest])
             return [first]
         taken, rows, tokens = [first], first.rows, first.read
         low = high = first.longest
         while self._waiting:
-            unit = self._waiting[0]
+            unit = self._waiting.first()
             low, high = min(low, unit.longest), max(high, unit.longest)
             rows, tokens = rows + unit.rows, tokens + unit.read
             alike = unit.shared == first.shared and (first.shared or low >= (1 - _PADDING) * high)
-            if not alike or rows > free or tokens > self._prefill_tokens:
+            if not alike or rows > free or tokens > self._room.prefill_tokens:
                 break
-            taken.append(self._waiting.popleft())
+            taken.append(self._waiting.pop())
         return taken
-
-    def _read(self, prompts: Sequence[Prompt[K]], cache: DynamicCache) -> Tensor:
-        """Prompts into an empty cache; the logits of each one's first token, [prompts, vocabulary]."""
-        ids, inside = self._padded([prompt.ids for prompt in prompts])
-        hidden = self._vlm.hidden(ids, inside, [prompt.feature for prompt in prompts], cache)
-        self.counts.read += int(inside.sum())
-        return self._logits_at_end(hidden, inside)
-
-    def _read_shared(self, units: Sequence[Unit[K]], cache: DynamicCache) -> Tensor:
-        """The same, what each unit's prompts begin with only once."""
-        shared, vlm = units[0].shared, self._vlm
-        ids, inside = self._padded([unit.prompts[0].ids[:shared] for unit in units])
-        vlm.hidden(ids, inside, [unit.prompts[0].feature for unit in units], cache)
-        of = [number for number, unit in enumerate(units) for _ in unit.prompts]
-        cache.batch_select_indices(torch.tensor(of, device=vlm.device))
-        prompts = [prompt for unit in units for prompt in unit.prompts]
-        ids, inside = self._padded([prompt.ids[shared:] for prompt in prompts])
-        starts = torch.tensor([shared + vlm.shift(prompt.feature) for prompt in prompts], device=vlm.device)
-        positions = starts[:, None] + torch.arange(ids.shape[1], device=vlm.device)
-        hidden = vlm.further(ids, positions, cache, None, self._beside(prompts))
-        self.counts.read += len(units) * shared + int(inside.sum())
-        self.counts.shared += (len(prompts) - len(units)) * shared
-        return self._logits_at_end(hidden, inside)
-
-    def _padded(self, lines: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """Lines of ids as int64 [lines, longest], padded on the right, and bool: what is no padding."""
-        width = max(map(len, lines))
-        ids = torch.tensor([[*line, *[self._vlm.pad_token] * (width - len(line))] for line in lines])
-        inside = torch.arange(width) < torch.tensor([len(line) for line in lines])[:, None]
-        return ids.to(self._vlm.device), inside.to(self._vlm.device)
-
-    def _logits_at_end(self, hidden: Tensor, inside: Tensor) -> Tensor:
-        last = inside.sum(1) - 1
-        return self._vlm.logits(
-            hidden[torch.arange(len(hidden), device=hidden.device), last.to(hidden.device)]
-        )
-
-    def _beside(self, prompts: Sequence[Prompt[K]]) -> dict[str, Tensor]:
-        given = [self._vlm.beside(prompt.feature) for prompt in prompts]
-        return {name: torch.cat([one[name] for one in given]) for name in given[0]}
-
-    def _measure(self, cache: DynamicCache, rows: int) -> None:
-        """Learn from the first prompts what keys and values take, and what memory is left for them."""
-        if self._column_bytes:
-            return
-        beside = self._vlm.beside_layers
-        layers: list[Any] = cache.layers
-        for index, layer in enumerate(layers):
-            if not layer.is_initialized:  # mllama's cross-attention, where no prompt has a picture
-                continue
-            of_row = (layer.keys.nbytes + layer.values.nbytes) // rows
-            if index in beside:
-                self._row_bytes += of_row
-            else:
-                self._column_bytes += of_row // layer.keys.shape[2]
-        self._memory = memory.budget(self._vlm.device)
 
     def _begin(self, prompts: Sequence[Prompt[K]], logits: Tensor, cache: DynamicCache) -> list[Said[K]]:
         """The first tokens; rows that have more to say go into the cache."""
@@ -265,6 +195,7 @@ class Engine(Generic[K]):
             lengths = [(number, len(row.prompt.ids)) for number, row in going]
             self._cache.add(cache, lengths, self._columns(longest), self._places(longest))
             self._rows += [row for _, row in going]
+            self._longest_prompt = max(longest, self._longest_prompt)
             self._state = None
         return done
 
@@ -304,7 +235,7 @@ class Engine(Generic[K]):
         drawn = None if state.drawn is None else state.drawn.gather(1, state.said).squeeze(1)
         state.last = self._choose(self._vlm.logits(hidden[:, -1]), drawn).to(state.last.device)
         state.positions, state.said = state.positions + 1, state.said + 1
-        self.counts.steps += 1
+        self.steps += 1
         return state.last
 
     def _look(self) -> _State:
@@ -319,7 +250,7 @@ class Engine(Generic[K]):
         ]
         last, positions, empty, said = torch.tensor(columns).to(self._vlm.device)
         padded = empty[:, None] if min(lengths) < longest else None
-        beside = self._beside([row.prompt for row in rows])
+        beside = self._reader.beside([row.prompt.feature for row in rows])
         return _State(last, positions, padded, self._drawn(rows), said[:, None], beside)
 
     def _drawn(self, rows: Sequence[_Row[K]]) -> Tensor | None:
@@ -338,4 +269,5 @@ class Engine(Generic[K]):
         self._cache.drop(number)
         self._rows[number] = self._rows[-1]
         self._rows.pop()
+        self._longest_prompt *= bool(self._rows)
         self._state = None

@@ -1,31 +1,77 @@
-"""How much memory there is to decode with."""
+"""How many rows there is memory for."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
-import psutil
 import torch
+from transformers import Cache
 
+from layeralign import machine
+from layeralign.errors import LayeralignError
+from layeralign.vlm.vlm import Vlm
+
+MOST_ROWS = {"cpu": 128, "cuda": 512}
+"""Rows beside each other, where nothing else is said: more gain little and end later (docs/speed.md)."""
+PREFILL_TOKENS = {"cpu": 768, "cuda": 8192}
+"""Tokens of prompts that are read at once: as many as a CPU's caches hold, as keep a GPU busy."""
 _SHARE = 0.8
-"""Of what is free; the rest is for the encoder, for prompts under way and for others on the machine."""
-_CGROUP = Path("/sys/fs/cgroup")
+"""Of free memory, for keys and values; the rest is for the encoder and for prompts under way."""
 
 
-def budget(device: torch.device) -> int:
-    """Bytes that keys and values may take."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(_SHARE * (free + kept))
-    return int(_SHARE * min(int(psutil.virtual_memory().available), _left_in_container()))
+class Room:
+    """Rows that can be beside each other, and tokens that are read at once.
+
+    Attributes:
+        most: rows, however short they are.
+        prefill_tokens: see `PREFILL_TOKENS`.
+    """
+
+    def __init__(self, vlm: Vlm, batch_size: int | None) -> None:
+        self._vlm = vlm
+        kind = "cpu" if vlm.device.type == "cpu" else "cuda"
+        self.most = batch_size or MOST_ROWS[kind]
+        self.prefill_tokens = PREFILL_TOKENS[kind]
+        self._bytes = self._row_bytes = self._column_bytes = 0
+
+    def places(self, columns: int) -> int:
+        """Rows, at least 1, if none gets longer than so many tokens."""
+        if not self._column_bytes:
+            return self.most
+        return max(1, min(self.most, self._bytes // (self._row_bytes + columns * self._column_bytes)))
+
+    def measure(self, cache: Cache) -> None:
+        """Learn from the first prompts what keys and values take, and what is left for them."""
+        if self._column_bytes:
+            return
+        layers: list[Any] = cache.layers
+        for index, layer in enumerate(layers):
+            if not layer.is_initialized:  # mllama's cross-attention, where no prompt has a picture
+                continue
+            of_row = (layer.keys.nbytes + layer.values.nbytes) // len(layer.keys)
+            if index in self._vlm.beside_layers:
+                self._row_bytes += of_row
+            else:
+                self._column_bytes += of_row // layer.keys.shape[2]
+        self._bytes = int(_SHARE * machine.free_memory(self._vlm.device))
+
+    def halve(self, rows: int) -> None:
+        """Memory did not suffice for so many rows.
+
+        Raises:
+            LayeralignError: it was one.
+        """
+        if rows == 1:
+            raise too_little(self._vlm)
+        self.most = rows // 2
+        self.prefill_tokens = max(1, self.prefill_tokens // 2)
+        if self._vlm.device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
-def _left_in_container() -> int:
-    """What a container still allows (control groups, version 2), which is not what the machine has."""
-    try:
-        limit, used = (int((_CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
-        stat = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError):  # there is no container, or it has no limit ("max")
-        return 2**63
-    return max(0, limit - used + int(stat.get("inactive_file", 0)))  # files that were read make way
+def too_little(vlm: Vlm) -> LayeralignError:
+    """What a user is told whose memory does not suffice."""
+    return LayeralignError(
+        f"model {vlm.checkpoint.name}: memory does not suffice for a single answer; load it in a smaller "
+        "dtype, or ask for shorter answers (max_new_tokens)"
+    )

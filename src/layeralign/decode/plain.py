@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from transformers.generation.logits_process import LogitsProcessor, LogitsProcessorList
 
+from layeralign.decode.memory import Room
 from layeralign.decode.sampling import Chooser, draws
-from layeralign.decode.units import K, Prompt, Said, Unit, Wanted, memory_is_short
+from layeralign.decode.units import K, Prompt, Said, Unit, Wanted
 from layeralign.vlm.vlm import Vlm
 
 _ROWS = 32
@@ -36,24 +37,23 @@ class Plain(Generic[K]):
     """Answers units of prompts in batches, each of which waits for its slowest row; see `Engine`."""
 
     def __init__(self, vlm: Vlm, choose: Chooser, longest: int, batch_size: int | None = None) -> None:
-        self._vlm, self._choose, self._longest, self._most = vlm, choose, longest, batch_size or _ROWS
+        self._vlm, self._choose, self._longest = vlm, choose, longest
+        self._room = Room(vlm, batch_size or _ROWS)
 
     @torch.inference_mode()
     def run(self, units: Iterable[Unit[K]]) -> Iterator[list[Said[K]]]:
         """See `Engine.run`."""
         rows = ((p, wanted) for unit in units for p in unit.prompts for wanted in p.wanted)
-        while batch := list(islice(rows, self._most)):
+        while batch := list(islice(rows, self._room.most)):
             while batch:
-                now = batch[: self._most]
+                now = batch[: self._room.most]
                 short, done = False, []
                 try:
                     done = self._answers(now)
                 except torch.OutOfMemoryError:
                     short = True  # what the failed batch held is let go only past this block
-                if short and len(now) == 1:
-                    raise memory_is_short(self._vlm.checkpoint.name)
                 if short:
-                    self._most = len(now) // 2
+                    self._room.halve(len(now))
                 else:
                     batch = batch[len(now) :]
                     yield done

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-from layeralign.errors import LayeralignError
 from layeralign.vlm.vlm import Feature
 
 K = TypeVar("K")
@@ -65,6 +65,47 @@ class Unit(Generic[K]):
         return replace(self, prompts=tuple(first)), replace(self, prompts=tuple(others)) if others else None
 
 
+class Waiting(Generic[K]):
+    """Units in the order in which they are read, and how much they are together.
+
+    Attributes:
+        rows: answers that are wanted.
+        tokens: of the prompts of all these rows.
+    """
+
+    def __init__(self) -> None:
+        self._units: deque[Unit[K]] = deque()
+        self.rows = self.tokens = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._units)
+
+    def _count(self, unit: Unit[K], sign: int) -> None:
+        self.rows += sign * unit.rows
+        self.tokens += sign * unit.rows * unit.longest
+
+    def append(self, unit: Unit[K]) -> None:
+        """One more, the last."""
+        self._units.append(unit)
+        self._count(unit, 1)
+
+    def put_back(self, units: Sequence[Unit[K]]) -> None:
+        """These, before all others."""
+        for unit in reversed(units):
+            self._units.appendleft(unit)
+            self._count(unit, 1)
+
+    def first(self) -> Unit[K]:
+        """The next one; it goes on waiting."""
+        return self._units[0]
+
+    def pop(self) -> Unit[K]:
+        """The next one; it waits no more."""
+        unit = self._units.popleft()
+        self._count(unit, -1)
+        return unit
+
+
 @dataclass(frozen=True)
 class Said(Generic[K]):
     """A whole answer: token ids, the end token included, and whether the model ended it."""
@@ -81,25 +122,15 @@ def units(prompts: Sequence[Prompt[K]], least: int | None) -> list[Unit[K]]:
         prompts: at least one.
         least: how much they share if they share anything; None where they must not.
     """
-    shared = 0
-    if least is not None and len(prompts) > 1:
-        shared = _common([prompt.ids for prompt in prompts])
+    shared = 0 if least is None else _common([prompt.ids for prompt in prompts])
     saved = (len(prompts) - 1) * shared
     if shared < (least or 1) or 4 * saved < sum(len(prompt.ids) for prompt in prompts):
         return [Unit((prompt,)) for prompt in prompts]
     return [Unit(tuple(prompts), shared)]
 
 
-def memory_is_short(model: str) -> LayeralignError:
-    """What a user is told whose memory does not suffice for one row."""
-    return LayeralignError(
-        f"model {model}: memory does not suffice for a single answer; load it in a smaller dtype, or ask for "
-        "shorter answers (max_new_tokens)"
-    )
-
-
 def _common(lines: Sequence[Sequence[int]]) -> int:
     """How many ids all lines begin with alike, their last ones aside."""
-    first, last = min(map(tuple, lines)), max(map(tuple, lines))
+    first, last = min(map(tuple, lines)), max(map(tuple, lines))  # what these have in common, all have
     most = min(map(len, lines)) - 1
     return next((at for at in range(most) if first[at] != last[at]), most)

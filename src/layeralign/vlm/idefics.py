@@ -11,6 +11,7 @@ class Idefics3(Vlm):
     """Idefics3."""
 
     family = "idefics3"
+    lead_alone = True
     unit = "tile (a picture has as many as its size asks for)"
     variants: ClassVar = {"norm": "for every tile blocks 1..l, post-norm, connector (pixel shuffle, linear)"}
 

@@ -11,6 +11,7 @@ class InternVL(Vlm):
     """InternVL 2.5 to 3.5 in transformers' form."""
 
     family = "internvl"
+    lead_alone = True
     unit = "tile (a picture has as many as its shape asks for)"
     variants: ClassVar = {
         "blocks": "for every tile blocks 1..l, the tower's final norm where the config reads its last layer, "

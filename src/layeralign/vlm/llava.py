@@ -14,6 +14,7 @@ class Llava(Vlm):
     reads_plainly = True
     variants: ClassVar = {"blocks": "blocks 1..l, class token as configured, no post-norm, projector"}
     exits_together = True
+    lead_alone = True
 
 
 class LlavaNext(Llava):

@@ -75,6 +75,8 @@ class Vlm:
     """Whether what follows the blocks takes many exits of a picture as it takes many pictures."""
     streams: bool = True
     """Whether `hidden` and `further` go on from a cache; where not, transformers' `generate` answers."""
+    lead_alone: bool = False
+    """Whether `hidden` can go on from the text before a picture, which is then read once for all pictures."""
     reads_ahead: bool = False
     """Whether a prompt's beginning is read in the light of its end, so that prompts cannot share it."""
 
@@ -453,7 +455,8 @@ class Vlm:
             ids: int64 [rows, tokens]; what stands in the padding does not matter.
             prompt: bool [rows, tokens], the prompts' tokens; a picture's places are looked for only there.
             features: per row, None without picture.
-            cache: empty; keys and values of every token are left in it.
+            cache: keys and values of every token are left in it. It is empty; where `lead_alone`, it can hold
+                text that comes before, as long in all rows.
 
         Returns:
             [rows, tokens, text width] in the model's dtype.

@@ -11,10 +11,11 @@ import torch
 from layeralign.cases.case import Case
 from layeralign.decode.decoding import Answer, Decoding
 from layeralign.decode.engine import Engine
+from layeralign.decode.memory import too_little
 from layeralign.decode.plain import Plain
 from layeralign.decode.prompts import encode, prompt_tokens, text
 from layeralign.decode.sampling import Chooser, seed_of
-from layeralign.decode.units import Prompt, Said, Unit, Wanted, memory_is_short, units
+from layeralign.decode.units import Prompt, Said, Unit, Wanted, units
 from layeralign.vlm.vlm import Feature, Vlm
 
 Asked = tuple[Case, int, int]
@@ -93,7 +94,7 @@ def respond(
         for line, rows in lines.items():
             each = [Wanted((row,), seeds[row]) for row in rows] if seeds else [Wanted(tuple(rows))]
             prompts.append(Prompt(line, features[rows[0]], tuple(each)))
-        found += units(prompts, _least(vlm, prompts[0]))
+        found += units(prompts, _least(vlm, prompts))
     engine = _engine(vlm, decoding, never, batch_size)
     done = engine.run(sorted(found, key=_alike))
     made = {row: (said.tokens, said.finished) for some in done for said in some for row in said.keys}
@@ -129,7 +130,7 @@ def _units(vlm: Vlm, asked: Iterable[Asked], decoding: Decoding, seed: int) -> I
                 wanted = [Wanted((key,), seed_of(seed, key[0].id, *key[1:])) for key in keys]
                 wanted = wanted if decoding.temperature else [Wanted(tuple(keys))]
                 prompts.append(Prompt(ids[name], features[seen], tuple(wanted)))
-            found += units(prompts, _least(vlm, prompts[0]))
+            found += units(prompts, _least(vlm, prompts))
         yield from sorted(found, key=_alike)
 
 
@@ -158,16 +159,15 @@ def _windows(asked: Iterable[Asked]) -> Iterator[list[Asked]]:
 
 def _features(vlm: Vlm, asked: Mapping[Seen, Asked]) -> dict[Seen, Feature | None]:
     """The picture of each at its exit, without what else was computed beside it."""
-    short = False
     try:
         made = encode(vlm, [(case, exit) for case, exit, _ in asked.values()])
         return {seen: one and one.clone() for seen, one in zip(asked, made, strict=True)}
     except torch.OutOfMemoryError:
-        short = True  # what the failed pass held is let go only past this block
+        pass  # what the failed pass held is let go only past this block
     names = list(asked)
     half = len(names) // 2
-    if short and not half:
-        raise memory_is_short(vlm.checkpoint.name)
+    if not half:
+        raise too_little(vlm)
     return {
         seen: feature
         for part in (names[:half], names[half:])
@@ -175,9 +175,9 @@ def _features(vlm: Vlm, asked: Mapping[Seen, Asked]) -> dict[Seen, Feature | Non
     }
 
 
-def _least(vlm: Vlm, prompt: Prompt[Any]) -> int | None:
+def _least(vlm: Vlm, prompts: Sequence[Prompt[Any]]) -> int | None:
     """How much prompts have to share if they do: all up to the picture's end; None where they must not."""
-    if vlm.reads_ahead:
+    if len(prompts) == 1 or vlm.reads_ahead:
         return None
-    places = [at for at, token in enumerate(prompt.ids, 1) if token == vlm.picture_token_id]
-    return max(places, default=0)
+    picture = vlm.picture_token_id
+    return max((at for at, token in enumerate(prompts[0].ids, 1) if token == picture), default=0)
