@@ -14,7 +14,7 @@ import layeralign
 import tiny
 from layeralign import LayeralignError, decode, machine
 from layeralign.cases import files
-from layeralign.decode import Decoding, memory, respond
+from layeralign.decode import Decoding, engine, memory, respond
 from layeralign.decode.cache import Rows
 from layeralign.decode.sampling import Chooser, draws
 from layeralign.decode.units import Prompt, Unit, Wanted, units
@@ -130,8 +130,10 @@ def test_any_rows_in_any_places_say_what_each_says_alone(llava, rows, data):
         assert (answer, finished) == alone(llava, line, features[n], longest)
 
 
-def test_rows_end_by_themselves_at_different_times_and_others_take_their_places(llava, rows, monkeypatch):
-    """With a model that ends often: every answer is cut where it ends."""
+@pytest.mark.parametrize("unseen", [1, 3, 8])
+def test_rows_end_by_themselves_and_others_take_their_places(llava, rows, monkeypatch, unseen):
+    """With a model that ends often: every answer is cut where it ends, also where a GPU runs ahead of the host."""
+    monkeypatch.setitem(engine.UNSEEN, "cpu", unseen)
     ids, features = rows
     often = {token for line, f in zip(ids, features, strict=True) for token in alone(llava, line, f)[0][2:4]}
     monkeypatch.setattr(type(llava), "eos_tokens", frozenset(often))

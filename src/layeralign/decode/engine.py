@@ -30,8 +30,8 @@ from layeralign.vlm.vlm import Vlm
 
 _PADDING = 1 / 16
 """Prompts are read together if the shortest lacks no larger part of the longest than this."""
-UNSEEN = 8
-"""Tokens that a GPU says before the host looks whether rows have ended: looking makes it wait."""
+UNSEEN = {"cpu": 1, "cuda": 8}
+"""Tokens that are said before the host looks whether rows have ended: looking makes a GPU wait."""
 
 
 @dataclass
@@ -71,7 +71,7 @@ class Engine(Generic[K]):
         """
         self._vlm, self._choose, self._longest, self._ends = vlm, choose, longest, vlm.eos_tokens
         self._room, self._reader = Room(vlm, batch_size), Reader(vlm)
-        self._unseen = 1 if vlm.device.type == "cpu" else UNSEEN
+        self._unseen = UNSEEN["cpu" if vlm.device.type == "cpu" else "cuda"]
         self._waiting: Waiting[K] = Waiting()
         self.steps = 0
         self._clear()

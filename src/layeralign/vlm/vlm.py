@@ -481,16 +481,28 @@ class Vlm:
             ids: int64 [rows, tokens]; none of them stands for a picture.
             positions: int64 [rows, tokens], how many tokens come before each in its row, plus its `shift`.
             cache: of what came before; of a shorter row the last columns.
-            inside: bool [rows, columns], those of the cache and the new ones: which are the row's own; None
-                where all are.
+            inside: bool [rows, columns], those of the cache and a new one: which are the row's own. None where
+                all are, and for several new ones.
             beside: what `beside` gives of each row's picture.
 
         Returns:
             [rows, tokens, text width] in the model's dtype.
         """
+        if (
+            inside is not None and self._one_mask
+        ):  # as sdpa takes it; made by transformers, the host would wait
+            inside = inside[:, None, None]
         given = {"position_ids": positions, "attention_mask": inside, "past_key_values": cache, **beside}
         found: Tensor = self.model.model(input_ids=ids, use_cache=True, **given).last_hidden_state
         return found
+
+    @cached_property
+    def _one_mask(self) -> bool:
+        """Whether every layer of the language model sees all that came before, through sdpa."""
+        text = self.model.config.get_text_config()
+        whole = set(getattr(text, "layer_types", None) or ["full_attention"]) == {"full_attention"}
+        window = getattr(text, "sliding_window", None)
+        return bool(whole and window is None and text._attn_implementation == "sdpa")
 
     def shift(self, feature: Feature | None) -> int:
         """How far the positions behind a picture are ahead of the count of tokens."""
