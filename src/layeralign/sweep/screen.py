@@ -15,8 +15,8 @@ from layeralign.analysis.screen import Screen, ScreenedExit
 from layeralign.analysis.sequential import order
 from layeralign.cases.case import Case
 from layeralign.decode import Decoding
+from layeralign.decode.memory import too_little
 from layeralign.decode.openings import Opening, opens
-from layeralign.decode.units import memory_is_short
 from layeralign.errors import LayeralignError
 from layeralign.judges.refusal import refuses
 from layeralign.runs import store
@@ -114,7 +114,7 @@ def _opens(
         return opens(vlm, rows, openings, system)
     except torch.OutOfMemoryError:
         if len(rows) == 1:
-            raise memory_is_short(vlm.checkpoint.name) from None
+            raise too_little(vlm) from None
     half = len(rows) // 2  # past the block, where what the failed pass held is let go
     return [one for part in (rows[:half], rows[half:]) for one in _opens(vlm, part, openings, system)]
 
