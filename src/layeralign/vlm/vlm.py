@@ -481,8 +481,8 @@ class Vlm:
             ids: int64 [rows, tokens]; none of them stands for a picture.
             positions: int64 [rows, tokens], how many tokens come before each in its row, plus its `shift`.
             cache: of what came before; of a shorter row the last columns.
-            inside: bool [rows, columns], those of the cache and a new one: which are the row's own. None where
-                all are, and for several new ones.
+            inside: bool [rows, columns], those of the cache and a new one: which are the row's own. None
+                where all are, and for several new ones.
             beside: what `beside` gives of each row's picture.
 
         Returns:
