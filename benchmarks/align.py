@@ -97,7 +97,7 @@ def scan(model: str, adapter: Path | None, out: Path) -> Path:
         loaded = layeralign.load(model, adapter=adapter)
         for exits, limit in (("all", TEST), ("default", DEFAULT)):
             layeralign.scan(
-                loaded, "testbed:test", out, exits=exits, limit=limit, max_new_tokens=24, batch_size=270
+                loaded, "testbed:test", out, exits=exits, limit=limit, max_new_tokens=24
             )
         (out / "done").touch()
     return out

@@ -32,7 +32,7 @@ GPU, FLOPS, BANDWIDTH = (
     312e12,
     2.039e12,
 )  # NVIDIA's data sheet: dense bf16; bytes a second
-PROMPT, ANSWER, ROWS = 64, 128, 32  # tokens; rows together in a scan, its default
+PROMPT, ANSWER, ROWS = 64, 128, 32  # tokens; rows together in a scan with `--batch-size 32`
 PIECE = 8  # rows together in a training: --accumulate 12 of 96 rows
 TOKENS = {  # of one picture of 640 × 480, as in MS-COCO, by each processor's published settings
     "llava-hf/llava-1.5-7b-hf": 576,  # 24²

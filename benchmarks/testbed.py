@@ -45,7 +45,7 @@ def main() -> None:
             build(seed, folder, Recipe())
             seconds[seed] = time.monotonic() - start
         run = arguments.out / f"test-{seed}"
-        found = layeralign.scan(folder, "testbed:test", run, limit=CASES, max_new_tokens=24, batch_size=270)
+        found = layeralign.scan(folder, "testbed:test", run, limit=CASES, max_new_tokens=24)
         summaries[seed] = found.summary.to_json()
         lines += [row(seed, e) for e in found.summary.exits]
     print(

@@ -97,7 +97,7 @@ def test_a_build_is_fixed_by_its_seed_and_stages_touch_only_what_they_may(tmp_pa
 def scanned(tmp_path_factory):
     out = tmp_path_factory.mktemp("testbed")
     return layeralign.scan(
-        "testbed", "testbed:dev", out / "run", limit=800, max_new_tokens=24, batch_size=270
+        "testbed", "testbed:dev", out / "run", limit=800, max_new_tokens=24
     )
 
 

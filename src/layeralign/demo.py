@@ -90,7 +90,7 @@ def _story(
 
 def _scan(out: Path, name: str, cases: int, adapter: Path | None) -> Scan:
     model = load("testbed", adapter=adapter)
-    found = scan(model, "testbed:dev", out / name, limit=cases, max_new_tokens=TOKENS, batch_size=270)
+    found = scan(model, "testbed:dev", out / name, limit=cases, max_new_tokens=TOKENS)
     text = json.dumps(found.summary.to_json(), indent=2) + "\n"
     (out / f"{name}.json").write_text(text, encoding="utf-8")
     return found
