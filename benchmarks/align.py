@@ -96,9 +96,7 @@ def scan(model: str, adapter: Path | None, out: Path) -> Path:
     if not (out / "done").exists():
         loaded = layeralign.load(model, adapter=adapter)
         for exits, limit in (("all", TEST), ("default", DEFAULT)):
-            layeralign.scan(
-                loaded, "testbed:test", out, exits=exits, limit=limit, max_new_tokens=24
-            )
+            layeralign.scan(loaded, "testbed:test", out, exits=exits, limit=limit, max_new_tokens=24)
         (out / "done").touch()
     return out
 

@@ -96,9 +96,7 @@ def test_a_build_is_fixed_by_its_seed_and_stages_touch_only_what_they_may(tmp_pa
 @pytest.fixture(scope="module")
 def scanned(tmp_path_factory):
     out = tmp_path_factory.mktemp("testbed")
-    return layeralign.scan(
-        "testbed", "testbed:dev", out / "run", limit=800, max_new_tokens=24
-    )
+    return layeralign.scan("testbed", "testbed:dev", out / "run", limit=800, max_new_tokens=24)
 
 
 def test_the_shipped_model_refuses_at_its_default_exit_and_is_useful(scanned):

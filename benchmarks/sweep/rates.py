@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -12,7 +12,7 @@ from layeralign.vlm.cost import flops
 from layeralign.vlm.vlm import Vlm
 
 
-def took(device: torch.device, run: Any) -> float:
+def took(device: torch.device, run: Callable[[], object]) -> float:
     """Seconds."""
     if device.type == "cuda":
         torch.cuda.synchronize()
@@ -21,6 +21,19 @@ def took(device: torch.device, run: Any) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - start
+
+
+def linear_layers(vlm: Vlm, tokens: int) -> Callable[[], None]:
+    """The language model's linear layers one after the other, on so many tokens, and nothing between them."""
+    layers = [m for m in vlm.model.get_decoder().layers.modules() if isinstance(m, torch.nn.Linear)]
+    widths = {layer.in_features for layer in layers}
+    states = {n: torch.randn(tokens, n, device=vlm.device, dtype=vlm.model.dtype) for n in widths}
+
+    def run() -> None:
+        for layer in layers:
+            layer(states[layer.in_features])
+
+    return run
 
 
 @dataclass
@@ -48,16 +61,7 @@ class Rates:
         self.square = max(
             self.square, *(2 * side**3 / took(device, lambda: one @ other) for _ in range(tries))
         )
-        layers = [m for m in vlm.model.get_decoder().layers.modules() if isinstance(m, torch.nn.Linear)]
-        states = {
-            n: torch.randn(tokens, n, device=device, dtype=dtype) for n in {m.in_features for m in layers}
-        }
-        work = 2 * tokens * sum(m.weight.numel() for m in layers)
-
-        def run() -> None:
-            for layer in layers:
-                layer(states[layer.in_features])
-
+        work, run = 2 * tokens * _weights(vlm.model.get_decoder().layers), linear_layers(vlm, tokens)
         self.linears = max(self.linears, *(work / took(device, run) for _ in range(2)))
         whole = torch.randn(2**26 if device.type == "cpu" else 2**30, device=device)
         self.copied = max(self.copied, *(2 * whole.nbytes / took(device, whole.clone) for _ in range(3)))

@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 
 import models
 import torch
+from rates import linear_layers
 from transformers import DynamicCache
 
 import layeralign
@@ -48,10 +49,15 @@ def prompts(rows: int, tokens: int) -> tuple[torch.Tensor, torch.Tensor, list[No
 
 def prefill(vlm: Vlm) -> None:
     """Tokens that are read at once."""
-    print("## Prompts of 177 tokens read at once\n\n| prompts | tokens | ms a token |\n|---|---|---|")
+    print(
+        "## Prompts of 177 tokens read at once\n\n| prompts | tokens | ms a token | its linear layers alone |\n|---|---|---|---|"
+    )
     for rows in (1, 2, 4, 8, 16, 24):
         took = spent(lambda rows=rows: vlm.hidden(*prompts(rows, PROMPT), DynamicCache()))
-        print(f"| {rows} | {rows * PROMPT} | {1000 * took / rows / PROMPT:.2f} |")
+        least = spent(linear_layers(vlm, rows * PROMPT))
+        print(
+            f"| {rows} | {rows * PROMPT} | {1000 * took / rows / PROMPT:.2f} | {1000 * least / rows / PROMPT:.2f} |"
+        )
 
 
 def decode(vlm: Vlm) -> None:

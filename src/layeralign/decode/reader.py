@@ -13,8 +13,8 @@ from transformers import DynamicCache
 from layeralign.decode.units import Prompt, Unit
 from layeralign.vlm.vlm import Feature, Vlm
 
-_LEAD = 32
-"""Tokens before a picture that are worth keeping: going on from fewer costs what it saves (docs/speed.md)."""
+_LEAD = 16
+"""Tokens before a picture that are worth keeping; what fewer would save is little (docs/speed.md)."""
 
 Ids = Sequence[int]
 
