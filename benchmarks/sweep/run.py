@@ -28,7 +28,6 @@ from contest import Contest
 from watch import watched
 
 import layeralign
-from layeralign.machine import settle_threads
 from layeralign.testbed import cases as testbed
 from layeralign.vlm.vlm import Vlm
 
@@ -99,12 +98,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one short round of everything: does it run")
     parser.add_argument("--peak", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    settle_threads()
     if arguments.peak:
         peak(Path(arguments.peak[0]), int(arguments.peak[1]), int(arguments.peak[2]))
         return
     gpu = torch.cuda.is_available()
     where = torch.cuda.get_device_name() if gpu else f"{platform.machine()}, {os.cpu_count()} cores"
+    print("# A sweep against the loops that people write\n")
     print(f"{datetime.now(UTC):%Y-%m-%d}, {where}, {torch.get_num_threads()} threads, torch {torch.__version__}, load average "
           f"{', '.join(f'{n:.1f}' for n in os.getloadavg())} at the start; random weights: `python {' '.join(sys.argv)}`")  # fmt: skip
     with TemporaryDirectory() as folder:

@@ -146,6 +146,7 @@ def compiled(vlm: Vlm) -> None:
 def main() -> None:
     """Measure, and print Markdown."""
     torch.set_num_threads(1)
+    print("# What single decisions of the engine bring\n")
     print(f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} cores, one thread, torch {torch.__version__}, load average "
           f"{os.getloadavg()[0]:.1f}: `python {' '.join(sys.argv)}`\n")  # fmt: skip
     with TemporaryDirectory() as folder:

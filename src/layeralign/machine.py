@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 _CGROUP = Path("/sys/fs/cgroup")
 """Where Linux says what a container may use (control groups, version 2)."""
@@ -16,6 +19,8 @@ _CGROUP = Path("/sys/fs/cgroup")
 def free_memory(device: torch.device) -> int:
     """Bytes that can still be had."""
     if device.type == "cuda":
+        import torch
+
         free, _ = torch.cuda.mem_get_info(device)
         return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
     return min(int(psutil.virtual_memory().available), _left_in_container())
@@ -31,20 +36,20 @@ def _left_in_container() -> int:
 
 
 def settle_threads() -> None:
-    """Let torch have no more threads than there are cores to run them; OMP_NUM_THREADS goes before it.
+    """Let torch, which is not loaded yet, start no more threads than a container has cores to run them.
 
-    In a container that may use two of sixty-four cores torch starts as many threads as the machine has cores,
-    and they wait for each other.
+    In a container that may use two of sixty-four cores it starts one for each of the sixty-four, and they wait for
+    each other. OMP_NUM_THREADS goes before this.
     """
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(min(torch.get_num_threads(), _cores()))
+    allowed = _cores_of_container()
+    if allowed < (psutil.cpu_count(logical=False) or 1):
+        os.environ.setdefault("OMP_NUM_THREADS", str(allowed))
 
 
-def _cores() -> int:
-    """Cores that this process may use, at least 1."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _cores_of_container() -> float:
+    """Cores that this process may keep busy, rounded up; infinity where nothing says how many."""
     try:
         quota, period = (_CGROUP / "cpu.max").read_text().split()
-        return max(1, min(cores, math.ceil(int(quota) / int(period))))
-    except (OSError, ValueError):
-        return cores
+        return math.ceil(int(quota) / int(period))
+    except (OSError, ValueError):  # there is no container, or it has no limit ("max")
+        return math.inf
