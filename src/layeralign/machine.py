@@ -38,8 +38,8 @@ def _left_in_container() -> int:
 def settle_threads() -> None:
     """Let torch, which is not loaded yet, start no more threads than a container has cores to run them.
 
-    In a container that may use two of sixty-four cores it starts one for each of the sixty-four, and they wait for
-    each other. OMP_NUM_THREADS goes before this.
+    In a container that may use two of sixty-four cores it starts one for each of the sixty-four, and they
+    wait for each other. OMP_NUM_THREADS goes before this.
     """
     allowed = _cores_of_container()
     if allowed < (psutil.cpu_count(logical=False) or 1):
