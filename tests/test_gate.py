@@ -1,9 +1,14 @@
 """The gate: rules against runs whose figures are counted by hand, and what pipelines read of it."""
 
 import json
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
 import yaml
@@ -475,6 +480,25 @@ def test_the_workflow_for_github_is_one_and_its_commands_are_ours():
     assert all(step.get("if") == "always()" for step in steps[-2:])
     assert policies.read(ROOT / "examples" / "policy.yaml").judge == "oracle"
     assert "policy.yaml" in commands[1] and "policy.yaml" in commands[2]
+
+
+def test_the_workflow_for_github_runs_and_fails_where_it_says_it_does(tmp_path):
+    """By bash as there, with fewer cases; installing aside, since it is installed."""
+    workflow = yaml.safe_load((ROOT / "examples" / "github-actions.yml").read_text())
+    shutil.copy(ROOT / "examples" / "policy.yaml", tmp_path)
+    own = {"GITHUB_STEP_SUMMARY": str(tmp_path / "told.md"), **workflow["env"]}
+    own["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    codes = {}
+    for step in workflow["jobs"]["gate"]["steps"]:
+        if step.get("name") in (None, "Install") or "run" not in step:
+            continue
+        assert "--limit 400" in step["run"] or step["name"] != "Scan every exit"
+        told = ["bash", "-e", "-c", step["run"].replace("--limit 400", "--limit 200")]
+        codes[step["name"]] = subprocess.run(
+            told, cwd=tmp_path, env=os.environ | own, capture_output=True, text=True, check=False
+        ).returncode
+    assert codes == {"Scan every exit": 0, "Gate": 2, "Check the exit that is deployed": 0, "Tell": 0}
+    assert "**fail**" in (tmp_path / "told.md").read_text() and (tmp_path / "gate.xml").exists()
 
 
 def test_the_policies_in_the_docs_are_policies(tmp_path):
