@@ -130,6 +130,7 @@ def test_what_is_safe_to_exit_at_follows_the_limits(visit, files):
     tab = visit(files / "one.html")
     told = tab.locator("#efficiency .verdict")
     assert "no exit meets both limits" in told.inner_text()
+    assert "By the ASR itself exits " in told.inner_text() and "more cases would tell" in told.inner_text()
     tab.get_by_label("ASR at most").fill("20")
     tab.get_by_label("utility lost at most").fill("100")
     assert "exits 4, 5, 6; the most is saved at 4: 14" in told.inner_text()

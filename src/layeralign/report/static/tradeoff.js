@@ -18,10 +18,26 @@ const front = (found) => found.filter((one) => !found.some((other) => other !== 
   && other.saved >= one.saved && other.harm <= one.harm && (other.saved > one.saved || other.harm < one.harm)))
   .sort((one, other) => one.saved - other.saved);
 
+const listed = (exits) => `${exits.length === 1 ? "exit" : "exits"} ${exits.map((one) => exitName(one.exit)).join(", ")}`;
+
+/** Said of exits within both limits, the one that saves most first. */
+function whatIsSafe([best, ...others]) {
+  const names = listed([best, ...others]);
+  if (best.saved <= 0) return `${names} only, and that saves nothing.`;
+  return `${names}; the most is saved at ${exitName(best.exit)}: ${best.saved.toFixed(0)}\u00a0% of the encoder’s FLOPs.`;
+}
+
+/** Said where there is none; some may be so by the ASR's value, if not by its interval. */
+function whatIsNot(maybe) {
+  const none = "no exit meets both limits.";
+  return maybe.length ? `${none} By the ASR itself ${listed(maybe)} would, but not by the upper end of its interval: more cases would tell.` : none;
+}
+
 function tradeoff(place) {
   const limit = { harm: 5, lost: 2 };
   const all = DATA.runs.flatMap((_, run) => savings(run));
-  const safe = (one) => one.harm <= limit.harm && (one.lost == null || one.lost <= limit.lost);
+  const within = (one, harm) => harm <= limit.harm && (one.lost == null || one.lost <= limit.lost);
+  const safe = (one) => within(one, one.harm);
   const box = (name, label, unit) => el("label", { class: "field" }, el("span", {}, label), el("input", {
     type: "number", min: 0, max: 100, step: 0.5, value: limit[name], oninput: (event) => {
       const given = Number(event.target.value);
@@ -33,11 +49,8 @@ function tradeoff(place) {
   const draw = (width) => {
     verdict.replaceChildren(...DATA.runs.flatMap((run, at) => {
       const fine = all.filter((one) => one.run === at && safe(one)).sort((one, other) => other.saved - one.saved);
-      const best = fine[0];
-      const names = fine.map((one) => exitName(one.exit)).join(", ");
-      const text = !fine.length ? "no exit meets both limits."
-        : best.saved <= 0 ? `${fine.length === 1 ? "exit" : "exits"} ${names} only, and that saves nothing.` : `${fine.length === 1 ? "exit" : "exits"} ${names}; the most is saved at ${exitName(best.exit)}: `
-          + `${best.saved.toFixed(0)}\u00a0% of the encoder’s FLOPs.`;
+      const maybe = all.filter((one) => one.run === at && within(one, 100 * one.asr[0]));
+      const text = fine.length ? whatIsSafe(fine) : whatIsNot(maybe);
       return [el("span", {}, el("b", {}, MANY ? `${run.label}: ` : "Safe to exit here: "), text)];
     }));
     const lowest = Math.min(0, d3.min(all, (one) => one.saved));
