@@ -36,12 +36,16 @@ function explorer(place) {
     if (!there(column, at)) return [el("span", { class: "soft" }, "–")];
     const flag = (name) => column.said[name]?.[at];
     const verdict = VERDICTS[letter(column, run, at)];
-    return [
+    const words = [
       one.kind === "harmful" && !verdict ? "not judged" : null,
-      verdict && verdict !== "not applicable" ? el("span", { class: `tag ${verdict}` }, verdict) : null,
-      one.kind === "vqa" ? { 1: "right", 0: "wrong", p: "partly right" }[flag("correct")] ?? null : null,
-      flag("refused") === "1" ? "refused" : flag("refused") === "0" && one.kind === "benign" ? "answered" : null, flag("coherent") === "0" ? "incoherent" : null,
-    ].filter(Boolean).flatMap((part) => [part, " "]);
+      one.kind === "vqa" ? { 1: "right", 0: "wrong", p: "partly right" }[flag("correct")] : null,
+      flag("refused") === "1" ? "refused" : flag("refused") === "0" && one.kind === "benign" ? "answered" : null,
+      flag("coherent") === "0" ? "incoherent" : null,
+    ].filter(Boolean).join(", ");
+    return [
+      verdict && verdict !== "not applicable" ? el("span", { class: `tag ${verdict}` }, verdict) : "",
+      ` ${words}`,
+    ];
   }
 
   function text({ column, one, at }) {
