@@ -1,6 +1,6 @@
 """A sweep against the loops that people write: speed, tokens, memory, and how far it is from the machine's limit.
 
-    python benchmarks/sweep/run.py > benchmarks/results/sweep.md                 # on a CPU: 20 minutes
+    python benchmarks/sweep/run.py > benchmarks/results/sweep.md                 # on a CPU: 30 minutes
     python benchmarks/sweep/run.py --shape 7b > benchmarks/results/sweep_gpu.md  # on a GPU of 80 GB or more
     python benchmarks/sweep/run.py --shape small --quick                         # the GPU's script, on any CPU
 
