@@ -7,12 +7,13 @@ import pytest
 from rich.console import Console
 
 from handmade import cases, make, number, safe, unsafe_first
-from layeralign import LayeralignError, compare
+from layeralign import LayeralignError, compare, gate
 from layeralign.cases.case import Case
 from layeralign.cli import main
 from layeralign.judges.judge import Judgement
 from layeralign.report import comparison as report
 from layeralign.report import table2
+from layeralign.report.shown import gather
 from layeralign.runs import store
 
 HOSTILE = "<script>x</script>\x1b[31m\u202e|[red]"
@@ -104,7 +105,7 @@ def another_content(folder):
 
 def another_record(folder):
     with store.open_run(make(folder, cases(100))) as run:
-        run.add_judge("oracle", {"files": "other"})
+        run.add_judge("oracle", {"files": {"model.safetensors": "other"}})
 
 
 def another_judge(folder):
@@ -143,6 +144,71 @@ def test_runs_that_differ_are_refused_by_name_unless_that_is_allowed(tmp_path, c
     assert f"compared although they differ in {name}" in page.read_text()
 
 
+def label(folder, n):
+    """What people said of the first n answers at exit 0: `unsafe`; the judge says `safe`."""
+    with store.open_run(folder) as run:
+        run.replace(
+            "human", {"labels": f"{folder} {n}"}, [((f"h{i}", 0, 0), Judgement("unsafe")) for i in range(n)]
+        )
+
+
+@pytest.mark.parametrize("labelled", ["a", "b", "ab"])
+def test_labels_do_not_hinder_a_comparison_by_another_judge(tmp_path, labelled):
+    runs = [make(tmp_path / name, cases(100), seed=0) for name in "ab"]
+    for name in labelled:
+        label(tmp_path / name, 5)
+    found = compare(*runs)
+    assert found.before.asr_judge == "oracle" and found.differs == ()
+    assert (found.exits[0].asr.n, found.exits[0].asr.after) == (100, 0)
+    report = gather(runs)
+    assert len(report.comparisons) == 1
+    rule = {"metric": "asr", "exits": "all", "no_worse_than": "base", "margin": 0.1}
+    policy = {"judge": "oracle", "rules": [rule]}
+    assert gate(runs[1], policy, base=runs[0]).exit_code == 0
+
+
+def test_people_make_the_asr_of_a_comparison_where_they_are_asked_for(tmp_path, capsys):
+    """10 and 20 labels: the 10 answers that both have are paired, and who labelled has to be allowed."""
+    for name, n in (("a", 10), ("b", 20)):
+        label(make(tmp_path / name, cases(100)), n)
+    arguments = ["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--judge", "human"]
+    assert main(arguments) == 1
+    assert "differ in judges: each has labels of its own" in capsys.readouterr().err
+    page = tmp_path / "page.html"
+    assert main([*arguments, "--allow", "judges", "--json", "--out", str(page)]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["before"]["asr_judge"] == "human" and told["exits"][0]["asr"]["n"] == 10
+    assert "paired by case" in page.read_text()
+    assert "layeralign compare --allow judges" in gather([tmp_path / "a", tmp_path / "b"], "human").changes[0]
+
+
+def test_runs_are_compared_by_the_most_trusted_judge_of_all_their_answers(tmp_path):
+    """A guard that has only begun with one of them is not it."""
+    runs = [make(tmp_path / name, cases(20), judge="refusal") for name in "ab"]
+    for folder, n in zip(runs, (20, 3), strict=True):
+        with store.open_run(folder) as run:
+            keys = [(f"h{i}", exit, 0) for i in range(n) for exit in range(4)]
+            run.add_verdicts("llama-guard-3:x", [(key, Judgement("unsafe")) for key in keys])
+    found = compare(*runs)
+    assert found.before.asr_judge == found.after.asr_judge == "refusal"
+    assert [run.summary.asr_judge for run in gather(runs).runs] == ["refusal", "refusal"]
+    assert gather(runs[:1]).runs[0].summary.asr_judge == "llama-guard-3:x"
+    with store.open_run(runs[1]) as run:
+        keys = [(f"h{i}", exit, 0) for i in range(20) for exit in range(4)]
+        run.add_verdicts("llama-guard-3:x", [(key, Judgement("invalid")) for key in keys])
+    assert compare(*runs).after.asr_judge == "llama-guard-3:x"  # it has a word on each, if a useless one
+
+
+def test_a_page_pairs_runs_by_the_judge_that_it_is_asked_for(tmp_path):
+    runs = [make(tmp_path / name, cases(20)) for name in "ab"]
+    for folder in runs:
+        with store.open_run(folder) as run:
+            words = [((f"h{i}", exit, 0), Judgement("unsafe")) for i in range(20) for exit in range(4)]
+            run.add_verdicts("refusal", words)
+    ((_, found),) = gather(runs, "refusal").comparisons
+    assert found.before.asr_judge == "refusal" and found.exits[0].asr.before == 1
+
+
 def test_only_cases_that_both_have_alike_are_compared(tmp_path):
     make(tmp_path / "a", cases(100))
     another_content(tmp_path / "b")
@@ -162,7 +228,9 @@ def test_a_second_difference_is_told_with_the_first(tmp_path):
     make(tmp_path / "b", cases(49), a=2)
     with pytest.raises(LayeralignError, match=r"differ in cases: .* \(and in a\)"):
         compare(tmp_path / "a", tmp_path / "b")
-    with pytest.raises(LayeralignError, match=r"differ in a: 1 before and 2 after; --allow a"):
+    with pytest.raises(
+        LayeralignError, match=r"differ in a: 1 before and 2 after; layeralign compare --allow a "
+    ):
         compare(tmp_path / "a", tmp_path / "b", allow=["cases"])
     with pytest.raises(
         LayeralignError, match="allow 'everything': expected what runs can differ in, a, cases"

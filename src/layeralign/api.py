@@ -234,7 +234,9 @@ def across(runs: Sequence[str | Path], judge: str | None = None) -> Seeds:
         return across_runs([opened.enter_context(store.open_run(Path(run))) for run in runs], judge)
 
 
-def compare(before: str | Path, after: str | Path, *, allow: Collection[str] = ()) -> Comparison:
+def compare(
+    before: str | Path, after: str | Path, *, allow: Collection[str] = (), judge: str | None = None
+) -> Comparison:
     """Compare two runs of the same cases, exit by exit, paired.
 
     Args:
@@ -242,12 +244,13 @@ def compare(before: str | Path, after: str | Path, *, allow: Collection[str] = (
         after: another's.
         allow: in what they may differ besides the model's weights: `cases`, `judges`, `encoder`, or a part of
             the identity, as `decoding`; recorded in the result.
+        judge: whose verdicts make the ASR; by default the most trusted that has judged both wholly.
 
     Raises:
         LayeralignError: they differ in something else, or have no judged case in common.
     """
     with store.open_run(Path(before)) as old, store.open_run(Path(after)) as new:
-        return compare_runs(old, new, allow)
+        return compare_runs(old, new, allow, judge)
 
 
 def gate(

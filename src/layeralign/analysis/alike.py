@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from layeralign.errors import LayeralignError
+from layeralign.judges.labels import HUMAN
 from layeralign.runs.store import Run
 from layeralign.text import printable
 
@@ -63,16 +64,25 @@ def alike(
         if one.name not in (allow or ()):
             others = [other.name for other in found if other.name not in (one.name, *(allow or ()))]
             also = f" (and in {', '.join(others)})" if others else ""
-            hint = f"; --allow {one.name} compares them all the same, and says so"
+            mend = "; layeralign judge has the same judges judge both" if one.name == "judges" else ""
+            hint = (
+                f"; layeralign compare --allow {one.name} compares them all the same and says so, with --out "
+                "on a page"
+            )
             raise LayeralignError(
                 f"runs {before.path} and {after.path}: differ in {one.name}: {one.what}{also}"
+                + (mend if HUMAN not in judges else "")
                 + ("" if allow is None else hint)
             )
     return found
 
 
 def differences(before: Run, after: Run, judges: tuple[str, str]) -> tuple[Difference, ...]:
-    """Everything but the weights in which two runs differ."""
+    """Everything but the weights in which two runs differ.
+
+    People's labels are of a sample of a run's own answers, and no instrument that has to be the same: they
+    count only where they make the ASR.
+    """
     told = {
         "cases": _cases(_hashes(before), _hashes(after)),
         "judges": _judges(before, after, judges),
@@ -111,12 +121,17 @@ def _cases(old: Mapping[str, str], new: Mapping[str, str]) -> str:
 def _judges(before: Run, after: Run, by: tuple[str, str]) -> str:
     if by[0] != by[1]:
         return f"the ASR is by {by[0]} before and by {by[1]} after"
-    old, new = ({name: run.judge_record(name) for name in run.judges()} for run in (before, after))
+    old, new = (
+        {name: run.judge_record(name) for name in run.judges() if name != HUMAN or HUMAN in by}
+        for run in (before, after)
+    )
     if old.keys() != new.keys():
         alone = sorted(old.keys() ^ new.keys())
         where = "before" if alone[0] in old else "after"
         return f"only the run {where} was judged by {printable(alone[0], 60)}"
     other = [name for name in sorted(old) if old[name] != new[name]]
+    if HUMAN in other:
+        return "each has labels of its own, and nothing shows that the same people gave both"
     return f"{printable(other[0], 60)} was another one (other files, revision or endpoint)" if other else ""
 
 

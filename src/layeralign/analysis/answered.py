@@ -122,6 +122,25 @@ def judge_named(run: Run, asked: str) -> str:
     return found[0]
 
 
+def common_judge(runs: Sequence[Run]) -> str | None:
+    """Whose verdicts runs are held against each other by, where none is asked for.
+
+    The most trusted judge that has a word on every harmful answer of each run; people and scorers never.
+    None where there is no such judge.
+    """
+    whole = set.intersection(*map(_judged_wholly, runs))
+    return next((name for name in trusted(whole) if name != HUMAN and not scores_only(name)), None)
+
+
+def _judged_wholly(run: Run) -> set[str]:
+    """The judges that have a word on every harmful answer."""
+    found = set(run.judges())
+    harmful = (row for row in run.judged() if row.kind == "harmful")
+    for _, words in groupby(harmful, key=lambda row: row.key):
+        found &= {row.judge for row in words}
+    return found
+
+
 def _asr_judge(run: Run, judged: list[JudgedRow]) -> str:
     """The most trusted of those that have judged.
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from layeralign.analysis.alike import Difference, alike, same_cases
-from layeralign.analysis.answered import Answered, Said, answered
+from layeralign.analysis.answered import Answered, Said, answered, common_judge
 from layeralign.analysis.figures import measured
 from layeralign.analysis.intervals import mean_within
 from layeralign.analysis.paired import Change, change, p_value, pair
@@ -146,7 +146,7 @@ class Comparison:
         return asdict(self)
 
 
-def compare(before: Run, after: Run, allow: Collection[str] = ()) -> Comparison:
+def compare(before: Run, after: Run, allow: Collection[str] = (), judge: str | None = None) -> Comparison:
     """Compare two open runs.
 
     Args:
@@ -154,12 +154,15 @@ def compare(before: Run, after: Run, allow: Collection[str] = ()) -> Comparison:
         after: the other.
         allow: in what they may differ besides the weights: `cases` (those that both have alike are
             compared), `judges`, `encoder`, or a part of the identity, as `decoding`.
+        judge: whose verdicts make the ASR of both; by default the most trusted that has judged every harmful
+            answer of both, people aside, and where there is none, the most trusted in each.
 
     Raises:
         LayeralignError: they differ in something else, share no judged row, or one is sequential.
     """
-    (judge, was), (judge_after, now) = answered(before), answered(after)
-    differs = alike(before, after, (judge, judge_after), allow)
+    asked = judge or common_judge((before, after))
+    (judge_before, was), (judge_after, now) = answered(before, asked), answered(after, asked)
+    differs = alike(before, after, (judge_before, judge_after), allow)
     common = same_cases(before, after)
     was, now = ({at: [r for r in rows if r.case in common] for at, rows in by.items()} for by in (was, now))
     shared = sorted(at for at in was.keys() & now.keys() if was[at] and now[at])
@@ -169,8 +172,8 @@ def compare(before: Run, after: Run, allow: Collection[str] = ()) -> Comparison:
         raise LayeralignError(f"runs {before.path} and {after.path}: have no judged case in common")
     harmful = {row.case for rows in was.values() for row in rows if row.kind == "harmful"}
     return Comparison(
-        before=summarise(before),
-        after=summarise(after),
+        before=summarise(before, judge_before),
+        after=summarise(after, judge_after),
         exits=exits,
         groups=_group_changes(encoder, shared, was, now),
         differs=differs,

@@ -10,6 +10,7 @@ from typing import Any
 
 from scipy.special import stdtrit
 
+from layeralign.analysis.answered import common_judge
 from layeralign.analysis.figures import Figures
 from layeralign.analysis.summary import Summary, summarise
 from layeralign.errors import LayeralignError
@@ -85,7 +86,7 @@ def across(runs: Sequence[Run], judge: str | None = None) -> Seeds:
 
     Args:
         runs: they differ in seed or adapter, and in nothing else.
-        judge: whose verdicts make the ASR; by default the most trusted that has judged.
+        judge: whose verdicts make the ASR; by default the most trusted that has judged all of them.
 
     Raises:
         LayeralignError: less than two runs, or they differ in what is asked, how, or who judged - or in
@@ -93,7 +94,8 @@ def across(runs: Sequence[Run], judge: str | None = None) -> Seeds:
     """
     if len(runs) < 2:
         raise LayeralignError(f"expected two runs or more that differ in their seed, got {len(runs)}")
-    summaries = [summarise(run, judge) for run in runs]
+    asked = judge or common_judge(runs)
+    summaries = [summarise(run, asked) for run in runs]
     first = runs[0]
     for at, run in enumerate(runs[1:], 1):
         _check(first, run)

@@ -18,6 +18,7 @@ def compare(
     after: Path,
     *,
     allow: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    judge: str | None = None,
     json: bool = False,
     out: Path | None = None,
 ) -> None:
@@ -32,6 +33,8 @@ def compare(
     allow
         In what they may differ besides the model's weights: cases, judges, encoder, or a part of their
         identity, as decoding; once or more. What was allowed is told and recorded.
+    judge
+        Whose verdicts make the ASR; by default the most trusted that has judged all of both.
     json
         JSON for scripts instead of tables.
     out
@@ -41,10 +44,10 @@ def compare(
     from layeralign.report import comparison, page, table2
     from layeralign.report.shown import gather
 
-    found = run_compare(before, after, allow=allow or ())
+    found = run_compare(before, after, allow=allow or (), judge=judge)
     if out is not None:
         notes = [("allowed", line) for line in comparison.differences(found)]
-        page.write(gather([before, after], allow=allow or ()), out, notes=notes)
+        page.write(gather([before, after], judge, allow=allow or ()), out, notes=notes)
     if json:
         print(as_json.dumps(found.to_json(), indent=2, allow_nan=False))
         return

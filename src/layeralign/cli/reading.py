@@ -33,7 +33,7 @@ def summary(
     format
         A table for people, or JSON for scripts.
     judge
-        Whose verdicts make the ASR; by default the most trusted that has judged.
+        Whose verdicts make the ASR; by default the most trusted that has judged, of several runs all of them.
     judge_quality
         A file that says how good that judge is, as calibrate writes it: shows the ASR without its errors.
     """
@@ -74,7 +74,7 @@ def report(
     out
         The page, as report.html.
     judge
-        Whose verdicts make the ASR; by default the most trusted that has judged.
+        Whose verdicts make the ASR; by default the most trusted that has judged, of several runs all of them.
     judge_quality
         A file that says how good that judge is, as calibrate writes it: shows the ASR without its errors.
     with_answers
@@ -105,7 +105,7 @@ def figure(
     columns
         Of the paper that it is to be as wide as: 1 (3.25 inches) or 2 (6.75).
     judge
-        Whose verdicts make the ASR; by default the most trusted that has judged.
+        Whose verdicts make the ASR; by default the most trusted that has judged, of several runs all of them.
     """
     from layeralign.report.figure import write
     from layeralign.report.shown import gather

@@ -7,11 +7,12 @@ import json
 import os
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from layeralign.analysis.answered import Answered, answered
+from layeralign.analysis.answered import Answered, answered, common_judge
 from layeralign.analysis.compare import Comparison, compare
 from layeralign.analysis.summary import Summary, summarise
 from layeralign.errors import LayeralignError
@@ -113,7 +114,8 @@ def gather(
 
     Args:
         paths: their folders.
-        judge: whose verdicts make the ASR; by default the most trusted that has judged, in each run.
+        judge: whose verdicts make the ASR; by default the most trusted that has judged every harmful answer
+            of all runs, and where there is none, or a single run, the most trusted that has judged in each.
         quality: a file with that judge's quality, as `summarise` takes it.
         allow: in what runs may differ that are compared, as `compare` takes it.
 
@@ -122,10 +124,10 @@ def gather(
     """
     if not paths:
         raise LayeralignError("report: no run is named; expected the --out of a scan")
-    found = []
-    for path in paths:
-        with open_run(path) as run:
-            found.append((path, summarise(run, judge, quality)))
+    with ExitStack() as stack:
+        runs = [stack.enter_context(open_run(path)) for path in paths]
+        asked = judge or (common_judge(runs) if len(runs) > 1 else None)
+        found = [(path, summarise(run, asked, quality)) for path, run in zip(paths, runs, strict=True)]
     return together(found, allow)
 
 
@@ -142,7 +144,7 @@ def together(runs: Sequence[tuple[Path, Summary]], allow: Collection[str] = ()) 
     for (path, summary), label in zip(runs, labels(paths), strict=True):
         with open_run(path) as run:
             shown.append(_shown(run, label, summary))
-    return Report(tuple(shown), tuple(_change(runs[0][0], path, allow) for path, _ in runs[1:]))
+    return Report(tuple(shown), tuple(_change(shown[0], other, allow) for other in shown[1:]))
 
 
 def _shown(run: Run, label: str, summary: Summary) -> Shown:
@@ -172,10 +174,12 @@ def _judges(run: Run) -> dict[str, Judged]:
     }
 
 
-def _change(before: Path, after: Path, allow: Collection[str]) -> Comparison | str:
-    with open_run(before) as one, open_run(after) as other:
+def _change(before: Shown, after: Shown, allow: Collection[str]) -> Comparison | str:
+    """By the judge that both are shown by; where there are two, `compare` says what it thinks of that."""
+    judge, other_judge = before.summary.asr_judge, after.summary.asr_judge
+    with open_run(before.path) as one, open_run(after.path) as other:
         try:
-            return compare(one, other, allow)
+            return compare(one, other, allow, judge if judge == other_judge else None)
         except LayeralignError as error:
             return str(error)
 
