@@ -257,3 +257,34 @@ def test_a_preview_shows_no_harmful_prompt(tmp_path, capfd):
                             (["--out", str(tmp_path / "o.jsonl")], "expected layeralign cases NAME")):  # fmt: skip
         assert main(["cases", *arguments]) == 1
         assert says in capfd.readouterr().err
+
+
+def test_a_field_that_nobody_reads_is_an_error_and_not_a_case_without_its_picture(tmp_path, capsys):
+    file = tmp_path / "c.jsonl"
+    row = {"id": "1", "prompt": "is it red?", "kind": "vqa", "_source": "mine"}
+    file.write_text(json.dumps(row) + "\n" + json.dumps({**row, "id": "2", "picture": "a.png"}) + "\n")
+    with pytest.raises(
+        LayeralignError, match=r"c.jsonl:2: field 'picture' is none of id, .*image.* begin with _"
+    ):
+        files.read(file)
+    file.write_text(json.dumps(row) + "\n")
+    assert files.read(file)[0].facts == {}
+
+
+def test_a_table_is_told_what_is_expected(tmp_path):
+    (tmp_path / "c.csv").write_text("text,type\nhello,ok\n")
+    with pytest.raises(LayeralignError, match=r"c.csv:1: is not valid JSON .* expected JSON Lines"):
+        files.read(tmp_path / "c.csv")
+
+
+def test_what_cases_cannot_show_is_said(tmp_path, capsys):
+    file = tmp_path / "c.jsonl"
+    file.write_text(json.dumps({"id": "1", "prompt": "hi", "kind": "benign"}) + "\n")
+    assert main(["cases", str(file)]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "note: no case has a picture" in told and "none of the 1 benign cases" in told
+    file.write_text(
+        json.dumps({"id": "1", "prompt": "hi", "kind": "benign", "category": "borderline"}) + "\n"
+    )
+    assert main(["cases", str(file)]) == 0
+    assert "over-refusal" not in capsys.readouterr().out

@@ -16,6 +16,7 @@ from conftest import save_llava
 from layeralign import LayeralignError, decode
 from layeralign.cases import files
 from layeralign.decode import Decoding, answer
+from layeralign.judges.judge import Judgement
 from layeralign.runs import store
 from layeralign.runs.export import export
 from layeralign.runs.store import open_run
@@ -135,6 +136,27 @@ def test_a_changed_case_is_refused(llava, case_file, tmp_path):
     case_file.write_text(case_file.read_text().replace("smash", "polish"))
     with pytest.raises(LayeralignError, match="case 'h1' is in it with another content"):
         layeralign.scan(llava, case_file, tmp_path / "run", exits=1, **SHORT)
+
+
+def test_category_and_reference_can_be_mended_and_answers_stay(llava, case_file, tmp_path):
+    """No model is shown them; the rules judge such a case anew, a guard's word stays."""
+    run = layeralign.scan(llava, case_file, tmp_path / "run", exits=1, **SHORT).run
+    before = answers(tmp_path / "run")
+    with open_run(run) as opened:
+        opened.add_verdicts("llama-guard-3:m", [((case, 1, 0), Judgement("safe")) for case, _ in before])
+    rows = [json.loads(line) for line in case_file.read_text().splitlines()]
+    (asked,) = [row for row in rows if row["kind"] == "vqa"][:1]
+    asked["reference"] = (
+        next(text for (case, _), text in before.items() if case == asked["id"]).strip() or "x"
+    )
+    case_file.write_text("".join(json.dumps({**row, "category": "borderline"}) + "\n" for row in rows))
+    found = layeralign.scan(llava, case_file, tmp_path / "run", exits=1, **SHORT).summary.exits[0]
+    assert answers(tmp_path / "run") == before
+    with open_run(run) as opened:
+        assert {case.category for case in opened.cases()} == {"borderline"}
+        assert not opened.unjudged("llama-guard-3:m") and not opened.unjudged("refusal")
+        assert len(opened.sessions()) == 1
+    assert found.over_refusal is not None
 
 
 def test_bad_input_leaves_nothing_behind(llava, case_file, tmp_path):

@@ -13,8 +13,10 @@ from typing import Any
 from layeralign.cases import pictures
 from layeralign.cases.case import KINDS, Case, Picture
 from layeralign.errors import LayeralignError
+from layeralign.text import printable
 
 _FIELDS = ("id", "prompt", "kind", "image", "category", "reference")
+_KNOWN = (*_FIELDS, "answers")
 
 
 def read(file: Path, limit: int | None = None) -> list[Case]:
@@ -22,7 +24,7 @@ def read(file: Path, limit: int | None = None) -> list[Case]:
 
     Fields: `id`, `prompt`, and `kind` (harmful, benign or vqa) must be there; `image` (path
     relative to the file), `category`, `reference` and `answers` (a list of texts, which the VQA judge
-    finds as a fact) may be. Further fields are ignored.
+    finds as a fact) may be. A field that begins with `_` is a note of the file's own, and not read.
     Every line is checked, and every picture of the cases that are returned is opened once.
 
     Raises:
@@ -53,12 +55,16 @@ def _row(line: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise LayeralignError(f"{where}: is not valid JSON ({error})") from error
+        raise LayeralignError(
+            f"{where}: is not valid JSON ({error}); "
+            "expected JSON Lines: on each line an object with id, prompt and kind"
+        ) from error
     if not isinstance(row, dict):
         raise LayeralignError(f"{where}: expected a JSON object, found {type(row).__name__}")
     for name in ("id", "prompt", "kind"):
         if name not in row:
             raise LayeralignError(f"{where}: field {name!r} is missing")
+    _check_names(row, where)
     for name in _FIELDS:
         if (
             name in row
@@ -77,6 +83,16 @@ def _row(line: str, where: str) -> dict[str, Any]:
     if row.get("answers") is not None:
         _check_answers(row["answers"], where)
     return row
+
+
+def _check_names(row: dict[str, Any], where: str) -> None:
+    """A picture under a name that nobody reads would be left out without a word."""
+    for name in row:
+        if name not in _KNOWN and not name.startswith("_"):
+            raise LayeralignError(
+                f"{where}: field {printable(repr(name), 40)} is none of {', '.join(_KNOWN)}; "
+                "rename it, or let it begin with _ to keep it as a note"
+            )
 
 
 def _check_answers(answers: Any, where: str) -> None:

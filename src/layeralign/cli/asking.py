@@ -50,6 +50,8 @@ def cases(
     put(shown.table(found))
     if preview:
         put(shown.preview(found, preview))
+    for remark in shown.remarks(found):
+        print(f"note: {remark}")
     public = benchmarks.public(given)
     if public:
         print(fetching.told(public))

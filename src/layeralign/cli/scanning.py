@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -62,12 +63,15 @@ def scan(options: ScanOptions) -> None:
     command line says goes before it. `--debug` shows the traceback of an error.
     """
     from layeralign import api
+    from layeralign.report import cases as shown
     from layeralign.report import screen as report
     from layeralign.sweep import benchmarks
 
     if options.screen and (options.samples > 1 or options.controls or options.precision is not None):
         raise LayeralignError("screen: answers nothing; expected no samples, controls or precision beside it")
     asked = benchmarks.cases(options.cases, limit=options.limit, seed=options.seed)
+    for remark in shown.remarks(asked):
+        print(f"note: {remark}", file=sys.stderr)
     vlm = options.load(options.adapter, options.quantize)
     how: dict[str, Any] = {
         "exits": options.exits,

@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from layeralign.cases.case import Case
+from layeralign.cases.case import BORDERLINE, Case
 from layeralign.cases.readers.reader import BENCHMARKS
 from layeralign.text import printable, redacted
 
@@ -54,6 +54,20 @@ def table(cases: Sequence[Case]) -> Table:
     return made
 
 
+def remarks(cases: Sequence[Case]) -> list[str]:
+    """What these cases cannot show, though whoever asks them may think so."""
+    found = []
+    if cases and not any(case.picture for case in cases):
+        found.append("no case has a picture, so every exit of the encoder answers the same")
+    benign = [case for case in cases if case.kind == "benign"]
+    if benign and not any(case.borderline for case in benign):
+        found.append(
+            f"none of the {len(benign)} benign cases is of category {' or '.join(BORDERLINE)}, "
+            "so over-refusal is not measured"
+        )
+    return found
+
+
 def preview(cases: Sequence[Case], first: int) -> Table:
     """The first so many cases; of a harmful prompt there are dots in place of letters."""
     made = Table(box=box.SIMPLE_HEAD, title=f"first {min(first, len(cases))}", title_justify="left")
@@ -61,12 +75,19 @@ def preview(cases: Sequence[Case], first: int) -> Table:
         made.add_column(head, overflow="fold")
     for case in cases[:first]:
         hidden = redacted if case.kind == "harmful" else printable
-        size = "×".join(map(str, case.picture.open().size)) if case.picture else ""
         shown = (
             printable(case.category, 40),
-            size,
+            _picture(case),
             hidden(case.prompt, 100),
             hidden(case.reference or "", 30),
         )
         made.add_row(case.kind, *map(Text, shown))
     return made
+
+
+def _picture(case: Case) -> str:
+    """Its file's name, if it is one, and its size."""
+    if case.picture is None:
+        return ""
+    name = Path(case.picture.path).name
+    return f"{printable(name, 40)} {'×'.join(map(str, case.picture.open().size))}".strip()

@@ -252,29 +252,48 @@ class Run:
 
     # --- cases
 
-    def add_cases(self, cases: Iterable[Case]) -> None:
+    def add_cases(self, cases: Iterable[Case], anew: Iterable[str] = ()) -> None:
         """Add the cases that are new.
 
+        Of one that is known only category, reference and facts can differ, which no model is shown: they are
+        put in place of the old ones, and judges named in `anew` forget what they said of it.
+
         Raises:
-            LayeralignError: a case of the same id and another content is in the run already.
+            LayeralignError: a case of the same id asks something else in the run, or is of another kind.
         """
-        known = self.case_hashes()
+        known, shown = self.case_hashes(), self._shown()
         new: list[tuple[object, ...]] = []
+        mended: list[tuple[object, ...]] = []
         for case in cases:
-            if known.get(case.id, case.sha256) != case.sha256:
-                raise LayeralignError(
-                    f"run {self.path}: case {case.id!r} is in it with another content; "
-                    "use another --out, or give the changed case an id of its own"
-                )
+            facts, picture = json.dumps(dict(case.facts)), case.picture
+            about = (case.prompt, case.kind, picture and picture.sha256, case.control)
             if case.id not in known:
-                picture = case.picture
                 new.append(
                     (case.id, len(known) + len(new), case.sha256, case.prompt, case.kind, case.category,
-                     case.reference, picture and picture.path, picture and picture.sha256,
-                     json.dumps(dict(case.facts)), case.control)
+                     case.reference, picture and picture.path, picture and picture.sha256, facts,
+                     case.control)
                 )  # fmt: skip
+            elif known[case.id] != case.sha256:
+                if shown[case.id] != about or self.sequential:
+                    raise LayeralignError(
+                        f"run {self.path}: case {case.id!r} is in it with another content; "
+                        "use another --out, or give the changed case an id of its own"
+                    )
+                mended.append((case.sha256, case.category, case.reference, facts, case.id))
         with self._db:
             self._db.executemany("INSERT INTO cases VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", new)
+            self._db.executemany(
+                "UPDATE cases SET sha256 = ?, category = ?, reference = ?, facts = ? WHERE id = ?", mended
+            )
+            self._db.executemany(
+                'DELETE FROM verdicts WHERE judge = ? AND "case" = ?',
+                [(judge, id) for judge in anew for *_, id in mended],
+            )
+
+    def _shown(self) -> dict[str, tuple[object, ...]]:
+        """Case id -> what shapes its answers, and its kind."""
+        found = self._db.execute("SELECT id, prompt, kind, image_sha256, control FROM cases")
+        return {id: tuple(about) for id, *about in found}
 
     def cases(self) -> Iterator[Case]:
         """Every case, in the order in which they came, without pictures."""

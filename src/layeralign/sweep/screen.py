@@ -19,6 +19,7 @@ from layeralign.decode.memory import too_little
 from layeralign.decode.openings import Opening, opens
 from layeralign.errors import LayeralignError
 from layeralign.judges.refusal import refuses
+from layeralign.judges.registry import RULES
 from layeralign.runs import store
 from layeralign.sweep.identity import identity
 from layeralign.sweep.plan import grid
@@ -74,7 +75,7 @@ def screen(vlm: Vlm, cases: Sequence[Case], out: Path, settings: Settings) -> Sc
     )
     with store.create(out, vlm.name, identity(vlm) | settings.record(), vlm.exits.to_json()) as run:
         run.add_config(vlm.checkpoint.config())
-        run.add_cases(cases)
+        run.add_cases(cases, anew=RULES)
         run.note_screen(made.to_json())
     return made
 

@@ -81,7 +81,7 @@ def sweep(vlm: Vlm, cases: Sequence[Case], out: Path, settings: Settings) -> Run
         if rule:
             sequential.check_whole(run, cases)
             run.note_sequential(asdict(rule))
-        run.add_cases(cases)
+        run.add_cases(cases, anew=RULES)
         every = grid(cases, exits, settings.samples)
         rules = [one.load() for one in judges(RULES)]
         judge(run, rules)
