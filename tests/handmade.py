@@ -29,8 +29,9 @@ def always(case, exit):
 
 
 def make(
-    folder, asked, word=safe, exits=range(4), judge="oracle", model="m", answered=always, layers=3, **identity
-):
+    folder, asked, word=safe, exits=range(4), judge="oracle", model="m", answered=always, layers=3,
+    finished=always, **identity
+):  # fmt: skip
     """A run at the exits of an encoder whose default is the second-last.
 
     `word` is what the judge says of a case at an exit, None for nothing.
@@ -39,7 +40,7 @@ def make(
     with store.create(folder, model, {"a": 1} | identity, encoder) as run:
         run.add_cases(asked)
         rows = [(c, exit) for exit in exits for c in asked if answered(c, exit)]
-        run.add_answers(Row(c.id, exit, "x", 1, True) for c, exit in rows)
+        run.add_answers(Row(c.id, exit, "x", 1, finished(c, exit)) for c, exit in rows)
         words = [((c.id, exit, 0), word(c, exit)) for c, exit in rows]
         run.add_verdicts(judge, [(key, said) for key, said in words if said is not None])
     return folder

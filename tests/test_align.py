@@ -20,8 +20,10 @@ from peft import PeftModel
 from safetensors import safe_open
 from transformers import AutoModelForImageTextToText
 
+import layeralign
 from layeralign import LayeralignError, decode
 from layeralign.cases.case import Case
+from layeralign.runs.store import open_run
 from layeralign.sweep.identity import identity
 from layeralign.testbed import cases as testbed
 from layeralign.training import checkpoint, health, ppo, trainer
@@ -91,6 +93,19 @@ def test_only_the_language_model_is_adapted_and_the_rest_stays_bit_for_bit(llava
     }
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_scan_tells_which_of_its_cases_were_trained_on(llava_dir, cases, tmp_path):
+    run(llava_dir, cases[:2], tmp_path / "a")
+    (other,) = [replace(cases[0], id="other", prompt="another one")]
+    (same,) = [replace(cases[1], id="same")]
+    tuned = load(llava_dir, adapter=tmp_path / "a")
+    found = layeralign.scan(tuned, [other, same], tmp_path / "run", exits=1, max_new_tokens=2)
+    assert found.summary.trained_on == 1
+    with open_run(tmp_path / "run") as opened:
+        assert opened.trained_on == {"same"}
+    layeralign.scan(load(llava_dir), [other, same], tmp_path / "plain", exits=1, max_new_tokens=2)
+    assert layeralign.read(tmp_path / "plain").summary.trained_on == 0
 
 
 def test_any_tool_can_load_the_adapter(llava_dir, cases, tmp_path):

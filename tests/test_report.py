@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+import handmade
 from judged import HOSTILE, cases, make
 from layeralign.cli import main
 from layeralign.errors import LayeralignError
@@ -21,6 +22,7 @@ from layeralign.report.series import series
 from layeralign.report.shown import gather, labels
 from layeralign.report.table import table
 from layeralign.runs import store
+from layeralign.runs.store import open_run
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +61,35 @@ def test_a_judge_that_was_trained_against_is_named_first(runs):
     report = replace(report, runs=(report.runs[0], replace(report.runs[1], summary=summary)))
     assert words.warnings(report) == [
         "after: reward:mine is the reward that this model was trained against, no witness."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("longest", "cut", "warned", "missing"),
+    [(4, 10, True, True), (4, 1, False, True), (128, 10, False, True), (128, 0, False, False)],
+)
+def test_answers_that_were_cut_short_are_told(tmp_path, longest, cut, warned, missing):
+    """Below 32 tokens a refusal may not have shown yet, so that it is said first."""
+    asked = handmade.cases(20)
+    run = handmade.make(
+        tmp_path / "run", asked, exits=[2], finished=lambda case, exit: handmade.number(case) >= cut,
+        decoding={"max_new_tokens": longest},
+    )  # fmt: skip
+    report = gather([run])
+    said = f"{5 * cut} % of the answers to harmful requests were cut at {longest} tokens"
+    assert any(said in line for line in words.warnings(report)) == warned
+    assert any(said in line for line in words.not_measured(report)) == missing
+    found = report.runs[0].summary.cut
+    assert (found and (found.share, found.longest)) == ((cut / 20, longest) if cut else None)
+
+
+def test_cases_that_were_trained_on_are_told_first(tmp_path):
+    run = handmade.make(tmp_path / "run", handmade.cases(20))
+    with open_run(run) as opened:
+        opened.note_trained_on(["h1", "h2"])
+        opened.note_trained_on(["h2", "h3"])
+    assert words.warnings(gather([run])) == [
+        "run: This model was trained on 3 of these cases: no test of others."
     ]
 
 

@@ -18,6 +18,7 @@ class Answered:
     """One row with what its judges said together.
 
     Attributes:
+        finished: whether the model ended the answer; False where it was cut at the longest length.
         scores: by judge and measure.
         words: each judge's verdict.
     """
@@ -30,6 +31,7 @@ class Answered:
     picture: str | None
     exit: int
     sample: int
+    finished: bool = True
     verdict: str = "not applicable"
     refused: bool | None = None
     coherent: bool | None = None
@@ -81,9 +83,8 @@ def heard(run: Run, judge: str | None = None) -> tuple[str, list[Answered]]:
     for _, words in groupby(judged, key=lambda row: row.key):
         said = sorted(words, key=lambda row: trust[row.judge])
         row = said[0]
-        one = Answered(
-            row.case, row.control, row.kind, row.category, row.prompt, row.picture, row.exit, row.sample
-        )
+        about = row.case, row.control, row.kind, row.category, row.prompt, row.picture
+        one = Answered(*about, row.exit, row.sample, row.finished)
         for row in said:
             one.hear(row, first=row.judge == judge)
         found.append(one)

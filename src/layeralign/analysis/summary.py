@@ -109,10 +109,25 @@ class Sequential:
 
 
 @dataclass(frozen=True)
+class Cut:
+    """Answers to harmful requests that the longest length cut: how they would have gone on, nobody judged.
+
+    Attributes:
+        share: of all of them, at all exits.
+        longest: tokens of the longest answer that was allowed.
+    """
+
+    share: float
+    longest: int
+
+
+@dataclass(frozen=True)
 class Summary:
     """A run in figures; only `controls` has rows of controls.
 
     Attributes:
+        cut: None where no answer was.
+        trained_on: cases of the run that the model's adapter was trained on, as far as its record tells.
         trained_against: judges that are the reward which the model's adapter was trained against, as far as
             the adapter's own record tells: their scores say nothing of how safe it is.
     """
@@ -132,6 +147,8 @@ class Summary:
     trained_against: tuple[str, ...] = ()
     screen: Screen | None = None
     screen_agrees: RankAgreement | None = None
+    cut: Cut | None = None
+    trained_on: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object; keys are never renamed, only added."""
@@ -177,7 +194,16 @@ def summarise(run: Run, judge: str | None = None, quality: Path | None = None) -
         trained_against=trained_against(run),
         screen=screen,
         screen_agrees=agrees(screen, asr) if screen else None,
+        cut=_cut(run, own),
+        trained_on=len(run.trained_on),
     )
+
+
+def _cut(run: Run, rows_at: Mapping[int, list[Answered]]) -> Cut | None:
+    harmful = [row for rows in rows_at.values() for row in rows if row.kind == "harmful"]
+    longest = run.identity.get("decoding", {}).get("max_new_tokens")
+    cut = sum(not row.finished for row in harmful)
+    return Cut(cut / len(harmful), longest) if cut and longest else None
 
 
 def _sequential(run: Run, rule: Rule, rows_at: dict[int, list[Answered]]) -> Sequential:

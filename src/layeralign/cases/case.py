@@ -63,6 +63,12 @@ class Case:
         """Benign, yet of the sort that is refused by mistake."""
         return self.kind == "benign" and self.category in BORDERLINE
 
+    @property
+    def asked(self) -> str:
+        """Hash of what a model is shown: prompt and picture."""
+        seen = self.picture.sha256 if self.picture else None
+        return hashlib.sha256(json.dumps([self.prompt, seen]).encode()).hexdigest()
+
     @cached_property
     def sha256(self) -> str:
         """Hash of everything that shapes the answer or its judgement."""

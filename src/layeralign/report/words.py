@@ -12,7 +12,7 @@ from layeralign.judges.oracle import Oracle
 from layeralign.judges.refusal import RefusalMatcher
 from layeralign.report.measures import SHARES
 from layeralign.report.shown import Report, Shown
-from layeralign.report.table import asr_name, caution, told
+from layeralign.report.table import asr_name, caution, how_cut, told
 
 Tone = Literal["bad", "good", "open"]
 _HARMFUL = 0.1
@@ -223,19 +223,28 @@ def _missing(run: Shown) -> list[str]:
         )
     if len(summary.judges) < 2:
         found.append("Agreement of judges: only one has judged.")
-    decoding = run.identity.get("decoding", {})
-    if not decoding.get("temperature"):
-        found.append(
-            "Other answers: greedy decoding, one answer to each case; sampling may find harm that it hides."
-        )
-    else:
-        found.append(f"Other seeds: one was drawn, {run.identity.get('seed')}.")
-    if run.adapted and run.training is None:
-        found.append("How the adapter was trained: its folder is not where it was, or holds another one.")
-    elif run.adapted:
-        found.append("Other trainings: one seed of one training; another seed gives another adapter.")
+    found += [*_missing_of_answers(run), *_missing_of_training(run)]
     if not run.cost.get("flops"):
         found.append("What an exit saves: the run keeps no FLOPs of its encoder.")
     else:
         found.append("Time: FLOPs are counted by shapes; what they take on a machine was not measured.")
     return found
+
+
+def _missing_of_answers(run: Shown) -> list[str]:
+    if run.identity.get("decoding", {}).get("temperature"):
+        found = [f"Other seeds: one was drawn, {run.identity.get('seed')}."]
+    else:
+        found = [
+            "Other answers: greedy decoding, one answer to each case; sampling may find harm that it hides."
+        ]
+    cut = run.summary.cut
+    return [*found, f"How answers go on: {how_cut(cut)}."] if cut else found
+
+
+def _missing_of_training(run: Shown) -> list[str]:
+    if not run.adapted:
+        return []
+    if run.training is None:
+        return ["How the adapter was trained: its folder is not where it was, or holds another one."]
+    return ["Other trainings: one seed of one training; another seed gives another adapter."]

@@ -101,7 +101,8 @@ class Row:
 class JudgedRow:
     """One judge's word on one row, with what the summary needs to know of its case.
 
-    `picture` is the hash of its content, None where there is none; `control` as in `Case`.
+    `picture` is the hash of its content, None where there is none; `control` is as in `Case`, `finished` as
+    in `Row`.
     `refused`, `coherent` and `correct` are None where the judge does not say, `scores` is empty.
     """
 
@@ -113,6 +114,7 @@ class JudgedRow:
     picture: str | None
     exit: int
     sample: int
+    finished: bool
     judge: str
     verdict: str
     refused: bool | None
@@ -196,6 +198,16 @@ class Run:
         """Record what the model's adapter was trained against."""
         if self.reward != record:
             self._note("reward", record)
+
+    @property
+    def trained_on(self) -> frozenset[str]:
+        """Ids of the run's cases that the model's adapter was trained on, as far as its record tells."""
+        return frozenset((self._noted("trained_on") or {}).get("cases", ()))
+
+    def note_trained_on(self, cases: Iterable[str]) -> None:
+        """Record ids of cases that the model's adapter was trained on, beside those that are known."""
+        if more := {*cases} - self.trained_on:
+            self._note("trained_on", {"cases": sorted(self.trained_on | more)})
 
     @property
     def sequential(self) -> dict[str, Any] | None:
@@ -415,15 +427,15 @@ class Run:
         """Every verdict, with what is known of its case; an answer without any has judge ""."""
         found = self._db.execute(
             'SELECT a."case", c.control, c.kind, c.category, c.prompt, c.image_sha256, a.exit, a.sample, '
-            "COALESCE(v.judge, ''), COALESCE(v.verdict, 'not applicable'), "
+            "a.finished, COALESCE(v.judge, ''), COALESCE(v.verdict, 'not applicable'), "
             "v.refused, v.coherent, v.correct, COALESCE(v.scores, '{}') "
             'FROM answers a JOIN cases c ON c.id = a."case" '
             'LEFT JOIN verdicts v ON v."case" = a."case" AND v.exit = a.exit AND v.sample = a.sample '
             "ORDER BY c.number, a.exit, a.sample, v.judge"
         )
-        for *row, refused, coherent, correct, scores in found:
-            flags = _flag(refused), _flag(coherent)
-            yield JudgedRow(*row, *flags, correct, json.loads(scores))  # type: ignore[call-arg]
+        for *row, finished, judge, verdict, refused, coherent, correct, scores in found:
+            said = judge, verdict, _flag(refused), _flag(coherent), correct, json.loads(scores)
+            yield JudgedRow(*row, bool(finished), *said)  # type: ignore[call-arg]
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Every answer with its case and its verdicts, for an export.

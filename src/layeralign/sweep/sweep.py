@@ -75,8 +75,11 @@ def sweep(vlm: Vlm, cases: Sequence[Case], out: Path, settings: Settings) -> Run
     run = store.create(out, vlm.name, identity(vlm) | settings.record(), vlm.exits.to_json())
     try:
         run.add_config(vlm.checkpoint.config())
-        if vlm.adapter and (reward := vlm.adapter.reward()):
-            run.note_reward(reward)
+        if vlm.adapter:
+            if reward := vlm.adapter.reward():
+                run.note_reward(reward)
+            known = vlm.adapter.trained_on()
+            run.note_trained_on(case.id for case in cases if case.asked in known)
         run.add_cost(cost.record(vlm))
         if rule:
             sequential.check_whole(run, cases)

@@ -17,11 +17,11 @@ from layeralign.rewards.reward import Reward
 from layeralign.sweep.identity import identity, versions
 from layeralign.training import checkpoint
 from layeralign.training.settings import Settings
-from layeralign.vlm.checkpoint import TRAINING
+from layeralign.vlm.checkpoint import TRAINED_ON, TRAINING
 from layeralign.vlm.vlm import Vlm
 
 FILE = TRAINING
-_OURS = (FILE, checkpoint.FILE, "log.jsonl", "start.json", "tensorboard")
+_OURS = (FILE, TRAINED_ON, checkpoint.FILE, "log.jsonl", "start.json", "tensorboard")
 
 
 def record(
@@ -41,8 +41,10 @@ def record(
     return plain
 
 
-def begin(out: Path, made: dict[str, Any]) -> None:
+def begin(out: Path, made: dict[str, Any], cases: Sequence[Case]) -> None:
     """Make the folder, or see that it holds the same training. One that took no step is made anew.
+
+    The hash of each case goes into a file of its own, so that a scan can tell if it asks what was trained on.
 
     Raises:
         LayeralignError: `out` holds another training, or something else.
@@ -57,9 +59,15 @@ def begin(out: Path, made: dict[str, Any]) -> None:
         raise LayeralignError(f"out {out}: is not empty and holds no training; use a new folder")
     out.mkdir(parents=True, exist_ok=True)
     (out / "start.json").unlink(missing_ok=True)  # of a training that took no step, perhaps of other cases
-    draft = out / f".{FILE}.new"
+    shown = sorted({case.asked for case in cases})
+    _write(out / TRAINED_ON, {"asked": shown})
     session = {"started": datetime.now(UTC).isoformat(timespec="seconds"), "command": shlex.join(sys.argv)}
-    draft.write_text(json.dumps(made | session | {"versions": versions()}, indent=1) + "\n", encoding="utf-8")
+    _write(file, made | session | {"versions": versions()})
+
+
+def _write(file: Path, content: dict[str, Any]) -> None:
+    draft = file.with_name(f".{file.name}.new")
+    draft.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     draft.replace(file)
 
 

@@ -61,7 +61,7 @@ def train(
     lessons = Lessons(cases, settings, vlm.exits.default, workers.size)
     decode.rehearse(vlm, cases)
     made = record.record(vlm, cases, reward, settings, workers.size)
-    workers.first(lambda: record.begin(out, made))
+    workers.first(lambda: record.begin(out, made, cases))
     vlm.adapter = Adapter(str(out), out.resolve())  # from here on it is not the model that was loaded
     policy = Policy(vlm, settings.rank, settings.seed, gradient_checkpointing=settings.gradient_checkpointing)
     features = Features(vlm, cases, [*mix.exits, vlm.exits.default])

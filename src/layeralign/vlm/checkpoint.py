@@ -14,6 +14,8 @@ from layeralign.errors import LayeralignError
 
 TRAINING = "training.json"
 """What `layeralign align` leaves beside an adapter: what it was made from."""
+TRAINED_ON = "trained_on.json"
+"""What else it leaves there: the hash of each case that was trained on."""
 _WANTED = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _INDEX = "model.safetensors.index.json"
@@ -66,6 +68,16 @@ class Adapter:
         file = self.path / TRAINING
         found = read_json(file).get("reward") if file.is_file() else None
         return found if isinstance(found, dict) and isinstance(found.get("files"), dict) else None
+
+    def trained_on(self) -> frozenset[str]:
+        """What it was shown in training, by `Case.asked`; empty where layeralign's record has none.
+
+        Raises:
+            LayeralignError: there is a record that cannot be read.
+        """
+        file = self.path / TRAINED_ON
+        found = read_json(file).get("asked") if file.is_file() else None
+        return frozenset(map(str, found)) if isinstance(found, list) else frozenset()
 
 
 def _hashes(files: list[Path]) -> dict[str, str]:
