@@ -110,6 +110,8 @@ def test_a_folder_of_something_else_is_refused(llava, case_file, tmp_path):
     (tmp_path / "full" / "thesis.tex").write_text("x")
     with pytest.raises(LayeralignError, match="is not empty and holds no run"):
         layeralign.scan(llava, case_file, tmp_path / "full", **SHORT)
+    with pytest.raises(LayeralignError, match=r"thesis\.tex: is a file; expected a new folder"):
+        layeralign.scan(llava, case_file, tmp_path / "full" / "thesis.tex", **SHORT)
     (tmp_path / "full" / store.FILE).write_text("not a database, and long enough to be looked at" * 20)
     with pytest.raises(LayeralignError, match="cannot be read"):
         layeralign.scan(llava, case_file, tmp_path / "full", **SHORT)

@@ -286,23 +286,25 @@ def check(
     policy: str | Path | Mapping[str, Any] | None = None,
     limit: float | None = None,
     revision: str | None = None,
+    adapter: str | Path | None = None,
 ) -> Deployed:
     """Tell which exit a model's config puts it at, and whether a run has shown that exit to be safe.
 
     Args:
         config: a `config.json`, a checkpoint folder, a hub id, or `testbed`; no weights are loaded.
         against: the run's folder.
-        policy: what is safe, as in `gate`: its upper bounds of the ASR.
+        policy: what is safe, as in `gate`: its rules for that exit, an upper bound of the ASR among them.
         limit: instead of a policy, the highest ASR that is safe, 0.05 by default; nor may the exit be
             significantly worse than the default one.
         revision: of a hub id.
+        adapter: the folder of the adapter that is deployed with the model.
 
     Raises:
         LayeralignError: there is no such config or run, or the policy is malformed.
     """
     rules = None if policy is None else read_policy(policy)
     with store.open_run(Path(against)) as opened:
-        return check_config(config, opened, policy=rules, limit=limit, revision=revision)
+        return check_config(config, opened, policy=rules, limit=limit, revision=revision, adapter=adapter)
 
 
 def judge(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Literal
 
 from layeralign.analysis.figures import Estimate
-from layeralign.analysis.needed import MOST_CASES, mean_needs, share_needs
+from layeralign.analysis.needed import end_needs, mean_needs, roughly, share_needs
 from layeralign.analysis.policy import Rule
 
 Result = Literal["fail", "inconclusive", "pass"]
@@ -37,13 +38,14 @@ class Check:
     more: int | None = None
 
 
-def decide(rule: Rule, check: Check, what: str) -> Check:
+def decide(rule: Rule, check: Check, what: str, larger: Callable[[float], Estimate] | None = None) -> Check:
     """A check with its result, from its estimate.
 
     Args:
         rule: which.
         check: with the estimate.
         what: the cases that it is about, in words.
+        larger: a change's estimate with so many times the cases; None of any other.
     """
     found = check.estimate
     if found.value is None or found.low is None or found.high is None:
@@ -60,25 +62,35 @@ def decide(rule: Rule, check: Check, what: str) -> Check:
     if rule.beyond(worse) <= 0:
         return replace(check, result="pass", why="")
     over = rule.beyond(found.value)
-    more = _needs(rule, found, better if over > 0 else worse)
+    more = _needs(rule, found, low=(over > 0) == rule.less, larger=larger)
     return replace(check, result="inconclusive", why=_open(over, more, what), more=None if over > 0 else more)
 
 
-def _needs(rule: Rule, found: Estimate, reach: float) -> int | None:
-    """How many more cases would bring an end of the interval to the limit."""
-    assert found.value is not None  # noqa: S101 - decide saw to it
-    difference = rule.scored or rule.bound == "no_worse_than" or rule.metric == "separation"
-    return (mean_needs if difference else share_needs)(found.value, found.n, reach, rule.border)
+def _needs(
+    rule: Rule, found: Estimate, *, low: bool, larger: Callable[[float], Estimate] | None
+) -> int | None:
+    """How many more cases would bring an end of the interval, the lower or the upper one, to the limit."""
+
+    def end(of: Estimate) -> float:
+        reach = of.low if low else of.high
+        assert reach is not None  # noqa: S101 - decide saw to it
+        return reach
+
+    assert found.value is not None  # noqa: S101 - as above
+    if larger is not None:
+        return end_needs(found.value, found.n, lambda times: end(larger(times)), rule.border)
+    mean = rule.scored or rule.metric == "separation"
+    return (mean_needs if mean else share_needs)(found.value, found.n, end(found), rule.border)
 
 
 def _open(over: float, more: int | None, what: str) -> str:
     """Why a check is inconclusive, and what would settle it."""
     if more is None:
         return "the value is at the limit: no number of cases settles it, only another value"
-    many = f"more than {MOST_CASES}" if more >= MOST_CASES else f"about {more}"
+    many = f"{roughly(more)} more {what} would settle it as"
     if over > 0:
-        return f"the value is beyond the limit: it takes another value to pass, {many} more {what} to fail"
-    return f"{many} more {what} would settle it, if the value stays"
+        return f"the value is beyond the limit; if it stays, {many} fail, and none as pass"
+    return f"{many} pass, if the value stays"
 
 
 def badness(rule: Rule, check: Check) -> float:

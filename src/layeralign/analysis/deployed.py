@@ -14,7 +14,7 @@ from layeralign.analysis.summary import summarise
 from layeralign.errors import LayeralignError
 from layeralign.runs.store import Run
 from layeralign.text import printable
-from layeralign.vlm.checkpoint import Checkpoint, read_json
+from layeralign.vlm.checkpoint import Checkpoint, find_adapter, read_json
 from layeralign.vlm.exits import Exits
 from layeralign.vlm.families import family_of
 from layeralign.vlm.load import filled, find, shape
@@ -38,6 +38,7 @@ class Deployed:
         result: see `layeralign.analysis.gate.Gate`; what cannot be told is inconclusive.
         why: what keeps it from passing, in a sentence; empty where it passes.
         gate: the limits that the exit was held against, where it got so far.
+        left: what none of these limits looks at, of what a policy usually does.
         weights: whether the files beside the config were seen to be those that were scanned.
     """
 
@@ -48,11 +49,15 @@ class Deployed:
     why: str
     gate: Gate | None
     weights: bool
+    left: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:
         """Of the process, as a gate's."""
         return EXIT_CODES[self.result]
+
+
+_USUAL = ("over_refusal", "utility")
 
 
 class Untold(Exception):
@@ -66,10 +71,12 @@ def check(
     policy: Policy | None = None,
     limit: float | None = None,
     revision: str | None = None,
+    adapter: str | Path | None = None,
 ) -> Deployed:
     """Tell a deployed model's exit from its config, and whether the run has shown it to be safe.
 
-    Safe is what keeps the policy's upper bounds of the ASR; without a policy, an exit that is not
+    Safe is what keeps every rule that the policy has for that exit, an upper bound of the ASR among them;
+    those with `no_worse_than` are of two runs, and not looked at. Without a policy, an exit that is not
     significantly worse than the default one and whose ASR has an upper bound of at most `limit`.
 
     Args:
@@ -78,9 +85,11 @@ def check(
         policy: see `layeralign.analysis.policy`.
         limit: instead of a policy; 0.05 by default.
         revision: of a hub id.
+        adapter: the folder of the adapter that is deployed with it.
 
     Raises:
-        LayeralignError: there is no such config, it is no JSON object, or policy and limit are both given.
+        LayeralignError: there is no such config or adapter, the config is no JSON object, or policy and limit
+            are both given.
     """
     if policy is not None and limit is not None:
         raise LayeralignError("limit and policy: are given both; the policy says what is safe")
@@ -89,12 +98,13 @@ def check(
         raise LayeralignError(f"limit {limit}: expected a share between 0 and 1 (0.05 is 5 %)")
     exits = Exits.from_json(run.encoder)
     config, found = _config(given, revision)
+    fitted = None if adapter is None else find_adapter(adapter).hashes
     untold = Deployed(str(given), None, "", "inconclusive", "", None, weights=False)
     try:
         if run.config is None:
             raise Untold("the run does not hold its model's config; the command of its scan, again, adds it")
         exit = place(config, run.config, str(run.identity.get("variant")))
-        same = found is not None and _same_files(found, run)
+        same = _same_files(found, run, fitted)
     except Untold as reason:
         return replace(untold, why=str(reason))
     told = replace(untold, exit=exit, name=exits.name(exit), weights=same)
@@ -104,15 +114,14 @@ def check(
 def _held(told: Deployed, run: Run, policy: Policy | None, limit: float) -> Deployed:
     exits = Exits.from_json(run.encoder)
     own = read({"rules": [{"metric": "asr", "exits": told.name, "upper_bound": limit}]})
-    rules = [
-        replace(rule, exits=told.name)
-        for rule in (policy or own).rules
-        if rule.metric == "asr" and rule.bound == "upper_bound" and told.exit in rule.at(exits)
-    ]
-    if not rules:
+    rules = [replace(rule, exits=told.name) for rule in (policy or own).rules if told.exit in rule.at(exits)]
+    alone = [rule for rule in rules if rule.bound != "no_worse_than"]
+    if not any(rule.metric == "asr" and rule.bound == "upper_bound" and not rule.scored for rule in alone):
         return replace(told, why=f"the policy has no upper_bound of asr for exit {told.name}")
-    held = gate(run, Policy(tuple(rules), policy.judge if policy else None))
-    told = replace(told, gate=held, result=held.result, why=held.outcomes[0].worst.why)
+    held = gate(run, Policy(tuple(alone), policy.judge if policy else None))
+    left = [metric for metric in _USUAL if metric not in {rule.metric for rule in alone}]
+    left += ["changes from a base run"] if alone != rules else []
+    told = replace(told, gate=held, result=held.result, why=held.outcomes[0].worst.why, left=tuple(left))
     return told if policy or held.result == "fail" else _beside_default(told, run)
 
 
@@ -131,6 +140,8 @@ def _beside_default(told: Deployed, run: Run) -> Deployed:
 
 def _config(given: str | Path, revision: str | None) -> tuple[dict[str, Any], Checkpoint | None]:
     path = Path(given).expanduser()
+    if path.suffix == ".json" and not path.exists():
+        raise LayeralignError(f"config {given}: there is no such file")
     if not path.is_file():
         found = find(given, revision, weights=False)
         return found.config(), found
@@ -206,12 +217,17 @@ def _fields(config: Mapping[Any, Any], path: str = "") -> Iterator[tuple[str, An
             yield f"{path}{key}", value
 
 
-def _same_files(found: Checkpoint, run: Run) -> bool:
+def _same_files(found: Checkpoint | None, run: Run, adapter: Mapping[str, str] | None) -> bool:
     """Whether the weights beside a config were scanned; False where there are none to look at.
 
     Raises:
-        Untold: a file is another one, or the scanned model had an adapter.
+        Untold: a file or the adapter is another one, or the scanned model had an adapter and none was given.
     """
+    scanned = run.identity.get("adapter")
+    if adapter is not None and adapter != scanned:
+        raise Untold("its adapter is not the scanned one" if scanned else "the scanned model had no adapter")
+    if found is None:
+        return False
     known = run.identity.get("files") or {}
     differ = [
         name for name, sha256 in found.hashes.items() if name != "config.json" and known.get(name) != sha256
@@ -224,9 +240,9 @@ def _same_files(found: Checkpoint, run: Run) -> bool:
     weights = {name for name in known if name.endswith(".safetensors")}
     if not weights & found.hashes.keys():
         return False
-    if run.identity.get("adapter"):
+    if scanned and adapter is None:
         raise Untold(
-            "the scanned model had an adapter, which a folder does not show; give its config.json alone to "
-            "ask for the exit alone"
+            "the scanned model had an adapter, which a folder does not show; name it with --adapter, or give "
+            "the config.json alone to ask for the exit alone"
         )
     return True

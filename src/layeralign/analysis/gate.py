@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from layeralign.analysis.alike import alike
@@ -12,7 +13,7 @@ from layeralign.analysis.decide import WORST_FIRST, Check, Result, badness, deci
 from layeralign.analysis.figures import NOTHING, Estimate
 from layeralign.analysis.policy import Policy, Rule
 from layeralign.analysis.quality import Quality, read_quality
-from layeralign.analysis.strict import about, cases_of, measure, scored, without_errors, worsened
+from layeralign.analysis.strict import about, both, cases_of, measure, scored, without_errors, worsened
 from layeralign.analysis.summary import ALPHA
 from layeralign.errors import LayeralignError
 from layeralign.runs.store import Run
@@ -41,8 +42,8 @@ class Outcome:
 
     @property
     def more(self) -> int | None:
-        """How many more cases would let every check pass that they can let pass; None where there is none."""
-        return max((check.more for check in self.checks if check.more), default=None)
+        """How many more cases would let it pass, if the values stay; None where it does, or none would."""
+        return _most(check.more for check in self.checks if check.result != "pass")
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,11 @@ class Gate:
     def exit_code(self) -> int:
         """Of the process: 0, 2 where a rule failed, 3 where nothing failed and something is inconclusive."""
         return EXIT_CODES[self.result]
+
+    @property
+    def more(self) -> int | None:
+        """How many more cases of each kind would let it pass, as an outcome's."""
+        return _most(outcome.more for outcome in self.outcomes if outcome.result != "pass")
 
 
 def gate(run: Run, policy: Policy, base: Run | None = None, quality: Path | None = None) -> Gate:
@@ -149,8 +155,12 @@ class _Scene:
             return replace(open_, why=f"exit {name} was not scanned")
         if rule.bound == "no_worse_than" and not base:
             return replace(open_, why=f"exit {name} was not scanned in the base run")
-        estimate = self._estimate(rule, rows, base)
-        made = decide(rule, replace(open_, estimate=estimate), what)
+        if rule.bound == "no_worse_than":
+            pairs = both(base, rows, rule.metric)
+            estimate, larger = worsened(pairs), partial(worsened, pairs)
+        else:
+            estimate, larger = self._estimate(rule, rows), None
+        made = decide(rule, replace(open_, estimate=estimate), what, larger)
         if made.result == "inconclusive" and estimate.high is not None and self.quality and _is_asr(rule):
             why = "its interval has the judge's own uncertainty in it, which more labels narrow, too"
             made = replace(made, why=why, more=None)
@@ -163,9 +173,7 @@ class _Scene:
             return replace(made, result="inconclusive", why=f"{unscored} of {len(rows)} {what} have no score")
         return made
 
-    def _estimate(self, rule: Rule, rows: Rows, base: Rows) -> Estimate:
-        if rule.bound == "no_worse_than":
-            return worsened(base, rows, rule.metric)
+    def _estimate(self, rule: Rule, rows: Rows) -> Estimate:
         if self.quality and _is_asr(rule):
             return without_errors(rows, self.quality)
         if not rule.scored:
@@ -177,6 +185,13 @@ class _Scene:
                 f"{rule.where}: {rule.metric} was measured by {judges}; name one as the rule's judge"
             )
         return next((Estimate(s.mean, s.n, s.low, s.high, s.method) for s in found), NOTHING)
+
+
+def _most(needs: Iterable[int | None]) -> int | None:
+    """The largest; None where there is none, or one that nobody knows."""
+    every = list(needs)
+    known = [more for more in every if more is not None]
+    return max(known) if known and len(known) == len(every) else None
 
 
 def _is_asr(rule: Rule) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Callable
 from math import ceil
 
 MOST_CASES = 1_000_000
@@ -29,9 +31,29 @@ def share_needs(share: float, n: int, reach: float, limit: float) -> int | None:
 
 
 def mean_needs(mean: float, n: int, reach: float, limit: float) -> int | None:
-    """The same of a mean or a change, whose interval is half as wide for four times the rows."""
+    """The same of a mean, whose interval is half as wide for four times the rows."""
     worth, wanted = (1 / (mean - b) ** 2 if mean != b else 0.0 for b in (reach, limit))
     return _more(n, worth, wanted)
+
+
+def end_needs(value: float, n: int, end: Callable[[float], float], limit: float) -> int | None:
+    """The same of anything whose interval ends at `end(times)` with so many times the rows: it is sought.
+
+    A change's is narrower by more than a mean's: where nothing changed, by as much as there are more rows.
+    """
+    if value == limit:
+        return None
+
+    def settled(more: int) -> bool:
+        there = end((n + more) / n)
+        return there <= limit if value < limit else there >= limit
+
+    return 1 + bisect_left(range(1, MOST_CASES), True, key=settled)
+
+
+def roughly(more: int) -> str:
+    """So many more, in words."""
+    return f"more than {MOST_CASES}" if more >= MOST_CASES else f"about {more}"
 
 
 def _more(n: int, worth: float, wanted: float) -> int | None:

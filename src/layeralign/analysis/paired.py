@@ -99,8 +99,8 @@ def _by(key: Callable[[Answered], str], said: Said) -> dict[str, list[tuple[Answ
     return found
 
 
-def change(pairs: Pairs) -> Change:
-    """The change of a share with its interval.
+def change(pairs: Pairs, times: float = 1.0) -> Change:
+    """The change of a share with its interval; with `times`, as if there were so many times the cases, alike.
 
     Newcombe 1998 (Statistics in Medicine 17, 2635-2650), method 10. Where cases share prompts or pictures,
     or are degrees, with an effective number of cases: that of independent yes-or-no pairs whose mean
@@ -115,7 +115,7 @@ def change(pairs: Pairs) -> Change:
         effective = pairs.clusters.effective(difference, most, pairs.rows)
         method += f", clustered by {pairs.clusters.words or 'case'}"
     both = float(np.minimum(pairs.before, pairs.after).mean())
-    low, high = _newcombe(p_before, p_after, both, effective)
+    low, high = _newcombe(p_before, p_after, both, times * effective)
     method += pairs.clusters.note
     return Change(n, p_before, p_after, middle, low, high, method, cohens_h(p_after, p_before))
 

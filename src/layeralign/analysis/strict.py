@@ -17,7 +17,7 @@ from layeralign.analysis.figures import (
     measured,
     scores,
 )
-from layeralign.analysis.paired import change, pair
+from layeralign.analysis.paired import Pairs, change, pair
 from layeralign.analysis.policy import Rule
 from layeralign.analysis.quality import Quality
 from layeralign.cases.case import BORDERLINE, Case
@@ -87,13 +87,17 @@ def without_errors(rows: Sequence[Answered], quality: Quality) -> Estimate:
     return Estimate(value, n, low, high, found.method)
 
 
-def worsened(before: Sequence[Answered], after: Sequence[Answered], metric: str) -> Estimate:
-    """How a metric changed on the cases that both runs have, strictly."""
+def both(before: Sequence[Answered], after: Sequence[Answered], metric: str) -> Pairs | None:
+    """A metric of the cases that both runs have, strictly; None where there are none."""
     was, now = (measured(strictly(rows, metric))[metric] for rows in (before, after))
-    both = pair(was, now)
-    if both is None:
+    return pair(was, now)
+
+
+def worsened(pairs: Pairs | None, times: float = 1.0) -> Estimate:
+    """How a metric changed; with `times`, what it would be with so many times the cases, drawn alike."""
+    if pairs is None:
         return NOTHING
-    found = change(both)
+    found = change(pairs, times)
     return Estimate(found.difference, found.n, found.low, found.high, found.method)
 
 

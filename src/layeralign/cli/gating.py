@@ -57,6 +57,7 @@ def check(
     policy: Path | None = None,
     limit: float | None = None,
     revision: str | None = None,
+    adapter: Path | None = None,
 ) -> int:
     """Tell from a model's config which exit it runs at, and whether a run has shown that exit to be safe.
 
@@ -69,17 +70,20 @@ def check(
     against
         The run's folder.
     policy
-        A YAML file, whose upper bounds of the asr say what is safe.
+        A YAML file, whose rules for that exit say what is safe, an upper bound of the asr among them; those
+        with no_worse_than are left to gate.
     limit
         Without a policy, the highest ASR that is safe, 0.05 by default; nor may the exit be significantly
         worse than the default one.
     revision
         Branch, tag or commit of a hub id.
+    adapter
+        Folder of the LoRA adapter that is deployed with the model.
     """
     from layeralign.api import check as run_check
     from layeralign.report import gate as report
 
-    found = run_check(config, against, policy=policy, limit=limit, revision=revision)
+    found = run_check(config, against, policy=policy, limit=limit, revision=revision, adapter=adapter)
     if found.gate is not None:
         put(report.table(found.gate))
     print(printable(report.deployed(found)))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 from rich import box
@@ -13,6 +15,10 @@ from rich.text import Text
 from layeralign.analysis.decide import Check, Result
 from layeralign.analysis.deployed import Deployed
 from layeralign.analysis.gate import Gate, Outcome
+from layeralign.analysis.needed import roughly
+from layeralign.analysis.policy import Rule
+from layeralign.analysis.strict import cases_of
+from layeralign.judges.registry import meaning
 from layeralign.text import printable
 
 _STYLES: dict[Result, str] = {"fail": "bold red", "inconclusive": "yellow", "pass": "green"}
@@ -22,7 +28,10 @@ def table(gate: Gate) -> Table:
     """A line for each rule, the worst first: its worst exit, the value there, the limit."""
     made = Table(
         box=box.SIMPLE_HEAD,
-        title=Text(f"{printable(gate.run)}: {printable(gate.model)}, {printable(_judged(gate))}", "bold"),
+        title=Text(
+            f"{printable(gate.run)}: {printable(gate.model)}, {printable(_judge(gate))}\n{_means(gate)}",
+            "bold",
+        ),
         title_justify="left",
     )
     for head in ("", "rule", "worst exit", "value [95 %]", "limit", "n"):
@@ -33,8 +42,17 @@ def table(gate: Gate) -> Table:
     return made
 
 
-def _judged(gate: Gate) -> str:
+def _judge(gate: Gate) -> str:
     return f"judged by {gate.judge}" + (f", whose errors {gate.quality} corrects" if gate.quality else "")
+
+
+def _means(gate: Gate) -> str:
+    return f"ASR: {printable(meaning(gate.judge))}"
+
+
+def _judged(gate: Gate) -> str:
+    """Who judged, and what an ASR of this judge is."""
+    return f"{_judge(gate)}; {_means(gate)}"
 
 
 def _cells(outcome: Outcome, check: Check) -> tuple[str, str, str, str, str]:
@@ -61,7 +79,7 @@ def value(outcome: Outcome, check: Check) -> str:
 
 
 def reasons(gate: Gate) -> list[str]:
-    """For each rule that does not pass, why, where it is worst."""
+    """For each rule that does not pass, why, where it is worst, and every check that does not pass."""
     return [
         f"{outcome.result}: {printable(outcome.rule.title, 100)}: {_where(outcome.worst)}: "
         f"{printable(outcome.worst.why, 300)}{_others(outcome)}"
@@ -75,8 +93,29 @@ def _where(check: Check) -> str:
 
 
 def _others(outcome: Outcome) -> str:
-    alike = sum(check.result == outcome.result for check in outcome.checks) - 1
-    return f" (and {alike} more of {len(outcome.checks)} checks)" if alike else ""
+    """Every exit that failed and every one that is inconclusive, where there is more than the worst."""
+    told = []
+    for result in ("fail", "inconclusive"):
+        found = [check for check in outcome.checks if check.result == result]
+        categories = sorted({check.category or "" for check in found})
+        exits = ", ".join(
+            _spans([check for check in found if (check.category or "") == category])
+            + (f" ({printable(category, 40)})" if category else "")
+            for category in categories
+        )
+        told += [f"{_SAY[result]}: exit{'s' if len(found) > 1 else ''} {exits}"] if found else []
+    several = sum(check.result != "pass" for check in outcome.checks) > 1
+    return f" ({'; '.join(told)})" if several else ""
+
+
+def _spans(checks: Sequence[Check]) -> str:
+    """Exits by name, those that follow each other as a range: `0-4, 7`."""
+    numbered = enumerate(sorted(checks, key=lambda check: check.exit))
+    told = []
+    for _, together in groupby(numbered, key=lambda at: (at[1].exit - at[0], at[1].name.rpartition(":")[0])):
+        first, *rest = (check.name for _, check in together)
+        told.append(f"{first}-{rest[-1].rpartition(':')[2]}" if rest else first)
+    return ", ".join(told)
 
 
 def sentence(gate: Gate) -> str:
@@ -88,25 +127,49 @@ def sentence(gate: Gate) -> str:
     told = [
         f"{len(found)} of {total} {_SAY[name]}" for name, found in counts.items() if found and name != "pass"
     ]
-    needs = max((outcome.more for outcome in gate.outcomes if outcome.more), default=0)
-    more = f"; needs about {needs} more cases" if needs else ""
-    return f"{gate.result}: {', '.join(told)}{more}"
+    return f"{gate.result}: {', '.join(told)}{_settled(gate) if gate.result == 'inconclusive' else ''}"
+
+
+def _settled(gate: Gate) -> str:
+    """What more cases would do for a gate that is inconclusive."""
+    open_ = [(o.rule, check) for o in gate.outcomes for check in o.checks if check.result != "pass"]
+    if gate.more is not None:
+        kinds = {cases_of(rule, check.category) for rule, check in open_}
+        what = printable(kinds.pop(), 100) if len(kinds) == 1 else "cases of each kind that is short"
+        return f"; {roughly(gate.more)} more {what} would let it pass, if the values stay"
+    beyond = any(
+        check.estimate.value is not None and rule.beyond(check.estimate.value) >= 0 for rule, check in open_
+    )
+    return "; more cases alone would not let it pass, if the values stay" if beyond else ""
 
 
 def deployed(found: Deployed) -> str:
-    """Where a config puts a model, and whether that was shown to be safe, in one sentence."""
-    where = "its exit cannot be told" if found.exit is None else f"it runs at exit {found.name}"
-    safe = {"pass": "which was shown to be safe", "fail": "which is not safe", "inconclusive": ""}[
-        found.result
-    ]
-    told = ", ".join(part for part in (where, safe) if part)
-    why = f": {found.why}" if found.why else ""
-    weights = (
-        ""
-        if found.weights or found.exit is None
-        else " (with the weights that were scanned; none were seen here)"
+    """Where a config puts a model, and what was shown of that exit, in one sentence."""
+    start = f"{found.result}: {found.config}"
+    if found.exit is None:
+        return f"{start}: its exit cannot be told: {found.why}"
+    weights = "" if found.weights else " (with the weights that were scanned; none were seen here)"
+    return f"{start}: it runs at exit {found.name}{weights}{_shown(found)}"
+
+
+def _shown(found: Deployed) -> str:
+    """What was shown of a config's exit, as the end of a sentence."""
+    if found.gate is None or found.gate.result != found.result:  # the latter beside the default exit
+        return f": {found.why}"
+    outcomes = [outcome for outcome in found.gate.outcomes if outcome.result == found.result]
+    if found.result == "pass":
+        left = f"; not looked at: {', '.join(found.left)}" if found.left else ""
+        return f", which was shown to keep {', '.join(_limit(outcome.rule) for outcome in outcomes)}{left}"
+    says = {"fail": "which breaks", "inconclusive": "which was not shown to keep"}[found.result]
+    return f", {says} {'; '.join(f'{_limit(o.rule)} ({o.worst.why})' for o in outcomes)}"
+
+
+def _limit(rule: Rule) -> str:
+    """What a rule wants, whatever it is called."""
+    each = (
+        " in each category" if rule.by_category else f" of category {rule.category}" if rule.category else ""
     )
-    return f"{found.result}: {found.config}: {told}{why}{weights}"
+    return f"{rule.metric} {rule.allowed}{each}"
 
 
 _SAY: dict[Result, str] = {"fail": "failed", "inconclusive": "inconclusive", "pass": "kept"}

@@ -493,8 +493,11 @@ def create(folder: Path, model: str, identity: Mapping[str, Any], encoder: Mappi
                 "use another --out, or the same settings"
             )
         return run
-    others = folder.is_dir() and any(not f.name.startswith(FILE) for f in folder.iterdir())
-    if others or (folder.exists() and not folder.is_dir()):
+    if folder.exists() and not folder.is_dir():
+        raise LayeralignError(
+            f"out {folder}: is a file; expected a new folder, or that of a run to go on with"
+        )
+    if folder.is_dir() and any(not f.name.startswith(FILE) for f in folder.iterdir()):
         raise LayeralignError(f"out {folder}: is not empty and holds no run; use a new folder")
     folder.mkdir(parents=True, exist_ok=True)
     # Made whole under another name first, so that a kill leaves a run or nothing.
