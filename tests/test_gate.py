@@ -5,6 +5,7 @@ import re
 import shlex
 import xml.etree.ElementTree as ET
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given
@@ -18,10 +19,12 @@ from layeralign.analysis import policy as policies
 from layeralign.analysis import strict
 from layeralign.analysis.always_valid import always_valid
 from layeralign.analysis.answered import answered as read_answers
+from layeralign.analysis.clusters import Clusters
 from layeralign.analysis.correction import corrected
 from layeralign.analysis.decide import Check
 from layeralign.analysis.figures import NOTHING
 from layeralign.analysis.needed import share_needs
+from layeralign.analysis.paired import Pairs, change
 from layeralign.analysis.stats import wilson, wilson_at
 from layeralign.cli import main
 from layeralign.cli.app import app
@@ -602,6 +605,6 @@ def test_how_often_the_example_for_few_cases_passes(n, share):
         if (kept, off, on) not in highs:
             before = np.array([1.0] * (kept + off) + [0.0] * (n - kept - off))
             after = np.array([1.0] * kept + [0.0] * off + [1.0] * on + [0.0] * (n - kept - off - on))
-            highs[kept, off, on] = change(Pairs(before, after, Clusters(np.arange(n), ()), n)).high
+            highs[kept, off, on] = change(Pairs(before, after, Clusters((), np.arange(n), "", ""), n)).high
     passes = [highs[kept, off, on] <= 0.05 for kept, off, on, _ in drawn]
     assert np.mean(passes) == pytest.approx(share, abs=0.03)
