@@ -69,6 +69,21 @@ def test_bad_input_is_one_sentence_and_exit_code_1(tmp_path, capfd, arguments, s
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("summary", "summary: RUNS is missing; see layeralign summary --help"),
+        ("compare x", "compare: AFTER is missing; see layeralign compare --help"),
+        ("scan", "scan: --model is missing; see layeralign scan --help"),
+        ("reward train", "reward train: --pairs is missing; see layeralign reward train --help"),
+        ("summary x --judge", "summary: --judge needs a value; see layeralign summary --help"),
+    ],
+)
+def test_what_is_missing_is_named_as_it_is_written(capfd, given, says):
+    assert main(given.split()) == 1
+    assert capfd.readouterr().err == f"layeralign: {says}\n"
+
+
 def test_an_unknown_key_in_a_config_is_refused(tmp_path, capfd):
     config = tmp_path / "c.yaml"
     config.write_text("model: testbed\ncases: testbed\nout: x\nexitz: 1\n")

@@ -1,13 +1,15 @@
 import json
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
 from layeralign import LayeralignError
+from layeralign.analysis.stats import wilson
 from layeralign.cases.case import Case
 from layeralign.judges.judge import SILENT, Judgement
 from layeralign.judges.oracle import Oracle
-from layeralign.judges.refusal import RefusalMatcher, refuses
+from layeralign.judges.refusal import MEASURED, RefusalMatcher, refuses
 from layeralign.judges.registry import judges
 from layeralign.testbed.cases import cases
 from layeralign.testbed.world import REFUSAL
@@ -61,6 +63,16 @@ def test_the_matcher_keeps_its_published_figures():
     assert len(rows) >= 200
     assert right / len(found) >= 0.95
     assert sum(refuses(row["answer"]) for row in stock) / len(stock) >= 0.85
+    held_out = rows[1::2]
+    found = [row for row in held_out if refuses(row["answer"])]
+    right = sum(row["refusal"] for row in found)
+    shares = []
+    for n in (len(found), sum(row["refusal"] for row in held_out)):
+        low, high = wilson(right, n)
+        shares.append(f"{100 * right / n:.0f} % ({100 * low:.0f}–{100 * high:.0f})")
+    assert f"precision {shares[0]}, recall {shares[1]}, on {len(held_out)} labelled answers" in MEASURED
+    line = f"| held out | {len(held_out)} | {shares[0]} | {shares[1]} |"
+    assert line in (Path(__file__).parent.parent / "docs" / "judges.md").read_text()
 
 
 def test_the_matchers_verdicts():

@@ -158,6 +158,17 @@ def test_rows_are_filtered_searched_and_turned(visit, files):
     rows.get_by_role("combobox", name="Judge", exact=True).select_option("refusal")
 
 
+def test_a_picture_question_is_right_or_wrong_and_never_refused(visit, files):
+    """The judges say of every fifth case that it was refused, picture questions and all."""
+    tab = visit(files / "one.html")
+    rows = tab.locator("#rows")
+    rows.get_by_role("combobox", name="Kind", exact=True).select_option("vqa")
+    told = rows.locator("tbody").inner_text()
+    assert "right" in told and "wrong" in told and "refused" not in told
+    rows.get_by_role("combobox", name="Kind", exact=True).select_option("benign")
+    assert "refused" in rows.locator("tbody").inner_text()
+
+
 def test_runs_that_differ_on_a_row_are_found(visit, files):
     tab = visit(files / "three.html")
     rows = tab.locator("#rows")

@@ -17,6 +17,7 @@ from layeralign.cli import main
 from layeralign.errors import LayeralignError
 from layeralign.judges.judge import Judgement
 from layeralign.report import figure, page, tradeoff, words
+from layeralign.report.card import card
 from layeralign.report.rows import packed
 from layeralign.report.series import series
 from layeralign.report.shown import gather, labels
@@ -36,7 +37,9 @@ def runs(tmp_path_factory):
 def test_the_headline_is_one_number_and_one_sentence(runs):
     found = words.headline(gather(runs[:1]))
     assert found.number == "3 of 6" and found.tone == "bad"
-    assert "significantly more harmful requests than the usual one, exit 5" in found.sentence
+    assert found.sentence.startswith(
+        "other exits answer significantly more harmful requests than the default, exit 5;"
+    )
     assert "worst: exit 0, 90 % [70, 97] against 0 % [0, 16]" in found.sentence
 
 
@@ -49,9 +52,36 @@ def test_the_headline_of_two_runs_says_what_was_won_and_what_it_cost(runs):
     assert "the ASR rose" in back.more
 
 
+def test_the_price_of_a_training_is_in_the_head_of_its_page(tmp_path):
+    """Borderline requests refused at exit 1: 2 → 10 of 20, exit 3: 0 → 1; picture questions right: 20 → 17."""
+
+    def word(refused, wrong):
+        def say(case, exit):
+            n = handmade.number(case)
+            if case.kind == "benign":
+                return Judgement("not applicable", n < refused.get(exit, 0), True)
+            return Judgement(
+                "safe" if case.kind == "harmful" else "not applicable", True, True, float(n >= wrong)
+            )
+
+        return say
+
+    asked = handmade.cases(20, borderline=20, vqa=20)
+    handmade.make(tmp_path / "before", asked, word({1: 2}, 0))
+    handmade.make(tmp_path / "after", asked, word({1: 10, 3: 1}, 3))
+    handmade.make(tmp_path / "alike", asked, word({1: 2, 3: 1}, 1))
+    report = gather([tmp_path / "before", tmp_path / "after"])
+    told = words.headline(report).price
+    assert told.startswith("Price: borderline requests refused at exit 1: 10 → 50 %, +40.0 [+")
+    assert "picture questions right at exit 0: 100 → 85 %, -15.0 [-" in told and "coherent" not in told
+    assert told.replace(" %", "\N{NO-BREAK SPACE}%") in page.page(report)
+    assert words.headline(gather([tmp_path / "before", tmp_path / "alike"])).price == ""
+    assert words.headline(gather([tmp_path / "after", tmp_path / "before"])).price == ""
+
+
 def test_no_exit_is_called_good_for_being_no_worse_than_a_bad_one(tmp_path):
     found = words.headline(gather([make(tmp_path / "run", lambda exit: 10)]))
-    assert found.number == "0 of 6" and found.tone == "open" and "harmful itself" in found.more
+    assert found.number == "0 of 6" and found.tone == "open" and "exit answers many itself" in found.more
     assert words.headline(gather([make(tmp_path / "safe", lambda exit: 0)])).tone == "good"
 
 
@@ -108,7 +138,11 @@ def test_what_a_matcher_judged_is_called_non_refusal_in_the_first_line(runs):
     assert words.warnings(gather(runs)) == []
     made = page.page(report)
     assert made.index("Read this first") < made.index("<h1>") and "not refused" in made
-    assert "do not refuse significantly more" in made
+    sentence = (
+        "other exits leave significantly more harmful requests unrefused than the default, exit 5; worst"
+    )
+    assert sentence in made and sentence in card(report)
+    assert "refusals found with precision 94" in made
     console = Console(width=140, record=True, file=io.StringIO())
     console.print(table(report.runs[0].summary))
     assert "non-refusal" in console.export_text()

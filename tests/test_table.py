@@ -30,6 +30,16 @@ def test_every_terminal_shows_refusals_beside_the_asr(summary, width):
         assert head in text
 
 
+def test_what_a_narrow_terminal_leaves_out_is_named(summary):
+    text = {}
+    for width in (80, 160):
+        console = Console(width=width, record=True, file=io.StringIO())
+        console.print(table(summary, width))
+        text[width] = " ".join(console.export_text().split())
+    assert "No room for: group, n, refuses benign, coherent; a wider terminal" in text[80]
+    assert "No room" not in text[160]
+
+
 def test_scores_have_a_column_each_and_go_before_what_matters_more(summary):
     def score(judge, measure, mean, kind="harmful"):
         return Score(judge, measure, kind, 40, 0, mean, mean - 1, mean + 1, "Student")
@@ -49,8 +59,10 @@ def test_scores_have_a_column_each_and_go_before_what_matters_more(summary):
     for shown in ("first", "second", "0.500", "50.0", "0.250", "by toxicity:[/red]<script>"):
         assert shown in text[160]
     assert "9.9" not in text[160]  # of another kind of case
-    assert "0.500" in text[100] and "0.250" not in text[100] and "benign" not in text[100]
-    assert "0.500" not in text[70] and "utility" not in text[70]
+    cut = {width: shown.partition("No room")[0] for width, shown in text.items()}
+    assert "0.500" in cut[100] and "0.250" not in cut[100] and "benign" not in cut[100]
+    assert "0.500" not in cut[70] and "utility" not in cut[70]
+    assert "coherent, reward reward:second, toxicity; a wider" in " ".join(text[100].split())
 
 
 def test_the_table_fits_a_terminal_and_marks_the_default(summary):

@@ -18,7 +18,7 @@ from layeralign.runs.store import Run
 from layeralign.vlm.exits import Exits
 
 _WHAT = ("asr", "invalid", "refusal", "over_refusal", "benign_refusal", "utility", "coherence")
-_WORSE = {
+WORSE = {
     "asr": 1, "invalid": 1, "over_refusal": 1, "benign_refusal": 1, "utility": -1, "coherence": -1,
 }  # fmt: skip
 """What may regress, and which way is worse; refusals of harmful requests are the ASR's other side."""
@@ -82,11 +82,11 @@ class Changes:
 
     def regressions(self) -> tuple[str, ...]:
         """What became worse, with a corrected probability below 0.05."""
-        found = {name: getattr(self, name) for name in _WORSE}
+        found = {name: getattr(self, name) for name in WORSE}
         return tuple(
             name
             for name, one in found.items()
-            if one is not None and one.difference * _WORSE[name] > 0 and self.p[name] < ALPHA
+            if one is not None and one.difference * WORSE[name] > 0 and self.p[name] < ALPHA
         )
 
 

@@ -10,7 +10,7 @@ import traceback
 import warnings
 from io import TextIOWrapper
 
-from cyclopts import CycloptsError
+from cyclopts import CycloptsError, MissingArgumentError
 
 from layeralign.cli import (  # noqa: F401 - their commands
     asking,
@@ -25,7 +25,7 @@ from layeralign.cli import (  # noqa: F401 - their commands
     training,
     trying,
 )
-from layeralign.cli.app import app, config
+from layeralign.cli.app import app, config, missing
 from layeralign.errors import LayeralignError
 from layeralign.machine import settle_threads
 from layeralign.text import printable
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
         tokens, app.config = config([token for token in tokens if token != "--debug"])
         code = app(tokens, exit_on_error=False, print_error=False)
     except (LayeralignError, CycloptsError) as error:
-        return _fail(str(error), debug)
+        return _fail(missing(error) if isinstance(error, MissingArgumentError) else str(error), debug)
     except KeyboardInterrupt:
         print("\nstopped; what is done is kept, and the same command goes on", file=sys.stderr)
         return 130

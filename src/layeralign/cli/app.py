@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from cyclopts import App
+from cyclopts import App, MissingArgumentError
 from cyclopts.config import Dict
 from rich.console import Console
 from rich.table import Table
@@ -68,6 +68,17 @@ def _read_config(file: Path) -> dict[str, Any]:
                 f"{', '.join(sorted(_SWITCHES))})"
             )
     return found
+
+
+def missing(error: MissingArgumentError) -> str:
+    """What was left out of a command, as a user writes it."""
+    command, argument = " ".join(error.command_chain or ()), error.argument
+    if argument is None:  # by its type it may be
+        return str(error)
+    given = bool(error.keyword or argument.tokens)
+    positional = argument.field_info.is_positional and not given
+    name = argument.field_info.name.upper() if positional else argument.name
+    return f"{command}: {name} {'needs a value' if given else 'is missing'}; see layeralign {command} --help"
 
 
 def show(result: Scan) -> None:

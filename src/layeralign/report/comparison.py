@@ -6,7 +6,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from layeralign.analysis.compare import Changes, Comparison, ExitChange
+from layeralign.analysis.compare import WORSE, Changes, Comparison, ExitChange
 from layeralign.analysis.paired import Change
 from layeralign.report.table import asr_name, caution
 from layeralign.text import printable
@@ -96,6 +96,29 @@ def regressions(comparison: Comparison) -> list[str]:
         where = f"{len(worse)} of {len(comparison.exits)} exits ({at}), most at exit {most.name}"
         told.append(f"worse: {words} at {where}: {arrow(change)} %, {delta(change)}")
     return told or ["no exit became significantly worse in anything that was measured in both runs"]
+
+
+_PRICES = {
+    "over_refusal": "borderline requests refused",
+    "benign_refusal": "plainly benign requests refused",
+    "utility": "picture questions right",
+    "coherence": "coherent answers",
+}
+_LARGE = 0.1
+"""Change for the worse that is told even where it may be chance; its interval stands beside it."""
+
+
+def price(comparison: Comparison) -> str:
+    """What else became worse, surely or by much: each figure at the exit where it did so most."""
+    told = []
+    for name, words in _PRICES.items():
+        found = [(abs(change.difference), exit, change) for exit in comparison.exits
+                 if (change := getattr(exit, name)) is not None
+                 and (name in exit.regressions() or change.difference * WORSE[name] >= _LARGE)]  # fmt: skip
+        if found:
+            _, exit, most = max(found, key=lambda one: one[0])
+            told.append(f"{words} at exit {exit.name}: {arrow(most)} %, {delta(most)} points")
+    return f"Price: {'; '.join(told)}." if told else ""
 
 
 def differences(comparison: Comparison) -> list[str]:

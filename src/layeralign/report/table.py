@@ -52,28 +52,29 @@ def invalid(figures: Figures) -> str:
 def table(summary: Summary, width: int = 140) -> Table:
     """Every exit, then every group, in percent, and judges' scores; the default bold, worse exits marked.
 
-    Where `width` characters are too few, the columns that a reader can best spare are left out.
+    Where `width` characters are too few, the columns that a reader can best spare are left out, and named.
     """
-    left_out = {*(() if summary.quality else (corrected,)), *(() if summary.sequential else (decision,))}
-    *columns, last = (c for c in _COLUMNS if c.cell not in left_out)
-    columns += [*_scores(summary), last]
+    unmeasured = {*(() if summary.quality else (corrected,)), *(() if summary.sequential else (decision,))}
+    *columns, last = (c for c in _COLUMNS if c.cell not in unmeasured)
+    every = columns = [*columns, *_scores(summary), last]
     console = Console(width=10 * width)
     while True:
-        made = _table(summary, columns)
+        made = _table(summary, columns, [column for column in every if column not in columns])
         spare = max(columns, key=lambda column: column.spare)
         if not spare.spare or Measurement.get(console, console.options, made).maximum <= width:
             return made
         columns = [column for column in columns if column is not spare]
 
 
-def _table(summary: Summary, columns: Sequence[_Column]) -> Table:
+def _table(summary: Summary, columns: Sequence[_Column], left_out: Sequence[_Column]) -> Table:
+    notes = (caption(summary), *(c.note for c in columns if c.note), *_left_out(left_out))
     made = Table(
         box=box.SIMPLE_HEAD,
         title=Text(
             f"{caution(summary)}{printable(summary.model)}: ASR: {printable(summary.asr_means)}", "bold"
         ),
         title_justify="left",
-        caption=Text(" ".join((caption(summary), *(c.note for c in columns if c.note))), "table.caption"),
+        caption=Text(" ".join(notes), "table.caption"),
         caption_justify="left",
     )
     made.add_column("exit", justify="right", no_wrap=True)
@@ -90,6 +91,15 @@ def _table(summary: Summary, columns: Sequence[_Column]) -> Table:
         cells = [column.cell(group) for column in columns]
         made.add_row("mean" if grouped else group.group, *cells, style="dim")
     return made
+
+
+def _left_out(columns: Sequence[_Column]) -> list[str]:
+    """What is not shown for want of room, on a line of its own, and where it is."""
+    names = [column.head.replace("\n", " ") for column in columns if column.head]  # a bar says nothing new
+    if not names:
+        return []
+    shown = "a wider terminal, layeralign summary --format json and layeralign report show them"
+    return [f"\nNo room for: {', '.join(names)}; {shown}."]
 
 
 _SHORT = 32

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from layeralign.analysis.compare import Comparison
 from layeralign.analysis.figures import Estimate
 from layeralign.analysis.summary import ExitFigures, Summary
 from layeralign.judges.guard import published
 from layeralign.judges.oracle import Oracle
-from layeralign.judges.refusal import RefusalMatcher
+from layeralign.judges.refusal import MEASURED, RefusalMatcher
+from layeralign.report.comparison import price
 from layeralign.report.measures import SHARES
 from layeralign.report.shown import Report, Shown
 from layeralign.report.table import asr_name, caution, how_cut, told
@@ -28,17 +30,19 @@ class Headline:
         sentence: what it is of.
         more: what else has to be said, in a sentence or two.
         tone: whether that is bad, good, or cannot be said.
+        price: what else became worse, between two runs; empty where nothing did.
     """
 
     number: str
     sentence: str
     more: str
     tone: Tone
+    price: str = ""
 
     @property
     def text(self) -> str:
         """All of it as one text."""
-        return " ".join(part for part in (self.number, self.sentence, self.more) if part)
+        return " ".join(part for part in (self.number, self.sentence, self.price, self.more) if part)
 
 
 def headline(report: Report) -> Headline:
@@ -89,18 +93,22 @@ def _of_one(summary: Summary) -> Headline:
         return Headline("", "Nothing can be said yet.",
                         "Scan the default exit and another one with harmful cases.", "open")  # fmt: skip
     worse, worst = [exit for exit in others if exit.worse], _worst(others)
+    answered = asr_name(summary) == "ASR"
     does = (
-        "answer" if asr_name(summary) == "ASR" else "do not refuse"
-    ) + " significantly more harmful requests"
+        "answer significantly more harmful requests"
+        if answered
+        else "leave significantly more harmful requests unrefused"
+    )
     number = f"{len(worse)} of {len(others)}"
-    than = f"exits {does} than the usual one, exit {default.name}"
+    than = f"other exits {does} than the default, exit {default.name}"
     if worse:
         end = f"worst: exit {worst.name}, {share(_asr(worst))} against {share(_asr(default))}"
         return Headline(number, f"{than}; {end}.", "", "bad")
     end = f"highest: exit {worst.name}, {share(_asr(worst))} against {share(_asr(default))}"
     more = "That is not a proof that they are alike."
-    if (default.asr or 0) >= _HARMFUL:  # as bad as the usual one is no praise
-        return Headline(number, f"{than}; {end}.", f"The usual exit is harmful itself. {more}", "open")
+    if (default.asr or 0) >= _HARMFUL:  # as bad as the default is no praise
+        itself = f"The default exit {'answers' if answered else 'leaves unrefused'} many itself."
+        return Headline(number, f"{than}; {end}.", f"{itself} {more}", "open")
     return Headline(number, f"{than}; {end}.", more, "good")
 
 
@@ -122,29 +130,22 @@ def _of_many(report: Report) -> Headline:
         f"{n} in {run.label}" for n, run in counts
     )
     tone: Tone = "good" if (now.asr or 0) < (was.asr or 0) and not counts[1][0] else "bad"
-    more = f"{more}.{_price(report, best)}{_opened(report)}"
-    return Headline(f"{_whole(was.asr)} → {_whole(now.asr)} %", sentence, more, tone)
+    change = next((found for run, found in report.comparisons if run is best), None)
+    more = f"{more}.{_at_default(change) if change else ''}{_opened(report)}"
+    number = f"{_whole(was.asr)} → {_whole(now.asr)} %"
+    return Headline(number, sentence, more, tone, price(change) if change else "")
 
 
-def _price(report: Report, best: Shown) -> str:
-    """What the default exit, where the model is used, lost."""
-    exits = next((change.exits for run, change in report.comparisons if run is best), ())
-    default = next((e for e in exits if e.default), None)
+def _at_default(change: Comparison) -> str:
+    """What became of the default exit, where the model is used."""
+    default = next((e for e in change.exits if e.default), None)
     if default is None or not default.over_refusal or not default.utility:
         return ""
     over, utility = default.over_refusal, default.utility
-    text = (
+    return (
         f" At the default exit {default.name}: borderline requests refused {100 * over.before:.1f} → "
         f"{100 * over.after:.1f} %, picture questions right {100 * utility.before:.1f} → "
         f"{100 * utility.after:.1f} %."
-    )
-    rose = [(e.name, e.over_refusal) for e in exits if e.over_refusal and e.over_refusal.low > 0]
-    if not rose:
-        return text
-    name, most = max(rose, key=lambda one: one[1].difference)
-    return (
-        f"{text} The price: borderline requests are refused more often at {len(rose)} exits, most at exit "
-        f"{name}: {100 * most.before:.0f} → {100 * most.after:.0f} %."
     )
 
 
@@ -188,7 +189,7 @@ def errors(run: Shown, judge: str) -> str:
 
 _ERRORS = {
     Oracle.kind: "none: it knows the rules that made the cases",
-    RefusalMatcher.kind: "measured on labelled answers: docs/judges.md",
+    RefusalMatcher.kind: f"{MEASURED} (docs/judges.md)",
 }
 
 

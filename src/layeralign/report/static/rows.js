@@ -39,7 +39,8 @@ function explorer(place) {
     const words = [
       one.kind === "harmful" && !verdict ? "not judged" : null,
       one.kind === "vqa" ? { 1: "right", 0: "wrong", p: "partly right" }[flag("correct")] : null,
-      flag("refused") === "1" ? "refused" : flag("refused") === "0" && one.kind === "benign" ? "answered" : null,
+      one.kind === "vqa" ? null // "no." is an answer there, whatever a rule for refusals makes of it
+        : flag("refused") === "1" ? "refused" : flag("refused") === "0" && one.kind === "benign" ? "answered" : null,
       flag("coherent") === "0" ? "incoherent" : null,
     ].filter(Boolean).join(", ");
     return [
