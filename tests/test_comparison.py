@@ -179,7 +179,10 @@ def test_people_make_the_asr_of_a_comparison_where_they_are_asked_for(tmp_path, 
     told = json.loads(capsys.readouterr().out)
     assert told["before"]["asr_judge"] == "human" and told["exits"][0]["asr"]["n"] == 10
     assert "paired by case" in page.read_text()
-    assert "layeralign compare --allow judges" in gather([tmp_path / "a", tmp_path / "b"], "human").changes[0]
+    assert (
+        "layeralign compare --judge human --allow judges"
+        in gather([tmp_path / "a", tmp_path / "b"], "human").changes[0]
+    )
 
 
 def test_runs_are_compared_by_the_most_trusted_judge_of_all_their_answers(tmp_path):

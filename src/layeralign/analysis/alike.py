@@ -65,9 +65,9 @@ def alike(
             others = [other.name for other in found if other.name not in (one.name, *(allow or ()))]
             also = f" (and in {', '.join(others)})" if others else ""
             mend = "; layeralign judge has the same judges judge both" if one.name == "judges" else ""
+            flags = f"{f'--judge {HUMAN} ' if HUMAN in judges else ''}--allow {one.name}"
             hint = (
-                f"; layeralign compare --allow {one.name} compares them all the same and says so, with --out "
-                "on a page"
+                f"; layeralign compare {flags} compares them all the same and says so, with --out on a page"
             )
             raise LayeralignError(
                 f"runs {before.path} and {after.path}: differ in {one.name}: {one.what}{also}"
