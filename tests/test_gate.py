@@ -471,7 +471,7 @@ def test_the_worst_comes_first(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["gate"], "--run requires"),
+        (["gate"], "gate: RUN is missing"),
         (["gate", "RUN"], "--policy"),
         (["gate", "RUN", "--policy", "nope.yaml"], "nope.yaml: cannot be read"),
         (["gate", "nope", "--policy", "GOOD"], "there is no run here"),
