@@ -95,6 +95,12 @@ def test_only_the_language_model_is_adapted_and_the_rest_stays_bit_for_bit(llava
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+def test_the_adapters_page_says_what_it_is(llava_dir, cases, tmp_path):
+    run(llava_dir, cases[:2], tmp_path / "a", steps=1)
+    told = (tmp_path / "a" / "README.md").read_text()
+    assert f"base_model: {llava_dir}" in told and "More Information Needed" not in told
+
+
 def test_a_scan_tells_which_of_its_cases_were_trained_on(llava_dir, cases, tmp_path):
     run(llava_dir, cases[:2], tmp_path / "a")
     (other,) = [replace(cases[0], id="other", prompt="another one")]
@@ -582,7 +588,7 @@ def test_collapse_needs_patience_and_is_told():
 def test_methods_without_rollouts_cannot_follow_harm(llava_dir, cases, tmp_path):
     with pytest.raises(LayeralignError, match="mix worst"):
         run(llava_dir, cases, tmp_path / "a", method="sft")
-    with pytest.raises(LayeralignError, match="needs one"):
+    with pytest.raises(LayeralignError, match=r"needs one .*--method consistency"):
         trainer.train(load(llava_dir), cases, None, tmp_path / "b", SMALL)
     with pytest.raises(LayeralignError, match="none is harmful"):
         run(llava_dir, [case for case in cases if case.kind != "harmful"], tmp_path / "c")

@@ -44,6 +44,25 @@ def _no_dropout(model: nn.Module) -> None:
                 setattr(module, name, 0.0)
 
 
+_README = """\
+---
+library_name: peft
+base_model: {model}
+tags: [layeralign, vision-language-model, safety]
+---
+# An adapter by layeralign
+
+LoRA on the language model of `{model}`, trained so that the model stays safe at the exits of its image
+encoder; encoder and projector are as they were. What it was trained on, and how, is in `training.json`.
+
+What it does at every exit, and a section about it for this page:
+
+    layeralign scan --model {model} --adapter THIS_FOLDER --cases CASES --out RUN
+    layeralign card RUN
+"""
+"""In place of PEFT's, which leaves every field for somebody to fill in."""
+
+
 class Policy(nn.Module):
     """Adapter and value head around a frozen model.
 
@@ -129,3 +148,4 @@ class Policy(nn.Module):
         config.inference_mode = True
         self.peft.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
         config.inference_mode = False
+        (folder / "README.md").write_text(_README.format(model=self.vlm.checkpoint.name), encoding="utf-8")

@@ -83,7 +83,10 @@ def check(known: Exits, settings: Settings, reward: Reward | None) -> ExitMix:
     if mix.adaptive and not settings.rolls_out:
         raise LayeralignError(f"mix worst: follows rollouts, and method {settings.method} makes none")
     if settings.rolls_out and reward is None:
-        raise LayeralignError(f"reward: method {settings.method} needs one")
+        raise LayeralignError(
+            f"reward: method {settings.method} needs one (--reward, docs/reward.md); "
+            "--method consistency and --method sft train without"
+        )
     return mix
 
 
