@@ -11,6 +11,7 @@ answers together). Times: a screen of the harmful cases, what they take to be an
 import argparse
 import os
 import platform
+import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -125,8 +126,9 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=1000, help="cases, a quarter of them harmful")
     arguments = parser.parse_args()
     cases = benchmarks.cases("testbed:dev", limit=arguments.limit)
+    print("# A screen against the scan\n")
     print(f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
-          f"torch {torch.__version__}; testbed:dev, {arguments.limit} cases. `python benchmarks/screen.py`")  # fmt: skip
+          f"torch {torch.__version__}; testbed:dev, {arguments.limit} cases. `python {' '.join(sys.argv)}`")  # fmt: skip
     every: dict[str, list[tuple[float, float]]] = {}
     for model in arguments.models:
         print(f"\n## {Path(model).name}\n")
