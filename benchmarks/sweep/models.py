@@ -12,10 +12,11 @@ from PIL import Image
 from tokenizers import Tokenizer, pre_tokenizers, processors
 from tokenizers.models import WordLevel
 from transformers import (
+    AutoModelForImageTextToText,
     CLIPVisionConfig,
+    GenerationConfig,
     LlamaConfig,
     LlavaConfig,
-    LlavaForConditionalGeneration,
     LlavaProcessor,
     PreTrainedTokenizerFast,
 )
@@ -72,14 +73,13 @@ def tokenizer(words: int) -> PreTrainedTokenizerFast:
     )  # fmt: skip
 
 
-def save(name: str, folder: Path, dtype: torch.dtype = torch.float32, ends: int = 0) -> Path:
-    """A shape's checkpoint.
+def save(name: str, folder: Path, dtype: torch.dtype = torch.float32) -> Path:
+    """A shape's checkpoint, of which no answer ends before the longest length.
 
     Args:
         name: of `SHAPES`.
         folder: made.
         dtype: of the weights.
-        ends: one in so many tokens ends an answer; 0: none does.
     """
     shape = SHAPES[name]
     vocabulary = shape["text"]["vocab_size"]
@@ -101,7 +101,8 @@ def save(name: str, folder: Path, dtype: torch.dtype = torch.float32, ends: int 
         tie_word_embeddings=shape["text"].get("tie_word_embeddings", False),
     )  # fmt: skip
     torch.manual_seed(0)
-    model = LlavaForConditionalGeneration(config).to(dtype)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = AutoModelForImageTextToText.from_config(config, dtype=dtype)
     with torch.no_grad():
         for weight_name, weight in model.named_parameters():
             if (
@@ -109,12 +110,18 @@ def save(name: str, folder: Path, dtype: torch.dtype = torch.float32, ends: int 
             ):  # so that text and picture tell in the answers
                 weight.normal_(0, weight.shape[-1] ** -0.5)
         model.get_output_embeddings().weight[3] = 0  # </s> is never the likeliest
-    if ends:
-        model.generation_config.eos_token_id = [3, *range(ends, vocabulary, ends)]
     with quiet():
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
     return folder
+
+
+def end(folder: Path, often: int) -> None:
+    """Let one in so many tokens end an answer of this checkpoint from now on."""
+    told = GenerationConfig.from_pretrained(folder)
+    words = LlavaConfig.from_pretrained(folder).text_config.vocab_size
+    told.eos_token_id = [3, *range(often, words, often)]
+    told.save_pretrained(folder)
 
 
 class Noise:

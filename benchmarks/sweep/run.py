@@ -101,6 +101,7 @@ def main() -> None:
     if arguments.peak:
         peak(Path(arguments.peak[0]), int(arguments.peak[1]), int(arguments.peak[2]))
         return
+    sys.stdout.reconfigure(line_buffering=True)  # what is measured stands there, whatever stops the rest
     gpu = torch.cuda.is_available()
     where = torch.cuda.get_device_name() if gpu else f"{platform.machine()}, {os.cpu_count()} cores"
     print("# A sweep against the loops that people write\n")
@@ -133,9 +134,11 @@ def contests(folder: Path, shape: str, rounds: int, quick: bool) -> None:
         contest("The testbed", layeralign.load("testbed"), testbed.cases("dev", 24, 0), 24)
     else:
         kinds.append(("a picture to each prompt, early ends", kinds[0][1], 1, 40))
+    dtype = "bfloat16" if large else "float32"
+    saved = models.save(shape, folder / shape, getattr(torch, dtype))
     for title, pictures, prompts, ends in kinds:
-        dtype = "bfloat16" if large else "float32"
-        saved = models.save(shape, folder / f"{shape} {ends}", getattr(torch, dtype), ends)
+        if ends:
+            models.end(saved, ends)
         vlm = layeralign.load(saved, dtype=dtype)
         contest(f"{shape}: {title}", vlm, models.cases(pictures, prompts), 128 if large else 32)
 
