@@ -264,7 +264,7 @@ def test_the_adapter_that_is_deployed_has_to_be_the_one_that_was_scanned(run, tm
         (["LIST", "--revision", "main"], "--revision is for hub ids"),
         (["testbed", "--policy", "LIST"], "is a list; expected the keys"),
         (["testbed", "--against", "nope"], "there is no run here"),
-        ([], "--config"),
+        ([], "CONFIG is missing"),
     ],
 )
 def test_errors_are_code_1_and_one_sentence(run, tmp_path, capfd, arguments, says):

@@ -8,7 +8,8 @@ from rich.text import Text
 
 from layeralign.analysis.compare import WORSE, Changes, Comparison, ExitChange
 from layeralign.analysis.paired import Change
-from layeralign.report.table import asr_name, caution
+from layeralign.report.cautions import caution
+from layeralign.report.table import asr_name
 from layeralign.text import printable
 
 _COLUMNS = {

@@ -14,9 +14,10 @@ from rich.text import Text
 from layeralign.analysis.figures import Figures
 from layeralign.analysis.quality import Quality
 from layeralign.analysis.seeds import Seeds
-from layeralign.analysis.summary import Cut, ExitFigures, GroupFigures, Summary
+from layeralign.analysis.summary import ExitFigures, GroupFigures, Summary
 from layeralign.judges.refusal import RefusalMatcher
 from layeralign.judges.registry import MEASURES
+from layeralign.report.cautions import caution
 from layeralign.text import printable
 
 _BAR = 12
@@ -100,28 +101,6 @@ def _left_out(columns: Sequence[_Column]) -> list[str]:
         return []
     shown = "a wider terminal, layeralign summary --format json and layeralign report show them"
     return [f"\nNo room for: {', '.join(names)}; {shown}."]
-
-
-_SHORT = 32
-"""Tokens of answers that are too short for every refusal to show."""
-
-
-def caution(summary: Summary) -> str:
-    """What has to be said first: that a judge is no witness, that cases are none, or answers too short."""
-    judges, told, cut = printable(" and ".join(summary.trained_against)), "", summary.cut
-    if judges:
-        told += f"{judges} is the reward that this model was trained against, no witness. "
-    if summary.trained_on:
-        told += f"This model was trained on {summary.trained_on} of these cases: no test of others. "
-    if cut and cut.longest < _SHORT and cut.share >= 0.1:
-        told += f"{how_cut(cut)}; a refusal may come later. "
-    return told
-
-
-def how_cut(cut: Cut) -> str:
-    """How many answers were not read to their end."""
-    share = percent(cut.share)
-    return f"{share} % of the answers to harmful requests were cut at {cut.longest} tokens (max_new_tokens)"
 
 
 def asr_name(summary: Summary | Seeds) -> str:
