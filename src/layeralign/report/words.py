@@ -11,8 +11,8 @@ from layeralign.analysis.summary import ExitFigures, Summary
 from layeralign.judges.guard import published
 from layeralign.judges.oracle import Oracle
 from layeralign.judges.refusal import MEASURED, RefusalMatcher
-from layeralign.report.comparison import price
 from layeralign.report.cautions import caution, how_cut
+from layeralign.report.comparison import price
 from layeralign.report.measures import SHARES
 from layeralign.report.shown import Report, Shown
 from layeralign.report.table import asr_name, told
