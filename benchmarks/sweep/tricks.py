@@ -2,14 +2,15 @@
 
     python benchmarks/sweep/tricks.py > benchmarks/results/sweep_tricks.md
 
-One thread, and processor time instead of the clock's, so that neighbours on the machine matter little; the least of
-some tries. On another machine and at another width the best sizes differ.
+But for the first table one thread, and processor time instead of the clock's, so that neighbours on the machine matter
+little; the least of some tries. On another machine and at another width the best sizes differ.
 """
 
 from __future__ import annotations
 
 import os
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -142,15 +143,44 @@ def compiled(vlm: Vlm) -> None:
           "of processor time to compile.")  # fmt: skip
 
 
+def reads(folder: Path, threads: int, until: float) -> None:
+    """The child: read prompts, four at a time, for the last 20 seconds before `until`; print tokens a second."""
+    torch.set_num_threads(threads)
+    vlm, asked = layeralign.load(folder), prompts(4, PROMPT)
+    vlm.hidden(*asked, DynamicCache())
+    time.sleep(max(0, until - 20 - time.time()))
+    start, tokens = time.time(), 0
+    while time.time() < until:
+        vlm.hidden(*asked, DynamicCache())
+        tokens += 4 * PROMPT
+    print(tokens / (time.time() - start))
+
+
+def beside(folder: Path) -> None:
+    """One process with two threads, or two with one each, by the clock."""
+    print("## Prompts read by the clock\n\n| processes | threads each | tokens/s together |\n|---|---|---|")
+    for processes, threads in ((1, 1), (1, 2), (2, 1)):
+        told = [sys.executable, __file__, "--reads", str(folder), str(threads), str(time.time() + 45)]
+        running = [subprocess.Popen(told, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
+        speeds = [float(one.communicate()[0].split()[-1]) for one in running]
+        print(f"| {processes} | {threads} | {sum(speeds):.0f} |")
+    print()
+
+
 @torch.inference_mode()
 def main() -> None:
     """Measure, and print Markdown."""
+    if sys.argv[1:2] == ["--reads"]:
+        reads(Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))
+        return
     torch.set_num_threads(1)
     print("# What single decisions of the engine bring\n")
     print(f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} cores, one thread, torch {torch.__version__}, load average "
           f"{os.getloadavg()[0]:.1f}: `python {' '.join(sys.argv)}`\n")  # fmt: skip
     with TemporaryDirectory() as folder:
-        vlm = layeralign.load(models.save("135m", Path(folder) / "model"))
+        saved = models.save("135m", Path(folder) / "model")
+        beside(saved)
+        vlm = layeralign.load(saved)
         prefill(vlm)
         decode(vlm)
         lead(vlm)
