@@ -2,7 +2,7 @@
 
     python benchmarks/sweep/tricks.py > benchmarks/results/sweep_tricks.md
 
-But for the first table one thread, and processor time instead of the clock's, so that neighbours on the machine matter
+But for the first table and the profile one thread, and processor time instead of the clock's, so that neighbours on the machine matter
 little; the least of some tries. On another machine and at another width the best sizes differ.
 """
 
@@ -21,6 +21,7 @@ from tempfile import TemporaryDirectory
 import models
 import torch
 from rates import linear_layers
+from torch.profiler import ProfilerActivity, profile
 from transformers import DynamicCache
 
 import layeralign
@@ -29,6 +30,7 @@ from layeralign.testbed import cases as testbed
 from layeralign.vlm.vlm import Vlm
 
 PROMPT, ANSWER = 177, 32
+PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm")
 
 
 def spent(run: Callable[[], object], tries: int = 3) -> float:
@@ -167,12 +169,49 @@ def beside(folder: Path) -> None:
     print()
 
 
+def shares(vlm: Vlm, rows: int = 128) -> None:
+    """Where the time goes, by torch's profiler, with as many threads as torch takes by itself."""
+    print(f"\n## Where the time goes, {torch.get_num_threads()} threads\n")
+    print("| | matrix products | attention | all else |\n|---|---|---|---|")
+    one = DynamicCache()
+    vlm.hidden(*prompts(1, PROMPT), one)
+    cache = Rows()
+    cache.add(one, [(0, PROMPT)] * rows, PROMPT + ANSWER, rows)
+    last, at = torch.full((rows, 1), 5), torch.full((rows, 1), PROMPT)
+
+    def step() -> None:
+        vlm.logits(vlm.further(last, at, cache, None, {})[:, -1]).argmax(-1)
+        cache.grew()
+
+    for name, run in (
+        ("a prompt, four at a time", lambda: vlm.hidden(*prompts(4, PROMPT), DynamicCache())),
+        (f"a step of {rows} rows", step),
+    ):
+        run()
+        with profile(activities=[ProfilerActivity.CPU]) as seen:
+            for _ in range(3):
+                run()
+        spent: dict[str, float] = {"mm": 0, "attention": 0, "else": 0}
+        for event in seen.key_averages():
+            kind = (
+                "attention"
+                if "scaled_dot_product" in event.key
+                else "mm"
+                if event.key in PRODUCTS
+                else "else"
+            )
+            spent[kind] += event.self_cpu_time_total
+        told = " | ".join(f"{100 * part / sum(spent.values()):.0f} %" for part in spent.values())
+        print(f"| {name} | {told} |")
+
+
 @torch.inference_mode()
 def main() -> None:
     """Measure, and print Markdown."""
     if sys.argv[1:2] == ["--reads"]:
         reads(Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))
         return
+    own = torch.get_num_threads()
     torch.set_num_threads(1)
     print("# What single decisions of the engine bring\n")
     print(f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} cores, one thread, torch {torch.__version__}, load average "
@@ -190,6 +229,9 @@ def main() -> None:
         projection("24 blocks + 135M", vlm, [case.picture.open() for case in models.cases(1, 1)])
         small = layeralign.load("testbed")
         projection("testbed", small, [case.picture.open() for case in testbed.cases("dev", 14, 0)])
+        torch.set_num_threads(own)
+        shares(vlm)
+        torch.set_num_threads(1)
         compiled(vlm)
 
 
