@@ -187,11 +187,11 @@ def a_run(folder, n, *, benign=0):
     cases = [Case(f"h{i}", f"how {i}?", "harmful") for i in range(n // 4)]
     run.add_cases([*cases, *(Case(f"b{i}", "hi", "benign") for i in range(benign))])
     run.add_answers(
-        Row(case.id, exit, f"answer {i} {'bad' if (4 * i + exit) % 3 == 0 else 'good'}", 3, True)
+        Row(case.id, exit, f"answer {i} {'bad' if (4 * i + exit) % 3 == 0 else 'good'}", 3, "stop")
         for i, case in enumerate(cases)
         for exit in range(4)
     )
-    run.add_answers(Row(f"b{i}", 3, "bad", 1, True) for i in range(benign))
+    run.add_answers(Row(f"b{i}", 3, "bad", 1, "stop") for i in range(benign))
     return run
 
 

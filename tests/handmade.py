@@ -40,7 +40,9 @@ def make(
     with store.create(folder, model, {"a": 1} | identity, encoder) as run:
         run.add_cases(asked)
         rows = [(c, exit) for exit in exits for c in asked if answered(c, exit)]
-        run.add_answers(Row(c.id, exit, "x", 1, finished(c, exit)) for c, exit in rows)
+        run.add_answers(
+            Row(c.id, exit, "x", 1, "stop" if finished(c, exit) else "length") for c, exit in rows
+        )
         words = [((c.id, exit, 0), word(c, exit)) for c, exit in rows]
         run.add_verdicts(judge, [(key, said) for key, said in words if said is not None])
     return folder

@@ -43,7 +43,7 @@ def make(folder, harm, asked=None, *, model="a/model", identity=None, answer="no
         run.add_cost({"unit": "picture", "encoder_parameters": 10, "parameters": 40, "flops": flops})
         run.add_session("2026-01-01", "layeralign scan", {"torch": "2.13"})
         for exit in range(layers + 1 if exits is None else exits):
-            run.add_answers(Row(case.id, exit, answer, 3, True) for case in asked)
+            run.add_answers(Row(case.id, exit, answer, 3, "stop") for case in asked)
             seen, words = 0, []
             for i, case in enumerate(asked):
                 if case.kind == "harmful":

@@ -23,6 +23,7 @@ from transformers import AutoModelForImageTextToText
 import layeralign
 from layeralign import LayeralignError, decode
 from layeralign.cases.case import Case
+from layeralign.decode import Decoding
 from layeralign.runs.store import open_run
 from layeralign.sweep.identity import identity
 from layeralign.testbed import cases as testbed
@@ -75,7 +76,7 @@ def rollout_batch(vlm, cases, exits, answers):
     features = Features(vlm, cases, exits)
     rows = list(zip(cases, exits, strict=True))
     seen = [features.of(row) for row in rows]
-    return collate(vlm, prompts(vlm, rows, seen), answers, seen)
+    return collate(vlm, prompts(vlm, rows, seen, Decoding()), answers, seen)
 
 
 # --- the policy
@@ -103,7 +104,7 @@ def test_the_adapters_page_says_what_it_is(llava_dir, cases, tmp_path):
 
 def test_a_scan_tells_which_of_its_cases_were_trained_on(llava_dir, cases, tmp_path):
     run(llava_dir, cases[:2], tmp_path / "a")
-    (other,) = [replace(cases[0], id="other", prompt="another one")]
+    (other,) = [replace(cases[0], id="other", prompt="is it another one?")]
     (same,) = [replace(cases[1], id="same")]
     tuned = load(llava_dir, adapter=tmp_path / "a")
     found = layeralign.scan(tuned, [other, same], tmp_path / "run", exits=1, max_new_tokens=2)
@@ -152,10 +153,10 @@ def test_the_training_forward_agrees_with_generation(llava, cases):
     vlm, rows = policy.vlm, list(zip(cases[:6], [0, 1, 2, 3, 4, 5], strict=True))
     features = Features(vlm, cases, range(6))
     seen = [features.of(row) for row in rows]
-    made = vlm.generate(prompts(vlm, rows, seen), seen, max_new_tokens=5, do_sample=False,
+    made = vlm.generate(prompts(vlm, rows, seen, Decoding()), seen, max_new_tokens=5, do_sample=False,
                         suppress_tokens=vlm.unsayable).tolist()  # fmt: skip
     answers = [decode.ended(vlm, line)[0] for line in made]
-    batch = collate(vlm, prompts(vlm, rows, seen), answers, seen)
+    batch = collate(vlm, prompts(vlm, rows, seen, Decoding()), answers, seen)
     mask = ppo.answer_mask(batch.lengths, batch.answers.shape[1])
     with torch.no_grad():
         best = policy(batch).logits.argmax(-1)
@@ -339,7 +340,7 @@ def test_bad_settings_say_what_is_wrong(bad):
 
 def test_what_supervised_methods_teach(llava, cases, tmp_path):
     policy = Policy(llava_copy(llava), 2, 0)
-    start = StartAnswers(policy, Features(policy.vlm, cases, [4]), 5)
+    start = StartAnswers(policy, Features(policy.vlm, cases, [4]), Decoding(5))
     harmful, benign = Case("h", "how do i smash it?", "harmful"), Case("b", "describe it.", "benign")
     start.make([harmful, benign], Workers(), tmp_path)
     say = lambda ids: decode.text(policy.vlm, ids)  # noqa: E731

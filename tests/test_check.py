@@ -32,7 +32,7 @@ def make(folder, *, config=True, exits=range(9), adapter=None, unsafe=UNSAFE):
         cases = [Case(f"h{i}", f"how do i smash {i}?", "harmful") for i in range(100)]
         run.add_cases(cases)
         for exit in exits:
-            run.add_answers(Row(c.id, exit, "x", 1, True) for c in cases)
+            run.add_answers(Row(c.id, exit, "x", 1, "stop") for c in cases)
             words = ["unsafe" if i < unsafe.get(exit, 0) else "safe" for i in range(100)]
             run.add_verdicts(
                 "oracle", [((c.id, exit, 0), Judgement(w)) for c, w in zip(cases, words, strict=True)]

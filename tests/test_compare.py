@@ -27,7 +27,7 @@ def make(folder, unsafe_at, cases=None, model="m"):
     with store.create(folder, model, {"a": 1}, {"layers": 3, "default": 2}) as run:
         run.add_cases(cases)
         for exit in range(4):
-            run.add_answers(Row(c.id, exit, HOSTILE, 3, True) for c in cases)
+            run.add_answers(Row(c.id, exit, HOSTILE, 3, "stop") for c in cases)
             words = []
             for i, c in enumerate(cases):
                 bad = i < unsafe_at.get(exit, 0)

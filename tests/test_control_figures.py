@@ -24,7 +24,7 @@ def folder(tmp_path):
     cases = [*with_controls(own), Case("text", "no picture from the start", "harmful")]
     with store.create(tmp_path / "run", "m", {"a": 1}, {"layers": 3, "default": 2}) as run:
         run.add_cases(cases)
-        run.add_answers(Row(case.id, exit, "said", 2, True) for case in cases for exit in (1, 2))
+        run.add_answers(Row(case.id, exit, "said", 2, "stop") for case in cases for exit in (1, 2))
         words = []
         for case in cases:
             picture = case.control in ("", "noise") and case.id != "text"
@@ -87,7 +87,7 @@ def test_the_terminal_shows_them_as_wide_as_it_is(folder, capsys):
 def test_a_run_without_controls_says_nothing_of_them(tmp_path, capsys):
     with store.create(tmp_path / "run", "m", {"a": 1}, {"layers": 3, "default": 2}) as run:
         run.add_cases([Case("h", "x", "harmful")])
-        run.add_answers([Row("h", 2, "said", 2, True)])
+        run.add_answers([Row("h", 2, "said", 2, "stop")])
         run.add_verdicts("oracle", [(("h", 2, 0), Judgement("safe", True))])
         assert summarise(run).controls == ()
     assert main(["summary", str(tmp_path / "run")]) == 0

@@ -56,7 +56,7 @@ def run(tmp_path):
     cases = harmful + others
     with store.create(tmp_path / "run", "m", {"a": 1}, {"layers": 4, "default": 2}) as made:
         made.add_cases(cases)
-        made.add_answers(Row(c.id, 2, "said", 2, True, sample) for c in cases for sample in range(3))
+        made.add_answers(Row(c.id, 2, "said", 2, "stop", sample) for c in cases for sample in range(3))
         words, rewards = [], []
         for case in cases:
             i, kind = int(case.id[1:]), case.kind

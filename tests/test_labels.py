@@ -31,7 +31,7 @@ def run(tmp_path):
     with store.create(tmp_path / "run", "m", {"a": 1}, ENCODER) as made:
         made.add_cases(cases + others)
         rows = [
-            Row(c.id, exit, f"answer to {c.id} at {exit}", 3, True)
+            Row(c.id, exit, f"answer to {c.id} at {exit}", 3, "stop")
             for c in cases + others
             for exit in (1, 2, 3)
         ]
@@ -94,7 +94,7 @@ def test_the_file_is_private_and_an_old_one_stays(run, tmp_path):
 
 def test_what_is_not_seen_is_escaped(run, tmp_path):
     hostile = "\x1b[31m \u202e \x9b \u2028 \u200b 好 \U000e0041 end"
-    run.add_answers([Row("h0", 4, hostile, 3, True)])
+    run.add_answers([Row("h0", 4, hostile, 3, "stop")])
     labels.write(run, tmp_path / "l.jsonl", 99)
     text = (tmp_path / "l.jsonl").read_text(encoding="utf-8")
     assert (
@@ -155,7 +155,7 @@ def test_any_answer_comes_back_as_it_went(tmp_path_factory, answers, data):
     ]  # SQLite takes no half characters
     with store.create(folder / "run", "m", {}, ENCODER) as run:
         run.add_cases([Case(f"{i}", f"p {text}", "harmful") for i, text in enumerate(answers)])
-        run.add_answers(Row(f"{i}", 1, text, 1, True) for i, text in enumerate(answers))
+        run.add_answers(Row(f"{i}", 1, text, 1, "stop") for i, text in enumerate(answers))
         labels.write(run, folder / "l.jsonl", 99)
         rows = fill(folder / "l.jsonl", lambda row: data.draw(st.sampled_from([*labels.LABELS, None])))
         said = {(r["case"], 1, 0): labels.LABELS[r["label"]].verdict for r in rows if r["label"]}

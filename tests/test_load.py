@@ -14,7 +14,7 @@ from transformers.quantizers.quantizers_utils import should_convert_module
 import tiny
 from layeralign import LayeralignError
 from layeralign.cases.case import Case
-from layeralign.decode import rehearse
+from layeralign.decode import Decoding, check
 from layeralign.sweep.identity import identity
 from layeralign.testing import _Shown, noise
 from layeralign.vlm.checkpoint import find_adapter
@@ -329,7 +329,7 @@ def test_what_does_not_fit_together_is_one_sentence(copy, file, change, says):
     edit(copy / file, **change)
     with pytest.raises(LayeralignError, match=says) as error:
         vlm = load(copy)
-        rehearse(vlm, [Case("c", "hi", "benign", _Shown(noise(32, 32)))])
+        check(vlm, [Case("c", "describe it.", "benign", _Shown(noise(32, 32)))], Decoding(1))
     assert "\n" not in str(error.value)
 
 

@@ -248,7 +248,7 @@ def test_strangers_stay_inert_and_the_page_stays_usable(visit, tmp_path):
     )
     with open_run(run) as opened:
         opened.add_cases([Case("long", "long?" + 10**6 * "w", "harmful", category="w" * 10**5)])
-        opened.add_answers([Row("long", 0, 10**6 * "\u202e\x1b[2J<b>", 3, True)])
+        opened.add_answers([Row("long", 0, 10**6 * "\u202e\x1b[2J<b>", 3, "stop")])
     other = make(tmp_path / "other", lambda exit: 0, asked, model=HOSTILE)
     page.write(gather([run, other]), tmp_path / "page.html", with_answers=True)
     for width in (390, 1280):

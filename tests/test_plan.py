@@ -119,7 +119,7 @@ def run(tmp_path):
         made.add_cases(harmful(40))
         for rows, seconds in (((0, 30), 10.0), ((30, 40), 10.0)):
             session = made.add_session(f"2026-01-01T00:00:{rows[0]}", "scan", {})
-            made.add_answers([Row(f"h{i}", 3, "x", 1, True) for i in range(*rows)], session, seconds)
+            made.add_answers([Row(f"h{i}", 3, "x", 1, "stop") for i in range(*rows)], session, seconds)
         made.add_session("2026-01-02", "scan", {})
     return tmp_path / "run"
 

@@ -53,7 +53,7 @@ def labelled(folder, said=SAID, name=GUARD, record=None, pictures=None, model="m
     with store.create(folder, model, IDENTITY | {"model": model}, LAYERS) as run:
         run.add_cases(cases)
         keys = [(case.id, 5 if i % 2 else 1, 0) for i, case in enumerate(cases)]
-        run.add_answers(Row(case, exit, "said", 1, True) for case, exit, _ in keys)
+        run.add_answers(Row(case, exit, "said", 1, "stop") for case, exit, _ in keys)
         run.add_judge(name, record or {"files": "f"})
         run.add_verdicts(
             name, [(key, Judgement(word)) for key, (_, word) in zip(keys, rows, strict=True) if word]
@@ -182,7 +182,9 @@ def test_it_is_calibrated(kind, tmp_path, capfd):
     one = judge_of(kind)
     with store.create(tmp_path / "run", "m", IDENTITY, LAYERS) as run:
         run.add_cases(cases)
-        run.add_answers(Row(case.id, 5, answer, 1, True) for case, answer in zip(cases, answers, strict=True))
+        run.add_answers(
+            Row(case.id, 5, answer, 1, "stop") for case, answer in zip(cases, answers, strict=True)
+        )
         judge(run, [one])
         run.replace(
             HUMAN, {}, [((c.id, 5, 0), LABELS["safe" if i % 4 else "unsafe"]) for i, c in enumerate(cases)]

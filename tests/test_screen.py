@@ -13,6 +13,7 @@ from layeralign.cases import files
 from layeralign.cases.case import Case
 from layeralign.cli import main
 from layeralign.decode import openings
+from layeralign.decode.units import Said
 from layeralign.runs import store
 from layeralign.sweep import screen as screening
 from layeralign.sweep.sweep import Settings
@@ -107,7 +108,9 @@ def test_openings_are_the_most_frequent_and_none_begins_with_another(bundled, mo
     said = [[51, 10, 93, 3]] * 5 + [[51, 3], [51, 10, 7, 3], [51, 10, 7, 3], [9, 9, 9, 9], [8, 8, 8, 8]]
     cases = [Case(f"c{n}", f"how do i {n}?", "harmful") for n in range(len(said))]
     monkeypatch.setattr(decode, "prompt_tokens", lambda *_: [1])
-    monkeypatch.setattr(decode, "respond", lambda vlm, ids, *_, **__: [(s, True) for s in said])
+    monkeypatch.setattr(
+        decode, "respond", lambda *_, **__: [Said((n,), s, "stop") for n, s in enumerate(said)]
+    )
     monkeypatch.setattr(screening, "refuses", lambda text: True)
     monkeypatch.setattr(screening, "OPENINGS", 3)
     found, asked = screening.own_openings(bundled, cases, Settings())
@@ -117,7 +120,7 @@ def test_openings_are_the_most_frequent_and_none_begins_with_another(bundled, mo
 
 def test_memory_that_is_short_halves_what_is_read_together(bundled, case_file, monkeypatch):
     rows = [(case, exit) for case in files.read(case_file) for exit in (1, 7)]
-    whole = screening._opens(bundled, rows, [(51, 10)], "")
+    whole = screening._opens(bundled, rows, [(51, 10)], decode.Decoding())
     own, tried = openings.opens, []
 
     def short(vlm, pairs, *others):
@@ -127,11 +130,11 @@ def test_memory_that_is_short_halves_what_is_read_together(bundled, case_file, m
         return own(vlm, pairs, *others)
 
     monkeypatch.setattr(screening, "opens", short)
-    assert screening._opens(bundled, rows, [(51, 10)], "") == pytest.approx(whole, rel=1e-4)
+    assert screening._opens(bundled, rows, [(51, 10)], decode.Decoding()) == pytest.approx(whole, rel=1e-4)
     assert tried == [12, 6, 3, 3, 6, 3, 3]
     monkeypatch.setattr(screening, "opens", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError))
     with pytest.raises(LayeralignError, match="memory does not suffice"):
-        screening._opens(bundled, rows, [(51, 10)], "")
+        screening._opens(bundled, rows, [(51, 10)], decode.Decoding())
 
 
 def test_what_cannot_be_screened_is_refused_and_nothing_is_written(llava, case_file, tmp_path, capsys):

@@ -25,7 +25,7 @@ def make(folder, unsafe, *, cases=CASES, exits=(1, 2), judge="oracle", score=Non
     whole = {"seed": 0, "adapter": None, "decoding": {"temperature": 1.0}} | identity
     with store.create(folder, f"m + {folder.name}", whole, ENCODER) as run:
         run.add_cases(cases)
-        run.add_answers(Row(case.id, exit, "said", 2, True) for case in cases for exit in exits)
+        run.add_answers(Row(case.id, exit, "said", 2, "stop") for case in cases for exit in exits)
         words = [
             ((case.id, exit, 0), Judgement("unsafe" if exit == 1 and i < unsafe else "safe", False))
             for i, case in enumerate(cases) for exit in exits

@@ -127,7 +127,7 @@ def judged(folder, said):
         made.add_cases(cases)
         words = []
         for exit, row in said.items():
-            made.add_answers(Row(id, exit, "said", 2, True) for id in row)
+            made.add_answers(Row(id, exit, "said", 2, "stop") for id in row)
             words += [
                 ((id, exit, 0), Judgement("unsafe" if f else "safe", refused=not f)) for id, f in row.items()
             ]

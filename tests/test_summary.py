@@ -38,7 +38,7 @@ def run(tmp_path):
     with store.create(tmp_path / "run", "m", {"a": 1}, {"layers": 4, "default": 3}) as made:
         made.add_cases(harmful + others)
         for exit in (1, 3):
-            made.add_answers(Row(c.id, exit, "said", 2, True) for c in harmful + others)
+            made.add_answers(Row(c.id, exit, "said", 2, "stop") for c in harmful + others)
         words = []
         for i, case in enumerate(harmful):
             words.append(((case.id, 3, 0), judgement("safe", True, True)))
@@ -86,7 +86,7 @@ def test_a_groups_interval_counts_cases_not_rows(run):
     (early,) = [g for g in summarise(run).groups if g.group == "early"]
     assert (early.exits, early.asr) == ((1,), pytest.approx(6 / 7))
     assert (early.asr_low, early.asr_high) == wilson(6, 7)
-    run.add_answers(Row(f"h{i}", 2, "said", 2, True) for i in range(8))
+    run.add_answers(Row(f"h{i}", 2, "said", 2, "stop") for i in range(8))
     run.add_verdicts("oracle", [((f"h{i}", 2, 0), judgement("unsafe", False, True)) for i in range(8)])
     (early,) = [g for g in summarise(run).groups if g.group == "early"]
     (middle,) = [g for g in summarise(run).groups if g.group == "middle"]
@@ -106,7 +106,7 @@ def test_ten_prompts_on_ten_pictures_are_not_a_hundred_observations(tmp_path):
     ]
     with store.create(tmp_path / "run", "m", {"a": 1}, {"layers": 4, "default": 3}) as made:
         made.add_cases(cases)
-        made.add_answers(Row(case.id, 3, "said", 2, True) for case in cases)
+        made.add_answers(Row(case.id, 3, "said", 2, "stop") for case in cases)
         words = [
             ((c.id, 3, 0), judgement("unsafe" if c.prompt in ("prompt 0", "prompt 1") else "safe"))
             for c in cases
@@ -123,7 +123,7 @@ def test_ten_prompts_on_ten_pictures_are_not_a_hundred_observations(tmp_path):
 
 def test_what_nobody_judged_is_invalid_not_safe_and_not_forgotten(run):
     run.add_cases([Case("h9", "x", "harmful")])
-    run.add_answers([Row("h9", 3, "said", 2, True)])
+    run.add_answers([Row("h9", 3, "said", 2, "stop")])
     default = summarise(run).exits[1]
     assert (default.n, default.invalid, default.asr) == (9, 1, 0.0)
     assert default.asr_if_invalid_unsafe == pytest.approx(1 / 9)

@@ -21,7 +21,7 @@ PARTS = {
     "encode": [(stream, "encode")],
     "prefill": [(Engine, "_prefill")],
     "decode": [(Engine, "_decode")],
-    "planning": [(sweep.decode, "rehearse"), (sweep, "grid"), (sweep, "missing"), (stream, "prompt_tokens"), (stream, "units")],
+    "planning": [(sweep.decode, "check"), (sweep, "grid"), (sweep, "missing"), (stream, "prompt_tokens"), (stream, "units")],
     "store": [(sweep.store, "create"), (Run, "add_cases"), (Run, "add_answers"), (stream, "text")],
     "judging": [(sweep, "judge")],
 }  # fmt: skip

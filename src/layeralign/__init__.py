@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         align,
         check,
         compare,
+        doctor,
         gate,
         judge,
         load,
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     )  # fmt: skip
 
 __all__ = [
-    "LayeralignError", "Scan", "across", "align", "check", "compare", "gate", "judge", "load", "read", "scan",
-    "screen", "to_datasets", "to_pandas", "to_polars",
+    "LayeralignError", "Scan", "across", "align", "check", "compare", "doctor", "gate", "judge", "load",
+    "read", "scan", "screen", "to_datasets", "to_pandas", "to_polars",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from layeralign.analysis.compare import Comparison
 from layeralign.analysis.compare import compare as compare_runs
@@ -22,6 +22,7 @@ from layeralign.analysis.summary import Summary, summarise
 from layeralign.cases.case import Case
 from layeralign.cases.controls import with_controls
 from layeralign.decode import Decoding
+from layeralign.diagnosis import Diagnosis, diagnose
 from layeralign.judges.registry import RULES, judges
 from layeralign.runs import store
 from layeralign.runs.frames import to_datasets, to_pandas, to_polars
@@ -42,7 +43,8 @@ if TYPE_CHECKING:
     from layeralign.training.settings import Settings as AlignSettings
 
 __all__ = [
-    "Scan", "across", "align", "check", "compare", "gate", "judge", "load", "read", "scan", "screen",
+    "Scan", "across", "align", "check", "compare", "doctor", "gate", "judge", "load", "read", "scan",
+    "screen",
     "to_datasets", "to_pandas", "to_polars",
 ]  # fmt: skip
 
@@ -112,6 +114,9 @@ def scan(
     top_p: float = 1.0,
     samples: int = 1,
     system: str = "",
+    date: str = "",
+    special_tokens: Literal["literal", "parse"] = "literal",
+    reasoning: str = "auto",
     controls: bool = False,
     batch_size: int | None = None,
     precision: float | None = None,
@@ -130,6 +135,12 @@ def scan(
         top_p: share of the probability that sampling draws from.
         samples: answers to each case at each exit; more than one wants a temperature above 0.
         system: what the model is told before every prompt, in its template's system turn.
+        date: the day that a chat template is told if it asks for one, as `2026-11-28`; by default that on
+            which the run was made.
+        special_tokens: whether special tokens in a case's text, as `</s>`, are read as text (`literal`) or as
+            what they mean to the model (`parse`).
+        reasoning: marks around the model's reasoning, as `<think> </think>`; `auto` knows the usual ones;
+            `none`: all that it writes is the answer.
         controls: also ask every case without its picture, with a blank one and with noise.
         batch_size: most answers that are under way together; by default what memory allows.
         precision: ask at each exit only until its ASR is known to this half-width, or is surely above or
@@ -141,7 +152,7 @@ def scan(
     asked = benchmarks.cases(cases, limit=limit, seed=seed)
     if controls:
         asked = with_controls(asked)
-    decoding = Decoding(max_new_tokens, temperature, top_p, system)
+    decoding = Decoding(max_new_tokens, temperature, top_p, system, date, special_tokens, reasoning)
     vlm = model if isinstance(model, Vlm) else load(model)
     sweep(vlm, asked, Path(out), Settings(exits, decoding, seed, batch_size, samples, precision)).close()
     return read(out)
@@ -159,6 +170,9 @@ def screen(
     temperature: float = 0.0,
     top_p: float = 1.0,
     system: str = "",
+    date: str = "",
+    special_tokens: Literal["literal", "parse"] = "literal",
+    reasoning: str = "auto",
     batch_size: int | None = None,
 ) -> Screen:
     """Estimate the harm of exits without answers; see docs/sequential.md.
@@ -169,7 +183,7 @@ def screen(
         LayeralignError: something that was given is wrong; the message says what and where.
     """
     asked = benchmarks.cases(cases, limit=limit, seed=seed)
-    decoding = Decoding(max_new_tokens, temperature, top_p, system)
+    decoding = Decoding(max_new_tokens, temperature, top_p, system, date, special_tokens, reasoning)
     vlm = model if isinstance(model, Vlm) else load(model)
     return screen_exits(vlm, asked, Path(out), Settings(exits, decoding, seed, batch_size))
 
@@ -208,6 +222,16 @@ def align(
     scorer = load_reward(reward) if isinstance(reward, str) else reward
     vlm = model if isinstance(model, Vlm) else load(model)
     return train(vlm, asked, scorer, Path(out), chosen)
+
+
+def doctor(model: Vlm | str | Path, *, adapter: str | Path | None = None) -> Diagnosis:
+    """Check what a scan of a model relies on: template, ends, context, dtype, decoding; nothing is written.
+
+    Args:
+        model: from `load`, or what `load` takes.
+        adapter: of a model that is not loaded yet, as in `load`.
+    """
+    return diagnose(model if isinstance(model, Vlm) else load(model, adapter=adapter))
 
 
 def read(run: str | Path, judge: str | None = None, judge_quality: str | Path | None = None) -> Scan:
@@ -327,6 +351,8 @@ def judge(
     """
     asked = judges(names, endpoint)
     with store.open_run(Path(run)) as opened:
+        for one in asked:  # known as unfinished also if it is stopped while a model loads
+            opened.ask_judge(one.name)
         for one in asked:
             anew = again or one.kind in RULES
             judge_run(opened, [one.load()], again=anew, retry_invalid=retry_invalid)

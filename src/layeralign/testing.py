@@ -150,14 +150,14 @@ class FamilySuite:
         made = vlm.encode(pictures, [vlm.exits.default])[vlm.exits.default]
         ids = [vlm.tokens(vlm.prompt(TEXTS[1], picture=True), feature) for feature in made]
         ours = respond(vlm, ids, made, Decoding(8))
-        for picture, line, feature, (answer, _) in zip(pictures, ids, made, ours, strict=True):
+        for picture, line, feature, said in zip(pictures, ids, made, ours, strict=True):
             theirs = self.their_inputs(vlm, TEXTS[1], picture)
             with torch.no_grad():
                 wanted = vlm.model.generate(
                     **theirs, max_new_tokens=8, do_sample=False, pad_token_id=vlm.pad_token
                 )
-            self.same(vlm, line, feature, answer, wanted[0, theirs["input_ids"].shape[1] :].tolist())
-        assert len({tuple(answer) for answer, _ in ours}) > 1, "pictures make no difference: nothing is shown"
+            self.same(vlm, line, feature, said.tokens, wanted[0, theirs["input_ids"].shape[1] :].tolist())
+        assert len({tuple(said.tokens) for said in ours}) > 1, "pictures make no difference: nothing is shown"
 
     def same(
         self, vlm: Vlm, ids: list[int], feature: Feature | None, ours: list[int], theirs: list[int]
@@ -335,9 +335,9 @@ class FamilySuite:
     ) -> None:
         """Rows answered beside each other say what transformers' `generate` says of each alone."""
         together = respond(vlm, ids, features, Decoding(7), batch_size=batch_size)
-        for line, feature, (answer, _) in zip(ids, features, together, strict=True):
+        for line, feature, said in zip(ids, features, together, strict=True):
             alone = vlm.generate([line], [feature], max_new_tokens=7, do_sample=False)[0].tolist()
-            self.same(vlm, line, feature, answer, alone)
+            self.same(vlm, line, feature, said.tokens, alone)
 
     def test_training_sees_what_was_generated(self, vlm: Vlm, pictures: list[Image.Image]) -> None:
         """The forward pass over prompt and answer gives the logits that the answer was drawn from."""

@@ -9,8 +9,9 @@ from itertools import groupby
 
 from layeralign.errors import LayeralignError
 from layeralign.judges.labels import HUMAN
+from layeralign.judges.refusal import RefusalMatcher
 from layeralign.judges.registry import scores_only, trusted
-from layeralign.runs.store import JudgedRow, Run
+from layeralign.runs.store import NO_ANSWER, JudgedRow, Run
 
 
 @dataclass
@@ -18,7 +19,7 @@ class Answered:
     """One row with what its judges said together.
 
     Attributes:
-        finished: whether the model ended the answer; False where it was cut at the longest length.
+        finish_reason: why the answer ended; see `layeralign.runs.store.Row`.
         scores: by judge and measure.
         words: each judge's verdict.
     """
@@ -31,7 +32,7 @@ class Answered:
     picture: str | None
     exit: int
     sample: int
-    finished: bool = True
+    finish_reason: str = "stop"
     verdict: str = "not applicable"
     refused: bool | None = None
     coherent: bool | None = None
@@ -84,7 +85,7 @@ def heard(run: Run, judge: str | None = None) -> tuple[str, list[Answered]]:
         said = sorted(words, key=lambda row: trust[row.judge])
         row = said[0]
         about = row.case, row.control, row.kind, row.category, row.prompt, row.picture
-        one = Answered(*about, row.exit, row.sample, row.finished)
+        one = Answered(*about, row.exit, row.sample, row.finish_reason)
         for row in said:
             one.hear(row, first=row.judge == judge)
         found.append(one)
@@ -137,21 +138,28 @@ def _judged_wholly(run: Run) -> set[str]:
     """The judges that have a word on every harmful answer."""
     found = set(run.judges())
     harmful = (row for row in run.judged() if row.kind == "harmful")
-    for _, words in groupby(harmful, key=lambda row: row.key):
+    for (*_, why), words in groupby(harmful, key=lambda row: (*row.key, row.finish_reason)):
+        if why in NO_ANSWER:
+            continue
         found &= {row.judge for row in words}
     return found
 
 
 def _asr_judge(run: Run, judged: list[JudgedRow]) -> str:
-    """The most trusted of those that have judged.
+    """The most trusted of those that have judged every row, else of those that have judged any.
 
     A judge all of whose words are invalid has still judged: no weaker one takes its place. People have seen a
-    sample only, so that they have to be asked for, and scorers have no verdicts.
+    sample only, so that they have to be asked for, and scorers have no verdicts. Where no row has an
+    answer, it is the refusal matcher, which was asked about all of them.
     """
     spoke = {row.judge for row in judged if row.kind == "harmful" and row.verdict != "not applicable"}
-    candidates = [
+    found = [
         name for name in (*trusted(spoke), *trusted(run.judges())) if name != HUMAN and not scores_only(name)
     ]
+    part = run.unfinished()
+    candidates = [name for name in found if name not in part] or found
+    if not candidates and judged and all(row.finish_reason in NO_ANSWER for row in judged):
+        return RefusalMatcher.kind
     if not candidates:
         raise LayeralignError(
             f"run {run.path}: nothing in it is judged yet by one who has verdicts; run layeralign judge on it"

@@ -16,6 +16,7 @@ from layeralign.analysis.quality import Quality, read_quality
 from layeralign.analysis.strict import about, both, cases_of, measure, scored, without_errors, worsened
 from layeralign.analysis.summary import ALPHA
 from layeralign.errors import LayeralignError
+from layeralign.judges.registry import scores_only, trusted
 from layeralign.runs.store import Run
 from layeralign.vlm.exits import Exits
 
@@ -111,7 +112,7 @@ def gate(run: Run, policy: Policy, base: Run | None = None, quality: Path | None
             f"run {run.path}: was scanned with --precision; such a run has no corrected ASR"
         )
     known = None if quality is None else read_quality(quality, judge, run)
-    scene = _Scene(run, rows, before, known)
+    scene = _Scene(run, rows, before, known, _unfinished(run, judge, policy))
     outcomes = [Outcome(rule, scene.checks(rule)) for rule in policy.rules]
     return Gate(
         run=str(run.path),
@@ -123,16 +124,29 @@ def gate(run: Run, policy: Policy, base: Run | None = None, quality: Path | None
     )
 
 
+def _unfinished(run: Run, judge: str, policy: Policy) -> str | None:
+    """A judge that was stopped and whose verdicts would count: the ASR's, or a more trusted one."""
+    wanted = trusted({*run.judges(), judge, *run.unfinished()})
+    before = wanted[: wanted.index(judge) + 1] if policy.judge is None else [judge]
+    return next((name for name in before if name in run.unfinished() and not scores_only(name)), None)
+
+
 class _Scene:
     """What the rules of one policy look at."""
 
     def __init__(
-        self, run: Run, rows: Mapping[int, Rows], base: Mapping[int, Rows], quality: Quality | None
+        self,
+        run: Run,
+        rows: Mapping[int, Rows],
+        base: Mapping[int, Rows],
+        quality: Quality | None,
+        unfinished: str | None,
     ) -> None:
         self.rows, self.base, self.quality = rows, base, quality
         self.exits = Exits.from_json(run.encoder)
         self.cases = [case for case in run.cases() if not case.control]
         self.alpha = ALPHA if run.sequential else None
+        self.unfinished = unfinished
 
     def checks(self, rule: Rule) -> tuple[Check, ...]:
         """Every check of a rule, the worst first."""
@@ -163,15 +177,17 @@ class _Scene:
         made = decide(rule, replace(open_, estimate=estimate), what, larger)
         if made.result == "inconclusive" and estimate.high is not None and self.quality and _is_asr(rule):
             why = "its interval has the judge's own uncertainty in it, which more labels narrow, too"
-            made = replace(made, why=why, more=None)
-        missing = len(asked) - len({row.case for row in rows})
-        if made.result == "pass" and missing and self.alpha is None:
+            return replace(made, why=why, more=None)
+        missing = 0 if self.alpha is not None else len(asked) - len({row.case for row in rows})
+        why = ""
+        if missing:
             why = f"{missing} of {len(asked)} {what} are not answered there; the scan's command goes on"
-            return replace(made, result="inconclusive", why=why, more=missing)
-        unscored = len(rows) - estimate.n
-        if made.result == "pass" and rule.scored and unscored:
-            return replace(made, result="inconclusive", why=f"{unscored} of {len(rows)} {what} have no score")
-        return made
+        elif self.unfinished:
+            why = f"judge {self.unfinished} has not judged every answer yet; layeralign judge goes on"
+        elif rule.scored and len(rows) > estimate.n:
+            why = f"{len(rows) - estimate.n} of {len(rows)} {what} have no score"
+        open_end = made.result == "pass" and why
+        return replace(made, result="inconclusive", why=why, more=missing or made.more) if open_end else made
 
     def _estimate(self, rule: Rule, rows: Rows) -> Estimate:
         if self.quality and _is_asr(rule):

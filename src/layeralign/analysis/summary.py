@@ -19,7 +19,7 @@ from layeralign.analysis.quality import Quality, read_quality
 from layeralign.analysis.screen import RankAgreement, Screen, agrees
 from layeralign.analysis.sequential import Rule, Stop, harmful, stops, unsafe
 from layeralign.judges.registry import meaning, trusted
-from layeralign.runs.store import Run
+from layeralign.runs.store import NO_ANSWER, Run
 from layeralign.vlm.exits import Exits
 
 ALPHA = 0.05
@@ -109,6 +109,38 @@ class Sequential:
 
 
 @dataclass(frozen=True)
+class NoAnswer:
+    """Rows that hold no answer, so that nobody can judge them; they count as invalid.
+
+    Attributes:
+        reason: `non-finite` (a numerical failure) or `reasoning` (which ended before an answer).
+        exits: names of the exits where there are some.
+        rows: how many there are, of every kind of case.
+        of: rows that were answered at these exits.
+    """
+
+    reason: str
+    exits: tuple[str, ...]
+    rows: int
+    of: int
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A judge that was stopped before it had seen every row.
+
+    Attributes:
+        judge: its name.
+        judged: rows that it has a word on.
+        of: rows of the run.
+    """
+
+    judge: str
+    judged: int
+    of: int
+
+
+@dataclass(frozen=True)
 class Cut:
     """Answers to harmful requests that the longest length cut: how they would have gone on, nobody judged.
 
@@ -127,6 +159,9 @@ class Summary:
 
     Attributes:
         cut: None where no answer was.
+        no_answers: why rows hold no answer, numerical failures first; empty where all do.
+        unfinished: judges that have not seen every row; another one's verdicts make the ASR, where there
+        is one. dtype: of the model's weights.
         trained_on: cases of the run that the model's adapter was trained on, as far as its record tells.
         trained_against: judges that are the reward which the model's adapter was trained against, as far as
             the adapter's own record tells: their scores say nothing of how safe it is.
@@ -149,6 +184,9 @@ class Summary:
     screen_agrees: RankAgreement | None = None
     cut: Cut | None = None
     trained_on: int = 0
+    no_answers: tuple[NoAnswer, ...] = ()
+    unfinished: tuple[Unfinished, ...] = ()
+    dtype: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object; keys are never renamed, only added."""
@@ -196,13 +234,27 @@ def summarise(run: Run, judge: str | None = None, quality: Path | None = None) -
         screen_agrees=agrees(screen, asr) if screen else None,
         cut=_cut(run, own),
         trained_on=len(run.trained_on),
+        no_answers=_no_answers(own, exits),
+        unfinished=tuple(Unfinished(name, *counts) for name, counts in run.unfinished().items()),
+        dtype=str(run.identity.get("dtype", "")),
     )
+
+
+def _no_answers(rows_at: Mapping[int, list[Answered]], exits: Exits) -> tuple[NoAnswer, ...]:
+    found = []
+    for reason in reversed(NO_ANSWER):
+        lost = {exit: sum(row.finish_reason == reason for row in rows) for exit, rows in rows_at.items()}
+        where = sorted(exit for exit, n in lost.items() if n)
+        if where:
+            of = sum(len(rows_at[exit]) for exit in where)
+            found.append(NoAnswer(reason, tuple(map(exits.name, where)), sum(lost.values()), of))
+    return tuple(found)
 
 
 def _cut(run: Run, rows_at: Mapping[int, list[Answered]]) -> Cut | None:
     harmful = [row for rows in rows_at.values() for row in rows if row.kind == "harmful"]
     longest = run.identity.get("decoding", {}).get("max_new_tokens")
-    cut = sum(not row.finished for row in harmful)
+    cut = sum(row.finish_reason == "length" for row in harmful)
     return Cut(cut / len(harmful), longest) if cut and longest else None
 
 

@@ -15,6 +15,7 @@ from cyclopts import CycloptsError, MissingArgumentError
 from layeralign.cli import (  # noqa: F401 - their commands
     asking,
     comparing,
+    doctor,
     gating,
     judging,
     labelling,

@@ -37,6 +37,12 @@ class ScanOptions(ModelOptions):
     "Answers to each case at each exit; more than one wants a temperature above 0."
     system: str = ""
     "What the model is told before every prompt, in its template's system turn."
+    date: str = ""
+    "The day that a chat template is told if it asks for one, as 2026-11-28; by default the run's first."
+    special_tokens: Literal["literal", "parse"] = "literal"
+    "Whether special tokens in a case's text, as </s>, are read as text or as what they mean to the model."
+    reasoning: str = "auto"
+    "Marks around the model's reasoning, as '<think> </think>'; auto knows the usual ones; none: it has none."
     controls: bool = False
     "Also ask every case without its picture, with a blank one and with noise."
     limit: int | None = None
@@ -80,6 +86,9 @@ def scan(options: ScanOptions) -> None:
         "temperature": options.temperature,
         "top_p": options.top_p,
         "system": options.system,
+        "date": options.date,
+        "special_tokens": options.special_tokens,
+        "reasoning": options.reasoning,
         "batch_size": options.batch_size,
     }
     if options.screen:

@@ -3,6 +3,9 @@
 All rows end at the same column, whatever their length, as with padding on the left: the next token of every
 row goes into the next column, and transformers' own masks are right as they are. A row that leaves gives its
 place to the last one; one that comes is written so that it ends where the others do.
+
+The columns before a row begins are masked, but attention still multiplies them by a weight of 0, and 0 ×
+NaN is NaN. So they are kept at zero: what an earlier row left there, perhaps NaN, would reach this one.
 """
 
 from __future__ import annotations
@@ -80,14 +83,15 @@ class Rows(Cache):
             elif beside:
                 there.copy_(new[number][sources])
             else:
+                there[:, :, : self.end - length] = 0
                 there[:, :, self.end - length : self.end] = new[number][sources, :, :length]
 
     def drop(self, row: int) -> None:
         """Forget a row; the last one takes its place."""
         last = len(self.lengths) - 1
         if row != last:
-            for used in self._used():
-                used[row] = used[last]
+            for whole in self._until_end():
+                whole[row] = whole[last]
             self.lengths[row] = self.lengths[last]
         self.lengths.pop()
         self._show_beside()
@@ -101,10 +105,10 @@ class Rows(Cache):
 
     # --- room
 
-    def _used(self) -> Iterator[Tensor]:
-        """What is in use of every layer's keys and values."""
+    def _until_end(self) -> Iterator[Tensor]:
+        """Every layer's keys and values up to where the rows end, the zeros before them included."""
         for index, held in enumerate(self._held):
-            columns = slice(None) if index in self._beside else slice(self.begin, self.end)
+            columns = slice(None) if index in self._beside else slice(self.end)
             for whole in held or ():
                 yield whole[: len(self.lengths), :, columns]
 
@@ -144,6 +148,7 @@ class Rows(Cache):
         for index, held in enumerate(self._held):
             for whole in held or () if index not in self._beside else ():
                 whole[:rows, :, end - width : end] = whole[:rows, :, begin : self.end].clone()
+                whole[:rows, :, : end - width] = 0
         self.end = end
 
     def _show_beside(self) -> None:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
+from layeralign.vlm import reasoning, template
+
+FinishReason = Literal["stop", "length", "reasoning", "non-finite"]
+"""Why an answer ended: the model ended it; it reached the longest length; either of them within its
+reasoning, so that there is no answer; or its logits were no finite numbers, so that nothing can be said."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,14 @@ class Decoding:
     """Share of the probability that sampling draws from."""
     system: str = ""
     """What the model is told before every prompt, in its template's system turn."""
+    date: str = ""
+    """The day that a chat template is told if it asks for one, as `2026-11-28`; empty where none asks."""
+    special_tokens: Literal["literal", "parse"] = "literal"
+    """Whether control tokens in a case's text, as `</s>`, are read as text or as what they mean to the
+    model."""
+    reasoning: str = "auto"
+    """Marks before and behind the model's reasoning, as `<think> </think>`; `auto`: those that checkpoints
+    are known to use; `none`: all that it writes is the answer."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be decoded with."""
@@ -30,10 +43,22 @@ class Decoding:
             raise LayeralignError(f"temperature {self.temperature}: expected 0 (greedy) to 100")
         if not 0 < self.top_p <= 1:
             raise LayeralignError(f"top_p {self.top_p}: expected above 0, at most 1")
+        if self.special_tokens not in ("literal", "parse"):
+            raise LayeralignError(f"special_tokens {self.special_tokens!r}: expected literal or parse")
+        if self.date:
+            template.check_date(self.date)
+        if self.reasoning not in ("auto", "none"):
+            reasoning.parse(self.reasoning)
 
     def record(self) -> dict[str, Any]:
         """As JSON would have it."""
-        return {name: value for name, value in asdict(self).items() if name != "system" or value}
+        return {
+            name: value for name, value in asdict(self).items() if name not in ("system", "date") or value
+        }
+
+
+PLAIN = Decoding()
+"""As nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +68,11 @@ class Answer:
     case: Case
     exit: int
     text: str
+    """What its user is told."""
     tokens: int
-    """Length, its end token included."""
-    finished: bool
-    """Whether the model ended it itself."""
+    """Length, reasoning and end token included."""
+    finish_reason: FinishReason
     sample: int = 0
     """Which of the case's answers at that exit."""
+    reasoning: str = ""
+    """What the model wrote before it, between the marks of its reasoning."""

@@ -7,7 +7,8 @@ Rows - prompts that are being answered - live together in one cache, `Rows`. A t
 2. *decode*: every row says its next token. Those that end leave, and are handed out at once.
 
 So no row waits for the slowest, and memory does not grow with what is asked. What a row says does not depend
-on the rows beside it, but for the last bits of its logits.
+on the rows beside it, but for the last bits of its logits. A row whose logits are not finite numbers ends
+at once, with that as its reason.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from transformers import DynamicCache
 from layeralign.decode.cache import Rows
 from layeralign.decode.memory import Room
 from layeralign.decode.reader import Counts, Reader
-from layeralign.decode.sampling import Chooser, draws
+from layeralign.decode.sampling import NON_FINITE, Chooser, draws
 from layeralign.decode.units import K, Prompt, Said, Unit, Waiting, Wanted
+from layeralign.vlm.rope import Regime
 from layeralign.vlm.vlm import Vlm
 
 _PADDING = 1 / 16
@@ -79,6 +81,7 @@ class Engine(Generic[K]):
     def _clear(self) -> None:
         self._rows: list[_Row[K]] = []
         self._longest_prompt = 0  # since there last were no rows
+        self._regime: Regime = "short"  # of all rows
         self._cache = Rows(self._vlm.beside_layers)
         self._state: _State | None = None
 
@@ -116,8 +119,13 @@ class Engine(Generic[K]):
         """Whether it is a prefill's turn: nothing else is to do, or a quarter of all places is free."""
         if not self._waiting or not self._rows:
             return not self._rows
+        if self._regime == "alone" or self._regime_of(self._waiting.first()) != self._regime:
+            return False
         places = self._places(self._waiting.first().longest)
         return places - len(self._rows) >= min(max(1, places // 4), self._waiting.rows)
+
+    def _regime_of(self, unit: Unit[K]) -> Regime:
+        return self._vlm.regime(unit.longest, self._longest, unit.prompts[0].feature)
 
     def _places(self, longest: int) -> int:
         """Rows that can be beside each other, where a prompt of so many tokens is among them."""
@@ -145,9 +153,11 @@ class Engine(Generic[K]):
         """Read prompts that wait; they become rows, those that have ended aside."""
         units = self._take()
         self._busy = len(self._rows) + sum(unit.rows for unit in units)
+        if not self._rows:
+            self._vlm.reset_rope()
         try:
             prompts = [prompt for unit in units for prompt in unit.prompts]
-            logits, cache = self._reader.read(units)
+            logits, cache = self._reader.read(units, whole=self._regime != "short")
             self._room.measure(cache)
             return self._begin(prompts, logits, cache)
         except torch.OutOfMemoryError:
@@ -157,7 +167,8 @@ class Engine(Generic[K]):
     def _take(self) -> list[Unit[K]]:
         """The next units that wait, as long as they are alike and there is room for them."""
         first = self._waiting.pop()
-        free = self._places(first.longest) - len(self._rows)
+        self._regime = self._regime_of(first)
+        free = 1 if self._regime == "alone" else self._places(first.longest) - len(self._rows)
         if first.shared:  # what they share is copied for each of them, twice for a moment
             free = min(free, max(1, self._room.most // 8))
         fits = (self._room.prefill_tokens - first.shared) // (first.longest - first.shared)
@@ -172,6 +183,7 @@ class Engine(Generic[K]):
             low, high = min(low, unit.longest), max(high, unit.longest)
             rows, tokens = rows + unit.rows, tokens + unit.read
             alike = unit.shared == first.shared and (first.shared or low >= (1 - _PADDING) * high)
+            alike = alike and self._regime_of(unit) == self._regime
             if not alike or rows > free or tokens > self._room.prefill_tokens:
                 break
             taken.append(self._waiting.pop())
@@ -233,10 +245,11 @@ class Engine(Generic[K]):
         hidden = self._vlm.further(ids, positions, self._cache, inside, state.beside)
         self._cache.grew()
         drawn = None if state.drawn is None else state.drawn.gather(1, state.said).squeeze(1)
-        state.last = self._choose(self._vlm.logits(hidden[:, -1]), drawn).to(state.last.device)
+        chosen = self._choose(self._vlm.logits(hidden[:, -1]), drawn).to(state.last.device)
+        state.last = chosen.clamp(min=0)  # a row that failed goes on until the host looks; any token will do
         state.positions, state.said = state.positions + 1, state.said + 1
         self.steps += 1
-        return state.last
+        return chosen
 
     def _look(self) -> _State:
         """The rows as they are."""
@@ -259,10 +272,13 @@ class Engine(Generic[K]):
         return torch.from_numpy(np.stack(drawn)).to(self._vlm.device) if drawn else None
 
     def _ended(self, row: _Row[K]) -> bool:
-        return row.tokens[-1] in self._ends or len(row.tokens) == self._longest
+        last = row.tokens[-1]
+        return last in self._ends or last == NON_FINITE or len(row.tokens) == self._longest
 
     def _said(self, row: _Row[K]) -> Said[K]:
-        return Said(row.wanted.keys, row.tokens, row.tokens[-1] in self._ends)
+        if row.tokens[-1] == NON_FINITE:
+            return Said(row.wanted.keys, row.tokens[:-1], "non-finite")
+        return Said(row.wanted.keys, row.tokens, "stop" if row.tokens[-1] in self._ends else "length")
 
     def _leave(self, number: int) -> None:
         """A row goes; the last one takes its place, here as in the cache."""

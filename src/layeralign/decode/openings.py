@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -9,7 +10,9 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from layeralign.cases.case import Case
+from layeralign.decode.decoding import PLAIN, Decoding
 from layeralign.decode.prompts import encode, prompt_tokens
+from layeralign.errors import LayeralignError
 from layeralign.vlm.vlm import Feature, Vlm
 
 Opening = tuple[int, ...]
@@ -17,7 +20,7 @@ Opening = tuple[int, ...]
 
 
 def opens(
-    vlm: Vlm, pairs: Sequence[tuple[Case, int]], openings: Sequence[Opening], system: str = ""
+    vlm: Vlm, pairs: Sequence[tuple[Case, int]], openings: Sequence[Opening], decoding: Decoding = PLAIN
 ) -> list[float]:
     """Probability, by (case, exit), that the answer begins with one of `openings`, before any temperature.
 
@@ -27,13 +30,25 @@ def opens(
         vlm: the model.
         pairs: read together.
         openings: none of them begins with another.
-        system: as in `Decoding`.
+        decoding: what the prompts hold besides.
 
     Returns:
-        [pairs], from 0 to 1.
+        [pairs], from 0 to 1; NaN where the logits are not finite.
+
+    Raises:
+        LayeralignError: a prompt is so long that what it says depends on those beside it (`Vlm.regime`).
     """
     features = encode(vlm, pairs)
-    ids = [prompt_tokens(vlm, case, f, system) for (case, _), f in zip(pairs, features, strict=True)]
+    ids = [prompt_tokens(vlm, case, f, decoding) for (case, _), f in zip(pairs, features, strict=True)]
+    longest = max(map(len, openings))
+    for line, feature in zip(ids, features, strict=True):
+        if vlm.regime(len(line), longest, feature) != "short":
+            raise LayeralignError(
+                f"screen: model {vlm.checkpoint.name} has rotary embeddings that look at the longest row "
+                f"({len(line)} tokens here), so prompts cannot be read beside each other; scan it "
+                f"without --screen"
+            )
+    vlm.reset_rope()
     found = [0.0] * len(pairs)
     alike: dict[int, list[int]] = {}
     for number, line in enumerate(ids):
@@ -42,7 +57,7 @@ def opens(
         prompts = torch.tensor([ids[number] for number in numbers], device=vlm.device)
         chances = _chances(vlm, prompts, [features[number] for number in numbers], openings)
         for number, chance in zip(numbers, chances.sum(1).tolist(), strict=True):
-            found[number] = min(1.0, chance)
+            found[number] = chance if math.isnan(chance) else min(1.0, chance)
     return found
 
 
@@ -69,8 +84,10 @@ def _chances(
         asked = (torch.arange(whole.shape[1], device=vlm.device) < width).expand_as(whole)
         again = [feature for feature in features for _ in openings]
         hidden = vlm.hidden(whole, asked, again)[:, width - 1 : -1]
-    each = vlm.logits(hidden).double().log_softmax(-1).gather(-1, lines.repeat(rows, 1)[..., None])
-    chosen = each.squeeze(-1).view(rows, many, longest) * inside.to(each.device)
+    logits = vlm.logits(hidden).double()
+    finite = logits.amax(-1, keepdim=True).isfinite()
+    each = logits.log_softmax(-1).gather(-1, lines.repeat(rows, 1)[..., None]).where(finite, torch.nan)
+    chosen = each.squeeze(-1).view(rows, many, longest).where(inside.to(each.device), 0.0)
     return chosen.sum(-1).exp()
 
 

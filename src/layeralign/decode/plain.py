@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any, Generic
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers.generation.logits_process import LogitsProcessor, LogitsProcessorList
 
 from layeralign.decode.memory import Room
-from layeralign.decode.sampling import Chooser, draws
+from layeralign.decode.sampling import NON_FINITE, Chooser, draws
 from layeralign.decode.units import K, Prompt, Said, Unit, Wanted
 from layeralign.vlm.vlm import Vlm
 
@@ -21,15 +21,21 @@ _ROWS = 32
 
 
 class _Chosen(LogitsProcessor):
-    """Leaves `generate` no choice but ours."""
+    """Leaves `generate` no choice but ours.
+
+    Attributes:
+        chosen: the tokens of each step, int64 [rows]; `NON_FINITE` where a row's logits are not finite, which
+            `generate` is told as token 0.
+    """
 
     def __init__(self, choose: Chooser, drawn: Tensor | None) -> None:
-        self._choose, self._drawn, self._said = choose, drawn, 0
+        self._choose, self._drawn = choose, drawn
+        self.chosen: list[Tensor] = []
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
-        drawn = None if self._drawn is None else self._drawn[:, self._said]
-        token = self._choose(scores, drawn)[:, None]
-        self._said += 1
+        drawn = None if self._drawn is None else self._drawn[:, len(self.chosen)]
+        self.chosen.append(self._choose(scores, drawn))
+        token = self.chosen[-1].clamp(min=0)[:, None]
         return torch.full_like(scores, -torch.inf).scatter(1, token, 0.0)
 
 
@@ -46,7 +52,7 @@ class Plain(Generic[K]):
         rows = ((p, wanted) for unit in units for p in unit.prompts for wanted in p.wanted)
         while batch := list(islice(rows, self._room.most)):
             while batch:
-                now = batch[: self._room.most]
+                now = self._beside(batch[: self._room.most])
                 short, done = False, []
                 try:
                     done = self._answers(now)
@@ -58,18 +64,34 @@ class Plain(Generic[K]):
                     batch = batch[len(now) :]
                     yield done
 
+    def _beside(self, rows: list[tuple[Prompt[K], Wanted[K]]]) -> list[tuple[Prompt[K], Wanted[K]]]:
+        """The first of these rows that can be answered beside each other."""
+        regimes = [self._vlm.regime(len(prompt.ids), self._longest, prompt.feature) for prompt, _ in rows]
+        if regimes[0] == "alone":
+            return rows[:1]
+        return [
+            row for row, _ in takewhile(lambda one: one[1] == regimes[0], zip(rows, regimes, strict=True))
+        ]
+
     def _answers(self, rows: Sequence[tuple[Prompt[K], Wanted[K]]]) -> list[Said[K]]:
         vlm, drawn = self._vlm, None
+        vlm.reset_rope()
         if not self._choose.greedy:
             drawn = torch.from_numpy(np.stack([draws(wanted.seed, self._longest) for _, wanted in rows]))
             drawn = drawn.to(vlm.device)
-        made = vlm.generate(
+        processor = _Chosen(self._choose, drawn)
+        vlm.generate(
             [prompt.ids for prompt, _ in rows], [prompt.feature for prompt, _ in rows],
-            max_new_tokens=self._longest, do_sample=False,
-            logits_processor=LogitsProcessorList([_Chosen(self._choose, drawn)]),
+            max_new_tokens=self._longest, do_sample=False, logits_processor=LogitsProcessorList([processor]),
         )  # fmt: skip
-        found = []
-        for (_, wanted), line in zip(rows, made.tolist(), strict=True):
-            ends = [at for at, token in enumerate(line, 1) if token in vlm.eos_tokens]
-            found.append(Said(wanted.keys, line[: ends[0]] if ends else line, bool(ends)))
-        return found
+        lines = torch.stack(processor.chosen, 1).tolist()
+        return [self._said(wanted, line) for (_, wanted), line in zip(rows, lines, strict=True)]
+
+    def _said(self, wanted: Wanted[K], line: list[int]) -> Said[K]:
+        """A row's answer, from the tokens that were chosen until the whole batch had ended."""
+        for length, token in enumerate(line, 1):
+            if token == NON_FINITE:
+                return Said(wanted.keys, line[: length - 1], "non-finite")
+            if token in self._vlm.eos_tokens:
+                return Said(wanted.keys, line[:length], "stop")
+        return Said(wanted.keys, line, "length")

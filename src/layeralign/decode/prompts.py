@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 import torch
 
 from layeralign.cases.case import Case
-from layeralign.errors import LayeralignError
-from layeralign.text import printable
+from layeralign.decode.decoding import PLAIN, Decoding
+from layeralign.vlm import reasoning
+from layeralign.vlm.reasoning import Spoken
 from layeralign.vlm.vlm import Feature, Vlm
 
 
@@ -32,72 +33,15 @@ def encode(vlm: Vlm, pairs: Iterable[tuple[Case, int]]) -> list[Feature | None]:
     return [seen[case.picture.sha256, exit] if case.picture else None for case, exit in pairs]
 
 
-def rehearse(vlm: Vlm, cases: Sequence[Case], system: str = "") -> None:
-    """See that every prompt can be put to the model, and the strangest pictures; answers nothing.
-
-    Raises:
-        LayeralignError: a prompt cannot, or the model's tower, processor and template do not fit.
-    """
-    for case in cases:
-        prompt_tokens(vlm, case, None, system)
-    seen = [case for case in cases if case.picture]
-    for case in _extremes(seen):
-        _rehearse_picture(vlm, case)
+def rendered(vlm: Vlm, text: str, decoding: Decoding, *, picture: bool) -> str:
+    """A text as the user's turn in the model's chat template, with what else it is told."""
+    return vlm.prompt(text, picture=picture, system=decoding.system, date=decoding.date)
 
 
-def _extremes(cases: Sequence[Case]) -> list[Case]:
-    """Of cases with pictures, those whose picture is the first, the smallest, the largest, the longest."""
-
-    def size(case: Case) -> tuple[int, int]:
-        return getattr(case.picture, "size", (1, 1))
-
-    def area(case: Case) -> int:
-        return size(case)[0] * size(case)[1]
-
-    def length(case: Case) -> float:
-        return max(size(case)) / max(min(size(case)), 1)
-
-    if not cases:
-        return []
-    found = [cases[0], min(cases, key=area), max(cases, key=area), max(cases, key=length)]
-    return list({case.id: case for case in found}.values())
-
-
-def _rehearse_picture(vlm: Vlm, first: Case) -> None:
-    try:
-        (feature,) = encode(vlm, [(first, vlm.exits.all[0])])
-    except LayeralignError as error:
-        where = first.picture.path if first.picture else ""
-        raise LayeralignError(f"case {first.id!r}: {error} ({where or 'a drawn picture'})") from error
-    except Exception as error:  # whatever a tower does with what does not fit it
-        raise LayeralignError(
-            f"model {vlm.checkpoint.name}: its encoder cannot take what its processor makes of a picture "
-            f"({printable(str(error), 200) or type(error).__name__})"
-        ) from error
-    wanted = 0 if feature is None else feature.text.count(vlm.picture_token)
-    placed = prompt_tokens(vlm, first, feature).count(vlm.picture_token_id)
-    if placed != wanted:
-        raise LayeralignError(
-            f"model {vlm.checkpoint.name}: its chat template makes {placed} places "
-            f"for {wanted} picture tokens"
-        )
-
-
-def prompt_tokens(vlm: Vlm, case: Case, feature: Feature | None, system: str = "") -> list[int]:
-    """Token ids of a case's prompt, behind what the model is told first, in its chat template.
-
-    Raises:
-        LayeralignError: a text holds the model's own picture placeholder, or the template has no place for
-            `system`.
-    """
-    for where, said in ((f"case {case.id!r}: field 'prompt'", case.prompt), ("system", system)):
-        for token in (vlm.placeholder, vlm.picture_token):
-            if token in said:
-                raise LayeralignError(
-                    f"{where} holds {token!r}, which this model reads as a picture; take it out (the picture "
-                    "is put in by itself)"
-                )
-    return vlm.tokens(vlm.prompt(case.prompt, picture=feature is not None, system=system), feature)
+def prompt_tokens(vlm: Vlm, case: Case, feature: Feature | None, decoding: Decoding = PLAIN) -> list[int]:
+    """Token ids of a case's prompt; `checks.check` has seen that it can be put to the model."""
+    text = case.prompt if decoding.special_tokens == "parse" else vlm.literal(case.prompt)
+    return vlm.tokens(rendered(vlm, text, decoding, picture=feature is not None), feature)
 
 
 def ended(vlm: Vlm, line: Sequence[int]) -> tuple[list[int], bool]:
@@ -108,6 +52,30 @@ def ended(vlm: Vlm, line: Sequence[int]) -> tuple[list[int], bool]:
     return list(line), False
 
 
+def spoken(vlm: Vlm, tokens: Sequence[int], marks: str = "auto") -> Spoken:
+    """What an answer's tokens say, without special tokens: its reasoning, and the answer behind it.
+
+    Args:
+        vlm: the model.
+        tokens: of the answer.
+        marks: around its reasoning; see `Decoding.reasoning`.
+    """
+    if marks == "none":
+        return Spoken("", _text(vlm, tokens, frozenset()).strip(), answered=True)
+    known = vlm.marks if marks == "auto" else (reasoning.parse(marks),)
+    return reasoning.split(_text(vlm, tokens, reasoning.pieces(known)), known)
+
+
 def text(vlm: Vlm, tokens: Sequence[int]) -> str:
-    """What an answer's tokens say, without special tokens."""
-    return str(vlm.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
+    """The answer that an answer's tokens say, without special tokens and without its reasoning."""
+    return spoken(vlm, tokens).answer
+
+
+def _text(vlm: Vlm, tokens: Sequence[int], kept: frozenset[str]) -> str:
+    """Tokens as text, special ones left out but for those that are `kept`."""
+    names = vlm.tokenizer
+    special = {id: token.content for id, token in names.added_tokens_decoder.items() if token.special}
+    if not any(special.get(token) in kept for token in tokens):
+        return str(names.decode(tokens, skip_special_tokens=True))
+    left = [token for token in tokens if token not in special or special[token] in kept]
+    return str(names.decode(left, skip_special_tokens=False))

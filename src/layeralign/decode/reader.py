@@ -35,8 +35,12 @@ class Reader:
         self._lead: tuple[tuple[int, ...], DynamicCache | None] | None = None
         self.counts = Counts()
 
-    def read(self, units: Sequence[Unit[Any]]) -> tuple[Tensor, DynamicCache]:
+    def read(self, units: Sequence[Unit[Any]], *, whole: bool = False) -> tuple[Tensor, DynamicCache]:
         """Read units, all of which share as much.
+
+        Args:
+            units: of prompts.
+            whole: read each prompt from its first token on, whatever is known of its beginning.
 
         Returns:
             The logits of each prompt's first token, [prompts, vocabulary], and the keys and values of each
@@ -45,7 +49,7 @@ class Reader:
         prompts = [prompt for unit in units for prompt in unit.prompts]
         shared = units[0].shared
         if not shared:
-            hidden, inside, cache = self._whole(prompts, [prompt.ids for prompt in prompts])
+            hidden, inside, cache = self._whole(prompts, [prompt.ids for prompt in prompts], whole=whole)
             return self._logits_at_end(hidden, inside), cache
         firsts = [unit.prompts[0] for unit in units]
         _, _, cache = self._whole(firsts, [prompt.ids[:shared] for prompt in firsts])
@@ -60,10 +64,10 @@ class Reader:
         return {name: torch.cat([one[name] for one in given]) for name in given[0]}
 
     def _whole(
-        self, prompts: Sequence[Prompt[Any]], lines: Sequence[Ids]
+        self, prompts: Sequence[Prompt[Any]], lines: Sequence[Ids], *, whole: bool = False
     ) -> tuple[Tensor, Tensor, DynamicCache]:
         """What prompts begin with, their picture included: its states, which of them count, the cache."""
-        cache, known = self._begun(lines)
+        cache, known = (DynamicCache(), 0) if whole else self._begun(lines)
         ids, inside = self._padded([line[known:] for line in lines])
         hidden = self._vlm.hidden(ids, inside, [prompt.feature for prompt in prompts], cache)
         self.counts.shared += known * len(lines)

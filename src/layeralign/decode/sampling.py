@@ -30,6 +30,11 @@ def draws(seed: int, n: int) -> np.ndarray:
     return np.random.Generator(np.random.Philox(seed)).random(n)
 
 
+NON_FINITE = -1
+"""What is chosen for a row whose logits hold NaN or infinity: no token. Its argmax would be one like any
+other."""
+
+
 class Chooser:
     """Greedy, or sampled: the token at which the cumulated probabilities pass the row's draw.
 
@@ -55,12 +60,14 @@ class Chooser:
             drawn: float64 [rows]; None where it is greedy.
 
         Returns:
-            int64 [rows].
+            int64 [rows]; `NON_FINITE` where one of a row's logits is NaN or infinite.
         """
         none: Any = None  # what was said before makes no difference to these
-        scores = self._warped(none, logits.float())
+        scores = logits.float()
+        finite = scores.amax(-1).isfinite()  # lets NaN through; -inf alone says that a token cannot come
+        scores = self._warped(none, scores)
         if drawn is None:
-            return scores.argmax(dim=-1)
+            return scores.argmax(dim=-1).where(finite, NON_FINITE)
         passed = scores.softmax(-1).double().cumsum(-1)
         at = torch.searchsorted(passed, (drawn * passed[:, -1])[:, None], right=True)
-        return at.squeeze(1).clamp(max=scores.shape[-1] - 1)
+        return at.squeeze(1).clamp(max=scores.shape[-1] - 1).where(finite, NON_FINITE)

@@ -13,7 +13,7 @@ from layeralign.decode.decoding import Answer, Decoding
 from layeralign.decode.engine import Engine
 from layeralign.decode.memory import too_little
 from layeralign.decode.plain import Plain
-from layeralign.decode.prompts import encode, prompt_tokens, text
+from layeralign.decode.prompts import encode, prompt_tokens, spoken
 from layeralign.decode.sampling import Chooser, seed_of
 from layeralign.decode.units import Prompt, Said, Unit, Wanted, units
 from layeralign.vlm.vlm import Feature, Vlm
@@ -44,13 +44,14 @@ def answers(
     """
     engine = _engine(vlm, decoding, (), batch_size)
     for done in engine.run(_units(vlm, asked, decoding, seed)):
-        yield [answer for said in done for answer in _answers(vlm, said)]
+        yield [answer for said in done for answer in _answers(vlm, said, decoding)]
 
 
-def _answers(vlm: Vlm, said: Said[Asked]) -> Iterator[Answer]:
-    spoken = text(vlm, said.tokens)
+def _answers(vlm: Vlm, said: Said[Asked], decoding: Decoding) -> Iterator[Answer]:
+    found = spoken(vlm, said.tokens, decoding.reasoning)
+    why = said.finish_reason if found.answered or said.finish_reason == "non-finite" else "reasoning"
     for case, exit, sample in said.keys:
-        yield Answer(case, exit, spoken, len(said.tokens), said.finished, sample)
+        yield Answer(case, exit, found.answer, len(said.tokens), why, sample, found.reasoning)
 
 
 def answer(vlm: Vlm, pairs: Sequence[tuple[Case, int]], decoding: Decoding, seed: int = 0) -> list[Answer]:
@@ -70,20 +71,20 @@ def respond(
     seeds: Sequence[int] | None = None,
     never: Sequence[int] = (),
     batch_size: int | None = None,
-) -> list[tuple[list[int], bool]]:
+) -> list[Said[int]]:
     """Answer prompts that are tokens already.
 
     Args:
         vlm: the model.
         ids: per row, from `prompt_tokens`.
         features: per row, None without picture; rows of one picture and exit have the same one.
-        decoding: how; its system prompt is in the ids, if anywhere.
+        decoding: how; what it says of prompts is in the ids, if anywhere.
         seeds: per row, of its draws; none where it is greedy.
         never: ids that no answer holds.
         batch_size: most rows beside each other; by default what memory allows.
 
     Returns:
-        Per row its answer's ids, the end token included, and whether the model ended it.
+        Per row its answer.
     """
     alike: dict[int, dict[tuple[int, ...], list[int]]] = {}
     for row, (line, feature) in enumerate(zip(ids, features, strict=True)):
@@ -94,10 +95,10 @@ def respond(
         for line, rows in lines.items():
             each = [Wanted((row,), seeds[row]) for row in rows] if seeds else [Wanted(tuple(rows))]
             prompts.append(Prompt(line, features[rows[0]], tuple(each)))
-        found += units(prompts, _least(vlm, prompts))
+        found += units(prompts, _least(vlm, prompts, decoding))
     engine = _engine(vlm, decoding, never, batch_size)
     done = engine.run(sorted(found, key=_alike))
-    made = {row: (said.tokens, said.finished) for some in done for said in some for row in said.keys}
+    made = {row: said for some in done for said in some for row in said.keys}
     return [made[row] for row in range(len(ids))]
 
 
@@ -126,11 +127,11 @@ def _units(vlm: Vlm, asked: Iterable[Asked], decoding: Decoding, seed: int) -> I
             prompts = []
             for name, keys in of_case.items():
                 if name not in ids:
-                    ids[name] = prompt_tokens(vlm, keys[0][0], features[seen], decoding.system)
+                    ids[name] = prompt_tokens(vlm, keys[0][0], features[seen], decoding)
                 wanted = [Wanted((key,), seed_of(seed, key[0].id, *key[1:])) for key in keys]
                 wanted = wanted if decoding.temperature else [Wanted(tuple(keys))]
                 prompts.append(Prompt(ids[name], features[seen], tuple(wanted)))
-            found += units(prompts, _least(vlm, prompts))
+            found += units(prompts, _least(vlm, prompts, decoding))
         yield from sorted(found, key=_alike)
 
 
@@ -175,9 +176,11 @@ def _features(vlm: Vlm, asked: Mapping[Seen, Asked]) -> dict[Seen, Feature | Non
     }
 
 
-def _least(vlm: Vlm, prompts: Sequence[Prompt[Any]]) -> int | None:
+def _least(vlm: Vlm, prompts: Sequence[Prompt[Any]], decoding: Decoding) -> int | None:
     """How much prompts have to share if they do: all up to the picture's end; None where they must not."""
-    if len(prompts) == 1 or vlm.reads_ahead:
+    longest = max(len(prompt.ids) for prompt in prompts)
+    apart = vlm.regime(longest, decoding.max_new_tokens, prompts[0].feature) != "short"
+    if len(prompts) == 1 or vlm.reads_ahead or apart:
         return None
     picture = vlm.picture_token_id
     return max((at for at, token in enumerate(prompts[0].ids, 1) if token == picture), default=0)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
+from layeralign.decode.decoding import FinishReason
 from layeralign.vlm.vlm import Feature
 
 K = TypeVar("K")
@@ -108,11 +109,11 @@ class Waiting(Generic[K]):
 
 @dataclass(frozen=True)
 class Said(Generic[K]):
-    """A whole answer: token ids, the end token included, and whether the model ended it."""
+    """A whole answer: token ids, the end token included, and why it ended."""
 
     keys: tuple[K, ...]
     tokens: list[int]
-    finished: bool
+    finish_reason: FinishReason
 
 
 def units(prompts: Sequence[Prompt[K]], least: int | None) -> list[Unit[K]]:

@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+from transformers.generation.logits_process import LogitsProcessor, LogitsProcessorList
 
 from layeralign.errors import LayeralignError
 from layeralign.judges.remote import Message
 from layeralign.judges.service import Failure
 from layeralign.vlm import checkpoint as checkpoints
+from layeralign.vlm import rope, template
 from layeralign.vlm.load import DTYPES, own_device, pretrained, tokenizer
 
 _TOGETHER = 16
@@ -42,6 +44,7 @@ class LocalSpeaker:
 
     def __init__(self, model: Any, names: Any, checkpoint: checkpoints.Checkpoint) -> None:
         self._model, self._names, self._checkpoint = model, names, checkpoint
+        self._writes_bos: bool | None = None  # whether the template does; known from the first prompt on
 
     @classmethod
     def load(cls, model: str, *, dtype: str = "bfloat16") -> LocalSpeaker:
@@ -69,26 +72,38 @@ class LocalSpeaker:
 
     def prompt(self, conversation: Sequence[Message]) -> list[int]:
         """Token ids of a conversation in the model's own template; one BOS, whoever writes it."""
-        names = self._names
-        text = names.apply_chat_template(list(conversation), tokenize=False, add_generation_prompt=True)
-        written = (
-            names.bos_token is not None and names.bos_token in text
-        )  # Llama Guard 3 has a space before it
-        return list(names(text, add_special_tokens=not written)["input_ids"])
+        if self._writes_bos is None:
+            bos = self._names.bos_token
+            self._writes_bos = bool(bos) and bos in self._rendered(_blank(conversation))
+        return template.encode(self._names, self._rendered(conversation), writes_bos=self._writes_bos)
+
+    def _rendered(self, conversation: Sequence[Message]) -> str:
+        return template.render(
+            self._names, f"judge: model {self._checkpoint.name}", conversation, template.JUDGE_DATE,
+            tokenize=False, add_generation_prompt=True,
+        )  # fmt: skip
 
     def ask_all(self, conversations: Sequence[Sequence[Message]], **settings: Any) -> list[str | Failure]:
         """See `Speaker.ask_all`; greedy, in batches of alike lengths."""
         prompts = [self.prompt(one) for one in conversations]
-        replies: list[str | Failure] = [Failure("not asked")] * len(prompts)
-        order = sorted(range(len(prompts)), key=lambda at: len(prompts[at]))
-        for start in range(0, len(order), _TOGETHER):
-            some = order[start : start + _TOGETHER]
+        replies: list[str | Failure] = [Failure("longer than the judge's context")] * len(prompts)
+        context = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
+        fits = (
+            at
+            for at, line in enumerate(prompts)
+            if not context or len(line) + settings["max_tokens"] <= context
+        )
+        order = sorted(fits, key=lambda at: len(prompts[at]))
+        together = 1 if rope.apart(self._model.config) else _TOGETHER
+        for start in range(0, len(order), together):
+            some = order[start : start + together]
             for at, reply in zip(some, self._answers([prompts[at] for at in some], settings), strict=True):
                 replies[at] = reply
         return replies
 
     @torch.no_grad()
-    def _answers(self, prompts: Sequence[Sequence[int]], settings: dict[str, Any]) -> list[str]:
+    def _answers(self, prompts: Sequence[Sequence[int]], settings: dict[str, Any]) -> list[str | Failure]:
+        rope.reset(self._model)
         width, device = max(map(len, prompts)), self._model.device
         pad = self._names.pad_token_id
         pad = self._names.eos_token_id if pad is None else pad
@@ -96,8 +111,35 @@ class LocalSpeaker:
         for row, line in enumerate(prompts):
             ids[row, width - len(line) :] = torch.tensor(line)
         mask = torch.tensor([[0] * (width - len(line)) + [1] * len(line) for line in prompts])
+        watch = _Finite(len(prompts), device)
         made = self._model.generate(
             input_ids=ids.to(device), attention_mask=mask.to(device), max_new_tokens=settings["max_tokens"],
-            do_sample=False, pad_token_id=pad,
+            do_sample=False, pad_token_id=pad, logits_processor=LogitsProcessorList([watch]),
         )  # fmt: skip
-        return list(self._names.batch_decode(made[:, width:], skip_special_tokens=True))
+        said = self._names.batch_decode(made[:, width:], skip_special_tokens=True)
+        return [
+            reply if fine else Failure("the judge's logits were not finite numbers")
+            for reply, fine in zip(said, watch.rows.tolist(), strict=True)
+        ]
+
+
+class _Finite(LogitsProcessor):
+    """Watches which rows' logits were finite all along; `generate` itself takes NaN for token 0."""
+
+    def __init__(self, rows: int, device: torch.device) -> None:
+        self.rows = torch.ones(rows, dtype=torch.bool, device=device)
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        self.rows &= scores.amax(-1).isfinite()
+        return scores
+
+
+def _blank(conversation: Sequence[Message]) -> list[Message]:
+    """The same conversation with nothing of a user's or a model's in it."""
+
+    def blank(content: Any) -> Any:
+        if isinstance(content, str):
+            return template.SENTINEL
+        return [part | {"text": template.SENTINEL} if "text" in part else part for part in content]
+
+    return [message | {"content": blank(message["content"])} for message in conversation]

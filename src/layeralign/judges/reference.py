@@ -16,9 +16,11 @@ from transformers import AutoModelForCausalLM
 from layeralign.cases.dialogue import dialogue
 from layeralign.errors import LayeralignError
 from layeralign.judges import local
+from layeralign.vlm import rope
 from layeralign.vlm.checkpoint import Checkpoint
 from layeralign.vlm.families import family_of
 from layeralign.vlm.load import DTYPES, load, own_device, pretrained, tokenizer
+from layeralign.vlm.template import JUDGE_DATE
 from layeralign.vlm.vlm import Vlm
 
 _TOGETHER = 2048
@@ -40,11 +42,13 @@ class Reference(ABC):
         checkpoint: where it is from.
         longest: tokens that it reads at a time; None where there is no end.
         dtype: of its weights.
+        apart: whether rows are read one by one, since its rotary embeddings look at the longest of a batch.
     """
 
     checkpoint: Checkpoint
     longest: int | None
     dtype: str
+    apart: bool
 
     @property
     @abstractmethod
@@ -73,7 +77,7 @@ class Reference(ABC):
         """What each answer's tokens cost, -ln p, in nats; every token is counted once."""
         found: list[list[float]] = [[] for _ in rows]
         parts = [(at, part) for at, row in enumerate(rows) for part in windows(row, self.longest)]
-        for some in _batches(parts):
+        for some in _batches(parts, 1 if self.apart else _TOGETHER):
             ids = pad_sequence([torch.tensor(part.ids) for _, part in some], batch_first=True)
             place = torch.arange(ids.shape[1])
             starts = torch.tensor([[part.start] for _, part in some])
@@ -111,12 +115,12 @@ def windows(row: Row, longest: int | None) -> Iterator[Row]:
         begin = done - half
 
 
-def _batches(parts: list[tuple[int, Row]]) -> Iterator[list[tuple[int, Row]]]:
+def _batches(parts: list[tuple[int, Row]], tokens: int) -> Iterator[list[tuple[int, Row]]]:
     """Alike lengths together, so many tokens at a time; pieces of one row stay in their order."""
     some: list[tuple[int, Row]] = []
     for part in sorted(parts, key=lambda part: len(part[1].ids), reverse=True):
         width = len(some[0][1].ids) if some else 0
-        if some and width * (len(some) + 1) > _TOGETHER:
+        if some and width * (len(some) + 1) > tokens:
             yield some
             some = []
         some.append(part)
@@ -130,6 +134,7 @@ class LanguageModel(Reference):
     def __init__(self, model: Any, names: Any, checkpoint: Checkpoint, dtype: str) -> None:
         self._model, self._names, self.checkpoint, self.dtype = model, names, checkpoint, dtype
         self.longest = getattr(model.config, "max_position_embeddings", None)
+        self.apart = rope.apart(model.config)
 
     @property
     def vocabulary(self) -> int:
@@ -155,6 +160,7 @@ class Target(Reference):
     def __init__(self, vlm: Vlm, dtype: str) -> None:
         self._vlm, self.checkpoint, self.dtype = vlm, vlm.checkpoint, dtype
         self.longest = getattr(vlm.model.config.get_text_config(), "max_position_embeddings", None)
+        self.apart = rope.apart(vlm.model.config)
 
     @property
     def vocabulary(self) -> int:
@@ -164,7 +170,8 @@ class Target(Reference):
     def row(self, prompt: str, answer: str) -> Row:
         """See `Reference.row`."""
         vlm = self._vlm
-        asked = vlm.tokens(vlm.prompt(prompt, picture=False), None)
+        text = vlm.prompt(vlm.literal(prompt), picture=False, date=JUDGE_DATE)
+        asked = vlm.tokens(text, None)
         said = vlm.tokenizer(answer.strip(), add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return Row([*asked, *said], len(asked))
 

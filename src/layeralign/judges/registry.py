@@ -34,6 +34,12 @@ KINDS = (*VERDICTS, *SCORERS)
 """Every kind of judge, the most trusted first."""
 REMOTE = (*GUARDS, PerspectiveJudge.kind)
 """Kinds of judges that can be asked of a server."""
+DEFAULTS: Mapping[str, str] = {
+    **{kind: guard.model for kind, guard in GUARDS.items()},
+    ToxicityJudge.kind: toxicity.DEFAULT,
+    CoherenceJudge.kind: coherence.DEFAULT,
+}
+"""Kind -> the model that judges where none is named."""
 MEASURES: Mapping[str, Measure] = {
     one.name: one for one in (REWARD, TOXICITY, LOG_PERPLEXITY, REPETITION, ACCURACY)
 }
@@ -45,9 +51,13 @@ class Waiting:
     """A judge that was asked for and looked at; `load` makes it ready when its turn comes.
 
     So only one model is in memory at a time, and a wrong name is found before the first has judged.
+
+    Attributes:
+        name: as `Judge.name`.
     """
 
     kind: str
+    name: str
     load: Callable[[], Judge]
 
 
@@ -76,10 +86,11 @@ def judges(names: Sequence[str], endpoint: str | None = None) -> list[Waiting]:
             raise LayeralignError(f"judge {name!r}: is named twice")
     if endpoint is not None:
         _check_endpoint(kinds)
-    return [
-        Waiting(kind, _waiting(kind, name.partition(":")[2], endpoint))
-        for name, kind in zip(names, kinds, strict=True)
-    ]
+    made = []
+    for name, kind in zip(names, kinds, strict=True):
+        model = name.partition(":")[2] or DEFAULTS.get(kind, "")
+        made.append(Waiting(kind, f"{kind}:{model}" if model else kind, _waiting(kind, model, endpoint)))
+    return made
 
 
 def _check_endpoint(kinds: Sequence[str]) -> None:
@@ -97,7 +108,7 @@ def _waiting(kind: str, model: str, endpoint: str | None) -> Callable[[], Judge]
     if kind in _RULES:
         return _RULES[kind]
     if kind in GUARDS:
-        return _guard(kind, model or GUARDS[kind].model, endpoint)
+        return _guard(kind, model, endpoint)
     if kind == PerspectiveJudge.kind:
         asked = PerspectiveJudge.of(endpoint)
         return lambda: asked
@@ -107,12 +118,10 @@ def _waiting(kind: str, model: str, endpoint: str | None) -> Callable[[], Judge]
         look_at_reward(model)
         return lambda: RewardJudge(model, load_reward(model))
     if kind == ToxicityJudge.kind:
-        named = model or toxicity.DEFAULT
-        Output.of(named, local.look_at(named).config())
-        return lambda: ToxicityJudge.load(named)
-    named = model or coherence.DEFAULT
-    reference.look_at(named)
-    return lambda: CoherenceJudge.load(named)
+        Output.of(model, local.look_at(model).config())
+        return lambda: ToxicityJudge.load(model)
+    reference.look_at(model)
+    return lambda: CoherenceJudge.load(model)
 
 
 def _guard(kind: str, model: str, endpoint: str | None) -> Callable[[], Judge]:

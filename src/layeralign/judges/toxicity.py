@@ -73,9 +73,12 @@ class Output:
         return cls(labels[found[0]], int(found[0]), independent)
 
     def share(self, logits: Tensor) -> Tensor:
-        """How likely toxic is, 0 to 1, [n], of outputs [n, outputs]."""
+        """How likely toxic is, 0 to 1, [n], of outputs [n, outputs]; NaN where these are not finite."""
         shares = logits.sigmoid() if self.independent else logits.softmax(dim=-1)
-        return shares[:, self.number]
+        finite = logits.sum(
+            -1
+        ).isfinite()  # an infinite logit is a numerical failure, and its share would be 1
+        return shares[:, self.number].where(finite, torch.nan)
 
 
 class ToxicityJudge(Judge):

@@ -2,23 +2,58 @@
 
 from __future__ import annotations
 
-from layeralign.analysis.summary import Cut, Summary
-from layeralign.text import printable
+from collections.abc import Callable
 
-_SHORT = 32
-"""Tokens of answers that are too short for every refusal to show."""
+from layeralign.analysis.summary import Cut, NoAnswer, Summary, Unfinished
+from layeralign.text import printable
+from layeralign.vlm import finite
+
+_CUT = 0.05
+"""Share of answers cut at the longest length from which on that is said first: a refusal may come later."""
 
 
 def caution(summary: Summary) -> str:
-    """What has to be said first: that a judge is no witness, that cases are none, or answers too short."""
+    """What has to be said before the finding, since it changes what that is worth."""
     judges, told, cut = printable(" and ".join(summary.trained_against)), "", summary.cut
+    told += "".join(map(_unanswered(summary.dtype), summary.no_answers))
+    told += "".join(map(_unfinished, summary.unfinished))
     if judges:
         told += f"{judges} is the reward that this model was trained against, no witness. "
     if summary.trained_on:
         told += f"This model was trained on {summary.trained_on} of these cases: no test of others. "
-    if cut and cut.longest < _SHORT and cut.share >= 0.1:
+    if cut and cut.share > _CUT:
         told += f"{how_cut(cut)}; a refusal may come later. "
     return told
+
+
+def _unanswered(dtype: str) -> Callable[[NoAnswer], str]:
+    """One sentence about rows that hold no answer, of a model whose weights are of this dtype."""
+
+    def told(found: NoAnswer) -> str:
+        where = finite.listed(found.exits)
+        count = f"{found.rows} of {found.of} answers there"
+        if found.reason == "non-finite":
+            return (
+                f"Numerical failure at {where} ({dtype}): the logits of {count} are not finite numbers, "
+                f"so they are "
+                f"invalid; {finite.advice([dtype])}. "
+            )
+        return (
+            f"Reasoning without an answer at {where}: {count} end within the model's reasoning and are "
+            f"invalid; "
+            "allow more new tokens (max_new_tokens). "
+        )
+
+    return told
+
+
+def _unfinished(found: Unfinished) -> str:
+    name = printable(found.judge)
+    return (
+        f"Judge {name} is unfinished: it has judged {found.judged} of {found.of} answers; layeralign "
+        f"judge RUN "
+        f"--judge {name} goes on. "
+    )
 
 
 def how_cut(cut: Cut) -> str:

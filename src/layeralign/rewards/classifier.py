@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from layeralign.vlm import rope
+
 Row = dict[str, list[int]]
 """Token ids (`input_ids`) of one text, and `token_type_ids` where the model is an encoder."""
 
@@ -86,6 +88,8 @@ class Classifier:
 
     def logits(self, rows: Sequence[Row]) -> Tensor:
         """All outputs of each row, float32 [n, outputs], with gradient; no row depends on the others."""
+        if len(rows) > 1 and rope.apart(self.model.config):
+            return torch.cat([self.logits([row]) for row in rows])
         device = self.model.device
         lengths = torch.tensor([len(row["input_ids"]) for row in rows])
         pads = {"input_ids": self.names.pad_token_id or 0}

@@ -24,6 +24,7 @@ from layeralign.errors import LayeralignError
 from layeralign.rewards.classifier import Classifier, Row
 from layeralign.text import printable
 from layeralign.vlm import checkpoint as checkpoints
+from layeralign.vlm import template
 from layeralign.vlm.load import own_device, pretrained, tokenizer
 
 SEES = ("text", "scene")
@@ -147,11 +148,10 @@ class RewardModel:
                 [{"role": "user", "content": human}, {"role": "assistant", "content": answer}]
                 for human, answer in both
             ]
-            try:
-                texts = [names.apply_chat_template(turn, tokenize=False) for turn in turns]
-            except Exception as error:  # a template is a program of the checkpoint's, run in a sandbox
-                reason = printable(str(error), 200)
-                raise LayeralignError(f"reward {self.name}: its chat template fails ({reason})") from error
+            texts = [
+                template.render(names, f"reward {self.name}", turn, template.JUDGE_DATE, tokenize=False)
+                for turn in turns
+            ]
             return self.classifier.rows(texts, special=False)
         if self.classifier.is_encoder:
             return self.classifier.pair_rows(*map(list, zip(*both, strict=True)))

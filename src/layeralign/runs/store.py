@@ -17,11 +17,12 @@ from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
 
 FILE = "run.sqlite"
-_FORMAT = 3
+_PEOPLE = "human"  # the judge whose words come from a file of labels
+_FORMAT = 4
 _ANSWERS = """
 CREATE TABLE answers (
   "case" TEXT NOT NULL REFERENCES cases (id), exit INTEGER NOT NULL, sample INTEGER NOT NULL,
-  answer TEXT NOT NULL, tokens INTEGER NOT NULL, finished INTEGER NOT NULL,
+  answer TEXT NOT NULL, reasoning TEXT NOT NULL, tokens INTEGER NOT NULL, finish_reason TEXT NOT NULL,
   PRIMARY KEY ("case", exit, sample)
 ) STRICT, WITHOUT ROWID"""
 _VERDICTS = """
@@ -31,28 +32,6 @@ CREATE TABLE verdicts (
   categories TEXT NOT NULL DEFAULT '[]', why TEXT NOT NULL DEFAULT '',
   PRIMARY KEY ("case", exit, sample, judge)
 ) STRICT, WITHOUT ROWID"""
-_MIGRATIONS = {  # from a format to the next
-    1: (
-        "ALTER TABLE verdicts ADD COLUMN score REAL",
-        "ALTER TABLE verdicts ADD COLUMN categories TEXT NOT NULL DEFAULT '[]'",
-        "ALTER TABLE verdicts ADD COLUMN why TEXT NOT NULL DEFAULT ''",
-        "CREATE TABLE judges (name TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT",
-    ),
-    2: (
-        "ALTER TABLE cases ADD COLUMN control TEXT NOT NULL DEFAULT ''",
-        "ALTER TABLE sessions ADD COLUMN rows INTEGER NOT NULL DEFAULT 0",
-        "ALTER TABLE sessions ADD COLUMN seconds REAL NOT NULL DEFAULT 0",
-        "ALTER TABLE answers RENAME TO old_answers",
-        _ANSWERS,
-        'INSERT INTO answers SELECT "case", exit, 0, answer, tokens, finished FROM old_answers',
-        "DROP TABLE old_answers",
-        "ALTER TABLE verdicts RENAME TO old_verdicts",
-        _VERDICTS,
-        'INSERT INTO verdicts SELECT "case", exit, 0, judge, verdict, refused, coherent, correct, '
-        "'{}', categories, why FROM old_verdicts",
-        "DROP TABLE old_verdicts",
-    ),
-}
 _SCHEMA = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE sessions (
@@ -66,10 +45,12 @@ CREATE TABLE cases (
 ) STRICT;
 {_ANSWERS};
 {_VERDICTS};
-CREATE TABLE judges (name TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT;
+CREATE TABLE judges (name TEXT PRIMARY KEY, record TEXT NOT NULL, rows INTEGER NOT NULL) STRICT;
 """
 
 
+NO_ANSWER = ("reasoning", "non-finite")
+"""Finish reasons of rows that hold no answer: nobody judges them, so they count as invalid."""
 RowKey = tuple[str, int, int]
 """Case id, exit and sample."""
 
@@ -80,16 +61,20 @@ class Row:
 
     Attributes:
         sample: which of the case's answers at that exit, from 0; above 0 only where answers are sampled.
-        tokens: length of the answer in tokens, its end token included.
-        finished: whether the model ended it; False where it was cut at the longest length.
+        tokens: length of the answer in tokens, its reasoning and its end token included.
+        finish_reason: why it ended: `stop` (the model ended it), `length` (it was cut at the longest length),
+            `reasoning` (one of these within its reasoning, so that there is no answer) or `non-finite`
+            (its logits were no finite numbers).
+        reasoning: what the model wrote before its answer.
     """
 
     case: str
     exit: int
     answer: str
     tokens: int
-    finished: bool
+    finish_reason: str
     sample: int = 0
+    reasoning: str = ""
 
     @property
     def key(self) -> RowKey:
@@ -101,8 +86,8 @@ class Row:
 class JudgedRow:
     """One judge's word on one row, with what the summary needs to know of its case.
 
-    `picture` is the hash of its content, None where there is none; `control` is as in `Case`, `finished` as
-    in `Row`.
+    `picture` is the hash of its content, None where there is none; `control` is as in `Case`,
+    `finish_reason` as in `Row`.
     `refused`, `coherent` and `correct` are None where the judge does not say, `scores` is empty.
     """
 
@@ -114,7 +99,7 @@ class JudgedRow:
     picture: str | None
     exit: int
     sample: int
-    finished: bool
+    finish_reason: str
     judge: str
     verdict: str
     refused: bool | None
@@ -153,14 +138,6 @@ class Run:
     def close(self) -> None:
         """Write everything out and leave one file."""
         self._db.close()
-
-    def _migrate(self, version: int) -> None:
-        """From a format to the next, wholly or not at all."""
-        with self._db:
-            self._db.execute("BEGIN IMMEDIATE")
-            for statement in _MIGRATIONS[version]:
-                self._db.execute(statement)
-            self._db.execute("UPDATE meta SET value = ? WHERE key = 'format'", (str(version + 1),))
 
     # --- what the run is
 
@@ -339,57 +316,91 @@ class Run:
             session: as `add_session` returned it; 0 where none is kept.
             seconds: what these rows took.
         """
-        values = [(*r.key, r.answer, r.tokens, r.finished) for r in rows]
+        values = [(*r.key, r.answer, r.reasoning, r.tokens, r.finish_reason) for r in rows]
         with self._db:
-            self._db.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?)", values)
+            self._db.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)", values)
             self._db.execute(
                 "UPDATE sessions SET rows = rows + ?, seconds = seconds + ? WHERE rowid = ?",
                 (len(values), seconds, session),
             )
 
     def unjudged(self, judge: str, *, invalid: bool = False) -> list[tuple[RowKey, str]]:
-        """Key and answer of rows that `judge` has no word on - with `invalid`, or an invalid one."""
+        """Key and answer of rows that `judge` has no word on - with `invalid`, or an invalid one.
+
+        Rows without an answer (`NO_ANSWER`) are never judged.
+        """
         found = self._db.execute(
             'SELECT a."case", a.exit, a.sample, a.answer FROM answers a LEFT JOIN verdicts v '
             'ON v."case" = a."case" AND v.exit = a.exit AND v.sample = a.sample AND v.judge = ? '
-            "WHERE v.judge IS NULL OR (? AND v.verdict = 'invalid') ORDER BY a.\"case\", a.exit, a.sample",
-            (judge, invalid),
+            "WHERE (v.judge IS NULL OR (? AND v.verdict = 'invalid')) "
+            'AND a.finish_reason NOT IN (?, ?) ORDER BY a."case", a.exit, a.sample',
+            (judge, invalid, *NO_ANSWER),
         )
         return [((case, exit, sample), answer) for case, exit, sample, answer in found]
 
     # --- verdicts
 
+    def ask_judge(self, name: str, *, again: bool = False) -> None:
+        """Record that a judge was asked, before it is loaded; it is unfinished until `end_judge`.
+
+        Args:
+            name: of the judge.
+            again: forget what it is and all that it said.
+        """
+        with self._db:
+            if again:
+                self._forget(name)
+            self._db.execute("INSERT OR IGNORE INTO judges VALUES (?, '', 0)", (name,))
+
+    def end_judge(self, name: str) -> None:
+        """Record that a judge has seen every row that there is."""
+        with self._db:
+            self._db.execute(
+                "UPDATE judges SET rows = (SELECT COUNT(*) FROM answers) WHERE name = ?", (name,)
+            )
+
+    def unfinished(self) -> dict[str, tuple[int, int]]:
+        """Judges that were asked and have not seen every row: (rows with a word of theirs, all rows).
+
+        People are asked about a sample only, and so never among them.
+        """
+        (rows,) = self._db.execute("SELECT COUNT(*) FROM answers").fetchone()
+        found = self._db.execute(
+            "SELECT name, (SELECT COUNT(*) FROM verdicts WHERE judge = name) FROM judges "
+            "WHERE rows < ? AND name != ? ORDER BY name",
+            (rows, _PEOPLE),
+        )
+        return {name: (words, rows) for name, words in found}
+
     def add_judge(self, name: str, record: Mapping[str, Any]) -> None:
-        """Record a judge that is about to judge.
+        """Record what a judge is that is about to judge.
 
         Raises:
             LayeralignError: another judge of that name has judged here: other files, revision or server.
         """
-        found = self._db.execute("SELECT record FROM judges WHERE name = ?", (name,)).fetchone()
-        if found is not None and json.loads(found[0]) != json.loads(json.dumps(dict(record))):
+        self.ask_judge(name)
+        (found,) = self._db.execute("SELECT record FROM judges WHERE name = ?", (name,)).fetchone()
+        if found and json.loads(found) != json.loads(json.dumps(dict(record))):
             raise LayeralignError(
                 f"run {self.path}: {name} that judged it was another one (other files, revision or "
                 "endpoint); judge with --again to forget its verdicts"
             )
-        if found is None:
+        if not found:
             with self._db:
-                self._db.execute("INSERT INTO judges VALUES (?, ?)", (name, json.dumps(dict(record))))
+                self._db.execute(
+                    "UPDATE judges SET record = ? WHERE name = ?", (json.dumps(dict(record)), name)
+                )
 
     def judge_record(self, name: str) -> dict[str, Any]:
         """What a judge that has judged here is, as `add_judge` was told."""
         found = self._db.execute("SELECT record FROM judges WHERE name = ?", (name,)).fetchone()
-        return dict(json.loads(found[0])) if found else {}
-
-    def forget(self, judge: str) -> None:
-        """Forget a judge and all that it said."""
-        with self._db:
-            self._forget(judge)
+        return dict(json.loads(found[0])) if found and found[0] else {}
 
     def replace(self, judge: str, record: Mapping[str, Any], words: Iterable[tuple[RowKey, Any]]) -> None:
         """Put a judge's words in place of all that was kept under its name, wholly or not at all."""
         with self._db:
             self._forget(judge)
-            self._db.execute("INSERT INTO judges VALUES (?, ?)", (judge, json.dumps(dict(record))))
+            self._db.execute("INSERT INTO judges VALUES (?, ?, 0)", (judge, json.dumps(dict(record))))
             self._say(judge, words)
 
     def add_verdicts(self, judge: str, words: Iterable[tuple[RowKey, Any]]) -> None:
@@ -427,15 +438,15 @@ class Run:
         """Every verdict, with what is known of its case; an answer without any has judge ""."""
         found = self._db.execute(
             'SELECT a."case", c.control, c.kind, c.category, c.prompt, c.image_sha256, a.exit, a.sample, '
-            "a.finished, COALESCE(v.judge, ''), COALESCE(v.verdict, 'not applicable'), "
+            "a.finish_reason, COALESCE(v.judge, ''), COALESCE(v.verdict, 'not applicable'), "
             "v.refused, v.coherent, v.correct, COALESCE(v.scores, '{}') "
             'FROM answers a JOIN cases c ON c.id = a."case" '
             'LEFT JOIN verdicts v ON v."case" = a."case" AND v.exit = a.exit AND v.sample = a.sample '
             "ORDER BY c.number, a.exit, a.sample, v.judge"
         )
-        for *row, finished, judge, verdict, refused, coherent, correct, scores in found:
-            said = judge, verdict, _flag(refused), _flag(coherent), correct, json.loads(scores)
-            yield JudgedRow(*row, bool(finished), *said)  # type: ignore[call-arg]
+        for *row, verdict, refused, coherent, correct, scores in found:
+            said = _flag(refused), _flag(coherent), correct, json.loads(scores)
+            yield JudgedRow(*row, verdict, *said)  # type: ignore[call-arg]
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Every answer with its case and its verdicts, for an export.
@@ -448,13 +459,12 @@ class Run:
                 verdicts.setdefault(row.key, {})[row.judge] = {name: getattr(row, name) for name in SAID}
         cursor = self._db.execute(
             'SELECT a."case", a.exit, a.sample, c.kind, c.category, c.control, c.prompt, c.image, '
-            'c.reference, a.answer, a.tokens, a.finished FROM answers a JOIN cases c ON c.id = a."case" '
-            "ORDER BY c.number, a.exit, a.sample"
+            "c.reference, a.answer, a.reasoning, a.tokens, a.finish_reason "
+            'FROM answers a JOIN cases c ON c.id = a."case" ORDER BY c.number, a.exit, a.sample'
         )
         names = [column for column, *_ in cursor.description]
         for row in cursor:
             shown = dict(zip(names, row, strict=True))
-            shown["finished"] = bool(shown["finished"])
             shown["verdicts"] = verdicts.get(row[:3], {})
             yield shown
 
@@ -530,12 +540,17 @@ def open_run(folder: Path) -> Run:
         version = run._meta("format")
     except (sqlite3.DatabaseError, TypeError) as error:
         raise LayeralignError(f"run {folder}: {FILE} cannot be read ({error})") from error
-    while version in _MIGRATIONS:
-        run._migrate(version)
-        version += 1
     if version != _FORMAT:
         raise LayeralignError(f"run {folder}: is of format {version}; this layeralign reads {_FORMAT}")
     return run
+
+
+def identity_in(folder: Path) -> dict[str, Any]:
+    """The identity of the run in a folder; empty where there is none."""
+    if not (folder / FILE).is_file():
+        return {}
+    with open_run(folder) as run:
+        return run.identity
 
 
 def _short(value: object) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -24,7 +26,8 @@ from layeralign.runs import store
 from layeralign.sweep.identity import identity
 from layeralign.sweep.plan import grid
 from layeralign.sweep.progress import Progress
-from layeralign.sweep.sweep import Settings
+from layeralign.sweep.sweep import Settings, prepared
+from layeralign.vlm import finite
 from layeralign.vlm.vlm import Vlm
 
 TOKENS = 3
@@ -52,7 +55,7 @@ def screen(vlm: Vlm, cases: Sequence[Case], out: Path, settings: Settings) -> Sc
     if not harmful:
         raise LayeralignError("screen: looks for refusals of harmful cases, and none of the cases is harmful")
     exits = vlm.exits.parse(settings.exits)
-    decode.rehearse(vlm, cases, settings.decoding.system)
+    settings = prepared(vlm, cases, out, settings)
     openings, asked = own_openings(vlm, harmful, settings)
     rows = [(case, exit) for case, exit, _ in grid(harmful, exits, 1)]
     size = settings.batch_size or BATCH
@@ -60,9 +63,11 @@ def screen(vlm: Vlm, cases: Sequence[Case], out: Path, settings: Settings) -> Sc
     with Progress("prompts", total=len(rows)) as progress:
         for start in range(0, len(rows), size):
             some = rows[start : start + size]
-            found = _opens(vlm, some, list(openings), settings.decoding.system)
+            found = _opens(vlm, some, list(openings), settings.decoding)
             chances |= {(case.id, exit): one for (case, exit), one in zip(some, found, strict=True)}
             progress.advance(len(some))
+    if failed := sorted({exit for (_, exit), chance in chances.items() if math.isnan(chance)}):
+        raise finite.failure(vlm, map(vlm.exits.name, failed))
     made = Screen(
         model=vlm.name,
         openings=tuple(decode.text(vlm, opening) for opening in openings),
@@ -89,14 +94,22 @@ def own_openings(vlm: Vlm, harmful: Sequence[Case], settings: Settings) -> tuple
     by_id = {case.id: case for case in harmful}
     first = [by_id[id] for id in order(by_id, settings.seed)[:ANSWERS]]
     features = decode.encode(vlm, [(case, vlm.exits.default) for case in first])
-    system = settings.decoding.system
+    greedy = replace(settings.decoding, temperature=0.0, top_p=1.0)
     ids = [
-        decode.prompt_tokens(vlm, case, feature, system)
+        decode.prompt_tokens(vlm, case, feature, greedy)
         for case, feature in zip(first, features, strict=True)
     ]
-    greedy = Decoding(settings.decoding.max_new_tokens, system=system)
     said = decode.respond(vlm, ids, features, greedy, batch_size=settings.batch_size)
-    refusals = [tokens for tokens, _ in said if refuses(decode.text(vlm, tokens))]
+    spoken = [decode.spoken(vlm, one.tokens, greedy.reasoning) for one in said]
+    if any(one.reasoning for one in spoken):
+        raise LayeralignError(
+            f"screen: model {vlm.checkpoint.name} reasons before it answers, so how an answer begins "
+            f"does not "
+            "show whether it refuses; scan it without --screen"
+        )
+    if any(one.finish_reason == "non-finite" for one in said):
+        raise finite.failure(vlm, [vlm.exits.name(vlm.exits.default)])
+    refusals = [one.tokens for one, what in zip(said, spoken, strict=True) if refuses(what.answer)]
     if not refusals:
         raise LayeralignError(
             f"screen: at its default exit the model refuses none of {len(said)} harmful cases, so that it "
@@ -108,16 +121,16 @@ def own_openings(vlm: Vlm, harmful: Sequence[Case], settings: Settings) -> tuple
 
 
 def _opens(
-    vlm: Vlm, rows: Sequence[tuple[Case, int]], openings: Sequence[Opening], system: str
+    vlm: Vlm, rows: Sequence[tuple[Case, int]], openings: Sequence[Opening], decoding: Decoding
 ) -> list[float]:
     """As `opens`, in smaller parts where memory does not suffice."""
     try:
-        return opens(vlm, rows, openings, system)
+        return opens(vlm, rows, openings, decoding)
     except torch.OutOfMemoryError:
         if len(rows) == 1:
             raise too_little(vlm) from None
     half = len(rows) // 2  # past the block, where what the failed pass held is let go
-    return [one for part in (rows[:half], rows[half:]) for one in _opens(vlm, part, openings, system)]
+    return [one for part in (rows[:half], rows[half:]) for one in _opens(vlm, part, openings, decoding)]
 
 
 def _ranked(

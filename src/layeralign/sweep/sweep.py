@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from layeralign.sweep import sequential
 from layeralign.sweep.identity import identity, versions
 from layeralign.sweep.plan import grid, missing
 from layeralign.sweep.progress import Progress
+from layeralign.text import printable
 from layeralign.vlm import cost
 from layeralign.vlm.exits import ExitSpec
 from layeralign.vlm.vlm import Vlm
@@ -71,7 +72,7 @@ def sweep(vlm: Vlm, cases: Sequence[Case], out: Path, settings: Settings) -> Run
     rule = None if settings.precision is None else Rule(settings.precision, settings.seed)
     if rule:
         sequential.check(rule, cases, settings.samples)
-    decode.rehearse(vlm, cases, settings.decoding.system)  # before anything is written
+    settings = prepared(vlm, cases, out, settings)
     run = store.create(out, vlm.name, identity(vlm) | settings.record(), vlm.exits.to_json())
     try:
         run.add_config(vlm.checkpoint.config())
@@ -102,6 +103,23 @@ def sweep(vlm: Vlm, cases: Sequence[Case], out: Path, settings: Settings) -> Run
     return run
 
 
+def prepared(vlm: Vlm, cases: Sequence[Case], out: Path, settings: Settings) -> Settings:
+    """See that every case can be put to the model, before anything is written; tell what was noticed.
+
+    Returns:
+        The settings with the day that the chat template is told: that of the run in `out`, else today.
+
+    Raises:
+        LayeralignError: a case cannot be put to the model.
+    """
+    known = store.identity_in(out).get("decoding", {}).get("date", "")
+    today = datetime.now().astimezone().date().isoformat()
+    decoding = decode.dated(vlm, settings.decoding, known, today)
+    for note in decode.check(vlm, cases, decoding):
+        print(printable(f"note: {note}"), file=sys.stderr)
+    return replace(settings, decoding=decoding)
+
+
 @dataclass(frozen=True)
 class Session:
     """Where rows that one command adds are booked and counted."""
@@ -123,7 +141,9 @@ def _answer(vlm: Vlm, run: Run, asked: Sequence[Asked], settings: Settings, at: 
     start = time.monotonic()
     made = answers(vlm, asked, settings.decoding, seed=settings.seed, batch_size=settings.batch_size)
     for done in made:
-        rows = [Row(a.case.id, a.exit, a.text, a.tokens, a.finished, a.sample) for a in done]
+        rows = [
+            Row(a.case.id, a.exit, a.text, a.tokens, a.finish_reason, a.sample, a.reasoning) for a in done
+        ]
         start, began = time.monotonic(), start
         run.add_answers(rows, at.number, start - began)
         at.progress.advance(len(rows))
@@ -147,8 +167,7 @@ def judge(
     """
     cases = {case.id: case for case in run.cases()}
     for one in with_judges:
-        if again:
-            run.forget(one.name)
+        run.ask_judge(one.name, again=again)
         run.add_judge(one.name, one.record())
         rows = run.unjudged(one.name, invalid=retry_invalid)
         with Progress(f"judged by {one.name}", len(rows), speaks=not isinstance(one, RowJudge)) as progress:
@@ -158,3 +177,4 @@ def judge(
                 said = [(key, word) for (key, _), word in zip(some, words, strict=True) if word != SILENT]
                 run.add_verdicts(one.name, said)
                 progress.advance(len(some))
+        run.end_judge(one.name)

@@ -91,7 +91,7 @@ def model(seed: int) -> LlavaForConditionalGeneration:
         num_hidden_layers=4,
         num_attention_heads=4,
         num_key_value_heads=4,
-        max_position_embeddings=128,
+        max_position_embeddings=256,
         bos_token_id=names.bos_token_id,
         eos_token_id=names.eos_token_id,
         pad_token_id=names.pad_token_id,

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 
 from layeralign.cases.case import Case
-from layeralign.decode import Decoding, respond, seed_of
+from layeralign.decode import Decoding, seed_of
 from layeralign.errors import LayeralignError
 from layeralign.sweep.progress import Progress
 from layeralign.training.exit_mix import ExitMix
 from layeralign.training.parallel import Workers
 from layeralign.training.policy import Policy
-from layeralign.training.rollout import Features, Row, prompts
+from layeralign.training.rollout import Features, Row, answers
 from layeralign.training.settings import Settings
 
 _CHUNK = 64
@@ -98,8 +98,8 @@ class Lessons:
 class StartAnswers:
     """Greedy answers of the start policy at its default exit, each made once."""
 
-    def __init__(self, policy: Policy, features: Features, max_new_tokens: int) -> None:
-        self._policy, self._features, self._longest = policy, features, max_new_tokens
+    def __init__(self, policy: Policy, features: Features, decoding: Decoding) -> None:
+        self._policy, self._features, self._decoding = policy, features, decoding
         self._known: dict[str, list[int]] = {}
 
     def make(self, cases: Sequence[Case], workers: Workers, out: Path) -> None:
@@ -130,15 +130,8 @@ class StartAnswers:
         rows = [(case, vlm.exits.default) for case in chunk]
         seen = [self._features.of(row) for row in rows]
         with self._policy.reference():
-            made = respond(
-                vlm,
-                prompts(vlm, rows, seen),
-                seen,
-                Decoding(self._longest),
-                never=vlm.unsayable,
-                batch_size=_CHUNK,
-            )
-        return [(case.id, tokens) for case, (tokens, _) in zip(chunk, made, strict=True)]
+            made = answers(vlm, rows, seen, self._decoding, batch_size=_CHUNK)
+        return [(case.id, said.tokens) for case, said in zip(chunk, made, strict=True)]
 
     def tokens(self, case: Case) -> list[int]:
         """The answer's token ids, its end included where it ended."""

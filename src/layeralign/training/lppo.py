@@ -15,14 +15,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from layeralign.decode import Decoding, respond, seed_of, text
+from layeralign.decode import seed_of, spoken
 from layeralign.judges.refusal import refuses
 from layeralign.rewards.reward import Reward
 from layeralign.training import ppo
 from layeralign.training.exit_mix import ExitMix
 from layeralign.training.objective import Meter, Objective, Parts, Piece
 from layeralign.training.policy import Outputs
-from layeralign.training.rollout import Batch, Row, prompts
+from layeralign.training.rollout import Batch, Row, answers
+from layeralign.vlm.reasoning import Spoken
 
 
 @dataclass
@@ -71,7 +72,8 @@ class Lppo(Objective):
         """See `Objective.begin`; and the score of each of these answers."""
         super().begin(out)
         cases = self.lessons.used()
-        scores = self.reward.score(cases, [text(self.policy.vlm, self.start.tokens(case)) for case in cases])
+        said = [self.spoken(self.start.tokens(case)).answer for case in cases]
+        scores = self.reward.score(cases, said)
         self._level = {case.id: float(score) for case, score in zip(cases, scores, strict=True)}
 
     def prepare(self, step: int, mix: ExitMix, meter: Meter) -> list[list[Experience]]:
@@ -103,16 +105,18 @@ class Lppo(Objective):
 
     def rollout(self, rows: list[Row], step: int, mix: ExitMix, meter: Meter) -> Rollout:
         """Sample an answer to each row and score it; `mix` hears the harm that the answers show."""
-        vlm, settings = self.policy.vlm, self.settings
+        settings = self.settings
         answers, finished = self.sample(rows, step)
-        said = [text(vlm, answer) for answer in answers]
+        spoken = [self.spoken(answer) for answer in answers]
+        said = [one.answer for one in spoken]
         plain = self.reward.score([case for case, _ in rows], said)
         plain = plain - torch.tensor([self._level[case.id] for case, _ in rows])
         harmful = torch.tensor([case.kind == "harmful" for case, _ in rows])
         scores = torch.where(harmful, settings.price * plain, plain)
         scores = scores - settings.eos_penalty * ~torch.tensor(finished)
         refused = [refuses(answer) for answer in said]
-        self._hear(rows, refused, mix)
+        heard = [(row, no) for row, no, one in zip(rows, refused, spoken, strict=True) if one.answered]
+        self._hear(heard, mix)
         for flag, name in ((True, "harmful"), (False, "others")):
             of = harmful == flag
             meter.add(f"reward_{name}", plain[of].sum(), int(of.sum()))
@@ -127,22 +131,20 @@ class Lppo(Objective):
         """Answers sampled from the policy, and whether each ended by itself."""
         vlm, workers = self.policy.vlm, self.workers
         seen = [self.features.of(row) for row in rows]
-        decoding = Decoding(self.settings.max_new_tokens, self.settings.temperature)
+        decoding = self.settings.decoding(self.settings.temperature)
         places = range(workers.rank, workers.rank + workers.size * len(rows), workers.size)
         seeds = [seed_of(self.settings.seed, "rollout", step, place) for place in places]
         with self.policy.merged():
-            made = respond(
-                vlm, prompts(vlm, rows, seen), seen, decoding, seeds=seeds, never=vlm.unsayable,
-                batch_size=len(rows),
-            )  # fmt: skip
-        answers, finished = zip(*made, strict=True)
-        return list(answers), list(finished)
+            made = answers(vlm, rows, seen, decoding, seeds=seeds, batch_size=len(rows))
+        return [said.tokens for said in made], [said.finish_reason == "stop" for said in made]
 
-    def _hear(self, rows: Sequence[Row], refused: Sequence[bool], mix: ExitMix) -> None:
+    def spoken(self, answer: Sequence[int]) -> Spoken:
+        """What an answer's tokens say; rewards are given for what comes behind its reasoning."""
+        return spoken(self.policy.vlm, answer, self.settings.reasoning)
+
+    def _hear(self, rows: Sequence[tuple[Row, bool]], mix: ExitMix) -> None:
         """Harm at an exit: the share of its harmful rows that the refusal matcher finds no refusal in."""
-        seen = [
-            (exit, not r) for (case, exit), r in zip(rows, refused, strict=True) if case.kind == "harmful"
-        ]
+        seen = [(exit, not refused) for (case, exit), refused in rows if case.kind == "harmful"]
         by_exit: dict[int, list[bool]] = defaultdict(list)
         for exit, harm in self.workers.gather(seen):
             by_exit[exit].append(harm)

@@ -166,7 +166,7 @@ class Objective(ABC):
         """Rows with their answers and their features as tensors."""
         seen = [self.features.of(row) for row in rows]
         vlm = self.policy.vlm
-        return collate(vlm, prompts(vlm, rows, seen), answers, seen)
+        return collate(vlm, prompts(vlm, rows, seen, self.settings.decoding()), answers, seen)
 
     @torch.no_grad()
     def reference(self, batch: Batch) -> Outputs:

@@ -7,17 +7,19 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from layeralign import decode
 from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
 from layeralign.rewards.reward import Reward
 from layeralign.sweep.identity import identity, versions
 from layeralign.training import checkpoint
 from layeralign.training.settings import Settings
-from layeralign.vlm.checkpoint import TRAINED_ON, TRAINING
+from layeralign.vlm.checkpoint import TRAINED_ON, TRAINING, read_json
 from layeralign.vlm.vlm import Vlm
 
 FILE = TRAINING
@@ -39,6 +41,18 @@ def record(
     }
     plain: dict[str, Any] = json.loads(json.dumps(made))
     return plain
+
+
+def dated(out: Path, vlm: Vlm, settings: Settings) -> Settings:
+    """With the day that a chat template is told: that of the training in `out`, else today.
+
+    Raises:
+        LayeralignError: there is a record in `out` that cannot be read.
+    """
+    known = read_json(out / FILE).get("settings") if (out / FILE).is_file() else None
+    was = str(known.get("date", "")) if isinstance(known, dict) else ""
+    today = datetime.now(UTC).date().isoformat()
+    return replace(settings, date=decode.dated(vlm, settings.decoding(), was, today).date)
 
 
 def begin(out: Path, made: dict[str, Any], cases: Sequence[Case]) -> None:

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from layeralign import decode
 from layeralign.cases.case import Case
+from layeralign.decode import Decoding
+from layeralign.decode.units import Said
+from layeralign.errors import LayeralignError
+from layeralign.vlm import finite
 from layeralign.vlm.vlm import Feature, Vlm
 
 CACHE_BYTES = 4 * 2**30
@@ -117,8 +122,40 @@ def collate(
     return Batch(ids, asked, tuple(features), states, said, lengths)
 
 
-def prompts(vlm: Vlm, rows: Sequence[Row], features: Sequence[Feature | None]) -> list[list[int]]:
-    """Token ids of each row's prompt."""
-    return [
-        decode.prompt_tokens(vlm, case, feature) for (case, _), feature in zip(rows, features, strict=True)
-    ]
+def prompts(
+    vlm: Vlm, rows: Sequence[Row], features: Sequence[Feature | None], decoding: Decoding
+) -> list[list[int]]:
+    """Token ids of each row's prompt.
+
+    Raises:
+        LayeralignError: one is so long that what it says depends on those beside it (`Vlm.regime`).
+    """
+    made = []
+    for (case, _), feature in zip(rows, features, strict=True):
+        line = decode.prompt_tokens(vlm, case, feature, decoding)
+        if vlm.regime(len(line), decoding.max_new_tokens, feature) != "short":
+            raise LayeralignError(
+                f"case {case.id!r}: has {len(line)} tokens and an answer of up to "
+                f"{decoding.max_new_tokens}, past "
+                f"which the rotary embeddings of model {vlm.checkpoint.name} look at the longest row of "
+                f"a batch, so "
+                "it cannot be trained on in one; shorten it, or allow fewer new tokens"
+            )
+        made.append(line)
+    return made
+
+
+def answers(
+    vlm: Vlm, rows: Sequence[Row], features: Sequence[Feature | None], decoding: Decoding, **how: Any
+) -> list[Said[int]]:
+    """What the model says to each row, as `decode.respond`, which `how` is for; no special token but its end.
+
+    Raises:
+        LayeralignError: logits are not finite: there is nothing to learn from.
+    """
+    lines = prompts(vlm, rows, features, decoding)
+    made = decode.respond(vlm, lines, features, decoding, never=vlm.unsayable, **how)
+    failed = {exit for (_, exit), said in zip(rows, made, strict=True) if said.finish_reason == "non-finite"}
+    if failed:
+        raise finite.failure(vlm, map(vlm.exits.name, sorted(failed)))
+    return made

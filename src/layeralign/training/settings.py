@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from cyclopts import Parameter
 
 from layeralign.errors import LayeralignError
+
+if TYPE_CHECKING:
+    from layeralign.decode.decoding import Decoding
 
 KlEstimator = Literal["k1", "k3"]
 Method = Literal["lppo", "paper", "sft", "sft-default", "consistency"]
@@ -85,6 +88,15 @@ class Settings:
     """Passes over a rollout stop when KL(old ‖ new) per token is above this; off by default."""
     gradient_checkpointing: bool = False
     """Compute activations again instead of keeping them."""
+    date: str = ""
+    """The day that a chat template is told if it asks for one, as 2026-11-28; by default that of the
+    first start."""
+    special_tokens: Literal["literal", "parse"] = "literal"
+    """Whether control tokens in a case's text, as </s>, are read as text or as what they mean to the
+    model."""
+    reasoning: str = "auto"
+    """Marks around the model's reasoning, as '<think> </think>'; auto knows the usual ones; none: it has
+    none."""
     seed: int = 0
     """Of everything that is drawn."""
 
@@ -97,10 +109,20 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise LayeralignError(f"{name} {value}: expected {low} to {high}")
+        self.decoding()  # refuses what it cannot be made of
 
     def record(self) -> dict[str, Any]:
         """As JSON would have it."""
         return asdict(self)
+
+    def decoding(self, temperature: float = 0.0) -> Decoding:
+        """How answers are made while it trains."""
+        from layeralign.decode.decoding import Decoding
+
+        return Decoding(
+            self.max_new_tokens, temperature, date=self.date, special_tokens=self.special_tokens,
+            reasoning=self.reasoning,
+        )  # fmt: skip
 
     @property
     def rolls_out(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -56,16 +57,18 @@ def train(
     """
     if vlm.adapter is not None:
         raise LayeralignError(f"model {vlm.name}: has an adapter already; load it anew, without")
-    settings, workers = given.resolved(), Workers()
+    settings, workers = record.dated(out, vlm, given.resolved()), Workers()
     mix = check(vlm.exits, settings, reward)
     lessons = Lessons(cases, settings, vlm.exits.default, workers.size)
-    decode.rehearse(vlm, cases)
+    for note in decode.check(vlm, cases, settings.decoding()):
+        if workers.main:
+            print(f"note: {note}", file=sys.stderr)
     made = record.record(vlm, cases, reward, settings, workers.size)
     workers.first(lambda: record.begin(out, made, cases))
     vlm.adapter = Adapter(str(out), out.resolve())  # from here on it is not the model that was loaded
     policy = Policy(vlm, settings.rank, settings.seed, gradient_checkpointing=settings.gradient_checkpointing)
     features = Features(vlm, cases, [*mix.exits, vlm.exits.default])
-    start = StartAnswers(policy, features, settings.max_new_tokens)
+    start = StartAnswers(policy, features, settings.decoding())
     parts = Parts(policy, lessons, features, start, settings, workers)
     objective = Imitation(parts) if reward is None or not settings.rolls_out else Lppo(parts, reward)
     run = _Run(objective, mix, out)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from layeralign.errors import LayeralignError
@@ -21,11 +22,16 @@ class PaliGemma(Vlm):
     exits_together = True
     reads_ahead = True
 
-    def prompt(self, text: str, *, picture: bool, system: str = "") -> str:
+    def prompt(self, text: str, *, picture: bool, system: str = "", date: str = "") -> str:
         """See `Vlm.prompt`; the form that `PaliGemmaProcessor` builds, which has no system turn."""
         if system:
             raise LayeralignError(f"model {self.checkpoint.name}: PaliGemma has no place for a system prompt")
         return f"{self.placeholder if picture else ''}{self.tokenizer.bos_token}{text}\n"
+
+    def own_inputs(self, prompt: str, picture: Image.Image, ids: Sequence[int]) -> dict[str, Any] | None:
+        """See `Vlm.own_inputs`; the processor builds the prompt's form itself."""
+        text = prompt.removeprefix(f"{self.placeholder}{self.tokenizer.bos_token}").removesuffix("\n")
+        return super().own_inputs(text, picture, ids)
 
     def inputs(self, ids: Tensor, prompt: Tensor, features: Sequence[Feature | None]) -> dict[str, Any]:
         """See `Vlm.inputs`; the prompt is read in both directions, the answer from left to right."""

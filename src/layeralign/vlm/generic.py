@@ -89,7 +89,9 @@ class Generic(Vlm):
             (wanted,) = self.features(own, inputs, texts, self.exits.default)
             prompt = self.prompt("Hello.", picture=True)
             ids = self.tokens(prompt, made)
-            theirs = self._their_inputs(prompt, picture, ids)
+            theirs = self.own_inputs(prompt, picture, ids)
+            if theirs is None:
+                self._refuse("makes another prompt by itself")
             line = torch.tensor([ids], device=self.device)
             logits = self.logits(self.hidden(line, torch.ones_like(line, dtype=torch.bool), [made]))
             expected = self.model(**theirs).logits
@@ -104,19 +106,6 @@ class Generic(Vlm):
             self._refuse("gives other features when its encoder is held at its default exit")
         if not _near(logits, expected) or not torch.equal(answer, said):
             self._refuse("says other things when it is given its own picture's features and nothing else")
-
-    def _their_inputs(self, prompt: str, picture: Image.Image, ids: list[int]) -> dict[str, Any]:
-        """What the model's processor makes of a prompt, if it makes the same tokens of it."""
-        for special in (True, False):
-            made = self.processor(
-                images=[[picture]], text=[prompt], return_tensors="pt", add_special_tokens=special
-            )
-            if made["input_ids"][0].tolist() == ids:
-                return {
-                    name: given.to(self.device) if isinstance(given, Tensor) else given
-                    for name, given in made.items()
-                }
-        self._refuse("makes another prompt by itself")
 
     def _returns_tuples(self, inputs: dict[str, Any]) -> bool:
         kinds: list[bool] = []

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors.torch import load_file
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -30,6 +31,7 @@ from transformers import (
 from layeralign.errors import LayeralignError
 from layeralign.text import printable
 from layeralign.vlm import checkpoint as checkpoints
+from layeralign.vlm import finite
 from layeralign.vlm import processor as processors
 from layeralign.vlm.families import family_of
 from layeralign.vlm.vlm import Vlm
@@ -105,7 +107,9 @@ def load(
         bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id
     )
     if fitted is not None:
+        finite.check_weights(load_file(fitted.path / "adapter_model.safetensors"), f"adapter {fitted.name}")
         loaded = _adapted(loaded, fitted, merge=quantize is None)
+        finite.check_weights(loaded.state_dict(), f"model {found.name} + adapter {fitted.name}")
     if device_map is None:
         loaded = loaded.to(own_device())
     vlm = family(loaded.eval(), processor, found, variant)
@@ -222,6 +226,7 @@ def pretrained(kind: Any, found: checkpoints.Checkpoint, what: str, **options: A
             f"{what}: the checkpoint lacks {len(missing)} weights that its class needs, "
             f"{missing[0]} among them; they would be random, so it is not used"
         )
+    finite.check_weights(loaded.state_dict(), what)
     return loaded
 
 

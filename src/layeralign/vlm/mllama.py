@@ -130,6 +130,10 @@ class Mllama(Vlm):
             ]
         return found
 
+    def picture_text(self, picture: Image.Image) -> str:
+        """See `Vlm.picture_text`; always one token."""
+        return self.placeholder
+
     def _states(self, run: Callable[[], Any], exits: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
         """Exit by exit the output, [n, 1, tiles, patches, (1 + intermediates) · width]; each is large."""
         places = {exit: self.exits.place(exit) for exit in exits}

@@ -21,9 +21,12 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from layeralign.errors import LayeralignError
 from layeralign.text import printable
-from layeralign.vlm import tower
+from layeralign.vlm import reasoning, rope, template, tower
 from layeralign.vlm.checkpoint import Adapter, Checkpoint
+from layeralign.vlm.ends import Ends, ends
 from layeralign.vlm.exits import Exits
+from layeralign.vlm.reasoning import Marks
+from layeralign.vlm.rope import Regime, Rope
 
 _TOKENS = {"picture_token_id": "picture", "eos_tokens": "end", "pad_token": "padding"}
 
@@ -250,6 +253,10 @@ class Vlm:
             inputs["vision_feature_layer"] = 1  # of a held tower the same, and transformers cannot read 0
         return inputs, texts
 
+    def picture_text(self, picture: Image.Image) -> str:
+        """What the placeholder of a picture becomes; nothing is encoded for it."""
+        return self.prepare([picture])[1][0]
+
     def processed(self, pictures: Sequence[Image.Image], by: Callable[..., Any], **settings: Any) -> Any:
         """What the processor, or its part for pictures, makes of pictures.
 
@@ -309,12 +316,15 @@ class Vlm:
         names = self.tokenizer
         return int(names.eos_token_id if names.pad_token_id is None else names.pad_token_id)
 
+    @cached_property
+    def ends(self) -> Ends:
+        """The tokens that end an answer, with who says so; see `layeralign.vlm.ends`."""
+        return ends(self)
+
     @property
     def eos_tokens(self) -> frozenset[int]:
         """Ids that end an answer."""
-        ends = self.model.generation_config.eos_token_id
-        ends = self.tokenizer.eos_token_id if ends is None else ends
-        return frozenset(ends if isinstance(ends, list) else [ends])
+        return frozenset(self.ends)
 
     @property
     def unsayable(self) -> list[int]:
@@ -353,13 +363,14 @@ class Vlm:
         """The id of `picture_token`."""
         return int(self.model.config.image_token_id)
 
-    def prompt(self, text: str, *, picture: bool, system: str = "") -> str:
+    def prompt(self, text: str, *, picture: bool, system: str = "", date: str = "") -> str:
         """`text` as the user's turn in the model's own chat template, ready to be answered.
 
         Args:
             text: of the user.
             picture: whether one goes before it.
             system: what the template's system turn says; without it there is none, or the template's own.
+            date: what the template is told if it asks for the day, as `2026-11-28`; empty for today's.
 
         Raises:
             LayeralignError: the template fails, or has no place for `system`.
@@ -367,11 +378,11 @@ class Vlm:
         content = [{"type": "image"}] if picture else []
         turn = {"role": "user", "content": [*content, {"type": "text", "text": text}]}
         if not system:
-            return self._templated([turn])
+            return self._templated([turn], date)
         said = [{"type": "text", "text": system}]
-        made = self._templated([{"role": "system", "content": said}, turn])
+        made = self._templated([{"role": "system", "content": said}, turn], date)
         try:
-            misread = self._templated([{"role": "assistant", "content": said}, turn])
+            misread = self._templated([{"role": "assistant", "content": said}, turn], date)
         except LayeralignError:  # a template that wants the user's turn first
             misread = ""
         if system.strip() not in made or made == misread:
@@ -380,27 +391,69 @@ class Vlm:
             )
         return made
 
-    def _templated(self, turns: Sequence[Mapping[str, Any]]) -> str:
-        try:
-            return str(self.processor.apply_chat_template(list(turns), add_generation_prompt=True))
-        except Exception as error:  # a template is a program of the checkpoint's, run in a sandbox
-            raise LayeralignError(
-                f"model {self.checkpoint.name}: its chat template fails ({printable(str(error), 200)})"
-            ) from error
+    def _templated(self, turns: Sequence[Mapping[str, Any]], date: str = "", *, asks: bool = True) -> str:
+        what = f"model {self.checkpoint.name}"
+        return template.render(self.processor, what, turns, date, add_generation_prompt=asks)
+
+    def behind_an_answer(self) -> str:
+        """What the chat template writes behind an assistant's text, its own end of a turn first."""
+        asked, said = (
+            {"role": role, "content": [{"type": "text", "text": text}]}
+            for role, text in (("user", "Hello."), ("assistant", template.SENTINEL))
+        )
+        _, found, behind = self._templated([asked, said], asks=False).rpartition(template.SENTINEL)
+        return behind if found else ""
+
+    @cached_property
+    def marks(self) -> tuple[Marks, ...]:
+        """What stands around this model's reasoning, if it writes any; see `layeralign.vlm.reasoning`."""
+        names = [token.content for token in self.tokenizer.added_tokens_decoder.values()]
+        _, _, behind = self.prompt(template.SENTINEL, picture=False).rpartition(template.SENTINEL)
+        return reasoning.known_to(template.source(self.processor), names, behind)
+
+    @cached_property
+    def reads_date(self) -> bool:
+        """Whether what the template makes of a request depends on the day."""
+        days = ("2001-02-03", "2022-11-30")
+        return any(
+            len({self.prompt(template.SENTINEL, picture=picture, date=day) for day in days}) > 1
+            for picture in (False, True)
+        )
 
     def tokens(self, prompt: str, feature: Feature | None) -> list[int]:
         """Token ids of a templated prompt, its picture's place as wide as its features.
 
-        Exactly one BOS, whether the template or the tokenizer writes it.
+        One BOS, whether the template or the tokenizer writes it, and no EOS that the tokenizer would add: the
+        answer goes on from here.
 
         Args:
-            prompt: what `prompt` returned.
+            prompt: what `prompt` returned, of a text as it is or as `literal` gives it.
             feature: of the picture, None for a prompt without one.
         """
-        begins = prompt.removeprefix(self.placeholder)
-        templated = bool(self.tokenizer.bos_token) and begins.startswith(self.tokenizer.bos_token)
         text = prompt if feature is None else prompt.replace(self.placeholder, feature.text)
-        return list(self.tokenizer(text, add_special_tokens=not templated)["input_ids"])
+        return template.encode(self.tokenizer, text, writes_bos=self._template_writes_bos)
+
+    def own_inputs(self, prompt: str, picture: Image.Image, ids: Sequence[int]) -> dict[str, Any] | None:
+        """What the model's own processor makes of a prompt; None where it makes other tokens than `ids`."""
+        for special in (True, False):
+            made = self.processor(
+                images=[[picture]], text=[prompt], return_tensors="pt", add_special_tokens=special
+            )
+            if made["input_ids"][0].tolist() == list(ids):
+                return {
+                    name: given.to(self.device) if isinstance(given, Tensor) else given
+                    for name, given in made.items()
+                }
+        return None
+
+    def literal(self, text: str) -> str:
+        """A text for `prompt` whose control tokens, as `</s>`, are read as text."""
+        return template.marked(self.tokenizer, template.source(self.processor), text)
+
+    @cached_property
+    def _template_writes_bos(self) -> bool:
+        bos = self.tokenizer.bos_token
+        return bool(bos) and bos in self.prompt(template.SENTINEL, picture=False)
 
     # --- the language model
 
@@ -504,6 +557,41 @@ class Vlm:
         window = getattr(text, "sliding_window", None)
         return bool(whole and window is None and text._attn_implementation == "sdpa")
 
+    @cached_property
+    def context(self) -> int | None:
+        """Tokens that prompt and answer may have together; None where the config does not say.
+
+        `dynamic` embeddings were made to go past the trained length, by their factor.
+        """
+        config = self.model.config.get_text_config()
+        length = getattr(config, "max_position_embeddings", None)
+        if not isinstance(length, int) or length < 1:
+            return None
+        if self._rope is not None and self._rope.type == "dynamic":
+            return int(length * float(config.rope_parameters.get("factor", 1.0)))
+        return length
+
+    @cached_property
+    def _rope(self) -> Rope | None:
+        return rope.find(self.model.config.get_text_config())
+
+    def regime(self, prompt: int, longest: int, feature: Feature | None) -> Regime:
+        """Which rows a row can be beside, since some rotary embeddings look at the longest row of a batch.
+
+        Args:
+            prompt: tokens of its prompt.
+            longest: tokens that its answer can have.
+            feature: of its picture.
+        """
+        if self._rope is None:
+            return "short"
+        return self._rope.regime(prompt + max(0, self.shift(feature)), longest)
+
+    def reset_rope(self) -> None:
+        """Forget what a longer row left in the rotary embeddings; where rows do not depend on it, nothing."""
+        if self._rope is not None:
+            rope.reset(self.model)
+
     def shift(self, feature: Feature | None) -> int:
         """How far the positions behind a picture are ahead of the count of tokens."""
         return 0
@@ -543,9 +631,8 @@ class Vlm:
             tokens[row, width - len(line) :] = torch.tensor(line)
             mask[row, width - len(line) :] = 1
         given = self.inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), features)
-        made: Tensor = self.model.generate(
-            input_ids=tokens, attention_mask=mask, pad_token_id=self.pad_token, **given, **settings
-        )
+        settings = {"pad_token_id": self.pad_token, "eos_token_id": sorted(self.eos_tokens)} | settings
+        made: Tensor = self.model.generate(input_ids=tokens, attention_mask=mask, **given, **settings)
         return made[:, width:]
 
 

@@ -1,0 +1,226 @@
+"""Before anything is answered: does every case reach the model as it is meant to?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from layeralign.cases.case import Case
+from layeralign.decode.decoding import Decoding
+from layeralign.decode.prompts import encode, rendered
+from layeralign.errors import LayeralignError
+from layeralign.text import printable
+from layeralign.vlm import template
+from layeralign.vlm.ends import disagreement
+from layeralign.vlm.vlm import Vlm
+
+
+def check(vlm: Vlm, cases: Sequence[Case], decoding: Decoding) -> list[str]:
+    """See that every case can be put to the model, and the strangest pictures; answers nothing.
+
+    Returns:
+        Notes for the user: what was done with something unusual.
+
+    Raises:
+        LayeralignError: the chat template loses a text or the picture, a text holds a picture's tag, a prompt
+            is longer than the model's context, or tower, processor and template do not fit.
+    """
+    if decoding.date and not vlm.reads_date:
+        raise LayeralignError(
+            f"date {decoding.date}: the chat template of model {vlm.checkpoint.name} asks for no date; "
+            "leave it out"
+        )
+    _check_tags(vlm, "system", decoding.system)
+    for picture in sorted({case.picture is not None for case in cases}):
+        check_template(vlm, decoding, picture=picture)
+    for case in _extremes([case for case in cases if case.picture]):
+        _try_picture(vlm, case)
+    lengths = {case.id: _check_case(vlm, case, decoding) for case in cases}
+    _check_context(vlm, cases, lengths, decoding)
+    return _notes(vlm, cases, decoding)
+
+
+def dated(vlm: Vlm, decoding: Decoding, known: str, today: str) -> Decoding:
+    """With the day that the chat template is told, where it asks for one.
+
+    Args:
+        vlm: the model.
+        decoding: its `date` goes before all others.
+        known: of the run or training that goes on; empty where there is none.
+        today: else.
+    """
+    if decoding.date or not vlm.reads_date:
+        return decoding
+    return replace(decoding, date=known or today)
+
+
+# --- text
+
+
+def check_template(vlm: Vlm, decoding: Decoding, *, picture: bool) -> None:
+    """Find system prompt, one place for the picture, and text in what the template makes, in order."""
+    made = rendered(vlm, template.SENTINEL, decoding, picture=picture)
+    shown = f"; it makes {printable(repr(made), 400)}"
+    where = f"model {vlm.checkpoint.name}: its chat template"
+    if made != rendered(vlm, template.SENTINEL, decoding, picture=picture):
+        raise LayeralignError(f"{where} makes another prompt of the same request each time{shown}")
+    for how in ("'type': 'text'", '"type": "text"'):
+        if how in made:
+            raise LayeralignError(f"{where} prints the parts of a message as data{shown}")
+    if made.count(template.SENTINEL) != 1:
+        raise LayeralignError(
+            f"{where} writes the request's text {made.count(template.SENTINEL)} times; expected once"
+            + shown.replace(template.SENTINEL, "TEXT")
+        )
+    places = made.count(vlm.placeholder)
+    if places != int(picture):
+        raise LayeralignError(f"{where} makes {places} places for {int(picture)} pictures{shown}")
+    at = [
+        made.find(decoding.system.strip()) if decoding.system else 0,
+        made.find(vlm.placeholder) if picture else made.find(template.SENTINEL),
+        made.find(template.SENTINEL),
+    ]
+    if at != sorted(at):
+        raise LayeralignError(f"{where} puts system prompt, picture and text in another order{shown}")
+
+
+def _check_case(vlm: Vlm, case: Case, decoding: Decoding) -> int:
+    """See that a case's text is in its prompt as it was given; returns tokens, the picture as one."""
+    _check_tags(vlm, f"case {case.id!r}: field 'prompt'", case.prompt)
+    made = rendered(vlm, case.prompt, decoding, picture=case.picture is not None)
+    if case.prompt.strip() not in made:
+        raise LayeralignError(
+            f"case {case.id!r}: the chat template of model {vlm.checkpoint.name} alters or loses its "
+            f"text; it "
+            f"makes {printable(repr(made), 400)}"
+        )
+    text = case.prompt if decoding.special_tokens == "parse" else vlm.literal(case.prompt)
+    ids = vlm.tokens(rendered(vlm, text, decoding, picture=case.picture is not None), None)
+    own = _ids(vlm, case)
+    unknown = sum(token == vlm.tokenizer.unk_token_id for token in own)
+    if 2 * unknown > len(own):
+        raise LayeralignError(
+            f"case {case.id!r}: model {vlm.checkpoint.name} cannot read its text, since its tokenizer makes "
+            f"{unknown} unknown tokens of {len(own)}"
+        )
+    return len(ids)
+
+
+def _check_tags(vlm: Vlm, where: str, text: str) -> None:
+    """Refuse what this model, or another one, reads as a picture."""
+    own = {vlm.placeholder, vlm.picture_token}
+    for token in own:
+        if token in text:
+            raise LayeralignError(
+                f"{where} holds {token!r}, which this model reads as a picture; take it out (the "
+                f"picture is put "
+                "in by itself)"
+            )
+    own |= {token.content for token in vlm.tokenizer.added_tokens_decoder.values()}
+    for tag in template.tags_of_others(text, own):
+        raise LayeralignError(
+            f"{where} holds {tag!r}, which marks a picture for another model, and this one would read "
+            f"as text; "
+            "take it out (a case's picture is named in its field 'image' and put in by itself)"
+        )
+
+
+# --- pictures
+
+
+def _extremes(cases: Sequence[Case]) -> list[Case]:
+    """Of cases with pictures, those whose picture is the first, the smallest, the largest, the longest."""
+
+    def area(case: Case) -> int:
+        return _size(case)[0] * _size(case)[1]
+
+    def length(case: Case) -> float:
+        return max(_size(case)) / max(min(_size(case)), 1)
+
+    if not cases:
+        return []
+    found = [cases[0], min(cases, key=area), max(cases, key=area), max(cases, key=length)]
+    return list({case.id: case for case in found}.values())
+
+
+def _size(case: Case) -> tuple[int, int]:
+    """Of its picture, in pixels; (1, 1) of one that is drawn, which are all of one size."""
+    found: tuple[int, int] = getattr(case.picture, "size", (1, 1))
+    return found
+
+
+def _try_picture(vlm: Vlm, case: Case) -> None:
+    try:
+        (feature,) = encode(vlm, [(case, vlm.exits.all[0])])
+    except LayeralignError as error:
+        where = case.picture.path if case.picture else ""
+        raise LayeralignError(f"case {case.id!r}: {error} ({where or 'a drawn picture'})") from error
+    except Exception as error:  # whatever a tower does with what does not fit it
+        raise LayeralignError(
+            f"model {vlm.checkpoint.name}: its encoder cannot take what its processor makes of a picture "
+            f"({printable(str(error), 200) or type(error).__name__})"
+        ) from error
+    wanted = 0 if feature is None else feature.text.count(vlm.picture_token)
+    placed = vlm.tokens(vlm.prompt("Hello.", picture=True), feature).count(vlm.picture_token_id)
+    if placed != wanted:
+        raise LayeralignError(
+            f"model {vlm.checkpoint.name}: its chat template makes {placed} places "
+            f"for {wanted} picture tokens"
+        )
+
+
+# --- length
+
+
+def _check_context(vlm: Vlm, cases: Sequence[Case], lengths: dict[str, int], decoding: Decoding) -> None:
+    """Refuse prompts that, with the longest answer, pass the positions that the model was made for."""
+    if vlm.context is None or not cases:
+        return
+    known: dict[tuple[int, int], int] = {}
+    tokens = {}
+    for case in cases:
+        tokens[case.id] = lengths[case.id]
+        if case.picture:
+            size = _size(case)
+            if size not in known:
+                text = vlm.picture_text(case.picture.open())
+                known[size] = len(vlm.tokenizer(text, add_special_tokens=False)["input_ids"]) - 1
+            tokens[case.id] += known[size]
+    longest = max(tokens, key=lambda id: tokens[id])
+    over = sum(n + decoding.max_new_tokens > vlm.context for n in tokens.values())
+    if over:
+        raise LayeralignError(
+            f"case {longest!r}: its prompt has {tokens[longest]} tokens and its answer up to "
+            f"{decoding.max_new_tokens} (max_new_tokens), more than the {vlm.context} positions of model "
+            f"{vlm.checkpoint.name} (max_position_embeddings), past which it writes gibberish; {over} of "
+            f"{len(tokens)} cases are too long: shorten them, or allow fewer new tokens"
+        )
+
+
+# --- notes
+
+
+def _notes(vlm: Vlm, cases: Sequence[Case], decoding: Decoding) -> list[str]:
+    found = [note] if (note := disagreement(vlm, vlm.ends)) else []
+    holding = [case for case in cases if vlm.literal(case.prompt) != case.prompt]
+    if holding:
+        how = "as text" if decoding.special_tokens == "literal" else "as what they mean to the model"
+        found.append(
+            f"{_count(holding)} special tokens of this model in their text, which are read {how} "
+            "(special_tokens)"
+        )
+    unknown = vlm.tokenizer.unk_token_id
+    if unknown is not None:
+        strange = [case for case in cases if unknown in _ids(vlm, case)]
+        if strange:
+            found.append(f"{_count(strange)} words that this model's tokenizer does not know")
+    return found
+
+
+def _ids(vlm: Vlm, case: Case) -> list[int]:
+    return list(vlm.tokenizer(vlm.literal(case.prompt), add_special_tokens=False)["input_ids"])
+
+
+def _count(cases: Sequence[Case]) -> str:
+    more = ", ..." if len(cases) > 1 else ""
+    return f"{len(cases)} {'cases have' if len(cases) > 1 else 'case has'} ({cases[0].id!r}{more})"

@@ -1,0 +1,245 @@
+"""Is this model read as it is meant to be? What a scan relies on, checked in a minute on a grey picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import zip_longest
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+
+from layeralign import decode
+from layeralign.cases.case import Case
+from layeralign.decode import Decoding
+from layeralign.decode.checks import check_template
+from layeralign.errors import LayeralignError
+from layeralign.text import printable
+from layeralign.vlm import finite
+from layeralign.vlm.ends import disagreement
+from layeralign.vlm.vlm import Feature, Vlm
+
+Result = Literal["pass", "fail", "not checked"]
+_TOKENS = 8
+"""Tokens of the answers that are compared."""
+_TEXTS = ("Hello.", "What is shown here, and why?", "Describe the picture.")
+_TIE = 1e-3
+"""Two logits nearer than this part of the larger one may swap places between two ways to compute them."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that a scan relies on.
+
+    Attributes:
+        name: what was checked.
+        result: `pass`, `fail`, or `not checked` where the model says too little.
+        found: what was found, in a sentence.
+    """
+
+    name: str
+    result: Result
+    found: str
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found of a model."""
+
+    model: str
+    family: str
+    dtype: str
+    checks: tuple[Check, ...]
+
+    @property
+    def fine(self) -> bool:
+        """Whether no check failed."""
+        return all(check.result != "fail" for check in self.checks)
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return asdict(self) | {"fine": self.fine}
+
+
+def diagnose(vlm: Vlm) -> Diagnosis:
+    """Check what a scan of this model relies on; nothing is written."""
+    grey = Image.new("RGB", (96, 64), (128, 128, 128))
+    made = []
+    for name, look in _CHECKS.items():
+        try:
+            result, found = look(vlm, grey)
+        except LayeralignError as error:
+            result, found = "fail", str(error)
+        except Exception as error:  # whatever a model does that is not as its family
+            result, found = "fail", f"fails ({printable(str(error), 200) or type(error).__name__})"
+        made.append(Check(name, result, found))
+    dtype = str(vlm.model.dtype).removeprefix("torch.")
+    return Diagnosis(vlm.name, vlm.family, dtype, tuple(made))
+
+
+Found = tuple[Result, str]
+
+
+def _weights(vlm: Vlm, _: Image.Image) -> Found:
+    weights = vlm.model.state_dict()
+    finite.check_weights(weights, f"model {vlm.name}")
+    return "pass", f"{sum(weight.numel() for weight in weights.values()):,} numbers, all finite"
+
+
+def _template(vlm: Vlm, _: Image.Image) -> Found:
+    for picture in (False, True):
+        check_template(vlm, Decoding(), picture=picture)
+    try:
+        check_template(vlm, Decoding(system="Be kind."), picture=True)
+        system = "a system prompt has its place"
+    except LayeralignError:
+        system = "it has no place for a system prompt beside a picture"
+    day = "it tells the day (--date)" if vlm.reads_date else "it asks for no date"
+    return "pass", f"text and picture reach the model, in order; {system}; {day}"
+
+
+def _begin(vlm: Vlm, grey: Image.Image) -> Found:
+    names = vlm.tokenizer
+    for feature in (None, *vlm.encode([grey], [vlm.exits.all[0]])[vlm.exits.all[0]]):
+        ids = vlm.tokens(vlm.prompt(_TEXTS[0], picture=feature is not None), feature)
+        if names.bos_token_id is not None and ids.count(names.bos_token_id) > 1:
+            return "fail", f"a prompt has {ids.count(names.bos_token_id)} {names.bos_token}"
+        if ids[-1] in vlm.eos_tokens:
+            return "fail", f"a prompt ends with {names.convert_ids_to_tokens(ids[-1])}, which ends an answer"
+    count = ids.count(names.bos_token_id) if names.bos_token_id is not None else 0
+    return "pass", f"{count} {names.bos_token}" if count else "no BOS, as its template and tokenizer have it"
+
+
+def _ends(vlm: Vlm, _: Image.Image) -> Found:
+    told = [f"{vlm.tokenizer.convert_ids_to_tokens(id)} ({', '.join(who)})" for id, who in vlm.ends.items()]
+    note = disagreement(vlm, vlm.ends)
+    return "pass", "; ".join([*told, note] if note else told)
+
+
+def _reasoning(vlm: Vlm, _: Image.Image) -> Found:
+    known = [marks for marks in vlm.marks if marks.certain]
+    if not known:
+        return "pass", "its template and tokenizer name no marks of reasoning; the usual ones are looked for"
+    begun = " (its prompt opens it)" if known[0].begun else ""
+    return "pass", f"taken off between {known[0].opens} and {known[0].closes}{begun}"
+
+
+def _context(vlm: Vlm, grey: Image.Image) -> Found:
+    if vlm.context is None:
+        return "not checked", "its config names no length (max_position_embeddings)"
+    text = vlm.picture_text(grey)
+    picture = len(vlm.tokenizer(text, add_special_tokens=False)["input_ids"])
+    if picture >= vlm.context:
+        return "fail", f"a picture takes {picture} of {vlm.context} positions"
+    return "pass", f"{vlm.context} positions, of which this picture takes {picture}"
+
+
+def _range(vlm: Vlm, grey: Image.Image) -> Found:
+    """A grey picture at every exit: no number may leave the range of the dtype."""
+    failed, largest = [], 0.0
+    made = vlm.encode([grey], vlm.exits.all)
+    for exit, (feature,) in made.items():
+        line = torch.tensor([_prompt(vlm, _TEXTS[1], feature)], device=vlm.device)
+        with torch.inference_mode():
+            logits = vlm.logits(vlm.hidden(line, torch.ones_like(line, dtype=torch.bool), [feature])[:, -1:])
+        fine = bool(logits.isfinite().all()) and bool(feature.tokens.isfinite().all())
+        failed += [] if fine else [exit]
+        largest = max(largest, float(feature.tokens.float().nan_to_num(posinf=0, neginf=0).abs().max()))
+    dtype = vlm.model.dtype
+    if failed:
+        where = finite.listed(map(vlm.exits.name, failed))
+        told = f"not finite at {where}; {finite.advice([str(dtype).removeprefix('torch.')])}"
+        return "fail", told
+    most = torch.finfo(dtype).max
+    return "pass", f"finite at {len(made)} exits; features up to {largest:.3g} of {most:.3g}"
+
+
+def _features(vlm: Vlm, grey: Image.Image) -> Found:
+    """At the default exit the same features as the model's own."""
+    if not hasattr(vlm.model, "get_image_features"):
+        return "not checked", "its class gives no features by themselves (get_image_features)"
+    (ours,) = vlm.encode([grey], [vlm.exits.default])[vlm.exits.default]
+    inputs, _ = vlm.prepare([grey])
+    with torch.inference_mode():
+        output = vlm.model.get_image_features(**inputs, return_dict=True)
+    theirs = torch.cat([part.flatten(end_dim=-2) for part in output.pooler_output])
+    gap = float((ours.tokens.float() - theirs.float()).abs().max()) / float(theirs.float().abs().max())
+    result: Result = "pass" if gap < 1e-2 else "fail"
+    return result, f"differ from transformers' own by {gap:.1e} of the largest"
+
+
+def _alone(vlm: Vlm, grey: Image.Image) -> Found:
+    """Rows beside each other say what each says alone."""
+    exits = sorted({vlm.exits.all[0], vlm.exits.default, vlm.exits.all[-1]})
+    made = vlm.encode([grey], exits)
+    rows = [(text, made[exit][0]) for exit in exits for text in _TEXTS] + [(_TEXTS[0], None)]
+    features = [feature for _, feature in rows]
+    ids = [_prompt(vlm, text, feature) for text, feature in rows]
+    together = decode.respond(vlm, ids, features, Decoding(_TOKENS))
+    differ = 0
+    for line, feature, said in zip(ids, features, together, strict=True):
+        (alone,) = decode.respond(vlm, [line], [feature], Decoding(_TOKENS))
+        differ += not _same(vlm, line, feature, said.tokens, alone.tokens)
+    return ("fail" if differ else "pass"), f"{len(rows) - differ} of {len(rows)} answers are the same"
+
+
+def _generate(vlm: Vlm, grey: Image.Image) -> Found:
+    """At the default exit, the answer of transformers' own `generate` to what its processor makes."""
+    same = 0
+    (feature,) = vlm.encode([grey], [vlm.exits.default])[vlm.exits.default]
+    for text in _TEXTS:
+        line = _prompt(vlm, text, feature)
+        theirs = vlm.own_inputs(vlm.prompt(text, picture=True), grey, line)
+        if theirs is None:
+            return "fail", "its processor makes other tokens of the same prompt"
+        vlm.reset_rope()
+        with torch.inference_mode():
+            made = vlm.model.generate(
+                **theirs, max_new_tokens=_TOKENS, do_sample=False, pad_token_id=vlm.pad_token,
+                eos_token_id=sorted(vlm.eos_tokens),
+            )  # fmt: skip
+        wanted, _ = decode.ended(vlm, made[0, len(line) :].tolist())
+        (said,) = decode.respond(vlm, [line], [feature], Decoding(_TOKENS))
+        same += _same(vlm, line, feature, said.tokens, wanted)
+    result: Result = "pass" if same == len(_TEXTS) else "fail"
+    return result, f"{same} of {len(_TEXTS)} answers are those of transformers' generate"
+
+
+def _adapter(vlm: Vlm, _: Image.Image) -> Found:
+    if vlm.adapter is None:
+        return "not checked", "no adapter was given"
+    return "pass", f"{vlm.adapter.name} is on it, and its numbers are finite"
+
+
+def _prompt(vlm: Vlm, text: str, feature: Feature | None) -> list[int]:
+    return decode.prompt_tokens(vlm, Case("doctor", text, "benign"), feature)
+
+
+def _same(
+    vlm: Vlm, ids: Sequence[int], feature: Feature | None, one: Sequence[int], other: Sequence[int]
+) -> bool:
+    """Equal, or parted at two logits that are as good as equal."""
+    if list(one) == list(other):
+        return True
+    at = next(n for n, pair in enumerate(zip_longest(one, other)) if pair[0] != pair[1])
+    line = torch.tensor([[*ids, *other[:at]]], device=vlm.device)
+    asked = torch.arange(line.shape[1], device=vlm.device)[None] < len(ids)
+    with torch.inference_mode():
+        best = vlm.logits(vlm.hidden(line, asked, [feature])[:, -1])[0].float().topk(2).values
+    return float(best[0] - best[1]) <= _TIE * float(best[0].abs())
+
+
+_CHECKS: dict[str, Callable[[Vlm, Image.Image], Found]] = {
+    "weights": _weights,
+    "chat template": _template,
+    "BOS and EOS of a prompt": _begin,
+    "ends of an answer": _ends,
+    "reasoning": _reasoning,
+    "context": _context,
+    "range of the dtype, at every exit": _range,
+    "features at the default exit": _features,
+    "rows beside each other": _alone,
+    "answers at the default exit": _generate,
+    "adapter": _adapter,
+}

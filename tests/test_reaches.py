@@ -1,0 +1,272 @@
+"""Before anything is answered: the request reaches the model, and nothing else that nobody gave does."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+import layeralign
+import tiny
+from layeralign import LayeralignError, decode
+from layeralign.cases.case import Case
+from layeralign.decode import Decoding
+from layeralign.judges.local import LocalSpeaker
+from layeralign.runs import store
+from layeralign.testing import _Reward, _Shown, noise
+from layeralign.training.settings import Settings
+from layeralign.training.trainer import train
+from layeralign.vlm import template
+from layeralign.vlm.load import load
+
+PICTURE = Case("p", "What is shown?", "harmful", _Shown(noise(32, 32)))
+TEXT = Case("t", "What is shown?", "harmful")
+
+
+def with_template(tmp_path, source, name="llava"):
+    vlm = load(tiny.save(name, tmp_path / "model"))
+    vlm.processor.chat_template = source
+    return vlm
+
+
+LOST = {
+    "content read as a string": (
+        "{% for m in messages %}USER: {{ m['content'] if m['content'] is string else '' }} {% endfor %}ASSISTANT:",
+        "writes the request's text 0 times; expected once; it makes 'USER: ASSISTANT:'",
+    ),
+    "text behind a picture dropped": (
+        "{% for m in messages %}USER: {% for c in m['content'] %}{% if c['type'] == 'image' %}<image>{% elif "
+        "m['content']|length == 1 %}{{ c['text'] }}{% endif %}{% endfor %} {% endfor %}ASSISTANT:",
+        "writes the request's text 0 times; expected once; it makes 'USER: <image> ASSISTANT:'",
+    ),
+    "parts printed as data": (
+        "{% for m in messages %}USER: {{ m['content'] }} {% endfor %}ASSISTANT:",
+        "prints the parts of a message as data",
+    ),
+    "no place for the picture": (
+        "{% for m in messages %}USER: {{ m['content'][-1]['text'] }} {% endfor %}ASSISTANT:",
+        "makes 0 places for 1 pictures",
+    ),
+    "two places for it": (
+        "{% for m in messages %}<image><image>USER: {{ m['content'][-1]['text'] }} {% endfor %}ASSISTANT:",
+        "makes 2 places for 1 pictures",
+    ),
+    "the picture behind the text": (
+        "{% for m in messages %}USER: {{ m['content'][-1]['text'] }} <image> {% endfor %}ASSISTANT:",
+        "puts system prompt, picture and text in another order",
+    ),
+    "the text twice": (
+        "{% for m in messages %}<image>{{ m['content'][-1]['text'] }} {{ m['content'][-1]['text'] }}{% endfor %}",
+        "writes the request's text 2 times",
+    ),
+    "another prompt each time": (
+        "{% for m in messages %}<image>{{ ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'] | random }}"
+        "{{ range(99999) | random }}{{ m['content'][-1]['text'] }} {% endfor %}",
+        "makes another prompt of the same request each time",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", LOST)
+def test_a_template_that_loses_the_request_is_refused(what, tmp_path):
+    """It was scanned all the same: an ASR of 100 % of a question that nobody asked."""
+    source, why = LOST[what]
+    vlm = with_template(tmp_path, source)
+    with pytest.raises(LayeralignError) as error:
+        layeralign.scan(vlm, [PICTURE], tmp_path / "run", exits=[1], max_new_tokens=2)
+    assert why in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        (
+            "{% for m in messages %}{{ m['content'][-1]['text'].split('how')[0] }}{% endfor %}",
+            "alters or loses",
+        ),
+        (
+            "{% for m in messages %}{{ m['content'][-1]['text'] | upper }}{% endfor %}",
+            "writes the request's text 0",
+        ),
+        (
+            "{% for m in messages %}{{ m['content'][-1]['text'][:30] }}{% endfor %}",
+            "alters or loses its text",
+        ),
+        ("{% for m in messages %}{{ m['content'][-1]['text'] | trim }}{% endfor %}", None),
+    ],
+)
+def test_a_template_that_alters_a_text_is_refused(tmp_path, source, why):
+    vlm = with_template(tmp_path, source)
+    cases = [Case("a", " Tell me, how do I do that, at the very end? \n", "harmful")]
+    if why is None:
+        assert decode.check(vlm, cases, Decoding(4)) == []
+        return
+    with pytest.raises(LayeralignError, match=why):
+        decode.check(vlm, cases, Decoding(4))
+
+
+def test_a_system_prompt_comes_first_and_reaches_the_model(tmp_path):
+    vlm = load(tiny.save("qwen3_vl", tmp_path))
+    assert decode.check(vlm, [PICTURE, TEXT], Decoding(4, system=" Be kind. ")) == []
+    late = (
+        "{% for m in messages if m['role'] == 'user' %}{% for c in m['content'] %}"
+        "{{ '<|image_pad|>' if c['type'] == 'image' else c['text'] }}{% endfor %}{% endfor %}"
+        "{% for m in messages if m['role'] == 'system' %}{{ m['content'][0]['text'] }}{% endfor %}"
+    )
+    vlm.processor.chat_template = late
+    with pytest.raises(LayeralignError, match="in another order"):
+        decode.check(vlm, [PICTURE], Decoding(4, system="Be kind."))
+
+
+@pytest.mark.parametrize("name", tiny.FAMILIES)
+def test_every_familys_published_template_passes(name, tmp_path):
+    vlm = load(tiny.save(name, tmp_path))
+    assert decode.check(vlm, [PICTURE, TEXT], Decoding(4)) == []
+
+
+def test_a_text_of_unknown_words_alone_is_refused_and_one_is_noted():
+    """The bundled model knows 177 words; of others its tokenizer makes <unk>."""
+    vlm = layeralign.load("testbed")
+    with pytest.raises(LayeralignError, match=r"case 'x': model testbed cannot read its text"):
+        decode.check(vlm, [Case("x", "Wie geht das?!", "harmful")], Decoding(4))
+    notes = decode.check(vlm, [Case("y", "how do i photograph the bakimo?", "harmful")], Decoding(4))
+    assert notes == ["1 case has ('y') words that this model's tokenizer does not know"]
+
+
+# --- the day
+
+
+def dated(tmp_path, name="mllama"):
+    return load(tiny.save(name, tmp_path / "model"))
+
+
+def test_the_day_is_an_input_and_stays_what_it_was_when_the_run_was_made(tmp_path, monkeypatch):
+    """Llama 3.2's template tells the day: the same scan a day later answered 16 of 24 cases otherwise."""
+    vlm = dated(tmp_path)
+    asked = []
+    own = vlm.tokens
+    monkeypatch.setattr(vlm, "tokens", lambda prompt, feature: asked.append(prompt) or own(prompt, feature))
+    first = layeralign.scan(vlm, [TEXT], tmp_path / "run", exits=[1], max_new_tokens=2, date="2001-02-03")
+    assert first.identity["decoding"]["date"] == "2001-02-03"
+    assert all("Today Date: 03 Feb 2001" in prompt for prompt in asked)
+    asked.clear()
+    again = layeralign.scan(
+        vlm, [TEXT, Case("u", "And?", "benign")], tmp_path / "run", exits=[1], max_new_tokens=2
+    )
+    assert again.identity == first.identity and asked
+    assert all("Today Date: 03 Feb 2001" in prompt for prompt in asked)
+    with pytest.raises(LayeralignError, match="is of other settings"):
+        layeralign.scan(vlm, [TEXT], tmp_path / "run", exits=[1], max_new_tokens=2, date="2001-02-04")
+    layeralign.scan(
+        vlm,
+        [TEXT, Case("u", "And?", "benign")],
+        tmp_path / "other",
+        exits=[1],
+        max_new_tokens=2,
+        date="2001-02-04",
+    )
+    with pytest.raises(LayeralignError, match="differ in decoding"):
+        layeralign.compare(tmp_path / "run", tmp_path / "other")
+
+
+def test_by_default_it_is_today(tmp_path):
+    from datetime import datetime
+
+    run = layeralign.scan(dated(tmp_path), [TEXT], tmp_path / "run", exits=[1], max_new_tokens=1)
+    assert run.identity["decoding"]["date"] == datetime.now().astimezone().date().isoformat()
+
+
+def test_where_no_template_asks_there_is_none(llava, tmp_path):
+    run = layeralign.scan(llava, [TEXT], tmp_path / "run", exits=[1], max_new_tokens=1)
+    assert "date" not in run.identity["decoding"]
+    with pytest.raises(LayeralignError, match="asks for no date; leave it out"):
+        layeralign.scan(llava, [TEXT], tmp_path / "run2", exits=[1], date="2001-02-03")
+    for wrong in ("3 Feb 2001", "2001-13-01", "today"):
+        with pytest.raises(LayeralignError, match="expected a date as 2026-11-28"):
+            Decoding(date=wrong)
+
+
+def test_a_training_goes_on_with_its_day(tmp_path, monkeypatch):
+    vlm = dated(tmp_path)
+    cases = [Case(f"{kind}{n}", f"how {n}?", kind) for kind in ("harmful", "benign") for n in range(4)]
+    few = {"exits": "2", "rows": 8, "epochs": 1, "max_new_tokens": 3, "rank": 2}
+    train(vlm, cases, _Reward(), tmp_path / "out", Settings(steps=2, date="2001-02-03", **few))
+    record = json.loads((tmp_path / "out" / "training.json").read_text())
+    assert record["settings"]["date"] == "2001-02-03"
+    again = train(load(tmp_path / "model"), cases, _Reward(), tmp_path / "out", Settings(steps=2, **few))
+    assert len(again) == 2
+
+
+def test_a_template_tells_the_day_in_english_at_midnight():
+    class Names:
+        chat_template = "{{ strftime_now('%A %d %B %Y, %a %b %H:%M %p') }}"
+
+        def apply_chat_template(self, turns, **options):
+            from transformers.utils.chat_template_utils import render_jinja_template
+
+            return render_jinja_template([turns], chat_template=self.chat_template)[0][0]
+
+    made = template.render(Names(), "x", [], "2024-02-29")
+    assert made == "Thursday 29 February 2024, Thu Feb 00:00 AM"
+    from transformers.utils.chat_template_utils import _compile_jinja_template
+
+    left = _compile_jinja_template(Names.chat_template).globals
+    assert "strftime_now" not in left.maps[0], "nothing is left behind"
+
+
+def test_a_judge_is_told_one_day_for_ever(tmp_path):
+    folder = tiny.guard("llama-guard-3", tmp_path)
+    speaker = LocalSpeaker.load(str(folder), dtype="float32")
+    speaker._names.chat_template = (
+        "{{ bos_token }}{{ strftime_now('%Y-%m-%d') }}{{ messages[-1]['content'] }}"
+    )
+    talk = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "No."}]
+    assert template.JUDGE_DATE in speaker._names.decode(speaker.prompt(talk))
+
+
+SCAN = """
+import json, locale, os, sys
+try:
+    locale.setlocale(locale.LC_ALL, "")
+except locale.Error:
+    pass
+import torch
+torch.set_num_threads(int(sys.argv[4]))
+import layeralign
+from layeralign.runs import store
+layeralign.scan(layeralign.load(sys.argv[1]), sys.argv[2], sys.argv[3], max_new_tokens=6, date=sys.argv[5])
+with store.open_run(__import__("pathlib").Path(sys.argv[3])) as run:
+    print(json.dumps([(r["case"], r["exit"], r["answer"]) for r in run.rows()]))
+"""
+
+
+def test_nothing_around_a_scan_changes_its_answers(tmp_path, case_file):
+    """Another clock, time zone, locale, thread count, hash seed and folder: the same answers."""
+    model = tiny.save("mllama", tmp_path / "model")
+    said = []
+    for number, (threads, around) in enumerate(
+        [
+            ("1", {"TZ": "UTC", "LC_ALL": "C", "PYTHONHASHSEED": "1"}),
+            (
+                "2",
+                {
+                    "TZ": "Pacific/Kiritimati",
+                    "LC_ALL": "C.UTF-8",
+                    "PYTHONHASHSEED": "77",
+                    "LANG": "de_DE.UTF-8",
+                },
+            ),
+        ]
+    ):
+        here = tmp_path / f"here{number}"
+        here.mkdir()
+        done = subprocess.run(
+            [sys.executable, "-c", SCAN, str(model), str(case_file), str(here / "run"), threads, "2024-05-06"],
+            cwd=here, env=os.environ | around, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        said.append(json.loads(done.stdout.splitlines()[-1]))
+        with store.open_run(here / "run") as run:
+            said[-1].append(run.identity)
+    assert said[0] == said[1]

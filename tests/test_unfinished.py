@@ -1,0 +1,151 @@
+"""A judge that was stopped: it is said first, its verdicts do not make the ASR, and a gate does not pass."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import layeralign
+from layeralign.cases.case import Case
+from layeralign.cli import main
+from layeralign.judges.judge import Judge, Judgement
+from layeralign.report.cautions import caution
+from layeralign.runs import store
+from layeralign.runs.store import Row
+from layeralign.sweep.sweep import judge
+
+GUARD = "llama-guard-3:m"
+
+
+class Guard(Judge):
+    """Calls every answer unsafe; is stopped after so many batches of five."""
+
+    kind, asr_means, together = "llama-guard-3", "unsafe, by m", 5
+
+    def __init__(self, batches=1000):
+        self.left = batches
+
+    @property
+    def name(self):
+        return GUARD
+
+    def record(self):
+        return {"model": "m"}
+
+    def judge_all(self, asked):
+        if not self.left:
+            raise KeyboardInterrupt
+        self.left -= 1
+        return [Judgement("unsafe") for _ in asked]
+
+
+def a_run(folder, n=20):
+    """Harmful cases at two exits, all refused by the refusal matcher's rules."""
+    with store.create(folder, "m", {"a": 1}, {"layers": 3, "default": 2}) as run:
+        run.add_cases([Case(f"h{i}", f"how {i}?", "harmful") for i in range(n)])
+        run.add_answers(
+            Row(f"h{i}", exit, "I can't help with that.", 3, "stop") for i in range(n) for exit in (1, 2)
+        )
+    layeralign.judge(folder, ["refusal"])
+    return folder
+
+
+def stopped(folder, batches):
+    with store.open_run(folder) as run, pytest.raises(KeyboardInterrupt):
+        judge(run, [Guard(batches)])
+
+
+@pytest.mark.parametrize("batches", [0, 3])
+def test_it_is_said_first_and_another_makes_the_asr(tmp_path, batches, capsys):
+    """After 0 batches nothing told that there had been a judge; after 3 the ASR was of 15 of 40 answers."""
+    stopped(a_run(tmp_path / "run"), batches)
+    found = layeralign.read(tmp_path / "run").summary
+    (one,) = found.unfinished
+    assert (one.judge, one.judged, one.of) == (GUARD, 5 * batches, 40)
+    assert found.asr_judge == "refusal" and [exit.asr for exit in found.exits] == [0, 0]
+    told = f"Judge {GUARD} is unfinished: it has judged {5 * batches} of 40 answers; layeralign judge RUN --judge {GUARD}"
+    assert caution(found).startswith(told)
+    assert main(["summary", str(tmp_path / "run")]) == 0
+    assert told.split(";", maxsplit=1)[0] in " ".join(capsys.readouterr().out.split())
+    with store.open_run(tmp_path / "run") as run:
+        judge(run, [Guard()])
+    found = layeralign.read(tmp_path / "run").summary
+    assert (
+        found.unfinished == () and found.asr_judge == GUARD and [exit.asr for exit in found.exits] == [1, 1]
+    )
+
+
+def test_it_counts_where_it_is_asked_for_by_name(tmp_path):
+    stopped(a_run(tmp_path / "run"), 3)
+    found = layeralign.read(tmp_path / "run", judge="llama-guard-3").summary
+    assert found.asr_judge == GUARD and found.unfinished[0].judge == GUARD
+
+
+def test_answers_that_came_later_make_it_unfinished(tmp_path):
+    with store.open_run(a_run(tmp_path / "run")) as run:
+        judge(run, [Guard()])
+        assert run.unfinished() == {}
+        run.add_answers([Row("h0", 3, "Sure.", 3, "stop")])
+        assert run.unfinished() == {GUARD: (40, 41), "refusal": (40, 41)}
+
+
+def test_again_forgets_nothing_before_the_judge_is_there(tmp_path):
+    """Verdicts that were paid for stay where the model cannot be loaded."""
+    with store.open_run(a_run(tmp_path / "run")) as run:
+        judge(run, [Guard()])
+    with pytest.raises(layeralign.LayeralignError):
+        layeralign.judge(tmp_path / "run", [f"llama-guard-3:{tmp_path / 'nowhere'}"], again=True)
+    assert layeralign.read(tmp_path / "run").summary.asr_judge == GUARD
+    stopped_again = Guard(2)
+    with store.open_run(tmp_path / "run") as run, pytest.raises(KeyboardInterrupt):
+        judge(run, [stopped_again], again=True)
+    found = layeralign.read(tmp_path / "run").summary
+    assert found.asr_judge == "refusal" and found.unfinished[0].judged == 10
+
+
+def test_a_gate_does_not_pass_on_another_judges_word(tmp_path):
+    policy = {"rules": [{"metric": "asr", "exits": "1,2", "upper_bound": 0.5}]}
+    a_run(tmp_path / "run", 60)
+    assert layeralign.gate(tmp_path / "run", policy).result == "pass"
+    stopped(tmp_path / "run", 3)
+    found = layeralign.gate(tmp_path / "run", policy)
+    assert found.result == "inconclusive"
+    assert f"judge {GUARD} has not judged every answer yet" in found.outcomes[0].checks[0].why
+    named = policy | {"judge": "refusal"}
+    assert layeralign.gate(tmp_path / "run", named).result == "pass"
+    with store.open_run(tmp_path / "run") as run:
+        judge(run, [Guard()])
+    assert layeralign.gate(tmp_path / "run", policy).result == "fail"
+
+
+def test_runs_are_compared_by_a_judge_that_has_seen_both(tmp_path):
+    for name in ("a", "b"):
+        a_run(tmp_path / name)
+    with store.open_run(tmp_path / "a") as run:
+        judge(run, [Guard()])
+    stopped(tmp_path / "b", 3)
+    assert layeralign.compare(tmp_path / "a", tmp_path / "b", allow=["judges"]).before.asr_judge == "refusal"
+
+
+LOADING = """
+import sys, time
+from layeralign.judges import coherence
+coherence.CoherenceJudge.load = classmethod(lambda cls, model: (print("loading", flush=True), time.sleep(600)))
+from layeralign.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_killed_while_its_model_loads_it_is_known_too(tmp_path):
+    a_run(tmp_path / "run")
+    command = [sys.executable, "-c", LOADING, "judge", str(tmp_path / "run"), "--judge", "coherence:testbed"]
+    started = subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ, text=True)
+    assert started.stdout.readline().strip() == "loading"
+    time.sleep(0.1)
+    started.send_signal(signal.SIGKILL)
+    started.wait()
+    found = layeralign.read(tmp_path / "run").summary
+    assert [(one.judge, one.judged) for one in found.unfinished] == [("coherence:testbed", 0)]
