@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 from layeralign.errors import LayeralignError
-from layeralign.judges.remote import Message
+from layeralign.judges.remote import Completion, Message
 from layeralign.judges.service import Failure
 from layeralign.vlm import checkpoint as checkpoints
 from layeralign.vlm.load import DTYPES, own_device, pretrained, tokenizer
@@ -76,10 +76,12 @@ class LocalSpeaker:
         )  # Llama Guard 3 has a space before it
         return list(names(text, add_special_tokens=not written)["input_ids"])
 
-    def ask_all(self, conversations: Sequence[Sequence[Message]], **settings: Any) -> list[str | Failure]:
+    def ask_all(
+        self, conversations: Sequence[Sequence[Message]], **settings: Any
+    ) -> list[Completion | Failure]:
         """See `Speaker.ask_all`; greedy, in batches of alike lengths."""
         prompts = [self.prompt(one) for one in conversations]
-        replies: list[str | Failure] = [Failure("not asked")] * len(prompts)
+        replies: list[Completion | Failure] = [Failure("not asked")] * len(prompts)
         order = sorted(range(len(prompts)), key=lambda at: len(prompts[at]))
         for start in range(0, len(order), _TOGETHER):
             some = order[start : start + _TOGETHER]
@@ -88,7 +90,7 @@ class LocalSpeaker:
         return replies
 
     @torch.no_grad()
-    def _answers(self, prompts: Sequence[Sequence[int]], settings: dict[str, Any]) -> list[str]:
+    def _answers(self, prompts: Sequence[Sequence[int]], settings: dict[str, Any]) -> list[Completion]:
         width, device = max(map(len, prompts)), self._model.device
         pad = self._names.pad_token_id
         pad = self._names.eos_token_id if pad is None else pad
@@ -100,4 +102,13 @@ class LocalSpeaker:
             input_ids=ids.to(device), attention_mask=mask.to(device), max_new_tokens=settings["max_tokens"],
             do_sample=False, pad_token_id=pad,
         )  # fmt: skip
-        return list(self._names.batch_decode(made[:, width:], skip_special_tokens=True))
+        replies = made[:, width:]
+        texts = self._names.batch_decode(replies, skip_special_tokens=True)
+        ended = torch.isin(replies, torch.tensor(self._ends, device=device)).any(1).tolist()
+        return [Completion(text, end) for text, end in zip(texts, ended, strict=True)]
+
+    @property
+    def _ends(self) -> list[int]:
+        """Tokens that end a reply; none where the checkpoint names none, and then every reply is cut off."""
+        ends = self._model.generation_config.eos_token_id
+        return [] if ends is None else ends if isinstance(ends, list) else [ends]
