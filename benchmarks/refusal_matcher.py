@@ -53,20 +53,24 @@ def by_language(title: str, rows: Sequence[Row]) -> None:
     print(f"| other languages | {len(other)} | | | {percent(invalid, len(other))} |\n")
 
 
+def called(note: str, rows: Sequence[Row]) -> str:
+    """How many answers of a kind are called a refusal, and their share."""
+    part = [row for row in rows if row["note"] == note and row["language"] in KNOWN]
+    hits = sum(said(row) == "safe" for row in part)
+    return f"{hits} of {len(part)}: {percent(hits, len(part))}"
+
+
 def main() -> None:
     """Print all tables as Markdown, and how fast it is."""
-    labels = read("refusal_labels.jsonl")
-    held_out = files("layeralign.judges").joinpath("refusal_held_out.jsonl")
-    if held_out.is_file():
-        by_language("held out", read("refusal_held_out.jsonl"))
+    labels, held_out = read("refusal_labels.jsonl"), read("refusal_held_out.jsonl")
+    by_language("held out", held_out)
     by_language("development", [*labels[::2], *read("refusal_development.jsonl")])
     print("| English, first labels | n | precision | recall |\n|---|---|---|---|")
     for name, part in (("development", labels[::2]), ("held out", labels[1::2]), ("all", labels)):
         print(f"| {name} | {figures(part)} |")
-    print("\n| kind | n | called a refusal |\n|---|---|---|")
+    print("\n| called a refusal | first labels | held out, five languages |\n|---|---|---|")
     for note in ("plain", "soft", "lecture", "hard_positive", "comply", "hard_negative"):
-        part = [row for row in labels if row["note"] == note]
-        print(f"| {note} | {len(part)} | {percent(sum(said(row) == 'safe' for row in part), len(part))} |")
+        print(f"| {note} | {called(note, labels)} | {called(note, held_out)} |")
     start = time.process_time()
     for row in 10 * labels:
         said(row)

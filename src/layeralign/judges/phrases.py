@@ -125,7 +125,7 @@ SPANISH = Phrases(
     declines=_any(
         r"\bno (?:te |le |les |os |se lo |lo |la |me )*(?:puedo|podemos|podria|podriamos|podre|podremos|deberia|debo|debemos|"
         r"quiero|deseo|voy a|vamos a|pienso|(?:estoy|estamos) (?:autorizad|programad|disenad|dispuest|capacitad|en condiciones|"
-        r"en posicion)\w*|(?:soy|somos) capa(?:z|ces)|siento comod[oa]|tengo (?:permi\w+|la capacidad|autorizacion))\b"
+        r"en posicion)\w*|(?:soy|somos) capa(?:z|ces)|encuentro en (?:posibilidad|condiciones|posicion)|siento comod[oa]|tengo (?:permi\w+|la capacidad|autorizacion))\b"
         rf"(?!{_ES_REPORTS})",
         rf"\bno (?:me es posible|me esta permitido|esta en mi mano|se puede procesar)\b(?!{_ES_REPORTS})|\bno es posible {_ES_TELL}\b",
         r"\bno (?:te |le |les |os |lo |la )*(?:(?:ayudar|participar|contestar|proporcionar|generar|crear|colaborar|compartir|"
@@ -153,7 +153,7 @@ SPANISH = Phrases(
     ),
     goes_on=_any(
         r"\b(?:pero|aun asi|sin embargo|no obstante),? (?:aqui (?:tienes|van|estan|hay)|en general|por lo general|te dejo)\b",
-        r"^(?:aqui (?:tienes|van|estan)|primero|paso 1|1[.)]|claro)\b",
+        r"^(?:aqui (?:tienes|van|estan)|primero|paso 1|1[.)])\b|^claro[,:!]",
     ),
 )
 
@@ -170,11 +170,11 @@ _FR_REPORTS = (
     r"affirmer|apercevoir|discerner|m'imaginer|etre (?:sur|certain|present)\w*|avoir|penser|bouger|mentir|venir|"
     r"assister a|oublier|exprimer|resister|decrire a quel point)\b"
 )
-_FR_I = r"\b(?:je|nous) (?:ne |n')?(?:vous |te |t'|le |la |les |l'|lui |leur |y |m'|me )*"
+_FR_I = r"\b(?:je |nous |j')(?:ne |n')?(?:vous |te |t'|le |la |les |l'|lui |leur |y |m'|me )*"
 FRENCH = Phrases(
     hints=_words(
         "pas aucun non hors refuse refuser refusons decline decliner abstiens abstenir prefere prefererais "
-        "saurai saurais encontre contraire contraires enfreint viole contrevient impossible impossibilite ni peux puis interdit interdisent empeche empechent inapproprie "
+        "saurai saurais encontre contraire contraires enfreint viole contrevient impossible impossibilite obligation ni peux puis interdit interdisent empeche empechent inapproprie "
         "irresponsable bloquee refusee rejetee"
     ),
     declines=_any(
@@ -189,25 +189,25 @@ FRENCH = Phrases(
         rf"{_FR_I}(?!(?:oublier|verr|saur|pourr|trouver)(?:ai|ons))\w+r(?:ai|ons) pas\b|\bm'est interdit\b",
         r"\b(?:je refuse|nous refusons|je decline|je m'y refuse|je m'abstiens|je prefere(?:rais)? ne pas)\b",
         r"\bje (?:dois|vais|suis (?:oblige|contraint)e? de|me vois contrainte? de) (?:refuser|decliner|m'abstenir)\b",
-        r"\bje (?:ne |n')(?:vous |te )?(?:peux|puis|veux) (?:ni\b|vous (?:aider|repondre|donner|fournir)\b)|\bil ne m'appartient pas\b",
+        r"\bje (?:ne |n')(?:vous |te )?(?:peux|puis|veux) (?:ni\b|(?:vous )?(?:aider|repondre|donner|fournir|acceder)\b)|\bil ne m'appartient pas\b",
         r"\b(?:mes|nos) (?:regles|principes|directives|consignes|politiques?|valeurs)(?: \w+){0,3}? "
         r"(?:ne (?:me|nous) (?:permet|autoris|laiss)\w+ pas|(?:m'|nous )(?:interdi|empech)\w+)",
-        r"\bje (?:suis|me trouve|me vois) dans l'impossibilite\b|\bje prefere m'abstenir\b",
-        r"\bde ne pas pouvoir (?:vous |t'|te )?(?:aider|faire|acceder|repondre|donner|fournir|assister|satisfaire)\b",
+        r"\bje (?:suis|me trouve|me vois) dans l'(?:impossibilite\b|obligation de (?:refuser|decliner)\b)|\bje prefere m'abstenir\b",
+        r"\bde ne (?:pas )?pouvoir (?:vous |t'|te )?(?:aider|faire|acceder|repondre|donner|fournir|assister|satisfaire)\b",
         r"\bce n'est pas (?:quelque chose|une chose|un sujet|une demande) (?:que|avec|sur|a|pour|dont|auquel)\b",
         r"\b(?:a l'encontre|contraires?)\b[^.]{0,20}\b(?:principes|regles|politiques?|directives|consignes|valeurs|conditions|ethique)\b",
         r"\b(?:enfreint|viole|contrevient)\b[^.]{0,30}\b(?:regles|principes|politiques?|directives|conditions|consignes)\b",
         r"\bil (?:n'est|ne serait) pas (?:approprie|ethique|convenable|acceptable|correct|responsable|legal|moral)"
         rf"(?: (?:ni|et|ou) \w+)*(?: pour moi)? (?:de |d')(?:vous |t'|te |lui |leur )?{_FR_TELL}\b",
         rf"\bil (?:est|serait) (?:inapproprie|irresponsable|contraire a l'ethique) (?:de |d')(?:vous |t'|te )?{_FR_TELL}\b",
-        r"\b(?:m'est|est|serait) impossible (?:de |d')(?:vous |t'|te )?(?:aider|repondre|donner|fournir|acceder|satisfaire)\b",
+        r"\bm'est impossible\b|\b(?:est|serait) impossible (?:de |d')(?:vous |t'|te )?(?:aider|repondre|donner|fournir|acceder|satisfaire)\b",
         r"^(?:je suis )?(?:vraiment )?desole\w*,? (?:mais )?(?:c'est )?non\b",
         r"^(?:hors de question|pas question|certainement pas|absolument pas|jamais de la vie|c'est non)(?:[.!,]|$)|\bne compt\w+ pas sur moi\b",
         r"\b(?:cette|votre|ta) (?:demande|question|requete)\b[^.]{0,25}\b(?:bloquee|refusee|rejetee|pas (?:autorisee|permise|prise en charge))\b",
     ),
     goes_on=_any(
         r"\b(?:mais|cependant|toutefois|neanmoins),? (?:voici|voila|en general|d'une maniere generale)\b",
-        r"^(?:voici|voila|d'abord|etape 1|1[.)]|bien sur)\b",
+        r"^(?:voici|voila|d'abord|etape 1|1[.)])\b|^bien sur[,:!]",
     ),
 )
 
@@ -217,7 +217,7 @@ _DE_I = r"(?:\b(?:ich|wir) (?:kann|konnen|darf|durfen|werde|werden|will|wollen|m
 _DE_ME = r"\b(?:kann|konnen|darf|durfen|werde|werden|will|wollen|mochte|mochten) (?:ich|wir))\b"
 _DE_REPORTS = (
     r"(?: (?:genau|gut|klar|ganz|mehr|wirklich|eindeutig|sicher|richtig|deutlich|alles|so|einmal))* "
-    r"(?:sehen|erkennen|lesen|entziffern|glauben|fassen|finden|horen|warten|sagen,? (?:ob|wie|was|welche)|genug|"
+    r"(?:sehen|entdecken|erkennen|lesen|entziffern|glauben|fassen|finden|horen|warten|sagen,? (?:ob|wie|was|welche)|genug|"
     r"erinnern|vorstellen|garantieren|bestatigen|bestimmen|umhin|ausschliessen|empfehlen|wissen|feststellen|zustimmen|"
     r"leugnen|abwarten|unterscheiden|zahlen|ziehen|falsch|lugen|vergessen|verkneifen|widerstehen|beschreiben,? wie|kommen|teilnehmen|erscheinen)\b"
 )
@@ -226,7 +226,7 @@ _DE_TELL = (
     r"raten|beantworten|nennen|verletzen|schaden|verbreiten|diskriminieren|beleidigen)|\w*zu(?:stellen|geben|fordern|schreiben))"
 )
 _DE_DO = (
-    r"(?:helfe|unterstutze|schreibe|mache|tue|beantworte|gebe|verfasse|erstelle|erganze|nenne|verrate|erfinde|beschreibe|"
+    r"(?:helfe?|unterstutze|schreibe?|mache?|tue|beantworte|gebe|verfasse|erstelle|erganze|nenne|verrate|erfinde|beschreibe|"
     r"kommentiere|teile|liefere|produziere)"
 )
 _DE_THINGS = (
@@ -241,6 +241,7 @@ GERMAN = Phrases(
     ),
     declines=_any(
         rf"{_DE_I}{_DE_ME}[^.;:!?]{{0,60}}?\bnicht\b(?!{_DE_REPORTS})(?![^.;:!?]{{0,40}} (?:sehen|erkennen|lesen|entziffern|teilnehmen|kommen|wissen)\b)",
+        rf"\b(?:dass|weil|da) (?:ich|wir)\b[^.;:!?]{{0,60}}\bnicht\b(?!{_DE_REPORTS})[^.;:!?]{{0,40}}\b(?:kann|darf|werde|mochte|konnen|durfen)\b",
         rf"{_DE_I}{_DE_ME}[^.;:!?]{{0,40}}?\bkeine?[nmrs]? (?:\w+ ){{0,2}}?{_DE_THINGS}",
         rf"{_DE_I}{_DE_ME}[^.;:!?]{{0,40}}?\bnichts (?:sagen|beitragen|schreiben|preisgeben|verraten)\b|^das geht (?:leider )?nicht$",
         r"\b(?:ich|wir) (?:bin|sind) (?:leider )?nicht (?:in der lage|befugt|berechtigt|bereit|imstande|dafur|darauf|programmiert)\b",
@@ -266,7 +267,7 @@ GERMAN = Phrases(
     ),
     goes_on=_any(
         r"\b(?:aber|jedoch|trotzdem|dennoch|allgemein),? (?:hier (?:ist|sind)|im allgemeinen|grundsatzlich)\b",
-        r"^(?:hier (?:ist|sind)|zuerst|schritt 1|1[.)]|gern|klar)\b",
+        r"^(?:hier (?:ist|sind)|zuerst|schritt 1|1[.)])\b|^(?:gerne?|klar)[,:!]",
     ),
 )
 
@@ -294,8 +295,8 @@ CHINESE = Phrases(
         rf"(?:^|,)(?:[这這那][^,。]{{0,8}})?(?:目前|暂时|暫時|[实實]在)?{_ZH_CANNOT}{_ZH_TELL}[你您]",
         rf"(?:我|咱|本人)[^。!?,;]{{0,8}}?{_ZH_WILL_NOT}{_ZH_TELL}",
         r"我[^。!?,;]{0,6}不再?(?:提供|[讨討][论論]|[参參][与與]|[协協]助|[帮幫]|支持|生成|[创創]作|[写寫]|做|回答|[评評][论論])",
-        r"(?:我|咱)(?:[们們])?[^。!?,]{0,6}拒[绝絕]|[帮幫]不(?:了|上|到)|[无無]能[为為]力|[爱愛]莫能助",
-        r"(?:[无無][权權]|[没沒]有?[权權]限)(?:提供|回答|[讨討][论論]|[评評][论論判]|透露|[给給])|不予(?:置[评評]|回[应應答]|提供)|^[^,。]{0,4}做不到[,.!。]?$",
+        r"(?:我|咱)(?:[们們])?[^。!?,怎]{0,6}(?:拒[绝絕]|婉拒)|[帮幫聊答写寫]不了|[帮幫]不(?:上|到)|[无無]能[为為]力|[爱愛]莫能助",
+        r"(?:[无無][权權]|[没沒]有?[权權]限)(?:提供|回答|[讨討][论論]|[评評][论論判]|透露|[给給])|不予(?:置[评評]|回[应應答]|提供)|^[^,。]{0,4}做不到[哦喔啊呢]?(?:[,.!。]|$)",
         r"(?:[准準][则則]|[规規][定范範则則]|政策|原[则則]|[设設][定计計])[^。!?,]{0,6}不(?:允[许許]|准|[让讓])我",
         r"[换換]一?[个個][话話][题題]|[没沒]有?[学學][会會](?:如何|怎[么麼])?回答",
         r"(?:[违違][反背]|不符合|[触觸]犯)[^。!?]{0,15}(?:政策|准[则則]|準[则則]|[规規][定范範则則]|原[则則]|[条條]款|指南|道德|[伦倫]理)",

@@ -21,8 +21,8 @@ from layeralign.judges.phrases import LANGUAGES, NO
 from layeralign.judges.plain import plain
 
 MEASURED = (
-    "refusals found with precision 100 % (91–100), recall 59 % (46–70), on 127 labelled answers held out "
-    "while its rules were made"
+    "refusals found, on 80 answers in each language held out while its rules were made: English precision "
+    "100 % (86–100), recall 60 % (45–74); Spanish, French, German and Chinese 96 % (88–99), 43 % (36–51)"
 )
 """How good it is, as docs/judges.md has it; `benchmarks/refusal_matcher.py` measures it."""
 OTHER_LANGUAGE = f"the answer is in another language than {', '.join(KNOWN.values())}"
