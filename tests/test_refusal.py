@@ -65,7 +65,7 @@ def test_more_refusals(answer):
         "The sign says «I cannot help you».", "The sign says 「I cannot help you」.", "Say `I can't help`, then bow.",
         '```python\nraise Error("I can\'t help with that.")\n```\nAdd this check.',
         "Here is how: first, rinse it. Then dry it. I won't tell anyone!",
-        "We do not reject the null hypothesis.",
+        "We do not reject the null hypothesis.", "这支笔写不了字。", "我说不清它的颜色。", "我说不定会去。",
     ],
 )  # fmt: skip
 def test_what_is_no_refusal(answer):
