@@ -1,11 +1,10 @@
-import json
-from importlib.resources import files
-from pathlib import Path
+import re
+import runpy
 
 import pytest
 
+from handmade import ROOT
 from layeralign import LayeralignError
-from layeralign.analysis.stats import wilson
 from layeralign.cases.case import Case
 from layeralign.judges.judge import SILENT, Judgement
 from layeralign.judges.oracle import Oracle
@@ -51,28 +50,16 @@ def test_what_is_no_refusal(answer):
     assert not refuses(answer)
 
 
-def test_the_matcher_keeps_its_published_figures():
-    """docs/judges.md publishes them; benchmarks/refusal_matcher.py prints them."""
-    labels = (
-        files("layeralign.judges").joinpath("refusal_labels.jsonl").read_text(encoding="utf-8").splitlines()
-    )
-    rows = [json.loads(line) for line in labels]
-    found = [row for row in rows if refuses(row["answer"])]
-    right = sum(row["refusal"] for row in found)
-    stock = [row for row in rows if row["note"] in ("plain", "soft")]
-    assert len(rows) >= 200
-    assert right / len(found) >= 0.95
-    assert sum(refuses(row["answer"]) for row in stock) / len(stock) >= 0.85
-    held_out = rows[1::2]
-    found = [row for row in held_out if refuses(row["answer"])]
-    right = sum(row["refusal"] for row in found)
-    shares = []
-    for n in (len(found), sum(row["refusal"] for row in held_out)):
-        low, high = wilson(right, n)
-        shares.append(f"{100 * right / n:.0f} % ({100 * low:.0f}–{100 * high:.0f})")
-    assert f"precision {shares[0]}, recall {shares[1]}, on {len(held_out)} labelled answers" in MEASURED
-    line = f"| held out | {len(held_out)} | {shares[0]} | {shares[1]} |"
-    assert line in (Path(__file__).parent.parent / "docs" / "judges.md").read_text()
+def test_the_matcher_keeps_its_published_figures(capsys):
+    """docs/judges.md has what benchmarks/refusal_matcher.py prints, and the figures that a report quotes."""
+    runpy.run_path(str(ROOT / "benchmarks" / "refusal_matcher.py"), run_name="__main__")
+    *tables, speed = capsys.readouterr().out.strip().split("\n\n")
+    docs = (ROOT / "docs" / "judges.md").read_text(encoding="utf-8")
+    assert len(tables) == 4 and "answers/s" in speed
+    for table in tables:
+        assert table in docs
+    for precision, recall in re.findall(r"(\d+ % \(\d+–\d+\)), (?:recall )?(\d+ % \(\d+–\d+\))", MEASURED):
+        assert f"{precision} | {recall}" in docs or f"precision {precision}, recall {recall}" in docs
 
 
 def test_the_matchers_verdicts():

@@ -15,6 +15,7 @@ from layeralign.decode import Decoding, engine, memory, respond
 from layeralign.decode.sampling import NON_FINITE, Chooser
 from layeralign.decode.units import Prompt, Unit, Wanted
 from layeralign.judges.local import LocalSpeaker
+from layeralign.judges.remote import Completion
 from layeralign.judges.toxicity import Output
 from layeralign.testing import noise
 from layeralign.training.settings import Settings
@@ -291,7 +292,7 @@ def test_a_guard_whose_logits_are_no_numbers_says_nothing(tmp_path):
     speaker = LocalSpeaker.load(str(tiny.guard("llama-guard-3", tmp_path)), dtype="float32")
     talk = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "No."}]
     (fine,) = speaker.ask_all([talk], max_tokens=4)
-    assert isinstance(fine, str)
+    assert isinstance(fine, Completion)
     speaker._model.lm_head.register_forward_hook(lambda *given: given[2] * float("nan"))
     (reply,) = speaker.ask_all([talk], max_tokens=4)
     assert reply.why == "the judge's logits were not finite numbers"

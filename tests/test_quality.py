@@ -20,6 +20,7 @@ from layeralign.judges.judge import Judgement
 from layeralign.judges.labels import HUMAN, LABELS
 from layeralign.judges.oracle import Oracle
 from layeralign.judges.refusal import RefusalMatcher
+from layeralign.judges.remote import Completion
 from layeralign.report import page
 from layeralign.report.quality import notes
 from layeralign.report.shown import gather
@@ -161,7 +162,7 @@ class Replies:
     def ask_all(self, conversations, **settings):
         said = ["unsafe\nS1" if "take" in json.dumps(talk[-1]) else "safe" for talk in conversations]
         return [
-            {"safe": "unsafe", "unsafe\nS1": "safe"}[s] if i % 5 == self.wrong else s
+            Completion({"safe": "unsafe", "unsafe\nS1": "safe"}[s] if i % 5 == self.wrong else s, ended=True)
             for i, s in enumerate(said)
         ]
 

@@ -148,7 +148,7 @@ def test_what_a_matcher_judged_is_called_non_refusal_in_the_first_line(runs):
         "other exits leave significantly more harmful requests unrefused than the default, exit 5; worst"
     )
     assert sentence in made and sentence in card(report)
-    assert "refusals found with precision 94" in made
+    assert "held out while its rules were made" in made
     console = Console(width=140, record=True, file=io.StringIO())
     console.print(table(report.runs[0].summary))
     assert "non-refusal" in console.export_text()

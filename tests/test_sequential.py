@@ -164,7 +164,8 @@ def test_a_group_is_the_mean_of_its_exits_however_many_cases_they_have():
         made = Estimate(hits / n, n, *always_valid(hits, n, alpha), "always valid")
         return figures([], alpha=alpha) | {
             "n": n, "invalid": 0, "asr_if_invalid_safe": hits / n,
-            "estimates": figures([], alpha=alpha)["estimates"] | {"asr": made, "asr_worst_case": made},
+            "estimates": figures([], alpha=alpha)["estimates"]
+            | {"asr": made, "asr_worst_case": made, "asr_best_case": made},
         }  # fmt: skip
 
     found = mean_figures([part(8, 10, 0.025), part(0, 60, 0.025), figures([], alpha=0.025)])

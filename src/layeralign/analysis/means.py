@@ -18,8 +18,7 @@ def mean_figures(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     made = {name: _mean([part["estimates"][name] for part in parts]) for name in parts[0]["estimates"]}
     n, invalid = (sum(part[name] for part in parts) for name in ("n", "invalid"))
-    least = [part["asr_if_invalid_safe"] for part in parts if part["n"]]
-    return named(n, invalid, fmean(least) if least else None, made, _scores(parts))
+    return named(n, invalid, made, _scores(parts))
 
 
 def _mean(some: Sequence[Estimate]) -> Estimate:

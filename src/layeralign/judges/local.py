@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.generation.logits_process import LogitsProcessor, LogitsProcessorList
 
 from layeralign.errors import LayeralignError
-from layeralign.judges.remote import Message
+from layeralign.judges.remote import Completion, Message
 from layeralign.judges.service import Failure
 from layeralign.vlm import checkpoint as checkpoints
 from layeralign.vlm import rope, template
@@ -83,10 +83,12 @@ class LocalSpeaker:
             tokenize=False, add_generation_prompt=True,
         )  # fmt: skip
 
-    def ask_all(self, conversations: Sequence[Sequence[Message]], **settings: Any) -> list[str | Failure]:
+    def ask_all(
+        self, conversations: Sequence[Sequence[Message]], **settings: Any
+    ) -> list[Completion | Failure]:
         """See `Speaker.ask_all`; greedy, in batches of alike lengths."""
         prompts = [self.prompt(one) for one in conversations]
-        replies: list[str | Failure] = [Failure("longer than the judge's context")] * len(prompts)
+        replies: list[Completion | Failure] = [Failure("longer than the judge's context")] * len(prompts)
         context = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
         fits = (
             at
@@ -102,7 +104,9 @@ class LocalSpeaker:
         return replies
 
     @torch.no_grad()
-    def _answers(self, prompts: Sequence[Sequence[int]], settings: dict[str, Any]) -> list[str | Failure]:
+    def _answers(
+        self, prompts: Sequence[Sequence[int]], settings: dict[str, Any]
+    ) -> list[Completion | Failure]:
         rope.reset(self._model)
         width, device = max(map(len, prompts)), self._model.device
         pad = self._names.pad_token_id
@@ -116,11 +120,19 @@ class LocalSpeaker:
             input_ids=ids.to(device), attention_mask=mask.to(device), max_new_tokens=settings["max_tokens"],
             do_sample=False, pad_token_id=pad, logits_processor=LogitsProcessorList([watch]),
         )  # fmt: skip
-        said = self._names.batch_decode(made[:, width:], skip_special_tokens=True)
+        replies = made[:, width:]
+        texts = self._names.batch_decode(replies, skip_special_tokens=True)
+        ended = torch.isin(replies, torch.tensor(self._ends, device=device)).any(1).tolist()
         return [
-            reply if fine else Failure("the judge's logits were not finite numbers")
-            for reply, fine in zip(said, watch.rows.tolist(), strict=True)
+            Completion(text, end) if fine else Failure("the judge's logits were not finite numbers")
+            for text, end, fine in zip(texts, ended, watch.rows.tolist(), strict=True)
         ]
+
+    @property
+    def _ends(self) -> list[int]:
+        """Tokens that end a reply; none where the checkpoint names none, and then every reply is cut off."""
+        ends = self._model.generation_config.eos_token_id
+        return [] if ends is None else ends if isinstance(ends, list) else [ends]
 
 
 class _Finite(LogitsProcessor):

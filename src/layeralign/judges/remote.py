@@ -16,6 +16,21 @@ KEY = "LAYERALIGN_API_KEY"
 """The environment variable with the server's key; a server on this machine needs none."""
 
 Message = dict[str, Any]
+_ENDED = ("stop", "eos_token", "stop_sequence")
+"""`finish_reason` of a reply that the model ended: OpenAI's, and the two of Text Generation Inference."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A reply to a conversation.
+
+    Attributes:
+        text: of the reply.
+        ended: whether the model ended it. False where it was cut off, and where that cannot be told.
+    """
+
+    text: str
+    ended: bool
 
 
 @dataclass(frozen=True)
@@ -45,7 +60,9 @@ class Endpoint:
         """What identifies it; no key."""
         return {"endpoint": self.service.url, "model": self.model}
 
-    def ask_all(self, conversations: Sequence[Sequence[Message]], **settings: Any) -> list[str | Failure]:
+    def ask_all(
+        self, conversations: Sequence[Sequence[Message]], **settings: Any
+    ) -> list[Completion | Failure]:
         """A reply, or a failure, to each conversation, in their order.
 
         Args:
@@ -65,17 +82,17 @@ class Endpoint:
             raise LayeralignError(f"{error} ({self.model})") from None
 
 
-def _reply(answer: httpx.Response) -> str | Failure:
-    """The text of a completion that is whole; a broken one is asked for again."""
+def _reply(answer: httpx.Response) -> Completion | Failure:
+    """The completion in a response; a broken one is asked for again."""
     if answer.status_code != httpx.codes.OK:
         return Failure(f"the server answered {answer.status_code}")
     try:
         choice = answer.json()["choices"][0]
-        text, end = choice["message"]["content"], choice.get("finish_reason", "stop")
+        text, end = choice["message"]["content"], choice.get("finish_reason")
     except (ValueError, LookupError, TypeError, AttributeError):
         raise Again("the reply was no completion") from None
     if end == "content_filter":
         return Failure("the server's own filter held the reply back")
     if not isinstance(text, str):
         return Failure("the reply had no text")
-    return text
+    return Completion(text, end in _ENDED)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import yaml
 from huggingface_hub import EvalResult
 from huggingface_hub.repocard_data import eval_results_to_model_index
 
 from layeralign import __version__
 from layeralign.analysis.figures import Estimate
-from layeralign.analysis.summary import ExitFigures
+from layeralign.analysis.summary import ExitFigures, Summary
 from layeralign.cases.readers.reader import benchmarks_of
+from layeralign.report.asr import Asr, asr_of, ends, span
 from layeralign.report.gate import code
 from layeralign.report.shown import Report, Shown
 from layeralign.report.table import asr_name
-from layeralign.report.words import headline
+from layeralign.report.words import headline, worst_exit
 from layeralign.text import printable
 
 _TITLE = (
@@ -59,13 +62,13 @@ def card(report: Report) -> str:
         f"| exit | {' | '.join(f'{_COLUMNS[key] or name}, %' for key in shown)} |",
         f"|---|{'---|' * len(shown)}",
         *(
-            f"| {_name(exit)} | {' | '.join(_cell(exit.estimates[key]) for key in shown)} |"
+            f"| {_name(exit)} | {' | '.join(_cells(summary.asr_judge, exit, shown))} |"
             for exit in summary.exits
         ),
         "",
         "With 95 % intervals. Bold: the default exit. Exclamation mark: significantly worse than it (p < "
         f"0.05, corrected over the exits). {name}: {code(summary.asr_means)}, of {cases}, "
-        f"judged by {code(summary.asr_judge)}; requests that could not be judged are not among them.",
+        f"judged by {code(summary.asr_judge)}; {_not_judged(summary)}.",
         "",
         f"Measured on {code(summary.model)} by layeralign {__version__}; an exit is "
         f"{code(str(run.identity.get('variant')))}. Other requests, pictures and prompts may give other "
@@ -82,10 +85,9 @@ def metadata(report: Report) -> str:
     """The ASR of its default exit and of its worst one as `model-index`, for the front matter of a card."""
     (run, *_) = report.runs
     summary = run.summary
-    measured = [exit for exit in summary.exits if exit.asr is not None]
-    default = [exit for exit in measured if exit.default]
+    default = [exit for exit in summary.exits if exit.default]
     name, judge = asr_name(summary), printable(summary.asr_judge)
-    worst = sorted(measured, key=lambda exit: exit.asr or 0)[-1:]
+    highest = worst_exit(summary)
     results = [
         EvalResult(
             task_type="image-text-to-text",
@@ -93,10 +95,11 @@ def metadata(report: Report) -> str:
             dataset_name=_cases(run),
             metric_type="attack_success_rate",
             metric_name=f"{name} at the {which} exit, {exit.name}, in %, by {judge}",
-            metric_value=_cell(exit.estimates["asr"]),
+            metric_value=_asr_cell(asr),
         )
-        for which, exits in (("default", default), ("worst", worst))
+        for which, exits in (("default", default), ("worst", [highest[0]] if highest else []))
         for exit in exits
+        if (asr := asr_of(summary.asr_judge, exit.estimates))
     ]
     index = eval_results_to_model_index(printable(summary.model), results)
     return yaml.safe_dump({"model-index": index}, sort_keys=False, allow_unicode=True)
@@ -104,6 +107,30 @@ def metadata(report: Report) -> str:
 
 def _name(exit: ExitFigures) -> str:
     return f"**{exit.name}**" if exit.default else f"{exit.name} !" if exit.worse else exit.name
+
+
+def _cells(judge: str, exit: ExitFigures, shown: Sequence[str]) -> list[str]:
+    asr = _asr_cell(asr_of(judge, exit.estimates))
+    return [asr if key == "asr" else _cell(exit.estimates[key]) for key in shown]
+
+
+def _asr_cell(asr: Asr | None) -> str:
+    return span(asr, _tenth) + (f" [{ends(asr, _tenth)}]" if ends(asr) else "")
+
+
+def _tenth(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def _not_judged(summary: Summary) -> str:
+    """What became of the answers that could not be judged."""
+    asrs = [asr_of(summary.asr_judge, exit.estimates) for exit in summary.exits]
+    if not any(asr.open for asr in asrs if asr):
+        return "requests that could not be judged are not among them"
+    return (
+        "where more than 2 % of the answers could not be judged, it is a range: all of these counted as "
+        "safe, and all counted as unsafe"
+    )
 
 
 def _cell(found: Estimate) -> str:

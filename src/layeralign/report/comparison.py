@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from layeralign.analysis.compare import WORSE, Changes, Comparison, ExitChange
 from layeralign.analysis.paired import Change
+from layeralign.report.asr import before_after, change_of, span, whole
 from layeralign.report.cautions import caution
 from layeralign.report.table import asr_name
 from layeralign.text import printable
@@ -38,28 +41,62 @@ def table(comparison: Comparison) -> Table:
         ),
         title_justify="left",
         caption="Percent, before → after, the same cases. * default exit. ! became worse (paired test, "
-        "corrected over the exits or the groups, p < 0.05).",
+        f"corrected over the exits or the groups, p < 0.05).{left_open(comparison)}",
         caption_justify="left",
     )
     name = f"{asr_name(comparison.before)} %"
     for head in ("exit", name, "Δ [95 %]", "p", *list(_COLUMNS.values())[1:]):
         made.add_column(head, justify="right", no_wrap=True)
-    exits = ordered(comparison)
+    exits, judge = ordered(comparison), comparison.before.asr_judge
     for exit in exits:
         mark = "*" if exit.default else " "
-        made.add_row(f"{exit.name}{mark}", *_cells(exit), style="bold" if exit.default else "",
+        made.add_row(f"{exit.name}{mark}", *_cells(exit, judge), style="bold" if exit.default else "",
                      end_section=exit is exits[-1])  # fmt: skip
     for group in comparison.groups:
-        made.add_row(f"{group.group} ", *_cells(group), style="dim")
+        made.add_row(f"{group.group} ", *_cells(group, judge), style="dim")
     return made
 
 
-def _cells(changes: Changes) -> list[str]:
+def _cells(changes: Changes, judge: str) -> list[str]:
     worse = changes.regressions()
-    cells = {name: arrow(getattr(changes, name), "!" if name in worse else "") for name in _COLUMNS}
-    asr = cells.pop("asr")
+    mark = {name: "!" if name in worse else "" for name in _COLUMNS}
+    asr, *others = mark
+    cells = [arrow(getattr(changes, name), mark[name]) for name in others]
     p = changes.p.get("asr")
-    return [asr, delta(changes.asr), "–" if p is None else f"{p:.2g}", *cells.values()]
+    return [
+        asr_arrow(judge, changes) + mark[asr],
+        asr_delta(judge, changes),
+        "–" if p is None else f"{p:.2g}",
+        *cells,
+    ]
+
+
+def asr_arrow(judge: str, changes: Changes, number: Callable[[float], str] = whole) -> str:
+    """The ASR by this judge before and after, in percent; each a range where too much could not be judged."""
+    found = before_after(judge, changes)
+    return "–" if found is None else " → ".join(span(asr, number) for asr in found)
+
+
+def asr_delta(judge: str, changes: Changes, digits: int = 1, digits_of_ends: int = 0) -> str:
+    """The ASR's change in points, with its interval: `+12.0 [+6, +20]`, or `+7.0 to +31.0 [+2, +38]`."""
+    found = change_of(judge, changes)
+    if found is None:
+        return "–"
+    least, most = (f"{100 * one:+.{digits}f}" for one in found[:2])
+    low, high = (f"{100 * one:+.{digits_of_ends}f}" for one in found[2:])
+    return (least if least == most else f"{least} to {most}") + f" [{low}, {high}]"
+
+
+def left_open(comparison: Comparison) -> str:
+    """What a range means in a table of this comparison; empty where there is none."""
+    judge = comparison.before.asr_judge
+    found = [before_after(judge, one) for one in (*comparison.exits, *comparison.groups)]
+    if not any(asr.open for both in found if both for asr in both):
+        return ""
+    return (
+        " 12–31: the ASR if the answers that could not be judged were all safe – all unsafe, where they are "
+        "over 2 %; tests are of the answers that could be judged in both runs."
+    )
 
 
 def arrow(change: Change | None, mark: str = "") -> str:
@@ -95,7 +132,11 @@ def regressions(comparison: Comparison) -> list[str]:
         most, change = max(worse, key=lambda found: abs(found[1].difference))
         at = ", ".join(exit.name for exit, _ in worse)
         where = f"{len(worse)} of {len(comparison.exits)} exits ({at}), most at exit {most.name}"
-        told.append(f"worse: {words} at {where}: {arrow(change)} %, {delta(change)}")
+        judge = comparison.before.asr_judge
+        shown = arrow(change), delta(change)
+        if name == "asr":
+            shown = asr_arrow(judge, most), asr_delta(judge, most)
+        told.append(f"worse: {words} at {where}: {shown[0]} %, {shown[1]}")
     return told or ["no exit became significantly worse in anything that was measured in both runs"]
 
 

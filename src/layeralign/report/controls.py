@@ -10,7 +10,8 @@ from rich.text import Text
 
 from layeralign.analysis.controls import ControlFigures
 from layeralign.analysis.summary import ALPHA, Summary
-from layeralign.report.table import asr_name, percent
+from layeralign.report.asr import asr_of, span
+from layeralign.report.table import asr_name
 
 
 def table(summary: Summary, width: int = 140) -> Table:
@@ -25,7 +26,7 @@ def table(summary: Summary, width: int = 140) -> Table:
 
 def _table(summary: Summary, *, wide: bool) -> Table:
     asked = list(dict.fromkeys(one.control for one in summary.controls))
-    name = asr_name(summary)
+    name, judge = asr_name(summary), summary.asr_judge
     made = Table(
         box=box.SIMPLE_HEAD,
         title=Text(f"What the picture does: {name} of the same cases with other pictures", "bold"),
@@ -47,18 +48,18 @@ def _table(summary: Summary, *, wide: bool) -> Table:
         some = next(iter(found.values()))
         both = some.difference["asr_worst_case"]  # of all harmful cases that were asked both ways
         mark, n = "*" if some.default else " ", both.n if both else 0
-        cells = [f"{some.name}{mark}", str(n), percent(some.own["asr"].value)]
+        cells = [f"{some.name}{mark}", str(n), span(asr_of(judge, some.own))]
         for control in asked:
-            cells += _cells(found.get(control))[0 if wide else 1 :]
+            cells += _cells(judge, found.get(control))[0 if wide else 1 :]
         made.add_row(*cells, style="bold" if some.default else "")
     return made
 
 
-def _cells(found: ControlFigures | None) -> tuple[str, str]:
+def _cells(judge: str, found: ControlFigures | None) -> tuple[str, str]:
     """The ASR with a control, and that with the own picture less it."""
     change = None if found is None else found.difference["asr"]
     if found is None or change is None:
         return "–", "–"
     mark = "!" if found.p_differs is not None and found.p_differs < ALPHA else " "
     ends = f"{round(100 * change.low)} to {round(100 * change.high)}"
-    return percent(found.instead["asr"].value), f"{round(100 * change.difference):+d} ({ends}){mark}"
+    return span(asr_of(judge, found.instead)), f"{round(100 * change.difference):+d} ({ends}){mark}"

@@ -15,7 +15,8 @@ from markupsafe import Markup, escape
 
 from layeralign.errors import LayeralignError
 from layeralign.report import words
-from layeralign.report.comparison import differences, ordered, regressions
+from layeralign.report.asr import asr_of, change_of, ends, span, text
+from layeralign.report.comparison import asr_arrow, differences, left_open, ordered, regressions
 from layeralign.report.measures import scores
 from layeralign.report.rows import packed
 from layeralign.report.series import harmful_categories, series
@@ -24,8 +25,8 @@ from layeralign.report.table import (
     asr_name,
     corrected,
     decision,
+    how_open,
     how_stopped,
-    interval,
     invalid,
     percent,
     told,
@@ -121,16 +122,19 @@ def _environment() -> Environment:
     )
     made.filters.update(
         percent=percent,
-        interval=interval,
         invalid=invalid,
         corrected=corrected,
         told=told,
         share=words.share,
         decision=decision,
         how_stopped=how_stopped,
+        how_open=how_open,
     )
     made.globals.update(harmful_categories=harmful_categories)
     made.globals.update(ordered=ordered, regressions=regressions, differences=differences)
+    made.globals.update(asr_of=asr_of, asr_span=span, asr_ends=ends, asr_text=text)
+    made.globals.update(asr_change=change_of, asr_arrow=asr_arrow, left_open=left_open)
+    made.globals.update(worst_exit=words.worst_exit, mean_asr=words.mean_asr)
     made.globals.update(asr_name=asr_name, errors=words.errors, tests=_tests, scores_of=scores)
     return made
 

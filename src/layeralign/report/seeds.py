@@ -6,8 +6,10 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from layeralign.analysis.figures import NOTHING, Estimate
 from layeralign.analysis.seeds import ExitSeeds, Seeds, Spread
-from layeralign.report.table import asr_name, percent
+from layeralign.report.asr import Asr, asr_of, ends, span
+from layeralign.report.table import asr_name
 from layeralign.text import printable
 
 _ALSO = (("refuses\nborderline", "over_refusal"), ("coherent", "coherence"), ("utility", "utility"))
@@ -21,7 +23,8 @@ def table(found: Seeds) -> Table:
         title=Text(f"{runs} runs: {names}: ASR: {printable(found.asr_means)}", "bold"),
         title_justify="left",
         caption=f"Percent. * default exit. Mean ± standard deviation over {runs} runs; 95 %: of the mean of "
-        f"all such runs on these cases, Student's t with {runs - 1} degrees of freedom; – : all are alike.",
+        f"all such runs on these cases, Student's t with {runs - 1} degrees of freedom; – : all are alike."
+        f"{_left_open(found)}",
         caption_justify="left",
     )
     shown = [(head, name) for head, name in _ALSO if any(exit.estimates[name] for exit in found.exits)]
@@ -30,16 +33,45 @@ def table(found: Seeds) -> Table:
     for exit in found.exits:
         cells = [_mean(exit.estimates[name]) for _, name in shown]
         mark = "*" if exit.default else " "
-        made.add_row(f"{exit.name}{mark}", *_asr(exit), *cells, style="bold" if exit.default else "")
+        asr = _asr(found.asr_judge, exit)
+        made.add_row(f"{exit.name}{mark}", *asr, *cells, style="bold" if exit.default else "")
     return made
 
 
-def _asr(exit: ExitSeeds) -> list[str]:
-    asr = exit.estimates["asr"]
-    if asr is None:
+def _left_open(found: Seeds) -> str:
+    """What a range means; empty where there is none."""
+    each = (asr for exit in found.exits for asr in _each(found.asr_judge, exit))
+    if not any(asr.open for asr in each if asr):
+        return ""
+    return (
+        " 12–31: ASR if the answers that could not be judged were all safe – all unsafe; over 2 % were not."
+    )
+
+
+def _each(judge: str, exit: ExitSeeds) -> list[Asr | None]:
+    """Each run's ASR."""
+    invalid = exit.estimates["invalid"]
+    return [asr_of(judge, _of_run(exit, run)) for run in range(len(invalid.values) if invalid else 0)]
+
+
+def _asr(judge: str, exit: ExitSeeds) -> list[str]:
+    """Mean, interval and each run's ASR; ranges where a run has too many answers that could not be judged."""
+    each = _each(judge, exit)
+    shown = " ".join(map(span, each))
+    best, worst = exit.estimates["asr_best_case"], exit.estimates["asr_worst_case"]
+    if best and worst and any(asr.open for asr in each if asr):
+        mean = Asr(best.mean, worst.mean, best.low, worst.high, 0, 0.0)
+        return [span(mean, lambda share: f"{100 * share:.1f}"), ends(mean, between="–") or "–", shown]
+    found = exit.estimates["asr"]
+    if found is None:
         return ["–"] * 3
-    each = " ".join(f"{100 * value:.0f}" for value in asr.values)
-    return [_mean(asr), "–" if asr.low is None else f"{percent(asr.low)}–{percent(asr.high)}", each]
+    mean = Asr(found.mean, found.mean, found.low, found.high, 0, 0.0)
+    return [_mean(found), ends(mean, between="–") or "–", shown]
+
+
+def _of_run(exit: ExitSeeds, run: int) -> dict[str, Estimate]:
+    found = exit.estimates.items()
+    return {name: Estimate(s.values[run], 0, None, None, "") if s else NOTHING for name, s in found}
 
 
 def _mean(spread: Spread | None) -> str:

@@ -17,6 +17,7 @@ from layeralign.analysis.seeds import Seeds
 from layeralign.analysis.summary import ExitFigures, GroupFigures, Summary
 from layeralign.judges.refusal import RefusalMatcher
 from layeralign.judges.registry import MEASURES
+from layeralign.report.asr import TOO_MANY, Asr, asr_of, ends, span
 from layeralign.report.cautions import caution
 from layeralign.text import printable
 
@@ -26,11 +27,6 @@ _BAR = 12
 def percent(share: float | None) -> str:
     """A share as a whole percentage; a dash where it was not measured."""
     return "–" if share is None else str(round(100 * share))
-
-
-def interval(figures: Figures) -> str:
-    """The ASR's 95 % interval, in percent."""
-    return "–" if figures.asr is None else f"{percent(figures.asr_low)}–{percent(figures.asr_high)}"
 
 
 def corrected(figures: Figures) -> str:
@@ -56,7 +52,7 @@ def table(summary: Summary, width: int = 140) -> Table:
     Where `width` characters are too few, the columns that a reader can best spare are left out, and named.
     """
     unmeasured = {*(() if summary.quality else (corrected,)), *(() if summary.sequential else (decision,))}
-    *columns, last = (c for c in _COLUMNS if c.cell not in unmeasured)
+    *columns, last = (c for c in _columns(summary.asr_judge) if c.cell not in unmeasured)
     every = columns = [*columns, *_scores(summary), last]
     console = Console(width=10 * width)
     while True:
@@ -122,9 +118,20 @@ def caption(summary: Summary) -> str:
         f"Percent. * default exit{'' if default else ' (not scanned)'}. {compared}"
         "Told apart = refuses harmful − refuses borderline; 0 is guessing. "
         "Invalid: answers that could not be judged (ASR if all were safe – if all were unsafe)."
+        + how_open(summary)
         + (f" Corrected: {printable(told(summary.quality))}." if summary.quality else "")
         + how_stopped(summary)
         + how_screened(summary)
+    )
+
+
+def how_open(summary: Summary) -> str:
+    """What a range in the ASR's column means; empty where there is none."""
+    asrs = [asr_of(summary.asr_judge, one.estimates) for one in (*summary.exits, *summary.groups)]
+    if not any(asr.open for asr in asrs if asr):
+        return ""
+    return (
+        f" Where they are over {percent(TOO_MANY)} %, the ASR is that range, and 95 % an interval around it."
     )
 
 
@@ -161,13 +168,11 @@ def told(quality: Quality) -> str:
     )
 
 
-def bar(share: float | None) -> Text:
-    """A share as a bar."""
-    if share is None:
-        return Text("")
-    eighths = round(share * _BAR * 8)
-    full, rest = divmod(eighths, 8)
-    return Text("█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else ""), style="red")
+def bar(share: float, most: float = 0) -> Text:
+    """A share as a bar, followed by a pale one up to `most`."""
+    full, rest = divmod(round(share * _BAR * 8), 8)
+    known = "█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else "")
+    return Text(known + "░" * (round(most * _BAR) - len(known)), style="red")
 
 
 @dataclass(frozen=True)
@@ -185,22 +190,28 @@ def _share(name: str) -> Callable[[ExitFigures | GroupFigures], str]:
     return lambda figures: percent(getattr(figures, name))
 
 
-_COLUMNS = (
-    _Column("group", lambda f: f.group, spare=6, left=True),
-    _Column("n", lambda f: str(f.n), spare=5),
-    _Column("ASR", _share("asr")),
-    _Column("95 %", interval),
-    _Column("decided", decision, left=True),
-    _Column("corrected\n95 %", corrected),
-    _Column("", lambda f: bar(f.asr), spare=7, left=True),
-    _Column("refuses\nharmful", _share("refusal")),
-    _Column("refuses\nborderline", _share("over_refusal")),
-    _Column("told\napart", _share("separation")),
-    _Column("refuses\nbenign", _share("benign_refusal"), spare=4),
-    _Column("coherent", _share("coherence"), spare=3),
-    _Column("utility", _share("utility"), spare=1),
-    _Column("invalid", invalid),
-)
+def _columns(judge: str) -> tuple[_Column, ...]:
+    """Every column that a table may have, the ASR by this judge."""
+
+    def asr(figures: ExitFigures | GroupFigures) -> Asr | None:
+        return asr_of(judge, figures.estimates)
+
+    return (
+        _Column("group", lambda f: f.group, spare=6, left=True),
+        _Column("n", lambda f: str(f.n), spare=5),
+        _Column("ASR", lambda f: span(asr(f))),
+        _Column("95 %", lambda f: ends(asr(f), between="–") or "–"),
+        _Column("decided", decision, left=True),
+        _Column("corrected\n95 %", corrected),
+        _Column("", lambda f: bar(a.least, a.most) if (a := asr(f)) else "", spare=7, left=True),
+        _Column("refuses\nharmful", _share("refusal")),
+        _Column("refuses\nborderline", _share("over_refusal")),
+        _Column("told\napart", _share("separation")),
+        _Column("refuses\nbenign", _share("benign_refusal"), spare=4),
+        _Column("coherent", _share("coherence"), spare=3),
+        _Column("utility", _share("utility"), spare=1),
+        _Column("invalid", invalid),
+    )
 
 
 def _scores(summary: Summary) -> list[_Column]:

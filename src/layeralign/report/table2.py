@@ -12,6 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from layeralign.analysis.compare import ALL, Comparison, GroupChange
+from layeralign.analysis.summary import Summary
+from layeralign.report.asr import before_after
+from layeralign.report.comparison import asr_arrow, asr_delta
 from layeralign.report.table import asr_name
 from layeralign.text import printable
 
@@ -64,9 +67,9 @@ def table(comparison: Comparison) -> Table:
     known = {group.group: group for group in comparison.groups}
     for at, name in enumerate(("AASR % ↓", "ATS ↓", "ATR ↑")):
         for group in GROUPS:
-            for judge, here in _ours(at, known.get(group), asr_name(comparison.before)):
+            for whose, here in _ours(at, known.get(group), comparison.before):
                 theirs = (_arrow(PAPER[one][group][at]) for one in sets)
-                made.add_row(Text(f"{name}{judge}"), group, *here, *theirs, end_section=group == ALL)
+                made.add_row(Text(f"{name}{whose}"), group, *here, *theirs, end_section=group == ALL)
     return made
 
 
@@ -78,17 +81,15 @@ def _sets(comparison: Comparison) -> list[str]:
     return found if len(comparison.benchmarks) == len(found) == 1 else list(PAPER)
 
 
-def _ours(at: int, group: GroupChange | None, name: str) -> Iterator[tuple[str, tuple[str, str]]]:
+def _ours(at: int, group: GroupChange | None, before: Summary) -> Iterator[tuple[str, tuple[str, str]]]:
     """(Whose, (before → after, change)) of the AASR (0), ATS (1) or ATR (2); several judges give several."""
     if group is None:
         return
     if at == 0:
-        if group.asr:
-            found = group.asr
-            yield (
-                "" if name == "ASR" else f" ({name})",
-                _cells(found.before, found.after, found.low, found.high, 100),
-            )
+        if before_after(before.asr_judge, group):
+            name = asr_name(before)
+            shown = asr_arrow(before.asr_judge, group, _hundredth), asr_delta(before.asr_judge, group, 2, 2)
+            yield "" if name == "ASR" else f" ({name})", shown
         return
     measure, scale = (("toxicity", 100), ("reward", 1))[at - 1]
     for score in group.scores:
@@ -106,6 +107,10 @@ def _cells(
     if low is not None and high is not None:
         difference += f" [{scale * low:+.2f}, {scale * high:+.2f}]"
     return _arrow((scale * before, scale * after)), difference
+
+
+def _hundredth(share: float) -> str:
+    return f"{100 * share:.2f}"
 
 
 def _arrow(pair: Pair) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Literal
 
 from layeralign.analysis.compare import Comparison
@@ -11,8 +12,9 @@ from layeralign.analysis.summary import ExitFigures, Summary
 from layeralign.judges.guard import published
 from layeralign.judges.oracle import Oracle
 from layeralign.judges.refusal import MEASURED, RefusalMatcher
+from layeralign.report.asr import Asr, asr_of, short, span, text
 from layeralign.report.cautions import caution, how_cut
-from layeralign.report.comparison import price
+from layeralign.report.comparison import asr_arrow, price
 from layeralign.report.measures import SHARES
 from layeralign.report.shown import Report, Shown
 from layeralign.report.table import asr_name, told
@@ -55,62 +57,90 @@ def share(estimate: Estimate) -> str:
     """A share in percent with its interval: `64 % [57, 71]`."""
     if estimate.value is None:
         return "–"
-    ends = "" if estimate.low is None else f" [{_percent(estimate.low)}, {_percent(estimate.high)}]"
-    return f"{_percent(estimate.value)} %{ends}"
+    known = estimate.low is not None and estimate.high is not None
+    ends = f" [{short(estimate.low or 0)}, {short(estimate.high or 0)}]" if known else ""
+    return f"{short(estimate.value)} %{ends}"
 
 
-def _percent(value: float | None) -> str:
-    """In percent; with a decimal where it is small and not 0."""
-    if value is None:
-        return "–"
-    return f"{100 * value:.1f}" if 0 < abs(value) < 0.0995 else f"{100 * value:.0f}"
-
-
-def _whole(value: float | None) -> str:
+def _whole(value: float) -> str:
     """In percent; whole, unless it is below 1."""
-    return "–" if value is None else f"{100 * value:.1f}" if 0 < value < 0.01 else f"{100 * value:.0f}"
+    return f"{100 * value:.1f}" if 0 < value < 0.01 else f"{100 * value:.0f}"
 
 
-def _asr(exit: ExitFigures) -> Estimate:
-    return exit.estimates["asr"]
+Measured = list[tuple[ExitFigures, Asr]]
+"""Exits with harmful cases, each with its ASR."""
 
 
-def _measured(summary: Summary) -> list[ExitFigures]:
-    return [exit for exit in summary.exits if exit.asr is not None]
+def _measured(summary: Summary) -> Measured:
+    asked = ((exit, asr_of(summary.asr_judge, exit.estimates)) for exit in summary.exits)
+    return [(exit, asr) for exit, asr in asked if asr is not None]
 
 
-def _default(summary: Summary) -> ExitFigures | None:
-    return next((exit for exit in _measured(summary) if exit.default), None)
+def _worst(exits: Measured) -> tuple[ExitFigures, Asr]:
+    return max(exits, key=lambda one: (one[1].most, one[1].least))
 
 
-def _worst(exits: list[ExitFigures]) -> ExitFigures:
-    return max(exits, key=lambda exit: exit.asr or 0)
+def worst_exit(summary: Summary) -> tuple[ExitFigures, Asr] | None:
+    """The exit whose ASR may be the highest; None where no exit has harmful cases."""
+    measured = _measured(summary)
+    return _worst(measured) if measured else None
+
+
+def mean_asr(summary: Summary) -> str:
+    """The mean over the exits, in percent."""
+    measured = [asr for _, asr in _measured(summary)]
+    if not measured:
+        return "–"
+    least, most = (fmean(getattr(asr, end) for asr in measured) for end in ("least", "most"))
+    return f"{span(Asr(least, most, None, None, 0, 0.0), lambda share: f'{100 * share:.1f}')} %"
 
 
 def _of_one(summary: Summary) -> Headline:
-    default = _default(summary)
-    others = [exit for exit in _measured(summary) if not exit.default]
+    measured = _measured(summary)
+    default = next((one for one in measured if one[0].default), None)
+    others = [one for one in measured if not one[0].default]
     if default is None or not others:
         return Headline("", "Nothing can be said yet.",
                         "Scan the default exit and another one with harmful cases.", "open")  # fmt: skip
-    worse, worst = [exit for exit in others if exit.worse], _worst(others)
-    answered = asr_name(summary) == "ASR"
-    does = (
-        "answer significantly more harmful requests"
-        if answered
-        else "leave significantly more harmful requests unrefused"
-    )
+    if any(asr.open for _, asr in measured):
+        return _of_one_left_open(summary, default, others)
+    worse, (highest, asr) = [exit for exit, _ in others if exit.worse], _worst(others)
     number = f"{len(worse)} of {len(others)}"
-    than = f"other exits {does} than the default, exit {default.name}"
+    than = f"other exits {_do_more(summary)} than the default, exit {default[0].name}"
+    end = f"exit {highest.name}, {text(asr)} against {text(default[1])}"
     if worse:
-        end = f"worst: exit {worst.name}, {share(_asr(worst))} against {share(_asr(default))}"
-        return Headline(number, f"{than}; {end}.", "", "bad")
-    end = f"highest: exit {worst.name}, {share(_asr(worst))} against {share(_asr(default))}"
+        return Headline(number, f"{than}; worst: {end}.", "", "bad")
     more = "That is not a proof that they are alike."
-    if (default.asr or 0) >= _HARMFUL:  # as bad as the default is no praise
-        itself = f"The default exit {'answers' if answered else 'leaves unrefused'} many itself."
-        return Headline(number, f"{than}; {end}.", f"{itself} {more}", "open")
-    return Headline(number, f"{than}; {end}.", more, "good")
+    if default[1].most >= _HARMFUL:  # as bad as the default is no praise
+        does = "answers" if asr_name(summary) == "ASR" else "leaves unrefused"
+        return Headline(
+            number, f"{than}; highest: {end}.", f"The default exit {does} many itself. {more}", "open"
+        )
+    return Headline(number, f"{than}; highest: {end}.", more, "good")
+
+
+def _of_one_left_open(summary: Summary, default: tuple[ExitFigures, Asr], others: Measured) -> Headline:
+    """Where answers without a verdict leave the ASR open: its range, since a count of exits would hide it."""
+    worse, (highest, asr) = [exit for exit, _ in others if exit.worse], _worst(others)
+    sentence = (
+        f"{_rate(summary)} at the worst exit, {highest.name}: {text(asr)}; at the default exit, "
+        f"{default[0].name}: {text(default[1])}."
+    )
+    more = (
+        f"Of the answers that could be judged, {len(worse)} of {len(others)} other exits "
+        f"{_do_more(summary)} than the default."
+    )
+    return Headline(f"{span(asr, _whole)} %", sentence, more, "bad" if worse else "open")
+
+
+def _do_more(summary: Summary) -> str:
+    if asr_name(summary) == "ASR":
+        return "answer significantly more harmful requests"
+    return "leave significantly more harmful requests unrefused"
+
+
+def _rate(summary: Summary) -> str:
+    return "harmful requests " + ("answered" if asr_name(summary) == "ASR" else "not refused")
 
 
 def _of_many(report: Report) -> Headline:
@@ -118,23 +148,31 @@ def _of_many(report: Report) -> Headline:
     before = _measured(first.summary)
     if not before or not others:
         return Headline("", "Nothing can be said yet.", "Some run has no judged harmful case.", "open")
-    best = min(others, key=lambda run: _worst(_measured(run.summary)).asr or 0)
-    was, now = _worst(before), _worst(_measured(best.summary))
-    name = "harmful requests answered" if asr_name(first.summary) == "ASR" else "harmful requests not refused"
+    best = min(others, key=lambda run: _worst(_measured(run.summary))[1].most)
+    (was, asr_was), (now, asr_now) = _worst(before), _worst(_measured(best.summary))
     which = best.label if len(others) == 1 else f"{best.label}, the best of {len(others)}"
     sentence = (
-        f"{name} at the worst exit: {share(_asr(was))} in {first.label} (exit {was.name}), "
-        f"{share(_asr(now))} in {which} (exit {now.name})."
+        f"{_rate(first.summary)} at the worst exit: {text(asr_was)} in {first.label} (exit {was.name}), "
+        f"{text(asr_now)} in {which} (exit {now.name})."
     )
     counts = [(sum(e.worse for e in run.summary.exits), run) for run in (first, best)]
     more = "Exits significantly worse than the default: " + ", ".join(
         f"{n} in {run.label}" for n, run in counts
     )
-    tone: Tone = "good" if (now.asr or 0) < (was.asr or 0) and not counts[1][0] else "bad"
     change = next((found for run, found in report.comparisons if run is best), None)
     more = f"{more}.{_at_default(change) if change else ''}{_opened(report)}"
-    number = f"{_whole(was.asr)} → {_whole(now.asr)} %"
+    number = f"{span(asr_was, _whole)} → {span(asr_now, _whole)} %"
+    tone = _tone(asr_was, asr_now, worse=counts[1][0] > 0)
     return Headline(number, sentence, more, tone, price(change) if change else "")
+
+
+def _tone(was: Asr, now: Asr, *, worse: bool) -> Tone:
+    """Whether the worst exit became better, whatever the answers without a verdict are."""
+    if worse or now.least >= was.most:
+        return "bad"
+    if now.most < was.least:
+        return "good"
+    return "open" if was.open or now.open else "bad"
 
 
 def _at_default(change: Comparison) -> str:
@@ -156,10 +194,10 @@ def _opened(report: Report) -> str:
     opened = [cell for cell in cells if cell[2].low > 0]
     if not opened:
         return ""
-    run, exit, most = max(opened, key=lambda cell: cell[2].difference)
+    run, exit, _ = max(opened, key=lambda cell: cell[2].difference)
     return (
         f" In {len(opened)} of {len(cells)} places the ASR rose, its 95 % interval above 0; most at exit "
-        f"{exit.name} of {run.label}: {100 * most.before:.0f} → {100 * most.after:.0f} %."
+        f"{exit.name} of {run.label}: {asr_arrow(report.runs[0].summary.asr_judge, exit)} %."
     )
 
 
