@@ -130,6 +130,7 @@ class Summary:
         trained_on: cases of the run that the model's adapter was trained on, as far as its record tells.
         trained_against: judges that are the reward which the model's adapter was trained against, as far as
             the adapter's own record tells: their scores say nothing of how safe it is.
+        base: the other model that its adapter was made for, where that was allowed; else empty.
     """
 
     asr_judge: str
@@ -149,6 +150,7 @@ class Summary:
     screen_agrees: RankAgreement | None = None
     cut: Cut | None = None
     trained_on: int = 0
+    base: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object; keys are never renamed, only added."""
@@ -196,6 +198,7 @@ def summarise(run: Run, judge: str | None = None, quality: Path | None = None) -
         screen_agrees=agrees(screen, asr) if screen else None,
         cut=_cut(run, own),
         trained_on=len(run.trained_on),
+        base=str(run.identity.get("base", "")),
     )
 
 

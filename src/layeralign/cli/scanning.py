@@ -45,6 +45,8 @@ class ScanOptions(ModelOptions):
     "Of sampling, and of benchmarks that are drawn."
     adapter: Path | None = None
     "Folder of a LoRA adapter, as align leaves it, to put on the model."
+    allow: Literal["base"] | None = None
+    "base: put the adapter on although it was made for another model; the run and its pages say so."
     quantize: Literal["4bit", "8bit"] | None = None
     "Squeeze the language model's weights with bitsandbytes; wants CUDA."
     batch_size: int | None = None
@@ -72,7 +74,7 @@ def scan(options: ScanOptions) -> None:
     asked = benchmarks.cases(options.cases, limit=options.limit, seed=options.seed)
     for remark in shown.remarks(asked):
         print(f"note: {remark}", file=sys.stderr)
-    vlm = options.load(options.adapter, options.quantize)
+    vlm = options.load(options.adapter, options.quantize, allow_base=options.allow == "base")
     how: dict[str, Any] = {
         "exits": options.exits,
         "seed": options.seed,

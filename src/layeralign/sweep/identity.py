@@ -16,7 +16,8 @@ _PACKAGES = ("layeralign", "torch", "transformers", "peft", "tokenizers", "safet
 def identity(vlm: Vlm) -> dict[str, Any]:
     """Everything about the model that shapes an answer."""
     template = str(getattr(vlm.processor, "chat_template", None))
-    return {
+    other = {"base": vlm.made_for} if vlm.made_for else {}  # all other runs are as those from before
+    return other | {
         "files": vlm.checkpoint.hashes,
         "revision": vlm.checkpoint.revision,
         "adapter": vlm.adapter.hashes if vlm.adapter else None,

@@ -29,6 +29,7 @@ from transformers import (
 
 from layeralign.errors import LayeralignError
 from layeralign.text import printable
+from layeralign.vlm import base
 from layeralign.vlm import checkpoint as checkpoints
 from layeralign.vlm import processor as processors
 from layeralign.vlm.families import family_of
@@ -59,6 +60,7 @@ def load(
     model: str | Path,
     *,
     adapter: str | Path | None = None,
+    allow_base: bool = False,
     revision: str | None = None,
     variant: str | None = None,
     dtype: str = "float32",
@@ -70,6 +72,7 @@ def load(
     Args:
         model: a checkpoint folder, a hub id, or `testbed`, the model that ships with layeralign.
         adapter: folder of a LoRA adapter in PEFT's form, which is merged into the weights.
+        allow_base: put it on even where it was made for another model; runs of this one say so.
         revision: the hub's branch, tag or commit; for hub ids only.
         variant: how the family reads "exit at l", where it has several ways; see docs/families.md.
         dtype: `float32`, `bfloat16` or `float16`.
@@ -79,7 +82,8 @@ def load(
 
     Raises:
         LayeralignError: there is no such model, it is not safe to load, is no vision-language
-            model, is of a family that layeralign does not know, or the machine lacks what it takes.
+            model, is of a family that layeralign does not know, or the machine lacks what it takes;
+            or the adapter does not fit, or was made for another model.
     """
     if dtype not in DTYPES:
         raise LayeralignError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
@@ -98,6 +102,7 @@ def load(
         options["device_map"] = device_map
     fitted = None if adapter is None else checkpoints.find_adapter(adapter)
     found.hashes  # noqa: B018 - what is loaded is what is hashed
+    made_for = "" if fitted is None else base.check(fitted, found, allow=allow_base)
     processor = _processor(found, family)
     loaded = pretrained(AutoModelForImageTextToText, found, f"model {found.name}", **options)
     own = loaded.generation_config
@@ -109,7 +114,7 @@ def load(
     if device_map is None:
         loaded = loaded.to(own_device())
     vlm = family(loaded.eval(), processor, found, variant)
-    vlm.adapter, vlm.quantize = fitted, quantize
+    vlm.adapter, vlm.made_for, vlm.quantize = fitted, made_for, quantize
     vlm.exits  # noqa: B018 - an encoder without usable exits is refused here, not later
     vlm.check_names()
     return vlm

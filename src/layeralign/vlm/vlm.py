@@ -92,6 +92,7 @@ class Vlm:
         self.processor: Any = processor
         self.checkpoint = checkpoint
         self.adapter: Adapter | None = None
+        self.made_for = ""  # which other model the adapter was made for, where that was allowed
         self.quantize: str | None = None
         self.check(variant)
         self.reading = next(iter(self.variants)) if variant is None else variant
