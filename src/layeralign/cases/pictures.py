@@ -4,30 +4,48 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from layeralign.cases.background import WHITE
+from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
 
 MAX_PIXELS = 50_000_000
 """A picture with more pixels is refused before it is decoded."""
 MAX_BYTES = 64 * 2**20
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+_DEPTH_AT = 24
+"""Where a PNG's header has the bits of a sample."""
+_ANIMATED = ("PNG", "WEBP", "GIF")  # not the second picture of some cameras' JPEG
 
 
 @dataclass(frozen=True)
 class FilePicture:
-    """A picture file that was checked once; see `check`. `size` is its width and height in pixels."""
+    """A picture file that was checked once; see `check`.
+
+    Attributes:
+        path: the file.
+        sha256: of its bytes.
+        size: width and height in pixels.
+        transparent: whether the background can be seen in some pixel.
+        animated: whether it has further frames, which are not shown.
+        background: what is behind it, `#rrggbb`.
+    """
 
     path: str
     sha256: str
     size: tuple[int, int] = (0, 0)
+    transparent: bool = False
+    animated: bool = False
+    background: str = WHITE
 
     def open(self) -> Image.Image:
-        """Decode to RGB, turned as its EXIF says.
+        """Decode to RGB as a browser shows it: the first frame, on the background, turned as its EXIF says.
 
         Raises:
             LayeralignError: the file is no longer the one that was checked.
@@ -38,7 +56,17 @@ class FilePicture:
             raise LayeralignError(f"image {self.path}: cannot be read any more ({error.strerror})") from error
         if hashlib.sha256(content).hexdigest() != self.sha256:
             raise LayeralignError(f"image {self.path}: has changed since the cases were read; start again")
-        return _decode(content, self.path)
+        return _decode(content, self.path, self.background)[0]
+
+
+def laid(cases: Iterable[Case], background: str) -> list[Case]:
+    """The cases, whose picture files are on this background, `#rrggbb`."""
+    return [
+        replace(case, picture=replace(case.picture, background=background))
+        if isinstance(case.picture, FilePicture)
+        else case
+        for case in cases
+    ]
 
 
 def check(folder: Path, name: str, where: str) -> FilePicture:
@@ -71,8 +99,8 @@ def check(folder: Path, name: str, where: str) -> FilePicture:
         content = file.read_bytes()
     except (OSError, ValueError) as error:
         raise LayeralignError(f"{shown}: cannot be read ({error})") from error
-    size = _decode(content, shown).size
-    return FilePicture(str(file), hashlib.sha256(content).hexdigest(), size)
+    picture, transparent, animated = _decode(content, shown, WHITE)
+    return FilePicture(str(file), hashlib.sha256(content).hexdigest(), picture.size, transparent, animated)
 
 
 def leaves(name: str) -> bool:
@@ -86,7 +114,8 @@ def leaves(name: str) -> bool:
     )
 
 
-def _decode(content: bytes, shown: str) -> Image.Image:
+def _decode(content: bytes, shown: str, background: str) -> tuple[Image.Image, bool, bool]:
+    """The picture in RGB, and whether it is transparent somewhere, and animated."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is below
         try:
@@ -96,10 +125,11 @@ def _decode(content: bytes, shown: str) -> Image.Image:
                     raise LayeralignError(
                         f"{shown}: has {width}×{height} pixels; the limit is {MAX_PIXELS:,} in all"
                     )
-                if picture.mode.startswith(("I", "F")):  # Pillow would clip it to white
+                if _deep(picture, content):  # Pillow would clip it to white
                     raise LayeralignError(f"{shown}: has more than 8 bits a channel; convert it to 8 bits")
-                turned = ImageOps.exif_transpose(picture)
-                return turned.convert("RGB")
+                animated = picture.format in _ANIMATED and bool(getattr(picture, "is_animated", False))
+                turned = ImageOps.exif_transpose(_first_frame(picture, content))
+                return *_flat(turned, background), animated
         except Image.DecompressionBombError as error:
             raise LayeralignError(
                 f"{shown}: has too many pixels; the limit is {MAX_PIXELS:,} in all"
@@ -112,3 +142,35 @@ def _decode(content: bytes, shown: str) -> Image.Image:
             raise LayeralignError(
                 f"{shown}: cannot be decoded, it is truncated or broken ({error})"
             ) from error
+
+
+def _deep(picture: ImageFile.ImageFile, content: bytes) -> bool:
+    """Whether Pillow cannot tell its colours, or which one of them is transparent, in 8 bits."""
+    keyed = picture.format == "PNG" and picture.mode == "RGB" and "transparency" in picture.info
+    return picture.mode.startswith(("I", "F")) or (keyed and content[_DEPTH_AT] == 16)
+
+
+def _first_frame(picture: ImageFile.ImageFile, content: bytes) -> Image.Image:
+    """What a browser shows first, transparent where that shows nothing."""
+    key = picture.info.get("transparency")
+    if picture.format == "PNG" and picture.mode == "L" and key is not None and key < 2 ** content[_DEPTH_AT]:
+        picture.info["transparency"] = key * (
+            255 // (2 ** content[_DEPTH_AT] - 1)
+        )  # Pillow scales greys alone
+    if getattr(picture, "default_image", False):
+        picture.seek(1)  # an animated PNG begins with a picture for viewers that cannot play it
+    box = picture.tile[0][1] if picture.format == "GIF" else None
+    if box is None or box == (0, 0, *picture.size):
+        return picture
+    found = Image.new("RGBA", picture.size)  # Pillow fills the rest with the palette's first colour
+    found.paste(picture.convert("RGBA").crop(box), box)
+    return found
+
+
+def _flat(picture: Image.Image, background: str) -> tuple[Image.Image, bool]:
+    """The picture on the background, in RGB, and whether that can be seen anywhere."""
+    if not picture.has_transparency_data:
+        return picture.convert("RGB"), False
+    layer = picture.convert("RGBA")
+    seen = any(layer.getchannel("A").histogram()[:255])
+    return Image.alpha_composite(Image.new("RGBA", layer.size, background), layer).convert("RGB"), seen

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +91,12 @@ def show(result: Scan) -> None:
     shown.print(result.table(shown.width))
     if result.summary.controls:
         shown.print(controls.table(result.summary, shown.width))
+
+
+def note(remarks: Iterable[str]) -> None:
+    """Tell on stderr what has to be known before a command's work begins."""
+    for remark in remarks:
+        print(f"note: {remark}", file=sys.stderr)
 
 
 def put(table: Table) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from layeralign.cli.app import app, put, show
+from layeralign.cli.app import app, note, put, show
 from layeralign.cli.models import ModelOptions
 from layeralign.errors import LayeralignError
 from layeralign.text import printable
@@ -39,6 +38,8 @@ class ScanOptions(ModelOptions):
     "What the model is told before every prompt, in its template's system turn."
     controls: bool = False
     "Also ask every case without its picture, with a blank one and with noise."
+    background: str = "white"
+    "Colour behind transparent pictures: white, black, or #rrggbb."
     limit: int | None = None
     "Take only the first so many cases; the testbed makes just so many."
     seed: int = 0
@@ -72,8 +73,7 @@ def scan(options: ScanOptions) -> None:
     if options.screen and (options.samples > 1 or options.controls or options.precision is not None):
         raise LayeralignError("screen: answers nothing; expected no samples, controls or precision beside it")
     asked = benchmarks.cases(options.cases, limit=options.limit, seed=options.seed)
-    for remark in shown.remarks(asked):
-        print(f"note: {remark}", file=sys.stderr)
+    note(shown.remarks(asked, options.background))
     vlm = options.load(options.adapter, options.quantize, allow_base=options.allow == "base")
     how: dict[str, Any] = {
         "exits": options.exits,
@@ -83,6 +83,7 @@ def scan(options: ScanOptions) -> None:
         "top_p": options.top_p,
         "system": options.system,
         "batch_size": options.batch_size,
+        "background": options.background,
     }
     if options.screen:
         found = api.screen(vlm, asked, options.out, **how)

@@ -14,7 +14,9 @@ from typing import Any
 
 from layeralign import decode
 from layeralign.analysis.sequential import Rule
+from layeralign.cases import background
 from layeralign.cases.case import Case
+from layeralign.cases.pictures import laid
 from layeralign.decode import Asked, Decoding, answers
 from layeralign.errors import LayeralignError
 from layeralign.judges.judge import SILENT, Judge, RowJudge
@@ -43,10 +45,21 @@ class Settings:
     """Answers to each case at each exit."""
     precision: float | None = None
     """Ask no more than this half-width of the ASR's interval, or a difference to the default, takes."""
+    background: str = background.WHITE
+    """What is behind transparent pictures: white, black, or `#rrggbb`."""
+
+    def __post_init__(self) -> None:
+        """Refuse a background that is none."""
+        background.parse(self.background)
 
     def record(self) -> dict[str, Any]:
         """What of these shapes an answer."""
-        return {"decoding": self.decoding.record(), "seed": self.seed}
+        seen = background.recorded(self.background)
+        return {"decoding": self.decoding.record(), "seed": self.seed} | seen
+
+    def laid(self, cases: Sequence[Case]) -> list[Case]:
+        """The cases with their pictures on the background."""
+        return laid(cases, background.parse(self.background))
 
 
 def sweep(vlm: Vlm, cases: Sequence[Case], out: Path, settings: Settings) -> Run:
@@ -67,6 +80,7 @@ def sweep(vlm: Vlm, cases: Sequence[Case], out: Path, settings: Settings) -> Run
         raise LayeralignError(
             f"samples {settings.samples}: greedy answers are all alike; expected 1, or a temperature above 0"
         )
+    cases = settings.laid(cases)
     exits = vlm.exits.parse(settings.exits)
     rule = None if settings.precision is None else Rule(settings.precision, settings.seed)
     if rule:

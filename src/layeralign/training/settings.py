@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from cyclopts import Parameter
 
+from layeralign.cases import background
 from layeralign.errors import LayeralignError
 
 KlEstimator = Literal["k1", "k3"]
@@ -87,6 +88,8 @@ class Settings:
     """Compute activations again instead of keeping them."""
     seed: int = 0
     """Of everything that is drawn."""
+    background: str = "white"
+    """Colour behind transparent pictures: white, black, or #rrggbb."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained with."""
@@ -97,10 +100,13 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise LayeralignError(f"{name} {value}: expected {low} to {high}")
+        background.parse(self.background)
 
     def record(self) -> dict[str, Any]:
-        """As JSON would have it."""
-        return asdict(self)
+        """As JSON would have it, without a white background: trainings from before it was a flag go on."""
+        made = asdict(self)
+        colour = made.pop("background")
+        return made | background.recorded(colour)
 
     @property
     def rolls_out(self) -> bool:
