@@ -98,7 +98,8 @@ def test_a_config_is_not_guessed_at(tmp_path, capfd, line):
     config = tmp_path / "c.yaml"
     config.write_text(f"{line}\n")
     assert main(["scan", "--config", str(config), "--model", "x", "--cases", "y", "--out", "z"]) == 1
-    assert "c.yaml: " in capfd.readouterr().err
+    err = capfd.readouterr().err
+    assert "c.yaml" in err and "expected" in err and err.count("\n") == 1
 
 
 def test_escape_sequences_do_not_reach_the_terminal(tmp_path, capfd, run):
@@ -134,7 +135,25 @@ def test_a_config_that_is_no_yaml_is_named(tmp_path, capfd):
     config.write_text("model: [")
     assert main(["scan", "--config", str(config)]) == 1
     err = capfd.readouterr().err
-    assert "c.yaml: is not valid YAML" in err and err.count("\n") == 1
+    assert "c.yaml, line 1: is not valid YAML" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("seed: 1\nlimit: 3\nseed: 2\n", "c.yaml, line 3: has 'seed' twice"),
+        ("seed: 010\n", "c.yaml, line 1: 010 is 8 in YAML"),
+        ("max_new_tokens: 3\nmax-new-tokens: 4\n", "max-new-tokens"),
+        ("<<: {limit: 3}\n", "c.yaml, line 1: "),
+    ],
+)
+def test_a_flag_that_a_config_has_twice_is_refused(tmp_path, capfd, text, says):
+    config = tmp_path / "c.yaml"
+    config.write_text(text)
+    command = ["scan", "--config", str(config), "--model", "x", "--cases", "y", "--out", str(tmp_path / "z")]
+    assert main(command) == 1
+    err = capfd.readouterr().err
+    assert says in err and err.count("\n") == 1
 
 
 def test_debug_shows_the_traceback(capfd):

@@ -15,6 +15,19 @@ Kind = Literal["harmful", "benign", "vqa"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 BORDERLINE = ("authorised", "borderline")
 """Categories of benign cases that look harmful and are not; over-refusal is measured on them."""
+_SPELT = {"authorized": "authorised"}
+
+
+def category_of(given: str) -> str:
+    """A category as it is meant: without white space around it; of `BORDERLINE` in any case and spelling."""
+    bare = given.strip()
+    known = _SPELT.get(bare.casefold(), bare.casefold())
+    return known if known in BORDERLINE else bare
+
+
+def looks_harmful(kind: str, category: str) -> bool:
+    """Whether cases of this kind and category are benign, yet of the sort that is refused by mistake."""
+    return kind == "benign" and category_of(category) in BORDERLINE
 
 
 class Picture(Protocol):
@@ -58,10 +71,14 @@ class Case:
     facts: Mapping[str, Any] = field(default_factory=dict)
     control: str = ""
 
+    def __post_init__(self) -> None:
+        """Wherever cases come from, a category is one text."""
+        object.__setattr__(self, "category", category_of(self.category))
+
     @property
     def borderline(self) -> bool:
         """Benign, yet of the sort that is refused by mistake."""
-        return self.kind == "benign" and self.category in BORDERLINE
+        return looks_harmful(self.kind, self.category)
 
     @property
     def asked(self) -> str:

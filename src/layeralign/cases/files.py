@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 from layeralign.cases import pictures
 from layeralign.cases.case import KINDS, Case, Picture
 from layeralign.errors import LayeralignError
-from layeralign.text import printable
+from layeralign.text import json_of, printable
 
 _FIELDS = ("id", "prompt", "kind", "image", "category", "reference")
 _KNOWN = (*_FIELDS, "answers")
@@ -36,6 +37,7 @@ def read(file: Path, limit: int | None = None) -> list[Case]:
         raise LayeralignError(f"cases {file}: cannot be read as UTF-8 text ({error})") from error
     rows: list[tuple[str, dict[str, Any]]] = []
     seen: dict[str, str] = {}
+    spelt: dict[str, tuple[str, str]] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -44,6 +46,7 @@ def read(file: Path, limit: int | None = None) -> list[Case]:
         if row["id"] in seen:
             raise LayeralignError(f"{where}: id {row['id']!r} is already used in {seen[row['id']]}")
         seen[row["id"]] = where
+        _check_spelling((row.get("category") or "").strip(), where, spelt)
         rows.append((where, row))
     if not rows:
         raise LayeralignError(f"cases {file}: holds no case; expected one JSON object per line")
@@ -52,13 +55,7 @@ def read(file: Path, limit: int | None = None) -> list[Case]:
 
 
 def _row(line: str, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise LayeralignError(
-            f"{where}: is not valid JSON ({error}); "
-            "expected JSON Lines: on each line an object with id, prompt and kind"
-        ) from error
+    row = json_of(line, where, "; expected JSON Lines: on each line an object with id, prompt and kind")
     if not isinstance(row, dict):
         raise LayeralignError(f"{where}: expected a JSON object, found {type(row).__name__}")
     for name in ("id", "prompt", "kind"):
@@ -100,6 +97,17 @@ def _check_answers(answers: Any, where: str) -> None:
         raise LayeralignError(f"{where}: field 'answers' is no list of texts, as the ten of VQA v2")
     if any("\ud800" <= letter <= "\udfff" for one in answers for letter in one):
         raise LayeralignError(f"{where}: field 'answers' holds half a character (a lone surrogate)")
+
+
+def _check_spelling(category: str, where: str, spelt: dict[str, tuple[str, str]]) -> None:
+    """Two spellings of one category would be two categories, each measured on a part of its cases."""
+    alike = re.sub(r"[\s_-]", "", category).casefold()
+    first, there = spelt.setdefault(alike, (category, where)) if category else (category, where)
+    if first != category:
+        raise LayeralignError(
+            f"{where}: field 'category' is {printable(repr(category), 60)}, and in {there} "
+            f"{printable(repr(first), 60)}; spell both alike, or two categories are measured"
+        )
 
 
 def _case(row: dict[str, Any], folder: Path, where: str, checked: dict[str, pictures.FilePicture]) -> Case:

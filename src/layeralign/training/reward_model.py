@@ -27,7 +27,7 @@ from layeralign.errors import LayeralignError
 from layeralign.rewards.classifier import Classifier, Row
 from layeralign.sweep.identity import versions
 from layeralign.sweep.progress import Progress
-from layeralign.text import printable
+from layeralign.text import json_of, printable
 from layeralign.vlm import checkpoint as checkpoints
 from layeralign.vlm.load import own_device, quiet
 
@@ -176,10 +176,7 @@ def read_pairs(file: Path) -> tuple[list[Pair], int]:
 
 
 def _pair(line: str, where: str) -> Pair:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise LayeralignError(f"{where}: is not valid JSON ({error})") from error
+    row = json_of(line, where)
     if not isinstance(row, dict):
         raise LayeralignError(f"{where}: expected a JSON object, found {type(row).__name__}")
     for name in ("chosen", "rejected"):
