@@ -87,8 +87,8 @@ def prompt_tokens(vlm: Vlm, case: Case, feature: Feature | None, system: str = "
     """Token ids of a case's prompt, behind what the model is told first, in its chat template.
 
     Raises:
-        LayeralignError: a text holds the model's own picture placeholder, or the template has no place for
-            `system`.
+        LayeralignError: a text holds the model's own picture placeholder, or a token without embedding, or
+            the template has no place for `system`.
     """
     for where, said in ((f"case {case.id!r}: field 'prompt'", case.prompt), ("system", system)):
         for token in (vlm.placeholder, vlm.picture_token):
@@ -97,7 +97,14 @@ def prompt_tokens(vlm: Vlm, case: Case, feature: Feature | None, system: str = "
                     f"{where} holds {token!r}, which this model reads as a picture; take it out (the picture "
                     "is put in by itself)"
                 )
-    return vlm.tokens(vlm.prompt(case.prompt, picture=feature is not None, system=system), feature)
+    ids = vlm.tokens(vlm.prompt(case.prompt, picture=feature is not None, system=system), feature)
+    if strange := [id for id in ids if id >= vlm.embeddings and id != vlm.picture_token_id]:
+        name = printable(repr(vlm.tokenizer.decode(strange[:1])), 60)
+        raise LayeralignError(
+            f"case {case.id!r}: its prompt has {name}, token {strange[0]}, and model {vlm.checkpoint.name} "
+            f"has embeddings for 0 to {vlm.embeddings - 1} alone; take it out"
+        )
+    return ids
 
 
 def ended(vlm: Vlm, line: Sequence[int]) -> tuple[list[int], bool]:

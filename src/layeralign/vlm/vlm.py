@@ -69,6 +69,8 @@ class Vlm:
     """Whether transformers' forward takes a batch's features as one tensor, not as a list of them."""
     reads_plainly: ClassVar[bool] = False
     """Whether the config's `vision_feature_layer` at l gives what an exit at l does, whichever l it is."""
+    embeds_no_picture_token: ClassVar[bool] = False
+    """Whether the forward embeds another id in the place of the picture's, which may then be any number."""
     tuples: bool = False
     """Whether the tower's blocks return tuples that begin with the state."""
     exits_together: bool = False
@@ -338,6 +340,13 @@ class Vlm:
                     f"model {self.checkpoint.name}: its {_TOKENS[what]} token is none that its tokenizer "
                     "knows; see config.json, generation_config.json and tokenizer_config.json"
                 )
+        rows = self.embeddings
+        for what in ("pad_token",) if self.embeds_no_picture_token else ("picture_token_id", "pad_token"):
+            if (token := getattr(self, what)) >= rows:
+                raise LayeralignError(
+                    f"model {self.checkpoint.name}: its {_TOKENS[what]} token is {token}, and it has "
+                    f"embeddings for 0 to {rows - 1} alone; see config.json and tokenizer_config.json"
+                )
 
     @property
     def placeholder(self) -> str:
@@ -413,6 +422,11 @@ class Vlm:
     def device(self) -> torch.device:
         """Where the language model's inputs go."""
         return _device_of(self.model.get_input_embeddings())
+
+    @property
+    def embeddings(self) -> int:
+        """How many ids the language model has an embedding for, from 0 on."""
+        return int(self.model.get_input_embeddings().weight.shape[0])
 
     @property
     def text_width(self) -> int:
