@@ -27,6 +27,11 @@ def printable(text: str, limit: int | None = None) -> str:
     return line if limit is None or len(line) <= limit else line[: limit - 1] + "…"
 
 
+def halves(text: str) -> bool:
+    """Whether it holds half a character (a lone surrogate), which no encoding has."""
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 def redacted(text: str, limit: int | None = None) -> str:
     """`printable`, with every letter, digit and sign as a dot: its shape can be seen, and nothing be read."""
     return "".join(c if c in _KEPT else "·" for c in printable(text, limit))

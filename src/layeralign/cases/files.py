@@ -14,7 +14,7 @@ from typing import Any
 from layeralign.cases import pictures
 from layeralign.cases.case import KINDS, Case, Picture
 from layeralign.errors import LayeralignError
-from layeralign.text import json_of, printable
+from layeralign.text import halves, json_of, printable
 
 _FIELDS = ("id", "prompt", "kind", "image", "category", "reference")
 _KNOWN = (*_FIELDS, "answers")
@@ -70,7 +70,7 @@ def _row(line: str, where: str) -> dict[str, Any]:
         ):
             raise LayeralignError(f"{where}: field {name!r} is {row[name]!r}; expected text")
     for name in _FIELDS:
-        if any("\ud800" <= letter <= "\udfff" for letter in row.get(name) or ""):
+        if halves(row.get(name) or ""):
             raise LayeralignError(f"{where}: field {name!r} holds half a character (a lone surrogate)")
     for name in ("id", "prompt"):
         if not row[name].strip():
@@ -95,7 +95,7 @@ def _check_names(row: dict[str, Any], where: str) -> None:
 def _check_answers(answers: Any, where: str) -> None:
     if not isinstance(answers, list) or not answers or not all(isinstance(one, str) for one in answers):
         raise LayeralignError(f"{where}: field 'answers' is no list of texts, as the ten of VQA v2")
-    if any("\ud800" <= letter <= "\udfff" for one in answers for letter in one):
+    if any(map(halves, answers)):
         raise LayeralignError(f"{where}: field 'answers' holds half a character (a lone surrogate)")
 
 

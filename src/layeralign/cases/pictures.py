@@ -14,6 +14,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from layeralign.cases.background import WHITE
 from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
+from layeralign.text import halves
 
 MAX_PIXELS = 50_000_000
 """A picture with more pixels is refused before it is decoded."""
@@ -94,6 +95,8 @@ def check(folder: Path, name: str, where: str) -> FilePicture:
             raise LayeralignError(f"{shown}: no such file in {folder}")
         if not file.is_relative_to(folder.resolve()):
             raise LayeralignError(f"{shown}: is a link that leaves the case file's folder")
+        if halves(str(file)):
+            raise LayeralignError(f"{shown}: is in a folder whose name is not UTF-8 text; rename the folder")
         if file.stat().st_size > MAX_BYTES:
             raise LayeralignError(f"{shown}: is larger than {MAX_BYTES >> 20} MiB")
         content = file.read_bytes()

@@ -140,6 +140,7 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("temperature", 0.01, 100),
     ("value_clip", 1e-9, _BIG),
     ("eos_penalty", 0, _BIG),
+    ("seed", -(2**63), 2**63 - 1),
     ("target_kl", 1e-9, _BIG),
 )
 FLAGS = frozenset(f.name for f in fields(Settings) if f.type == "bool")
