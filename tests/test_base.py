@@ -65,10 +65,10 @@ def test_another_config_is_another_base_and_another_template_is_not(trained, lla
     folder = shutil.copytree(llava_dir, tmp_path / "copy")
     (folder / "README.md").write_text("mine")
     (folder / "chat_template.jinja").write_text((folder / "chat_template.jinja").read_text() + "{# mine #}")
-    assert load(folder, adapter=trained).made_for == ""
+    assert load(folder, adapter=trained).other_base == ""
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"vision_feature_layer": -3}))
-    with pytest.raises(LayeralignError, match=r"with another config\.json, not for"):
+    with pytest.raises(LayeralignError, match=r"\(other files: config\.json\), not on"):
         load(folder, adapter=trained)
 
 
@@ -78,9 +78,9 @@ def test_what_was_allowed_is_in_the_run_and_before_its_figures(trained, other, l
     assert main(scan) == 1
     assert not (tmp_path / "run").exists()
     assert main([*scan, "--allow", "base"]) == 0
-    said = "The adapter was made for another model"
+    said = "The adapter was trained on a different model"
     out, err = capfd.readouterr()
-    assert said in out and "that is allowed, and runs say so" in err
+    assert said in out and "allowed, and recorded in the run" in err
     with open_run(tmp_path / "run") as run:
         assert str(llava_dir) in run.identity["base"] and "model.safetensors" in run.identity["base"]
         assert summarise(run).base == run.identity["base"]
@@ -88,7 +88,7 @@ def test_what_was_allowed_is_in_the_run_and_before_its_figures(trained, other, l
     assert said in (tmp_path / "r.html").read_text()
     capfd.readouterr()
     assert main(["card", str(tmp_path / "run")]) == 0
-    assert "whose adapter was made for" in capfd.readouterr().out
+    assert "whose adapter was trained on" in capfd.readouterr().out
     assert main([*scan, "--allow", "weights"]) == 1
     plain = [*scan[:3], *scan[5:-1], str(tmp_path / "plain")]
     assert main(plain) == 0 and main(["compare", str(tmp_path / "plain"), str(tmp_path / "run")]) == 0
@@ -103,7 +103,7 @@ def test_the_run_of_an_adapter_on_its_own_base_is_as_before(trained, llava_dir):
 def test_a_record_without_hashes_leaves_the_name(llava_dir, tmp_path, record):
     folder = peft(llava_dir, tmp_path / "a", base_model_name_or_path="some/other-model")
     (folder / "training.json").write_text(record)
-    with pytest.raises(LayeralignError, match="was made for some/other-model, not for"):
+    with pytest.raises(LayeralignError, match="was trained on some/other-model, not on"):
         load(llava_dir, adapter=folder)
 
 
@@ -111,17 +111,17 @@ def test_adapters_from_elsewhere_are_known_by_the_name_of_their_base(llava_dir, 
     load(llava_dir, adapter=peft(llava_dir, tmp_path / "own"))  # as PEFT itself wrote it
     assert capfd.readouterr().err == ""
     folder = peft(llava_dir, tmp_path / "a", base_model_name_or_path="llava-hf/llava-1.5-7b-hf")
-    with pytest.raises(LayeralignError, match=r"was made for llava-hf/llava-1\.5-7b-hf, not for"):
+    with pytest.raises(LayeralignError, match=r"was trained on llava-hf/llava-1\.5-7b-hf, not on"):
         load(llava_dir, adapter=folder)
     local = shutil.copytree(llava_dir, tmp_path / "LLaVA-1.5-7b-hf")
-    assert load(local, adapter=folder).made_for == ""
-    assert load(llava_dir, adapter=folder, allow_base=True).made_for == "llava-hf/llava-1.5-7b-hf"
+    assert load(local, adapter=folder).other_base == ""
+    assert load(llava_dir, adapter=folder, allow_base=True).other_base == "llava-hf/llava-1.5-7b-hf"
 
 
 @pytest.mark.parametrize("name", ["", "  ", None])
 def test_an_adapter_that_names_no_base_is_not_checked_and_that_is_said(llava_dir, tmp_path, capfd, name):
     folder = peft(llava_dir, tmp_path / "a", base_model_name_or_path=name)
-    assert load(llava_dir, adapter=folder).made_for == ""
+    assert load(llava_dir, adapter=folder).other_base == ""
     err = capfd.readouterr().err
     assert err.startswith(f"note: adapter {folder}: ") and "was not checked" in err and err.count("\n") == 1
 
@@ -151,7 +151,9 @@ def test_which_names_are_the_same_model(tmp_path, capsys, says, revision, model,
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
     adapter, model = Adapter("a", tmp_path), Checkpoint(model, tmp_path / "somewhere", has)
     if found == "refused":
-        with pytest.raises(LayeralignError, match=r"adapter a: was made for .* not for .* as it is here"):
+        with pytest.raises(
+            LayeralignError, match=r"adapter a: was trained on .*, not on .*; load it with that model"
+        ):
             base.check(adapter, model, allow=False)
         assert base.check(adapter, model, allow=True)
     else:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from layeralign import LayeralignError
 from layeralign.cases import files, pictures
-from layeralign.cases.case import Case, category_of
+from layeralign.cases.case import Case, normalise_category
 from layeralign.cases.readers.reader import read as read_benchmark
 from layeralign.cli import main
 from layeralign.testbed import cases as testbed
@@ -161,7 +161,7 @@ def test_what_is_written_is_read(tmp_path_factory, prompt, kind, category):
     file = tmp_path_factory.mktemp("cases") / "c.jsonl"
     file.write_text(json.dumps({"id": "1", "prompt": prompt, "kind": kind, "category": category}))
     (case,) = files.read(file)
-    assert (case.prompt, case.kind, case.category) == (prompt, kind, category_of(category))
+    assert (case.prompt, case.kind, case.category) == (prompt, kind, normalise_category(category))
 
 
 @given(st.binary(max_size=200))
@@ -330,7 +330,7 @@ def test_other_categories_stay_as_they_are(tmp_path, category):
 )  # fmt: skip
 def test_two_spellings_of_one_category_are_refused_with_both_lines(tmp_path, one, other):
     file = with_categories(tmp_path, one, "violence", other)
-    says = rf"c\.jsonl:3: field 'category' is '{other}', and in .*c\.jsonl:1 '{one}'"
+    says = rf"c\.jsonl:3: field 'category' is '{other}', but .*c\.jsonl:1 spells it '{one}'"
     for limit in (None, 1):
         with pytest.raises(LayeralignError, match=says):
             files.read(file, limit)

@@ -198,7 +198,7 @@ def test_an_argument_that_is_no_text_is_one_sentence(tmp_path, capfd, words):
     assert main([word.replace("OUT", str(tmp_path)) for word in words]) == 1
     err = capfd.readouterr().err
     assert (
-        "caf\ufffd" in err and "is not UTF-8 text; rename that file or folder" in err and err.count("\n") == 1
+        "caf\ufffd" in err and "is not valid UTF-8; rename the file or folder" in err and err.count("\n") == 1
     )
     assert not list(tmp_path.iterdir())
 
@@ -212,7 +212,9 @@ def test_pictures_in_a_folder_whose_name_is_no_text_are_one_sentence(tmp_path, m
     command = ["scan", "--model", "testbed", "--cases", "cases.jsonl", "--out", str(tmp_path / "run")]
     assert main(command) == 1
     err = capfd.readouterr().err
-    assert "image 'images/0.png': is in a folder whose name is not UTF-8 text" in err and err.count("\n") == 1
+    assert (
+        "image 'images/0.png': is in a folder whose name is not valid UTF-8" in err and err.count("\n") == 1
+    )
 
 
 @pytest.mark.parametrize("verb", [["summary"], ["export"], ["judge", "--judge", "refusal"]])

@@ -34,7 +34,10 @@ def test_a_case_that_is_called_as_a_control_is_named(llava_dir, case_file, tmp_p
             "--out", str(tmp_path / "run")]  # fmt: skip
     assert main([*scan, "--controls"]) == 1
     err = capfd.readouterr().err
-    assert f"case 'h1#{control}': has the id that a control of case 'h1' has" in err and err.count("\n") == 1
+    assert (
+        f"case 'h1#{control}': --controls gives this id to a control of case 'h1'" in err
+        and err.count("\n") == 1
+    )
     assert main(scan) == 0
 
 

@@ -351,7 +351,7 @@ def test_a_picture_token_past_the_embeddings_is_one_sentence(llava_dir, llava, t
     rows = len(llava.tokenizer) - 1
     folder = shortened(llava_dir, tmp_path / "model", rows)
     edit(folder / "config.json", image_token_index=rows)
-    says = rf"its picture token is {rows}, and it has embeddings for 0 to {rows - 1} alone"
+    says = rf"its picture token is {rows}, but it has only {rows} embeddings"
     with pytest.raises(LayeralignError, match=says) as error:
         load(folder)
     assert "\n" not in str(error.value)
@@ -363,7 +363,7 @@ def test_a_prompt_with_a_token_past_the_embeddings_is_one_sentence(tmp_path):
     vlm = load(shortened(folder, tmp_path / "model", last))
     rehearse(vlm, [Case("c", "hi", "benign", _Shown(noise(32, 32)))])
     with pytest.raises(
-        LayeralignError, match=rf"case 'c': its prompt has .*, token {last}, and model .* take it out"
+        LayeralignError, match=rf"case 'c': the prompt contains .* .token {last}., but model .* remove it"
     ):
         rehearse(vlm, [Case("c", "hi\xa0there", "benign")])
 
@@ -377,7 +377,7 @@ def test_a_picture_token_that_is_never_embedded_may_lie_past_the_embeddings(tmp_
     asked = torch.ones_like(ids, dtype=torch.bool)
     with torch.no_grad():
         within = vlm.hidden(ids, asked, [feature])
-        beyond = vlm.embeddings + 3
+        beyond = vlm.embedding_rows + 3
         ids = ids.masked_fill(ids == vlm.picture_token_id, beyond)
         vlm.model.config.image_token_id = beyond
         torch.testing.assert_close(vlm.hidden(ids, asked, [feature]), within)

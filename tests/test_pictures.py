@@ -47,7 +47,7 @@ def test_a_picture_is_what_a_browser_shows(tab, tmp_path, name, ground):
     (tmp_path / name).write_bytes(content)
     found = pictures.check(tmp_path, name, "here")
     assert (found.transparent, found.animated) == (transparent, animated)
-    (case,) = pictures.laid([Case("a", "b", "vqa", found)], ground)
+    (case,) = pictures.on_background([Case("a", "b", "vqa", found)], ground)
     ours, theirs = np.asarray(case.picture.open()).astype(int), shot(tab, content, ground)
     assert ours.shape == theirs.shape == (*found.size[::-1], 3)
     assert abs(ours - theirs).max() <= 2, "Chromium rounds where alpha is multiplied in"
@@ -59,7 +59,9 @@ def test_what_of_it_is_seen_does_not_need_a_browser(tmp_path, name):
     content, transparent, _ = KINDS[name]
     (tmp_path / name).write_bytes(content)
     case = Case("a", "b", "vqa", pictures.check(tmp_path, name, "here"))
-    white, black = (np.asarray(pictures.laid([case], g)[0].picture.open()) for g in ("#ffffff", "#000000"))
+    white, black = (
+        np.asarray(pictures.on_background([case], g)[0].picture.open()) for g in ("#ffffff", "#000000")
+    )
     assert (white != black).any() == transparent
     if name == "text.png":
         assert (white[0, 0] == 255).all() and white.min() < 32  # not all black
@@ -131,13 +133,13 @@ def corners(monkeypatch):
 
 
 NOTES = (
-    "note: 1 of 3 pictures are transparent somewhere; they are shown on {} (--background)\n"
-    "note: 1 of 3 pictures are animations; the first frame is shown\n"
+    "note: 1 of 3 pictures have transparent pixels; they are shown on {} (--background)\n"
+    "note: 1 of 3 pictures are animations; only the first frame is shown\n"
 )
 
 
 def told(capfd):
-    return "".join(line for line in capfd.readouterr().err.splitlines(True) if "pictures are" in line)
+    return "".join(line for line in capfd.readouterr().err.splitlines(True) if "pictures" in line)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +191,7 @@ def test_cases_are_told_with_what_is_not_shown_of_them(transparent, case_file, c
     assert main(["cases", str(transparent)]) == 0
     assert NOTES.format("white") in capfd.readouterr().out
     assert main(["cases", str(case_file)]) == 0
-    assert "pictures are" not in capfd.readouterr().out
+    assert "background" not in capfd.readouterr().out
 
 
 def test_a_copy_of_cases_is_seen_as_they_are(transparent, tmp_path):

@@ -135,7 +135,7 @@ def scan(
         batch_size: most answers that are under way together; by default what memory allows.
         precision: ask at each exit only until its ASR is known to this half-width, or is surely above or
             below the default exit's; see docs/sequential.md.
-        background: what is behind transparent pictures: white, black, or `#rrggbb`.
+        background: colour behind transparent pictures: white, black, or `#rrggbb`.
 
     Raises:
         LayeralignError: something that was given is wrong; the message says what and where.

@@ -27,8 +27,8 @@ def printable(text: str, limit: int | None = None) -> str:
     return line if limit is None or len(line) <= limit else line[: limit - 1] + "…"
 
 
-def halves(text: str) -> bool:
-    """Whether it holds half a character (a lone surrogate), which no encoding has."""
+def has_lone_surrogate(text: str) -> bool:
+    """Whether the text contains half a character (a lone surrogate), which UTF-8 cannot encode."""
     return any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
@@ -43,7 +43,7 @@ def json_of(text: str, where: str, expected: str = "") -> Any:
     Args:
         text: a whole document.
         where: it is from, for the message.
-        expected: what stands at the end of the message where it is no JSON.
+        expected: end of the message where it is no JSON.
 
     Raises:
         LayeralignError: it is no JSON, or one of these.

@@ -130,7 +130,7 @@ class Summary:
         trained_on: cases of the run that the model's adapter was trained on, as far as its record tells.
         trained_against: judges that are the reward which the model's adapter was trained against, as far as
             the adapter's own record tells: their scores say nothing of how safe it is.
-        base: the other model that its adapter was made for, where that was allowed; else empty.
+        base: the different model that its adapter was trained on, if that was allowed; else empty.
     """
 
     asr_judge: str

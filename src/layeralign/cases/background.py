@@ -1,4 +1,4 @@
-"""The colour behind transparent pictures, as `--background` names it."""
+"""The colour behind transparent pictures, as `--background` takes it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from layeralign.errors import LayeralignError
 from layeralign.text import printable
 
 WHITE = "#ffffff"
-"""The default, which is what people see where they look at such a picture: on a page or a sheet."""
+"""The default: the colour of a page, on which people look at such pictures."""
 _NAMED = {"white": WHITE, "black": "#000000"}
 
 
@@ -21,12 +21,12 @@ def parse(given: str) -> str:
     colour = _NAMED.get(given.lower(), given.lower())
     if not re.fullmatch(r"#[0-9a-f]{6}", colour):
         raise LayeralignError(
-            f"background {printable(repr(given), 60)}: expected white, black, or #rrggbb as #808080"
+            f"background {printable(repr(given), 60)}: expected white, black, or #rrggbb, such as #808080"
         )
     return colour
 
 
-def recorded(given: str) -> dict[str, str]:
-    """What of it a run's identity has: nothing where it is white, as in runs from before it was a flag."""
+def identity(given: str) -> dict[str, str]:
+    """The entry in a run's identity: none for white, so that older runs keep their identity."""
     colour = parse(given)
     return {} if colour == WHITE else {"background": colour}

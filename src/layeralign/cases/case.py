@@ -18,16 +18,16 @@ BORDERLINE = ("authorised", "borderline")
 _SPELT = {"authorized": "authorised"}
 
 
-def category_of(given: str) -> str:
-    """A category as it is meant: without white space around it; of `BORDERLINE` in any case and spelling."""
+def normalise_category(given: str) -> str:
+    """A category without white space around it; `BORDERLINE` in lower case, `authorized` as `authorised`."""
     bare = given.strip()
     known = _SPELT.get(bare.casefold(), bare.casefold())
     return known if known in BORDERLINE else bare
 
 
-def looks_harmful(kind: str, category: str) -> bool:
-    """Whether cases of this kind and category are benign, yet of the sort that is refused by mistake."""
-    return kind == "benign" and category_of(category) in BORDERLINE
+def is_borderline(kind: str, category: str) -> bool:
+    """Whether over-refusal is measured on cases of this kind and category."""
+    return kind == "benign" and normalise_category(category) in BORDERLINE
 
 
 class Picture(Protocol):
@@ -72,13 +72,13 @@ class Case:
     control: str = ""
 
     def __post_init__(self) -> None:
-        """Wherever cases come from, a category is one text."""
-        object.__setattr__(self, "category", category_of(self.category))
+        """Normalise the category, wherever the case comes from."""
+        object.__setattr__(self, "category", normalise_category(self.category))
 
     @property
     def borderline(self) -> bool:
         """Benign, yet of the sort that is refused by mistake."""
-        return looks_harmful(self.kind, self.category)
+        return is_borderline(self.kind, self.category)
 
     @property
     def asked(self) -> str:

@@ -53,7 +53,7 @@ def with_controls(cases: Sequence[Case]) -> list[Case]:
     A control's id is its case's, `#` and the control.
 
     Raises:
-        LayeralignError: another case has that id.
+        LayeralignError: a case already has the id of a control.
     """
     taken = {case.id for case in cases}
     made: dict[tuple[Control, str], MadePicture] = {}
@@ -65,8 +65,8 @@ def with_controls(cases: Sequence[Case]) -> list[Case]:
             id = f"{case.id}#{control}"
             if id in taken:
                 raise LayeralignError(
-                    f"case {printable(repr(id), 60)}: has the id that a control of case "
-                    f"{printable(repr(case.id), 60)} has (--controls); give one of the two cases another id"
+                    f"case {printable(repr(id), 60)}: --controls gives this id to a control of case "
+                    f"{printable(repr(case.id), 60)}; rename one of the two cases"
                 )
             picture = None if control == "no picture" else _instead(control, case.picture, made)
             found.append(replace(case, id=id, picture=picture, control=control))

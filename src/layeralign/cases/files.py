@@ -14,7 +14,7 @@ from typing import Any
 from layeralign.cases import pictures
 from layeralign.cases.case import KINDS, Case, Picture
 from layeralign.errors import LayeralignError
-from layeralign.text import halves, json_of, printable
+from layeralign.text import has_lone_surrogate, json_of, printable
 
 _FIELDS = ("id", "prompt", "kind", "image", "category", "reference")
 _KNOWN = (*_FIELDS, "answers")
@@ -70,7 +70,7 @@ def _row(line: str, where: str) -> dict[str, Any]:
         ):
             raise LayeralignError(f"{where}: field {name!r} is {row[name]!r}; expected text")
     for name in _FIELDS:
-        if halves(row.get(name) or ""):
+        if has_lone_surrogate(row.get(name) or ""):
             raise LayeralignError(f"{where}: field {name!r} holds half a character (a lone surrogate)")
     for name in ("id", "prompt"):
         if not row[name].strip():
@@ -95,18 +95,18 @@ def _check_names(row: dict[str, Any], where: str) -> None:
 def _check_answers(answers: Any, where: str) -> None:
     if not isinstance(answers, list) or not answers or not all(isinstance(one, str) for one in answers):
         raise LayeralignError(f"{where}: field 'answers' is no list of texts, as the ten of VQA v2")
-    if any(map(halves, answers)):
+    if any(map(has_lone_surrogate, answers)):
         raise LayeralignError(f"{where}: field 'answers' holds half a character (a lone surrogate)")
 
 
 def _check_spelling(category: str, where: str, spelt: dict[str, tuple[str, str]]) -> None:
-    """Two spellings of one category would be two categories, each measured on a part of its cases."""
+    """Refuse a second spelling of a category: each would be measured on a part of the cases."""
     alike = re.sub(r"[\s_-]", "", category).casefold()
     first, there = spelt.setdefault(alike, (category, where)) if category else (category, where)
     if first != category:
         raise LayeralignError(
-            f"{where}: field 'category' is {printable(repr(category), 60)}, and in {there} "
-            f"{printable(repr(first), 60)}; spell both alike, or two categories are measured"
+            f"{where}: field 'category' is {printable(repr(category), 60)}, but {there} spells it "
+            f"{printable(repr(first), 60)}; use one spelling"
         )
 
 

@@ -14,14 +14,14 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from layeralign.cases.background import WHITE
 from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
-from layeralign.text import halves
+from layeralign.text import has_lone_surrogate
 
 MAX_PIXELS = 50_000_000
 """A picture with more pixels is refused before it is decoded."""
 MAX_BYTES = 64 * 2**20
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 _DEPTH_AT = 24
-"""Where a PNG's header has the bits of a sample."""
+"""Offset of the bit depth in a PNG file."""
 _ANIMATED = ("PNG", "WEBP", "GIF")  # not the second picture of some cameras' JPEG
 
 
@@ -33,9 +33,9 @@ class FilePicture:
         path: the file.
         sha256: of its bytes.
         size: width and height in pixels.
-        transparent: whether the background can be seen in some pixel.
-        animated: whether it has further frames, which are not shown.
-        background: what is behind it, `#rrggbb`.
+        transparent: whether the background shows in some pixel.
+        animated: whether it has more frames than the first, which alone is shown.
+        background: the colour behind it, `#rrggbb`.
     """
 
     path: str
@@ -46,7 +46,7 @@ class FilePicture:
     background: str = WHITE
 
     def open(self) -> Image.Image:
-        """Decode to RGB as a browser shows it: the first frame, on the background, turned as its EXIF says.
+        """Decode to RGB as a browser shows it: first frame, on the background, turned as its EXIF says.
 
         Raises:
             LayeralignError: the file is no longer the one that was checked.
@@ -60,11 +60,11 @@ class FilePicture:
         return _decode(content, self.path, self.background)[0]
 
 
-def laid(cases: Iterable[Case], background: str) -> list[Case]:
-    """The cases, whose picture files are on this background, `#rrggbb`."""
+def on_background(cases: Iterable[Case], background: str) -> list[Case]:
+    """The cases, with a background, `#rrggbb`, behind their picture files."""
     return [
         replace(case, picture=replace(case.picture, background=background))
-        if isinstance(case.picture, FilePicture)
+        if isinstance(case.picture, FilePicture) and case.picture.background != background
         else case
         for case in cases
     ]
@@ -95,8 +95,8 @@ def check(folder: Path, name: str, where: str) -> FilePicture:
             raise LayeralignError(f"{shown}: no such file in {folder}")
         if not file.is_relative_to(folder.resolve()):
             raise LayeralignError(f"{shown}: is a link that leaves the case file's folder")
-        if halves(str(file)):
-            raise LayeralignError(f"{shown}: is in a folder whose name is not UTF-8 text; rename the folder")
+        if has_lone_surrogate(str(file)):
+            raise LayeralignError(f"{shown}: is in a folder whose name is not valid UTF-8; rename the folder")
         if file.stat().st_size > MAX_BYTES:
             raise LayeralignError(f"{shown}: is larger than {MAX_BYTES >> 20} MiB")
         content = file.read_bytes()
@@ -118,7 +118,7 @@ def leaves(name: str) -> bool:
 
 
 def _decode(content: bytes, shown: str, background: str) -> tuple[Image.Image, bool, bool]:
-    """The picture in RGB, and whether it is transparent somewhere, and animated."""
+    """The picture in RGB, whether it has transparent pixels, and whether it is animated."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is below
         try:
@@ -132,7 +132,7 @@ def _decode(content: bytes, shown: str, background: str) -> tuple[Image.Image, b
                     raise LayeralignError(f"{shown}: has more than 8 bits a channel; convert it to 8 bits")
                 animated = picture.format in _ANIMATED and bool(getattr(picture, "is_animated", False))
                 turned = ImageOps.exif_transpose(_first_frame(picture, content))
-                return *_flat(turned, background), animated
+                return *_compose(turned, background), animated
         except Image.DecompressionBombError as error:
             raise LayeralignError(
                 f"{shown}: has too many pixels; the limit is {MAX_PIXELS:,} in all"
@@ -148,30 +148,30 @@ def _decode(content: bytes, shown: str, background: str) -> tuple[Image.Image, b
 
 
 def _deep(picture: ImageFile.ImageFile, content: bytes) -> bool:
-    """Whether Pillow cannot tell its colours, or which one of them is transparent, in 8 bits."""
+    """Whether 8 bits are too few for its colours, or to tell which one of them is transparent."""
     keyed = picture.format == "PNG" and picture.mode == "RGB" and "transparency" in picture.info
     return picture.mode.startswith(("I", "F")) or (keyed and content[_DEPTH_AT] == 16)
 
 
 def _first_frame(picture: ImageFile.ImageFile, content: bytes) -> Image.Image:
-    """What a browser shows first, transparent where that shows nothing."""
+    """The frame that a browser shows first, transparent where the browser draws nothing."""
     key = picture.info.get("transparency")
-    if picture.format == "PNG" and picture.mode == "L" and key is not None and key < 2 ** content[_DEPTH_AT]:
-        picture.info["transparency"] = key * (
-            255 // (2 ** content[_DEPTH_AT] - 1)
-        )  # Pillow scales greys alone
+    if picture.format == "PNG" and picture.mode == "L" and key is not None:
+        most = 2 ** content[_DEPTH_AT] - 1
+        if key <= most:  # Pillow scales the greys to 8 bits, but not the transparent one
+            picture.info["transparency"] = key * 255 // most
     if getattr(picture, "default_image", False):
-        picture.seek(1)  # an animated PNG begins with a picture for viewers that cannot play it
+        picture.seek(1)  # frame 0 of such an APNG is for viewers that cannot play it
     box = picture.tile[0][1] if picture.format == "GIF" else None
     if box is None or box == (0, 0, *picture.size):
         return picture
-    found = Image.new("RGBA", picture.size)  # Pillow fills the rest with the palette's first colour
+    found = Image.new("RGBA", picture.size)  # Pillow would fill the rest with the palette's first colour
     found.paste(picture.convert("RGBA").crop(box), box)
     return found
 
 
-def _flat(picture: Image.Image, background: str) -> tuple[Image.Image, bool]:
-    """The picture on the background, in RGB, and whether that can be seen anywhere."""
+def _compose(picture: Image.Image, background: str) -> tuple[Image.Image, bool]:
+    """The picture on the background, in RGB, and whether the background shows."""
     if not picture.has_transparency_data:
         return picture.convert("RGB"), False
     layer = picture.convert("RGBA")

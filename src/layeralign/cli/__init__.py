@@ -29,7 +29,7 @@ from layeralign.cli import (  # noqa: F401 - their commands
 from layeralign.cli.app import app, config, missing
 from layeralign.errors import LayeralignError
 from layeralign.machine import settle_threads
-from layeralign.text import halves, printable
+from layeralign.text import has_lone_surrogate, printable
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,9 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
     if not debug:
         warnings.simplefilter("ignore")  # of libraries; a user cannot act on them
     try:
-        if strange := [token for token in tokens if halves(token)]:  # bytes that are no text in this locale
+        if strange := [token for token in tokens if has_lone_surrogate(token)]:  # from bytes that are no text
             raise LayeralignError(
-                f"{strange[0]}: is not UTF-8 text; rename that file or folder, or write it anew"
+                f"argument {strange[0]}: is not valid UTF-8; rename the file or folder, or retype the value"
             )
         tokens, app.config = config([token for token in tokens if token != "--debug"])
         code = app(tokens, exit_on_error=False, print_error=False)
@@ -59,17 +59,17 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         return _fail(f"{error.filename or 'a file'}: {error.strerror or error}", debug)
     except Exception as error:
-        return _fail(_unforeseen(error), debug)
+        return _fail(_unexpected(error), debug)
     return code if isinstance(code, int) else 0
 
 
-def _unforeseen(error: Exception) -> str:
-    """What is told of an error that nobody foresaw: a mistake of ours, but for a run's file."""
+def _unexpected(error: Exception) -> str:
+    """The message for any other error: a bug of ours, unless SQLite cannot use the run's file."""
     what = f"{type(error).__name__}: {printable(str(error), 200)}"
     if type(error) in (sqlite3.DatabaseError, sqlite3.OperationalError):
         return (
-            f"a run's file run.sqlite cannot be read or written ({what}); see whether it is whole, its disk "
-            "has room, and no other command is writing to it"
+            f"run.sqlite cannot be read or written ({what}); check that the file is intact, the disk has "
+            "space, and no other command writes to it"
         )
     return f"a bug in layeralign ({what}); --debug shows where, please report it"
 

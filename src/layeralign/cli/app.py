@@ -36,7 +36,7 @@ app = App(
 def config(tokens: list[str]) -> tuple[list[str], tuple[Dict, ...]]:
     """Take `--config FILE` out of the tokens: a YAML file whose keys are the command's flags.
 
-    `check` has a --config of its own: the model's.
+    Only `check` has a `--config` of its own, the model's; it keeps that.
     """
     for at, token in enumerate(tokens):
         name, joined, value = token.partition("=")
@@ -96,7 +96,7 @@ def show(result: Scan) -> None:
 
 
 def note(remarks: Iterable[str]) -> None:
-    """Tell on stderr what has to be known before a command's work begins."""
+    """Print notes on stderr, before a command's work begins."""
     for remark in remarks:
         print(f"note: {remark}", file=sys.stderr)
 

@@ -47,7 +47,7 @@ class ScanOptions(ModelOptions):
     adapter: Path | None = None
     "Folder of a LoRA adapter, as align leaves it, to put on the model."
     allow: Literal["base"] | None = None
-    "base: put the adapter on although it was made for another model; the run and its pages say so."
+    "base: load the adapter although it was trained on a different model; the run and its page say so."
     quantize: Literal["4bit", "8bit"] | None = None
     "Squeeze the language model's weights with bitsandbytes; wants CUDA."
     batch_size: int | None = None

@@ -98,11 +98,11 @@ def prompt_tokens(vlm: Vlm, case: Case, feature: Feature | None, system: str = "
                     "is put in by itself)"
                 )
     ids = vlm.tokens(vlm.prompt(case.prompt, picture=feature is not None, system=system), feature)
-    if strange := [id for id in ids if id >= vlm.embeddings and id != vlm.picture_token_id]:
+    if strange := [id for id in ids if id >= vlm.embedding_rows and id != vlm.picture_token_id]:
         name = printable(repr(vlm.tokenizer.decode(strange[:1])), 60)
         raise LayeralignError(
-            f"case {case.id!r}: its prompt has {name}, token {strange[0]}, and model {vlm.checkpoint.name} "
-            f"has embeddings for 0 to {vlm.embeddings - 1} alone; take it out"
+            f"case {case.id!r}: the prompt contains {name} (token {strange[0]}), but model "
+            f"{vlm.checkpoint.name} has only {vlm.embedding_rows} embeddings; remove it"
         )
     return ids
 

@@ -71,7 +71,7 @@ def remarks(cases: Sequence[Case], background: str = WHITE) -> list[str]:
 
 
 def picture_remarks(cases: Sequence[Case], background: str = WHITE) -> list[str]:
-    """How many pictures a model is not shown as their files have them: transparent ones, and animations.
+    """How many pictures have transparent pixels, and how many are animations.
 
     Raises:
         LayeralignError: `background` is no colour.
@@ -81,9 +81,9 @@ def picture_remarks(cases: Sequence[Case], background: str = WHITE) -> list[str]
     found = []
     if n := sum(picture.transparent for picture in seen.values()):
         name = "white" if colour == WHITE else colour
-        found.append(f"{n} {of} are transparent somewhere; they are shown on {name} (--background)")
+        found.append(f"{n} {of} have transparent pixels; they are shown on {name} (--background)")
     if n := sum(picture.animated for picture in seen.values()):
-        found.append(f"{n} {of} are animations; the first frame is shown")
+        found.append(f"{n} {of} are animations; only the first frame is shown")
     return found
 
 

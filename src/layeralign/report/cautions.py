@@ -10,12 +10,12 @@ _SHORT = 32
 
 
 def caution(summary: Summary) -> str:
-    """What has to be said first: what is no witness, an adapter of another model, answers too short."""
+    """Warnings that come first: no independent evidence, an adapter of a different model, cut answers."""
     judges, told, cut = printable(" and ".join(summary.trained_against)), "", summary.cut
     if judges:
         told += f"{judges} is the reward that this model was trained against, no witness. "
     if summary.base:
-        told += f"The adapter was made for another model: {printable(summary.base)}. "
+        told += f"The adapter was trained on a different model: {printable(summary.base)}. "
     if summary.trained_on:
         told += f"This model was trained on {summary.trained_on} of these cases: no test of others. "
     if cut and cut.longest < _SHORT and cut.share >= 0.1:

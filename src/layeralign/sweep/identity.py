@@ -16,7 +16,8 @@ _PACKAGES = ("layeralign", "torch", "transformers", "peft", "tokenizers", "safet
 def identity(vlm: Vlm) -> dict[str, Any]:
     """Everything about the model that shapes an answer."""
     template = str(getattr(vlm.processor, "chat_template", None))
-    other = {"base": vlm.made_for} if vlm.made_for else {}  # all other runs are as those from before
+    # absent in most runs, so that older runs keep their identity
+    other = {"base": vlm.other_base} if vlm.other_base else {}
     return other | {
         "files": vlm.checkpoint.hashes,
         "revision": vlm.checkpoint.revision,

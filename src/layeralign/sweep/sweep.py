@@ -16,7 +16,7 @@ from layeralign import decode
 from layeralign.analysis.sequential import Rule
 from layeralign.cases import background
 from layeralign.cases.case import Case
-from layeralign.cases.pictures import laid
+from layeralign.cases.pictures import on_background
 from layeralign.decode import Asked, Decoding, answers
 from layeralign.errors import LayeralignError
 from layeralign.judges.judge import SILENT, Judge, RowJudge
@@ -46,20 +46,20 @@ class Settings:
     precision: float | None = None
     """Ask no more than this half-width of the ASR's interval, or a difference to the default, takes."""
     background: str = background.WHITE
-    """What is behind transparent pictures: white, black, or `#rrggbb`."""
+    """Colour behind transparent pictures: white, black, or `#rrggbb`."""
 
     def __post_init__(self) -> None:
-        """Refuse a background that is none."""
+        """Check the background."""
         background.parse(self.background)
 
     def record(self) -> dict[str, Any]:
         """What of these shapes an answer."""
-        seen = background.recorded(self.background)
-        return {"decoding": self.decoding.record(), "seed": self.seed} | seen
+        made = {"decoding": self.decoding.record(), "seed": self.seed}
+        return made | background.identity(self.background)
 
-    def laid(self, cases: Sequence[Case]) -> list[Case]:
-        """The cases with their pictures on the background."""
-        return laid(cases, background.parse(self.background))
+    def on_background(self, cases: Sequence[Case]) -> list[Case]:
+        """The cases, with the background behind their pictures."""
+        return on_background(cases, background.parse(self.background))
 
 
 def sweep(vlm: Vlm, cases: Sequence[Case], out: Path, settings: Settings) -> Run:
@@ -80,7 +80,7 @@ def sweep(vlm: Vlm, cases: Sequence[Case], out: Path, settings: Settings) -> Run
         raise LayeralignError(
             f"samples {settings.samples}: greedy answers are all alike; expected 1, or a temperature above 0"
         )
-    cases = settings.laid(cases)
+    cases = settings.on_background(cases)
     exits = vlm.exits.parse(settings.exits)
     rule = None if settings.precision is None else Rule(settings.precision, settings.seed)
     if rule:

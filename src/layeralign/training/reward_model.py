@@ -27,7 +27,7 @@ from layeralign.errors import LayeralignError
 from layeralign.rewards.classifier import Classifier, Row
 from layeralign.sweep.identity import versions
 from layeralign.sweep.progress import Progress
-from layeralign.text import halves, json_of, printable
+from layeralign.text import has_lone_surrogate, json_of, printable
 from layeralign.vlm import checkpoint as checkpoints
 from layeralign.vlm.load import own_device, quiet
 
@@ -146,7 +146,7 @@ def _check(settings: dict[str, Any], save_every: int) -> None:
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise LayeralignError(f"{name} is {value!r}; expected a whole number of at least 1")
     if not -(2**63) <= settings["seed"] < 2**63:
-        raise LayeralignError(f"seed {settings['seed']}: expected at most 63 bits")
+        raise LayeralignError(f"seed {settings['seed']}: expected {-(2**63)} to {2**63 - 1}")
     if not 0 < settings["rate"] < 1:
         raise LayeralignError(
             f"rate is {settings['rate']!r}; expected a number between 0 and 1, such as 1e-5"
@@ -188,7 +188,7 @@ def _pair(line: str, where: str) -> Pair:
             raise LayeralignError(
                 f"{where}: field {name!r} is {printable(repr(row[name]), 60)}; expected text"
             )
-        if halves(row[name]):
+        if has_lone_surrogate(row[name]):
             raise LayeralignError(f"{where}: field {name!r} holds half a character (a lone surrogate)")
         if ASSISTANT not in row[name]:
             raise LayeralignError(

@@ -103,10 +103,10 @@ class Settings:
         background.parse(self.background)
 
     def record(self) -> dict[str, Any]:
-        """As JSON would have it, without a white background: trainings from before it was a flag go on."""
+        """As JSON has it; a white background is left out, so that older trainings can be resumed."""
         made = asdict(self)
         colour = made.pop("background")
-        return made | background.recorded(colour)
+        return made | background.identity(colour)
 
     @property
     def rolls_out(self) -> bool:

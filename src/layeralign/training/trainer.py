@@ -13,7 +13,7 @@ import torch
 from layeralign import decode
 from layeralign.cases import background
 from layeralign.cases.case import Case
-from layeralign.cases.pictures import laid
+from layeralign.cases.pictures import on_background
 from layeralign.errors import LayeralignError
 from layeralign.rewards.reward import Reward
 from layeralign.training import checkpoint, health, log, record
@@ -59,7 +59,7 @@ def train(
     if vlm.adapter is not None:
         raise LayeralignError(f"model {vlm.name}: has an adapter already; load it anew, without")
     settings, workers = given.resolved(), Workers()
-    cases = laid(cases, background.parse(settings.background))
+    cases = on_background(cases, background.parse(settings.background))
     mix = check(vlm.exits, settings, reward)
     lessons = Lessons(cases, settings, vlm.exits.default, workers.size)
     decode.rehearse(vlm, cases)

@@ -72,7 +72,7 @@ def load(
     Args:
         model: a checkpoint folder, a hub id, or `testbed`, the model that ships with layeralign.
         adapter: folder of a LoRA adapter in PEFT's form, which is merged into the weights.
-        allow_base: put it on even where it was made for another model; runs of this one say so.
+        allow_base: load an adapter that was trained on a different model, too; runs record it.
         revision: the hub's branch, tag or commit; for hub ids only.
         variant: how the family reads "exit at l", where it has several ways; see docs/families.md.
         dtype: `float32`, `bfloat16` or `float16`.
@@ -83,7 +83,7 @@ def load(
     Raises:
         LayeralignError: there is no such model, it is not safe to load, is no vision-language
             model, is of a family that layeralign does not know, or the machine lacks what it takes;
-            or the adapter does not fit, or was made for another model.
+            or the adapter does not fit, or was trained on a different model.
     """
     if dtype not in DTYPES:
         raise LayeralignError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
@@ -102,7 +102,7 @@ def load(
         options["device_map"] = device_map
     fitted = None if adapter is None else checkpoints.find_adapter(adapter)
     found.hashes  # noqa: B018 - what is loaded is what is hashed
-    made_for = "" if fitted is None else base.check(fitted, found, allow=allow_base)
+    other_base = "" if fitted is None else base.check(fitted, found, allow=allow_base)
     processor = _processor(found, family)
     loaded = pretrained(AutoModelForImageTextToText, found, f"model {found.name}", **options)
     own = loaded.generation_config
@@ -114,7 +114,7 @@ def load(
     if device_map is None:
         loaded = loaded.to(own_device())
     vlm = family(loaded.eval(), processor, found, variant)
-    vlm.adapter, vlm.made_for, vlm.quantize = fitted, made_for, quantize
+    vlm.adapter, vlm.other_base, vlm.quantize = fitted, other_base, quantize
     vlm.exits  # noqa: B018 - an encoder without usable exits is refused here, not later
     vlm.check_names()
     return vlm
