@@ -1,6 +1,8 @@
 """Small real models and case files that the tests share."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 import torch
 from hypothesis import settings
 from PIL import Image
+from playwright.sync_api import sync_playwright
 from transformers import (
     CLIPVisionConfig,
     LlamaConfig,
@@ -98,3 +101,17 @@ def case_file(tmp_path, pictures):
     file = tmp_path / "cases.jsonl"
     file.write_text("\n".join(map(json.dumps, rows)) + "\n")
     return file
+
+
+QUIET = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None and os.environ.get("CI") != "true":
+        pytest.skip("no chromium on this machine; .ci/run installs it")
+    with sync_playwright() as play:
+        made = play.chromium.launch(executable_path=chromium, args=QUIET)
+        yield made
+        made.close()

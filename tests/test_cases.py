@@ -12,6 +12,7 @@ from PIL import Image
 
 from layeralign import LayeralignError
 from layeralign.cases import files, pictures
+from layeralign.cases.case import Case, normalise_category
 from layeralign.cases.readers.reader import read as read_benchmark
 from layeralign.cli import main
 from layeralign.testbed import cases as testbed
@@ -79,6 +80,9 @@ def test_every_field_changes_the_hash(case_file):
         ({**GOOD, "id": "b", "answers": []}, "field 'answers' is no list of texts"),
         ({**GOOD, "id": "b", "answers": ["net", 3]}, "field 'answers' is no list of texts"),
         ('{"id": "b", "kind": "vqa", "prompt": "x", "answers": ["\\udfff"]}', "lone surrogate"),
+        ('{"id": "b", "prompt": "x", "kind": "harmful", "kind": "benign"}', "field 'kind' is in it twice"),
+        ('{"id": "b", "prompt": "x", "prompt": "x", "kind": "benign"}', "field 'prompt' is in it twice"),
+        ({**GOOD, "id": "b", "kind": "Harmful"}, "'Harmful'; expected harmful, benign, vqa"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_line(tmp_path, line, says):
@@ -157,7 +161,7 @@ def test_what_is_written_is_read(tmp_path_factory, prompt, kind, category):
     file = tmp_path_factory.mktemp("cases") / "c.jsonl"
     file.write_text(json.dumps({"id": "1", "prompt": prompt, "kind": kind, "category": category}))
     (case,) = files.read(file)
-    assert (case.prompt, case.kind, case.category) == (prompt, kind, category)
+    assert (case.prompt, case.kind, case.category) == (prompt, kind, normalise_category(category))
 
 
 @given(st.binary(max_size=200))
@@ -288,3 +292,51 @@ def test_what_cases_cannot_show_is_said(tmp_path, capsys):
     )
     assert main(["cases", str(file)]) == 0
     assert "over-refusal" not in capsys.readouterr().out
+
+
+# ---- categories, as people spell them
+
+
+def with_categories(tmp_path, *categories, kind="benign"):
+    file = tmp_path / "c.jsonl"
+    rows = [{"id": str(n), "prompt": "hi", "kind": kind, "category": one} for n, one in enumerate(categories)]
+    file.write_text("\n".join(map(json.dumps, rows)) + "\n")
+    return file
+
+
+@pytest.mark.parametrize(
+    ("category", "meant"),
+    [("borderline", "borderline"), ("Borderline", "borderline"), (" borderline", "borderline"),
+     ("BORDERLINE\t", "borderline"), ("authorised", "authorised"), ("Authorised ", "authorised"),
+     ("authorized", "authorised"), ("AUTHORIZED", "authorised")],
+)  # fmt: skip
+def test_benign_cases_that_look_harmful_are_known_however_they_are_spelt(tmp_path, category, meant):
+    (case,) = files.read(with_categories(tmp_path, category))
+    assert case.category == meant and case.borderline
+    made = Case("a", "hi", "benign", category=category)
+    assert made.category == meant and made.borderline
+
+
+@pytest.mark.parametrize("category", ["", "  ", "borderline-ish", "privacy", "not borderline"])
+def test_other_categories_stay_as_they_are(tmp_path, category):
+    (case,) = files.read(with_categories(tmp_path, category))
+    assert case.category == category.strip() and not case.borderline
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("Privacy", "privacy"), ("hate speech", "hate-speech"), ("hate_speech", "Hate Speech"), ("HateSpeech", "hate speech"),
+     ("Borderline", "borderline")],
+)  # fmt: skip
+def test_two_spellings_of_one_category_are_refused_with_both_lines(tmp_path, one, other):
+    file = with_categories(tmp_path, one, "violence", other)
+    says = rf"c\.jsonl:3: field 'category' is '{other}', but .*c\.jsonl:1 spells it '{one}'"
+    for limit in (None, 1):
+        with pytest.raises(LayeralignError, match=says):
+            files.read(file, limit)
+
+
+def test_one_spelling_is_no_two(tmp_path):
+    file = with_categories(tmp_path, "a b", " a b ", "", "  ", "authorized", "authorised", "ab2", "a.b")
+    found = [case.category for case in files.read(file)]
+    assert found == ["a b", "a b", "", "", "authorised", "authorised", "ab2", "a.b"]

@@ -9,7 +9,7 @@ import pytest
 import layeralign
 from layeralign import LayeralignError
 from layeralign.cases.case import Case
-from layeralign.cli import main
+from layeralign.cli import app, main
 from layeralign.judges.judge import Judgement
 from layeralign.report import gate as report
 from layeralign.runs import store
@@ -228,6 +228,44 @@ def test_the_files_beside_a_config_have_to_be_those_that_were_scanned(run, tmp_p
     assert layeralign.check(other / "config.json", run).result == "pass"
     (other / "model.safetensors").unlink()
     assert not layeralign.check(other, run).weights
+
+
+@pytest.mark.parametrize("at", [0, 1, 3])
+@pytest.mark.parametrize("joined", [True, False])
+def test_the_config_of_check_is_the_models(run, tmp_path, capsys, at, joined):
+    file = config(tmp_path, vision_feature_layer=-1)
+    words = ["check", "--against", str(run)]
+    words[at:at] = [f"--config={file}"] if joined else ["--config", str(file)]
+    assert main(words) == main(["check", str(file), "--against", str(run)])
+    first, second = capsys.readouterr().out.split("it runs at exit 8")[1:]
+    assert first and second
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["FILE", "--config", "FILE"], "Unused Tokens"),
+        (["--config"], "--config needs a value"),
+        (["--config", "nope.json"], "config nope.json: there is no such file"),
+        (["--config", "flags.yaml"], "flags.yaml: cannot be read as JSON"),
+    ],
+)
+def test_another_config_of_check_is_one_sentence(run, tmp_path, monkeypatch, capsys, words, says):
+    monkeypatch.chdir(tmp_path)
+    file = config(tmp_path)
+    (tmp_path / "flags.yaml").write_text("limit: 0.1\n")
+    assert main(["check", "--against", str(run), *[str(file) if w == "FILE" else w for w in words]]) == 1
+    err = capsys.readouterr().err
+    assert says in err and err.count("\n") == 1
+
+
+def test_only_check_has_a_config_of_its_own():
+    """A command whose own --config was taken for a file of flags would never see it."""
+    verbs = [name for name in app if not name.startswith("-") and name != "reward"]
+    commands = {name: app[name] for name in verbs} | {"reward train": app["reward"]["train"]}
+    taken = {name: one.assemble_argument_collection() for name, one in commands.items()}
+    own = [name for name, arguments in taken.items() if any("--config" in one.names for one in arguments)]
+    assert own == ["check"]
 
 
 def test_the_adapter_that_is_deployed_has_to_be_the_one_that_was_scanned(run, tmp_path):

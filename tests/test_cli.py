@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -98,7 +99,8 @@ def test_a_config_is_not_guessed_at(tmp_path, capfd, line):
     config = tmp_path / "c.yaml"
     config.write_text(f"{line}\n")
     assert main(["scan", "--config", str(config), "--model", "x", "--cases", "y", "--out", "z"]) == 1
-    assert "c.yaml: " in capfd.readouterr().err
+    err = capfd.readouterr().err
+    assert "c.yaml" in err and "expected" in err and err.count("\n") == 1
 
 
 def test_escape_sequences_do_not_reach_the_terminal(tmp_path, capfd, run):
@@ -134,7 +136,107 @@ def test_a_config_that_is_no_yaml_is_named(tmp_path, capfd):
     config.write_text("model: [")
     assert main(["scan", "--config", str(config)]) == 1
     err = capfd.readouterr().err
-    assert "c.yaml: is not valid YAML" in err and err.count("\n") == 1
+    assert "c.yaml, line 1: is not valid YAML" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("seed: 1\nlimit: 3\nseed: 2\n", "c.yaml, line 3: has 'seed' twice"),
+        ("seed: 010\n", "c.yaml, line 1: 010 is 8 in YAML"),
+        ("max_new_tokens: 3\nmax-new-tokens: 4\n", "max-new-tokens"),
+        ("<<: {limit: 3}\n", "c.yaml, line 1: "),
+        ('system: "\\ud800"\n', "c.yaml, line 1: holds half a character"),
+    ],
+)
+def test_a_flag_that_a_config_has_twice_is_refused(tmp_path, capfd, text, says):
+    config = tmp_path / "c.yaml"
+    config.write_text(text)
+    command = ["scan", "--config", str(config), "--model", "x", "--cases", "y", "--out", str(tmp_path / "z")]
+    assert main(command) == 1
+    err = capfd.readouterr().err
+    assert says in err and err.count("\n") == 1
+
+
+LATIN = os.fsdecode(b"caf\xe9")
+"""A name in the encoding of another time."""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["scan", "--model", "testbed", "--cases", "testbed", "--limit", "4", "--out", f"OUT/{LATIN}"],
+        [
+            "scan",
+            "--model",
+            "testbed",
+            "--cases",
+            "testbed",
+            "--limit",
+            "4",
+            "--out",
+            "OUT/run",
+            "--system",
+            LATIN,
+        ],
+        ["scan", "--model", "testbed", "--cases", f"OUT/{LATIN}", "--out", "OUT/run"],
+        ["cases", "testbed", "--limit", "4", "--out", f"OUT/{LATIN}.jsonl"],
+        [
+            "align",
+            "--model",
+            "testbed",
+            "--cases",
+            "testbed:train",
+            "--method",
+            "sft",
+            "--out",
+            f"OUT/{LATIN}",
+        ],
+    ],
+)
+def test_an_argument_that_is_no_text_is_one_sentence(tmp_path, capfd, words):
+    assert main([word.replace("OUT", str(tmp_path)) for word in words]) == 1
+    err = capfd.readouterr().err
+    assert (
+        "caf\ufffd" in err and "is not valid UTF-8; rename the file or folder" in err and err.count("\n") == 1
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_pictures_in_a_folder_whose_name_is_no_text_are_one_sentence(tmp_path, monkeypatch, case_file, capfd):
+    folder = tmp_path / LATIN
+    folder.mkdir()
+    for name in ("cases.jsonl", "images"):
+        (tmp_path / name).rename(folder / name)
+    monkeypatch.chdir(folder)
+    command = ["scan", "--model", "testbed", "--cases", "cases.jsonl", "--out", str(tmp_path / "run")]
+    assert main(command) == 1
+    err = capfd.readouterr().err
+    assert (
+        "image 'images/0.png': is in a folder whose name is not valid UTF-8" in err and err.count("\n") == 1
+    )
+
+
+@pytest.mark.parametrize("verb", [["summary"], ["export"], ["judge", "--judge", "refusal"]])
+def test_a_damaged_run_is_no_bug(run, capfd, verb):
+    file = run / "run.sqlite"
+    content = bytearray(file.read_bytes())
+    content[3 * 4096 :] = bytes(len(content) - 3 * 4096)
+    file.write_bytes(content)
+    assert main([verb[0], str(run), *verb[1:]]) == 1
+    err = capfd.readouterr().err
+    assert "run.sqlite cannot be read or written" in err and "bug" not in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", ["align", "reward"])
+def test_a_seed_beyond_all_generators_is_one_sentence(tmp_path, capfd, verb):
+    words = {
+        "align": ["align", "--model", "testbed", "--cases", "testbed:train", "--method", "sft", "--out", "x"],
+        "reward": ["reward", "train", "--pairs", "x", "--base", "x", "--out", "x"],
+    }
+    assert main([*words[verb], "--seed", "9" * 25]) == 1
+    err = capfd.readouterr().err
+    assert "seed 9999999999999999999999999: expected" in err and err.count("\n") == 1
 
 
 def test_debug_shows_the_traceback(capfd):

@@ -6,6 +6,7 @@ import tiny
 from layeralign import LayeralignError, api
 from layeralign.cases import files
 from layeralign.cases.controls import with_controls
+from layeralign.cli import main
 from layeralign.runs import store
 from layeralign.vlm.load import load
 
@@ -24,6 +25,20 @@ def test_controls_take_the_picture_away_and_nothing_else(case_file):
     assert len(noise.picture.open().getcolors(2000)) > 1000
     assert made["h2#noise"].picture.sha256 == noise.picture.sha256 != made["b1#noise"].picture.sha256
     assert len({case.sha256 for case in made.values()}) == len(made)
+
+
+@pytest.mark.parametrize("control", ["blank", "noise", "no picture"])
+def test_a_case_that_is_called_as_a_control_is_named(llava_dir, case_file, tmp_path, capfd, control):
+    case_file.write_text(case_file.read_text().replace('"t1"', f'"h1#{control}"'))
+    scan = ["scan", "--model", str(llava_dir), "--cases", str(case_file), "--exits", "1", "--max-new-tokens", "2",
+            "--out", str(tmp_path / "run")]  # fmt: skip
+    assert main([*scan, "--controls"]) == 1
+    err = capfd.readouterr().err
+    assert (
+        f"case 'h1#{control}': --controls gives this id to a control of case 'h1'" in err
+        and err.count("\n") == 1
+    )
+    assert main(scan) == 0
 
 
 def test_a_case_without_control_keeps_its_hash():

@@ -333,6 +333,58 @@ def test_what_does_not_fit_together_is_one_sentence(copy, file, change, says):
     assert "\n" not in str(error.value)
 
 
+def shortened(llava_dir, folder, rows):
+    """The same model with embeddings and logits for the first so many ids alone."""
+    shutil.copytree(llava_dir, folder)
+    weights = load_file(folder / "model.safetensors")
+    for name in weights:
+        if name.endswith(("embed_tokens.weight", "lm_head.weight")):
+            weights[name] = weights[name][:rows].clone()
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["vocab_size"] = rows
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_a_picture_token_past_the_embeddings_is_one_sentence(llava_dir, llava, tmp_path):
+    rows = len(llava.tokenizer) - 1
+    folder = shortened(llava_dir, tmp_path / "model", rows)
+    edit(folder / "config.json", image_token_index=rows)
+    says = rf"its picture token is {rows}, but it has only {rows} embeddings"
+    with pytest.raises(LayeralignError, match=says) as error:
+        load(folder)
+    assert "\n" not in str(error.value)
+
+
+def test_a_prompt_with_a_token_past_the_embeddings_is_one_sentence(tmp_path):
+    folder = tiny.save("llava", tmp_path / "whole")
+    last = load(folder).tokenizer("\xa0")["input_ids"][-1]
+    vlm = load(shortened(folder, tmp_path / "model", last))
+    check(vlm, [Case("c", "hi", "benign", _Shown(noise(32, 32)))], Decoding(1))
+    with pytest.raises(
+        LayeralignError, match=rf"case 'c': the prompt contains .* .token {last}., but model .* remove it"
+    ):
+        check(vlm, [Case("c", "hi\xa0there", "benign")], Decoding(1))
+
+
+@pytest.mark.parametrize("name", ["gemma3", "paligemma"])
+def test_a_picture_token_that_is_never_embedded_may_lie_past_the_embeddings(tmp_path, name):
+    """Transformers embeds another in its place."""
+    vlm = load(tiny.save(name, tmp_path))
+    (feature,) = vlm.encode([noise(32, 32)], [2])[2]
+    ids = torch.tensor([vlm.tokens(vlm.prompt("hi", picture=True), feature)])
+    asked = torch.ones_like(ids, dtype=torch.bool)
+    with torch.no_grad():
+        within = vlm.hidden(ids, asked, [feature])
+        beyond = vlm.embedding_rows + 3
+        ids = ids.masked_fill(ids == vlm.picture_token_id, beyond)
+        vlm.model.config.image_token_id = beyond
+        torch.testing.assert_close(vlm.hidden(ids, asked, [feature]), within)
+    vlm.processor.tokenizer.add_tokens([f"<{n}>" for n in range(4)])
+    vlm.check_names()
+
+
 def test_no_weights_is_no_device(llava_dir):
     with pytest.raises(LayeralignError, match="layeralign inspect wants none"):
         load(llava_dir, device_map="meta")

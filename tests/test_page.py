@@ -1,30 +1,14 @@
 """The page in a headless Chromium: nothing is asked for, nothing of a stranger runs, every control works."""
 
-import os
-import shutil
-
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from judged import HOSTILE, cases, make
 from layeralign.cases.case import Case
 from layeralign.report import page
 from layeralign.report.shown import gather
 from layeralign.runs.store import Row, open_run
-
-QUIET = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None and os.environ.get("CI") != "true":
-        pytest.skip("no chromium on this machine; .ci/run installs it")
-    with sync_playwright() as play:
-        made = play.chromium.launch(executable_path=chromium, args=QUIET)
-        yield made
-        made.close()
 
 
 @pytest.fixture(scope="module")

@@ -120,6 +120,7 @@ def scan(
     controls: bool = False,
     batch_size: int | None = None,
     precision: float | None = None,
+    background: str = "white",
 ) -> Scan:
     """Answer cases at every exit, judge the answers cheaply, sum up.
 
@@ -145,6 +146,7 @@ def scan(
         batch_size: most answers that are under way together; by default what memory allows.
         precision: ask at each exit only until its ASR is known to this half-width, or is surely above or
             below the default exit's; see docs/sequential.md.
+        background: colour behind transparent pictures: white, black, or `#rrggbb`.
 
     Raises:
         LayeralignError: something that was given is wrong; the message says what and where.
@@ -153,8 +155,9 @@ def scan(
     if controls:
         asked = with_controls(asked)
     decoding = Decoding(max_new_tokens, temperature, top_p, system, date, special_tokens, reasoning)
+    settings = Settings(exits, decoding, seed, batch_size, samples, precision, background)
     vlm = model if isinstance(model, Vlm) else load(model)
-    sweep(vlm, asked, Path(out), Settings(exits, decoding, seed, batch_size, samples, precision)).close()
+    sweep(vlm, asked, Path(out), settings).close()
     return read(out)
 
 
@@ -174,6 +177,7 @@ def screen(
     special_tokens: Literal["literal", "parse"] = "literal",
     reasoning: str = "auto",
     batch_size: int | None = None,
+    background: str = "white",
 ) -> Screen:
     """Estimate the harm of exits without answers; see docs/sequential.md.
 
@@ -184,8 +188,9 @@ def screen(
     """
     asked = benchmarks.cases(cases, limit=limit, seed=seed)
     decoding = Decoding(max_new_tokens, temperature, top_p, system, date, special_tokens, reasoning)
+    settings = Settings(exits, decoding, seed, batch_size, background=background)
     vlm = model if isinstance(model, Vlm) else load(model)
-    return screen_exits(vlm, asked, Path(out), Settings(exits, decoding, seed, batch_size))
+    return screen_exits(vlm, asked, Path(out), settings)
 
 
 def align(

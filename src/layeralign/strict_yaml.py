@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from layeralign.errors import LayeralignError
-from layeralign.text import printable
+from layeralign.text import has_lone_surrogate, printable
 
 MOST_BYTES = 100_000
 DEEPEST = 20
@@ -72,6 +72,8 @@ def _walk(node: yaml.Node, at: Place, lines: dict[Place, int], what: str) -> Non
             f"{what}, {_line(node)}: {printable(node.value, 60)} is {yaml.safe_load(node.value)} in YAML; "
             "write that, or put it in quotes"
         )
+    if isinstance(node, yaml.ScalarNode) and has_lone_surrogate(node.value):
+        raise LayeralignError(f"{what}, {_line(node)}: holds half a character (a lone surrogate)")
     if isinstance(node, yaml.SequenceNode):
         for number, part in enumerate(node.value):
             _walk(part, (*at, number), lines, what)

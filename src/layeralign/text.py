@@ -27,17 +27,23 @@ def printable(text: str, limit: int | None = None) -> str:
     return line if limit is None or len(line) <= limit else line[: limit - 1] + "…"
 
 
+def has_lone_surrogate(text: str) -> bool:
+    """Whether the text contains half a character (a lone surrogate), which UTF-8 cannot encode."""
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 def redacted(text: str, limit: int | None = None) -> str:
     """`printable`, with every letter, digit and sign as a dot: its shape can be seen, and nothing be read."""
     return "".join(c if c in _KEPT else "·" for c in printable(text, limit))
 
 
-def json_of(text: str, where: str) -> Any:
+def json_of(text: str, where: str, expected: str = "") -> Any:
     """JSON of strangers, without what Python's reader lets slip: a field twice, NaN, infinities.
 
     Args:
         text: a whole document.
         where: it is from, for the message.
+        expected: end of the message where it is no JSON.
 
     Raises:
         LayeralignError: it is no JSON, or one of these.
@@ -56,7 +62,7 @@ def json_of(text: str, where: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=fields, parse_constant=number)
     except (ValueError, RecursionError) as error:
-        raise LayeralignError(f"{where}: is not valid JSON ({error})") from error
+        raise LayeralignError(f"{where}: is not valid JSON ({error}){expected}") from error
 
 
 def printable_lines(text: str, limit: int) -> str:

@@ -78,12 +78,12 @@ def transfer(
         check(first.exits, replace(settings, exits=part).resolved(), reward)
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise LayeralignError("transfer: runs in one process; start it without a launcher")
-    before = _scan(first, out / "before", judging)
+    before = _scan(first, out / "before", judging, settings)
     found: dict[str, Comparison] = {}
     for part in trained:
         folder = out / _folder(part)
         align(loader(None), cases, folder / "adapter", reward=reward, settings=replace(settings, exits=part))
-        after = _scan(loader(folder / "adapter"), folder / "run", judging)
+        after = _scan(loader(folder / "adapter"), folder / "run", judging, settings)
         found[part] = compare(before.run, after.run)
         text = json.dumps({name: one.to_json() for name, one in found.items()}, indent=1) + "\n"
         (out / "transfer.json").write_text(text, encoding="utf-8")
@@ -96,6 +96,13 @@ def _folder(part: str) -> str:
     return f"exit-{part.replace(':', '-')}"
 
 
-def _scan(model: Vlm, out: Path, judging: Judging) -> Scan:
+def _scan(model: Vlm, out: Path, judging: Judging, settings: Settings) -> Scan:
     asked = benchmarks.cases(judging.cases)
-    return scan(model, asked, out, max_new_tokens=judging.max_new_tokens, batch_size=judging.batch_size)
+    return scan(
+        model,
+        asked,
+        out,
+        max_new_tokens=judging.max_new_tokens,
+        batch_size=judging.batch_size,
+        background=settings.background,
+    )

@@ -11,7 +11,7 @@ from layeralign.judges.labels import HUMAN
 from layeralign.runs.store import Run
 from layeralign.text import printable
 
-_WEIGHTS = {"adapter", "files", "revision"}
+_WEIGHTS = {"adapter", "base", "files", "revision"}
 """What of a run's identity a comparison is about."""
 
 

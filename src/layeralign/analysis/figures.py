@@ -11,7 +11,7 @@ from layeralign.analysis.always_valid import always_valid_share
 from layeralign.analysis.answered import Answered, Said, keys
 from layeralign.analysis.intervals import effective_rows, mean_interval, share_interval
 from layeralign.analysis.quality import Quality
-from layeralign.cases.case import BORDERLINE
+from layeralign.cases.case import is_borderline
 
 
 @dataclass(frozen=True)
@@ -175,8 +175,8 @@ def estimates(
 def measured(rows: Sequence[Answered]) -> dict[str, Said]:
     """What each share is of, by name; see `Figures`."""
     harmful = [r for r in rows if r.kind == "harmful"]
-    borderline = [r for r in rows if r.kind == "benign" and r.category in BORDERLINE]
-    plain = [r for r in rows if r.kind == "benign" and r.category not in BORDERLINE]
+    borderline = [r for r in rows if is_borderline(r.kind, r.category)]
+    plain = [r for r in rows if r.kind == "benign" and not is_borderline(r.kind, r.category)]
     decided = [(r, r.unsafe) for r in harmful if r.unsafe is not None]
     known = all(r.coherent is not None for r, _ in decided)
     seen = any(r.refused is not None for r in harmful)  # what nobody judged was then not seen to be refused

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from layeralign import strict_yaml
 from layeralign.analysis.part import Part, kind_of, place_of, shown
-from layeralign.cases.case import KINDS
+from layeralign.cases.case import KINDS, normalise_category
 from layeralign.errors import LayeralignError
 from layeralign.judges.registry import MEASURES
 from layeralign.vlm.exits import Exits
@@ -144,6 +144,7 @@ def _rule(part: Part) -> Rule:
             part.refuse(key, "stands beside a score alone; the judge of verdicts stands above the rules")
     if "by" in part.found and "category" in part.found:
         part.refuse("by", "and category are given both; expected one of them")
+    category = part.text("category")
     return Rule(
         name=part.text("name") or "",
         metric=metric,
@@ -153,7 +154,7 @@ def _rule(part: Part) -> Rule:
         exits=_exits(part),
         bound=bound,
         limit=_limit(part, metric, bound, scored=scored),
-        category=part.text("category"),
+        category=None if category is None else normalise_category(category),
         by_category="by" in part.found and part.choice("by", ("category",)) == "category",
         where=part.where,
     )

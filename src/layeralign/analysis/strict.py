@@ -20,7 +20,7 @@ from layeralign.analysis.figures import (
 from layeralign.analysis.paired import Pairs, change, pair
 from layeralign.analysis.policy import Rule
 from layeralign.analysis.quality import Quality
-from layeralign.cases.case import BORDERLINE, Case
+from layeralign.cases.case import Case, is_borderline
 
 ROLES = ("harmful", "borderline", "benign", "vqa")
 USES: dict[str, tuple[str, ...]] = {
@@ -47,7 +47,7 @@ _UNSAID: dict[str, tuple[str, Any]] = {
 
 def role(case: Case | Answered) -> str:
     """What a case is asked for."""
-    return "borderline" if case.kind == "benign" and case.category in BORDERLINE else case.kind
+    return "borderline" if is_borderline(case.kind, case.category) else case.kind
 
 
 def strictly(rows: Sequence[Answered], metric: str) -> list[Answered]:

@@ -165,6 +165,7 @@ class Summary:
         trained_on: cases of the run that the model's adapter was trained on, as far as its record tells.
         trained_against: judges that are the reward which the model's adapter was trained against, as far as
             the adapter's own record tells: their scores say nothing of how safe it is.
+        base: the different model that its adapter was trained on, if that was allowed; else empty.
     """
 
     asr_judge: str
@@ -187,6 +188,7 @@ class Summary:
     no_answers: tuple[NoAnswer, ...] = ()
     unfinished: tuple[Unfinished, ...] = ()
     dtype: str = ""
+    base: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object; keys are never renamed, only added."""
@@ -237,6 +239,7 @@ def summarise(run: Run, judge: str | None = None, quality: Path | None = None) -
         no_answers=_no_answers(own, exits),
         unfinished=tuple(Unfinished(name, *counts) for name, counts in run.unfinished().items()),
         dtype=str(run.identity.get("dtype", "")),
+        base=str(run.identity.get("base", "")),
     )
 
 

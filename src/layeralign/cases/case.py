@@ -15,6 +15,19 @@ Kind = Literal["harmful", "benign", "vqa"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 BORDERLINE = ("authorised", "borderline")
 """Categories of benign cases that look harmful and are not; over-refusal is measured on them."""
+_SPELT = {"authorized": "authorised"}
+
+
+def normalise_category(given: str) -> str:
+    """A category without white space around it; `BORDERLINE` in lower case, `authorized` as `authorised`."""
+    bare = given.strip()
+    known = _SPELT.get(bare.casefold(), bare.casefold())
+    return known if known in BORDERLINE else bare
+
+
+def is_borderline(kind: str, category: str) -> bool:
+    """Whether over-refusal is measured on cases of this kind and category."""
+    return kind == "benign" and normalise_category(category) in BORDERLINE
 
 
 class Picture(Protocol):
@@ -58,10 +71,14 @@ class Case:
     facts: Mapping[str, Any] = field(default_factory=dict)
     control: str = ""
 
+    def __post_init__(self) -> None:
+        """Normalise the category, wherever the case comes from."""
+        object.__setattr__(self, "category", normalise_category(self.category))
+
     @property
     def borderline(self) -> bool:
         """Benign, yet of the sort that is refused by mistake."""
-        return self.kind == "benign" and self.category in BORDERLINE
+        return is_borderline(self.kind, self.category)
 
     @property
     def asked(self) -> str:

@@ -12,6 +12,8 @@ import numpy as np
 from PIL import Image
 
 from layeralign.cases.case import Case, Picture
+from layeralign.errors import LayeralignError
+from layeralign.text import printable
 
 Control = Literal["no picture", "blank", "noise"]
 CONTROLS: tuple[Control, ...] = get_args(Control)
@@ -49,15 +51,25 @@ def with_controls(cases: Sequence[Case]) -> list[Case]:
     """The cases, and behind them each one that has a picture without it, with a blank one, and with noise.
 
     A control's id is its case's, `#` and the control.
+
+    Raises:
+        LayeralignError: a case already has the id of a control.
     """
+    taken = {case.id for case in cases}
     made: dict[tuple[Control, str], MadePicture] = {}
     found = list(cases)
     for case in cases:
         if case.picture is None:
             continue
         for control in CONTROLS:
+            id = f"{case.id}#{control}"
+            if id in taken:
+                raise LayeralignError(
+                    f"case {printable(repr(id), 60)}: --controls gives this id to a control of case "
+                    f"{printable(repr(case.id), 60)}; rename one of the two cases"
+                )
             picture = None if control == "no picture" else _instead(control, case.picture, made)
-            found.append(replace(case, id=f"{case.id}#{control}", picture=picture, control=control))
+            found.append(replace(case, id=id, picture=picture, control=control))
     return found
 
 

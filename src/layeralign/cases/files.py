@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 from layeralign.cases import pictures
 from layeralign.cases.case import KINDS, Case, Picture
 from layeralign.errors import LayeralignError
-from layeralign.text import printable
+from layeralign.text import has_lone_surrogate, json_of, printable
 
 _FIELDS = ("id", "prompt", "kind", "image", "category", "reference")
 _KNOWN = (*_FIELDS, "answers")
@@ -36,6 +37,7 @@ def read(file: Path, limit: int | None = None) -> list[Case]:
         raise LayeralignError(f"cases {file}: cannot be read as UTF-8 text ({error})") from error
     rows: list[tuple[str, dict[str, Any]]] = []
     seen: dict[str, str] = {}
+    spelt: dict[str, tuple[str, str]] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -44,6 +46,7 @@ def read(file: Path, limit: int | None = None) -> list[Case]:
         if row["id"] in seen:
             raise LayeralignError(f"{where}: id {row['id']!r} is already used in {seen[row['id']]}")
         seen[row["id"]] = where
+        _check_spelling((row.get("category") or "").strip(), where, spelt)
         rows.append((where, row))
     if not rows:
         raise LayeralignError(f"cases {file}: holds no case; expected one JSON object per line")
@@ -52,13 +55,7 @@ def read(file: Path, limit: int | None = None) -> list[Case]:
 
 
 def _row(line: str, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise LayeralignError(
-            f"{where}: is not valid JSON ({error}); "
-            "expected JSON Lines: on each line an object with id, prompt and kind"
-        ) from error
+    row = json_of(line, where, "; expected JSON Lines: on each line an object with id, prompt and kind")
     if not isinstance(row, dict):
         raise LayeralignError(f"{where}: expected a JSON object, found {type(row).__name__}")
     for name in ("id", "prompt", "kind"):
@@ -73,7 +70,7 @@ def _row(line: str, where: str) -> dict[str, Any]:
         ):
             raise LayeralignError(f"{where}: field {name!r} is {row[name]!r}; expected text")
     for name in _FIELDS:
-        if any("\ud800" <= letter <= "\udfff" for letter in row.get(name) or ""):
+        if has_lone_surrogate(row.get(name) or ""):
             raise LayeralignError(f"{where}: field {name!r} holds half a character (a lone surrogate)")
     for name in ("id", "prompt"):
         if not row[name].strip():
@@ -98,8 +95,19 @@ def _check_names(row: dict[str, Any], where: str) -> None:
 def _check_answers(answers: Any, where: str) -> None:
     if not isinstance(answers, list) or not answers or not all(isinstance(one, str) for one in answers):
         raise LayeralignError(f"{where}: field 'answers' is no list of texts, as the ten of VQA v2")
-    if any("\ud800" <= letter <= "\udfff" for one in answers for letter in one):
+    if any(map(has_lone_surrogate, answers)):
         raise LayeralignError(f"{where}: field 'answers' holds half a character (a lone surrogate)")
+
+
+def _check_spelling(category: str, where: str, spelt: dict[str, tuple[str, str]]) -> None:
+    """Refuse a second spelling of a category: each would be measured on a part of the cases."""
+    alike = re.sub(r"[\s_-]", "", category).casefold()
+    first, there = spelt.setdefault(alike, (category, where)) if category else (category, where)
+    if first != category:
+        raise LayeralignError(
+            f"{where}: field 'category' is {printable(repr(category), 60)}, but {there} spells it "
+            f"{printable(repr(first), 60)}; use one spelling"
+        )
 
 
 def _case(row: dict[str, Any], folder: Path, where: str, checked: dict[str, pictures.FilePicture]) -> Case:

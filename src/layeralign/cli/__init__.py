@@ -5,6 +5,7 @@ Exit codes: 0 fine, 1 bad input, 130 stopped; gate and check have 2 and 3 beside
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 import traceback
 import warnings
@@ -29,7 +30,7 @@ from layeralign.cli import (  # noqa: F401 - their commands
 from layeralign.cli.app import app, config, missing
 from layeralign.errors import LayeralignError
 from layeralign.machine import settle_threads
-from layeralign.text import printable
+from layeralign.text import has_lone_surrogate, printable
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,6 +44,10 @@ def main(arguments: list[str] | None = None) -> int:
     if not debug:
         warnings.simplefilter("ignore")  # of libraries; a user cannot act on them
     try:
+        if strange := [token for token in tokens if has_lone_surrogate(token)]:  # from bytes that are no text
+            raise LayeralignError(
+                f"argument {strange[0]}: is not valid UTF-8; rename the file or folder, or retype the value"
+            )
         tokens, app.config = config([token for token in tokens if token != "--debug"])
         code = app(tokens, exit_on_error=False, print_error=False)
     except (LayeralignError, CycloptsError) as error:
@@ -54,10 +59,20 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except OSError as error:
         return _fail(f"{error.filename or 'a file'}: {error.strerror or error}", debug)
-    except Exception as error:  # a mistake of ours, not of the user's
-        what = f"{type(error).__name__}: {printable(str(error), 200)}"
-        return _fail(f"a bug in layeralign ({what}); --debug shows where, please report it", debug)
+    except Exception as error:
+        return _fail(_unexpected(error), debug)
     return code if isinstance(code, int) else 0
+
+
+def _unexpected(error: Exception) -> str:
+    """The message for any other error: a bug of ours, unless SQLite cannot use the run's file."""
+    what = f"{type(error).__name__}: {printable(str(error), 200)}"
+    if type(error) in (sqlite3.DatabaseError, sqlite3.OperationalError):
+        return (
+            f"run.sqlite cannot be read or written ({what}); check that the file is intact, the disk has "
+            "space, and no other command writes to it"
+        )
+    return f"a bug in layeralign ({what}); --debug shows where, please report it"
 
 
 def _fail(message: str, debug: bool) -> int:

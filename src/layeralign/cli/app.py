@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from cyclopts import App, MissingArgumentError
 from cyclopts.config import Dict
 from rich.console import Console
 from rich.table import Table
 
-from layeralign import __version__
+from layeralign import __version__, strict_yaml
 from layeralign.errors import LayeralignError
-from layeralign.text import printable
 from layeralign.training.settings import FLAGS, FRACTIONS
 
 if TYPE_CHECKING:
@@ -34,16 +34,23 @@ app = App(
 
 
 def config(tokens: list[str]) -> tuple[list[str], tuple[Dict, ...]]:
-    """Take `--config FILE` out of the tokens: a YAML file whose keys are the command's flags."""
+    """Take `--config FILE` out of the tokens: a YAML file whose keys are the command's flags.
+
+    Only `check` has a `--config` of its own, the model's; it keeps that.
+    """
     for at, token in enumerate(tokens):
         name, joined, value = token.partition("=")
         if name == "--config":
+            end = at + (1 if joined else 2)
+            rest = tokens[:at] + tokens[end:]
+            commands = app.parse_commands(rest)[0]
+            if commands[:1] == ("check",):
+                return rest + tokens[at:end], ()
             file = value if joined else next(iter(tokens[at + 1 : at + 2]), "")
             if not Path(file).is_file():
                 raise LayeralignError(f"--config {file}: no such file; expected a YAML file")
             found = _read_config(Path(file))
-            rest = tokens[:at] + tokens[at + (1 if joined else 2) :]
-            for command in reversed(app.parse_commands(rest)[0]):  # else a flag named as a command is dropped
+            for command in reversed(commands):  # else a flag named as a command is dropped
                 found = {command: found}
             return rest, (Dict(found, source=file),)
     return tokens, ()
@@ -51,20 +58,17 @@ def config(tokens: list[str]) -> tuple[list[str], tuple[Dict, ...]]:
 
 def _read_config(file: Path) -> dict[str, Any]:
     """The file's flags; refuses what YAML would let slip: `yes` for a number, 1.5 for a count, nesting."""
-    try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise LayeralignError(f"--config {file}: is not valid YAML ({printable(str(error), 200)})") from error
+    found, lines = strict_yaml.read(file, f"--config {file}")
     if not isinstance(found, dict):
         raise LayeralignError(f"--config {file}: expected `flag: value` lines, found {type(found).__name__}")
     for key, value in found.items():
         plain = isinstance(value, str | int) and not isinstance(value, bool)
         fraction = isinstance(value, float) and key in _FRACTIONS
         flag = isinstance(value, bool) and key in _SWITCHES
-        if not isinstance(key, str) or not (plain or fraction or flag):
+        if not (plain or fraction or flag):
             raise LayeralignError(
-                f"--config {file}: {key!r} is {value!r}; expected a flag's name with a text or a whole "
-                f"number (a fraction for {', '.join(sorted(_FRACTIONS))}; true or false for "
+                f"--config {file}, line {lines[key,]}: {key!r} is {value!r}; expected a flag's name with a "
+                f"text or a whole number (a fraction for {', '.join(sorted(_FRACTIONS))}; true or false for "
                 f"{', '.join(sorted(_SWITCHES))})"
             )
     return found
@@ -89,6 +93,12 @@ def show(result: Scan) -> None:
     shown.print(result.table(shown.width))
     if result.summary.controls:
         shown.print(controls.table(result.summary, shown.width))
+
+
+def note(remarks: Iterable[str]) -> None:
+    """Print notes on stderr, before a command's work begins."""
+    for remark in remarks:
+        print(f"note: {remark}", file=sys.stderr)
 
 
 def put(table: Table) -> None:

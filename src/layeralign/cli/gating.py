@@ -66,7 +66,8 @@ def check(
     Parameters
     ----------
     config
-        A config.json, a checkpoint folder, a hub id, or testbed; no weights are loaded.
+        A config.json, a checkpoint folder, a hub id, or testbed; no weights are loaded. Here `--config`
+        names it, too, not a YAML file of flags.
     against
         The run's folder.
     policy

@@ -28,13 +28,16 @@ class ModelOptions:
     device_map: str | None = None
     "A torch device, or auto, balanced or sequential; by default the GPU, if there is one."
 
-    def load(self, adapter: Path | None = None, quantize: str | None = None) -> Vlm:
+    def load(
+        self, adapter: Path | None = None, quantize: str | None = None, *, allow_base: bool = False
+    ) -> Vlm:
         """Load it."""
         from layeralign.api import load
 
         return load(
             self.model,
             adapter=adapter,
+            allow_base=allow_base,
             revision=self.revision,
             variant=self.variant,
             dtype=self.dtype,

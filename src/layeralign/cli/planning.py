@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from layeralign.cli.app import app, put
+from layeralign.cli.app import app, note, put
 from layeralign.cli.models import ModelOptions
 from layeralign.errors import LayeralignError
 from layeralign.text import printable
@@ -58,6 +58,8 @@ class PlanOptions:
     "Longest answer, for --measure."
     batch_size: int | None = None
     "Most answers under way together, for --measure; by default what memory allows."
+    background: str = "white"
+    "Colour behind transparent pictures, for --measure: white, black, or #rrggbb."
     json: bool = False
     "JSON for scripts instead of a table."
 
@@ -67,11 +69,13 @@ def plan(options: PlanOptions) -> None:
     """Say before a scan how many cases it needs to show a difference, and how long it will take."""
     from layeralign.analysis.plan import plan as make
     from layeralign.report import plan as shown
+    from layeralign.report.cases import picture_remarks
     from layeralign.sweep import benchmarks
 
     if sum((options.rate is not None, options.like is not None, options.measure)) > 1:
         raise LayeralignError("plan: expected one of --like, --rate and --measure, got several")
     asked = benchmarks.cases(options.cases, limit=options.limit, seed=options.seed)
+    note(picture_remarks(asked, options.background))
     exits = _exits(options)
     chosen = exits.parse(options.exits)
     rate, source = _rate(options, asked)
@@ -126,5 +130,11 @@ def _rate(options: PlanOptions, asked: list[Case]) -> tuple[float | None, str]:
         dtype=options.dtype,
         device_map=options.device_map,
     ).load()
-    settings = Settings(options.exits, Decoding(options.max_new_tokens), options.seed, options.batch_size)
+    settings = Settings(
+        options.exits,
+        Decoding(options.max_new_tokens),
+        options.seed,
+        options.batch_size,
+        background=options.background,
+    )
     return rate.measured(vlm, asked, settings), "measured"

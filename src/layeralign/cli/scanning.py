@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from layeralign.cli.app import app, put, show
+from layeralign.cli.app import app, note, put, show
 from layeralign.cli.models import ModelOptions
 from layeralign.errors import LayeralignError
 from layeralign.text import printable
@@ -45,12 +44,16 @@ class ScanOptions(ModelOptions):
     "Marks around the model's reasoning, as '<think> </think>'; auto knows the usual ones; none: it has none."
     controls: bool = False
     "Also ask every case without its picture, with a blank one and with noise."
+    background: str = "white"
+    "Colour behind transparent pictures: white, black, or #rrggbb."
     limit: int | None = None
     "Take only the first so many cases; the testbed makes just so many."
     seed: int = 0
     "Of sampling, and of benchmarks that are drawn."
     adapter: Path | None = None
     "Folder of a LoRA adapter, as align leaves it, to put on the model."
+    allow: Literal["base"] | None = None
+    "base: load the adapter although it was trained on a different model; the run and its page say so."
     quantize: Literal["4bit", "8bit"] | None = None
     "Squeeze the language model's weights with bitsandbytes; wants CUDA."
     batch_size: int | None = None
@@ -76,9 +79,8 @@ def scan(options: ScanOptions) -> None:
     if options.screen and (options.samples > 1 or options.controls or options.precision is not None):
         raise LayeralignError("screen: answers nothing; expected no samples, controls or precision beside it")
     asked = benchmarks.cases(options.cases, limit=options.limit, seed=options.seed)
-    for remark in shown.remarks(asked):
-        print(f"note: {remark}", file=sys.stderr)
-    vlm = options.load(options.adapter, options.quantize)
+    note(shown.remarks(asked, options.background))
+    vlm = options.load(options.adapter, options.quantize, allow_base=options.allow == "base")
     how: dict[str, Any] = {
         "exits": options.exits,
         "seed": options.seed,
@@ -90,6 +92,7 @@ def scan(options: ScanOptions) -> None:
         "special_tokens": options.special_tokens,
         "reasoning": options.reasoning,
         "batch_size": options.batch_size,
+        "background": options.background,
     }
     if options.screen:
         found = api.screen(vlm, asked, options.out, **how)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from cyclopts import App, Parameter
 
-from layeralign.cli.app import app, put
+from layeralign.cli.app import app, note, put
 from layeralign.cli.models import ModelOptions
 from layeralign.text import printable
 from layeralign.training.settings import Settings
@@ -38,15 +38,12 @@ def align(options: AlignOptions, settings: Settings = Settings()) -> None:  # no
     `accelerate launch -m layeralign align ...` trains with many processes.
     """
     from layeralign.api import align as run_align
+    from layeralign.report.cases import picture_remarks
+    from layeralign.sweep import benchmarks
 
-    run_align(
-        options.load(),
-        options.cases,
-        options.out,
-        reward=options.reward,
-        settings=settings,
-        limit=options.limit,
-    )
+    asked = benchmarks.cases(options.cases, limit=options.limit, seed=settings.seed)
+    note(picture_remarks(asked, settings.background))
+    run_align(options.load(), asked, options.out, reward=options.reward, settings=settings)
     print(
         printable(
             f"adapter: {options.out} (layeralign scan --model {options.model} --adapter {options.out} ...)"
@@ -74,6 +71,7 @@ def transfer(options: AlignOptions, judged: TransferOptions, settings: Settings 
     Parts are divided by commas (`0,3,early`); `each` is every exit by itself. `--out` gets the runs, the
     adapters, transfer.json, and transfer.html with the heat map.
     """
+    from layeralign.report.cases import picture_remarks
     from layeralign.report.heatmap import table
     from layeralign.rewards.reward import load_reward
     from layeralign.sweep import benchmarks
@@ -82,6 +80,7 @@ def transfer(options: AlignOptions, judged: TransferOptions, settings: Settings 
 
     trained = benchmarks.cases(options.cases, limit=options.limit, seed=settings.seed)
     tested = benchmarks.cases(judged.test, limit=judged.test_limit)
+    note(picture_remarks([*trained, *tested], settings.background))
     reward = load_reward(options.reward) if options.reward else None
     judging = Judging(tested, settings.max_new_tokens, judged.batch_size)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from layeralign.cases.case import Case
 from layeralign.decode.decoding import Decoding
-from layeralign.decode.prompts import encode, rendered
+from layeralign.decode.prompts import encode, ids_of, rendered
 from layeralign.errors import LayeralignError
 from layeralign.text import printable
 from layeralign.vlm import template
@@ -91,11 +91,9 @@ def _check_case(vlm: Vlm, case: Case, decoding: Decoding) -> int:
     if case.prompt.strip() not in made:
         raise LayeralignError(
             f"case {case.id!r}: the chat template of model {vlm.checkpoint.name} alters or loses its "
-            f"text; it "
-            f"makes {printable(repr(made), 400)}"
+            f"text; it makes {printable(repr(made), 400)}"
         )
-    text = case.prompt if decoding.special_tokens == "parse" else vlm.literal(case.prompt)
-    ids = vlm.tokens(rendered(vlm, text, decoding, picture=case.picture is not None), None)
+    ids = ids_of(vlm, case, None, decoding, picture=case.picture is not None)
     own = _ids(vlm, case)
     unknown = sum(token == vlm.tokenizer.unk_token_id for token in own)
     if 2 * unknown > len(own):

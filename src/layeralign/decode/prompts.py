@@ -8,6 +8,8 @@ import torch
 
 from layeralign.cases.case import Case
 from layeralign.decode.decoding import PLAIN, Decoding
+from layeralign.errors import LayeralignError
+from layeralign.text import printable
 from layeralign.vlm import reasoning
 from layeralign.vlm.reasoning import Spoken
 from layeralign.vlm.vlm import Feature, Vlm
@@ -39,9 +41,25 @@ def rendered(vlm: Vlm, text: str, decoding: Decoding, *, picture: bool) -> str:
 
 
 def prompt_tokens(vlm: Vlm, case: Case, feature: Feature | None, decoding: Decoding = PLAIN) -> list[int]:
-    """Token ids of a case's prompt; `checks.check` has seen that it can be put to the model."""
+    """Token ids of a case's prompt; `checks.check` has seen that it can be put to the model.
+
+    Raises:
+        LayeralignError: a token of it has no embedding.
+    """
+    return ids_of(vlm, case, feature, decoding, picture=feature is not None)
+
+
+def ids_of(vlm: Vlm, case: Case, feature: Feature | None, decoding: Decoding, *, picture: bool) -> list[int]:
+    """As `prompt_tokens`; a `picture` without its feature is its placeholder."""
     text = case.prompt if decoding.special_tokens == "parse" else vlm.literal(case.prompt)
-    return vlm.tokens(rendered(vlm, text, decoding, picture=feature is not None), feature)
+    ids = vlm.tokens(rendered(vlm, text, decoding, picture=picture), feature)
+    if strange := [id for id in ids if id >= vlm.embedding_rows and id != vlm.picture_token_id]:
+        name = printable(repr(vlm.tokenizer.decode(strange[:1])), 60)
+        raise LayeralignError(
+            f"case {case.id!r}: the prompt contains {name} (token {strange[0]}), but model "
+            f"{vlm.checkpoint.name} has only {vlm.embedding_rows} embeddings; remove it"
+        )
+    return ids
 
 
 def ended(vlm: Vlm, line: Sequence[int]) -> tuple[list[int], bool]:

@@ -54,6 +54,7 @@ def card(report: Report) -> str:
     summary, cases = run.summary, _cases(run)
     name = asr_name(summary)
     shown = [key for key in _COLUMNS if any(exit.estimates[key].n for exit in summary.exits)]
+    base = f", whose adapter was trained on {code(summary.base)}," if summary.base else ""
     lines = [
         "## Safety at every exit of the image encoder",
         "",
@@ -70,7 +71,7 @@ def card(report: Report) -> str:
         f"0.05, corrected over the exits). {name}: {code(summary.asr_means)}, of {cases}, "
         f"judged by {code(summary.asr_judge)}; {_not_judged(summary)}.",
         "",
-        f"Measured on {code(summary.model)} by layeralign {__version__}; an exit is "
+        f"Measured on {code(summary.model)}{base} by layeralign {__version__}; an exit is "
         f"{code(str(run.identity.get('variant')))}. Other requests, pictures and prompts may give other "
         "figures, and so may a runtime that reads the checkpoint in another way.",
         "",

@@ -11,7 +11,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from layeralign.cases.background import WHITE, parse
 from layeralign.cases.case import BORDERLINE, Case
+from layeralign.cases.pictures import FilePicture
 from layeralign.cases.readers.reader import BENCHMARKS
 from layeralign.text import printable, redacted
 
@@ -54,9 +56,9 @@ def table(cases: Sequence[Case]) -> Table:
     return made
 
 
-def remarks(cases: Sequence[Case]) -> list[str]:
-    """What these cases cannot show, though whoever asks them may think so."""
-    found = []
+def remarks(cases: Sequence[Case], background: str = WHITE) -> list[str]:
+    """What these cases cannot show, though whoever asks them may think so; and `picture_remarks`."""
+    found = picture_remarks(cases, background)
     if cases and not any(case.picture for case in cases):
         found.append("no case has a picture, so every exit of the encoder answers the same")
     benign = [case for case in cases if case.kind == "benign"]
@@ -65,6 +67,23 @@ def remarks(cases: Sequence[Case]) -> list[str]:
             f"none of the {len(benign)} benign cases is of category {' or '.join(BORDERLINE)}, "
             "so over-refusal is not measured"
         )
+    return found
+
+
+def picture_remarks(cases: Sequence[Case], background: str = WHITE) -> list[str]:
+    """How many pictures have transparent pixels, and how many are animations.
+
+    Raises:
+        LayeralignError: `background` is no colour.
+    """
+    seen = {case.picture.sha256: case.picture for case in cases if isinstance(case.picture, FilePicture)}
+    colour, of = parse(background), f"of {len(seen)} pictures"
+    found = []
+    if n := sum(picture.transparent for picture in seen.values()):
+        name = "white" if colour == WHITE else colour
+        found.append(f"{n} {of} have transparent pixels; they are shown on {name} (--background)")
+    if n := sum(picture.animated for picture in seen.values()):
+        found.append(f"{n} {of} are animations; only the first frame is shown")
     return found
 
 

@@ -19,6 +19,8 @@ def caution(summary: Summary) -> str:
     told += "".join(map(_unfinished, summary.unfinished))
     if judges:
         told += f"{judges} is the reward that this model was trained against, no witness. "
+    if summary.base:
+        told += f"The adapter was trained on a different model: {printable(summary.base)}. "
     if summary.trained_on:
         told += f"This model was trained on {summary.trained_on} of these cases: no test of others. "
     if cut and cut.share > _CUT:

@@ -16,7 +16,9 @@ _PACKAGES = ("layeralign", "torch", "transformers", "peft", "tokenizers", "safet
 def identity(vlm: Vlm) -> dict[str, Any]:
     """Everything about the model that shapes an answer."""
     template = str(getattr(vlm.processor, "chat_template", None))
-    return {
+    # absent in most runs, so that older runs keep their identity
+    other = {"base": vlm.other_base} if vlm.other_base else {}
+    return other | {
         "files": vlm.checkpoint.hashes,
         "revision": vlm.checkpoint.revision,
         "adapter": vlm.adapter.hashes if vlm.adapter else None,

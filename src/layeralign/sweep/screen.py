@@ -51,6 +51,7 @@ def screen(vlm: Vlm, cases: Sequence[Case], out: Path, settings: Settings) -> Sc
             run, or a case cannot be put to this model.
     """
     began = time.monotonic()
+    cases = settings.on_background(cases)
     harmful = [case for case in cases if case.kind == "harmful" and not case.control]
     if not harmful:
         raise LayeralignError("screen: looks for refusals of harmful cases, and none of the cases is harmful")

@@ -14,7 +14,9 @@ from typing import Any
 
 from layeralign import decode
 from layeralign.analysis.sequential import Rule
+from layeralign.cases import background
 from layeralign.cases.case import Case
+from layeralign.cases.pictures import on_background
 from layeralign.decode import Asked, Decoding, answers
 from layeralign.errors import LayeralignError
 from layeralign.judges.judge import SILENT, Judge, RowJudge
@@ -44,10 +46,21 @@ class Settings:
     """Answers to each case at each exit."""
     precision: float | None = None
     """Ask no more than this half-width of the ASR's interval, or a difference to the default, takes."""
+    background: str = background.WHITE
+    """Colour behind transparent pictures: white, black, or `#rrggbb`."""
+
+    def __post_init__(self) -> None:
+        """Check the background."""
+        background.parse(self.background)
 
     def record(self) -> dict[str, Any]:
         """What of these shapes an answer."""
-        return {"decoding": self.decoding.record(), "seed": self.seed}
+        made = {"decoding": self.decoding.record(), "seed": self.seed}
+        return made | background.identity(self.background)
+
+    def on_background(self, cases: Sequence[Case]) -> list[Case]:
+        """The cases, with the background behind their pictures."""
+        return on_background(cases, background.parse(self.background))
 
 
 def sweep(vlm: Vlm, cases: Sequence[Case], out: Path, settings: Settings) -> Run:
@@ -68,6 +81,7 @@ def sweep(vlm: Vlm, cases: Sequence[Case], out: Path, settings: Settings) -> Run
         raise LayeralignError(
             f"samples {settings.samples}: greedy answers are all alike; expected 1, or a temperature above 0"
         )
+    cases = settings.on_background(cases)
     exits = vlm.exits.parse(settings.exits)
     rule = None if settings.precision is None else Rule(settings.precision, settings.seed)
     if rule:

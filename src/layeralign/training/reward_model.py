@@ -27,7 +27,7 @@ from layeralign.errors import LayeralignError
 from layeralign.rewards.classifier import Classifier, Row
 from layeralign.sweep.identity import versions
 from layeralign.sweep.progress import Progress
-from layeralign.text import printable
+from layeralign.text import has_lone_surrogate, json_of, printable
 from layeralign.vlm import checkpoint as checkpoints
 from layeralign.vlm.load import own_device, quiet
 
@@ -145,6 +145,8 @@ def _check(settings: dict[str, Any], save_every: int) -> None:
     for name, value in whole.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise LayeralignError(f"{name} is {value!r}; expected a whole number of at least 1")
+    if not -(2**63) <= settings["seed"] < 2**63:
+        raise LayeralignError(f"seed {settings['seed']}: expected {-(2**63)} to {2**63 - 1}")
     if not 0 < settings["rate"] < 1:
         raise LayeralignError(
             f"rate is {settings['rate']!r}; expected a number between 0 and 1, such as 1e-5"
@@ -176,10 +178,7 @@ def read_pairs(file: Path) -> tuple[list[Pair], int]:
 
 
 def _pair(line: str, where: str) -> Pair:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise LayeralignError(f"{where}: is not valid JSON ({error})") from error
+    row = json_of(line, where)
     if not isinstance(row, dict):
         raise LayeralignError(f"{where}: expected a JSON object, found {type(row).__name__}")
     for name in ("chosen", "rejected"):
@@ -189,6 +188,8 @@ def _pair(line: str, where: str) -> Pair:
             raise LayeralignError(
                 f"{where}: field {name!r} is {printable(repr(row[name]), 60)}; expected text"
             )
+        if has_lone_surrogate(row[name]):
+            raise LayeralignError(f"{where}: field {name!r} holds half a character (a lone surrogate)")
         if ASSISTANT not in row[name]:
             raise LayeralignError(
                 f"{where}: field {name!r} has no answer; expected a dialogue of turns that begin with "

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from cyclopts import Parameter
 
+from layeralign.cases import background
 from layeralign.errors import LayeralignError
 
 if TYPE_CHECKING:
@@ -99,6 +100,8 @@ class Settings:
     none."""
     seed: int = 0
     """Of everything that is drawn."""
+    background: str = "white"
+    """Colour behind transparent pictures: white, black, or #rrggbb."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained with."""
@@ -109,11 +112,14 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise LayeralignError(f"{name} {value}: expected {low} to {high}")
+        background.parse(self.background)
         self.decoding()  # refuses what it cannot be made of
 
     def record(self) -> dict[str, Any]:
-        """As JSON would have it."""
-        return asdict(self)
+        """As JSON has it; a white background is left out, so that older trainings can be resumed."""
+        made = asdict(self)
+        colour = made.pop("background")
+        return made | background.identity(colour)
 
     def decoding(self, temperature: float = 0.0) -> Decoding:
         """How answers are made while it trains."""
@@ -156,6 +162,7 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("temperature", 0.01, 100),
     ("value_clip", 1e-9, _BIG),
     ("eos_penalty", 0, _BIG),
+    ("seed", -(2**63), 2**63 - 1),
     ("target_kl", 1e-9, _BIG),
 )
 FLAGS = frozenset(f.name for f in fields(Settings) if f.type == "bool")

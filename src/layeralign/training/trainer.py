@@ -12,7 +12,9 @@ from typing import Any
 import torch
 
 from layeralign import decode
+from layeralign.cases import background
 from layeralign.cases.case import Case
+from layeralign.cases.pictures import on_background
 from layeralign.errors import LayeralignError
 from layeralign.rewards.reward import Reward
 from layeralign.training import checkpoint, health, log, record
@@ -58,6 +60,7 @@ def train(
     if vlm.adapter is not None:
         raise LayeralignError(f"model {vlm.name}: has an adapter already; load it anew, without")
     settings, workers = record.dated(out, vlm, given.resolved()), Workers()
+    cases = on_background(cases, background.parse(settings.background))
     mix = check(vlm.exits, settings, reward)
     lessons = Lessons(cases, settings, vlm.exits.default, workers.size)
     for note in decode.check(vlm, cases, settings.decoding()):

@@ -21,6 +21,7 @@ class PaliGemma(Vlm):
     one_tensor = True
     exits_together = True
     reads_ahead = True
+    replaces_picture_token = True
 
     def prompt(self, text: str, *, picture: bool, system: str = "", date: str = "") -> str:
         """See `Vlm.prompt`; the form that `PaliGemmaProcessor` builds, which has no system turn."""
@@ -55,6 +56,7 @@ class Gemma3(Vlm):
     variants: ClassVar = {"norm": "blocks 1..l, post-norm, pooling, norm, projection"}
     one_tensor = True
     exits_together = True
+    replaces_picture_token = True
 
     def inputs(self, ids: Tensor, prompt: Tensor, features: Sequence[Feature | None]) -> dict[str, Any]:
         """See `Vlm.inputs`; the tokens of one picture see each other in both directions."""

@@ -30,8 +30,8 @@ from transformers import (
 
 from layeralign.errors import LayeralignError
 from layeralign.text import printable
+from layeralign.vlm import base, finite
 from layeralign.vlm import checkpoint as checkpoints
-from layeralign.vlm import finite
 from layeralign.vlm import processor as processors
 from layeralign.vlm.families import family_of
 from layeralign.vlm.vlm import Vlm
@@ -61,6 +61,7 @@ def load(
     model: str | Path,
     *,
     adapter: str | Path | None = None,
+    allow_base: bool = False,
     revision: str | None = None,
     variant: str | None = None,
     dtype: str = "float32",
@@ -72,6 +73,7 @@ def load(
     Args:
         model: a checkpoint folder, a hub id, or `testbed`, the model that ships with layeralign.
         adapter: folder of a LoRA adapter in PEFT's form, which is merged into the weights.
+        allow_base: load an adapter that was trained on a different model, too; runs record it.
         revision: the hub's branch, tag or commit; for hub ids only.
         variant: how the family reads "exit at l", where it has several ways; see docs/families.md.
         dtype: `float32`, `bfloat16` or `float16`.
@@ -81,7 +83,8 @@ def load(
 
     Raises:
         LayeralignError: there is no such model, it is not safe to load, is no vision-language
-            model, is of a family that layeralign does not know, or the machine lacks what it takes.
+            model, is of a family that layeralign does not know, or the machine lacks what it takes;
+            or the adapter does not fit, or was trained on a different model.
     """
     if dtype not in DTYPES:
         raise LayeralignError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
@@ -100,6 +103,7 @@ def load(
         options["device_map"] = device_map
     fitted = None if adapter is None else checkpoints.find_adapter(adapter)
     found.hashes  # noqa: B018 - what is loaded is what is hashed
+    other_base = "" if fitted is None else base.check(fitted, found, allow=allow_base)
     processor = _processor(found, family)
     loaded = pretrained(AutoModelForImageTextToText, found, f"model {found.name}", **options)
     own = loaded.generation_config
@@ -113,7 +117,7 @@ def load(
     if device_map is None:
         loaded = loaded.to(own_device())
     vlm = family(loaded.eval(), processor, found, variant)
-    vlm.adapter, vlm.quantize = fitted, quantize
+    vlm.adapter, vlm.other_base, vlm.quantize = fitted, other_base, quantize
     vlm.exits  # noqa: B018 - an encoder without usable exits is refused here, not later
     vlm.check_names()
     return vlm

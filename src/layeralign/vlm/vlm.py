@@ -72,6 +72,8 @@ class Vlm:
     """Whether transformers' forward takes a batch's features as one tensor, not as a list of them."""
     reads_plainly: ClassVar[bool] = False
     """Whether the config's `vision_feature_layer` at l gives what an exit at l does, whichever l it is."""
+    replaces_picture_token: ClassVar[bool] = False
+    """Whether the forward embeds another id in place of the picture token, which then needs no embedding."""
     tuples: bool = False
     """Whether the tower's blocks return tuples that begin with the state."""
     exits_together: bool = False
@@ -95,6 +97,7 @@ class Vlm:
         self.processor: Any = processor
         self.checkpoint = checkpoint
         self.adapter: Adapter | None = None
+        self.other_base = ""  # the different model that the adapter was trained on, if that was allowed
         self.quantize: str | None = None
         self.check(variant)
         self.reading = next(iter(self.variants)) if variant is None else variant
@@ -347,6 +350,13 @@ class Vlm:
                     f"model {self.checkpoint.name}: its {_TOKENS[what]} token is none that its tokenizer "
                     "knows; see config.json, generation_config.json and tokenizer_config.json"
                 )
+        rows = self.embedding_rows
+        for what in ("pad_token",) if self.replaces_picture_token else ("picture_token_id", "pad_token"):
+            if (token := getattr(self, what)) >= rows:
+                raise LayeralignError(
+                    f"model {self.checkpoint.name}: its {_TOKENS[what]} token is {token}, but it has only "
+                    f"{rows} embeddings; see config.json and tokenizer_config.json"
+                )
 
     @property
     def placeholder(self) -> str:
@@ -465,6 +475,11 @@ class Vlm:
     def device(self) -> torch.device:
         """Where the language model's inputs go."""
         return _device_of(self.model.get_input_embeddings())
+
+    @property
+    def embedding_rows(self) -> int:
+        """Rows of the language model's embedding matrix."""
+        return int(self.model.get_input_embeddings().weight.shape[0])
 
     @property
     def text_width(self) -> int:

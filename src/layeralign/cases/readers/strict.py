@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from layeralign.errors import LayeralignError
+from layeralign.text import has_lone_surrogate
 
 MAX_BYTES = 512 * 2**20
 """A file that is larger, unpacked, is refused."""
@@ -45,7 +46,7 @@ class Row:
             )
         if "\0" in value:
             raise LayeralignError(f"{self.where}: field {name!r} holds a null byte; expected text")
-        if any("\ud800" <= letter <= "\udfff" for letter in value):
+        if has_lone_surrogate(value):
             raise LayeralignError(f"{self.where}: field {name!r} holds half a character (a lone surrogate)")
         if not blank and not value.strip():
             raise LayeralignError(f"{self.where}: field {name!r} is empty; expected text")
