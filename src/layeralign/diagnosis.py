@@ -209,7 +209,9 @@ def _generate(vlm: Vlm, grey: Image.Image) -> Found:
 def _adapter(vlm: Vlm, _: Image.Image) -> Found:
     if vlm.adapter is None:
         return "not checked", "no adapter was given"
-    return "pass", f"{vlm.adapter.name} is on it, and its numbers are finite"
+    if vlm.other_base:
+        return "fail", f"{vlm.adapter.name} was trained on {vlm.other_base}"
+    return "pass", f"{vlm.adapter.name}: as far as it names its base model, it is this one"
 
 
 def _prompt(vlm: Vlm, text: str, feature: Feature | None) -> list[int]:
