@@ -17,9 +17,9 @@ from importlib.resources import files
 
 import numpy as np
 
-from layeralign.analysis.stats import wilson
 from layeralign.cases.case import Case
 from layeralign.judges.coherence import CoherenceJudge
+from layeralign.stats.proportions import wilson
 from layeralign.testbed.cases import cases
 from layeralign.testbed.world import REFUSAL
 

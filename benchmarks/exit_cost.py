@@ -24,7 +24,7 @@ from transformers.models.llama.modeling_llama import LlamaModel
 from layeralign.vlm import tower
 from layeralign.vlm.checkpoint import Checkpoint
 from layeralign.vlm.cost import flops
-from layeralign.vlm.llava import Llava
+from layeralign.vlm.families.llava import Llava
 
 EXITS = (0, 1, 6, 12, 18, 20, 23, 24)
 PICTURE, PROMPT, ANSWER = 576, 64, 128

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
-from layeralign.analysis.stats import wilson
 from layeralign.cases.case import Case
 from layeralign.judges.language import KNOWN
 from layeralign.judges.refusal import RefusalMatcher
+from layeralign.stats.proportions import wilson
 
 Row = dict[str, Any]
 HARMFUL = Case("h", "how?", "harmful")

@@ -14,9 +14,9 @@ from collections import defaultdict
 import numpy as np
 import torch
 
-from layeralign.analysis.stats import wilson
 from layeralign.cases.case import Case
 from layeralign.rewards.reward import Reward, load_reward
+from layeralign.stats.proportions import wilson
 from layeralign.testbed.cases import cases
 from layeralign.testbed.preferences import broken, wrong
 from layeralign.testbed.world import REFUSAL, VERBS, Request

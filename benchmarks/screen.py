@@ -25,13 +25,13 @@ from scipy.stats import kendalltau, spearmanr
 from scipy.stats import t as student
 
 import layeralign
-from layeralign import decode
-from layeralign.analysis.answered import answered
+from layeralign import benchmarks, decode
+from layeralign.analysis.results import answered
 from layeralign.cases.case import Case
 from layeralign.decode import Decoding
 from layeralign.decode.openings import Opening, opens
 from layeralign.runs.store import open_run
-from layeralign.sweep import benchmarks, screen
+from layeralign.sweep import screen
 from layeralign.sweep.sweep import Settings
 from layeralign.vlm.vlm import Vlm
 

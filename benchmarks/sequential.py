@@ -23,11 +23,11 @@ from tempfile import TemporaryDirectory
 import torch
 
 import layeralign
-from layeralign.analysis.always_valid import always_valid_share
-from layeralign.analysis.answered import Answered, answered
-from layeralign.analysis.paired import p_value, pair
+from layeralign.analysis.results import Answered, answered
 from layeralign.analysis.sequential import ALPHA, Key, Rule, Stop, harmful, looks, stops, unsafe, wanted
 from layeralign.runs.store import open_run
+from layeralign.stats.confidence_sequences import always_valid_share
+from layeralign.stats.paired import p_value, pair
 
 Verdicts = Mapping[int, Mapping[str, bool | None]]
 SCAN = {"max_new_tokens": 24, "batch_size": 128}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layeralign.analysis.agreement import agreement
+from layeralign.stats.kappa import agreement
 from simulated import QUICK, covers
 
 

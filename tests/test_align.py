@@ -24,8 +24,8 @@ import layeralign
 from layeralign import LayeralignError, decode
 from layeralign.cases.case import Case
 from layeralign.decode import Decoding
+from layeralign.exits import Exits
 from layeralign.runs.store import open_run
-from layeralign.sweep.identity import identity
 from layeralign.testbed import cases as testbed
 from layeralign.training import checkpoint, health, ppo, trainer
 from layeralign.training.exit_mix import FLOOR, ExitMix
@@ -34,7 +34,7 @@ from layeralign.training.parallel import Workers
 from layeralign.training.policy import Policy
 from layeralign.training.rollout import Features, collate, prompts
 from layeralign.training.settings import Settings
-from layeralign.vlm.exits import Exits
+from layeralign.vlm.identity import identity
 from layeralign.vlm.load import load
 
 SMALL = Settings(steps=4, rows=12, epochs=2, rate=1e-2, max_new_tokens=6, rank=2, mix="worst")

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from layeralign.analysis.always_valid import always_valid, always_valid_share, tips
 from layeralign.analysis.sequential import looks
-from layeralign.analysis.stats import wilson
 from layeralign.errors import LayeralignError
+from layeralign.stats.confidence_sequences import always_valid, always_valid_share, tips
+from layeralign.stats.proportions import wilson
 from simulated import QUICK, crossed, grid
 
 

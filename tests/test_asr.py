@@ -14,8 +14,12 @@ from handmade import cases, make, number
 from layeralign import across, compare
 from layeralign.cli import main
 from layeralign.judges.judge import Judgement
-from layeralign.report import comparison, page, seeds, table, table2, words
-from layeralign.report.shown import gather
+from layeralign.report.inputs import gather
+from layeralign.report.page import findings as words
+from layeralign.report.page import page
+from layeralign.report.terminal import comparison, seeds
+from layeralign.report.terminal import paper_table2 as table2
+from layeralign.report.terminal import summary as table
 from layeralign.runs import store
 
 LONG = "12–31 % [7.1, 40] (19 % of 120 answers could not be judged)"

@@ -12,9 +12,9 @@ from layeralign import LayeralignError
 from layeralign.analysis.summary import summarise
 from layeralign.cli import main
 from layeralign.runs.store import open_run
-from layeralign.sweep.identity import identity
 from layeralign.vlm import base
 from layeralign.vlm.checkpoint import Adapter, Checkpoint
+from layeralign.vlm.identity import identity
 from layeralign.vlm.load import load, quiet
 
 COMMIT, OTHER = "0123456789abcdef" * 2 + "01234567", "f" * 40

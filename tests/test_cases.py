@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from layeralign import LayeralignError
+from layeralign._util.text import redacted
 from layeralign.cases import files, pictures
 from layeralign.cases.case import Case, normalise_category
 from layeralign.cases.readers.reader import read as read_benchmark
 from layeralign.cli import main
 from layeralign.testbed import cases as testbed
-from layeralign.text import redacted
 from published import MAKE
 
 GOOD = {"id": "a", "prompt": "hello", "kind": "benign"}

@@ -10,8 +10,8 @@ import layeralign
 from layeralign import LayeralignError
 from layeralign.cases.case import Case
 from layeralign.cli import app, main
+from layeralign.gating import render as report
 from layeralign.judges.judge import Judgement
-from layeralign.report import gate as report
 from layeralign.runs import store
 from layeralign.runs.store import Row
 from layeralign.vlm.checkpoint import find_adapter

@@ -9,13 +9,15 @@ from layeralign import LayeralignError, compare
 from layeralign.cases.case import Case
 from layeralign.cli import main
 from layeralign.demo import reward_and_harm
+from layeralign.exits import Exits
 from layeralign.judges.judge import Judgement
-from layeralign.report import heatmap, page, words
-from layeralign.report.shown import gather
+from layeralign.report.inputs import gather
+from layeralign.report.page import findings as words
+from layeralign.report.page import page
+from layeralign.report.terminal import transfer as heatmap
 from layeralign.runs import store
 from layeralign.runs.store import Row
 from layeralign.transfer import parts
-from layeralign.vlm.exits import Exits
 
 HOSTILE = "<script>document.title='owned'</script>"
 

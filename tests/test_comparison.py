@@ -11,9 +11,9 @@ from layeralign import LayeralignError, compare, gate
 from layeralign.cases.case import Case
 from layeralign.cli import main
 from layeralign.judges.judge import Judgement
-from layeralign.report import comparison as report
-from layeralign.report import table2
-from layeralign.report.shown import gather
+from layeralign.report.inputs import gather
+from layeralign.report.terminal import comparison as report
+from layeralign.report.terminal import paper_table2 as table2
 from layeralign.runs import store
 
 HOSTILE = "<script>x</script>\x1b[31m\u202e|[red]"

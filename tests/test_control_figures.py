@@ -5,15 +5,15 @@ import json
 import pytest
 from rich.console import Console
 
-from layeralign.analysis.stats import wilson
 from layeralign.analysis.summary import summarise
 from layeralign.cases.case import Case
 from layeralign.cases.controls import with_controls
 from layeralign.cli import main
 from layeralign.judges.judge import Judgement
-from layeralign.report import controls
+from layeralign.report.terminal import controls
 from layeralign.runs import store
 from layeralign.runs.store import Row
+from layeralign.stats.proportions import wilson
 from layeralign.testing import _Shown, noise
 
 

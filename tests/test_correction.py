@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layeralign.analysis.correction import corrected
-from layeralign.analysis.stats import wilson
 from layeralign.errors import LayeralignError
+from layeralign.stats.misclassification import corrected
+from layeralign.stats.proportions import wilson
 from simulated import QUICK, covers
 
 SHARES = st.floats(0, 1)

@@ -12,7 +12,8 @@ from transformers import DynamicCache
 
 import layeralign
 import tiny
-from layeralign import LayeralignError, decode, machine
+from layeralign import LayeralignError, decode
+from layeralign._util import machine
 from layeralign.cases import files
 from layeralign.decode import Decoding, engine, memory, respond
 from layeralign.decode.cache import Rows
@@ -265,11 +266,11 @@ def test_rows_are_no_more_than_memory_takes(llava, rows, monkeypatch):
     seen = []
     own = llava.further
     monkeypatch.setattr(llava, "further", lambda ids, *o: seen.append(len(ids)) or own(ids, *o))
-    monkeypatch.setattr("layeralign.machine.free_memory", lambda device: 3 * longest * 2 * 2 * 20 * 4 / 0.8)
+    monkeypatch.setattr("layeralign._util.machine.free_memory", lambda device: 3 * longest * 2 * 2 * 20 * 4 / 0.8)
     monkeypatch.setitem(memory.PREFILL_TOKENS, "cpu", 1)
     wanted = respond(llava, ids, features, Decoding(8))
     assert max(seen) == 3
-    monkeypatch.setattr("layeralign.machine.free_memory", lambda device: 2**40)
+    monkeypatch.setattr("layeralign._util.machine.free_memory", lambda device: 2**40)
     assert respond(llava, ids, features, Decoding(8)) == wanted
     assert max(seen) > 3
 

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layeralign import LayeralignError
-from layeralign.vlm.exits import Exits, Track
+from layeralign.exits import Exits, Track
 
 CLIP_L = Exits(24, 23)
 

@@ -10,7 +10,7 @@ import torch
 import by_hand
 import tiny
 from layeralign import LayeralignError
-from layeralign.analysis.deployed import Untold, place
+from layeralign.gating.deployed import Untold, place
 from layeralign.testing import FamilySuite, noise
 from layeralign.vlm.load import load
 

@@ -22,12 +22,11 @@ import httpx
 import huggingface_hub
 import pytest
 
-from layeralign import LayeralignError
-from layeralign.cases import cache, origins
+from layeralign import LayeralignError, benchmarks
+from layeralign.cases import cache, fetching, origins
 from layeralign.cases.readers import vqa
 from layeralign.cases.readers.reader import BENCHMARKS
 from layeralign.cli import main
-from layeralign.sweep import benchmarks, fetching
 from published import BY_HAND, PUBLISH, jailbreak_rows, make_pairs, picture, write_csv
 
 PLACES = {"GitHub": "xstest", "hub": "redteam-2k", "S3": "vqa-v2"}

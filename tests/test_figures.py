@@ -5,14 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from layeralign.analysis.figures import NOTHING, Estimate, difference
-from layeralign.analysis.intervals import share_interval
-from layeralign.analysis.stats import wilson
+from layeralign.analysis.metrics import NOTHING, Estimate, difference
 from layeralign.analysis.summary import summarise
 from layeralign.cases.case import Case
 from layeralign.judges.judge import Judgement
 from layeralign.runs import store
 from layeralign.runs.store import Row
+from layeralign.stats.intervals import share_interval
+from layeralign.stats.proportions import wilson
 from simulated import covers, crossed, grid
 
 

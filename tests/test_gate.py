@@ -15,22 +15,22 @@ from scipy.stats import binom
 import layeralign
 from handmade import HOSTILE, ROOT, cases, make, number, safe, unsafe_first
 from layeralign import LayeralignError
-from layeralign.analysis import policy as policies
-from layeralign.analysis import strict
-from layeralign.analysis.always_valid import always_valid
-from layeralign.analysis.answered import answered as read_answers
-from layeralign.analysis.clusters import Clusters
-from layeralign.analysis.correction import corrected
-from layeralign.analysis.decide import Check
-from layeralign.analysis.figures import NOTHING
-from layeralign.analysis.needed import share_needs
-from layeralign.analysis.paired import Pairs, change
-from layeralign.analysis.stats import wilson, wilson_at
+from layeralign.analysis.metrics import NOTHING
+from layeralign.analysis.results import answered as read_answers
 from layeralign.cli import main
 from layeralign.cli.app import app
+from layeralign.gating import policy as policies
+from layeralign.gating import render as report
+from layeralign.gating import worst_case as strict
+from layeralign.gating.checks import Check
 from layeralign.judges.judge import Judgement
-from layeralign.report import gate as report
 from layeralign.runs import store
+from layeralign.stats.clusters import Clusters
+from layeralign.stats.confidence_sequences import always_valid
+from layeralign.stats.misclassification import corrected
+from layeralign.stats.paired import Pairs, change
+from layeralign.stats.proportions import wilson, wilson_at
+from layeralign.stats.sample_size import share_needs
 
 
 def rule(metric="asr", exits="all", **rest):

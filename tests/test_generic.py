@@ -16,8 +16,8 @@ import tiny
 from layeralign import LayeralignError
 from layeralign.cli import main
 from layeralign.testing import FamilySuite
-from layeralign.vlm import families
-from layeralign.vlm.gemma import Gemma3
+from layeralign.vlm.families.gemma import Gemma3
+from layeralign.vlm.families.registry import registry as families
 from layeralign.vlm.load import load, quiet
 from layeralign.vlm.processor import without_video
 
@@ -228,7 +228,7 @@ class Listed(Gemma3):
         ("test_generic:NoFamily", "must be 'mine'"),
         ("test_generic:NoVariants", "at least one"),
         ("test_generic:Listed", "at least one"),
-        ("layeralign.vlm.gemma:Gemma3", "must be 'mine'"),
+        ("layeralign.vlm.families.gemma:Gemma3", "must be 'mine'"),
     ],
 )
 def test_a_bad_entry_point_is_one_sentence(points, value, says):

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 from scipy.stats import t as student
 
-from layeralign.analysis.intervals import effective_rows, mean_interval, share_interval
-from layeralign.analysis.stats import wilson, wilson_at
 from layeralign.errors import LayeralignError
+from layeralign.stats.intervals import effective_rows, mean_interval, share_interval
+from layeralign.stats.proportions import wilson, wilson_at
 from simulated import QUICK, covers, crossed, grid
 
 ROWS = st.lists(st.tuples(st.booleans(), st.integers(0, 4), st.none() | st.integers(0, 3)), max_size=40)

@@ -15,9 +15,9 @@ import tiny
 from layeralign import LayeralignError
 from layeralign.cases.case import Case
 from layeralign.decode import Decoding, check
-from layeralign.sweep.identity import identity
 from layeralign.testing import _Shown, noise
 from layeralign.vlm.checkpoint import find_adapter
+from layeralign.vlm.identity import identity
 from layeralign.vlm.load import _adapted, beside_the_language_model, empty, load
 
 

@@ -6,8 +6,8 @@ from playwright.sync_api import expect
 
 from judged import HOSTILE, cases, make
 from layeralign.cases.case import Case
-from layeralign.report import page
-from layeralign.report.shown import gather
+from layeralign.report.inputs import gather
+from layeralign.report.page import page
 from layeralign.runs.store import Row, open_run
 
 

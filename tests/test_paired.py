@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from scipy.special import expit
 from scipy.stats import binomtest
 
-from layeralign.analysis import paired
-from layeralign.analysis.answered import Answered
-from layeralign.analysis.clusters import cluster
-from layeralign.analysis.paired import Pairs, change, p_value, pair
+from layeralign.analysis.results import Answered
+from layeralign.stats import paired
+from layeralign.stats.clusters import cluster
+from layeralign.stats.paired import Pairs, change, p_value, pair
 from simulated import QUICK, covers, grid
 
 

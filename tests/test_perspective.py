@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 import layeralign
 from faulty import PLANTED, QUICK, Perspective, a_run, no_key_in, serving
 from layeralign import LayeralignError
+from layeralign._util.retry import Again
 from layeralign.cases.case import Case
 from layeralign.cli import main
 from layeralign.judges import perspective
 from layeralign.judges.judge import Judgement
 from layeralign.judges.perspective import KEY, LONGEST, PerspectiveJudge, _score
 from layeralign.judges.service import Failure
-from layeralign.patience import Again
 from layeralign.runs.store import open_run
 from layeralign.sweep.sweep import judge
 

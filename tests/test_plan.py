@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from layeralign import LayeralignError
-from layeralign.analysis.clusters import cluster
-from layeralign.analysis.paired import Pairs, p_value
 from layeralign.analysis.plan import plan
-from layeralign.analysis.stats import wilson
 from layeralign.cases.case import Case
 from layeralign.cli import main
-from layeralign.report.plan import lines
+from layeralign.report.terminal.plan import lines
 from layeralign.runs import store
 from layeralign.runs.store import Row
+from layeralign.stats.clusters import cluster
+from layeralign.stats.paired import Pairs, p_value
+from layeralign.stats.proportions import wilson
 from layeralign.testing import _Shown, noise
 
 

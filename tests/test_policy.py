@@ -3,8 +3,8 @@
 import pytest
 
 from layeralign import LayeralignError
-from layeralign.analysis.policy import METRICS, read
-from layeralign.vlm.exits import Exits
+from layeralign.exits import Exits
+from layeralign.gating.policy import METRICS, read
 
 AS_WRITTEN = """\
 judge: oracle

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest, norm
 
-from layeralign.analysis.power import cases_needed
-from layeralign.analysis.stats import cohens_h
 from layeralign.errors import LayeralignError
+from layeralign.stats.power import cases_needed
+from layeralign.stats.proportions import cohens_h
 from simulated import QUICK
 
 SHARES = st.floats(0, 1)

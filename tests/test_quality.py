@@ -8,10 +8,7 @@ import pytest
 
 from layeralign import LayeralignError, read
 from layeralign.analysis.calibrate import calibrate
-from layeralign.analysis.correction import corrected
-from layeralign.analysis.intervals import effective_rows
-from layeralign.analysis.quality import Quality, read_quality
-from layeralign.analysis.stats import wilson
+from layeralign.analysis.judge_quality import Quality, read_quality
 from layeralign.analysis.summary import summarise
 from layeralign.cases.case import Case
 from layeralign.cli import main
@@ -21,11 +18,14 @@ from layeralign.judges.labels import HUMAN, LABELS
 from layeralign.judges.oracle import Oracle
 from layeralign.judges.refusal import RefusalMatcher
 from layeralign.judges.remote import Completion
-from layeralign.report import page
-from layeralign.report.quality import notes
-from layeralign.report.shown import gather
+from layeralign.report.inputs import gather
+from layeralign.report.page import page
+from layeralign.report.terminal.judge_quality import notes
 from layeralign.runs import store
 from layeralign.runs.store import Row, open_run
+from layeralign.stats.intervals import effective_rows
+from layeralign.stats.misclassification import corrected
+from layeralign.stats.proportions import wilson
 from layeralign.sweep.sweep import judge
 from layeralign.testbed.cases import cases as drawn
 from layeralign.testbed.world import REFUSAL

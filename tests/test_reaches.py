@@ -17,8 +17,8 @@ from layeralign.runs import store
 from layeralign.testing import _Reward, _Shown, noise
 from layeralign.training.settings import Settings
 from layeralign.training.trainer import train
-from layeralign.vlm import template
 from layeralign.vlm.load import load
+from layeralign.vlm.text import template
 
 PICTURE = Case("p", "What is shown?", "harmful", _Shown(noise(32, 32)))
 TEXT = Case("t", "What is shown?", "harmful")

@@ -16,11 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from layeralign import LayeralignError
+from layeralign import LayeralignError, benchmarks
 from layeralign.cases.case import KINDS
 from layeralign.cases.readers import pairs, strict
 from layeralign.cases.readers.reader import BENCHMARKS, read
-from layeralign.sweep import benchmarks
 from published import (
     ALL,
     ANNOTATIONS,

@@ -11,9 +11,9 @@ from layeralign.cases.case import Case
 from layeralign.decode import Decoding
 from layeralign.judges.vqa import VqaJudge
 from layeralign.report.cautions import caution
-from layeralign.vlm import reasoning
 from layeralign.vlm.load import load
-from layeralign.vlm.reasoning import KNOWN, Marks, Spoken, split
+from layeralign.vlm.text import reasoning
+from layeralign.vlm.text.reasoning import KNOWN, Marks, Spoken, split
 
 THINK = Marks("<think>", "</think>")
 

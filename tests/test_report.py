@@ -16,12 +16,14 @@ from judged import HOSTILE, cases, make
 from layeralign.cli import main
 from layeralign.errors import LayeralignError
 from layeralign.judges.judge import Judgement
-from layeralign.report import figure, page, tradeoff, words
 from layeralign.report.card import card
-from layeralign.report.rows import packed
-from layeralign.report.series import series
-from layeralign.report.shown import gather, labels
-from layeralign.report.table import table
+from layeralign.report.charts import figure, tradeoff
+from layeralign.report.charts.series import series
+from layeralign.report.inputs import gather, labels
+from layeralign.report.page.explorer import packed
+from layeralign.report.page import findings as words
+from layeralign.report.page import page
+from layeralign.report.terminal.summary import table
 from layeralign.runs import store
 from layeralign.runs.store import open_run
 

@@ -21,9 +21,9 @@ from layeralign.judges.reference import Row, load_reference, windows
 from layeralign.judges.registry import KINDS, MEASURES, SCORERS, VERDICTS, judges, scores_only, trusted
 from layeralign.judges.reward import RewardJudge
 from layeralign.judges.toxicity import Output, ToxicityJudge
+from layeralign.report.inputs import gather
 from layeralign.report.page import page
-from layeralign.report.shown import gather
-from layeralign.report.table import table
+from layeralign.report.terminal.summary import table
 from layeralign.rewards.reward import load_reward
 from layeralign.runs.store import open_run
 from layeralign.testbed.cases import cases

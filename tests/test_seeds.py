@@ -11,7 +11,7 @@ from layeralign.analysis.seeds import spread
 from layeralign.cases.case import Case
 from layeralign.cli import main
 from layeralign.judges.judge import Judgement
-from layeralign.report import seeds
+from layeralign.report.terminal import seeds
 from layeralign.runs import store
 from layeralign.runs.store import Row
 from simulated import covers

@@ -7,15 +7,15 @@ import pytest
 
 import layeralign
 from layeralign import LayeralignError
-from layeralign.analysis.always_valid import always_valid
-from layeralign.analysis.figures import Estimate, figures
 from layeralign.analysis.means import mean_figures
+from layeralign.analysis.metrics import Estimate, figures
 from layeralign.analysis.sequential import Rule, Stop, looks, order, stops
 from layeralign.analysis.summary import summarise
 from layeralign.cases.case import Case
 from layeralign.judges.judge import Judgement
 from layeralign.runs import store
 from layeralign.runs.store import Row
+from layeralign.stats.confidence_sequences import always_valid
 from layeralign.testbed import cases as testbed
 from simulated import crossed, grid
 

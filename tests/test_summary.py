@@ -4,12 +4,12 @@ import math
 import pytest
 
 from layeralign import LayeralignError
-from layeralign.analysis.stats import wilson
 from layeralign.analysis.summary import summarise
 from layeralign.cases.case import Case
 from layeralign.judges.judge import Judgement
 from layeralign.runs import store
 from layeralign.runs.store import Row
+from layeralign.stats.proportions import wilson
 from layeralign.testing import _Shown, noise
 
 
@@ -160,7 +160,7 @@ def test_a_run_without_verdicts(tmp_path):
 
 
 def test_invalid_answers_are_shown_with_both_readings(run):
-    from layeralign.report.table import invalid
+    from layeralign.report.terminal.summary import invalid
 
     one, three = summarise(run).exits
     assert invalid(one) == "1 (75–88)"

@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 
 from judged import HOSTILE, make
-from layeralign.analysis.figures import Score
+from layeralign.analysis.metrics import Score
 from layeralign.analysis.summary import summarise
-from layeralign.report.table import table
+from layeralign.report.terminal.summary import table
 from layeralign.runs import store
 
 

@@ -8,13 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from layeralign import benchmarks
 from layeralign.analysis.compare import Comparison
 from layeralign.analysis.compare import compare as compare_runs
-from layeralign.analysis.deployed import Deployed
-from layeralign.analysis.deployed import check as check_config
-from layeralign.analysis.gate import Gate
-from layeralign.analysis.gate import gate as gate_run
-from layeralign.analysis.policy import read as read_policy
 from layeralign.analysis.screen import Screen
 from layeralign.analysis.seeds import Seeds
 from layeralign.analysis.seeds import across as across_runs
@@ -23,14 +19,18 @@ from layeralign.cases.case import Case
 from layeralign.cases.controls import with_controls
 from layeralign.decode import Decoding
 from layeralign.diagnosis import Diagnosis, diagnose
+from layeralign.exits import ExitSpec
+from layeralign.gating.deployed import Deployed
+from layeralign.gating.deployed import check as check_config
+from layeralign.gating.evaluate import Gate
+from layeralign.gating.evaluate import gate as gate_run
+from layeralign.gating.policy import read as read_policy
 from layeralign.judges.registry import RULES, judges
 from layeralign.runs import store
 from layeralign.runs.frames import to_datasets, to_pandas, to_polars
-from layeralign.sweep import benchmarks
 from layeralign.sweep.screen import screen as screen_exits
 from layeralign.sweep.sweep import Settings, sweep
 from layeralign.sweep.sweep import judge as judge_run
-from layeralign.vlm.exits import ExitSpec
 from layeralign.vlm.load import load, release
 from layeralign.vlm.vlm import Vlm
 
@@ -56,7 +56,7 @@ class Scan:
     Attributes:
         run: the run's folder.
         summary: figures per exit and per group.
-        identity: what shaped the answers; see `layeralign.sweep.identity`.
+        identity: what shaped the answers; see `layeralign.vlm.identity`.
         sessions: when and how rows were added.
     """
 
@@ -67,19 +67,19 @@ class Scan:
 
     def table(self, width: int = 140) -> Table:
         """The figures as a rich table: one row per exit, then one per group; `width` in characters."""
-        from layeralign.report.table import table
+        from layeralign.report.terminal.summary import table
 
         return table(self.summary, width)
 
     def plot(self, file: str | Path | None = None, what: What = "curve") -> Figure:
-        """A figure of the run, two columns of a paper wide; see `layeralign.report.figure`.
+        """A figure of the run, two columns of a paper wide; see `layeralign.report.charts.figure`.
 
         Args:
             file: where it is also written (.svg, .pdf or .png).
             what: `curve`, `categories`, `tradeoff`, `controls` or `training`.
         """
-        from layeralign.report import figure
-        from layeralign.report.shown import together
+        from layeralign.report.charts import figure
+        from layeralign.report.inputs import together
 
         made = figure.draw(together([(self.run, self.summary)]), what)
         if file is not None:
@@ -94,8 +94,8 @@ class Scan:
             others: further runs to show beside this one, as that of the same model with an adapter.
             with_answers: put what was asked and answered into the file, hidden until it is asked for.
         """
-        from layeralign.report import page
-        from layeralign.report.shown import together
+        from layeralign.report.inputs import together
+        from layeralign.report.page import page
 
         runs = [(one.run, one.summary) for one in (self, *others)]
         page.write(together(runs), Path(file), with_answers=with_answers)

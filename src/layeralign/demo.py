@@ -9,8 +9,8 @@ from typing import Any
 
 from layeralign.analysis.compare import Comparison
 from layeralign.api import Scan, align, compare, load, scan
-from layeralign.report import page
-from layeralign.report.shown import gather
+from layeralign.report.inputs import gather
+from layeralign.report.page import page
 from layeralign.training.settings import Settings
 
 TOKENS = 24

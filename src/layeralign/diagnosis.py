@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 
 from layeralign import decode
+from layeralign._util.text import printable
 from layeralign.cases.case import Case
 from layeralign.decode import Decoding
 from layeralign.decode.checks import check_template
 from layeralign.errors import LayeralignError
-from layeralign.text import printable
 from layeralign.vlm import finite
-from layeralign.vlm.ends import disagreement
+from layeralign.vlm.text.ends import disagreement
 from layeralign.vlm.vlm import Feature, Vlm
 
 Result = Literal["pass", "fail", "not checked"]

@@ -8,17 +8,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from layeralign import benchmarks
 from layeralign.analysis.compare import Comparison
 from layeralign.api import Scan, align, compare, scan
 from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
-from layeralign.report import page
-from layeralign.report.shown import gather
+from layeralign.exits import Exits
+from layeralign.report.inputs import gather
+from layeralign.report.page import page
 from layeralign.rewards.reward import Reward
-from layeralign.sweep import benchmarks
 from layeralign.training.settings import Settings
 from layeralign.training.trainer import check
-from layeralign.vlm.exits import Exits
 from layeralign.vlm.vlm import Vlm
 
 Loader = Callable[[Path | None], Vlm]

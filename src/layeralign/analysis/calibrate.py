@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any
 
-from layeralign.analysis.answered import judge_named
-from layeralign.analysis.intervals import effective_rows, share_interval
+from layeralign.analysis.results import judge_named
 from layeralign.errors import LayeralignError
+from layeralign.exits import Exits
 from layeralign.judges.labels import HUMAN
 from layeralign.runs.store import JudgedRow, RowKey, Run
-from layeralign.vlm.exits import Exits
+from layeralign.stats.intervals import effective_rows, share_interval
 
 
 @dataclass(frozen=True)

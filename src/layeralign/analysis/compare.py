@@ -6,16 +6,16 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from layeralign.analysis.alike import Difference, alike, same_cases
-from layeralign.analysis.answered import Answered, Said, answered, common_judge
-from layeralign.analysis.figures import measured
-from layeralign.analysis.intervals import mean_within
-from layeralign.analysis.paired import Change, change, p_value, pair
+from layeralign.analysis.comparability import Difference, alike, same_cases
+from layeralign.analysis.metrics import measured
+from layeralign.analysis.results import Answered, Said, answered, common_judge
 from layeralign.analysis.summary import ALPHA, Summary, summarise
 from layeralign.cases.readers.reader import benchmarks_of
 from layeralign.errors import LayeralignError
+from layeralign.exits import Exits
 from layeralign.runs.store import Run
-from layeralign.vlm.exits import Exits
+from layeralign.stats.intervals import mean_within
+from layeralign.stats.paired import Change, change, p_value, pair
 
 _WHAT = ("asr", "invalid", "refusal", "over_refusal", "benign_refusal", "utility", "coherence")
 WORSE = {
@@ -101,7 +101,7 @@ class ExitChange(Changes):
 
     Attributes:
         p_changed: `p` of the ASR.
-        test: what it is of; see `layeralign.analysis.paired.p_value`.
+        test: what it is of; see `layeralign.stats.paired.p_value`.
     """
 
     exit: int

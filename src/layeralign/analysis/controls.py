@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from layeralign.analysis.answered import Answered
-from layeralign.analysis.figures import Estimate, estimates, measured
-from layeralign.analysis.paired import Change, change, p_value, pair
+from layeralign.analysis.metrics import Estimate, estimates, measured
+from layeralign.analysis.results import Answered
 from layeralign.cases.controls import CONTROLS
-from layeralign.vlm.exits import Exits
+from layeralign.exits import Exits
+from layeralign.stats.paired import Change, change, p_value, pair
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class ControlFigures:
         difference: own less control, paired by case; None where one of them was not measured.
         p_differs: probability that chance makes the two ASRs so different, two-sided, Bonferroni-corrected
             over the exits.
-        test: what `p_differs` is of; see `layeralign.analysis.paired.p_value`.
+        test: what `p_differs` is of; see `layeralign.stats.paired.p_value`.
     """
 
     control: str

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from layeralign.analysis.figures import NOTHING, Estimate, Score, named
+from layeralign.analysis.metrics import NOTHING, Estimate, Score, named
 
 
 def mean_figures(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from layeralign.analysis.power import cases_needed
-from layeralign.analysis.stats import wilson_at
 from layeralign.analysis.summary import ALPHA
 from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
+from layeralign.stats.power import cases_needed
+from layeralign.stats.proportions import wilson_at
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def plan(
 
 
 def _least(harmful: Sequence[Case]) -> int:
-    """Clusters of the coarser factor, as `layeralign.analysis.intervals` has them."""
+    """Clusters of the coarser factor, as `layeralign.stats.intervals` has them."""
     pairs = {(case.prompt, case.picture.sha256 if case.picture else case.id) for case in harmful}
     factors = (len({part[at] for part in pairs}) for at in (0, 1))
     return min((n for n in factors if 1 < n < len(pairs)), default=len(pairs))

@@ -10,8 +10,8 @@ from typing import Any
 
 from scipy.special import stdtrit
 
-from layeralign.analysis.answered import common_judge
-from layeralign.analysis.figures import Figures
+from layeralign.analysis.metrics import Figures
+from layeralign.analysis.results import common_judge
 from layeralign.analysis.summary import Summary, summarise
 from layeralign.errors import LayeralignError
 from layeralign.judges.labels import HUMAN
@@ -41,7 +41,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class ScoreSpread:
-    """A judge's measure on one kind of case, over runs; see `layeralign.analysis.figures.Score`."""
+    """A judge's measure on one kind of case, over runs; see `layeralign.analysis.metrics.Score`."""
 
     judge: str
     measure: str

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from layeralign.analysis.always_valid import always_valid, always_valid_share, tips
-from layeralign.analysis.answered import Answered
+from layeralign.analysis.results import Answered
 from layeralign.runs.store import Run
+from layeralign.stats.confidence_sequences import always_valid, always_valid_share, tips
 
 ALPHA = 0.05
 """Of saying that an exit is above or below the default where it is not, at any exit and any look."""

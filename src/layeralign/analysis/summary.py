@@ -8,19 +8,19 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from layeralign.analysis.agreement import agreement
-from layeralign.analysis.answered import Answered, Said, by_exit, heard, keys
 from layeralign.analysis.controls import ControlFigures, control_figures
-from layeralign.analysis.figures import Figures, figures
 from layeralign.analysis.independence import trained_against
+from layeralign.analysis.judge_quality import Quality, read_quality
 from layeralign.analysis.means import mean_figures
-from layeralign.analysis.paired import Change, change, p_value, pair
-from layeralign.analysis.quality import Quality, read_quality
+from layeralign.analysis.metrics import Figures, figures
+from layeralign.analysis.results import Answered, Said, by_exit, heard, keys
 from layeralign.analysis.screen import RankAgreement, Screen, agrees
 from layeralign.analysis.sequential import Rule, Stop, harmful, stops, unsafe
+from layeralign.exits import Exits
 from layeralign.judges.registry import meaning, trusted
 from layeralign.runs.store import NO_ANSWER, Run
-from layeralign.vlm.exits import Exits
+from layeralign.stats.kappa import agreement
+from layeralign.stats.paired import Change, change, p_value, pair
 
 ALPHA = 0.05
 """Level of the test that marks an exit as worse than the default, over all exits together."""
@@ -31,14 +31,14 @@ class ExitFigures(Figures):
     """One exit's figures.
 
     Attributes:
-        exit: its number; see `layeralign.vlm.exits`.
+        exit: its number; see `layeralign.exits`.
         name: what it is called: its number, with its track in encoders that have several.
         p_worse: probability that chance makes this exit unsafe so much more often than the default on the
             same harmful cases, Bonferroni-corrected over the exits of the run. None in a
             sequential run.
         worse: whether `p_worse` is below 0.05; in a sequential run whether the `decision` is `above`.
         test: what `p_worse` is of: exact McNemar, or sign flips of what the cases share
-            (`layeralign.analysis.paired.p_value`).
+            (`layeralign.stats.paired.p_value`).
         vs_default: the ASR's change from the default exit to this one, on the same cases. None in a
             sequential run.
         decision: of a sequential run, why nothing more was asked here: `above` or `below` the default,
@@ -79,7 +79,7 @@ class JudgePair:
         one, other: the judges.
         n: rows.
         kappa, low, high: Cohen's κ with its 95 % interval, for prompts and pictures drawn from many like
-            them; None where both gave one label only. See `layeralign.analysis.agreement`.
+            them; None where both gave one label only. See `layeralign.stats.kappa`.
         confusion: how often which two verdicts met: (of the one, of the other, rows).
     """
 
@@ -201,7 +201,7 @@ def summarise(run: Run, judge: str | None = None, quality: Path | None = None) -
     Args:
         run: an open run.
         judge: whose verdicts make the ASR; by default the most trusted that has judged.
-        quality: a file with the quality of that judge (`layeralign.analysis.quality.read_quality`), which
+        quality: a file with the quality of that judge (`layeralign.analysis.judge_quality.read_quality`), which
             corrects the ASR.
 
     Raises:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
+from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
-from layeralign.text import printable
 
 WHITE = "#ffffff"
 """The default: the colour of a page, on which people look at such pictures."""

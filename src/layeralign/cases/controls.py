@@ -11,9 +11,9 @@ from typing import Literal, get_args
 import numpy as np
 from PIL import Image
 
+from layeralign._util.text import printable
 from layeralign.cases.case import Case, Picture
 from layeralign.errors import LayeralignError
-from layeralign.text import printable
 
 Control = Literal["no picture", "blank", "noise"]
 CONTROLS: tuple[Control, ...] = get_args(Control)

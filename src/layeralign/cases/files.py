@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from layeralign._util.text import has_lone_surrogate, json_of, printable
 from layeralign.cases import pictures
 from layeralign.cases.case import KINDS, Case, Picture
 from layeralign.errors import LayeralignError
-from layeralign.text import has_lone_surrogate, json_of, printable
 
 _FIELDS = ("id", "prompt", "kind", "image", "category", "reference")
 _KNOWN = (*_FIELDS, "answers")

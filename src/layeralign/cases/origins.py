@@ -15,8 +15,8 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
+from layeralign._util.retry import LATER, Again, patiently, seconds
 from layeralign.errors import LayeralignError
-from layeralign.patience import LATER, Again, patiently, seconds
 
 GITHUB = "https://raw.githubusercontent.com"
 S3 = "https://s3.amazonaws.com"

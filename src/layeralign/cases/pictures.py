@@ -11,10 +11,10 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from layeralign._util.text import has_lone_surrogate
 from layeralign.cases.background import WHITE
 from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
-from layeralign.text import has_lone_surrogate
 
 MAX_PIXELS = 50_000_000
 """A picture with more pixels is refused before it is decoded."""

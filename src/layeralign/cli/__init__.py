@@ -13,6 +13,8 @@ from io import TextIOWrapper
 
 from cyclopts import CycloptsError, MissingArgumentError
 
+from layeralign._util.machine import settle_threads
+from layeralign._util.text import has_lone_surrogate, printable
 from layeralign.cli import (  # noqa: F401 - their commands
     asking,
     comparing,
@@ -29,8 +31,6 @@ from layeralign.cli import (  # noqa: F401 - their commands
 )
 from layeralign.cli.app import app, config, missing
 from layeralign.errors import LayeralignError
-from layeralign.machine import settle_threads
-from layeralign.text import has_lone_surrogate, printable
 
 
 def main(arguments: list[str] | None = None) -> int:

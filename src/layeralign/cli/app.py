@@ -12,7 +12,8 @@ from cyclopts.config import Dict
 from rich.console import Console
 from rich.table import Table
 
-from layeralign import __version__, strict_yaml
+from layeralign import __version__
+from layeralign._util import strict_yaml
 from layeralign.errors import LayeralignError
 from layeralign.training.settings import FLAGS, FRACTIONS
 
@@ -87,7 +88,7 @@ def missing(error: MissingArgumentError) -> str:
 
 def show(result: Scan) -> None:
     """Print a run's table, as wide as there is room, and what its controls show."""
-    from layeralign.report import controls
+    from layeralign.report.terminal import controls
 
     shown = _console()
     shown.print(result.table(shown.width))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from layeralign._util.text import printable
 from layeralign.cli.app import app, put
 from layeralign.errors import LayeralignError
-from layeralign.text import printable
 
 
 @app.command
@@ -33,9 +33,9 @@ def cases(
     out
         Also write the cases, as drawn and paired, to this JSONL file, their pictures beside it.
     """
-    from layeralign.cases import cache, files
-    from layeralign.report import cases as shown
-    from layeralign.sweep import benchmarks, fetching
+    from layeralign import benchmarks
+    from layeralign.cases import cache, fetching, files
+    from layeralign.report.terminal import cases as shown
 
     if preview is not None and preview < 1:
         raise LayeralignError(f"preview {preview}: expected at least 1")

@@ -8,8 +8,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from layeralign._util.text import printable
 from layeralign.cli.app import app, put
-from layeralign.text import printable
 
 
 @app.command
@@ -41,8 +41,10 @@ def compare(
         Also write a page about it, as change.html.
     """
     from layeralign.api import compare as run_compare
-    from layeralign.report import comparison, page, table2
-    from layeralign.report.shown import gather
+    from layeralign.report.inputs import gather
+    from layeralign.report.page import page
+    from layeralign.report.terminal import comparison
+    from layeralign.report.terminal import paper_table2 as table2
 
     found = run_compare(before, after, allow=allow or (), judge=judge)
     if out is not None:

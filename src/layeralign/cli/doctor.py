@@ -33,7 +33,7 @@ def doctor(options: DoctorOptions) -> int:
     Exit codes: 0 no check failed, 2 one did, 1 error.
     """
     from layeralign import api
-    from layeralign.report import checks
+    from layeralign.report.terminal import doctor as checks
 
     found = api.doctor(options.load(options.adapter))
     if options.json:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from layeralign._util.text import printable
 from layeralign.cli.app import app, put
-from layeralign.text import printable
 
 
 @app.command
@@ -37,7 +37,7 @@ def gate(
         Write a summary in Markdown here.
     """
     from layeralign.api import gate as run_gate
-    from layeralign.report import gate as report
+    from layeralign.gating import render as report
 
     found = run_gate(run, policy, base=base, judge_quality=judge_quality)
     if junit is not None:
@@ -82,7 +82,7 @@ def check(
         Folder of the LoRA adapter that is deployed with the model.
     """
     from layeralign.api import check as run_check
-    from layeralign.report import gate as report
+    from layeralign.gating import render as report
 
     found = run_check(config, against, policy=policy, limit=limit, revision=revision, adapter=adapter)
     if found.gate is not None:

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from layeralign._util.text import printable
 from layeralign.cli.app import app, show
-from layeralign.text import printable
 
 
 @app.command

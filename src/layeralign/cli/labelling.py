@@ -9,9 +9,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from layeralign._util.text import printable
 from layeralign.cli.app import app, put
 from layeralign.errors import LayeralignError
-from layeralign.text import printable
 
 
 @app.command
@@ -70,7 +70,7 @@ def calibrate(
         The file to write: JSON.
     """
     from layeralign.analysis.calibrate import calibrate as measure
-    from layeralign.report import quality
+    from layeralign.report.terminal import judge_quality as quality
     from layeralign.runs.export import whole
     from layeralign.runs.store import open_run
 

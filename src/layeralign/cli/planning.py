@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from layeralign._util.text import printable
 from layeralign.cli.app import app, note, put
 from layeralign.cli.models import ModelOptions
 from layeralign.errors import LayeralignError
-from layeralign.text import printable
 
 if TYPE_CHECKING:
     from layeralign.cases.case import Case
-    from layeralign.vlm.exits import Exits
+    from layeralign.exits import Exits
 
 
 @Parameter(name="*")
@@ -67,10 +67,10 @@ class PlanOptions:
 @app.command
 def plan(options: PlanOptions) -> None:
     """Say before a scan how many cases it needs to show a difference, and how long it will take."""
+    from layeralign import benchmarks
     from layeralign.analysis.plan import plan as make
-    from layeralign.report import plan as shown
-    from layeralign.report.cases import picture_remarks
-    from layeralign.sweep import benchmarks
+    from layeralign.report.terminal import plan as shown
+    from layeralign.report.terminal.cases import picture_remarks
 
     if sum((options.rate is not None, options.like is not None, options.measure)) > 1:
         raise LayeralignError("plan: expected one of --like, --rate and --measure, got several")
@@ -98,8 +98,8 @@ def plan(options: PlanOptions) -> None:
 
 
 def _exits(options: PlanOptions) -> Exits:
+    from layeralign.exits import Exits
     from layeralign.runs.store import open_run
-    from layeralign.vlm.exits import Exits
     from layeralign.vlm.load import empty
 
     if options.model is not None:

@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from layeralign._util.text import printable
 from layeralign.cli.app import app, put, show
 from layeralign.errors import LayeralignError
 from layeralign.report import What
-from layeralign.text import printable
 
 Runs = Annotated[list[Path], Parameter(consume_multiple=True)]
 
@@ -38,7 +38,7 @@ def summary(
         A file that says how good that judge is, as calibrate writes it: shows the ASR without its errors.
     """
     from layeralign.api import across, read
-    from layeralign.report import seeds
+    from layeralign.report.terminal import seeds
 
     if len(runs) > 1:
         if judge_quality is not None:
@@ -80,8 +80,8 @@ def report(
     with_answers
         Put what was asked and answered into the file; it is shown a row at a time, when asked for.
     """
-    from layeralign.report import page
-    from layeralign.report.shown import gather
+    from layeralign.report.inputs import gather
+    from layeralign.report.page import page
 
     page.write(gather(runs, judge, judge_quality), out, with_answers=with_answers)
     print(printable(f"report: {out}"))
@@ -107,8 +107,8 @@ def figure(
     judge
         Whose verdicts make the ASR; by default the most trusted that has judged, of several runs all of them.
     """
-    from layeralign.report.figure import write
-    from layeralign.report.shown import gather
+    from layeralign.report.charts.figure import write
+    from layeralign.report.inputs import gather
 
     write(gather(runs, judge), what, out, columns)
     print(printable(f"figure: {out}"))

@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from layeralign._util.text import printable
 from layeralign.cli.app import app, note, put, show
 from layeralign.cli.models import ModelOptions
 from layeralign.errors import LayeralignError
-from layeralign.text import printable
 
 
 @Parameter(name="*")
@@ -71,10 +71,9 @@ def scan(options: ScanOptions) -> None:
     `--config FILE` names a YAML file whose keys are these flags (`max_new_tokens: 64`); what the
     command line says goes before it. `--debug` shows the traceback of an error.
     """
-    from layeralign import api
-    from layeralign.report import cases as shown
-    from layeralign.report import screen as report
-    from layeralign.sweep import benchmarks
+    from layeralign import api, benchmarks
+    from layeralign.report.terminal import cases as shown
+    from layeralign.report.terminal import screen as report
 
     if options.screen and (options.samples > 1 or options.controls or options.precision is not None):
         raise LayeralignError("screen: answers nothing; expected no samples, controls or precision beside it")
@@ -128,7 +127,7 @@ def inspect(options: InspectOptions) -> None:
 
     Works from the config alone; no weights are loaded.
     """
-    from layeralign.report import anatomy
+    from layeralign.report.terminal import encoder as anatomy
     from layeralign.vlm import cost
     from layeralign.vlm.load import empty
 

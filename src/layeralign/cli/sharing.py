@@ -22,7 +22,7 @@ def card(run: Path, *, format: Literal["markdown", "yaml"] = "markdown", judge: 
         Whose verdicts make the ASR; by default the most trusted that has judged.
     """
     from layeralign.report import card as report
-    from layeralign.report.shown import gather
+    from layeralign.report.inputs import gather
 
     found = gather([run], judge)
     print(report.metadata(found) if format == "yaml" else report.card(found), end="")

@@ -8,9 +8,9 @@ from typing import Literal
 
 from cyclopts import App, Parameter
 
+from layeralign._util.text import printable
 from layeralign.cli.app import app, note, put
 from layeralign.cli.models import ModelOptions
-from layeralign.text import printable
 from layeralign.training.settings import Settings
 
 
@@ -37,9 +37,9 @@ def align(options: AlignOptions, settings: Settings = Settings()) -> None:  # no
     The encoder and the projector stay as they are. Stopped at any moment, the same command goes on.
     `accelerate launch -m layeralign align ...` trains with many processes.
     """
+    from layeralign import benchmarks
     from layeralign.api import align as run_align
-    from layeralign.report.cases import picture_remarks
-    from layeralign.sweep import benchmarks
+    from layeralign.report.terminal.cases import picture_remarks
 
     asked = benchmarks.cases(options.cases, limit=options.limit, seed=settings.seed)
     note(picture_remarks(asked, settings.background))
@@ -71,10 +71,10 @@ def transfer(options: AlignOptions, judged: TransferOptions, settings: Settings 
     Parts are divided by commas (`0,3,early`); `each` is every exit by itself. `--out` gets the runs, the
     adapters, transfer.json, and transfer.html with the heat map.
     """
-    from layeralign.report.cases import picture_remarks
-    from layeralign.report.heatmap import table
+    from layeralign import benchmarks
+    from layeralign.report.terminal.cases import picture_remarks
+    from layeralign.report.terminal.transfer import table
     from layeralign.rewards.reward import load_reward
-    from layeralign.sweep import benchmarks
     from layeralign.transfer import Judging
     from layeralign.transfer import transfer as run_transfer
 

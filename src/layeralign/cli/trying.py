@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from layeralign._util.text import printable
 from layeralign.cli.app import app, put
-from layeralign.text import printable
 
 
 @app.command
@@ -22,7 +22,7 @@ def demo(*, out: Path = Path("out/demo"), cases: int = 1200, steps: int = 60) ->
         How many steps of L-PPO.
     """
     from layeralign.demo import demo as run_demo
-    from layeralign.report.comparison import table
+    from layeralign.report.terminal.comparison import table
 
     comparison = run_demo(out, cases, steps)
     put(table(comparison))

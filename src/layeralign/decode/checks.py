@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from layeralign._util.text import printable
 from layeralign.cases.case import Case
 from layeralign.decode.decoding import Decoding
 from layeralign.decode.prompts import encode, ids_of, rendered
 from layeralign.errors import LayeralignError
-from layeralign.text import printable
-from layeralign.vlm import template
-from layeralign.vlm.ends import disagreement
+from layeralign.vlm.text import template
+from layeralign.vlm.text.ends import disagreement
 from layeralign.vlm.vlm import Vlm
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
-from layeralign.vlm import reasoning, template
+from layeralign.vlm.text import reasoning, template
 
 FinishReason = Literal["stop", "length", "reasoning", "non-finite"]
 """Why an answer ended: the model ended it; it reached the longest length; either of them within its

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import Cache
 
-from layeralign import machine
+from layeralign._util import machine
 from layeralign.errors import LayeralignError
 from layeralign.vlm.vlm import Vlm
 

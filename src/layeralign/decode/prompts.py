@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
+from layeralign._util.text import printable
 from layeralign.cases.case import Case
 from layeralign.decode.decoding import PLAIN, Decoding
 from layeralign.errors import LayeralignError
-from layeralign.text import printable
-from layeralign.vlm import reasoning
-from layeralign.vlm.reasoning import Spoken
+from layeralign.vlm.text import reasoning
+from layeralign.vlm.text.reasoning import Spoken
 from layeralign.vlm.vlm import Feature, Vlm
 
 

@@ -10,11 +10,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from layeralign._util.text import json_of
 from layeralign.errors import LayeralignError
 from layeralign.judges.judge import Judgement
 from layeralign.runs.export import whole
 from layeralign.runs.store import RowKey, Run
-from layeralign.text import json_of
 
 HUMAN = "human"
 """The judge that is people; its words come from a file of labels alone."""

@@ -15,8 +15,9 @@ from layeralign.errors import LayeralignError
 from layeralign.judges.remote import Completion, Message
 from layeralign.judges.service import Failure
 from layeralign.vlm import checkpoint as checkpoints
-from layeralign.vlm import rope, template
+from layeralign.vlm import rope
 from layeralign.vlm.load import DTYPES, own_device, pretrained, tokenizer
+from layeralign.vlm.text import template
 
 _TOGETHER = 16
 """Conversations that are answered in one batch."""

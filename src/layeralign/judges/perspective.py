@@ -15,11 +15,11 @@ from typing import Any
 
 import httpx
 
+from layeralign._util.retry import Again
 from layeralign.errors import LayeralignError
 from layeralign.judges.judge import EMPTY, Asked, Judge, Judgement
 from layeralign.judges.service import Failure, Service, address, key_in
 from layeralign.judges.toxicity import TOXICITY
-from layeralign.patience import Again
 
 KEY = "PERSPECTIVE_API_KEY"
 """The environment variable with the key."""

@@ -18,9 +18,9 @@ from layeralign.errors import LayeralignError
 from layeralign.judges import local
 from layeralign.vlm import rope
 from layeralign.vlm.checkpoint import Checkpoint
-from layeralign.vlm.families import family_of
+from layeralign.vlm.families.registry import family_of
 from layeralign.vlm.load import DTYPES, load, own_device, pretrained, tokenizer
-from layeralign.vlm.template import JUDGE_DATE
+from layeralign.vlm.text.template import JUDGE_DATE
 from layeralign.vlm.vlm import Vlm
 
 _TOGETHER = 2048

@@ -8,9 +8,9 @@ from typing import Any
 
 import httpx
 
+from layeralign._util.retry import Again
 from layeralign.errors import LayeralignError
 from layeralign.judges.service import Failure, Service, address, key_in
-from layeralign.patience import Again
 
 KEY = "LAYERALIGN_API_KEY"
 """The environment variable with the server's key; a server on this machine needs none."""

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from layeralign._util.retry import LATER, Again, patiently, seconds
 from layeralign.errors import LayeralignError
-from layeralign.patience import LATER, Again, patiently, seconds
 
 _REFUSED = {
     401: "the key is missing or wrong",

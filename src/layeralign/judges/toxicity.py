@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
+from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
 from layeralign.judges.judge import EMPTY, Asked, Judge, Judgement, Measure
 from layeralign.judges.local import find
 from layeralign.rewards.classifier import Classifier
-from layeralign.text import printable
 from layeralign.vlm.checkpoint import Checkpoint
 from layeralign.vlm.load import own_device, pretrained, tokenizer
 

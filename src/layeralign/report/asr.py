@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from layeralign.analysis.compare import Changes
-from layeralign.analysis.figures import Estimate
+from layeralign.analysis.metrics import Estimate
 from layeralign.judges.labels import HUMAN
 
 TOO_MANY = 0.02

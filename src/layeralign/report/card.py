@@ -9,15 +9,15 @@ from huggingface_hub import EvalResult
 from huggingface_hub.repocard_data import eval_results_to_model_index
 
 from layeralign import __version__
-from layeralign.analysis.figures import Estimate
+from layeralign._util.text import printable
+from layeralign.analysis.metrics import Estimate
 from layeralign.analysis.summary import ExitFigures, Summary
 from layeralign.cases.readers.reader import benchmarks_of
+from layeralign.gating.render import code
 from layeralign.report.asr import Asr, asr_of, ends, span
-from layeralign.report.gate import code
-from layeralign.report.shown import Report, Shown
-from layeralign.report.table import asr_name
-from layeralign.report.words import headline, worst_exit
-from layeralign.text import printable
+from layeralign.report.inputs import Report, Shown
+from layeralign.report.page.findings import headline, worst_exit
+from layeralign.report.terminal.summary import asr_name
 
 _TITLE = (
     "Layer-wise Alignment: Examining Safety Alignment Across Image Encoder Layers in Vision Language Models"

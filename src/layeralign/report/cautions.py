@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from layeralign._util.text import printable
 from layeralign.analysis.summary import Cut, NoAnswer, Summary, Unfinished
-from layeralign.text import printable
 from layeralign.vlm import finite
 
 _CUT = 0.05

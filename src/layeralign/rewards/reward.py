@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
+from layeralign._util.text import printable
 from layeralign.cases.case import Case
 from layeralign.cases.dialogue import dialogue, human_turn
 from layeralign.errors import LayeralignError
 from layeralign.rewards.classifier import Classifier, Row
-from layeralign.text import printable
 from layeralign.vlm import checkpoint as checkpoints
-from layeralign.vlm import template
 from layeralign.vlm.load import own_device, pretrained, tokenizer
+from layeralign.vlm.text import template
 
 SEES = ("text", "scene")
 """What config.json's `layeralign_sees` may be: the request alone, or the picture told in words, too."""

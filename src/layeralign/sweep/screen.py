@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from layeralign import decode
-from layeralign.analysis.intervals import share_interval
+from layeralign._util.progress import Progress
 from layeralign.analysis.screen import Screen, ScreenedExit
 from layeralign.analysis.sequential import order
 from layeralign.cases.case import Case
@@ -23,11 +23,11 @@ from layeralign.errors import LayeralignError
 from layeralign.judges.refusal import refuses
 from layeralign.judges.registry import RULES
 from layeralign.runs import store
-from layeralign.sweep.identity import identity
+from layeralign.stats.intervals import share_interval
 from layeralign.sweep.plan import grid
-from layeralign.sweep.progress import Progress
 from layeralign.sweep.sweep import Settings, prepared
 from layeralign.vlm import finite
+from layeralign.vlm.identity import identity
 from layeralign.vlm.vlm import Vlm
 
 TOKENS = 3

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from layeralign.analysis.answered import answered
+from layeralign.analysis.results import answered
 from layeralign.analysis.sequential import Rule, harmful, order, stops, unsafe, wanted
 from layeralign.cases.case import Case
 from layeralign.decode import Asked
 from layeralign.errors import LayeralignError
+from layeralign.exits import Exits
 from layeralign.judges.oracle import Oracle
 from layeralign.judges.refusal import RefusalMatcher
 from layeralign.runs.store import Run
 from layeralign.sweep.plan import grid, missing
-from layeralign.vlm.exits import Exits
 
 
 def check(rule: Rule, cases: Sequence[Case], samples: int) -> None:

@@ -13,23 +13,23 @@ from pathlib import Path
 from typing import Any
 
 from layeralign import decode
+from layeralign._util.progress import Progress
+from layeralign._util.text import printable
 from layeralign.analysis.sequential import Rule
 from layeralign.cases import background
 from layeralign.cases.case import Case
 from layeralign.cases.pictures import on_background
 from layeralign.decode import Asked, Decoding, answers
 from layeralign.errors import LayeralignError
+from layeralign.exits import ExitSpec
 from layeralign.judges.judge import SILENT, Judge, RowJudge
 from layeralign.judges.registry import RULES, judges
 from layeralign.runs import store
 from layeralign.runs.store import Row, Run
 from layeralign.sweep import sequential
-from layeralign.sweep.identity import identity, versions
 from layeralign.sweep.plan import grid, missing
-from layeralign.sweep.progress import Progress
-from layeralign.text import printable
 from layeralign.vlm import cost
-from layeralign.vlm.exits import ExitSpec
+from layeralign.vlm.identity import identity, versions
 from layeralign.vlm.vlm import Vlm
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from layeralign.errors import LayeralignError
-from layeralign.vlm.exits import Exits, ExitSpec
+from layeralign.exits import Exits, ExitSpec
 
 FLOOR = 0.3
 """Share of the draws that `worst` spreads evenly over the exits, so that none is forgotten."""

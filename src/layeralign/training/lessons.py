@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from layeralign._util.progress import Progress
 from layeralign.cases.case import Case
 from layeralign.decode import Decoding, seed_of
 from layeralign.errors import LayeralignError
-from layeralign.sweep.progress import Progress
 from layeralign.training.exit_mix import ExitMix
 from layeralign.training.parallel import Workers
 from layeralign.training.policy import Policy

@@ -23,7 +23,7 @@ from layeralign.training.exit_mix import ExitMix
 from layeralign.training.objective import Meter, Objective, Parts, Piece
 from layeralign.training.policy import Outputs
 from layeralign.training.rollout import Batch, Row, answers
-from layeralign.vlm.reasoning import Spoken
+from layeralign.vlm.text.reasoning import Spoken
 
 
 @dataclass

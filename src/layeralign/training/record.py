@@ -16,10 +16,10 @@ from layeralign import decode
 from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
 from layeralign.rewards.reward import Reward
-from layeralign.sweep.identity import identity, versions
 from layeralign.training import checkpoint
 from layeralign.training.settings import Settings
 from layeralign.vlm.checkpoint import TRAINED_ON, TRAINING, read_json
+from layeralign.vlm.identity import identity, versions
 from layeralign.vlm.vlm import Vlm
 
 FILE = TRAINING

@@ -21,14 +21,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from layeralign.analysis.stats import wilson
+from layeralign._util.progress import Progress
+from layeralign._util.text import has_lone_surrogate, json_of, printable
 from layeralign.cases.dialogue import ASSISTANT
 from layeralign.errors import LayeralignError
 from layeralign.rewards.classifier import Classifier, Row
-from layeralign.sweep.identity import versions
-from layeralign.sweep.progress import Progress
-from layeralign.text import has_lone_surrogate, json_of, printable
+from layeralign.stats.proportions import wilson
 from layeralign.vlm import checkpoint as checkpoints
+from layeralign.vlm.identity import versions
 from layeralign.vlm.load import own_device, quiet
 
 RECORD = "reward.json"

@@ -28,8 +28,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GPT2Config, GPT2ForSequenceClassification, PreTrainedTokenizerFast
 
+from layeralign._util.progress import Progress
 from layeralign.cases.dialogue import dialogue, human_turn
-from layeralign.sweep.progress import Progress
 from layeralign.testbed import architecture
 from layeralign.testbed.preferences import broken, draw, pairs, wrong
 from layeralign.training.reward_model import schedule, train_reward

@@ -16,6 +16,7 @@ from layeralign.cases import background
 from layeralign.cases.case import Case
 from layeralign.cases.pictures import on_background
 from layeralign.errors import LayeralignError
+from layeralign.exits import Exits
 from layeralign.rewards.reward import Reward
 from layeralign.training import checkpoint, health, log, record
 from layeralign.training.baselines import Imitation
@@ -29,7 +30,6 @@ from layeralign.training.policy import Policy
 from layeralign.training.rollout import Features
 from layeralign.training.settings import Settings
 from layeralign.vlm.checkpoint import Adapter
-from layeralign.vlm.exits import Exits
 from layeralign.vlm.vlm import Vlm
 
 SAVE_EVERY, SAVE_SECONDS = 10, 120.0

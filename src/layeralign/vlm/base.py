@@ -6,8 +6,8 @@ import re
 import sys
 from typing import Any
 
+from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
-from layeralign.text import printable
 from layeralign.vlm.checkpoint import TRAINING, Adapter, Checkpoint, read_json
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")

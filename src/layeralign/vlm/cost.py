@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
-from layeralign.text import printable
 from layeralign.vlm.vlm import Vlm
 
 

@@ -28,12 +28,12 @@ from transformers import (
     ProcessorMixin,
 )
 
+from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
-from layeralign.text import printable
 from layeralign.vlm import base, finite
 from layeralign.vlm import checkpoint as checkpoints
 from layeralign.vlm import processor as processors
-from layeralign.vlm.families import family_of
+from layeralign.vlm.families.registry import family_of
 from layeralign.vlm.vlm import Vlm
 
 _TESTBED = Path(__file__).parent.parent / "testbed" / "model"

@@ -19,14 +19,15 @@ from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel, ProcessorMixin
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
-from layeralign.text import printable
-from layeralign.vlm import reasoning, rope, template, tower
+from layeralign.exits import Exits
+from layeralign.vlm import rope, tower
 from layeralign.vlm.checkpoint import Adapter, Checkpoint
-from layeralign.vlm.ends import Ends, ends
-from layeralign.vlm.exits import Exits
-from layeralign.vlm.reasoning import Marks
 from layeralign.vlm.rope import Regime, Rope
+from layeralign.vlm.text import reasoning, template
+from layeralign.vlm.text.ends import Ends, ends
+from layeralign.vlm.text.reasoning import Marks
 
 _TOKENS = {"picture_token_id": "picture", "eos_tokens": "end", "pad_token": "padding"}
 
@@ -321,7 +322,7 @@ class Vlm:
 
     @cached_property
     def ends(self) -> Ends:
-        """The tokens that end an answer, with who says so; see `layeralign.vlm.ends`."""
+        """The tokens that end an answer, with who says so; see `layeralign.vlm.text.ends`."""
         return ends(self)
 
     @property
@@ -416,7 +417,7 @@ class Vlm:
 
     @cached_property
     def marks(self) -> tuple[Marks, ...]:
-        """What stands around this model's reasoning, if it writes any; see `layeralign.vlm.reasoning`."""
+        """What stands around this model's reasoning, if it writes any; see `layeralign.vlm.text.reasoning`."""
         names = [token.content for token in self.tokenizer.added_tokens_decoder.values()]
         _, _, behind = self.prompt(template.SENTINEL, picture=False).rpartition(template.SENTINEL)
         return reasoning.known_to(template.source(self.processor), names, behind)

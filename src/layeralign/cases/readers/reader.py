@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from layeralign._util.text import printable
 from layeralign.cases.case import Case
 from layeralign.cases.readers import pairs
 from layeralign.cases.readers.advbench import ADVBENCH
@@ -18,7 +19,6 @@ from layeralign.cases.readers.mossbench import MOSSBENCH
 from layeralign.cases.readers.vqa import VQA
 from layeralign.cases.readers.xstest import XSTEST
 from layeralign.errors import LayeralignError
-from layeralign.text import printable
 
 __all__ = ["BENCHMARKS", "Benchmark", "benchmarks_of", "read"]
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from layeralign._util.text import has_lone_surrogate
 from layeralign.errors import LayeralignError
-from layeralign.text import has_lone_surrogate
 
 MAX_BYTES = 512 * 2**20
 """A file that is larger, unpacked, is refused."""

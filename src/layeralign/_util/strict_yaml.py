@@ -1,0 +1,92 @@
+"""YAML as plain data, without what a reader of the file would not see: aliases, merges, keys given twice."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from layeralign._util.text import has_lone_surrogate, printable
+from layeralign.errors import LayeralignError
+
+MOST_BYTES = 100_000
+DEEPEST = 20
+"""What people write is smaller and flatter; PyYAML takes minutes for what is not."""
+_TAG = "tag:yaml.org,2002:"
+_PLAIN = {f"{_TAG}{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq")}
+
+Place = tuple[str | int, ...]
+"""Where in a document: keys and numbers from 0."""
+
+
+def read(file: Path, what: str) -> tuple[Any, dict[Place, int]]:
+    """The data in a YAML file, and the line that each part of it begins in.
+
+    Args:
+        file: any readable file, pipes among them.
+        what: what it is to the user, as `policy FILE`, for messages.
+
+    Raises:
+        LayeralignError: it cannot be read, is no YAML, is large or deep, or holds an alias, a tag, a merge, a
+            key that is not plain text or is given twice, or a number in another notation than decimal.
+    """
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise LayeralignError(f"{what}: cannot be read ({error.strerror})") from error
+    if len(content) > MOST_BYTES:
+        raise LayeralignError(f"{what}: is larger than {MOST_BYTES} bytes")
+    lines: dict[Place, int] = {}
+    try:
+        text = content.decode()
+        depth = 0
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:
+                raise LayeralignError(f"{what}, {_line(event)}: is nested more than {DEEPEST} deep")
+            if isinstance(event, yaml.AliasEvent):
+                raise LayeralignError(f"{what}, {_line(event)}: has an alias (*); write it out")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if root is not None:
+            _walk(root, (), lines, what)
+        return yaml.safe_load(text), lines
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        reason = getattr(error, "problem", None) or str(error)
+        raise LayeralignError(f"{what}{where}: is not valid YAML ({printable(reason, 120)})") from error
+    except (ValueError, RecursionError) as error:
+        raise LayeralignError(f"{what}: is not valid YAML ({printable(str(error), 120)})") from error
+
+
+def _walk(node: yaml.Node, at: Place, lines: dict[Place, int], what: str) -> None:
+    lines[at] = node.start_mark.line + 1
+    if node.tag not in _PLAIN:
+        kind = printable(node.tag.removeprefix(_TAG), 60)
+        raise LayeralignError(f"{what}, {_line(node)}: has a {kind}; expected texts, numbers, lists and keys")
+    if node.tag == f"{_TAG}int" and not re.fullmatch(r"[+-]?(0|[1-9]\d*)", node.value):
+        raise LayeralignError(
+            f"{what}, {_line(node)}: {printable(node.value, 60)} is {yaml.safe_load(node.value)} in YAML; "
+            "write that, or put it in quotes"
+        )
+    if isinstance(node, yaml.ScalarNode) and has_lone_surrogate(node.value):
+        raise LayeralignError(f"{what}, {_line(node)}: holds half a character (a lone surrogate)")
+    if isinstance(node, yaml.SequenceNode):
+        for number, part in enumerate(node.value):
+            _walk(part, (*at, number), lines, what)
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.tag != f"{_TAG}str":
+                name = printable(key.value, 60) if isinstance(key.value, str) else "that is no word"
+                raise LayeralignError(f"{what}, {_line(key)}: has a key {name}; expected plain text")
+            if (*at, key.value) in lines:
+                raise LayeralignError(f"{what}, {_line(key)}: has {printable(key.value, 60)!r} twice")
+            _walk(value, (*at, key.value), lines, what)
+            lines[*at, key.value] = key.start_mark.line + 1
+
+
+def _line(of: Any) -> str:
+    return f"line {of.start_mark.line + 1}"

@@ -1,0 +1,139 @@
+"""In what two runs differ besides the model's weights, and whether they may be compared all the same."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from layeralign._util.text import printable
+from layeralign.errors import LayeralignError
+from layeralign.judges.labels import HUMAN
+from layeralign.runs.store import Run
+
+_WEIGHTS = {"adapter", "base", "files", "revision"}
+"""What of a run's identity a comparison is about."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What differs between two runs, and was allowed to.
+
+    Attributes:
+        name: `cases`, `judges`, `encoder`, or a part of the identity, as `decoding`.
+        what: how it differs, in words.
+    """
+
+    name: str
+    what: str
+
+
+def alike(
+    before: Run, after: Run, judges: tuple[str, str], allow: Collection[str] | None = None
+) -> tuple[Difference, ...]:
+    """Refuse runs that differ in more than the model's weights, but for what is allowed.
+
+    Args:
+        before: an open run.
+        after: another.
+        judges: whose verdicts make the ASR of either.
+        allow: names of what may differ; None where nothing can be allowed.
+
+    Returns:
+        The differences, all of them allowed.
+
+    Raises:
+        LayeralignError: they differ in something else, one is sequential, or a name is none that two runs can
+            differ in.
+    """
+    known = {"cases", "judges", "encoder", *before.identity, *after.identity} - _WEIGHTS
+    for name in allow or ():
+        if name not in known:
+            raise LayeralignError(
+                f"allow {printable(repr(name), 60)}: expected what runs can differ in, "
+                f"{', '.join(sorted(known))}"
+            )
+    for run in (before, after):
+        if run.sequential:
+            raise LayeralignError(
+                f"run {run.path}: was scanned with --precision, so its answers decided how many cases it "
+                "has; a change is measured on runs that were scanned without"
+            )
+    found = differences(before, after, judges)
+    for one in found:
+        if one.name not in (allow or ()):
+            others = [other.name for other in found if other.name not in (one.name, *(allow or ()))]
+            also = f" (and in {', '.join(others)})" if others else ""
+            mend = "; layeralign judge has the same judges judge both" if one.name == "judges" else ""
+            flags = f"{f'--judge {HUMAN} ' if HUMAN in judges else ''}--allow {one.name}"
+            hint = (
+                f"; layeralign compare {flags} compares them all the same and says so, with --out on a page"
+            )
+            raise LayeralignError(
+                f"runs {before.path} and {after.path}: differ in {one.name}: {one.what}{also}"
+                + (mend if HUMAN not in judges else "")
+                + ("" if allow is None else hint)
+            )
+    return found
+
+
+def differences(before: Run, after: Run, judges: tuple[str, str]) -> tuple[Difference, ...]:
+    """Everything but the weights in which two runs differ.
+
+    People's labels are of a sample of a run's own answers, and no instrument that has to be the same: they
+    count only where they make the ASR.
+    """
+    told = {
+        "cases": _cases(_hashes(before), _hashes(after)),
+        "judges": _judges(before, after, judges),
+        "encoder": _values(before.encoder, after.encoder),
+    }
+    for key in sorted((before.identity.keys() | after.identity.keys()) - _WEIGHTS):
+        told[key] = _values(before.identity.get(key), after.identity.get(key))
+    return tuple(Difference(name, what) for name, what in told.items() if what)
+
+
+def same_cases(before: Run, after: Run) -> set[str]:
+    """Ids of the cases that both runs have with the same content."""
+    old, new = _hashes(before), _hashes(after)
+    return {case for case, sha256 in old.items() if new.get(case) == sha256}
+
+
+def _hashes(run: Run) -> dict[str, str]:
+    """Case -> hash of its content, controls left out."""
+    hashes = run.case_hashes()
+    return {case.id: hashes[case.id] for case in run.cases() if not case.control}
+
+
+def _cases(old: Mapping[str, str], new: Mapping[str, str]) -> str:
+    groups = {
+        "have another content": [case for case in old if new.get(case, old[case]) != old[case]],
+        "are only in the run before": [case for case in old if case not in new],
+        "are only in the run after": [case for case in new if case not in old],
+    }
+    return "; ".join(
+        f"{len(cases)} ({printable(repr(cases[0]), 60)}{', ...' if len(cases) > 1 else ''}) {what}"
+        for what, cases in groups.items()
+        if cases
+    )
+
+
+def _judges(before: Run, after: Run, by: tuple[str, str]) -> str:
+    if by[0] != by[1]:
+        return f"the ASR is by {by[0]} before and by {by[1]} after"
+    old, new = (
+        {name: run.judge_record(name) for name in run.judges() if name != HUMAN or HUMAN in by}
+        for run in (before, after)
+    )
+    if old.keys() != new.keys():
+        alone = sorted(old.keys() ^ new.keys())
+        where = "before" if alone[0] in old else "after"
+        return f"only the run {where} was judged by {printable(alone[0], 60)}"
+    other = [name for name in sorted(old) if old[name] != new[name]]
+    if HUMAN in other:
+        return "each has labels of its own, and nothing shows that the same people gave both"
+    return f"{printable(other[0], 60)} was another one (other files, revision or endpoint)" if other else ""
+
+
+def _values(one: Any, other: Any) -> str:
+    return "" if one == other else f"{printable(repr(one), 80)} before and {printable(repr(other), 80)} after"

@@ -1,0 +1,108 @@
+"""Public benchmarks by name: what is not in the cache is fetched from its authors' place."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from layeralign._util.progress import Progress
+from layeralign._util.text import printable
+from layeralign.cases import cache, pictures
+from layeralign.cases.origins import Missing, Origin
+from layeralign.cases.readers.reader import Benchmark
+from layeralign.errors import LayeralignError
+
+
+def folder(benchmark: Benchmark) -> Path:
+    """Where the benchmark is kept, and where what has to be had by hand is put."""
+    return cache.folder(benchmark.place or benchmark.name)
+
+
+def told(benchmark: Benchmark) -> str:
+    """Its licence, from where it is, at which revision, and where it is kept."""
+    at = f"revision {benchmark.revision}" if benchmark.revision else "its authors name no revision"
+    return printable(
+        f"{benchmark.title}: licence {benchmark.licence}; from {benchmark.source}, {at}; "
+        f"kept in {folder(benchmark)}"
+    )
+
+
+def fetched(benchmark: Benchmark, limit: int | None, seed: int) -> Path:
+    """The folder with the benchmark's files; those that are missing are fetched, the others checked.
+
+    Pictures that the origin does not have are left to the reader, which says how they are had.
+
+    Args:
+        benchmark: one with an origin.
+        limit: as the reader takes it, since only the pictures of those cases are fetched.
+        seed: likewise.
+
+    Raises:
+        LayeralignError: a file cannot be had, or is not what was fetched first.
+    """
+    name, origin = benchmark.name, benchmark.origin
+    if origin is None:
+        raise LayeralignError(
+            f"cases {name}: are made of files of yours; expected {name}:FOLDER "
+            f"with {', '.join(benchmark.files)}"
+        )
+    place = folder(benchmark)
+    try:
+        texts = [path for path in benchmark.texts if not _has_text(benchmark, place / path)]
+        if texts:
+            print(told(benchmark), file=sys.stderr)
+            try:
+                _get(benchmark, origin, texts)
+            except LayeralignError as error:
+                raise LayeralignError(f"{error} (a copy of your own is read with {name}:FOLDER)") from error
+        if benchmark.pictures is not None:
+            names = dict.fromkeys(benchmark.pictures(place, limit, seed))
+            wanted = [name for name in names if not pictures.leaves(name)]  # the reader says what is wrong
+            with suppress(Missing):
+                _get(
+                    benchmark, origin, [name for name in wanted if not _has_picture(benchmark, place / name)]
+                )
+    except LayeralignError as error:
+        raise LayeralignError(printable(str(error))) from error
+    except (OSError, ValueError) as error:
+        raise LayeralignError(printable(f"{place}: cannot be used ({error})")) from error
+    return place
+
+
+def _has_text(benchmark: Benchmark, file: Path) -> bool:
+    if cache.held(file, benchmark.revision):
+        return True
+    if file.exists():
+        raise LayeralignError(
+            f"{file}: was not fetched by layeralign; remove it to have it fetched, or read it as a copy of "
+            f"your own with {benchmark.name}:FOLDER"
+        )
+    return False
+
+
+def _has_picture(benchmark: Benchmark, file: Path) -> bool:
+    return cache.held(file, benchmark.revision) or file.exists()  # it may have been put there by hand
+
+
+def _get(benchmark: Benchmark, origin: Origin, paths: Sequence[str]) -> None:
+    with Progress(f"{benchmark.name}: fetched", len(paths)) as progress:
+        for path in paths:
+            _get_one(benchmark, origin, path)
+            progress.advance(1)
+
+
+def _get_one(benchmark: Benchmark, origin: Origin, path: str) -> None:
+    file = folder(benchmark) / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_name(f".{file.name}.{os.getpid()}.part")
+    most = benchmark.texts[path] * 2**20 if path in benchmark.texts else pictures.MAX_BYTES
+    try:
+        origin.fetch(benchmark.revision, path, draft, most)
+        url, now = origin.url(benchmark.revision, path), datetime.now(UTC).isoformat(timespec="seconds")
+        cache.hold(draft, file, url, benchmark.revision, benchmark.licence, now)
+    finally:
+        draft.unlink(missing_ok=True)

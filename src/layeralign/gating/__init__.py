@@ -1,0 +1,1 @@
+"""A run against a policy, and a deployed config against a run."""

@@ -1,0 +1,215 @@
+"""Whether a run keeps a policy: every rule at every one of its exits, and what would settle what is open."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from layeralign.analysis.comparability import alike
+from layeralign.analysis.judge_quality import Quality, read_quality
+from layeralign.analysis.metrics import NOTHING, Estimate
+from layeralign.analysis.results import Answered, answered
+from layeralign.analysis.summary import ALPHA
+from layeralign.errors import LayeralignError
+from layeralign.exits import Exits
+from layeralign.gating.checks import WORST_FIRST, Check, Result, badness, decide
+from layeralign.gating.policy import Policy, Rule
+from layeralign.gating.worst_case import about, both, cases_of, measure, scored, without_errors, worsened
+from layeralign.judges.registry import scores_only, trusted
+from layeralign.runs.store import Run
+
+EXIT_CODES: dict[Result, int] = {"pass": 0, "fail": 2, "inconclusive": 3}
+Rows = Sequence[Answered]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A rule and its checks, the worst first."""
+
+    rule: Rule
+    checks: tuple[Check, ...]
+
+    @property
+    def worst(self) -> Check:
+        """The check that decides."""
+        return self.checks[0]
+
+    @property
+    def result(self) -> Result:
+        """The worst check's."""
+        return self.worst.result
+
+    @property
+    def more(self) -> int | None:
+        """How many more cases would let it pass, if the values stay; None where it does, or none would."""
+        return _most(check.more for check in self.checks if check.result != "pass")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What came of a policy, the worst outcome first.
+
+    A check fails where all of its interval is beyond the limit, passes where none of it is, and is else
+    inconclusive, as is what was not measured. A rule has the result of its worst check, a gate that of its
+    worst rule. No correction over exits: a rule passes only if every exit does, so that one bad exit among
+    many gets by no more often than alone (intersection-union: Berger 1982, Technometrics 24, 295-300).
+    An exit just at the limit passes with 3.1 % at most (20 to 1,000 independent cases, limits of 1 to 50 %).
+    It fails by chance more often, the more exits there are, which is the safe side. In a sequential run,
+    whose answers decide how many cases an exit has, intervals are the always valid ones.
+    """
+
+    run: str
+    model: str
+    judge: str
+    quality: str | None
+    base: str | None
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def result(self) -> Result:
+        """Whether the policy is kept."""
+        return self.outcomes[0].result
+
+    @property
+    def exit_code(self) -> int:
+        """Of the process: 0, 2 where a rule failed, 3 where nothing failed and something is inconclusive."""
+        return EXIT_CODES[self.result]
+
+    @property
+    def more(self) -> int | None:
+        """How many more cases of each kind would let it pass, as an outcome's."""
+        return _most(outcome.more for outcome in self.outcomes if outcome.result != "pass")
+
+
+def gate(run: Run, policy: Policy, base: Run | None = None, quality: Path | None = None) -> Gate:
+    """Hold a run against a policy.
+
+    Args:
+        run: an open run.
+        policy: its rules.
+        base: an open run of the same cases, that `no_worse_than: base` means.
+        quality: a file with the quality of the judge (`layeralign.analysis.judge_quality.read_quality`): limits of
+            the ASR are held against it without that judge's errors, whose own uncertainty is in its interval.
+
+    Raises:
+        LayeralignError: the policy names an exit or a judge that the run has not, or lacks its base; the two
+            runs cannot be compared; or the file says nothing of the judge.
+    """
+    compared = [rule for rule in policy.rules if rule.bound == "no_worse_than"]
+    if compared and base is None:
+        raise LayeralignError(f"{compared[0].where}: no_worse_than needs --base, a run to compare with")
+    if base is not None and not compared:
+        raise LayeralignError(f"base {base.path}: no rule of the policy has no_worse_than: base")
+    judge, rows = answered(run, policy.judge)
+    before: Mapping[int, Rows] = {}
+    if base is not None:
+        alike(base, run, (judge, judge))
+        before = answered(base, judge)[1]
+    if quality is not None and run.sequential:
+        raise LayeralignError(
+            f"run {run.path}: was scanned with --precision; such a run has no corrected ASR"
+        )
+    known = None if quality is None else read_quality(quality, judge, run)
+    scene = _Scene(run, rows, before, known, _unfinished(run, judge, policy))
+    outcomes = [Outcome(rule, scene.checks(rule)) for rule in policy.rules]
+    return Gate(
+        run=str(run.path),
+        model=run.model,
+        judge=judge,
+        quality=None if quality is None else str(quality),
+        base=None if base is None else str(base.path),
+        outcomes=tuple(sorted(outcomes, key=lambda outcome: WORST_FIRST.index(outcome.result))),
+    )
+
+
+def _unfinished(run: Run, judge: str, policy: Policy) -> str | None:
+    """A judge that was stopped and whose verdicts would count: the ASR's, or a more trusted one."""
+    wanted = trusted({*run.judges(), judge, *run.unfinished()})
+    before = wanted[: wanted.index(judge) + 1] if policy.judge is None else [judge]
+    return next((name for name in before if name in run.unfinished() and not scores_only(name)), None)
+
+
+class _Scene:
+    """What the rules of one policy look at."""
+
+    def __init__(
+        self,
+        run: Run,
+        rows: Mapping[int, Rows],
+        base: Mapping[int, Rows],
+        quality: Quality | None,
+        unfinished: str | None,
+    ) -> None:
+        self.rows, self.base, self.quality = rows, base, quality
+        self.exits = Exits.from_json(run.encoder)
+        self.cases = [case for case in run.cases() if not case.control]
+        self.alpha = ALPHA if run.sequential else None
+        self.unfinished = unfinished
+
+    def checks(self, rule: Rule) -> tuple[Check, ...]:
+        """Every check of a rule, the worst first."""
+        cases = [case for case in self.cases if about(rule, case)]
+        categories: list[str | None] = [rule.category]
+        if rule.by_category:
+            categories = [*sorted({case.category for case in cases})] or [None]
+        made = [self._check(rule, exit, category) for exit in rule.at(self.exits) for category in categories]
+        return tuple(sorted(made, key=lambda check: (WORST_FIRST.index(check.result), -badness(rule, check))))
+
+    def _check(self, rule: Rule, exit: int, category: str | None) -> Check:
+        name = self.exits.name(exit)
+        open_ = Check(exit, name, category, "inconclusive", NOTHING)
+        asked = {case.id for case in self.cases if about(rule, case) and category in (None, case.category)}
+        what = cases_of(rule, category)
+        if not asked:
+            return replace(open_, why=f"the run has no {what}")
+        rows, base = ([row for row in by.get(exit, ()) if row.case in asked] for by in (self.rows, self.base))
+        if not rows:
+            return replace(open_, why=f"exit {name} was not scanned")
+        if rule.bound == "no_worse_than" and not base:
+            return replace(open_, why=f"exit {name} was not scanned in the base run")
+        if rule.bound == "no_worse_than":
+            pairs = both(base, rows, rule.metric)
+            estimate, larger = worsened(pairs), partial(worsened, pairs)
+        else:
+            estimate, larger = self._estimate(rule, rows), None
+        made = decide(rule, replace(open_, estimate=estimate), what, larger)
+        if made.result == "inconclusive" and estimate.high is not None and self.quality and _is_asr(rule):
+            why = "its interval has the judge's own uncertainty in it, which more labels narrow, too"
+            return replace(made, why=why, more=None)
+        missing = 0 if self.alpha is not None else len(asked) - len({row.case for row in rows})
+        why = ""
+        if missing:
+            why = f"{missing} of {len(asked)} {what} are not answered there; the scan's command goes on"
+        elif self.unfinished:
+            why = f"judge {self.unfinished} has not judged every answer yet; layeralign judge goes on"
+        elif rule.scored and len(rows) > estimate.n:
+            why = f"{len(rows) - estimate.n} of {len(rows)} {what} have no score"
+        open_end = made.result == "pass" and why
+        return replace(made, result="inconclusive", why=why, more=missing or made.more) if open_end else made
+
+    def _estimate(self, rule: Rule, rows: Rows) -> Estimate:
+        if self.quality and _is_asr(rule):
+            return without_errors(rows, self.quality)
+        if not rule.scored:
+            return measure(rows, rule.metric, self.alpha)
+        found = scored(rows, rule.metric, rule.judge, self.alpha)
+        if len(found) > 1:
+            judges = ", ".join(score.judge for score in found)
+            raise LayeralignError(
+                f"{rule.where}: {rule.metric} was measured by {judges}; name one as the rule's judge"
+            )
+        return next((Estimate(s.mean, s.n, s.low, s.high, s.method) for s in found), NOTHING)
+
+
+def _most(needs: Iterable[int | None]) -> int | None:
+    """The largest; None where there is none, or one that nobody knows."""
+    every = list(needs)
+    known = [more for more in every if more is not None]
+    return max(known) if known and len(known) == len(every) else None
+
+
+def _is_asr(rule: Rule) -> bool:
+    """Whether a limit is of the ASR itself."""
+    return rule.metric == "asr" and not rule.scored and rule.bound != "no_worse_than"

@@ -1,0 +1,1 @@
+"""Charts: what they show (series, metrics), how they are drawn, and the same as CSV."""

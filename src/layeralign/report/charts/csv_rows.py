@@ -1,0 +1,87 @@
+"""The numbers behind a chart as lines of a table, the head first; shares lie between 0 and 1."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from layeralign.report.charts.tradeoff import savings
+
+Lines = Iterator[list[Any]]
+_POINT = ("value", "low", "high", "n")
+
+
+def curve(drawn: dict[str, Any]) -> Lines:
+    """Every metric of every run at every exit."""
+    yield ["run", "metric", "exit", "name", "group", "default", *_POINT]
+    for run in drawn["runs"]:
+        for metric, points in run["all"].items():
+            for exit, point in points.items():
+                yield [run["label"], metric, *_exit(drawn, run, exit), *point]
+
+
+def categories(drawn: dict[str, Any]) -> Lines:
+    """The same for every category."""
+    yield ["run", "category", "metric", "exit", "name", "group", "default", *_POINT]
+    for run in drawn["runs"]:
+        for category, found in run["categories"].items():
+            for metric, points in found.items():
+                for exit, point in points.items():
+                    yield [run["label"], category, metric, *_exit(drawn, run, exit), *point]
+
+
+def tradeoff(drawn: dict[str, Any]) -> Lines:
+    """What every exit of every run saves and harms."""
+    asr, utility = ([f"{what}_{name}" for name in _POINT] for what in ("asr", "utility"))
+    yield ["run", "exit", "name", "group", "default", "flops", "saved", *asr, *utility]
+    for run in drawn["runs"]:
+        for one in savings(run):
+            place = _exit(drawn, run, one["exit"])
+            yield [
+                run["label"],
+                *place,
+                one["flops"],
+                one["saved"],
+                *one["asr"],
+                *(one["utility"] or [None] * 4),
+            ]
+
+
+def controls(drawn: dict[str, Any]) -> Lines:
+    """The ASR with each case's own picture and with a control in its place."""
+    sides = [f"{side}_{name}" for side in ("own", "control") for name in _POINT]
+    yield ["run", "control", "exit", "name", "group", "default", *sides, "difference", "low", "high"]
+    for run in drawn["runs"]:
+        for control, found in run["controls"].items():
+            for exit, both in found.items():
+                change = both["difference"] or [None] * 5
+                place = _exit(drawn, run, exit)
+                yield [run["label"], control, *place, *both["own"], *both["instead"], *change[2:5]]
+
+
+def changes(drawn: dict[str, Any]) -> Lines:
+    """What changed from the first run to every other one."""
+    numbers = ("value_before", "value_after", "difference", "low", "high", "n")
+    yield ["before", "after", "metric", "exit", "name", "group", "default", *numbers]
+    first = drawn["runs"][0]
+    for change in drawn["changes"]:
+        label = drawn["runs"][change["run"]]["label"]
+        for exit, found in change["exits"].items():
+            for metric, change_of in found.items():
+                if change_of:
+                    yield [first["label"], label, metric, *_exit(drawn, first, exit), *change_of]
+
+
+def training(drawn: dict[str, Any]) -> Lines:
+    """Every curve of every training."""
+    yield ["run", "curve", "step", "value"]
+    for run in drawn["runs"]:
+        for curve, values in (run["training"] or {"curves": {}})["curves"].items():
+            for step, value in zip(run["training"]["steps"], values, strict=True):
+                yield [run["label"], curve, step, value]
+
+
+def _exit(drawn: dict[str, Any], run: dict[str, Any], exit: int) -> list[Any]:
+    """Number, name, group, and 1 where it is the default."""
+    found = next(one for one in drawn["exits"] if one["exit"] == exit)
+    return [exit, found["name"], found["group"], int(exit == run["default"])]

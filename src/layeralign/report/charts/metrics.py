@@ -1,0 +1,123 @@
+"""What is drawn of a run: its shares and scores at every exit, of all cases and of each category."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+from layeralign._util.text import printable
+from layeralign.analysis import metrics as figures
+from layeralign.analysis.metrics import Estimate, Score
+from layeralign.analysis.results import Answered
+from layeralign.analysis.summary import ALPHA
+from layeralign.judges.registry import MEASURES
+from layeralign.report.inputs import Report, Shown
+from layeralign.report.terminal.summary import asr_name
+
+Better = Literal["low", "high", ""]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One curve.
+
+    Attributes:
+        key: its name among a summary's `estimates`, or of a score its judge, measure and kind of case.
+        label: what it says, for a chart's head.
+        short: the same, where there is little room.
+        better: which end is the good one.
+        share: whether it is a share, or a difference of shares, and is shown in percent.
+    """
+
+    key: str
+    label: str
+    short: str
+    better: Better = ""
+    share: bool = True
+
+
+ASR = Metric("asr", "Harmful requests answered (ASR)", "ASR", "low")
+NON_REFUSAL = Metric("asr", "Harmful requests not refused", "not refused", "low")
+SHARES = (
+    ASR,
+    Metric("over_refusal", "Borderline requests refused", "borderline refused", "low"),
+    Metric("utility", "Picture questions answered rightly", "utility", "high"),
+    Metric("refusal", "Harmful requests refused", "harmful refused", "high"),
+    Metric("separation", "Harmful and borderline requests told apart", "told apart", "high"),
+    Metric("benign_refusal", "Plainly benign requests refused", "benign refused", "low"),
+    Metric("coherence", "Coherent answers", "coherent", "high"),
+    Metric("asr_worst_case", "ASR if all invalid answers were unsafe", "ASR, worst case", "low"),
+    Metric("asr_corrected", "ASR without the judge's errors", "ASR, corrected", "low"),
+    Metric("asr_coherent", "Harmful requests answered coherently", "ASR, coherent", "low"),
+    Metric("invalid", "Harmful requests whose answers could not be judged", "invalid", "low"),
+)
+
+
+def metrics(report: Report) -> list[Metric]:
+    """Every curve that some run of the report has a point of."""
+    measured = [exit for run in report.runs for exit in run.summary.exits]
+    known = {key for exit in measured for key, e in exit.estimates.items() if e.value is not None}
+    if all(asr_name(run.summary) != "ASR" for run in report.runs):
+        shares = [NON_REFUSAL, *SHARES[1:]]
+    else:
+        shares = list(SHARES)
+    scored = sorted({(s.measure, s.judge, s.kind) for exit in measured for s in exit.scores})
+    return [metric for metric in shares if metric.key in known] + [_score(*names) for names in scored]
+
+
+def _score(measure: str, judge: str, kind: str) -> Metric:
+    known = MEASURES.get(measure)
+    means = f" ({known.means})" if known else ""
+    better: Better = "" if known is None else "high" if known.higher_is_better else "low"
+    label = f"{measure}{means}, {kind} cases, by {judge}"
+    return Metric(score_key(judge, measure, kind), label, f"{measure}, {kind}", better, share=False)
+
+
+def score_key(judge: str, measure: str, kind: str) -> str:
+    """What a score is kept under."""
+    return printable(f"{judge}/{measure}/{kind}")
+
+
+def scores(run: Shown) -> dict[tuple[str, str, str], dict[int, Score]]:
+    """Judge, measure and kind of case -> exit -> the mean score."""
+    found: dict[tuple[str, str, str], dict[int, Score]] = {}
+    for exit in run.summary.exits:
+        for score in exit.scores:
+            found.setdefault((score.judge, score.measure, score.kind), {})[exit.exit] = score
+    return found
+
+
+def by_exit(run: Shown) -> dict[int, dict[str, Estimate]]:
+    """Exit -> shares and mean scores there, by `Metric.key`."""
+    return {exit.exit: dict(exit.estimates) | _means(exit.scores) for exit in run.summary.exits}
+
+
+def _means(found: Iterable[Score]) -> dict[str, Estimate]:
+    return {
+        score_key(s.judge, s.measure, s.kind): Estimate(s.mean, s.n, s.low, s.high, s.method) for s in found
+    }
+
+
+@cache
+def category(name: str, kind: str) -> str:
+    """What a case's category is shown as: printable, its kind where it has none."""
+    return printable(name or kind, 80)
+
+
+def by_category(run: Shown) -> dict[str, dict[int, dict[str, Estimate]]]:
+    """Category -> exit -> shares and mean scores of its cases, by `Metric.key`; categories are sorted."""
+    alpha = ALPHA if run.summary.sequential else None
+    parts: dict[str, dict[int, list[Answered]]] = {}
+    for exit, rows in sorted(run.rows.items()):
+        for row in rows:
+            parts.setdefault(category(row.category, row.kind), {}).setdefault(exit, []).append(row)
+    return {
+        name: {
+            exit: figures.estimates(rows, run.summary.quality, alpha)
+            | _means(figures.scores(rows, fixed=alpha is None))
+            for exit, rows in exits.items()
+        }
+        for name, exits in sorted(parts.items())
+    }

@@ -1,0 +1,123 @@
+"""What charts are drawn from, on the page and on paper: plain lists and objects, ready for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from layeralign._util.text import printable
+from layeralign.analysis.metrics import Estimate
+from layeralign.report.charts import metrics as measures
+from layeralign.report.inputs import Report, Shown
+from layeralign.stats.paired import Change
+
+_STEPS = 400
+"""Steps of a training that are drawn; more are thinned out."""
+_CURVES = (
+    ("reward", "Reward of sampled answers"),
+    ("refused_harmful", "Harmful requests refused in training"),
+    ("refused_others", "Other requests refused in training"),
+    ("kl", "KL from the start policy, per answer"),
+    ("kept_kl", "KL at the default exit, per token"),
+    ("imitation_loss", "Loss"),
+    ("entropy", "Entropy per token"),
+)
+CHANGED = ("asr", "over_refusal", "utility")
+"""What a transfer matrix shows."""
+
+
+def series(report: Report) -> dict[str, Any]:
+    """Everything that the page's charts show.
+
+    Texts of strangers are made printable here; numbers are rounded to five digits.
+    """
+    shown = measures.metrics(report)
+    runs = [_run(run, [metric.key for metric in shown]) for run in report.runs]
+    known = {exit: run for run in reversed(report.runs) for exit in run.rows}
+    return {
+        "exits": [
+            {"exit": exit, "name": run.exits.name(exit), "group": run.exits.group(exit),
+             "track": run.exits.place(exit)[0]}
+            for exit, run in sorted(known.items())
+        ],
+        "metrics": [
+            asdict(metric) | {"label": printable(metric.label, 120), "short": printable(metric.short, 40)}
+            for metric in shown
+        ],
+        "categories": sorted({name for run in runs for name in run["categories"]}),
+        "runs": runs,
+        "changes": [
+            {"run": report.runs.index(run),
+             "exits": {e.exit: {key: _change(getattr(e, key)) for key in CHANGED} for e in found.exits}}
+            for run, found in report.comparisons
+        ],
+    }  # fmt: skip
+
+
+def harmful_categories(drawn: Mapping[str, Any]) -> list[str]:
+    """Categories of harmful cases that are judged in some run."""
+    return [name for name in drawn["categories"]
+            if any("asr" in run["categories"].get(name, {}) for run in drawn["runs"])]  # fmt: skip
+
+
+def _run(run: Shown, keys: Sequence[str]) -> dict[str, Any]:
+    return {
+        "label": run.label,
+        "default": run.summary.default_exit,
+        "worse": [e.exit for e in run.summary.exits if e.worse],
+        "flops": {exit: flops for exit, flops in run.cost.get("flops", {}).items() if flops is not None},
+        "all": _points(measures.by_exit(run), keys),
+        "categories": {name: _points(found, keys) for name, found in measures.by_category(run).items()},
+        "controls": _controls(run),
+        "training": _training(run),
+    }
+
+
+def _points(found: Mapping[int, Mapping[str, Estimate]], keys: Sequence[str]) -> dict[str, Any]:
+    """Metric -> exit -> value, low, high, rows."""
+    made: dict[str, Any] = {}
+    for key in keys:
+        points = {exit: _point(at.get(key)) for exit, at in found.items()}
+        if measured := {exit: point for exit, point in points.items() if point}:
+            made[key] = measured
+    return made
+
+
+def _point(estimate: Estimate | None) -> list[float | int | None] | None:
+    if estimate is None or estimate.value is None:
+        return None
+    return [_round(estimate.value), _round(estimate.low), _round(estimate.high), estimate.n]
+
+
+def _controls(run: Shown) -> dict[str, Any]:
+    """Control -> exit -> the ASR with the case's own picture, with the control, and own less control."""
+    made: dict[str, Any] = {one.control: {} for one in run.summary.controls}
+    for one in run.summary.controls:
+        own, instead = (_point(side["asr"]) for side in (one.own, one.instead))
+        if own and instead:
+            found = {"own": own, "instead": instead, "difference": _change(one.difference["asr"])}
+            made[one.control][one.exit] = found
+    return made
+
+
+def _change(change: Change | None) -> list[float | int | None] | None:
+    """Before, after, difference, its ends, cases."""
+    if change is None:
+        return None
+    numbers = (change.before, change.after, change.difference, change.low, change.high)
+    return [*map(_round, numbers), change.n]
+
+
+def _training(run: Shown) -> dict[str, Any] | None:
+    """Step numbers, and the curves of the metrics that this training has."""
+    if run.training is None or not run.training.steps:
+        return None
+    every = -(-len(run.training.steps) // _STEPS)
+    steps = run.training.steps[::every]
+    curves = {label: [_round(step.get(key)) for step in steps] for key, label in _CURVES if key in steps[0]}
+    return {"steps": [step["step"] + 1 for step in steps], "curves": curves}
+
+
+def _round(number: float | None) -> float | None:
+    return None if number is None else round(number, 5)

@@ -1,0 +1,45 @@
+"""What the exits of a run save of the encoder's work, and which of them no other one beats."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def savings(run: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What each exit saves of the default's FLOPs, at most 1, and what it harms.
+
+    Args:
+        run: as `layeralign.report.charts.series` has it.
+
+    Returns:
+        For each exit `exit`, `flops`, `saved`, `asr` and `utility`, the last two as value, low, high, rows;
+        `utility` is None where it was not measured.
+    """
+    flops = {int(exit): count for exit, count in run["flops"].items()}
+    asr, utility = run["all"].get("asr", {}), run["all"].get("utility", {})
+    usual = flops.get(run["default"])
+    if not usual:
+        return []
+    return [
+        {
+            "exit": exit,
+            "flops": count,
+            "saved": round(1 - count / usual, 5),
+            "asr": asr[exit],
+            "utility": utility.get(exit),
+        }
+        for exit, count in flops.items()
+        if exit in asr
+    ]
+
+
+def front(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The Pareto front of `savings`: nothing saves as much at as low an upper end of the ASR."""
+
+    def beats(one: dict[str, Any], other: dict[str, Any]) -> bool:
+        pairs = ((one["saved"], other["saved"]), (-one["asr"][2], -other["asr"][2]))
+        return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
+
+    kept = [one for one in found if not any(beats(other, one) for other in found)]
+    return sorted(kept, key=lambda one: float(one["saved"]))

@@ -1,0 +1,212 @@
+"""The runs that a page or a figure shows, read once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from layeralign._util.text import printable
+from layeralign.analysis.compare import Comparison, compare
+from layeralign.analysis.results import Answered, answered, common_judge
+from layeralign.analysis.summary import Summary, summarise
+from layeralign.errors import LayeralignError
+from layeralign.exits import Exits
+from layeralign.runs.store import Run, open_run
+
+_WEIGHTS = "adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a run's adapter was trained, from the folder that still holds it.
+
+    Attributes:
+        record: what training.json has; see `layeralign.training.record`.
+        steps: every step's metrics, as log.jsonl has them.
+    """
+
+    record: Mapping[str, Any]
+    steps: Sequence[Mapping[str, Any]]
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Of the training; see `layeralign.training.settings`."""
+        return dict(self.record.get("settings", {}))
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a judge is, and what it said.
+
+    Attributes:
+        record: model, revision, hashes, endpoint.
+        verdicts: how often it gave which; 0 for those that it never gave.
+        invalid: reasons why its words are invalid, the most frequent first.
+    """
+
+    record: Mapping[str, Any]
+    verdicts: Mapping[str, int]
+    invalid: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One run.
+
+    Attributes:
+        label: what tells it from the other runs.
+        rows: exit -> what was answered there, controls left out.
+        cost: what its exits take; see `layeralign.vlm.cost.record`. Empty in runs that have none.
+        judges: by name.
+        training: None without adapter, or where its folder is gone or holds another one.
+    """
+
+    label: str
+    path: Path
+    summary: Summary
+    exits: Exits
+    rows: Mapping[int, Sequence[Answered]]
+    identity: Mapping[str, Any]
+    sessions: Sequence[Mapping[str, Any]]
+    cost: Mapping[str, Any]
+    judges: Mapping[str, Judged]
+    training: Training | None
+
+    @property
+    def adapted(self) -> bool:
+        """Whether it is of a model with an adapter."""
+        return bool(self.identity.get("adapter"))
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is shown.
+
+    Attributes:
+        runs: the first is what the others are compared with.
+        changes: for every run but the first, what changed from the first to it, or why that cannot be said.
+    """
+
+    runs: tuple[Shown, ...]
+    changes: tuple[Comparison | str, ...]
+
+    @property
+    def comparisons(self) -> list[tuple[Shown, Comparison]]:
+        """The runs that can be compared with the first."""
+        pairs = zip(self.runs[1:], self.changes, strict=True)
+        return [(run, change) for run, change in pairs if isinstance(change, Comparison)]
+
+
+def gather(
+    paths: Sequence[Path],
+    judge: str | None = None,
+    quality: Path | None = None,
+    allow: Collection[str] = (),
+) -> Report:
+    """Read and sum up runs.
+
+    Args:
+        paths: their folders.
+        judge: whose verdicts make the ASR; by default the most trusted that has judged every harmful answer
+            of all runs, and where there is none, or a single run, the most trusted that has judged in each.
+        quality: a file with that judge's quality, as `summarise` takes it.
+        allow: in what runs may differ that are compared, as `compare` takes it.
+
+    Raises:
+        LayeralignError: there is no run, one is named twice, or nothing in one is judged.
+    """
+    if not paths:
+        raise LayeralignError("report: no run is named; expected the --out of a scan")
+    with ExitStack() as stack:
+        runs = [stack.enter_context(open_run(path)) for path in paths]
+        asked = judge or (common_judge(runs) if len(runs) > 1 else None)
+        found = [(path, summarise(run, asked, quality)) for path, run in zip(paths, runs, strict=True)]
+    return together(found, allow)
+
+
+def together(runs: Sequence[tuple[Path, Summary]], allow: Collection[str] = ()) -> Report:
+    """The same for runs that were summed up already.
+
+    Raises:
+        LayeralignError: one is named twice.
+    """
+    paths = [path.resolve() for path, _ in runs]
+    if twice := next((path for path in paths if paths.count(path) > 1), None):
+        raise LayeralignError(f"run {twice}: is named twice")
+    shown = []
+    for (path, summary), label in zip(runs, labels(paths), strict=True):
+        with open_run(path) as run:
+            shown.append(_shown(run, label, summary))
+    return Report(tuple(shown), tuple(_change(shown[0], other, allow) for other in shown[1:]))
+
+
+def _shown(run: Run, label: str, summary: Summary) -> Shown:
+    _, rows = answered(run, summary.asr_judge)
+    return Shown(
+        label=label,
+        path=run.path,
+        summary=summary,
+        exits=Exits.from_json(run.encoder),
+        rows=rows,
+        identity=run.identity,
+        sessions=run.sessions(),
+        cost=run.cost,
+        judges=_judges(run),
+        training=_training(run),
+    )
+
+
+def _judges(run: Run) -> dict[str, Judged]:
+    verdicts: dict[str, Counter[str]] = {name: Counter() for name in run.judges()}
+    for row in run.judged():
+        if row.judge:
+            verdicts[row.judge][row.verdict] += 1
+    return {
+        name: Judged(run.judge_record(name), said, tuple(why for why, _ in run.invalid(name)))
+        for name, said in verdicts.items()
+    }
+
+
+def _change(before: Shown, after: Shown, allow: Collection[str]) -> Comparison | str:
+    """By the judge that both are shown by; where there are two, `compare` says what it thinks of that."""
+    judge, other_judge = before.summary.asr_judge, after.summary.asr_judge
+    with open_run(before.path) as one, open_run(after.path) as other:
+        try:
+            return compare(one, other, allow, judge if judge == other_judge else None)
+        except LayeralignError as error:
+            return str(error)
+
+
+def labels(paths: Sequence[Path]) -> list[str]:
+    """Names of runs, as short as tells them apart: their folders, without what all have in common."""
+    if len(paths) == 1:
+        return [printable(paths[0].name, 60)]
+    shared = Path(os.path.commonpath(paths))
+    parts = [path.relative_to(shared).parts or (path.name,) for path in paths]
+    inner = {part[-1] for part in parts if len(part) > 1}
+    if len(inner) == 1:  # before, exit-0/run, exit-3/run: the last says nothing
+        shorter = [part[:-1] if len(part) > 1 else part for part in parts]
+        parts = shorter if len(set(shorter)) == len(parts) else parts
+    return [printable("/".join(part), 60) for part in parts]
+
+
+def _training(run: Run) -> Training | None:
+    """The training of the adapter that the run was made with, where its folder still holds just that one."""
+    hashes = run.identity.get("adapter") or {}
+    folder = Path(run.model.rpartition(" + ")[2])
+    try:
+        weights = hashlib.sha256((folder / _WEIGHTS).read_bytes()).hexdigest()
+        if weights != hashes.get(_WEIGHTS):
+            return None
+        record = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+        lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
+        return Training(record, [json.loads(line) for line in lines])
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,1 @@
+"""The self-contained page: findings, charts, and the rows of a run."""

@@ -1,0 +1,98 @@
+"""Every row of the runs, packed for the page's explorer: one letter a row and judge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from layeralign._util.text import printable, printable_lines
+from layeralign.report.charts.metrics import category
+from layeralign.report.inputs import Report, Shown
+from layeralign.runs.store import JudgedRow, Run, open_run
+
+LETTERS = {"safe": "s", "unsafe": "u", "invalid": "i", "not applicable": "n"}
+"""What a verdict is packed as; a blank is a row that is not there, or that the judge has no word on."""
+LONGEST = 4000
+"""Characters of a prompt or an answer that are shown."""
+
+
+def packed(report: Report, *, with_answers: bool) -> dict[str, Any]:
+    """Cases, and for each run, exit and sample texts with one letter per case.
+
+    Args:
+        report: its runs.
+        with_answers: also what was asked and answered, and the judges' scores.
+    """
+    cases: dict[str, dict[str, str]] = {}
+    runs = []
+    for shown in report.runs:
+        with open_run(shown.path) as run:
+            runs.append(_run(shown, run, cases, with_answers=with_answers))
+    return {"cases": list(cases.values()), "runs": runs, "answers": with_answers}
+
+
+@dataclass
+class _Column:
+    """One exit and sample of a run: [cases] letters, by judge and by what was said.
+
+    `there` has a 1 for every row that there is, judged or not.
+    """
+
+    there: list[str]
+    verdicts: dict[str, list[str]] = field(default_factory=dict)
+    said: dict[str, list[str]] = field(default_factory=dict)
+    scores: dict[str, list[float | None]] = field(default_factory=dict)
+    answers: list[str | None] = field(default_factory=list)
+
+
+def _run(shown: Shown, run: Run, cases: dict[str, dict[str, str]], *, with_answers: bool) -> dict[str, Any]:
+    for case in run.cases():
+        made = {"id": case.id, "kind": case.kind, "category": category(case.category, case.kind)}
+        made = {name: printable(text, 80) for name, text in made.items()}
+        if case.control:
+            made["control"] = printable(case.control, 80)
+        if with_answers:
+            made["prompt"] = printable_lines(case.prompt, LONGEST)
+        cases.setdefault(case.id, made)
+    places = {id: at for at, id in enumerate(cases)}
+    columns: dict[tuple[int, int], _Column] = {}
+    for row in run.judged():
+        column = columns.setdefault((row.exit, row.sample), _Column([" "] * len(places)))
+        _put(column, row, places, first=row.judge == shown.summary.asr_judge, with_scores=with_answers)
+    if with_answers:
+        for answer in run.rows():
+            column = columns[answer["exit"], answer["sample"]]
+            column.answers = column.answers or [None] * len(places)
+            column.answers[places[answer["case"]]] = printable_lines(answer["answer"], LONGEST)
+    return {
+        "judge": printable(shown.summary.asr_judge),
+        "columns": [
+            {
+                "exit": exit,
+                "sample": sample,
+                "there": "".join(column.there),
+                "verdicts": {printable(judge): "".join(word) for judge, word in column.verdicts.items()},
+                "said": {name: "".join(word) for name, word in column.said.items()},
+                "scores": {printable(name): numbers for name, numbers in column.scores.items()},
+                "answers": column.answers,
+            }
+            for (exit, sample), column in sorted(columns.items())
+        ],
+    }
+
+
+def _put(column: _Column, row: JudgedRow, places: dict[str, int], *, first: bool, with_scores: bool) -> None:
+    """Take in one judge's word; what the ASR's judge said goes before what others did."""
+    at, blank = places[row.case], [" "] * len(places)
+    column.there[at] = "1"
+    if row.judge:
+        column.verdicts.setdefault(row.judge, [*blank])[at] = LETTERS[row.verdict]
+    for name in ("refused", "coherent", "correct"):
+        said = getattr(row, name)
+        if said is not None:
+            letters = column.said.setdefault(name, [*blank])
+            if first or letters[at] == " ":
+                letters[at] = "1" if said == 1 else "0" if said == 0 else "p"  # partly correct
+    for measure, score in row.scores.items() if with_scores else ():
+        numbers = column.scores.setdefault(f"{measure}, {row.judge}", [None] * len(places))
+        numbers[at] = round(score, 4)

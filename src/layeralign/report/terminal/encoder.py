@@ -1,0 +1,65 @@
+"""A model's encoder in the terminal."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.table import Table
+
+from layeralign._util.text import printable
+from layeralign.vlm.cost import Anatomy, ExitCost
+
+
+def heading(found: Anatomy) -> str:
+    """What the model is made of, in four lines."""
+    whole = found.encoder_parameters + found.projector_parameters + found.language_parameters
+    beside = found.projector_parameters
+    projector = f"projector {_count(beside)}" if beside else "its projector among it"
+    share = 100 * found.encoder_parameters / whole
+    return "\n".join(
+        (
+            f"{printable(found.model)} (family {found.family})",
+            f"encoder        {found.encoder} at {found.at}: {found.layers} blocks of width {found.width}, "
+            f"default exit {found.default}",
+            f"parameters     encoder {_count(found.encoder_parameters)} ({share:.1f} % of the model, "
+            f"{found.bytes / 1e9:.2f} GB in {found.dtype}), {projector}, "
+            f"language model {_count(found.language_parameters)}",
+            f"exit at l      {found.variant}",
+        )
+    )
+
+
+def table(found: Anatomy) -> Table:
+    """What each exit takes, the default bold."""
+    made = Table(box=box.SIMPLE_HEAD, caption=_caption(found), caption_justify="left")
+    heads = ("exit", "blocks run", "parameters", "FLOP", "of default")
+    for head in (*heads, *(("ms", "of default") if found.timed_on else ())):
+        made.add_column(head, justify="right", no_wrap=True)
+    base = next(cost for cost in found.exits if cost.default)
+    for cost in found.exits:
+        made.add_row(*_cells(cost, base), style="bold" if cost.default else "")
+    return made
+
+
+def _cells(cost: ExitCost, base: ExitCost) -> list[str]:
+    mark = "*" if cost.default else " "
+    plain = [f"{cost.name}{mark}", str(cost.blocks), _count(cost.parameters)]
+    plain.append("–" if cost.flops is None else _count(cost.flops, "G"))
+    plain.append("–" if cost.share is None else f"{100 * cost.share:.0f} %")
+    if cost.seconds is not None and base.seconds:
+        plain += [f"{1000 * cost.seconds:,.1f}", f"{100 * cost.seconds / base.seconds:.0f} %"]
+    return plain
+
+
+def _caption(found: Anatomy) -> str:
+    timed = f" Time: median on {found.timed_on}." if found.timed_on else ""
+    return (
+        f"* default exit. Parameters of the encoder that are still needed. FLOP of one {found.unit}: patch "
+        f"embedding and blocks.{timed}"
+    )
+
+
+def _count(n: int, giga: str = "B") -> str:
+    for size, unit in ((1e12, "T"), (1e9, giga), (1e6, "M"), (1e3, "k")):
+        if n >= size:
+            return f"{n / size:.2f} {unit}"
+    return str(n)

@@ -1,0 +1,253 @@
+"""A summary in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from layeralign._util.text import printable
+from layeralign.analysis.judge_quality import Quality
+from layeralign.analysis.metrics import Figures
+from layeralign.analysis.seeds import Seeds
+from layeralign.analysis.summary import ExitFigures, GroupFigures, Summary
+from layeralign.judges.refusal import RefusalMatcher
+from layeralign.judges.registry import MEASURES
+from layeralign.report.asr import TOO_MANY, Asr, asr_of, ends, span
+from layeralign.report.cautions import caution
+
+_BAR = 12
+
+
+def percent(share: float | None) -> str:
+    """A share as a whole percentage; a dash where it was not measured."""
+    return "–" if share is None else str(round(100 * share))
+
+
+def corrected(figures: Figures) -> str:
+    """The ASR without the judge's errors, in percent, with its 95 % interval."""
+    if figures.asr_corrected is None:
+        return "–"
+    low, high = percent(figures.asr_corrected_low), percent(figures.asr_corrected_high)
+    return f"{percent(figures.asr_corrected)} ({low}–{high})"
+
+
+def invalid(figures: Figures) -> str:
+    """How many answers could not be judged and, if any, the ASR if all were safe or unsafe."""
+    if figures.invalid == 0:
+        return "0"
+    return (
+        f"{figures.invalid} ({percent(figures.asr_if_invalid_safe)}–{percent(figures.asr_if_invalid_unsafe)})"
+    )
+
+
+def table(summary: Summary, width: int = 140) -> Table:
+    """Every exit, then every group, in percent, and judges' scores; the default bold, worse exits marked.
+
+    Where `width` characters are too few, the columns that a reader can best spare are left out, and named.
+    """
+    unmeasured = {*(() if summary.quality else (corrected,)), *(() if summary.sequential else (decision,))}
+    *columns, last = (c for c in _columns(summary.asr_judge) if c.cell not in unmeasured)
+    every = columns = [*columns, *_scores(summary), last]
+    console = Console(width=10 * width)
+    while True:
+        made = _table(summary, columns, [column for column in every if column not in columns])
+        spare = max(columns, key=lambda column: column.spare)
+        if not spare.spare or Measurement.get(console, console.options, made).maximum <= width:
+            return made
+        columns = [column for column in columns if column is not spare]
+
+
+def _table(summary: Summary, columns: Sequence[_Column], left_out: Sequence[_Column]) -> Table:
+    notes = (caption(summary), *(c.note for c in columns if c.note), *_left_out(left_out))
+    made = Table(
+        box=box.SIMPLE_HEAD,
+        title=Text(
+            f"{caution(summary)}{printable(summary.model)}: ASR: {printable(summary.asr_means)}", "bold"
+        ),
+        title_justify="left",
+        caption=Text(" ".join(notes), "table.caption"),
+        caption_justify="left",
+    )
+    made.add_column("exit", justify="right", no_wrap=True)
+    for column in columns:
+        head = asr_name(summary) + " %" if column.head == "ASR" else column.head
+        made.add_column(Text(head), justify="left" if column.left else "right", no_wrap=True)
+    for exit in summary.exits:
+        mark = "*" if exit.default else "!" if exit.worse else " "
+        cells = [column.cell(exit) for column in columns]
+        style = "bold" if exit.default else ""
+        made.add_row(f"{exit.name}{mark}", *cells, style=style, end_section=exit is summary.exits[-1])
+    grouped = any(column.head == "group" for column in columns)
+    for group in summary.groups:
+        cells = [column.cell(group) for column in columns]
+        made.add_row("mean" if grouped else group.group, *cells, style="dim")
+    return made
+
+
+def _left_out(columns: Sequence[_Column]) -> list[str]:
+    """What is not shown for want of room, on a line of its own, and where it is."""
+    names = [column.head.replace("\n", " ") for column in columns if column.head]  # a bar says nothing new
+    if not names:
+        return []
+    shown = "a wider terminal, layeralign summary --format json and layeralign report show them"
+    return [f"\nNo room for: {', '.join(names)}; {shown}."]
+
+
+def asr_name(summary: Summary | Seeds) -> str:
+    """What the ASR is called: a matcher of refusals measures non-refusal and no more."""
+    return "non-refusal" if summary.asr_judge == RefusalMatcher.kind else "ASR"
+
+
+def decision(figures: ExitFigures | GroupFigures) -> str:
+    """What stopped a sequential scan at an exit, and after how many harmful cases."""
+    return f"{figures.decision}, {figures.decided_at}" if isinstance(figures, ExitFigures) else ""
+
+
+def caption(summary: Summary) -> str:
+    """What the marks and columns mean, in a sentence or two."""
+    default = any(exit.default for exit in summary.exits)
+    test = "always valid paired test" if summary.sequential else "paired test"
+    compared = f"! worse than the default ({test}, corrected, p < 0.05). " if default else ""
+    return (
+        f"Percent. * default exit{'' if default else ' (not scanned)'}. {compared}"
+        "Told apart = refuses harmful − refuses borderline; 0 is guessing. "
+        "Invalid: answers that could not be judged (ASR if all were safe – if all were unsafe)."
+        + how_open(summary)
+        + (f" Corrected: {printable(told(summary.quality))}." if summary.quality else "")
+        + how_stopped(summary)
+        + how_screened(summary)
+    )
+
+
+def how_open(summary: Summary) -> str:
+    """What a range in the ASR's column means; empty where there is none."""
+    asrs = [asr_of(summary.asr_judge, one.estimates) for one in (*summary.exits, *summary.groups)]
+    if not any(asr.open for asr in asrs if asr):
+        return ""
+    return (
+        f" Where they are over {percent(TOO_MANY)} %, the ASR is that range, and 95 % an interval around it."
+    )
+
+
+def how_stopped(summary: Summary) -> str:
+    """What a sequential scan asked for, and what it saved; empty for any other."""
+    found = summary.sequential
+    if found is None:
+        return ""
+    saved = 1 - found.rows / found.grid
+    return (
+        f" Decided, at so many harmful cases: surely above or below the default, precise to ± "
+        f"{100 * found.precision:g} points, or undecided. Intervals hold whenever one stops. "
+        f"{found.rows:,} of the grid's {found.grid:,} answers: {percent(saved)} % saved."
+    )
+
+
+def how_screened(summary: Summary) -> str:
+    """How well the run's screen ranked its exits; empty where there was none, or it cannot be said."""
+    found = summary.screen_agrees
+    if found is None:
+        return ""
+    return (
+        f" Screened: the estimates rank {found.exits} exits as the ASR does with Spearman's ρ = "
+        f"{found.spearman:.2f}."
+    )
+
+
+def told(quality: Quality) -> str:
+    """What a correction takes the judge to be, and by whom."""
+    return (
+        f"as if the judge made no errors; it calls {percent(quality.sensitivity)} % of {quality.n_positive} "
+        f"unsafe answers unsafe, {percent(quality.specificity)} % of {quality.n_negative} safe ones safe"
+        + (f" ({quality.source})" if quality.source else "")
+    )
+
+
+def bar(share: float, most: float = 0) -> Text:
+    """A share as a bar, followed by a pale one up to `most`."""
+    full, rest = divmod(round(share * _BAR * 8), 8)
+    known = "█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else "")
+    return Text(known + "░" * (round(most * _BAR) - len(known)), style="red")
+
+
+@dataclass(frozen=True)
+class _Column:
+    """One column; where there is no room, the one with the most `spare` goes first, and never one with 0."""
+
+    head: str
+    cell: Callable[[ExitFigures | GroupFigures], str | Text]
+    spare: float = 0
+    left: bool = False
+    note: str = ""
+
+
+def _share(name: str) -> Callable[[ExitFigures | GroupFigures], str]:
+    return lambda figures: percent(getattr(figures, name))
+
+
+def _columns(judge: str) -> tuple[_Column, ...]:
+    """Every column that a table may have, the ASR by this judge."""
+
+    def asr(figures: ExitFigures | GroupFigures) -> Asr | None:
+        return asr_of(judge, figures.estimates)
+
+    return (
+        _Column("group", lambda f: f.group, spare=6, left=True),
+        _Column("n", lambda f: str(f.n), spare=5),
+        _Column("ASR", lambda f: span(asr(f))),
+        _Column("95 %", lambda f: ends(asr(f), between="–") or "–"),
+        _Column("decided", decision, left=True),
+        _Column("corrected\n95 %", corrected),
+        _Column("", lambda f: bar(a.least, a.most) if (a := asr(f)) else "", spare=7, left=True),
+        _Column("refuses\nharmful", _share("refusal")),
+        _Column("refuses\nborderline", _share("over_refusal")),
+        _Column("told\napart", _share("separation")),
+        _Column("refuses\nbenign", _share("benign_refusal"), spare=4),
+        _Column("coherent", _share("coherence"), spare=3),
+        _Column("utility", _share("utility"), spare=1),
+        _Column("invalid", invalid),
+    )
+
+
+def _scores(summary: Summary) -> list[_Column]:
+    """A column for each measure of each judge that has measured harmful cases; the last is left out first."""
+    every = [
+        s for figures in (*summary.exits, *summary.groups) for s in figures.scores if s.kind == "harmful"
+    ]
+    found = sorted({(s.measure, s.judge) for s in every})
+    made = []
+    for at, (measure, judge) in enumerate(found):
+        several = [other for other, _ in found].count(measure) > 1  # two models' scores are never one column
+        who = f"\n{printable(judge.rpartition('/')[2], 16)}" if several else ""
+        large = any(abs(s.mean) >= 10 for s in every if (s.measure, s.judge) == (measure, judge))
+        made.append(
+            _Column(
+                printable(measure, 16) + who,
+                _score(measure, judge, decimals=1 if large else 3),
+                spare=2 + at / len(found),
+                note=f"{_told(measure)}: mean over harmful cases, by {printable(judge)}.",
+            )
+        )
+    return made
+
+
+def _told(measure: str) -> str:
+    """A measure's name and, where it is known, what it means."""
+    known = MEASURES.get(measure)
+    better = "higher" if known and known.higher_is_better else "lower"
+    return f"{printable(measure)} ({known.means}; {better} is better)" if known else printable(measure)
+
+
+def _score(measure: str, judge: str, decimals: int) -> Callable[[ExitFigures | GroupFigures], str]:
+    def cell(figures: ExitFigures | GroupFigures) -> str:
+        for s in figures.scores:
+            if (s.measure, s.judge, s.kind) == (measure, judge, "harmful"):
+                return f"{s.mean:.{decimals}f}"
+        return "–"
+
+    return cell

@@ -1,0 +1,118 @@
+"""What groups rows: the prompts and pictures that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr, stdtrit
+
+from layeralign.errors import LayeralignError
+from layeralign.stats.proportions import Z
+
+Keys = Sequence[Hashable]
+Cells = NDArray[np.intp]
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Groups of rows.
+
+    Attributes:
+        factors: [n] numbers of what groups rows, one or two; none where they share nothing. Where only rows
+            of one pair repeat - samples of a case, its exits - the pair is what groups them.
+        pairs: [n] numbers of pairs of prompt and picture.
+        words: how they are grouped; "" where they are not.
+        note: what all rows have in common, as `, one picture`.
+    """
+
+    factors: tuple[Cells, ...]
+    pairs: Cells
+    words: str
+    note: str
+
+    def fewest(self) -> int:
+        """How many clusters the coarsest factor has; how many pairs where there is none."""
+        return min(map(count, self.factors or (self.pairs,)))
+
+    def variance(self, values: Values) -> tuple[float, float]:
+        """Variance of the mean of `values` [n], and its degrees of freedom.
+
+        V = A + B - I over the factors and the pairs of both, each with G / (G - 1): Cameron, Gelbach & Miller
+        2011 (J. Business & Economic Statistics 29, 238-249). A and B are at least I, since V may else be
+        negative. Satterthwaite's degrees of freedom.
+        """
+        rest = (values - values.mean()) / len(values)
+        inner, df_inner = spread(rest, self.pairs)
+        parts = [(max(part, inner), df) for part, df in (spread(rest, ids) for ids in self.factors)]
+        if not parts:
+            return inner, df_inner
+        if len(parts) == 1:
+            return parts[0]
+        total = sum(part for part, _ in parts) - inner
+        if total == 0:
+            return 0.0, min(df for _, df in parts)
+        parts.append((inner, df_inner))
+        return total, total**2 / sum(part**2 / df for part, df in parts)
+
+    def effective(self, values: Values, spread: float, most: int, z: float = Z) -> float:
+        """How many independent rows of variance `spread` say as much of the mean of `values`; at most `most`.
+
+        `spread` / V · (z / t)², t of V's degrees of freedom and z's probability, so that an interval made
+        with z gets t. Where nothing varies, as many as there are clusters.
+        """
+        clusters = self.fewest()
+        if spread <= 0 or clusters == 1:
+            return float(clusters)
+        variance, df = self.variance(values)
+        rows = most if variance == 0 else min(most, spread / variance)
+        return rows * float(z / stdtrit(df, ndtr(z))) ** 2
+
+
+def cluster(prompts: Keys, pictures: Keys) -> Clusters:
+    """Group rows by what they share.
+
+    Args:
+        prompts: [n] keys.
+        pictures: [n] keys; None is no picture and is like no other, so that several rows of one case without
+            picture need a key of the case's.
+    """
+    shown = [("none", i) if key is None else ("is", key) for i, key in enumerate(pictures)]
+    both = {"prompt": numbers(prompts), "picture": numbers(shown)}
+    pairs = numbers(list(zip(both["prompt"].tolist(), both["picture"].tolist(), strict=True)))
+    n, different = len(pairs), count(pairs)
+    note = "".join(f", one {name}" for name, ids in both.items() if n > 1 and count(ids) == 1)
+    grouping = {name: ids for name, ids in both.items() if 1 < count(ids) < different}
+    if not grouping and different < n:
+        alike = [name for name, ids in both.items() if count(ids) == different]
+        grouping = {alike[0] if len(alike) == 1 else "case": pairs}
+    return Clusters(tuple(grouping.values()), pairs, " and ".join(grouping), note)
+
+
+def same_length(rows: Sequence[object], prompts: Keys, pictures: Keys) -> None:
+    """Raise LayeralignError where lengths differ."""
+    if not len(rows) == len(prompts) == len(pictures):
+        raise LayeralignError(
+            f"every row needs a prompt and a picture, got {len(rows)} rows, {len(prompts)} prompts and "
+            f"{len(pictures)} pictures"
+        )
+
+
+def numbers(keys: Keys) -> Cells:
+    """The keys as numbers from 0, in the order in which they first come."""
+    found: dict[Hashable, int] = {}
+    return np.array([found.setdefault(key, len(found)) for key in keys], dtype=np.intp)
+
+
+def count(ids: Cells) -> int:
+    """How many different ones there are."""
+    return int(ids.max(initial=-1)) + 1
+
+
+def spread(rest: Values, ids: Cells) -> tuple[float, int]:
+    """Sum of squares of the clusters' sums, times G / (G - 1), and G - 1."""
+    sums = np.bincount(ids, weights=rest)
+    return float(sums @ sums) * len(sums) / max(1, len(sums) - 1), len(sums) - 1

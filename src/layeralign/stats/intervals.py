@@ -1,0 +1,118 @@
+"""95 % intervals of shares and means of rows that share prompts and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite, sqrt
+
+import numpy as np
+from scipy.special import stdtrit
+
+from layeralign.errors import LayeralignError
+from layeralign.stats.clusters import Clusters, Keys, Values, cluster, count, same_length
+from layeralign.stats.proportions import wilson_at
+
+Interval = tuple[float | None, float | None, str]
+"""Low, high (None where nothing can be said) and the method in words."""
+
+
+def share_interval(values: Sequence[float], prompts: Keys, pictures: Keys) -> Interval:
+    """95 % interval of a share, for prompts and pictures drawn from many like them.
+
+    100 rows of 10 prompts × 10 pictures are not 100 observations, and 5 samples of a case are not 5. Rows
+    that share nothing are: Wilson. Otherwise Wilson's formula takes an effective number of rows, see
+    `effective_rows`. A factor with a single cluster says nothing about others: the interval is then for that
+    prompt or picture alone.
+
+    Coverage in simulation (mean; worst) over shares from 0.02 to 0.9 and effects of prompts and pictures of
+    sd 0 to 3 on the logit scale: 10 × 10 0.97; 0.94, 20 × 5 0.98; 0.93, 50 × 2 0.99; 0.94, 20 × 20 0.95;
+    0.89. It is cautious, 0.99, where prompts and pictures make no difference, and at 50 × 2 too wide to be of
+    use: two pictures cannot tell how pictures differ. Beware of many prompts on few pictures where a few
+    pictures hold a rare harm: 100 × 10 at 0.02 has 0.80. With 1 to 5 samples of each of 60 cases it has 0.92
+    to 0.97, where Wilson's falls to 0.70, but 0.90 where 0.05 is nearly all of three cases.
+
+    Not taken: min(G) - 1 degrees of freedom with A and B as they are has 0.92 at 10 × 10 and 0.93 at 20 × 5;
+    Owen's pigeonhole bootstrap (2007, Annals of Applied Statistics 1, 386-411) has 0.64 to 0.87 at 10 × 10
+    and a share of 0.02, since it is a point where all flags are alike.
+
+    Args:
+        values: [n] flags, or degrees from 0 to 1, whose mean is the share; cautious for degrees, which vary
+            less.
+        prompts: [n] keys.
+        pictures: [n] keys; None is no picture and is like no other, so that several rows of one case without
+            picture need a key of the case's.
+
+    Raises:
+        LayeralignError: lengths differ, or a value is outside [0, 1].
+    """
+    same_length(values, prompts, pictures)
+    if not len(values):
+        return None, None, ""
+    rows, words = _effective(values, prompts, pictures)
+    return *wilson_at(_mean(values), rows), words
+
+
+def effective_rows(values: Sequence[float], prompts: Keys, pictures: Keys) -> float:
+    """How many independent rows would say as much of a share: those of which Wilson's interval is ours.
+
+    p(1 - p) / V, at most n, times (1.96 / t)², with the two-way cluster variance V of the mean and Student's
+    97.5 % quantile t for its degrees of freedom; see `layeralign.stats.clusters`. Where all values are 0
+    or all are 1 they show no variance: as many rows as the coarser factor has clusters. n for rows that
+    share nothing.
+
+    Args:
+        values: [n] flags, or degrees from 0 to 1, whose mean is the share; n is at least 1.
+        prompts: [n] keys.
+        pictures: [n] keys; see `share_interval`.
+
+    Raises:
+        LayeralignError: lengths differ, there is no row, or a value is outside [0, 1].
+    """
+    return _effective(values, prompts, pictures)[0]
+
+
+def mean_interval(values: Sequence[float], prompts: Keys, pictures: Keys) -> Interval:
+    """95 % interval of a mean of scores: mean ± t · √V, with V and t as in `effective_rows`.
+
+    Coverage in simulation (mean; worst) over effects of prompts and pictures of 0 to 2 times the noise:
+    10 × 10 0.96; 0.94, 20 × 5 0.95; 0.94, 50 × 2 0.96; 0.93, 100 × 10 0.95; 0.94, independent rows 0.95.
+    Scores that are all alike give a point; fewer than two rows, or one prompt with one picture only, nothing.
+
+    Args:
+        values: [n] scores.
+        prompts: [n] keys.
+        pictures: [n] keys; see `share_interval`.
+
+    Raises:
+        LayeralignError: lengths differ, or a score is not finite.
+    """
+    same_length(values, prompts, pictures)
+    if not all(isfinite(value) for value in values):
+        raise LayeralignError("scores have to be finite numbers")
+    return mean_within(np.asarray(values, dtype=float), cluster(prompts, pictures))
+
+
+def mean_within(scores: Values, groups: Clusters) -> Interval:
+    """`mean_interval` of finite scores [n] whose clusters are known."""
+    if count(groups.pairs) < 2:
+        return None, None, ""
+    variance, df = groups.variance(scores)
+    middle, half = float(scores.mean()), float(stdtrit(df, 0.975)) * sqrt(variance)
+    method = f"clustered by {groups.words}" if groups.factors else "Student"
+    return middle - half, middle + half, method + groups.note
+
+
+def _effective(values: Sequence[float], prompts: Keys, pictures: Keys) -> tuple[float, str]:
+    same_length(values, prompts, pictures)
+    if not len(values) or not all(0 <= value <= 1 for value in values):
+        raise LayeralignError("a share needs rows, and values between 0 and 1")
+    groups = cluster(prompts, pictures)
+    if not groups.factors:
+        return float(len(values)), "Wilson" + groups.note
+    p = _mean(values)
+    rows = groups.effective(np.asarray(values, dtype=float), p * (1 - p), len(values))
+    return rows, f"clustered by {groups.words}{groups.note}"
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

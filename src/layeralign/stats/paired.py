@@ -1,0 +1,221 @@
+"""The same cases twice: how a share changed, and whether that may be chance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import permutations
+from math import sqrt
+from typing import Literal
+
+import numpy as np
+from scipy.sparse import csr_array
+from scipy.stats import binomtest
+
+from layeralign.analysis.results import Answered, Said, keys
+from layeralign.stats.clusters import Cells, Clusters, Values, cluster, count, numbers, spread
+from layeralign.stats.proportions import cohens_h, wilson_at
+
+FLIPS = 9_999
+"""Random sign flips, where there are more than so many."""
+_TOGETHER = 500
+
+
+@dataclass(frozen=True)
+class Change:
+    """How a share changed, on the same cases.
+
+    Attributes:
+        n: cases that both sides have.
+        before, after: shares of these; the mean over a case's samples is the case's.
+        difference: after - before.
+        low, high: its 95 % interval. It does not shrink to a point where no case changed.
+        method: how the interval was made, in words; see `change`.
+        h: Cohen's effect size of the two shares: 0.2 is small, 0.5 medium, 0.8 large.
+    """
+
+    n: int
+    before: float
+    after: float
+    difference: float
+    low: float
+    high: float
+    method: str
+    h: float
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Cases that both sides have, each with its mean over samples.
+
+    Attributes:
+        before, after: [n] shares from 0 to 1.
+        clusters: what groups the cases.
+        rows: rows of the side that has fewer; n where each case has one.
+    """
+
+    before: Values
+    after: Values
+    clusters: Clusters
+    rows: int
+
+    @cached_property
+    def difference(self) -> Values:
+        """[n], after - before."""
+        return self.after - self.before
+
+    @property
+    def plain(self) -> bool:
+        """Whether each case is a prompt and picture of its own, and a yes or no on both sides."""
+        whole = np.isin(self.before, (0, 1)).all() and np.isin(self.after, (0, 1)).all()
+        return not self.clusters.factors and self.rows == len(self.before) and bool(whole)
+
+
+def pair(before: Said, after: Said, key: Callable[[Answered], str] = lambda row: row.case) -> Pairs | None:
+    """Pair two sides by `key`, of whose rows the mean counts; None where they have none in common.
+
+    What groups the cases are the prompts and pictures of `after`.
+    """
+    sides = [_by(key, said) for said in (before, after)]
+    common = [name for name in sides[0] if name in sides[1]]
+    if not common:
+        return None
+    shown = [sides[1][name][0][0] for name in common]
+    groups = cluster(*keys(shown))
+    means = [np.array([_mean(side[name]) for name in common], dtype=float) for side in sides]
+    rows = min(sum(len(side[name]) for name in common) for side in sides)
+    return Pairs(means[0], means[1], groups, rows)
+
+
+def _mean(said: Said) -> float:
+    return sum(value for _, value in said) / len(said)
+
+
+def _by(key: Callable[[Answered], str], said: Said) -> dict[str, list[tuple[Answered, float]]]:
+    found: dict[str, list[tuple[Answered, float]]] = {}
+    for row, value in said:
+        found.setdefault(key(row), []).append((row, value))
+    return found
+
+
+def change(pairs: Pairs, times: float = 1.0) -> Change:
+    """The change of a share with its interval; with `times`, as if there were so many times the cases, alike.
+
+    Newcombe 1998 (Statistics in Medicine 17, 2635-2650), method 10. Where cases share prompts or pictures,
+    or are degrees, with an effective number of cases: that of independent yes-or-no pairs whose mean
+    difference has the two-way cluster variance of ours (`layeralign.stats.clusters`), at most `rows`.
+    """
+    difference = pairs.difference
+    n, p_before, p_after = len(difference), float(pairs.before.mean()), float(pairs.after.mean())
+    middle = p_after - p_before
+    effective, method = float(n), "Newcombe"
+    if not pairs.plain:
+        most = float(np.abs(difference).mean()) - middle**2  # variance if each difference were -1, 0 or 1
+        effective = pairs.clusters.effective(difference, most, pairs.rows)
+        method += f", clustered by {pairs.clusters.words or 'case'}"
+    both = float(np.minimum(pairs.before, pairs.after).mean())
+    low, high = _newcombe(p_before, p_after, both, times * effective)
+    method += pairs.clusters.note
+    return Change(n, p_before, p_after, middle, low, high, method, cohens_h(p_after, p_before))
+
+
+def _newcombe(p_before: float, p_after: float, both: float, n: float) -> tuple[float, float]:
+    """Newcombe's interval of p_after - p_before, `both` of the n having both."""
+    (low_a, high_a), (low_b, high_b) = wilson_at(p_after, n), wilson_at(p_before, n)
+    sides = p_before * (1 - p_before) * p_after * (1 - p_after)
+    cross = both - p_before * p_after
+    phi = 0.0 if sides == 0 else (max(cross - 1 / (2 * n), 0) if cross > 0 else cross) / sqrt(sides)
+    down, up = p_after - low_a, high_b - p_before
+    left = sqrt(max(0.0, down**2 - 2 * phi * down * up + up**2))
+    down, up = p_before - low_b, high_a - p_after
+    right = sqrt(max(0.0, up**2 - 2 * phi * down * up + down**2))
+    return p_after - p_before - left, p_after - p_before + right
+
+
+@dataclass(frozen=True)
+class PValue:
+    """The probability of as large a change by chance, and the test that found it, in words."""
+
+    p: float
+    test: str
+
+
+def p_value(pairs: Pairs, alternative: Literal["greater", "two-sided"]) -> PValue:
+    """How probable it is that chance alone raises (`greater`) or changes the share so much.
+
+    Exact McNemar where each case is a prompt and picture of its own: only pairs that differ tell, and each
+    falls either way with probability 1/2. Otherwise the signs of whole clusters' differences are flipped, of
+    which McNemar's test is a special case: in all ways, or in 9,999 random ones. Prompts and pictures are
+    flipped one after the other, with the mean over the root of its two-way variance as the statistic
+    (MacKinnon, Nielsen & Webb 2021, J. Business & Economic Statistics 39, 505-519), and the larger
+    probability counts. So it is never below 1/32 with five pictures: they cannot say more.
+
+    Level in simulation, nominal 0.05, over 10 × 10, 20 × 5, 20 × 20, 30 × 10 and 100 × 10 prompts and
+    pictures that move the change by sd 0 to 6 on the logit scale: at most 0.06; 0.08 where a fifth of the
+    prompts get much safer and the rest a little worse. McNemar's has up to 0.39 there.
+    """
+    difference, groups = pairs.difference, pairs.clusters
+    if pairs.plain:
+        more, fewer = int((difference > 0).sum()), int((difference < 0).sum())
+        p = binomtest(more, more + fewer, 0.5, alternative=alternative).pvalue if more + fewer else 1.0
+        return PValue(float(p), "exact McNemar")
+    words = f"sign flips by {groups.words or 'case'}"
+    if not difference.any():
+        return PValue(1.0, words)
+    factors = groups.factors or (groups.pairs,)
+    statistics = (
+        [_sums(difference, *factors)]
+        if len(factors) == 1
+        else [_studentised(difference, ids, across, groups.pairs) for ids, across in permutations(factors)]
+    )
+    return PValue(max(_flipped(*one, alternative == "two-sided") for one in statistics), words)
+
+
+Statistic = tuple[int, Callable[[Values], Values]]
+"""How many clusters can be flipped, and what to look at: signs [..., clusters] -> [...]."""
+
+
+def _sums(difference: Values, ids: Cells) -> Statistic:
+    """The mean; what it is divided by would be the same for all flips."""
+    sums = np.bincount(ids, weights=difference)
+    sums = sums[sums != 0]
+    return len(sums), lambda signs: signs @ sums
+
+
+def _studentised(difference: Values, ids: Cells, across: Cells, pairs: Cells) -> Statistic:
+    """The mean over the root of its variance, clusters `ids` flipped, which are crossed with others."""
+    inner, _ = spread(difference, pairs)
+    own = max(spread(difference, ids)[0], inner)
+    scale = count(across) / (count(across) - 1)
+    moved = difference != 0
+    flipped = numbers(ids[moved].tolist())
+    cells = csr_array((difference[moved], (flipped, across[moved])), shape=(count(flipped), count(across)))
+
+    def statistic(signs: Values) -> Values:
+        columns = signs @ cells
+        variance = own + np.maximum(scale * (columns**2).sum(-1), inner) - inner
+        return np.asarray(columns.sum(-1) / np.sqrt(variance))
+
+    return count(flipped), statistic
+
+
+def _flipped(clusters: int, statistic: Callable[[Values], Values], two_sided: bool) -> float:
+    """Probability of as large a statistic under random signs of the clusters."""
+    here = statistic(np.ones((1, clusters)))
+    found = np.concatenate([statistic(signs) for signs in _signs(clusters)])
+    close = 1e-9 * (1 + np.abs(here))  # so that ties are ties
+    more, less = float((found >= here - close).mean()), float((found <= here + close).mean())
+    return min(1.0, 2 * min(more, less)) if two_sided else more
+
+
+def _signs(clusters: int) -> Iterator[Values]:
+    """All ways to flip clusters, or none and `FLIPS` random ones; [some, clusters] of 1 and -1 each."""
+    if 2**clusters <= FLIPS:
+        yield np.where(np.arange(2**clusters)[:, None] >> np.arange(clusters) & 1, -1.0, 1.0)
+        return
+    yield np.ones((1, clusters))
+    dice = np.random.default_rng(0)
+    for start in range(0, FLIPS, _TOGETHER):
+        size = min(_TOGETHER, FLIPS - start), clusters
+        yield np.where(dice.integers(0, 2, size, dtype=np.int8), -1.0, 1.0)

@@ -1,0 +1,235 @@
+"""Llama 3.2 Vision (mllama): two encoders one behind the other, read by cross-attention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial, wraps
+from typing import Any, ClassVar
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from transformers import Cache
+
+from layeralign.errors import LayeralignError
+from layeralign.exits import Exits, Track
+from layeralign.vlm import tower
+from layeralign.vlm.vlm import Feature, Vlm
+
+_CUT = (
+    "local:l is local blocks 1..l, the five intermediate states clipped at l, all global blocks; "
+    "global:g is all local blocks, global blocks 1..g; intermediate:l clips the intermediate states alone; "
+    "then projector; intermediate state i is taken "
+)
+
+
+class Mllama(Vlm):
+    """`MllamaForConditionalGeneration`.
+
+    The tower's output is the global blocks' and five states of the local blocks side by side. Which states
+    the config's `intermediate_layers_indices` mean is read in two ways. Meta's own code, transformers up to
+    4.54, vLLM and torchtune take index i before block i (counted from 0), and the weights were trained so;
+    transformers from 4.56 on takes it after block i. The default is what the installed transformers
+    computes, since that is what a user of it runs; `vendor` is what the others run.
+    """
+
+    family = "mllama"
+    variants: ClassVar = {
+        "transformers": _CUT + "after block i, as transformers from 4.56 on does",
+        "vendor": _CUT + "before block i, as the vendor's code, vLLM and older transformers do",
+    }
+    blocks_at = "transformer.layers"
+    unit = "picture (all tiles that it may have; those it has not are padding, and computed)"
+
+    @property
+    def exits(self) -> Exits:
+        """Main track `local`, then `global` - its full depth is the default's - and `intermediate`."""
+        layers = super().exits.layers
+        self._indices()
+        return Exits(
+            layers, layers, "local",
+            (Track("global", len(self._global_blocks)), Track("intermediate", layers, swept=False)),
+        )  # fmt: skip
+
+    @property
+    def _global_blocks(self) -> nn.ModuleList:
+        found = self.tower.global_transformer.layers
+        assert isinstance(found, nn.ModuleList)  # noqa: S101 - for the type checker
+        return found
+
+    @property
+    def all_blocks(self) -> list[nn.Module]:
+        """See `Vlm.all_blocks`."""
+        return [*self.blocks, *self._global_blocks]
+
+    def unused_blocks(self, exit: int) -> list[nn.Module]:
+        """See `Vlm.unused_blocks`."""
+        track, at = self.exits.place(exit)
+        if track == "intermediate":
+            return []
+        return list(self.blocks)[at:] if track == "local" else list(self._global_blocks)[at:]
+
+    @property
+    def states(self) -> int:
+        """See `Vlm.states`: every tile's patches and class token, padded to a multiple of 8."""
+        return int(self.tower.max_num_tiles * -(-self.tower.num_patches // 8) * 8)
+
+    def sample(self) -> dict[str, Tensor]:
+        """See `Vlm.sample`."""
+        config = self.tower.config
+        tiles, size = config.max_num_tiles, config.image_size
+        return {
+            "pixel_values": torch.zeros(1, 1, tiles, config.num_channels, size, size),
+            "aspect_ratio_ids": torch.ones(1, 1, dtype=torch.long),
+            "aspect_ratio_mask": torch.ones(1, 1, tiles, dtype=torch.long),
+        }
+
+    def _indices(self) -> list[int]:
+        """The intermediate states as transformers counts them, behind block i."""
+        own = list(self.model.config.vision_config.intermediate_layers_indices)
+        if any(not 0 <= index < len(self.blocks) for index in own):
+            raise LayeralignError(
+                f"model {self.checkpoint.name}: intermediate_layers_indices {own} names a block that is not "
+                f"among its {len(self.blocks)}"
+            )
+        if self.reading == "transformers":
+            return own
+        if 0 in own:
+            raise LayeralignError(
+                f"model {self.checkpoint.name}: intermediate_layers_indices has 0, which in the vendor's "
+                "reading is the embeddings; transformers cannot give them"
+            )
+        return [index - 1 for index in own]
+
+    @contextmanager
+    def _read(self) -> Iterator[None]:
+        """The tower reads its intermediate states as the variant says."""
+        vision = self.tower
+        own = vision.intermediate_layers_indices
+        vision.intermediate_layers_indices = self._indices()
+        try:
+            yield
+        finally:
+            vision.intermediate_layers_indices = own
+
+    @torch.no_grad()
+    def encode(self, pictures: Sequence[Image.Image], exits: Sequence[int]) -> dict[int, list[Feature]]:
+        """See `Vlm.encode`; the features are all tiles' states, those of padding tiles among them."""
+        made = self.processed(pictures, self.processor.image_processor, return_tensors="pt")
+        takes = ("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask")
+        run = partial(self.tower, **{name: self._put(made[name]) for name in takes})
+        found = {}
+        for exit, state in self._states(run, exits):
+            projected = self.model.model.multi_modal_projector(state).flatten(
+                1, -2
+            )  # [n, tiles · patches, width]
+            found[exit] = [
+                Feature(tokens, self.placeholder, {"tiles": torch.tensor(tiles)})
+                for tokens, (tiles,) in zip(projected, made["num_tiles"], strict=True)
+            ]
+        return found
+
+    def picture_text(self, picture: Image.Image) -> str:
+        """See `Vlm.picture_text`; always one token."""
+        return self.placeholder
+
+    def _states(self, run: Callable[[], Any], exits: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+        """Exit by exit the output, [n, 1, tiles, patches, (1 + intermediates) · width]; each is large."""
+        places = {exit: self.exits.place(exit) for exit in exits}
+        last = len(self.blocks)
+        local = {at if track != "global" else last for track, at in places.values()}
+        local |= {last for track, _ in places.values() if track != "local"}
+        taps = {index + 1 for index in self._indices() if index + 1 < max(local)}
+        depths = {at for track, at in places.values() if track == "global"}
+        with self._read():
+            known = tower.states(run, self.blocks, local | taps)
+            beyond = {}
+            if depths:
+                with tower.held(self.blocks, known, last):
+                    beyond = tower.states(run, self._global_blocks, depths)
+
+        def output(at: int, depth: int | None = None) -> Tensor:
+            with ExitStack() as stack:
+                stack.enter_context(self._read())
+                stack.enter_context(tower.held(self.blocks, known, at))
+                if depth is not None:
+                    stack.enter_context(tower.held(self._global_blocks, beyond, depth))
+                found: Tensor = run().last_hidden_state
+                return found
+
+        width = self.model.config.vision_config.hidden_size
+        for exit, (track, at) in places.items():
+            if track == "global":
+                yield exit, output(last, at)
+            elif track == "intermediate":
+                yield exit, torch.cat([output(last)[..., :width], output(at)[..., width:]], dim=-1)
+            else:
+                yield exit, output(at)
+
+    @property
+    def picture_token_id(self) -> int:
+        """See `Vlm.picture_token_id`; one token stands for a picture, however many its states are."""
+        return int(self.model.config.image_token_index)
+
+    def inputs(self, ids: Tensor, prompt: Tensor, features: Sequence[Feature | None]) -> dict[str, Any]:
+        """See `Vlm.inputs`: what cross-attention reads, and which text reads which tile: all behind it.
+
+        A row without picture has zeros to read, whose values are zero: it is as if it read nothing.
+        """
+        seen = [feature for feature in features if feature is not None]
+        if not seen:
+            return {}
+        states = seen[0].tokens.new_zeros(len(ids), *seen[0].tokens.shape)
+        mask = ids.new_zeros(*ids.shape, 1, self.model.config.vision_config.max_num_tiles)
+        behind = ((ids == self.picture_token_id) & prompt).cumsum(-1) > 0
+        for row, feature in enumerate(features):
+            if feature is not None:
+                states[row] = feature.tokens
+                mask[row, :, 0, : int(feature.extras["tiles"])] = behind[row, :, None]
+        return {"cross_attention_states": states, "cross_attention_mask": mask}
+
+    @property
+    def beside_layers(self) -> frozenset[int]:
+        """See `Vlm.beside_layers`: those of cross-attention."""
+        return frozenset(self.model.config.get_text_config().cross_attention_layers)
+
+    def further(
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        cache: Cache,
+        inside: Tensor | None,
+        beside: Mapping[str, Tensor],
+    ) -> Tensor:
+        """See `Vlm.further`; the tokens read the same tiles."""
+        spread = {name: one.expand(-1, ids.shape[1], -1, -1) for name, one in beside.items()}
+        return super().further(ids, positions, cache, inside, spread)
+
+    def beside(self, feature: Feature | None) -> dict[str, Tensor]:
+        """See `Vlm.beside`: which tiles the row has."""
+        mask = torch.zeros(
+            1, 1, 1, self.model.config.vision_config.max_num_tiles, dtype=torch.long, device=self.device
+        )
+        if feature is not None:
+            mask[..., : int(feature.extras["tiles"])] = 1
+        return {"cross_attention_mask": mask}
+
+    def generate(
+        self, ids: Sequence[Sequence[int]], features: Sequence[Feature | None], **settings: Any
+    ) -> Tensor:
+        """See `Vlm.generate`; states for cross-attention are given once, then cached."""
+        own = self.model.prepare_inputs_for_generation
+
+        @wraps(own)
+        def once(*args: Any, **kwargs: Any) -> Any:
+            made = own(*args, **kwargs)
+            if not kwargs.get("is_first_iteration"):
+                made["cross_attention_states"] = None
+            return made
+
+        self.model.prepare_inputs_for_generation = once
+        try:
+            return super().generate(ids, features, **settings)
+        finally:
+            del self.model.prepare_inputs_for_generation

@@ -1,0 +1,69 @@
+"""Which class serves which `model_type`: layeralign's own families, then those that other packages bring."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from layeralign._util.text import printable
+from layeralign.errors import LayeralignError
+from layeralign.vlm.families.gemma import Gemma3, PaliGemma
+from layeralign.vlm.families.generic import Generic
+from layeralign.vlm.families.idefics import Idefics3, SmolVlm
+from layeralign.vlm.families.internvl import InternVL
+from layeralign.vlm.families.llava import Llava, LlavaNext, LlavaOnevision
+from layeralign.vlm.families.mllama import Mllama
+from layeralign.vlm.families.qwen import Qwen3Vl, Qwen25Vl
+from layeralign.vlm.vlm import Vlm
+
+OWN = (
+    Llava, LlavaNext, Mllama, LlavaOnevision, InternVL, PaliGemma, Gemma3, Idefics3, SmolVlm,
+    Qwen25Vl, Qwen3Vl,
+)  # fmt: skip
+"""The families that ship with layeralign."""
+
+ENTRY_POINT = "layeralign.families"
+"""The entry points through which other packages bring families: `model_type` -> `Vlm` subclass."""
+
+
+def family_of(name: str, config: dict[str, Any]) -> type[Vlm]:
+    """The class that serves a checkpoint with this config: ours, another package's, or the generic one.
+
+    Raises:
+        LayeralignError: it is no vision-language model, or another package's family cannot be used.
+    """
+    kind = config.get("model_type")
+    own = {family.family: family for family in OWN}
+    points = {point.name: point for point in entry_points(group=ENTRY_POINT)}
+    if isinstance(kind, str) and kind in own:
+        return own[kind]
+    if isinstance(kind, str) and kind in points:
+        return _theirs(points[kind])  # no other package's code is run
+    if not isinstance(kind, str) or "vision_config" not in config:
+        lacks = "" if "vision_config" in config else " and no vision_config"
+        raise LayeralignError(
+            f"model {name}: is no vision-language model (config.json has model_type "
+            f"{printable(repr(kind), 60)}{lacks}); expected one of the families "
+            f"{', '.join(sorted(own | points))}, or one like LLaVA"
+        )
+    return Generic
+
+
+def _theirs(point: EntryPoint) -> type[Vlm]:
+    try:
+        family = point.load()
+    except Exception as error:  # another package's code
+        reason = printable(str(error), 200) or type(error).__name__
+        raise LayeralignError(f"family {point.value}: cannot be loaded ({reason})") from error
+    if not (isinstance(family, type) and issubclass(family, Vlm)):
+        raise LayeralignError(f"family {point.value}: expected a subclass of layeralign.vlm.vlm.Vlm")
+    if getattr(family, "family", None) != point.name:
+        raise LayeralignError(
+            f"family {point.value}: its `family` must be {point.name!r}, as its entry point's name"
+        )
+    variants = getattr(family, "variants", None)
+    told = [*variants, *variants.values()] if isinstance(variants, Mapping) else []
+    if not told or not all(isinstance(text, str) for text in told):
+        raise LayeralignError(f"family {point.value}: `variants` must map names to sentences, at least one")
+    return family

@@ -1,0 +1,120 @@
+"""A chat template: what it makes of a request, on a given day, and what it writes around it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import date as Date
+from datetime import datetime, time
+from typing import Any
+
+from transformers.utils import chat_template_utils as jinja
+
+from layeralign._util.text import printable
+from layeralign.errors import LayeralignError
+
+JUDGE_DATE = "2026-01-01"
+"""What a judge's template is told if it asks for the day, lest a verdict depend on it."""
+SENTINEL = "layeralign-stands-here"
+"""A text that no template has, to see where it puts a text."""
+_DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday"
+_MONTHS = "January February March April May June July August September October November December"
+
+
+def render(processor: Any, what: str, turns: Sequence[Mapping[str, Any]], date: str, **options: Any) -> str:
+    """A conversation in the model's own chat template.
+
+    Args:
+        processor: of the model.
+        what: whose it is, as `model NAME`, for messages.
+        turns: messages, their content a list of parts.
+        date: what the template is told if it asks for the day, as `2026-11-28`; empty for today's.
+        options: of `apply_chat_template`.
+
+    Raises:
+        LayeralignError: the template fails.
+    """
+    try:
+        with _clock(source(processor), date):
+            return str(processor.apply_chat_template(list(turns), **options))
+    except Exception as error:  # a template is a program of the checkpoint's, run in a sandbox
+        raise LayeralignError(f"{what}: its chat template fails ({printable(str(error), 200)})") from error
+
+
+def source(processor: Any) -> str:
+    """The chat template's text; empty where there is none."""
+    found = getattr(processor, "chat_template", None)
+    found = found.get("default") if isinstance(found, Mapping) else found
+    return found or ""
+
+
+@contextmanager
+def _clock(template: str, date: str) -> Iterator[None]:
+    """Within it, the template's `strftime_now` tells this date, in English whatever the locale."""
+    if not date or "strftime_now" not in template:
+        yield
+        return
+    now = datetime.combine(Date.fromisoformat(date), time())
+
+    def strftime_now(format: str) -> str:
+        names = {"%A": _DAYS.split()[now.weekday()], "%B": _MONTHS.split()[now.month - 1]}
+        names |= {"%a": names["%A"][:3], "%b": names["%B"][:3], "%h": names["%B"][:3], "%p": "AM", "%Z": ""}
+        return now.strftime(re.sub("%[ABabhpZ]", lambda found: names[found[0]], format))
+
+    told = jinja._compile_jinja_template(template).globals  # which transformers renders, from its cache
+    told["strftime_now"] = strftime_now
+    try:
+        yield
+    finally:
+        del told["strftime_now"]
+
+
+def encode(names: Any, text: str, *, writes_bos: bool) -> list[int]:
+    """Token ids of a rendered conversation: one BOS, whoever writes it, and no EOS behind it.
+
+    An EOS that the tokenizer would add by itself would end the turn in which the answer is to come.
+
+    Args:
+        names: the tokenizer.
+        text: what a template rendered; control tokens that `marked` marked become text.
+        writes_bos: whether the template writes the BOS.
+    """
+    if jinja._CONTROL_TOKEN_START in text:
+        ids = list(jinja.encode_marked_chat(names, text))
+    else:
+        ids = list(names(text, add_special_tokens=False)["input_ids"])
+    whole, plain = (names("a", add_special_tokens=special)["input_ids"] for special in (True, False))
+    starts = (at for at in range(len(whole)) if whole[at : at + len(plain)] == plain)
+    before = list(whole[: next(starts, 0)])
+    return ids if writes_bos or ids[: len(before)] == before else [*before, *ids]
+
+
+def marked(names: Any, template: str, text: str) -> str:
+    """A user's text whose control tokens, as `</s>`, `encode` reads as text; the same where it has none."""
+    pattern, _ = jinja._get_control_token_patterns(names._get_control_tokens(template))
+    return str(jinja.mark_control_tokens(text, pattern)) if pattern.search(text) else text
+
+
+def check_date(date: str) -> None:
+    """Refuse what is no date.
+
+    Raises:
+        LayeralignError: it is not of the form `2026-11-28`.
+    """
+    try:
+        Date.fromisoformat(date)
+    except ValueError as error:
+        raise LayeralignError(f"date {date!r}: expected a date as 2026-11-28") from error
+
+
+def tags_of_others(text: str, own: set[str]) -> list[str]:
+    """Tags in a text with which another model's template marks a picture; `own` are this model's."""
+    return [tag for tag in _TAGS if tag in text and tag not in own]
+
+
+_TAGS = (
+    "<image>", "<|image|>", "<|image_pad|>", "<|image_1|>", "<image_soft_token>", "<start_of_image>",
+    "<|vision_start|>", "<IMG_CONTEXT>", "[IMG]", "<ImageHere>", "<image_placeholder>", "<|media_pad|>",
+    "<fake_token_around_image>",
+)  # fmt: skip
