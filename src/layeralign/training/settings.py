@@ -113,7 +113,8 @@ class Settings:
             if value is not None and not low <= value <= high:
                 raise LayeralignError(f"{name} {value}: expected {low} to {high}")
         background.parse(self.background)
-        self.decoding()  # refuses what it cannot be made of
+        if (self.date, self.special_tokens, self.reasoning) != ("", "literal", "auto"):
+            self.decoding()  # refuses what it cannot be made of; needs torch, which --help does without
 
     def record(self) -> dict[str, Any]:
         """As JSON has it; a white background is left out, so that older trainings can be resumed."""
