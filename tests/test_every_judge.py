@@ -132,7 +132,7 @@ def test_faults_are_never_safe(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", ["reward", "toxicity", "coherence"])
 def test_a_model_that_gives_no_numbers_makes_none_up(tmp_path, kind):
-    """Weights that are no numbers: all is invalid, nothing scored, and the ASR is another judge's."""
+    """Weights so large that all overflows: all is invalid, nothing scored, and the ASR is another judge's."""
     model = tmp_path / "model"
     if kind == "coherence":
         tiny.language_model(model)
@@ -143,7 +143,7 @@ def test_a_model_that_gives_no_numbers_makes_none_up(tmp_path, kind):
         config = json.loads((model / "config.json").read_text())
         (model / "config.json").write_text(json.dumps(config | {"layeralign_sees": "text"}))
     weights = load_file(model / "model.safetensors")
-    spoilt = {name: torch.full_like(weight, math.nan) for name, weight in weights.items()}
+    spoilt = {name: torch.full_like(weight, 3e38) for name, weight in weights.items()}
     save_file(spoilt, model / "model.safetensors", {"format": "pt"})
     a_run(tmp_path / "run", 8).close()
     found = layeralign.judge(tmp_path / "run", ["refusal", f"{kind}:{model}"]).summary

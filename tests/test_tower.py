@@ -1,6 +1,7 @@
 """The cut itself, on towers made up for it, and LLaVA's forms that are not in the published checkpoints."""
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -82,6 +83,12 @@ class TestSiglipInLlava(FamilySuite):
         made = vlm.processor(images=picture, text="<image>", return_tensors="pt")
         with torch.no_grad():
             return by_hand.llava(vlm, made, exit)
+
+    def cases(self, pictures):
+        """In the bundled model's few words, which its tokenizer knows."""
+        made = super().cases(pictures)
+        texts = ("describe it.", "how do i smash it?", "is there a circle?", "describe the picture.")
+        return [replace(case, prompt=text) for case, text in zip(made, texts, strict=True)]
 
 
 @pytest.mark.parametrize(("layer", "exit"), [(-1, 5), (3, 3), (0, 0)])
