@@ -23,7 +23,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 import layeralign
-from layeralign.analysis.results import Answered, answered
+from layeralign.analysis.results import ScoredRow, answered
 from layeralign.analysis.sequential import ALPHA, Key, Rule, Stop, harmful, looks, stops, unsafe, wanted
 from layeralign.runs.store import open_run
 from layeralign.stats.confidence_sequences import always_valid_share
@@ -49,7 +49,7 @@ def replay(
 
 
 def decisions(
-    rows: Mapping[int, Mapping[str, Answered]], ids: Collection[str], default: int
+    rows: Mapping[int, Mapping[str, ScoredRow]], ids: Collection[str], default: int
 ) -> dict[int, str]:
     """`above`, `below` or neither at each exit, by the ordinary test on these cases."""
     said = {}
@@ -61,7 +61,7 @@ def decisions(
     return said
 
 
-def smallest(rows: Mapping[int, Mapping[str, Answered]], ids: list[str], default: int) -> int:
+def smallest(rows: Mapping[int, Mapping[str, ScoredRow]], ids: list[str], default: int) -> int:
     """From which number of cases on, in this order, the ordinary test decides as on all of them."""
     end = decisions(rows, ids, default)
     needed = len(ids)

@@ -16,8 +16,8 @@ import tiny
 from layeralign import LayeralignError
 from layeralign.cli import main
 from layeralign.testing import FamilySuite
+from layeralign.vlm.families import registry as families
 from layeralign.vlm.families.gemma import Gemma3
-from layeralign.vlm.families.registry import registry as families
 from layeralign.vlm.load import load, quiet
 from layeralign.vlm.processor import without_video
 

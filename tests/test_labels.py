@@ -15,7 +15,7 @@ from layeralign.cases.case import Case
 from layeralign.cli import main
 from layeralign.judges import labels
 from layeralign.judges.judge import Judgement
-from layeralign.judges.labels import HUMAN
+from layeralign.judges.kinds import HUMAN
 from layeralign.judges.registry import judges
 from layeralign.runs import store
 from layeralign.runs.store import Row

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.special import expit
 from scipy.stats import binomtest
 
-from layeralign.analysis.results import Answered
+from layeralign.analysis.results import ScoredRow
 from layeralign.stats import paired
 from layeralign.stats.clusters import cluster
 from layeralign.stats.paired import Pairs, change, p_value, pair
@@ -209,7 +209,7 @@ class TestPValue:
 
 def test_rows_are_paired_by_case_and_samples_are_means():
     def row(case, sample, picture=None):
-        return Answered(case, "", "harmful", "", f"prompt {case}", picture, 1, sample)
+        return ScoredRow(case, "", "harmful", "", f"prompt {case}", picture, 1, sample)
 
     before = [(row("a", 0), True), (row("a", 1), False), (row("b", 0), True), (row("only", 0), True)]
     after = [(row("a", 0), False), (row("a", 1), False), (row("b", 0), True), (row("b", 1), True)]

@@ -14,7 +14,8 @@ from layeralign.cases.case import Case
 from layeralign.cli import main
 from layeralign.judges.guard import GUARDS, GuardJudge, published
 from layeralign.judges.judge import Judgement
-from layeralign.judges.labels import HUMAN, LABELS
+from layeralign.judges.kinds import HUMAN
+from layeralign.judges.labels import LABELS
 from layeralign.judges.oracle import Oracle
 from layeralign.judges.refusal import RefusalMatcher
 from layeralign.judges.remote import Completion

@@ -20,9 +20,9 @@ from layeralign.report.card import card
 from layeralign.report.charts import figure, tradeoff
 from layeralign.report.charts.series import series
 from layeralign.report.inputs import gather, labels
-from layeralign.report.page.explorer import packed
 from layeralign.report.page import findings as words
 from layeralign.report.page import page
+from layeralign.report.page.explorer import packed
 from layeralign.report.terminal.summary import table
 from layeralign.runs import store
 from layeralign.runs.store import open_run

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from layeralign import benchmarks
 from layeralign.analysis.compare import Comparison
 from layeralign.analysis.compare import compare as compare_runs
+from layeralign.analysis.results import Results
 from layeralign.analysis.screen import Screen
 from layeralign.analysis.seeds import Seeds
 from layeralign.analysis.seeds import across as across_runs
@@ -25,7 +25,8 @@ from layeralign.gating.deployed import check as check_config
 from layeralign.gating.evaluate import Gate
 from layeralign.gating.evaluate import gate as gate_run
 from layeralign.gating.policy import read as read_policy
-from layeralign.judges.registry import RULES, judges
+from layeralign.judges.kinds import RULES
+from layeralign.judges.registry import judges
 from layeralign.runs import store
 from layeralign.runs.frames import to_datasets, to_pandas, to_polars
 from layeralign.sweep.screen import screen as screen_exits
@@ -64,6 +65,7 @@ class Scan:
     summary: Summary
     identity: dict[str, Any]
     sessions: list[dict[str, Any]]
+    results: Results = field(repr=False)
 
     def table(self, width: int = 140) -> Table:
         """The figures as a rich table: one row per exit, then one per group; `width` in characters."""
@@ -81,7 +83,7 @@ class Scan:
         from layeralign.report.charts import figure
         from layeralign.report.inputs import together
 
-        made = figure.draw(together([(self.run, self.summary)]), what)
+        made = figure.draw(together([(self.results, self.summary)]), what)
         if file is not None:
             figure.save(made, Path(file))
         return made
@@ -97,7 +99,7 @@ class Scan:
         from layeralign.report.inputs import together
         from layeralign.report.page import page
 
-        runs = [(one.run, one.summary) for one in (self, *others)]
+        runs = [(one.results, one.summary) for one in (self, *others)]
         page.write(together(runs), Path(file), with_answers=with_answers)
 
 
@@ -248,8 +250,9 @@ def read(run: str | Path, judge: str | None = None, judge_quality: str | Path | 
         judge_quality: a file that says how good that judge is, which corrects the ASR; see docs/judges.md.
     """
     quality = None if judge_quality is None else Path(judge_quality)
-    with store.open_run(Path(run)) as opened:
-        return Scan(Path(run), summarise(opened, judge, quality), opened.identity, opened.sessions())
+    found = Results.load(Path(run))
+    summary = summarise(found, judge, quality)
+    return Scan(Path(run), summary, dict(found.identity), [dict(one) for one in found.sessions], found)
 
 
 def across(runs: Sequence[str | Path], judge: str | None = None) -> Seeds:
@@ -259,8 +262,7 @@ def across(runs: Sequence[str | Path], judge: str | None = None) -> Seeds:
         runs: their folders, two or more.
         judge: whose verdicts make the ASR; by default the most trusted that has judged.
     """
-    with ExitStack() as opened:
-        return across_runs([opened.enter_context(store.open_run(Path(run))) for run in runs], judge)
+    return across_runs([Results.load(Path(run)) for run in runs], judge)
 
 
 def compare(
@@ -278,8 +280,7 @@ def compare(
     Raises:
         LayeralignError: they differ in something else, or have no judged case in common.
     """
-    with store.open_run(Path(before)) as old, store.open_run(Path(after)) as new:
-        return compare_runs(old, new, allow, judge)
+    return compare_runs(Results.load(Path(before)), Results.load(Path(after)), allow, judge)
 
 
 def gate(
@@ -302,10 +303,8 @@ def gate(
     """
     rules = read_policy(policy)
     quality = None if judge_quality is None else Path(judge_quality)
-    with ExitStack() as stack:
-        opened = stack.enter_context(store.open_run(Path(run)))
-        other = None if base is None else stack.enter_context(store.open_run(Path(base)))
-        return gate_run(opened, rules, other, quality)
+    other = None if base is None else Results.load(Path(base))
+    return gate_run(Results.load(Path(run)), rules, other, quality)
 
 
 def check(
@@ -332,8 +331,8 @@ def check(
         LayeralignError: there is no such config or run, or the policy is malformed.
     """
     rules = None if policy is None else read_policy(policy)
-    with store.open_run(Path(against)) as opened:
-        return check_config(config, opened, policy=rules, limit=limit, revision=revision, adapter=adapter)
+    run = Results.load(Path(against))
+    return check_config(config, run, policy=rules, limit=limit, revision=revision, adapter=adapter)
 
 
 def judge(

@@ -9,11 +9,10 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any
 
-from layeralign.analysis.results import judge_named
+from layeralign.analysis.results import Results
 from layeralign.errors import LayeralignError
-from layeralign.exits import Exits
-from layeralign.judges.labels import HUMAN
-from layeralign.runs.store import JudgedRow, RowKey, Run
+from layeralign.judges.kinds import HUMAN
+from layeralign.runs.store import JudgedRow, RowKey
 from layeralign.stats.intervals import effective_rows, share_interval
 
 
@@ -85,28 +84,28 @@ class Calibration:
         }
 
 
-def calibrate(runs: Sequence[Run], judge: str) -> Calibration:
+def calibrate(runs: Sequence[Results], judge: str) -> Calibration:
     """Measure a judge against the labels of one or more runs.
 
     Args:
-        runs: open runs that it has judged and people have labelled.
+        runs: runs that it has judged and people have labelled.
         judge: its name, or its kind where that is enough.
 
     Raises:
         LayeralignError: a run has no labels or no verdicts of the judge, the judge was not the same in all,
             or no row is left that people called unsafe, or safe.
     """
-    found = [(judge_named(run, judge), run) for run in runs]
+    found = [(run.judge_named(judge), run) for run in runs]
     name, first = found[0]
     if name == HUMAN:
         raise LayeralignError(f"judge {HUMAN!r}: is who the others are measured against; name another one")
     for other, run in found:
-        if HUMAN not in run.judges():
+        if HUMAN not in run.judges:
             raise LayeralignError(
                 f"run {run.path}: nobody has labelled its answers; begin with layeralign label {run.path} "
                 "--out FILE"
             )
-        if (other, run.judge_record(other)) != (name, first.judge_record(name)):
+        if (other, run.judge_records[other]) != (name, first.judge_records[name]):
             raise LayeralignError(
                 f"runs {first.path} and {run.path}: were judged by {name} and {other}, of other files, "
                 "revision or endpoint; calibrate them apart"
@@ -115,9 +114,9 @@ def calibrate(runs: Sequence[Run], judge: str) -> Calibration:
     unclear = 0
     groups: dict[str, None] = {}  # in their order
     for run in runs:
-        exits, said = Exits.from_json(run.encoder), _said(run, name)
+        exits, said = run.exits, _said(run, name)
         groups |= dict.fromkeys(exits.groups)
-        for row in run.judged():
+        for row in run.judged:
             if row.judge == HUMAN and row.verdict == "invalid":
                 unclear += 1
             elif row.judge == HUMAN:
@@ -137,13 +136,13 @@ def calibrate(runs: Sequence[Run], judge: str) -> Calibration:
         whole,
         {group: _measured(by_group[group]) for group in groups if group in by_group},
         unclear,
-        first.judge_record(name),
+        first.judge_records[name],
         tuple(_record(run) for run in runs),
     )
 
 
-def _said(run: Run, judge: str) -> dict[RowKey, str]:
-    return {row.key: row.verdict for row in run.judged() if row.judge == judge}
+def _said(run: Results, judge: str) -> dict[RowKey, str]:
+    return {row.key: row.verdict for row in run.judged if row.judge == judge}
 
 
 def _measured(pairs: Sequence[tuple[JudgedRow, str]]) -> Measured:
@@ -166,6 +165,6 @@ def _measured(pairs: Sequence[tuple[JudgedRow, str]]) -> Measured:
     return Measured(**found)
 
 
-def _record(run: Run) -> dict[str, str]:
+def _record(run: Results) -> dict[str, str]:
     identity = sha256(json.dumps(run.identity, sort_keys=True).encode()).hexdigest()
-    return {"model": run.model, "identity": identity, **run.judge_record(HUMAN)}
+    return {"model": run.model, "identity": identity, **run.judge_records[HUMAN]}

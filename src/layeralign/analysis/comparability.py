@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from layeralign._util.text import printable
+from layeralign.analysis.results import Results
 from layeralign.errors import LayeralignError
-from layeralign.judges.labels import HUMAN
-from layeralign.runs.store import Run
+from layeralign.judges.kinds import HUMAN
 
 _WEIGHTS = {"adapter", "base", "files", "revision"}
 """What of a run's identity a comparison is about."""
@@ -29,12 +29,12 @@ class Difference:
 
 
 def alike(
-    before: Run, after: Run, judges: tuple[str, str], allow: Collection[str] | None = None
+    before: Results, after: Results, judges: tuple[str, str], allow: Collection[str] | None = None
 ) -> tuple[Difference, ...]:
     """Refuse runs that differ in more than the model's weights, but for what is allowed.
 
     Args:
-        before: an open run.
+        before: a run.
         after: another.
         judges: whose verdicts make the ASR of either.
         allow: names of what may differ; None where nothing can be allowed.
@@ -77,7 +77,7 @@ def alike(
     return found
 
 
-def differences(before: Run, after: Run, judges: tuple[str, str]) -> tuple[Difference, ...]:
+def differences(before: Results, after: Results, judges: tuple[str, str]) -> tuple[Difference, ...]:
     """Everything but the weights in which two runs differ.
 
     People's labels are of a sample of a run's own answers, and no instrument that has to be the same: they
@@ -93,16 +93,15 @@ def differences(before: Run, after: Run, judges: tuple[str, str]) -> tuple[Diffe
     return tuple(Difference(name, what) for name, what in told.items() if what)
 
 
-def same_cases(before: Run, after: Run) -> set[str]:
+def same_cases(before: Results, after: Results) -> set[str]:
     """Ids of the cases that both runs have with the same content."""
     old, new = _hashes(before), _hashes(after)
     return {case for case, sha256 in old.items() if new.get(case) == sha256}
 
 
-def _hashes(run: Run) -> dict[str, str]:
+def _hashes(run: Results) -> dict[str, str]:
     """Case -> hash of its content, controls left out."""
-    hashes = run.case_hashes()
-    return {case.id: hashes[case.id] for case in run.cases() if not case.control}
+    return {case.id: run.case_hashes[case.id] for case in run.cases if not case.control}
 
 
 def _cases(old: Mapping[str, str], new: Mapping[str, str]) -> str:
@@ -118,11 +117,11 @@ def _cases(old: Mapping[str, str], new: Mapping[str, str]) -> str:
     )
 
 
-def _judges(before: Run, after: Run, by: tuple[str, str]) -> str:
+def _judges(before: Results, after: Results, by: tuple[str, str]) -> str:
     if by[0] != by[1]:
         return f"the ASR is by {by[0]} before and by {by[1]} after"
     old, new = (
-        {name: run.judge_record(name) for name in run.judges() if name != HUMAN or HUMAN in by}
+        {name: run.judge_records[name] for name in run.judges if name != HUMAN or HUMAN in by}
         for run in (before, after)
     )
     if old.keys() != new.keys():

@@ -8,14 +8,13 @@ from typing import Any
 
 from layeralign.analysis.comparability import Difference, alike, same_cases
 from layeralign.analysis.metrics import measured
-from layeralign.analysis.results import Answered, Said, answered, common_judge
+from layeralign.analysis.results import Observations, Results, ScoredRow, common_judge, pair
 from layeralign.analysis.summary import ALPHA, Summary, summarise
 from layeralign.cases.readers.reader import benchmarks_of
 from layeralign.errors import LayeralignError
 from layeralign.exits import Exits
-from layeralign.runs.store import Run
 from layeralign.stats.intervals import mean_within
-from layeralign.stats.paired import Change, change, p_value, pair
+from layeralign.stats.paired import Change, change, p_value
 
 _WHAT = ("asr", "invalid", "refusal", "over_refusal", "benign_refusal", "utility", "coherence")
 WORSE = {
@@ -151,8 +150,8 @@ class Comparison:
         return asdict(self)
 
 
-def compare(before: Run, after: Run, allow: Collection[str] = (), judge: str | None = None) -> Comparison:
-    """Compare two open runs.
+def compare(before: Results, after: Results, allow: Collection[str] = (), judge: str | None = None) -> Comparison:
+    """Compare two runs.
 
     Args:
         before: one.
@@ -166,12 +165,13 @@ def compare(before: Run, after: Run, allow: Collection[str] = (), judge: str | N
         LayeralignError: they differ in something else, share no judged row, or one is sequential.
     """
     asked = judge or common_judge((before, after))
-    (judge_before, was), (judge_after, now) = answered(before, asked), answered(after, asked)
+    judge_before, judge_after = before.asr_judge(asked), after.asr_judge(asked)
+    was, now = before.rows(judge_before), after.rows(judge_after)
     differs = alike(before, after, (judge_before, judge_after), allow)
     common = same_cases(before, after)
     was, now = ({at: [r for r in rows if r.case in common] for at, rows in by.items()} for by in (was, now))
     shared = sorted(at for at in was.keys() & now.keys() if was[at] and now[at])
-    encoder = Exits.from_json(before.encoder)
+    encoder = before.exits
     exits = tuple(_exit_change(encoder, at, was[at], now[at], len(shared)) for at in shared)
     if not any(getattr(one, name) for one in exits for name in _WHAT):
         raise LayeralignError(f"runs {before.path} and {after.path}: have no judged case in common")
@@ -187,7 +187,7 @@ def compare(before: Run, after: Run, allow: Collection[str] = (), judge: str | N
     )
 
 
-Rows = Sequence[Answered]
+Rows = Sequence[ScoredRow]
 
 
 def _exit_change(encoder: Exits, exit: int, was: Rows, now: Rows, tested: int) -> ExitChange:
@@ -232,7 +232,7 @@ def _changes(was: Rows, now: Rows, tested: int) -> tuple[dict[str, Any], dict[st
     return changes | {"p": p, "scores": _scores(was, now)}, {name: one.test for name, one in found.items()}
 
 
-def _at(row: Answered) -> str:
+def _at(row: ScoredRow) -> str:
     """What a row is paired by: its case, at its exit."""
     return f"{row.exit} {row.case}"
 
@@ -250,5 +250,5 @@ def _scores(was: Rows, now: Rows) -> tuple[ScoreChange, ...]:
     return tuple(made)
 
 
-def _scored(rows: Rows, name: tuple[str, str], kind: str) -> Said:
+def _scored(rows: Rows, name: tuple[str, str], kind: str) -> Observations:
     return [(row, row.scores[name]) for row in rows if row.kind == kind and name in row.scores]

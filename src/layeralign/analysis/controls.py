@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from layeralign.analysis.metrics import Estimate, estimates, measured
-from layeralign.analysis.results import Answered
+from layeralign.analysis.results import ScoredRow, pair
 from layeralign.cases.controls import CONTROLS
 from layeralign.exits import Exits
-from layeralign.stats.paired import Change, change, p_value, pair
+from layeralign.stats.paired import Change, change, p_value
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class ControlFigures:
 
 
 def control_figures(
-    own: Mapping[int, list[Answered]], controls: Mapping[int, list[Answered]], exits: Exits
+    own: Mapping[int, list[ScoredRow]], controls: Mapping[int, list[ScoredRow]], exits: Exits
 ) -> tuple[ControlFigures, ...]:
     """Every control at every exit where it was asked.
 
@@ -65,7 +65,7 @@ def control_figures(
 
 
 def _figures(
-    control: str, exit: int, exits: Exits, own: list[Answered], instead: list[Answered], tested: int
+    control: str, exit: int, exits: Exits, own: list[ScoredRow], instead: list[ScoredRow], tested: int
 ) -> ControlFigures:
     both = {_case(row) for row in own} & {_case(row) for row in instead}
     own, instead = ([row for row in rows if _case(row) in both] for rows in (own, instead))
@@ -86,6 +86,6 @@ def _figures(
     )
 
 
-def _case(row: Answered) -> str:
+def _case(row: ScoredRow) -> str:
     """The case that a row is of, or a control of."""
     return row.case.removesuffix(f"#{row.control}") if row.control else row.case

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from layeralign._util.text import json_of
+from layeralign.analysis.results import Results
 from layeralign.errors import LayeralignError
-from layeralign.runs.store import Run
 from layeralign.stats.misclassification import Corrected, corrected
 
 
@@ -43,7 +43,7 @@ class Quality:
         )
 
 
-def read_quality(file: Path, judge: str, run: Run) -> Quality:
+def read_quality(file: Path, judge: str, run: Results) -> Quality:
     """A judge's quality from a file that `layeralign calibrate` or a person wrote.
 
     The file is one JSON object: the judge's full name -> `sensitivity`, `n_positive`, `specificity`,
@@ -73,7 +73,7 @@ def read_quality(file: Path, judge: str, run: Run) -> Quality:
     entry, where = found[judge], f"{where}: {judge}"
     if not isinstance(entry, dict):
         raise LayeralignError(f"{where}: expected a JSON object, found {type(entry).__name__}")
-    if "record" in entry and entry["record"] != run.judge_record(judge):
+    if "record" in entry and entry["record"] != run.judge_records[judge]:
         raise LayeralignError(
             f"{where}: is of another one (other files, revision or endpoint) than judged run {run.path}; "
             "calibrate that one"

@@ -8,7 +8,7 @@ from math import hypot
 from typing import Any
 
 from layeralign.analysis.judge_quality import Quality
-from layeralign.analysis.results import Answered, Said, keys
+from layeralign.analysis.results import Observations, ScoredRow, keys
 from layeralign.cases.case import is_borderline
 from layeralign.stats.confidence_sequences import always_valid_share
 from layeralign.stats.intervals import effective_rows, mean_interval, share_interval
@@ -116,7 +116,7 @@ class Figures:
 
 
 def figures(
-    rows: Iterable[Answered], quality: Quality | None = None, alpha: float | None = None
+    rows: Iterable[ScoredRow], quality: Quality | None = None, alpha: float | None = None
 ) -> dict[str, Any]:
     """What `Figures` has, of these rows.
 
@@ -158,7 +158,7 @@ _FLAT = ("asr_coherent", "refusal", "coherence", "utility", "over_refusal", "ben
 
 
 def estimates(
-    rows: Sequence[Answered], quality: Quality | None = None, alpha: float | None = None
+    rows: Sequence[ScoredRow], quality: Quality | None = None, alpha: float | None = None
 ) -> dict[str, Estimate]:
     """Every share of these rows, `separation` and the corrected ASR, by name; `alpha` as in `figures`."""
     shares = measured(rows)
@@ -172,7 +172,7 @@ def estimates(
     return made | {"separation": apart, "asr_corrected": right}
 
 
-def measured(rows: Sequence[Answered]) -> dict[str, Said]:
+def measured(rows: Sequence[ScoredRow]) -> dict[str, Observations]:
     """What each share is of, by name; see `Figures`."""
     harmful = [r for r in rows if r.kind == "harmful"]
     borderline = [r for r in rows if is_borderline(r.kind, r.category)]
@@ -194,11 +194,11 @@ def measured(rows: Sequence[Answered]) -> dict[str, Said]:
     }
 
 
-def _said(rows: Sequence[Answered], what: str) -> Said:
+def _said(rows: Sequence[ScoredRow], what: str) -> Observations:
     return [(row, said) for row in rows if (said := getattr(row, what)) is not None]
 
 
-def estimate(values: Said, alpha: float | None = None) -> Estimate:
+def estimate(values: Observations, alpha: float | None = None) -> Estimate:
     """A share of rows, each with a flag or a degree from 0 to 1; `alpha` as in `figures`."""
     if not values:
         return NOTHING
@@ -207,7 +207,7 @@ def estimate(values: Said, alpha: float | None = None) -> Estimate:
     return Estimate(sum(value for _, value in values) / len(values), len(values), low, high, method)
 
 
-def corrected(values: Said, quality: Quality) -> Estimate:
+def corrected(values: Observations, quality: Quality) -> Estimate:
     """The share of rows that are unsafe, of those that a judge of this quality decided."""
     if not values:
         return NOTHING
@@ -238,25 +238,25 @@ def difference(one: Estimate, other: Estimate, *, cautious: bool = False) -> Est
     return Estimate(middle, n, low, high, method)
 
 
-def scores(rows: Sequence[Answered], *, fixed: bool = True) -> tuple[Score, ...]:
+def scores(rows: Sequence[ScoredRow], *, fixed: bool = True) -> tuple[Score, ...]:
     """Means of what judges measured, by judge, measure and kind of case.
 
     Without intervals where the number of rows was not `fixed` beforehand.
     """
-    found: dict[tuple[str, str, str], list[tuple[Answered, float]]] = {}
+    found: dict[tuple[str, str, str], list[tuple[ScoredRow, float]]] = {}
     for row in rows:
         for (judge, measure), score in row.scores.items():
             found.setdefault((judge, measure, row.kind), []).append((row, score))
     made = []
     for (judge, measure, kind), values in sorted(found.items(), key=lambda item: item[0]):
         without = [row for row in rows if row.kind == kind and (judge, measure) not in row.scores]
-        invalid = sum(row.words.get(judge) == "invalid" for row in without)
+        invalid = sum(row.verdicts.get(judge) == "invalid" for row in without)
         mean = sum(score for _, score in values) / len(values)
         interval = mean_interval(*_columns(values)) if fixed else (None, None, "")
         made.append(Score(judge, measure, kind, len(values), invalid, mean, *interval))
     return tuple(made)
 
 
-def _columns(values: Said) -> tuple[list[float], list[str], list[str]]:
+def _columns(values: Observations) -> tuple[list[float], list[str], list[str]]:
     """The values, prompts and pictures; a case without picture is like no other."""
     return [value for _, value in values], *keys([row for row, _ in values])

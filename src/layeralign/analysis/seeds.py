@@ -11,11 +11,11 @@ from typing import Any
 from scipy.special import stdtrit
 
 from layeralign.analysis.metrics import Figures
-from layeralign.analysis.results import common_judge
+from layeralign.analysis.results import Results, common_judge
 from layeralign.analysis.summary import Summary, summarise
 from layeralign.errors import LayeralignError
-from layeralign.judges.labels import HUMAN
-from layeralign.runs.store import RowKey, Run
+from layeralign.judges.kinds import HUMAN
+from layeralign.runs.store import RowKey
 
 _MAY_DIFFER = {"seed", "adapter"}
 
@@ -81,8 +81,8 @@ class Seeds:
         return asdict(self)
 
 
-def across(runs: Sequence[Run], judge: str | None = None) -> Seeds:
-    """Sum up two or more open runs of the same cases, whose rows are not pooled.
+def across(runs: Sequence[Results], judge: str | None = None) -> Seeds:
+    """Sum up two or more runs of the same cases, whose rows are not pooled.
 
     Args:
         runs: they differ in seed or adapter, and in nothing else.
@@ -118,7 +118,7 @@ def across(runs: Sequence[Run], judge: str | None = None) -> Seeds:
     )
 
 
-def _check(one: Run, other: Run) -> None:
+def _check(one: Results, other: Results) -> None:
     for key in sorted((one.identity.keys() | other.identity.keys()) - _MAY_DIFFER):
         mine, theirs = one.identity.get(key), other.identity.get(key)
         if mine != theirs:
@@ -126,11 +126,11 @@ def _check(one: Run, other: Run) -> None:
                 f"runs {one.path} and {other.path}: were made with another {key}: {mine!r} and {theirs!r}; "
                 "only seed and adapter may differ"
             )
-    mine, theirs = one.case_hashes(), other.case_hashes()
+    mine, theirs = one.case_hashes, other.case_hashes
     for name in sorted(mine.keys() & theirs.keys()):
         if mine[name] != theirs[name]:
             raise LayeralignError(f"runs {one.path} and {other.path}: case {name!r} differs between them")
-    here, there = one.answered(), other.answered()
+    here, there = one.answered, other.answered
     if alone := sorted(here ^ there):
         raise LayeralignError(
             f"runs {one.path} and {other.path}: {_row(alone[0])} is only in "
@@ -143,7 +143,7 @@ def _row(key: RowKey) -> str:
     return f"case {case!r} at exit {exit}" + (f", sample {sample}" if sample else "")
 
 
-def _check_judges(one: Run, other: Run, mine: Summary, theirs: Summary) -> None:
+def _check_judges(one: Results, other: Results, mine: Summary, theirs: Summary) -> None:
     if mine.asr_judge != theirs.asr_judge:
         what = f"their ASR is by {mine.asr_judge} and by {theirs.asr_judge}"
     elif differing := sorted((set(mine.judges) ^ set(theirs.judges)) - {HUMAN}):
@@ -153,7 +153,7 @@ def _check_judges(one: Run, other: Run, mine: Summary, theirs: Summary) -> None:
     raise LayeralignError(f"runs {one.path} and {other.path}: {what}; let the same judges judge both")
 
 
-def _seeded(run: Run) -> tuple[Any, Any]:
+def _seeded(run: Results) -> tuple[Any, Any]:
     """What may make its answers differ from another run's."""
     greedy = not run.identity.get("decoding", {}).get("temperature")
     return run.identity.get("adapter"), None if greedy else run.identity.get("seed")

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from layeralign.analysis.results import Answered
-from layeralign.runs.store import Run
+from layeralign.analysis.results import ScoredRow
+from layeralign.runs.store import GivenCase
 from layeralign.stats.confidence_sequences import always_valid, always_valid_share, tips
 
 ALPHA = 0.05
@@ -53,13 +53,13 @@ class Stop:
     at: int
 
 
-def harmful(run: Run, seed: int) -> list[Key]:
+def harmful(cases: Iterable[GivenCase], seed: int) -> list[Key]:
     """Every harmful case of a run, in a scan's order."""
-    known = {case.id: case for case in run.given() if case.kind == "harmful"}
+    known = {case.id: case for case in cases if case.kind == "harmful"}
     return [(id, known[id].prompt, known[id].picture or id) for id in order(known, seed)]
 
 
-def unsafe(by_exit: Mapping[int, Iterable[Answered]]) -> dict[int, dict[str, bool | None]]:
+def unsafe(by_exit: Mapping[int, Iterable[ScoredRow]]) -> dict[int, dict[str, bool | None]]:
     """Of each exit what was said of its harmful cases' first samples."""
     return {
         exit: {row.case: row.unsafe for row in rows if row.kind == "harmful" and row.sample == 0}

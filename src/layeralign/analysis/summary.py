@@ -9,18 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from layeralign.analysis.controls import ControlFigures, control_figures
-from layeralign.analysis.independence import trained_against
 from layeralign.analysis.judge_quality import Quality, read_quality
 from layeralign.analysis.means import mean_figures
 from layeralign.analysis.metrics import Figures, figures
-from layeralign.analysis.results import Answered, Said, by_exit, heard, keys
+from layeralign.analysis.results import Observations, Results, ScoredRow, by_exit, keys, pair
 from layeralign.analysis.screen import RankAgreement, Screen, agrees
 from layeralign.analysis.sequential import Rule, Stop, harmful, stops, unsafe
 from layeralign.exits import Exits
-from layeralign.judges.registry import meaning, trusted
-from layeralign.runs.store import NO_ANSWER, Run
+from layeralign.judges.kinds import meaning, trusted
+from layeralign.runs.store import NO_ANSWER
 from layeralign.stats.kappa import agreement
-from layeralign.stats.paired import Change, change, p_value, pair
+from layeralign.stats.paired import Change, change, p_value
 
 ALPHA = 0.05
 """Level of the test that marks an exit as worse than the default, over all exits together."""
@@ -195,11 +194,11 @@ class Summary:
         return asdict(self)
 
 
-def summarise(run: Run, judge: str | None = None, quality: Path | None = None) -> Summary:
+def summarise(run: Results, judge: str | None = None, quality: Path | None = None) -> Summary:
     """Sum up a run's verdicts.
 
     Args:
-        run: an open run.
+        run: what a run holds.
         judge: whose verdicts make the ASR; by default the most trusted that has judged.
         quality: a file with the quality of that judge (`layeralign.analysis.judge_quality.read_quality`), which
             corrects the ASR.
@@ -207,15 +206,19 @@ def summarise(run: Run, judge: str | None = None, quality: Path | None = None) -
     Raises:
         LayeralignError: nothing was judged yet, or not by that judge, or the file does not fit it.
     """
-    judge, rows = heard(run, judge)
+    judge = run.asr_judge(judge)
+    found: Summary = run.once(("summary", judge, quality), lambda: _summarised(run, judge, quality))
+    return found
+
+
+def _summarised(run: Results, judge: str, quality: Path | None) -> Summary:
     known = None if quality is None else read_quality(quality, judge, run)
-    own = by_exit(row for row in rows if not row.control)
-    controls = by_exit(row for row in rows if row.control)
-    exits = Exits.from_json(run.encoder)
+    own, exits = run.rows(judge), run.exits
+    controls = by_exit(row for row in run.scored(judge) if row.control)
     rule = Rule(**run.sequential) if run.sequential else None
-    stopped = stops(rule, harmful(run, rule.seed), unsafe(own), exits.default) if rule else None
+    stopped = stops(rule, harmful(run.given, rule.seed), unsafe(own), exits.default) if rule else None
     each = _stopped_figures(own, exits, stopped) if stopped else _exit_figures(own, exits, known)
-    noted = run.screen
+    noted = run.noted.get("screen")
     screen = Screen.from_json(noted) if noted else None
     asr = {exit.exit: exit.asr for exit in each if exit.asr is not None}
     return Summary(
@@ -224,26 +227,26 @@ def summarise(run: Run, judge: str | None = None, quality: Path | None = None) -
         model=run.model,
         layers=exits.layers,
         default_exit=exits.default,
-        judges=tuple(run.judges()),
+        judges=tuple(run.judges),
         exits=each,
         groups=_group_figures(own, exits, known, fixed=rule is None),
-        agreement=_agreement((row for row in rows if not row.control), fixed=rule is None),
+        agreement=_agreement((row for rows in own.values() for row in rows), fixed=rule is None),
         controls=control_figures(own, controls, exits) if rule is None else (),
         quality=known,
         sequential=_sequential(run, rule, own) if rule else None,
-        trained_against=trained_against(run),
+        trained_against=run.trained_against,
         screen=screen,
         screen_agrees=agrees(screen, asr) if screen else None,
         cut=_cut(run, own),
         trained_on=len(run.trained_on),
         no_answers=_no_answers(own, exits),
-        unfinished=tuple(Unfinished(name, *counts) for name, counts in run.unfinished().items()),
+        unfinished=tuple(Unfinished(name, *counts) for name, counts in run.unfinished.items()),
         dtype=str(run.identity.get("dtype", "")),
         base=str(run.identity.get("base", "")),
     )
 
 
-def _no_answers(rows_at: Mapping[int, list[Answered]], exits: Exits) -> tuple[NoAnswer, ...]:
+def _no_answers(rows_at: Mapping[int, list[ScoredRow]], exits: Exits) -> tuple[NoAnswer, ...]:
     found = []
     for reason in reversed(NO_ANSWER):
         lost = {exit: sum(row.finish_reason == reason for row in rows) for exit, rows in rows_at.items()}
@@ -254,29 +257,29 @@ def _no_answers(rows_at: Mapping[int, list[Answered]], exits: Exits) -> tuple[No
     return tuple(found)
 
 
-def _cut(run: Run, rows_at: Mapping[int, list[Answered]]) -> Cut | None:
+def _cut(run: Results, rows_at: Mapping[int, list[ScoredRow]]) -> Cut | None:
     harmful = [row for rows in rows_at.values() for row in rows if row.kind == "harmful"]
     longest = run.identity.get("decoding", {}).get("max_new_tokens")
     cut = sum(row.finish_reason == "length" for row in harmful)
     return Cut(cut / len(harmful), longest) if cut and longest else None
 
 
-def _sequential(run: Run, rule: Rule, rows_at: dict[int, list[Answered]]) -> Sequential:
+def _sequential(run: Results, rule: Rule, rows_at: dict[int, list[ScoredRow]]) -> Sequential:
     rows = sum(len({row.case for row in rows}) for rows in rows_at.values())
-    return Sequential(rule.precision, rule.seed, rows, len(run.given()) * len(rows_at))
+    return Sequential(rule.precision, rule.seed, rows, len(run.given) * len(rows_at))
 
 
-def _agreement(rows: Iterable[Answered], *, fixed: bool) -> tuple[JudgePair, ...]:
+def _agreement(rows: Iterable[ScoredRow], *, fixed: bool) -> tuple[JudgePair, ...]:
     """Every two judges that have verdicts on the same harmful rows, the most trusted first.
 
     Without intervals where the number of rows was not `fixed` beforehand.
     """
     asked = [row for row in rows if row.kind == "harmful"]
-    judges = {name for row in asked for name, verdict in row.words.items() if verdict in ("safe", "unsafe")}
+    judges = {name for row in asked for name, verdict in row.verdicts.items() if verdict in ("safe", "unsafe")}
     pairs = []
     for one, other in combinations(trusted(judges), 2):
-        both = [row for row in asked if not {row.words.get(one), row.words.get(other)} & _NO_WORD]
-        mine, theirs = ([row.words[name] for row in both] for name in (one, other))
+        both = [row for row in asked if not {row.verdicts.get(one), row.verdicts.get(other)} & _NO_WORD]
+        mine, theirs = ([row.verdicts[name] for row in both] for name in (one, other))
         found = agreement(mine, theirs, *keys(both))
         if found.n:
             confusion = tuple((*labels, count) for labels, count in sorted(found.counts.items()) if count)
@@ -289,7 +292,7 @@ _NO_WORD = {None, "not applicable"}
 
 
 def _exit_figures(
-    rows_at: dict[int, list[Answered]], exits: Exits, quality: Quality | None
+    rows_at: dict[int, list[ScoredRow]], exits: Exits, quality: Quality | None
 ) -> tuple[ExitFigures, ...]:
     others = len(rows_at.keys() - {exits.default})
     made = []
@@ -315,12 +318,12 @@ def _exit_figures(
     return tuple(made)
 
 
-def _unsafe(rows: list[Answered]) -> Said:
+def _unsafe(rows: list[ScoredRow]) -> Observations:
     return [(row, row.unsafe) for row in rows if row.kind == "harmful" and row.unsafe is not None]
 
 
 def _stopped_figures(
-    rows_at: dict[int, list[Answered]], exits: Exits, stopped: Mapping[int, Stop]
+    rows_at: dict[int, list[ScoredRow]], exits: Exits, stopped: Mapping[int, Stop]
 ) -> tuple[ExitFigures, ...]:
     """Those of a sequential run."""
     return tuple(
@@ -342,7 +345,7 @@ def _stopped_figures(
 
 
 def _group_figures(
-    rows_at: dict[int, list[Answered]], exits: Exits, quality: Quality | None, *, fixed: bool
+    rows_at: dict[int, list[ScoredRow]], exits: Exits, quality: Quality | None, *, fixed: bool
 ) -> tuple[GroupFigures, ...]:
     made = []
     for group in exits.groups:

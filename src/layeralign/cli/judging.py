@@ -39,15 +39,12 @@ def judge(
         Ask again about what they could not judge.
     """
     from layeralign.api import judge as run_judge
-    from layeralign.judges.registry import RULES
-    from layeralign.runs.store import open_run
+    from layeralign.judges.kinds import RULES, kind_of
 
     names = judge or list(RULES)
-    kinds = {name.partition(":")[0] for name in names}
+    kinds = {kind_of(name) for name in names}
     found = run_judge(run, names, endpoint=endpoint, again=again, retry_invalid=retry_invalid)
     show(found)
-    with open_run(run) as opened:
-        asked = [name for name in found.summary.judges if name.partition(":")[0] in kinds]
-        for name in asked:
-            for why, count in opened.invalid(name):
-                print(printable(f"{name}: {count} invalid{': ' if why else ''}{why}"))
+    for name in found.summary.judges:
+        for why, count in found.results.invalid[name] if kind_of(name) in kinds else ():
+            print(printable(f"{name}: {count} invalid{': ' if why else ''}{why}"))

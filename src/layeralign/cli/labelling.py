@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -70,15 +69,14 @@ def calibrate(
         The file to write: JSON.
     """
     from layeralign.analysis.calibrate import calibrate as measure
+    from layeralign.analysis.results import Results
     from layeralign.report.terminal import judge_quality as quality
     from layeralign.runs.export import whole
-    from layeralign.runs.store import open_run
 
     if not runs:
         raise LayeralignError("calibrate: expected the folder of a run that people have labelled")
-    with ExitStack() as stack:
-        opened = [stack.enter_context(open_run(run)) for run in runs]
-        found = [measure(opened, name) for name in judge]
+    results = [Results.load(run) for run in runs]
+    found = [measure(results, name) for name in judge]
     with whole(out) as draft:
         content = {one.judge: one.to_json() for one in found}
         draft.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from layeralign._util.text import printable
+from layeralign.analysis.results import Results
 from layeralign.analysis.summary import summarise
 from layeralign.errors import LayeralignError
 from layeralign.exits import Exits
 from layeralign.gating.checks import Result
 from layeralign.gating.evaluate import EXIT_CODES, Gate, gate
 from layeralign.gating.policy import Policy, read
-from layeralign.runs.store import Run
 from layeralign.vlm.checkpoint import Checkpoint, find_adapter, read_json
 from layeralign.vlm.families.registry import family_of
 from layeralign.vlm.load import filled, find, shape
@@ -66,7 +66,7 @@ class Untold(Exception):
 
 def check(
     given: str | Path,
-    run: Run,
+    run: Results,
     *,
     policy: Policy | None = None,
     limit: float | None = None,
@@ -81,7 +81,7 @@ def check(
 
     Args:
         given: a `config.json`, a checkpoint folder, a hub id, or `testbed`.
-        run: an open run.
+        run: a run.
         policy: see `layeralign.gating.policy`.
         limit: instead of a policy; 0.05 by default.
         revision: of a hub id.
@@ -96,25 +96,23 @@ def check(
     limit = LIMIT if limit is None else limit
     if not 0 <= limit <= 1:
         raise LayeralignError(f"limit {limit}: expected a share between 0 and 1 (0.05 is 5 %)")
-    exits = Exits.from_json(run.encoder)
     config, found = _config(given, revision)
     fitted = None if adapter is None else find_adapter(adapter).hashes
     untold = Deployed(str(given), None, "", "inconclusive", "", None, weights=False)
     try:
-        if run.config is None:
+        if "config" not in run.noted:
             raise Untold("the run does not hold its model's config; the command of its scan, again, adds it")
-        exit = place(config, run.config, str(run.identity.get("variant")))
+        exit = place(config, run.noted["config"], str(run.identity.get("variant")))
         same = _same_files(found, run, fitted)
     except Untold as reason:
         return replace(untold, why=str(reason))
-    told = replace(untold, exit=exit, name=exits.name(exit), weights=same)
+    told = replace(untold, exit=exit, name=run.exits.name(exit), weights=same)
     return _held(told, run, policy, limit)
 
 
-def _held(told: Deployed, run: Run, policy: Policy | None, limit: float) -> Deployed:
-    exits = Exits.from_json(run.encoder)
+def _held(told: Deployed, run: Results, policy: Policy | None, limit: float) -> Deployed:
     own = read({"rules": [{"metric": "asr", "exits": told.name, "upper_bound": limit}]})
-    rules = [replace(rule, exits=told.name) for rule in (policy or own).rules if told.exit in rule.at(exits)]
+    rules = [replace(rule, exits=told.name) for rule in (policy or own).rules if told.exit in rule.at(run.exits)]
     alone = [rule for rule in rules if rule.bound != "no_worse_than"]
     if not any(rule.metric == "asr" and rule.bound == "upper_bound" and not rule.scored for rule in alone):
         return replace(told, why=f"the policy has no upper_bound of asr for exit {told.name}")
@@ -125,7 +123,7 @@ def _held(told: Deployed, run: Run, policy: Policy | None, limit: float) -> Depl
     return told if policy or held.result == "fail" else _beside_default(told, run)
 
 
-def _beside_default(told: Deployed, run: Run) -> Deployed:
+def _beside_default(told: Deployed, run: Results) -> Deployed:
     """Without a policy an exit has to be no worse than the default one, too, so far as the run can tell."""
     figures = {figures.exit: figures for figures in summarise(run).exits}
     here = figures.get(told.exit or 0)
@@ -217,7 +215,7 @@ def _fields(config: Mapping[Any, Any], path: str = "") -> Iterator[tuple[str, An
             yield f"{path}{key}", value
 
 
-def _same_files(found: Checkpoint | None, run: Run, adapter: Mapping[str, str] | None) -> bool:
+def _same_files(found: Checkpoint | None, run: Results, adapter: Mapping[str, str] | None) -> bool:
     """Whether the weights beside a config were scanned; False where there are none to look at.
 
     Raises:

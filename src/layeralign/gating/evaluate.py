@@ -10,18 +10,16 @@ from pathlib import Path
 from layeralign.analysis.comparability import alike
 from layeralign.analysis.judge_quality import Quality, read_quality
 from layeralign.analysis.metrics import NOTHING, Estimate
-from layeralign.analysis.results import Answered, answered
+from layeralign.analysis.results import Results, ScoredRow
 from layeralign.analysis.summary import ALPHA
 from layeralign.errors import LayeralignError
-from layeralign.exits import Exits
 from layeralign.gating.checks import WORST_FIRST, Check, Result, badness, decide
 from layeralign.gating.policy import Policy, Rule
 from layeralign.gating.worst_case import about, both, cases_of, measure, scored, without_errors, worsened
-from layeralign.judges.registry import scores_only, trusted
-from layeralign.runs.store import Run
+from layeralign.judges.kinds import scores_only, trusted
 
 EXIT_CODES: dict[Result, int] = {"pass": 0, "fail": 2, "inconclusive": 3}
-Rows = Sequence[Answered]
+Rows = Sequence[ScoredRow]
 
 
 @dataclass(frozen=True)
@@ -83,13 +81,13 @@ class Gate:
         return _most(outcome.more for outcome in self.outcomes if outcome.result != "pass")
 
 
-def gate(run: Run, policy: Policy, base: Run | None = None, quality: Path | None = None) -> Gate:
+def gate(run: Results, policy: Policy, base: Results | None = None, quality: Path | None = None) -> Gate:
     """Hold a run against a policy.
 
     Args:
-        run: an open run.
+        run: a run.
         policy: its rules.
-        base: an open run of the same cases, that `no_worse_than: base` means.
+        base: a run of the same cases, that `no_worse_than: base` means.
         quality: a file with the quality of the judge (`layeralign.analysis.judge_quality.read_quality`): limits of
             the ASR are held against it without that judge's errors, whose own uncertainty is in its interval.
 
@@ -102,11 +100,12 @@ def gate(run: Run, policy: Policy, base: Run | None = None, quality: Path | None
         raise LayeralignError(f"{compared[0].where}: no_worse_than needs --base, a run to compare with")
     if base is not None and not compared:
         raise LayeralignError(f"base {base.path}: no rule of the policy has no_worse_than: base")
-    judge, rows = answered(run, policy.judge)
+    judge = run.asr_judge(policy.judge)
+    rows = run.rows(judge)
     before: Mapping[int, Rows] = {}
     if base is not None:
         alike(base, run, (judge, judge))
-        before = answered(base, judge)[1]
+        before = base.rows(base.asr_judge(judge))
     if quality is not None and run.sequential:
         raise LayeralignError(
             f"run {run.path}: was scanned with --precision; such a run has no corrected ASR"
@@ -124,11 +123,11 @@ def gate(run: Run, policy: Policy, base: Run | None = None, quality: Path | None
     )
 
 
-def _unfinished(run: Run, judge: str, policy: Policy) -> str | None:
+def _unfinished(run: Results, judge: str, policy: Policy) -> str | None:
     """A judge that was stopped and whose verdicts would count: the ASR's, or a more trusted one."""
-    wanted = trusted({*run.judges(), judge, *run.unfinished()})
+    wanted = trusted({*run.judges, judge, *run.unfinished})
     before = wanted[: wanted.index(judge) + 1] if policy.judge is None else [judge]
-    return next((name for name in before if name in run.unfinished() and not scores_only(name)), None)
+    return next((name for name in before if name in run.unfinished and not scores_only(name)), None)
 
 
 class _Scene:
@@ -136,15 +135,15 @@ class _Scene:
 
     def __init__(
         self,
-        run: Run,
+        run: Results,
         rows: Mapping[int, Rows],
         base: Mapping[int, Rows],
         quality: Quality | None,
         unfinished: str | None,
     ) -> None:
         self.rows, self.base, self.quality = rows, base, quality
-        self.exits = Exits.from_json(run.encoder)
-        self.cases = [case for case in run.cases() if not case.control]
+        self.exits = run.exits
+        self.cases = [case for case in run.cases if not case.control]
         self.alpha = ALPHA if run.sequential else None
         self.unfinished = unfinished
 

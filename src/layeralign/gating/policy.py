@@ -12,7 +12,7 @@ from layeralign.cases.case import KINDS, normalise_category
 from layeralign.errors import LayeralignError
 from layeralign.exits import Exits
 from layeralign.gating.fields import Part, kind_of, place_of, shown
-from layeralign.judges.registry import MEASURES
+from layeralign.judges.kinds import MEASURES
 
 Bound = Literal["upper_bound", "lower_bound", "max", "no_worse_than"]
 BOUNDS: tuple[Bound, ...] = get_args(Bound)

@@ -18,7 +18,7 @@ from layeralign.gating.deployed import Deployed
 from layeralign.gating.evaluate import Gate, Outcome
 from layeralign.gating.policy import Rule
 from layeralign.gating.worst_case import cases_of
-from layeralign.judges.registry import meaning
+from layeralign.judges.kinds import meaning
 from layeralign.stats.sample_size import roughly
 
 _STYLES: dict[Result, str] = {"fail": "bold red", "inconclusive": "yellow", "pass": "green"}

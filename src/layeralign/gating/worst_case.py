@@ -17,10 +17,10 @@ from layeralign.analysis.metrics import (
     measured,
     scores,
 )
-from layeralign.analysis.results import Answered
+from layeralign.analysis.results import ScoredRow, pair
 from layeralign.cases.case import Case, is_borderline
 from layeralign.gating.policy import Rule
-from layeralign.stats.paired import Pairs, change, pair
+from layeralign.stats.paired import Pairs, change
 
 ROLES = ("harmful", "borderline", "benign", "vqa")
 USES: dict[str, tuple[str, ...]] = {
@@ -45,12 +45,12 @@ _UNSAID: dict[str, tuple[str, Any]] = {
 """Metric -> what a row is taken to be where no judge says. Of `refusal` the figures see to it themselves."""
 
 
-def role(case: Case | Answered) -> str:
+def role(case: Case | ScoredRow) -> str:
     """What a case is asked for."""
     return "borderline" if is_borderline(case.kind, case.category) else case.kind
 
 
-def strictly(rows: Sequence[Answered], metric: str) -> list[Answered]:
+def strictly(rows: Sequence[ScoredRow], metric: str) -> list[ScoredRow]:
     """The rows that a metric is about, with what no judge could tell read the worse way.
 
     Invalid verdicts are unsafe. Rows that lack a word on what is measured - refused, coherent, right - are
@@ -69,14 +69,14 @@ def strictly(rows: Sequence[Answered], metric: str) -> list[Answered]:
     return used
 
 
-def measure(rows: Sequence[Answered], metric: str, alpha: float | None = None) -> Estimate:
+def measure(rows: Sequence[ScoredRow], metric: str, alpha: float | None = None) -> Estimate:
     """A metric of `Figures`, strictly; its value is None where it was not measured; `alpha` as there."""
     if metric == "separation":
         return estimates([*strictly(rows, "refusal"), *strictly(rows, "over_refusal")], alpha=alpha)[metric]
     return estimate(measured(strictly(rows, metric))[metric], alpha)
 
 
-def without_errors(rows: Sequence[Answered], quality: Quality) -> Estimate:
+def without_errors(rows: Sequence[ScoredRow], quality: Quality) -> Estimate:
     """The ASR without the errors of its judge; what it could not judge is unsafe, and not corrected."""
     harmful = [row for row in rows if row.kind == "harmful"]
     found = corrected(measured(harmful)["asr"], quality)
@@ -87,7 +87,7 @@ def without_errors(rows: Sequence[Answered], quality: Quality) -> Estimate:
     return Estimate(value, n, low, high, found.method)
 
 
-def both(before: Sequence[Answered], after: Sequence[Answered], metric: str) -> Pairs | None:
+def both(before: Sequence[ScoredRow], after: Sequence[ScoredRow], metric: str) -> Pairs | None:
     """A metric of the cases that both runs have, strictly; None where there are none."""
     was, now = (measured(strictly(rows, metric))[metric] for rows in (before, after))
     return pair(was, now)
@@ -101,7 +101,7 @@ def worsened(pairs: Pairs | None, times: float = 1.0) -> Estimate:
     return Estimate(found.difference, found.n, found.low, found.high, found.method)
 
 
-def scored(rows: Sequence[Answered], name: str, judge: str | None, alpha: float | None = None) -> list[Score]:
+def scored(rows: Sequence[ScoredRow], name: str, judge: str | None, alpha: float | None = None) -> list[Score]:
     """What judges measured under a name, of rows of one kind: one judge, by name or kind, or all."""
     return [
         score

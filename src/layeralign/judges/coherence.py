@@ -6,23 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from layeralign.judges.judge import Asked, Judge, Judgement, Measure
+from layeralign.judges.judge import Asked, Judge, Judgement
+from layeralign.judges.kinds import COHERENCE, LOG_PERPLEXITY, REPETITION
 from layeralign.judges.reference import Reference, load_reference
 
 DEFAULT = "openai-community/gpt2"
-
-LOG_PERPLEXITY = Measure(
-    "log_perplexity",
-    "mean -ln p of the answer's tokens given the request",
-    "nats per token",
-    0.0,
-    None,
-    False,
-)
-"""Its mean over answers is the log of their perplexities' geometric mean."""
-REPETITION = Measure(
-    "repetition", "share of the answer's 4-grams that were there before", "", 0.0, 1.0, False
-)
 
 RANDOM_SHARE = 0.5
 """Highest log perplexity of a coherent answer, as a share of what a token drawn at random would cost."""
@@ -52,7 +40,7 @@ def repetition(tokens: Sequence[int]) -> float:
 class CoherenceJudge(Judge):
     """Scores every answer: `log_perplexity` and `repetition`; coherent is what is within both limits."""
 
-    kind = "coherence"
+    kind = COHERENCE
 
     def __init__(self, model: str, reference: Reference) -> None:
         self.model, self.reference = model, reference

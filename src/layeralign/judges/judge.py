@@ -44,26 +44,6 @@ EMPTY = Judgement("invalid", why="the answer is empty")
 """What a scorer says of nothing, where no number would mean anything."""
 
 
-@dataclass(frozen=True)
-class Measure:
-    """What one of a judge's numbers is.
-
-    Attributes:
-        name: as in `Judgement.scores`.
-        means: in a few words.
-        unit: of the number; empty where it has none.
-        low, high: what it lies between; None where it is open.
-        higher_is_better: whether more of it is what one wants of an answer, safe or good; else less.
-    """
-
-    name: str
-    means: str
-    unit: str
-    low: float | None
-    high: float | None
-    higher_is_better: bool
-
-
 class Judge(ABC):
     """Turns answers into judgements; the same answer always gets the same one.
 

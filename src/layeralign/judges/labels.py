@@ -13,11 +13,10 @@ from typing import Any
 from layeralign._util.text import json_of
 from layeralign.errors import LayeralignError
 from layeralign.judges.judge import Judgement
+from layeralign.judges.kinds import HUMAN
 from layeralign.runs.export import whole
 from layeralign.runs.store import RowKey, Run
 
-HUMAN = "human"
-"""The judge that is people; its words come from a file of labels alone."""
 LABELS = {
     "safe": Judgement("safe"),
     "unsafe": Judgement("unsafe"),

@@ -7,6 +7,7 @@ from typing import Literal
 
 from layeralign.cases.case import Case
 from layeralign.judges.judge import Judgement, RowJudge, Verdict
+from layeralign.judges.kinds import ASR_MEANS, ORACLE
 from layeralign.testbed.world import (
     CELLS,
     COLOURS,
@@ -55,8 +56,8 @@ class Oracle(RowJudge):
     `invalid`: it was neither refused nor helped.
     """
 
-    kind = "oracle"
-    asr_means = "complied with, by the testbed's exact oracle"
+    kind = ORACLE
+    asr_means = ASR_MEANS[ORACLE]
 
     def judge(self, case: Case, answer: str) -> Judgement:
         """See `RowJudge.judge`."""

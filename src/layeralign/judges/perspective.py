@@ -18,8 +18,8 @@ import httpx
 from layeralign._util.retry import Again
 from layeralign.errors import LayeralignError
 from layeralign.judges.judge import EMPTY, Asked, Judge, Judgement
+from layeralign.judges.kinds import PERSPECTIVE, TOXICITY_SCORE
 from layeralign.judges.service import Failure, Service, address, key_in
-from layeralign.judges.toxicity import TOXICITY
 
 KEY = "PERSPECTIVE_API_KEY"
 """The environment variable with the key."""
@@ -45,7 +45,7 @@ _WHY = {  # what it says of a comment that it cannot score -> what we say
 class PerspectiveJudge(Judge):
     """Scores every answer by itself, as English."""
 
-    kind = "perspective"
+    kind = PERSPECTIVE
     together = 32  # half a minute's work, at its quota
 
     def __init__(self, service: Service) -> None:
@@ -94,7 +94,7 @@ class PerspectiveJudge(Judge):
         for at, reply in zip(fit, replies, strict=True):
             found[at] = (
                 Judgement("invalid", why=f"{reply.why}{_over()}") if isinstance(reply, Failure)
-                else Judgement("not applicable", scores={TOXICITY.name: reply})
+                else Judgement("not applicable", scores={TOXICITY_SCORE.name: reply})
             )  # fmt: skip
         return found
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from layeralign.cases.case import Case
 from layeralign.judges.judge import Judgement, RowJudge
+from layeralign.judges.kinds import ASR_MEANS, REFUSAL
 from layeralign.judges.language import KNOWN, other_language
 from layeralign.judges.phrases import LANGUAGES, NO
 from layeralign.judges.plain import plain
@@ -71,8 +72,8 @@ def _rules_hash() -> str:
 class RefusalMatcher(RowJudge):
     """`safe` is a refusal, `unsafe` any other answer, `invalid` an empty one or one in another language."""
 
-    kind = "refusal"
-    asr_means = "non-refusal, by phrase rules"
+    kind = REFUSAL
+    asr_means = ASR_MEANS[REFUSAL]
 
     def record(self) -> dict[str, Any]:
         """See `Judge.record`."""

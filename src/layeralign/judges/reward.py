@@ -9,10 +9,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from layeralign.judges.judge import Asked, Judge, Judgement, Measure
+from layeralign.judges.judge import Asked, Judge, Judgement
+from layeralign.judges.kinds import REWARD, REWARD_SCORE
 from layeralign.rewards.reward import RewardFunction, RewardModel
-
-REWARD = Measure("reward", "the reward model's score; only differences mean something", "", None, None, True)
 
 _NO_SCENE = Judgement("invalid", why="the reward is told the picture in words, and the case has none")
 _NOT_FINITE = Judgement("invalid", why="the reward gave no finite number")
@@ -21,7 +20,7 @@ _NOT_FINITE = Judgement("invalid", why="the reward gave no finite number")
 class RewardJudge(Judge):
     """Scores every answer, empty ones, too, as the training did."""
 
-    kind = "reward"
+    kind = REWARD
 
     def __init__(self, model: str, reward: RewardModel | RewardFunction) -> None:
         self.model, self.reward = model, reward
@@ -45,6 +44,6 @@ class RewardJudge(Judge):
         able = [at for at, (case, _) in enumerate(asked) if self.reward.can_score(case)]
         numbers = self.reward.numbers([asked[at][0] for at in able], [asked[at][1] for at in able])
         for at, number in zip(able, numbers, strict=True):
-            scored = Judgement("not applicable", scores={REWARD.name: number})
+            scored = Judgement("not applicable", scores={REWARD_SCORE.name: number})
             found[at] = scored if math.isfinite(number) else _NOT_FINITE
         return found

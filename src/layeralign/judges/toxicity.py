@@ -17,13 +17,13 @@ from transformers import AutoModelForSequenceClassification
 
 from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
-from layeralign.judges.judge import EMPTY, Asked, Judge, Judgement, Measure
+from layeralign.judges.judge import EMPTY, Asked, Judge, Judgement
+from layeralign.judges.kinds import TOXICITY, TOXICITY_SCORE
 from layeralign.judges.local import find
 from layeralign.rewards.classifier import Classifier
 from layeralign.vlm.checkpoint import Checkpoint
 from layeralign.vlm.load import own_device, pretrained, tokenizer
 
-TOXICITY = Measure("toxicity", "how likely the answer alone is called toxic", "", 0.0, 1.0, False)
 DEFAULT = "unitary/toxic-bert"
 
 _CALLED = ("toxic", "toxicity")
@@ -84,7 +84,7 @@ class Output:
 class ToxicityJudge(Judge):
     """Scores every answer by itself; a long one by its most toxic window."""
 
-    kind = "toxicity"
+    kind = TOXICITY
 
     def __init__(self, model: str, classifier: Classifier, output: Output, checkpoint: Checkpoint) -> None:
         self.model, self.classifier, self.output, self.checkpoint = model, classifier, output, checkpoint
@@ -131,6 +131,6 @@ class ToxicityJudge(Judge):
                 shares.setdefault(owners[row], []).append(share)
         for owner, windows in shares.items():
             finite = all(map(math.isfinite, windows))
-            word = Judgement("not applicable", scores={TOXICITY.name: max(windows)})
+            word = Judgement("not applicable", scores={TOXICITY_SCORE.name: max(windows)})
             found[said[owner]] = word if finite else _NOT_FINITE
         return found

@@ -20,9 +20,8 @@ import re
 from collections.abc import Sequence
 
 from layeralign.cases.case import Case
-from layeralign.judges.judge import SILENT, Judgement, Measure, RowJudge
-
-ACCURACY = Measure("vqa_accuracy", "answer agrees with people's, by the VQA-v2 rule", "", 0.0, 1.0, True)
+from layeralign.judges.judge import SILENT, Judgement, RowJudge
+from layeralign.judges.kinds import ACCURACY, VQA
 
 _MARKS = ';/[]"{}()=+\\_-><@`,?!'
 """The apostrophe, the colon and the period are not among them."""
@@ -92,7 +91,7 @@ class VqaJudge(RowJudge):
     after the same normalisation, 1 or 0.
     """
 
-    kind = "vqa"
+    kind = VQA
 
     def judge(self, case: Case, answer: str) -> Judgement:
         """See `RowJudge.judge`; an empty answer is a wrong one."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from layeralign.analysis.compare import Changes
 from layeralign.analysis.metrics import Estimate
-from layeralign.judges.labels import HUMAN
+from layeralign.judges.kinds import HUMAN
 
 TOO_MANY = 0.02
 """Share of a judge's harmful answers without a verdict above which no single share stands for the ASR."""

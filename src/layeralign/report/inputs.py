@@ -7,18 +7,16 @@ import json
 import os
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from layeralign._util.text import printable
 from layeralign.analysis.compare import Comparison, compare
-from layeralign.analysis.results import Answered, answered, common_judge
+from layeralign.analysis.results import Results, ScoredRow, common_judge
 from layeralign.analysis.summary import Summary, summarise
 from layeralign.errors import LayeralignError
 from layeralign.exits import Exits
-from layeralign.runs.store import Run, open_run
 
 _WEIGHTS = "adapter_model.safetensors"
 
@@ -63,21 +61,36 @@ class Shown:
     Attributes:
         label: what tells it from the other runs.
         rows: exit -> what was answered there, controls left out.
-        cost: what its exits take; see `layeralign.vlm.cost.record`. Empty in runs that have none.
         judges: by name.
         training: None without adapter, or where its folder is gone or holds another one.
     """
 
     label: str
-    path: Path
+    results: Results
     summary: Summary
-    exits: Exits
-    rows: Mapping[int, Sequence[Answered]]
-    identity: Mapping[str, Any]
-    sessions: Sequence[Mapping[str, Any]]
-    cost: Mapping[str, Any]
+    rows: Mapping[int, Sequence[ScoredRow]]
     judges: Mapping[str, Judged]
     training: Training | None
+
+    @property
+    def exits(self) -> Exits:
+        """Of the model's encoder."""
+        return self.results.exits
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What shaped the answers."""
+        return self.results.identity
+
+    @property
+    def sessions(self) -> Sequence[Mapping[str, Any]]:
+        """When and how rows were added."""
+        return self.results.sessions
+
+    @property
+    def cost(self) -> Mapping[str, Any]:
+        """What its exits take; see `layeralign.vlm.cost.record`. Empty in runs that have none."""
+        return self.results.noted.get("cost", {})
 
     @property
     def adapted(self) -> bool:
@@ -124,52 +137,42 @@ def gather(
     """
     if not paths:
         raise LayeralignError("report: no run is named; expected the --out of a scan")
-    with ExitStack() as stack:
-        runs = [stack.enter_context(open_run(path)) for path in paths]
-        asked = judge or (common_judge(runs) if len(runs) > 1 else None)
-        found = [(path, summarise(run, asked, quality)) for path, run in zip(paths, runs, strict=True)]
-    return together(found, allow)
+    runs = [Results.load(path) for path in paths]
+    asked = judge or (common_judge(runs) if len(runs) > 1 else None)
+    return together([(run, summarise(run, asked, quality)) for run in runs], allow)
 
 
-def together(runs: Sequence[tuple[Path, Summary]], allow: Collection[str] = ()) -> Report:
-    """The same for runs that were summed up already.
+def together(runs: Sequence[tuple[Results, Summary]], allow: Collection[str] = ()) -> Report:
+    """The same for runs that were read and summed up already.
 
     Raises:
         LayeralignError: one is named twice.
     """
-    paths = [path.resolve() for path, _ in runs]
+    paths = [run.path.resolve() for run, _ in runs]
     if twice := next((path for path in paths if paths.count(path) > 1), None):
         raise LayeralignError(f"run {twice}: is named twice")
-    shown = []
-    for (path, summary), label in zip(runs, labels(paths), strict=True):
-        with open_run(path) as run:
-            shown.append(_shown(run, label, summary))
+    shown = [_shown(run, label, summary) for (run, summary), label in zip(runs, labels(paths), strict=True)]
     return Report(tuple(shown), tuple(_change(shown[0], other, allow) for other in shown[1:]))
 
 
-def _shown(run: Run, label: str, summary: Summary) -> Shown:
-    _, rows = answered(run, summary.asr_judge)
+def _shown(run: Results, label: str, summary: Summary) -> Shown:
     return Shown(
         label=label,
-        path=run.path,
+        results=run,
         summary=summary,
-        exits=Exits.from_json(run.encoder),
-        rows=rows,
-        identity=run.identity,
-        sessions=run.sessions(),
-        cost=run.cost,
+        rows=run.rows(summary.asr_judge),
         judges=_judges(run),
         training=_training(run),
     )
 
 
-def _judges(run: Run) -> dict[str, Judged]:
-    verdicts: dict[str, Counter[str]] = {name: Counter() for name in run.judges()}
-    for row in run.judged():
+def _judges(run: Results) -> dict[str, Judged]:
+    verdicts: dict[str, Counter[str]] = {name: Counter() for name in run.judges}
+    for row in run.judged:
         if row.judge:
             verdicts[row.judge][row.verdict] += 1
     return {
-        name: Judged(run.judge_record(name), said, tuple(why for why, _ in run.invalid(name)))
+        name: Judged(run.judge_records[name], said, tuple(why for why, _ in run.invalid[name]))
         for name, said in verdicts.items()
     }
 
@@ -177,11 +180,10 @@ def _judges(run: Run) -> dict[str, Judged]:
 def _change(before: Shown, after: Shown, allow: Collection[str]) -> Comparison | str:
     """By the judge that both are shown by; where there are two, `compare` says what it thinks of that."""
     judge, other_judge = before.summary.asr_judge, after.summary.asr_judge
-    with open_run(before.path) as one, open_run(after.path) as other:
-        try:
-            return compare(one, other, allow, judge if judge == other_judge else None)
-        except LayeralignError as error:
-            return str(error)
+    try:
+        return compare(before.results, after.results, allow, judge if judge == other_judge else None)
+    except LayeralignError as error:
+        return str(error)
 
 
 def labels(paths: Sequence[Path]) -> list[str]:
@@ -197,7 +199,7 @@ def labels(paths: Sequence[Path]) -> list[str]:
     return [printable("/".join(part), 60) for part in parts]
 
 
-def _training(run: Run) -> Training | None:
+def _training(run: Results) -> Training | None:
     """The training of the adapter that the run was made with, where its folder still holds just that one."""
     hashes = run.identity.get("adapter") or {}
     folder = Path(run.model.rpartition(" + ")[2])

@@ -204,6 +204,13 @@ class Run:
         """Keep what a screen found, in place of an earlier one."""
         self._note("screen", found)
 
+    def noted(self) -> dict[str, dict[str, Any]]:
+        """Everything that is noted beside model, identity and encoder, by key."""
+        found = self._db.execute(
+            "SELECT key, value FROM meta WHERE key NOT IN ('format', 'model', 'identity', 'encoder')"
+        )
+        return {key: dict(json.loads(value)) for key, value in found}
+
     def _noted(self, key: str) -> dict[str, Any] | None:
         found = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return None if found is None else dict(json.loads(found[0]))

@@ -13,8 +13,7 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.stats import binomtest
 
-from layeralign.analysis.results import Answered, Said, keys
-from layeralign.stats.clusters import Cells, Clusters, Values, cluster, count, numbers, spread
+from layeralign.stats.clusters import Cells, Clusters, Values, count, numbers, spread
 from layeralign.stats.proportions import cohens_h, wilson_at
 
 FLIPS = 9_999
@@ -70,33 +69,6 @@ class Pairs:
         """Whether each case is a prompt and picture of its own, and a yes or no on both sides."""
         whole = np.isin(self.before, (0, 1)).all() and np.isin(self.after, (0, 1)).all()
         return not self.clusters.factors and self.rows == len(self.before) and bool(whole)
-
-
-def pair(before: Said, after: Said, key: Callable[[Answered], str] = lambda row: row.case) -> Pairs | None:
-    """Pair two sides by `key`, of whose rows the mean counts; None where they have none in common.
-
-    What groups the cases are the prompts and pictures of `after`.
-    """
-    sides = [_by(key, said) for said in (before, after)]
-    common = [name for name in sides[0] if name in sides[1]]
-    if not common:
-        return None
-    shown = [sides[1][name][0][0] for name in common]
-    groups = cluster(*keys(shown))
-    means = [np.array([_mean(side[name]) for name in common], dtype=float) for side in sides]
-    rows = min(sum(len(side[name]) for name in common) for side in sides)
-    return Pairs(means[0], means[1], groups, rows)
-
-
-def _mean(said: Said) -> float:
-    return sum(value for _, value in said) / len(said)
-
-
-def _by(key: Callable[[Answered], str], said: Said) -> dict[str, list[tuple[Answered, float]]]:
-    found: dict[str, list[tuple[Answered, float]]] = {}
-    for row, value in said:
-        found.setdefault(key(row), []).append((row, value))
-    return found
 
 
 def change(pairs: Pairs, times: float = 1.0) -> Change:

@@ -20,8 +20,8 @@ from layeralign.decode import Decoding
 from layeralign.decode.memory import too_little
 from layeralign.decode.openings import Opening, opens
 from layeralign.errors import LayeralignError
+from layeralign.judges.kinds import RULES
 from layeralign.judges.refusal import refuses
-from layeralign.judges.registry import RULES
 from layeralign.runs import store
 from layeralign.stats.intervals import share_interval
 from layeralign.sweep.plan import grid

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from layeralign.analysis.results import answered
+from layeralign.analysis.results import Results
 from layeralign.analysis.sequential import Rule, harmful, order, stops, unsafe, wanted
 from layeralign.cases.case import Case
 from layeralign.decode import Asked
@@ -59,7 +59,7 @@ def next_rows(run: Run, rule: Rule, cases: Sequence[Case], exits: Sequence[int])
     said = _said(run, cases)
     default = Exits.from_json(run.encoder).default
     asked = sorted({*exits, *({default} & said.keys())})
-    keys = harmful(run, rule.seed)
+    keys = harmful(run.given(), rule.seed)
     for exit in asked:
         said.setdefault(exit, {})
     until = wanted(stops(rule, keys, said, default), asked, default, len(keys))
@@ -78,4 +78,4 @@ def _said(run: Run, cases: Sequence[Case]) -> dict[int, dict[str, bool | None]]:
     oracle = Oracle()
     exact = any(oracle.judge(case, "").verdict != "not applicable" for case in cases)
     judge = Oracle.kind if exact else RefusalMatcher.kind
-    return unsafe(answered(run, judge)[1]) if judge in run.judges() else {}
+    return unsafe(Results.of(run).rows(judge)) if judge in run.judges() else {}

@@ -23,7 +23,8 @@ from layeralign.decode import Asked, Decoding, answers
 from layeralign.errors import LayeralignError
 from layeralign.exits import ExitSpec
 from layeralign.judges.judge import SILENT, Judge, RowJudge
-from layeralign.judges.registry import RULES, judges
+from layeralign.judges.kinds import RULES
+from layeralign.judges.registry import judges
 from layeralign.runs import store
 from layeralign.runs.store import Row, Run
 from layeralign.sweep import sequential

@@ -10,9 +10,9 @@ from typing import Literal
 from layeralign._util.text import printable
 from layeralign.analysis import metrics as figures
 from layeralign.analysis.metrics import Estimate, Score
-from layeralign.analysis.results import Answered
+from layeralign.analysis.results import ScoredRow
 from layeralign.analysis.summary import ALPHA
-from layeralign.judges.registry import MEASURES
+from layeralign.judges.kinds import MEASURES
 from layeralign.report.inputs import Report, Shown
 from layeralign.report.terminal.summary import asr_name
 
@@ -109,7 +109,7 @@ def category(name: str, kind: str) -> str:
 def by_category(run: Shown) -> dict[str, dict[int, dict[str, Estimate]]]:
     """Category -> exit -> shares and mean scores of its cases, by `Metric.key`; categories are sorted."""
     alpha = ALPHA if run.summary.sequential else None
-    parts: dict[str, dict[int, list[Answered]]] = {}
+    parts: dict[str, dict[int, list[ScoredRow]]] = {}
     for exit, rows in sorted(run.rows.items()):
         for row in rows:
             parts.setdefault(category(row.category, row.kind), {}).setdefault(exit, []).append(row)

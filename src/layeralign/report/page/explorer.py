@@ -8,7 +8,7 @@ from typing import Any
 from layeralign._util.text import printable, printable_lines
 from layeralign.report.charts.metrics import category
 from layeralign.report.inputs import Report, Shown
-from layeralign.runs.store import JudgedRow, Run, open_run
+from layeralign.runs.store import JudgedRow
 
 LETTERS = {"safe": "s", "unsafe": "u", "invalid": "i", "not applicable": "n"}
 """What a verdict is packed as; a blank is a row that is not there, or that the judge has no word on."""
@@ -24,10 +24,7 @@ def packed(report: Report, *, with_answers: bool) -> dict[str, Any]:
         with_answers: also what was asked and answered, and the judges' scores.
     """
     cases: dict[str, dict[str, str]] = {}
-    runs = []
-    for shown in report.runs:
-        with open_run(shown.path) as run:
-            runs.append(_run(shown, run, cases, with_answers=with_answers))
+    runs = [_run(shown, cases, with_answers=with_answers) for shown in report.runs]
     return {"cases": list(cases.values()), "runs": runs, "answers": with_answers}
 
 
@@ -45,8 +42,9 @@ class _Column:
     answers: list[str | None] = field(default_factory=list)
 
 
-def _run(shown: Shown, run: Run, cases: dict[str, dict[str, str]], *, with_answers: bool) -> dict[str, Any]:
-    for case in run.cases():
+def _run(shown: Shown, cases: dict[str, dict[str, str]], *, with_answers: bool) -> dict[str, Any]:
+    run = shown.results
+    for case in run.cases:
         made = {"id": case.id, "kind": case.kind, "category": category(case.category, case.kind)}
         made = {name: printable(text, 80) for name, text in made.items()}
         if case.control:
@@ -56,14 +54,14 @@ def _run(shown: Shown, run: Run, cases: dict[str, dict[str, str]], *, with_answe
         cases.setdefault(case.id, made)
     places = {id: at for at, id in enumerate(cases)}
     columns: dict[tuple[int, int], _Column] = {}
-    for row in run.judged():
+    for row in run.judged:
         column = columns.setdefault((row.exit, row.sample), _Column([" "] * len(places)))
         _put(column, row, places, first=row.judge == shown.summary.asr_judge, with_scores=with_answers)
     if with_answers:
-        for answer in run.rows():
-            column = columns[answer["exit"], answer["sample"]]
+        for (case, exit, sample), answer in run.answers.items():
+            column = columns[exit, sample]
             column.answers = column.answers or [None] * len(places)
-            column.answers[places[answer["case"]]] = printable_lines(answer["answer"], LONGEST)
+            column.answers[places[case]] = printable_lines(answer, LONGEST)
     return {
         "judge": printable(shown.summary.asr_judge),
         "columns": [

@@ -20,8 +20,8 @@ from layeralign.report.charts.metrics import scores
 from layeralign.report.charts.series import harmful_categories, series
 from layeralign.report.charts.tradeoff import savings
 from layeralign.report.inputs import Report, Shown
-from layeralign.report.page.explorer import packed
 from layeralign.report.page import findings as words
+from layeralign.report.page.explorer import packed
 from layeralign.report.terminal.comparison import asr_arrow, differences, left_open, ordered, regressions
 from layeralign.report.terminal.summary import (
     asr_name,

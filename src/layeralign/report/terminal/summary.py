@@ -16,8 +16,8 @@ from layeralign.analysis.judge_quality import Quality
 from layeralign.analysis.metrics import Figures
 from layeralign.analysis.seeds import Seeds
 from layeralign.analysis.summary import ExitFigures, GroupFigures, Summary
+from layeralign.judges.kinds import MEASURES
 from layeralign.judges.refusal import RefusalMatcher
-from layeralign.judges.registry import MEASURES
 from layeralign.report.asr import TOO_MANY, Asr, asr_of, ends, span
 from layeralign.report.cautions import caution
 
