@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 
 HERE = Path(__file__).resolve().parents[2] / "src"
 CHILD = "--child"
-SHAPES = {"testbed": (96, 12), "135m": (8, 16)}
+SHAPES = {"testbed": (300, 12), "135m": (2, 16)}
 """Shape -> cases and new tokens."""
 
 

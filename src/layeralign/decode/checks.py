@@ -8,7 +8,7 @@ from dataclasses import replace
 from layeralign._util.text import printable
 from layeralign.cases.case import Case
 from layeralign.decode.decoding import Decoding
-from layeralign.decode.prompts import encode, ids_of, rendered
+from layeralign.decode.prompts import embedded, encode, rendered
 from layeralign.errors import LayeralignError
 from layeralign.vlm.text import template
 from layeralign.vlm.text.ends import disagreement
@@ -35,9 +35,9 @@ def check(vlm: Vlm, cases: Sequence[Case], decoding: Decoding) -> list[str]:
         check_template(vlm, decoding, picture=picture)
     for case in _extremes([case for case in cases if case.picture]):
         _try_picture(vlm, case)
-    lengths = {case.id: _check_case(vlm, case, decoding) for case in cases}
-    _check_context(vlm, cases, lengths, decoding)
-    return _notes(vlm, cases, decoding)
+    found = {case.id: _check_case(vlm, case, decoding) for case in cases}
+    _check_context(vlm, cases, {id: length for id, (length, _) in found.items()}, decoding)
+    return _notes(vlm, cases, [case for case in cases if found[case.id][1]], decoding)
 
 
 def dated(vlm: Vlm, decoding: Decoding, known: str, today: str) -> Decoding:
@@ -84,24 +84,34 @@ def check_template(vlm: Vlm, decoding: Decoding, *, picture: bool) -> None:
         raise LayeralignError(f"{where} puts system prompt, picture and text in another order{shown}")
 
 
-def _check_case(vlm: Vlm, case: Case, decoding: Decoding) -> int:
-    """See that a case's text is in its prompt as it was given; returns tokens, the picture as one."""
+def _check_case(vlm: Vlm, case: Case, decoding: Decoding) -> tuple[int, bool]:
+    """See that a case's text is in its prompt as it was given.
+
+    Returns:
+        Tokens of the prompt, its picture as one; and whether the tokenizer does not know a word of it.
+    """
     _check_tags(vlm, f"case {case.id!r}: field 'prompt'", case.prompt)
-    made = rendered(vlm, case.prompt, decoding, picture=case.picture is not None)
+    picture, literal = case.picture is not None, vlm.literal(case.prompt)
+    made = rendered(vlm, case.prompt, decoding, picture=picture)
     if case.prompt.strip() not in made:
         raise LayeralignError(
-            f"case {case.id!r}: the chat template of model {vlm.checkpoint.name} alters or loses its "
-            f"text; it makes {printable(repr(made), 400)}"
+            f"case {case.id!r}: the chat template of model {vlm.checkpoint.name} alters or loses its text; "
+            f"it makes {printable(repr(made), 400)}"
         )
-    ids = ids_of(vlm, case, None, decoding, picture=case.picture is not None)
-    own = _ids(vlm, case)
-    unknown = sum(token == vlm.tokenizer.unk_token_id for token in own)
+    if decoding.special_tokens == "literal" and literal != case.prompt:
+        made = rendered(vlm, literal, decoding, picture=picture)
+    ids = embedded(vlm, case, vlm.tokens(made, None))
+    lost = vlm.tokenizer.unk_token_id
+    if lost is None or lost not in ids:
+        return len(ids), False
+    own = vlm.tokenizer(literal, add_special_tokens=False)["input_ids"]
+    unknown = sum(token == lost for token in own)
     if 2 * unknown > len(own):
         raise LayeralignError(
             f"case {case.id!r}: model {vlm.checkpoint.name} cannot read its text, since its tokenizer makes "
             f"{unknown} unknown tokens of {len(own)}"
         )
-    return len(ids)
+    return len(ids), unknown > 0
 
 
 def _check_tags(vlm: Vlm, where: str, text: str) -> None:
@@ -110,16 +120,13 @@ def _check_tags(vlm: Vlm, where: str, text: str) -> None:
     for token in own:
         if token in text:
             raise LayeralignError(
-                f"{where} holds {token!r}, which this model reads as a picture; take it out (the "
-                f"picture is put "
-                "in by itself)"
+                f"{where} holds {token!r}, which this model reads as a picture; take it out (the picture "
+                "is put in by itself)"
             )
-    own |= {token.content for token in vlm.tokenizer.added_tokens_decoder.values()}
-    for tag in template.tags_of_others(text, own):
+    for tag in template.tags_of_others(text, own | vlm.added_tokens):
         raise LayeralignError(
             f"{where} holds {tag!r}, which marks a picture for another model, and this one would read "
-            f"as text; "
-            "take it out (a case's picture is named in its field 'image' and put in by itself)"
+            "as text; take it out (a case's picture is named in its field 'image' and put in by itself)"
         )
 
 
@@ -198,7 +205,7 @@ def _check_context(vlm: Vlm, cases: Sequence[Case], lengths: dict[str, int], dec
 # --- notes
 
 
-def _notes(vlm: Vlm, cases: Sequence[Case], decoding: Decoding) -> list[str]:
+def _notes(vlm: Vlm, cases: Sequence[Case], unknown: Sequence[Case], decoding: Decoding) -> list[str]:
     found = [note] if (note := disagreement(vlm, vlm.ends)) else []
     holding = [case for case in cases if vlm.literal(case.prompt) != case.prompt]
     if holding:
@@ -207,16 +214,9 @@ def _notes(vlm: Vlm, cases: Sequence[Case], decoding: Decoding) -> list[str]:
             f"{_count(holding)} special tokens of this model in their text, which are read {how} "
             "(special_tokens)"
         )
-    unknown = vlm.tokenizer.unk_token_id
-    if unknown is not None:
-        strange = [case for case in cases if unknown in _ids(vlm, case)]
-        if strange:
-            found.append(f"{_count(strange)} words that this model's tokenizer does not know")
+    if unknown:
+        found.append(f"{_count(unknown)} words that this model's tokenizer does not know")
     return found
-
-
-def _ids(vlm: Vlm, case: Case) -> list[int]:
-    return list(vlm.tokenizer(vlm.literal(case.prompt), add_special_tokens=False)["input_ids"])
 
 
 def _count(cases: Sequence[Case]) -> str:

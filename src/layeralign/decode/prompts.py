@@ -46,13 +46,17 @@ def prompt_tokens(vlm: Vlm, case: Case, feature: Feature | None, decoding: Decod
     Raises:
         LayeralignError: a token of it has no embedding.
     """
-    return ids_of(vlm, case, feature, decoding, picture=feature is not None)
-
-
-def ids_of(vlm: Vlm, case: Case, feature: Feature | None, decoding: Decoding, *, picture: bool) -> list[int]:
-    """As `prompt_tokens`; a `picture` without its feature is its placeholder."""
     text = case.prompt if decoding.special_tokens == "parse" else vlm.literal(case.prompt)
-    ids = vlm.tokens(rendered(vlm, text, decoding, picture=picture), feature)
+    made = rendered(vlm, text, decoding, picture=feature is not None)
+    return embedded(vlm, case, vlm.tokens(made, feature))
+
+
+def embedded(vlm: Vlm, case: Case, ids: list[int]) -> list[int]:
+    """The same ids.
+
+    Raises:
+        LayeralignError: one has no embedding.
+    """
     if strange := [id for id in ids if id >= vlm.embedding_rows and id != vlm.picture_token_id]:
         name = printable(repr(vlm.tokenizer.decode(strange[:1])), 60)
         raise LayeralignError(
@@ -91,8 +95,7 @@ def text(vlm: Vlm, tokens: Sequence[int]) -> str:
 
 def _text(vlm: Vlm, tokens: Sequence[int], kept: frozenset[str]) -> str:
     """Tokens as text, special ones left out but for those that are `kept`."""
-    names = vlm.tokenizer
-    special = {id: token.content for id, token in names.added_tokens_decoder.items() if token.special}
+    names, special = vlm.tokenizer, vlm.special_tokens
     if not any(special.get(token) in kept for token in tokens):
         return str(names.decode(tokens, skip_special_tokens=True))
     left = [token for token in tokens if token not in special or special[token] in kept]

@@ -76,7 +76,8 @@ class LocalSpeaker:
         if self._writes_bos is None:
             bos = self._names.bos_token
             self._writes_bos = bool(bos) and bos in self._rendered(_blank(conversation))
-        return template.encode(self._names, self._rendered(conversation), writes_bos=self._writes_bos)
+        before = template.written_before(self._names)
+        return template.encode(self._names, self._rendered(conversation), before, writes_bos=self._writes_bos)
 
     def _rendered(self, conversation: Sequence[Message]) -> str:
         return template.render(

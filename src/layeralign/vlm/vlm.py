@@ -442,7 +442,9 @@ class Vlm:
             feature: of the picture, None for a prompt without one.
         """
         text = prompt if feature is None else prompt.replace(self.placeholder, feature.text)
-        return template.encode(self.tokenizer, text, writes_bos=self._template_writes_bos)
+        return template.encode(
+            self.tokenizer, text, self._written_before, writes_bos=self._template_writes_bos
+        )
 
     def own_inputs(self, prompt: str, picture: Image.Image, ids: Sequence[int]) -> dict[str, Any] | None:
         """What the model's own processor makes of a prompt; None where it makes other tokens than `ids`."""
@@ -459,7 +461,26 @@ class Vlm:
 
     def literal(self, text: str) -> str:
         """A text for `prompt` whose control tokens, as `</s>`, are read as text."""
-        return template.marked(self.tokenizer, template.source(self.processor), text)
+        return template.marked(text, self._control_tokens)
+
+    @cached_property
+    def _control_tokens(self) -> re.Pattern[str]:
+        return template.control_tokens(self.tokenizer, template.source(self.processor))
+
+    @cached_property
+    def _written_before(self) -> list[int]:
+        return template.written_before(self.tokenizer)
+
+    @cached_property
+    def added_tokens(self) -> frozenset[str]:
+        """The texts of the tokens that the tokenizer has beside its vocabulary, special or not."""
+        return frozenset(token.content for token in self.tokenizer.added_tokens_decoder.values())
+
+    @cached_property
+    def special_tokens(self) -> dict[int, str]:
+        """Id -> text of the tokenizer's special tokens, which an answer's text leaves out."""
+        known = self.tokenizer.added_tokens_decoder
+        return {id: token.content for id, token in known.items() if token.special}
 
     @cached_property
     def _template_writes_bos(self) -> bool:

@@ -70,7 +70,7 @@ def _clock(template: str, date: str) -> Iterator[None]:
         del told["strftime_now"]
 
 
-def encode(names: Any, text: str, *, writes_bos: bool) -> list[int]:
+def encode(names: Any, text: str, before: Sequence[int], *, writes_bos: bool) -> list[int]:
     """Token ids of a rendered conversation: one BOS, whoever writes it, and no EOS behind it.
 
     An EOS that the tokenizer would add by itself would end the turn in which the answer is to come.
@@ -78,21 +78,34 @@ def encode(names: Any, text: str, *, writes_bos: bool) -> list[int]:
     Args:
         names: the tokenizer.
         text: what a template rendered; control tokens that `marked` marked become text.
+        before: what `written_before` says of the tokenizer.
         writes_bos: whether the template writes the BOS.
     """
     if jinja._CONTROL_TOKEN_START in text:
         ids = list(jinja.encode_marked_chat(names, text))
     else:
         ids = list(names(text, add_special_tokens=False)["input_ids"])
+    if writes_bos or ids[: len(before)] == list(before):
+        return ids
+    return [*before, *ids]
+
+
+def written_before(names: Any) -> list[int]:
+    """What a tokenizer puts before a text by itself: mostly the BOS, or nothing."""
     whole, plain = (names("a", add_special_tokens=special)["input_ids"] for special in (True, False))
     starts = (at for at in range(len(whole)) if whole[at : at + len(plain)] == plain)
-    before = list(whole[: next(starts, 0)])
-    return ids if writes_bos or ids[: len(before)] == before else [*before, *ids]
+    return list(whole[: next(starts, 0)])
 
 
-def marked(names: Any, template: str, text: str) -> str:
-    """A user's text whose control tokens, as `</s>`, `encode` reads as text; the same where it has none."""
-    pattern, _ = jinja._get_control_token_patterns(names._get_control_tokens(template))
+def control_tokens(names: Any, template: str) -> re.Pattern[str]:
+    """What finds the control tokens of a tokenizer, as `</s>`, in a text."""
+    found: re.Pattern[str]
+    found, _ = jinja._get_control_token_patterns(names._get_control_tokens(template))
+    return found
+
+
+def marked(text: str, pattern: re.Pattern[str]) -> str:
+    """A user's text whose control tokens `encode` reads as text; the same where it has none."""
     return str(jinja.mark_control_tokens(text, pattern)) if pattern.search(text) else text
 
 
