@@ -266,7 +266,9 @@ def test_rows_are_no_more_than_memory_takes(llava, rows, monkeypatch):
     seen = []
     own = llava.further
     monkeypatch.setattr(llava, "further", lambda ids, *o: seen.append(len(ids)) or own(ids, *o))
-    monkeypatch.setattr("layeralign._util.machine.free_memory", lambda device: 3 * longest * 2 * 2 * 20 * 4 / 0.8)
+    monkeypatch.setattr(
+        "layeralign._util.machine.free_memory", lambda device: 3 * longest * 2 * 2 * 20 * 4 / 0.8
+    )
     monkeypatch.setitem(memory.PREFILL_TOKENS, "cpu", 1)
     wanted = respond(llava, ids, features, Decoding(8))
     assert max(seen) == 3

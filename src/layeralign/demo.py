@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from layeralign._util import files
 from layeralign.analysis.compare import Comparison
 from layeralign.api import Scan, align, compare, load, scan
 from layeralign.report.inputs import gather
@@ -91,6 +91,5 @@ def _story(
 def _scan(out: Path, name: str, cases: int, adapter: Path | None) -> Scan:
     model = load("testbed", adapter=adapter)
     found = scan(model, "testbed:dev", out / name, limit=cases, max_new_tokens=TOKENS)
-    text = json.dumps(found.summary.to_json(), indent=2) + "\n"
-    (out / f"{name}.json").write_text(text, encoding="utf-8")
+    files.write_json(out / f"{name}.json", found.summary.to_json())
     return found

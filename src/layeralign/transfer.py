@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from layeralign import benchmarks
+from layeralign._util import files
 from layeralign.analysis.compare import Comparison
 from layeralign.api import Scan, align, compare, scan
 from layeralign.cases.case import Case
@@ -85,8 +85,7 @@ def transfer(
         align(loader(None), cases, folder / "adapter", reward=reward, settings=replace(settings, exits=part))
         after = _scan(loader(folder / "adapter"), folder / "run", judging, settings)
         found[part] = compare(before.run, after.run)
-        text = json.dumps({name: one.to_json() for name, one in found.items()}, indent=1) + "\n"
-        (out / "transfer.json").write_text(text, encoding="utf-8")
+        files.write_json(out / "transfer.json", {name: one.to_json() for name, one in found.items()})
     runs = [out / "before", *(out / name / "run" for name in map(_folder, trained))]
     page.write(gather(runs), out / "transfer.html")
     return found

@@ -150,7 +150,9 @@ class Comparison:
         return asdict(self)
 
 
-def compare(before: Results, after: Results, allow: Collection[str] = (), judge: str | None = None) -> Comparison:
+def compare(
+    before: Results, after: Results, allow: Collection[str] = (), judge: str | None = None
+) -> Comparison:
     """Compare two runs.
 
     Args:

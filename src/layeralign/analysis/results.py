@@ -324,9 +324,7 @@ def _mean(values: Observations) -> float:
     return sum(value for _, value in values) / len(values)
 
 
-def _by(
-    key: Callable[[ScoredRow], str], values: Observations
-) -> dict[str, list[tuple[ScoredRow, float]]]:
+def _by(key: Callable[[ScoredRow], str], values: Observations) -> dict[str, list[tuple[ScoredRow, float]]]:
     found: dict[str, list[tuple[ScoredRow, float]]] = {}
     for row, value in values:
         found.setdefault(key(row), []).append((row, value))

@@ -275,7 +275,9 @@ def _agreement(rows: Iterable[ScoredRow], *, fixed: bool) -> tuple[JudgePair, ..
     Without intervals where the number of rows was not `fixed` beforehand.
     """
     asked = [row for row in rows if row.kind == "harmful"]
-    judges = {name for row in asked for name, verdict in row.verdicts.items() if verdict in ("safe", "unsafe")}
+    judges = {
+        name for row in asked for name, verdict in row.verdicts.items() if verdict in ("safe", "unsafe")
+    }
     pairs = []
     for one, other in combinations(trusted(judges), 2):
         both = [row for row in asked if not {row.verdicts.get(one), row.verdicts.get(other)} & _NO_WORD]

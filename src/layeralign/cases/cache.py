@@ -8,6 +8,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from layeralign._util import files
 from layeralign.errors import LayeralignError
 
 HOME = "LAYERALIGN_CACHE"
@@ -83,9 +84,7 @@ def hold(draft: Path, file: Path, url: str, revision: str | None, licence: str, 
             f"remove {_beside(file)} and go on, knowing that figures before and after are of different cases"
         )
     if record is None:  # before the file, which is never here without it
-        note = draft.with_name(f"{draft.name}{_BESIDE}")
-        note.write_text(json.dumps(asdict(Record(found, url, revision, licence, fetched)), indent=1) + "\n")
-        note.replace(_beside(file))
+        files.write_json(_beside(file), asdict(Record(found, url, revision, licence, fetched)))
     draft.replace(file)
 
 

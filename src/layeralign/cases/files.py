@@ -8,9 +8,11 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from layeralign._util.files import atomic
 from layeralign._util.text import has_lone_surrogate, json_of, printable
 from layeralign.cases import pictures
 from layeralign.cases.case import KINDS, Case, Picture
@@ -139,24 +141,16 @@ def write(cases: Sequence[Case], file: Path) -> None:
     for there in (file, beside):
         if there.exists():
             raise LayeralignError(f"out {there}: is there already; remove it or name another file")
-    if not file.parent.is_dir():
-        raise LayeralignError(f"out {file}: the folder {file.parent} does not exist")
-    draft, pile = (file.with_name(f".{place.name}.{os.getpid()}") for place in (file, beside))
-    try:
-        draft.touch(mode=0o600)
+    pile = file.with_name(f".{beside.name}.{os.getpid()}")
+    with atomic(file, private=True) as draft, ExitStack() as stack:
         pile.mkdir(mode=0o700)
+        stack.callback(shutil.rmtree, pile, ignore_errors=True)
         with draft.open("w", encoding="utf-8") as stream:
             stream.writelines(
                 json.dumps(_written(case, pile, beside.name), ensure_ascii=False) + "\n" for case in cases
             )
         if any(pile.iterdir()):
             pile.replace(beside)
-        draft.replace(file)
-    except OSError as error:
-        raise LayeralignError(f"out {file}: cannot be written ({error.strerror})") from error
-    finally:
-        draft.unlink(missing_ok=True)
-        shutil.rmtree(pile, ignore_errors=True)
 
 
 def _written(case: Case, pile: Path, beside: str) -> dict[str, Any]:

@@ -36,14 +36,15 @@ def gate(
     markdown
         Write a summary in Markdown here.
     """
+    from layeralign._util import files
     from layeralign.api import gate as run_gate
     from layeralign.gating import render as report
 
     found = run_gate(run, policy, base=base, judge_quality=judge_quality)
     if junit is not None:
-        report.write(junit, report.junit(found))
+        files.write(junit, report.junit(found))
     if markdown is not None:
-        report.write(markdown, report.markdown(found))
+        files.write(markdown, report.markdown(found))
     put(report.table(found))
     print("\n".join([*report.reasons(found), report.sentence(found)]))
     return found.exit_code

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -68,18 +67,16 @@ def calibrate(
     out
         The file to write: JSON.
     """
+    from layeralign._util import files
     from layeralign.analysis.calibrate import calibrate as measure
     from layeralign.analysis.results import Results
     from layeralign.report.terminal import judge_quality as quality
-    from layeralign.runs.export import whole
 
     if not runs:
         raise LayeralignError("calibrate: expected the folder of a run that people have labelled")
     results = [Results.load(run) for run in runs]
     found = [measure(results, name) for name in judge]
-    with whole(out) as draft:
-        content = {one.judge: one.to_json() for one in found}
-        draft.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    files.write_json(out, {one.judge: one.to_json() for one in found}, private=True)
     put(quality.table(found))
     for line in quality.notes(found):
         print(printable(line))

@@ -112,7 +112,9 @@ def check(
 
 def _held(told: Deployed, run: Results, policy: Policy | None, limit: float) -> Deployed:
     own = read({"rules": [{"metric": "asr", "exits": told.name, "upper_bound": limit}]})
-    rules = [replace(rule, exits=told.name) for rule in (policy or own).rules if told.exit in rule.at(run.exits)]
+    rules = [
+        replace(rule, exits=told.name) for rule in (policy or own).rules if told.exit in rule.at(run.exits)
+    ]
     alone = [rule for rule in rules if rule.bound != "no_worse_than"]
     if not any(rule.metric == "asr" and rule.bound == "upper_bound" and not rule.scored for rule in alone):
         return replace(told, why=f"the policy has no upper_bound of asr for exit {told.name}")

@@ -6,7 +6,6 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from itertools import groupby
-from pathlib import Path
 
 from rich import box
 from rich.table import Table
@@ -237,11 +236,3 @@ def junit(gate: Gate) -> str:
 def _xml(text: str) -> str:
     """A text of strangers without what XML 1.0 has no place for."""
     return re.sub("[\ufffe\uffff]", "\ufffd", printable(text))
-
-
-def write(file: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(f".{file.name}.new")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(file)

@@ -101,7 +101,9 @@ def worsened(pairs: Pairs | None, times: float = 1.0) -> Estimate:
     return Estimate(found.difference, found.n, found.low, found.high, found.method)
 
 
-def scored(rows: Sequence[ScoredRow], name: str, judge: str | None, alpha: float | None = None) -> list[Score]:
+def scored(
+    rows: Sequence[ScoredRow], name: str, judge: str | None, alpha: float | None = None
+) -> list[Score]:
     """What judges measured under a name, of rows of one kind: one judge, by name or kind, or all."""
     return [
         score

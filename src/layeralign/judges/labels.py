@@ -10,11 +10,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from layeralign._util.files import atomic
 from layeralign._util.text import json_of
 from layeralign.errors import LayeralignError
 from layeralign.judges.judge import Judgement
 from layeralign.judges.kinds import HUMAN
-from layeralign.runs.export import whole
 from layeralign.runs.store import RowKey, Run
 
 LABELS = {
@@ -81,7 +81,7 @@ def write(run: Run, out: Path, n: int, seed: int = 0) -> int:
     if out.is_file():
         raise LayeralignError(f"out {out}: is there already and may hold labels; expected a new file")
     rows = sample(run, n, seed)
-    with whole(out) as draft, draft.open("w", encoding="utf-8") as stream:
+    with atomic(out, private=True) as draft, draft.open("w", encoding="utf-8") as stream:
         stream.writelines(_inert(json.dumps(row, ensure_ascii=False)) + "\n" for row in rows)
     return len(rows)
 

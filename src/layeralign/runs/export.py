@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from layeralign._util.files import atomic
 from layeralign.errors import LayeralignError
 from layeralign.runs.store import SAID, Run
 
@@ -21,33 +19,13 @@ def export(run: Run, format: Format, out: Path) -> int:
     The file appears whole or not at all, and only its owner can read it: it holds answers.
     """
     rows = list(run.rows())
-    with whole(out) as draft:
+    with atomic(out, private=True) as draft:
         if format == "jsonl":
             with draft.open("w", encoding="utf-8") as stream:
                 stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         else:
             _parquet(rows, draft)
     return len(rows)
-
-
-@contextmanager
-def whole(out: Path) -> Iterator[Path]:
-    """A draft that takes the place of `out` when all went well, and that only its owner can read.
-
-    Raises:
-        LayeralignError: `out` is a folder, or in none.
-    """
-    if out.is_dir() or not out.name:
-        raise LayeralignError(f"out {out}: is a folder; expected a file")
-    if not out.parent.is_dir():
-        raise LayeralignError(f"out {out}: the folder {out.parent} does not exist")
-    draft = out.with_name(f".{out.name}.{os.getpid()}")
-    draft.touch(mode=0o600)
-    try:
-        yield draft
-        draft.replace(out)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _parquet(rows: list[dict[str, Any]], file: Path) -> None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from layeralign._util.files import atomic
 from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
 
@@ -514,22 +516,15 @@ def create(folder: Path, model: str, identity: Mapping[str, Any], encoder: Mappi
         raise LayeralignError(
             f"out {folder}: is a file; expected a new folder, or that of a run to go on with"
         )
-    if folder.is_dir() and any(not f.name.startswith(FILE) for f in folder.iterdir()):
+    if folder.is_dir() and any(not f.name.lstrip(".").startswith(FILE) for f in folder.iterdir()):
         raise LayeralignError(f"out {folder}: is not empty and holds no run; use a new folder")
     folder.mkdir(parents=True, exist_ok=True)
-    # Made whole under another name first, so that a kill leaves a run or nothing.
-    draft = folder / f"{FILE}.new"
-    draft.unlink(missing_ok=True)
-    draft.touch(mode=0o600)
-    connection = sqlite3.connect(draft)
-    with connection:
+    meta = {"format": _FORMAT, "model": model, "identity": dict(identity), "encoder": dict(encoder)}
+    with atomic(file, private=True) as draft, closing(sqlite3.connect(draft)) as connection, connection:
         connection.executescript(_SCHEMA)
-        meta = {"format": _FORMAT, "model": model, "identity": dict(identity), "encoder": dict(encoder)}
         connection.executemany(
             "INSERT INTO meta VALUES (?, ?)", [(k, json.dumps(v)) for k, v in meta.items()]
         )
-    connection.close()
-    draft.rename(file)
     return Run(folder, _connect(file))
 
 

@@ -7,7 +7,6 @@ learning rate and the place in the cases; η does not change.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
+from layeralign._util.files import atomic
 from layeralign.errors import LayeralignError
 from layeralign.training.exit_mix import ExitMix
 from layeralign.training.policy import Policy
@@ -41,11 +41,8 @@ def save(folder: Path, training: Training, step: int) -> None:
         for key, value in training.optimizer.state[parameter].items():
             tensors[f"optimizer/{key}/{name}"] = torch.as_tensor(value).detach().cpu().clone()
     tensors["mix"] = torch.from_numpy(training.mix.state())
-    draft = folder / f".{FILE}.new"
-    save_file(tensors, draft, metadata={"step": json.dumps(step)})
-    with draft.open("rb") as stream:
-        os.fsync(stream.fileno())
-    draft.replace(folder / FILE)
+    with atomic(folder / FILE) as draft:
+        save_file(tensors, draft, metadata={"step": json.dumps(step)})
 
 
 def exists(folder: Path) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from layeralign._util import files
 from layeralign._util.progress import Progress
 from layeralign.cases.case import Case
 from layeralign.decode import Decoding, seed_of
@@ -119,10 +120,7 @@ class StartAnswers:
                 progress.advance(len(chunk))
         self._known = dict(workers.gather(made))
         if workers.main:
-            draft = out / f".{_ANSWERS}.new"
-            draft.touch(mode=0o600)
-            draft.write_text(json.dumps(self._known), encoding="utf-8")
-            draft.replace(file)
+            files.write(file, json.dumps(self._known), private=True)
         workers.wait()
 
     def _answers(self, chunk: Sequence[Case]) -> list[tuple[str, list[int]]]:

@@ -18,6 +18,7 @@ from rich.live import Live
 from rich.table import Table
 from torch.utils.tensorboard import SummaryWriter
 
+from layeralign._util import files
 from layeralign.errors import LayeralignError
 
 FILE = "log.jsonl"
@@ -74,9 +75,7 @@ class Log:
 
     def __enter__(self) -> Log:
         if self._speaks:
-            draft = self._folder / f".{FILE}.new"
-            draft.write_text("".join(json.dumps(line) + "\n" for line in self.history), encoding="utf-8")
-            draft.replace(self._folder / FILE)
+            files.write(self._folder / FILE, "".join(json.dumps(line) + "\n" for line in self.history))
             self._file = (self._folder / FILE).open("a", encoding="utf-8")
             self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=self._first)
             console = Console(stderr=True)

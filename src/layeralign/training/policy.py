@@ -12,6 +12,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 
+from layeralign._util import files
 from layeralign.training.rollout import Batch
 from layeralign.vlm.load import quiet
 from layeralign.vlm.vlm import Vlm
@@ -148,4 +149,4 @@ class Policy(nn.Module):
         config.inference_mode = True
         self.peft.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
         config.inference_mode = False
-        (folder / "README.md").write_text(_README.format(model=self.vlm.checkpoint.name), encoding="utf-8")
+        files.write(folder / "README.md", _README.format(model=self.vlm.checkpoint.name))

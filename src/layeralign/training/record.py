@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from layeralign import decode
+from layeralign._util import files
 from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
 from layeralign.rewards.reward import Reward
@@ -74,15 +75,9 @@ def begin(out: Path, made: dict[str, Any], cases: Sequence[Case]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / "start.json").unlink(missing_ok=True)  # of a training that took no step, perhaps of other cases
     shown = sorted({case.asked for case in cases})
-    _write(out / TRAINED_ON, {"asked": shown})
+    files.write_json(out / TRAINED_ON, {"asked": shown})
     session = {"started": datetime.now(UTC).isoformat(timespec="seconds"), "command": shlex.join(sys.argv)}
-    _write(file, made | session | {"versions": versions()})
-
-
-def _write(file: Path, content: dict[str, Any]) -> None:
-    draft = file.with_name(f".{file.name}.new")
-    draft.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    draft.replace(file)
+    files.write_json(file, made | session | {"versions": versions()})
 
 
 def _compare(out: Path, made: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from layeralign._util import files
 from layeralign._util.progress import Progress
 from layeralign._util.text import has_lone_surrogate, json_of, printable
 from layeralign.cases.dialogue import ASSISTANT
@@ -135,7 +136,7 @@ def train_reward(
     with quiet():
         classifier.model.save_pretrained(folder)
         classifier.names.save_pretrained(folder)
-    _write(folder / RECORD, json.dumps(record, indent=2) + "\n")
+    files.write_json(folder / RECORD, record)
     (folder / _CHECKPOINT).unlink(missing_ok=True)
     return record
 
@@ -328,9 +329,8 @@ def _save(
         tensors[f"weight {name}"] = weight.detach().contiguous()
         for part in ("exp_avg", "exp_avg_sq"):
             tensors[f"{part} {name}"] = optimiser.state[weight][part].contiguous()
-    part_file = file.with_suffix(".part")
-    save_file(tensors, part_file, {"step": str(step), "identity": json.dumps(identity)})
-    _replace(part_file, file)
+    with files.atomic(file) as draft:
+        save_file(tensors, draft, {"step": str(step), "identity": json.dumps(identity)})
 
 
 def _restore(file: Path, model: Any, optimiser: torch.optim.Optimizer, identity: dict[str, Any]) -> int:
@@ -354,18 +354,6 @@ def _restore(file: Path, model: Any, optimiser: torch.optim.Optimizer, identity:
                 part: tensors[f"{part} {name}"].to(weight.device) for part in ("exp_avg", "exp_avg_sq")
             }
     return step
-
-
-def _write(file: Path, text: str) -> None:
-    part = file.with_suffix(".part")
-    part.write_text(text, encoding="utf-8")
-    _replace(part, file)
-
-
-def _replace(part: Path, file: Path) -> None:
-    with part.open("rb+") as stream:
-        os.fsync(stream.fileno())
-    part.replace(file)
 
 
 @torch.no_grad()

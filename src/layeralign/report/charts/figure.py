@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from layeralign._util import files
 from layeralign.errors import LayeralignError
 from layeralign.report import What
 from layeralign.report.charts import csv_rows as lines
@@ -69,9 +71,9 @@ def write(report: Report, what: What, file: Path, columns: int = 1) -> None:
         save(draw(report, what, columns), file)
         return
     drawn = _drawable(report, what)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w", encoding="utf-8", newline="") as stream:
-        csv.writer(stream).writerows(map(_inert, _LINES[what](drawn)))
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(map(_inert, _LINES[what](drawn)))
+    files.write(file, text.getvalue())
 
 
 def _inert(line: list[Any]) -> list[Any]:
@@ -86,8 +88,8 @@ def save(figure: Figure, file: Path) -> None:
     """Write a figure by the file's ending; an SVG or a PDF is the same every time."""
     metadata: dict[str, Any] = {".svg": {"Date": None, "Creator": None}, ".pdf": {"CreationDate": None}}
     file.parent.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context(drawings.STYLE):
-        figure.savefig(file, dpi=300, metadata=metadata.get(file.suffix, {}))
+    with files.atomic(file) as draft, matplotlib.rc_context(drawings.STYLE):
+        figure.savefig(draft, format=file.suffix[1:], dpi=300, metadata=metadata.get(file.suffix, {}))
 
 
 def _drawable(report: Report, what: str) -> dict[str, Any]:

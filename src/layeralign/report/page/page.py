@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from layeralign._util import files
 from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
 from layeralign.report.asr import asr_of, change_of, ends, span, text
@@ -102,12 +103,7 @@ def write(
     if file.suffix != ".html" or file.is_dir():
         raise LayeralignError(f"out {file}: expected a file that ends in .html")
     content = page(report, with_answers=with_answers, notes=notes)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(f".{file.name}.new")
-    draft.unlink(missing_ok=True)  # whose rights may be others
-    draft.touch(mode=0o600 if with_answers else 0o666)
-    draft.write_text(content, encoding="utf-8")
-    draft.replace(file)
+    files.write(file, content, private=with_answers)
 
 
 def _environment() -> Environment:

@@ -1,0 +1,95 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from layeralign.errors import LayeralignError
+
+_DRAFT = ".draft"
+
+
+@contextmanager
+def atomic(file: Path, *, private: bool = False) -> Iterator[Path]:
+    """A draft, to be written in the block, that then takes the place of `file`.
+
+    The draft is on the disk before it takes the place. After an error, Ctrl-C or kill, `file` is what it was.
+    A draft that a killed process left is removed by the next one that writes the same file.
+
+    Args:
+        file: in a folder that exists.
+        private: whether only its owner can read it.
+
+    Raises:
+        LayeralignError: `file` is a folder, its folder does not exist, or the disk refuses.
+    """
+    if file.is_dir() or not file.name:
+        raise LayeralignError(f"out {file}: is a folder; expected a file")
+    if not file.parent.is_dir():
+        raise LayeralignError(f"out {file}: the folder {file.parent} does not exist")
+    draft = file.with_name(f".{file.name}.{os.getpid()}{_DRAFT}")
+    try:
+        _remove_abandoned(file)
+        os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600 if private else 0o666))
+        yield draft
+        _sync(draft)
+        draft.replace(file)
+        _sync(file.parent)
+    except OSError as error:
+        raise LayeralignError(f"out {file}: cannot be written ({error.strerror or error})") from error
+    finally:
+        with suppress(OSError):
+            draft.unlink()
+
+
+def write(file: Path, text: str, *, private: bool = False) -> None:
+    """Write a text as UTF-8; as `atomic`, but the folder is made where it does not exist."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LayeralignError(f"out {file}: its folder cannot be made ({error.strerror})") from error
+    with atomic(file, private=private) as draft, draft.open("w", encoding="utf-8", newline="") as stream:
+        stream.write(text)
+
+
+def write_json(file: Path, content: Any, *, private: bool = False) -> None:
+    """Write indented JSON; as `write`. Numbers have to be finite."""
+    write(file, json.dumps(content, indent=1, allow_nan=False) + "\n", private=private)
+
+
+def _remove_abandoned(file: Path) -> None:
+    """Remove drafts of `file` whose process of this machine has ended."""
+    for draft in file.parent.glob(f".{_literal(file.name)}.*{_DRAFT}"):
+        pid = draft.name.removesuffix(_DRAFT).rpartition(".")[2]
+        if pid.isdecimal() and not _runs(int(pid)):
+            draft.unlink(missing_ok=True)
+
+
+def _literal(name: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+
+
+def _runs(pid: int) -> bool:
+    if pid == os.getpid():
+        return False  # this process holds no other draft of the file: it writes one file at a time
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def _sync(place: Path) -> None:
+    """See that a file's content, or a folder's names, are on the disk."""
+    handle = os.open(place, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
