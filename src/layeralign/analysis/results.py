@@ -90,7 +90,8 @@ class Results:
         sessions: when, by which command and with which versions rows were added.
         cases: every case, controls too, in the order in which they came, without pictures.
         case_hashes: case id -> hash of everything that shapes its answer or its judgement.
-        judged: every verdict of every row, rows together, in the order of the cases; a row without any verdict
+        judged: every verdict of every row, rows together, in the order of the cases; a row without any
+        verdict
             has one of judge "".
         judges: names of the judges that have a verdict on some row, sorted.
         judge_records: what each judge is.
@@ -153,7 +154,8 @@ class Results:
 
     @property
     def answers(self) -> Mapping[RowKey, str]:
-        """What the model said, by row: private, and hostile to whatever shows it. Read when first asked for."""
+        """What the model said, by row: private, and hostile to whatever shows it. Read when first asked
+        for."""
 
         def read() -> dict[RowKey, str]:
             with open_run(self.path) as run:
@@ -186,7 +188,8 @@ class Results:
 
     @property
     def trained_against(self) -> tuple[str, ...]:
-        """Judges that are the reward which the model's adapter was trained against, where that is recorded."""
+        """Judges that are the reward which the model's adapter was trained against, where that is
+        recorded."""
         reward = self.noted.get("reward")
         if reward is None:
             return ()
@@ -220,7 +223,8 @@ class Results:
         """Whose verdicts make the ASR.
 
         Args:
-            asked: a judge's name, or its kind where that is enough. By default the most trusted judge that has
+            asked: a judge's name, or its kind where that is enough. By default the most trusted judge that
+            has
                 judged every row, and where there is none, the most trusted that has judged any.
 
         Raises:
@@ -238,7 +242,8 @@ class Results:
         if scores_only(asked):
             able = [name for name in self.judges if not scores_only(name)]
             raise LayeralignError(
-                f"run {self.path}: judge {asked!r} gives numbers and no verdicts, so it makes no ASR; found {able}"
+                f"run {self.path}: judge {asked!r} gives numbers and no verdicts, so it makes no ASR; "
+                f"found {able}"
             )
         if len(found) != 1:
             several = f"several of that kind, {found}"
@@ -249,9 +254,9 @@ class Results:
     def _by_default(self) -> str:
         """See `asr_judge`.
 
-        A judge all of whose verdicts are invalid has still judged: no less trusted one takes its place. People
-        have seen a sample only, so they have to be asked for, and scorers have no verdicts. Where no row has an
-        answer, it is the refusal matcher, which was asked about all of them.
+        A judge all of whose verdicts are invalid has still judged: no less trusted one takes its place.
+        People have seen a sample only, so they have to be asked for, and scorers have no verdicts. Where no row
+        has an answer, it is the refusal matcher, which was asked about all of them.
         """
         spoke = {
             row.judge for row in self.judged if row.kind == "harmful" and row.verdict != "not applicable"

@@ -200,7 +200,8 @@ def summarise(run: Results, judge: str | None = None, quality: Path | None = Non
     Args:
         run: what a run holds.
         judge: whose verdicts make the ASR; by default the most trusted that has judged.
-        quality: a file with the quality of that judge (`layeralign.analysis.judge_quality.read_quality`), which
+        quality: a file with the quality of that judge (`layeralign.analysis.judge_quality.read_quality`),
+        which
             corrects the ASR.
 
     Raises:

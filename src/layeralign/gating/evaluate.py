@@ -88,7 +88,8 @@ def gate(run: Results, policy: Policy, base: Results | None = None, quality: Pat
         run: a run.
         policy: its rules.
         base: a run of the same cases, that `no_worse_than: base` means.
-        quality: a file with the quality of the judge (`layeralign.analysis.judge_quality.read_quality`): limits of
+        quality: a file with the quality of the judge (`layeralign.analysis.judge_quality.read_quality`):
+        limits of
             the ASR are held against it without that judge's errors, whose own uncertainty is in its interval.
 
     Raises:

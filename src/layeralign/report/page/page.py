@@ -6,7 +6,7 @@ import hashlib
 import json
 from base64 import b64encode
 from collections.abc import Sequence
-from importlib.resources import files
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +149,7 @@ def _shown(value: object) -> object:
 
 
 def _static(name: str) -> str:
-    return files("layeralign.report").joinpath("static", name).read_text(encoding="utf-8")
+    return resources.files("layeralign.report").joinpath("static", name).read_text(encoding="utf-8")
 
 
 def _embedded(data: Any) -> Markup:
