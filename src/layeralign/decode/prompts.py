@@ -57,11 +57,12 @@ def embedded(vlm: Vlm, case: Case, ids: list[int]) -> list[int]:
     Raises:
         LayeralignError: one has no embedding.
     """
-    if strange := [id for id in ids if id >= vlm.embedding_rows and id != vlm.picture_token_id]:
+    rows = vlm.embedding_rows
+    if strange := [id for id in ids if id >= rows and id != vlm.picture_token_id]:
         name = printable(repr(vlm.tokenizer.decode(strange[:1])), 60)
         raise LayeralignError(
             f"case {case.id!r}: the prompt contains {name} (token {strange[0]}), but model "
-            f"{vlm.checkpoint.name} has only {vlm.embedding_rows} embeddings; remove it"
+            f"{vlm.checkpoint.name} has only {rows} embeddings; remove it"
         )
     return ids
 
@@ -84,7 +85,9 @@ def spoken(vlm: Vlm, tokens: Sequence[int], marks: str = "auto") -> Spoken:
     """
     if marks == "none":
         return Spoken("", _text(vlm, tokens, frozenset()).strip(), answered=True)
-    known = vlm.marks if marks == "auto" else (reasoning.parse(marks),)
+    if marks == "auto":
+        return reasoning.split(_text(vlm, tokens, vlm.special_marks), vlm.marks)
+    known = (reasoning.parse(marks),)
     return reasoning.split(_text(vlm, tokens, reasoning.pieces(known)), known)
 
 
@@ -96,7 +99,7 @@ def text(vlm: Vlm, tokens: Sequence[int]) -> str:
 def _text(vlm: Vlm, tokens: Sequence[int], kept: frozenset[str]) -> str:
     """Tokens as text, special ones left out but for those that are `kept`."""
     names, special = vlm.tokenizer, vlm.special_tokens
-    if not any(special.get(token) in kept for token in tokens):
+    if not kept or not any(special.get(token) in kept for token in tokens):
         return str(names.decode(tokens, skip_special_tokens=True))
     left = [token for token in tokens if token not in special or special[token] in kept]
     return str(names.decode(left, skip_special_tokens=False))

@@ -424,6 +424,11 @@ class Vlm:
         return reasoning.known_to(template.source(self.processor), names, behind)
 
     @cached_property
+    def special_marks(self) -> frozenset[str]:
+        """The special tokens of which `marks` are made."""
+        return reasoning.pieces(self.marks).intersection(self.special_tokens.values())
+
+    @cached_property
     def reads_date(self) -> bool:
         """Whether what the template makes of a request depends on the day."""
         days = ("2001-02-03", "2022-11-30")

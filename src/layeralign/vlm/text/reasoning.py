@@ -97,8 +97,8 @@ def split(written: str, marks: Sequence[Marks]) -> Spoken:
         written: all that the model wrote, marks included.
         marks: that it may have used.
     """
+    text = written.lstrip()
     for one in marks:
-        text = written.lstrip()
         opened = text.startswith(one.opens)
         if not (opened or one.begun or (one.certain and one.closes in written)):
             continue
