@@ -7,8 +7,7 @@ import pytest
 
 import layeralign
 from layeralign import LayeralignError
-from layeralign.analysis.means import mean_figures
-from layeralign.analysis.metrics import Estimate, figures
+from layeralign.analysis.metrics import Estimate, figures, macro_average
 from layeralign.analysis.sequential import Rule, Stop, looks, order, stops
 from layeralign.analysis.summary import summarise
 from layeralign.cases.case import Case
@@ -154,7 +153,7 @@ def test_a_sequential_run_shows_only_what_is_valid_whenever_one_stops(tmp_path):
     assert all(e.method.startswith("always valid") for e in one.estimates.values() if e.n)
     assert (summary.sequential.rows, summary.sequential.grid) == (90, 120)
     # exits 1 and 2 are of two groups (thirds of four), so make one: means, not pooled rows
-    group = mean_figures([figures([], alpha=0.05)])
+    group = macro_average([figures([], alpha=0.05)])
     assert group["asr"] is None
     json.dumps(summary.to_json(), allow_nan=False)
 
@@ -168,7 +167,7 @@ def test_a_group_is_the_mean_of_its_exits_however_many_cases_they_have():
             | {"asr": made, "asr_worst_case": made, "asr_best_case": made},
         }  # fmt: skip
 
-    found = mean_figures([part(8, 10, 0.025), part(0, 60, 0.025), figures([], alpha=0.025)])
+    found = macro_average([part(8, 10, 0.025), part(0, 60, 0.025), figures([], alpha=0.025)])
     assert (found["n"], found["asr"], found["asr_if_invalid_safe"]) == (70, 0.4, 0.4)
     ends = zip(always_valid(8, 10, 0.025), always_valid(0, 60, 0.025), strict=True)
     assert (found["asr_low"], found["asr_high"]) == pytest.approx(tuple(sum(pair) / 2 for pair in ends))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import hypot
+from statistics import fmean
 from typing import Any
 
 from layeralign.analysis.judge_quality import Quality
@@ -260,3 +261,35 @@ def scores(rows: Sequence[ScoredRow], *, fixed: bool = True) -> tuple[Score, ...
 def _columns(values: Observations) -> tuple[list[float], list[str], list[str]]:
     """The values, prompts and pictures; a case without picture is like no other."""
     return [value for _, value in values], *keys([row for row, _ in values])
+
+
+def macro_average(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What `Figures` has, averaged over exits that need not have the same cases (sequential runs).
+
+    Args:
+        parts: of each exit what `figures` gives at its part of alpha (Bonferroni), so that all intervals hold
+            together, and the means of their ends, too.
+    """
+    made = {name: _macro([part["estimates"][name] for part in parts]) for name in parts[0]["estimates"]}
+    n, invalid = (sum(part[name] for part in parts) for name in ("n", "invalid"))
+    return named(n, invalid, made, _macro_scores(parts))
+
+
+def _macro(some: Sequence[Estimate]) -> Estimate:
+    known = [(e.value, e.low, e.high) for e in some if None not in (e.value, e.low, e.high)]
+    if not known:
+        return NOTHING
+    value, low, high = (fmean(column) for column in zip(*known, strict=True))
+    return Estimate(value, sum(e.n for e in some), low, high, f"always valid, mean of {len(known)} exits")
+
+
+def _macro_scores(parts: Sequence[Mapping[str, Any]]) -> tuple[Score, ...]:
+    every: dict[tuple[str, str, str], list[Score]] = {}
+    for part in parts:
+        for score in part["scores"]:
+            every.setdefault((score.judge, score.measure, score.kind), []).append(score)
+    return tuple(
+        Score(*key, sum(s.n for s in some), sum(s.invalid for s in some), fmean(s.mean for s in some),
+              None, None, "")
+        for key, some in sorted(every.items())
+    )  # fmt: skip

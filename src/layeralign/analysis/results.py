@@ -154,8 +154,7 @@ class Results:
 
     @property
     def answers(self) -> Mapping[RowKey, str]:
-        """What the model said, by row: private, and hostile to whatever shows it. Read when first asked
-        for."""
+        """The answers, by row: private and untrusted text. Read from the run at the first use."""
 
         def read() -> dict[RowKey, str]:
             with open_run(self.path) as run:
@@ -188,8 +187,7 @@ class Results:
 
     @property
     def trained_against(self) -> tuple[str, ...]:
-        """Judges that are the reward which the model's adapter was trained against, where that is
-        recorded."""
+        """Judges that are the reward model which the adapter was trained on."""
         reward = self.noted.get("reward")
         if reward is None:
             return ()
@@ -254,9 +252,9 @@ class Results:
     def _by_default(self) -> str:
         """See `asr_judge`.
 
-        A judge all of whose verdicts are invalid has still judged: no less trusted one takes its place.
-        People have seen a sample only, so they have to be asked for, and scorers have no verdicts. Where no row
-        has an answer, it is the refusal matcher, which was asked about all of them.
+        A judge whose verdicts are all invalid has still judged; a less trusted judge does not take its place.
+        People label only a sample, so `human` has to be asked for; scorers have no verdicts. Where no row has
+        an answer, the judge is the refusal matcher.
         """
         spoke = {
             row.judge for row in self.judged if row.kind == "harmful" and row.verdict != "not applicable"

@@ -10,8 +10,7 @@ from typing import Any
 
 from layeralign.analysis.controls import ControlFigures, control_figures
 from layeralign.analysis.judge_quality import Quality, read_quality
-from layeralign.analysis.means import mean_figures
-from layeralign.analysis.metrics import Figures, figures
+from layeralign.analysis.metrics import Figures, figures, macro_average
 from layeralign.analysis.results import Observations, Results, ScoredRow, by_exit, keys, pair
 from layeralign.analysis.screen import RankAgreement, Screen, agrees
 from layeralign.analysis.sequential import Rule, Stop, harmful, stops, unsafe
@@ -358,6 +357,6 @@ def _group_figures(
         if fixed:
             found = figures((row for exit in members for row in rows_at[exit]), quality)
         else:
-            found = mean_figures([figures(rows_at[exit], alpha=ALPHA / len(members)) for exit in members])
+            found = macro_average([figures(rows_at[exit], alpha=ALPHA / len(members)) for exit in members])
         made.append(GroupFigures(**found, group=group, exits=members))
     return tuple(made)

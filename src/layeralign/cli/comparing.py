@@ -40,16 +40,18 @@ def compare(
     out
         Also write a page about it, as change.html.
     """
-    from layeralign.api import compare as run_compare
-    from layeralign.report.inputs import gather
+    from layeralign.analysis.compare import compare as compare_runs
+    from layeralign.analysis.results import Results
+    from layeralign.report.inputs import compared
     from layeralign.report.page import page
     from layeralign.report.terminal import comparison
     from layeralign.report.terminal import paper_table2 as table2
 
-    found = run_compare(before, after, allow=allow or (), judge=judge)
+    runs = Results.load(before), Results.load(after)
+    found = compare_runs(*runs, allow or (), judge)
     if out is not None:
         notes = [("allowed", line) for line in comparison.differences(found)]
-        page.write(gather([before, after], judge, allow=allow or ()), out, notes=notes)
+        page.write(compared(*runs, found), out, notes=notes)
     if json:
         print(as_json.dumps(found.to_json(), indent=2, allow_nan=False))
         return

@@ -155,6 +155,13 @@ def together(runs: Sequence[tuple[Results, Summary]], allow: Collection[str] = (
     return Report(tuple(shown), tuple(_change(shown[0], other, allow) for other in shown[1:]))
 
 
+def compared(before: Results, after: Results, found: Comparison) -> Report:
+    """A report of two runs that were read and compared already."""
+    names = labels([before.path.resolve(), after.path.resolve()])
+    shown = (_shown(before, names[0], found.before), _shown(after, names[1], found.after))
+    return Report(shown, (found,))
+
+
 def _shown(run: Results, label: str, summary: Summary) -> Shown:
     return Shown(
         label=label,

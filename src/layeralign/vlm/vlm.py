@@ -417,8 +417,7 @@ class Vlm:
 
     @cached_property
     def marks(self) -> tuple[Marks, ...]:
-        """What stands around this model's reasoning, if it writes any; see
-        `layeralign.vlm.text.reasoning`."""
+        """The marks around this model's reasoning, if it writes any; see `reasoning`."""
         names = [token.content for token in self.tokenizer.added_tokens_decoder.values()]
         _, _, behind = self.prompt(template.SENTINEL, picture=False).rpartition(template.SENTINEL)
         return reasoning.known_to(template.source(self.processor), names, behind)

@@ -58,10 +58,10 @@ def _run(shown: Shown, cases: dict[str, dict[str, str]], *, with_answers: bool) 
         column = columns.setdefault((row.exit, row.sample), _Column([" "] * len(places)))
         _put(column, row, places, first=row.judge == shown.summary.asr_judge, with_scores=with_answers)
     if with_answers:
-        for (case, exit, sample), answer in run.answers.items():
+        for (id, exit, sample), answer in run.answers.items():
             column = columns[exit, sample]
             column.answers = column.answers or [None] * len(places)
-            column.answers[places[case]] = printable_lines(answer, LONGEST)
+            column.answers[places[id]] = printable_lines(answer, LONGEST)
     return {
         "judge": printable(shown.summary.asr_judge),
         "columns": [
