@@ -24,7 +24,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 import layeralign
-from layeralign.decode import ended, text
+from layeralign.decode.prompts import ended, text
 from layeralign.rewards.reward import load_reward
 from layeralign.testbed import cases as testbed
 from layeralign.training import ppo

@@ -25,10 +25,11 @@ from scipy.stats import kendalltau, spearmanr
 from scipy.stats import t as student
 
 import layeralign
-from layeralign import benchmarks, decode
+from layeralign import benchmarks
 from layeralign.analysis.results import answered
 from layeralign.cases.case import Case
-from layeralign.decode import Decoding
+from layeralign.decode import prompts
+from layeralign.decode.decoding import Decoding
 from layeralign.decode.openings import Opening, opens
 from layeralign.runs.store import open_run
 from layeralign.sweep import screen
@@ -112,7 +113,7 @@ def table(vlm: Vlm, cases: Sequence[Case]) -> dict[str, tuple[float, float]]:
         off = 100 * np.abs(estimated.mean(1) - unsafe.mean(1)).max()
         print(f"| {words} | " + " | ".join(f"{100 * p:.1f}" for p in estimated.mean(1))
               + f" | {rho:.3f} ({low:.2f} to {high:.2f}) | {tau:.3f} ({under:.2f} to {over:.2f}) | {off:.1f} | {took:.0f} |")  # fmt: skip
-    own = ", ".join(repr(decode.text(vlm, one)) for one in openings(vlm, harmful)["first 3 tokens"])
+    own = ", ".join(repr(prompts.text(vlm, one)) for one in openings(vlm, harmful)["first 3 tokens"])
     print(
         f"\nIts refusals open: {own}. Off by: points at the worst exit. The scan of all {len(cases)} cases took {all_s:.0f} s."
     )

@@ -21,9 +21,10 @@ from safetensors import safe_open
 from transformers import AutoModelForImageTextToText
 
 import layeralign
-from layeralign import LayeralignError, decode
+from layeralign import LayeralignError
 from layeralign.cases.case import Case
-from layeralign.decode import Decoding
+from layeralign.decode import prompts as decode_prompts
+from layeralign.decode.decoding import Decoding
 from layeralign.exits import Exits
 from layeralign.runs.store import open_run
 from layeralign.testbed import cases as testbed
@@ -155,7 +156,7 @@ def test_the_training_forward_agrees_with_generation(llava, cases):
     seen = [features.of(row) for row in rows]
     made = vlm.generate(prompts(vlm, rows, seen, Decoding()), seen, max_new_tokens=5, do_sample=False,
                         suppress_tokens=vlm.unsayable).tolist()  # fmt: skip
-    answers = [decode.ended(vlm, line)[0] for line in made]
+    answers = [decode_prompts.ended(vlm, line)[0] for line in made]
     batch = collate(vlm, prompts(vlm, rows, seen, Decoding()), answers, seen)
     mask = ppo.answer_mask(batch.lengths, batch.answers.shape[1])
     with torch.no_grad():
@@ -191,7 +192,7 @@ def test_padding_does_not_shape_a_row(llava_dir, cases):
 
 def test_cached_features_are_those_of_a_scan(llava, cases):
     features = Features(llava, cases, [0, 3])
-    wanted = decode.encode(llava, [(case, 3) for case in cases[:4]])
+    wanted = decode_prompts.encode(llava, [(case, 3) for case in cases[:4]])
     for case, feature in zip(cases[:4], wanted, strict=True):
         torch.testing.assert_close(features.of((case, 3)).tokens, feature.tokens, rtol=1e-4, atol=1e-4)
         assert features.of((case, 3)) is features.of((case, 3))
@@ -343,7 +344,7 @@ def test_what_supervised_methods_teach(llava, cases, tmp_path):
     start = StartAnswers(policy, Features(policy.vlm, cases, [4]), Decoding(5))
     harmful, benign = Case("h", "how do i smash it?", "harmful"), Case("b", "describe it.", "benign")
     start.make([harmful, benign], Workers(), tmp_path)
-    say = lambda ids: decode.text(policy.vlm, ids)  # noqa: E731
+    say = lambda ids: decode_prompts.text(policy.vlm, ids)  # noqa: E731
     assert say(right_answer(policy, cases[0], start)) == cases[0].reference
     assert right_answer(policy, benign, start) == start.tokens(benign)
     stock = policy.vlm.tokenizer(STOCK_REFUSAL, add_special_tokens=False)["input_ids"]

@@ -5,9 +5,11 @@ from tokenizers import processors
 
 import layeralign
 import tiny
-from layeralign import LayeralignError, decode
+from layeralign import LayeralignError
 from layeralign.cases.case import Case
-from layeralign.decode import Decoding, prompt_tokens
+from layeralign.decode import checks, prompts
+from layeralign.decode.decoding import Decoding
+from layeralign.decode.prompts import prompt_tokens
 from layeralign.judges.local import LocalSpeaker
 from layeralign.testing import _Shown, noise
 from layeralign.vlm.load import load
@@ -41,8 +43,8 @@ def test_an_end_that_generation_config_does_not_name_ends_an_answer(tmp_path):
     vlm = changed(tmp_path, "qwen3_vl", eos_token_id=0)
     end = token(vlm, "<|im_end|>")
     assert set(vlm.ends[end]) >= {"tokenizer", "template"} and vlm.ends[0] == ("generation_config",)
-    assert decode.ended(vlm, [5, end, 6]) == ([5, end], True)
-    (note,) = decode.check(vlm, [Case("c", "Hi.", "benign")], Decoding(4))
+    assert prompts.ended(vlm, [5, end, 6]) == ([5, end], True)
+    (note,) = checks.check(vlm, [Case("c", "Hi.", "benign")], Decoding(4))
     assert note.startswith("generation_config.json ends an answer at <pad> only, others at <|im_end|> (")
 
 
@@ -57,7 +59,7 @@ def test_a_default_of_a_config_is_no_end_if_it_is_an_ordinary_token(tmp_path):
 
 def test_where_all_agree_nothing_is_noted(tmp_path):
     vlm = load(tiny.save("llava", tmp_path))
-    assert decode.check(vlm, [Case("c", "Hi.", "benign")], Decoding(4)) == []
+    assert checks.check(vlm, [Case("c", "Hi.", "benign")], Decoding(4)) == []
 
 
 # --- BOS and EOS
@@ -189,4 +191,4 @@ def test_a_pictures_tag_in_a_text_is_refused(name, tag, whose, tmp_path):
         (Case("c", "What is it?", "benign"), Decoding(4, system=f"See {tag}.")),
     ):
         with pytest.raises(LayeralignError, match=whose):
-            decode.check(vlm, [case], decoding)
+            checks.check(vlm, [case], decoding)

@@ -12,12 +12,14 @@ from transformers import DynamicCache
 
 import layeralign
 import tiny
-from layeralign import LayeralignError, decode
+from layeralign import LayeralignError
 from layeralign._util import machine
 from layeralign.cases import files
-from layeralign.decode import Decoding, engine, memory, respond
+from layeralign.decode import engine, memory, prompts, sampling, stream
 from layeralign.decode.cache import Rows
+from layeralign.decode.decoding import Decoding
 from layeralign.decode.sampling import Chooser, draws
+from layeralign.decode.stream import respond
 from layeralign.decode.units import Prompt, Unit, Wanted, units
 from layeralign.runs import store
 from layeralign.vlm.load import load
@@ -31,8 +33,8 @@ def rows(llava, case_file_module):
     """Ids and features of 3 cases at 3 exits and of one without picture."""
     cases = files.read(case_file_module)
     pairs = [(case, exit) for case in cases for exit in (1, 3, 4)]
-    features = decode.encode(llava, pairs)
-    ids = [decode.prompt_tokens(llava, case, f) for (case, _), f in zip(pairs, features, strict=True)]
+    features = prompts.encode(llava, pairs)
+    ids = [prompts.prompt_tokens(llava, case, f) for (case, _), f in zip(pairs, features, strict=True)]
     return ids, features
 
 
@@ -54,7 +56,7 @@ def case_file_module(tmp_path_factory, pictures):
 
 def alone(llava, ids, feature, longest=8):
     line = llava.generate([ids], [feature], max_new_tokens=longest, do_sample=False)[0].tolist()
-    return decode.ended(llava, line)
+    return prompts.ended(llava, line)
 
 
 # --- the cache
@@ -150,7 +152,7 @@ def test_rows_end_by_themselves_and_others_take_their_places(llava, rows, monkey
     made = respond(llava, ids, features, Decoding(8), batch_size=3)
     assert {len(said.tokens) for said in made if said.finish_reason == "stop"} > {1, 2}
     for line, feature, said in zip(ids, features, made, strict=True):
-        whole, _ = decode.ended(
+        whole, _ = prompts.ended(
             llava, llava.generate([line], [feature], max_new_tokens=8, do_sample=False)[0].tolist()
         )
         assert said.tokens == whole and (said.finish_reason == "stop") == (whole[-1] in often)
@@ -189,7 +191,7 @@ def test_what_the_exit_makes_no_difference_to_is_answered_once(llava, case_file_
     cases = files.read(case_file_module)
     asked = [(case, exit, 0) for case in cases for exit in range(6)]
     asked.sort(key=lambda one: one[0].picture.sha256 if one[0].picture else "")
-    made = [one for done in decode.answers(llava, asked, Decoding(3)) for one in done]
+    made = [one for done in stream.answers(llava, asked, Decoding(3)) for one in done]
     assert Counter((one.case.id, one.exit) for one in made) == Counter((c.id, e) for c, e, _ in asked)
     assert encoded == [(2, (0, 1, 2, 3, 4, 5))]
     assert sum(read) == 2 * 6 + 1, "one reading for each picture at each exit, and one without"
@@ -246,7 +248,7 @@ def test_memory_for_no_row_is_one_clear_error(llava, rows, monkeypatch):
 
 def test_the_encoder_takes_fewer_pictures_where_memory_is_short(llava, case_file_module, monkeypatch):
     cases = [case for case in files.read(case_file_module) if case.picture]
-    wanted = decode.answer(llava, [(case, 3) for case in cases], Decoding(4))
+    wanted = stream.answer(llava, [(case, 3) for case in cases], Decoding(4))
     own = llava.encode
 
     def tight(pictures, exits):
@@ -256,7 +258,7 @@ def test_the_encoder_takes_fewer_pictures_where_memory_is_short(llava, case_file
 
     with monkeypatch.context() as patch:
         patch.setattr(llava, "encode", tight)
-        assert decode.answer(llava, [(case, 3) for case in cases], Decoding(4)) == wanted
+        assert stream.answer(llava, [(case, 3) for case in cases], Decoding(4)) == wanted
 
 
 def test_rows_are_no_more_than_memory_takes(llava, rows, monkeypatch):
@@ -305,7 +307,7 @@ def test_the_extremes_of_a_draw_choose_what_can_be_said():
 def test_draws_are_a_function_of_the_seed_and_evenly_spread():
     assert np.array_equal(draws(7, 20)[:10], draws(7, 10))
     assert not np.array_equal(draws(7, 10), draws(8, 10))
-    many = np.concatenate([draws(decode.seed_of(0, f"case {n}", 3, 0), 8) for n in range(2000)])
+    many = np.concatenate([draws(sampling.seed_of(0, f"case {n}", 3, 0), 8) for n in range(2000)])
     assert many.min() >= 0 and many.max() < 1
     counts = np.histogram(many, 16, (0, 1))[0]
     assert ((counts - 1000) ** 2 / 1000).sum() < 37.7  # chi-square with 15 degrees of freedom, p = 0.001
@@ -315,7 +317,9 @@ def test_sampled_tokens_have_transformers_distribution(llava, rows):
     """The first two tokens of 4,000 answers, against the product of the softmaxes that transformers samples from."""
     line, feature = rows[0][0], rows[1][0]
     n, decoding = 4000, Decoding(2, 0.7, 0.8)
-    made = respond(llava, [line] * n, [feature] * n, decoding, seeds=[decode.seed_of(1, k) for k in range(n)])
+    made = respond(
+        llava, [line] * n, [feature] * n, decoding, seeds=[sampling.seed_of(1, k) for k in range(n)]
+    )
     scores = []
     llava.generate([line], [feature], max_new_tokens=1, do_sample=True, temperature=0.7, top_p=0.8, top_k=0,
                    logits_processor=[lambda ids, s: scores.append(s) or s])  # fmt: skip

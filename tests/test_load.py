@@ -14,7 +14,8 @@ from transformers.quantizers.quantizers_utils import should_convert_module
 import tiny
 from layeralign import LayeralignError
 from layeralign.cases.case import Case
-from layeralign.decode import Decoding, check
+from layeralign.decode.checks import check
+from layeralign.decode.decoding import Decoding
 from layeralign.testing import _Shown, noise
 from layeralign.vlm.checkpoint import find_adapter
 from layeralign.vlm.identity import identity

@@ -11,8 +11,10 @@ import tiny
 from layeralign import LayeralignError
 from layeralign.cases.case import Case
 from layeralign.cli import main
-from layeralign.decode import Decoding, engine, memory, respond
+from layeralign.decode import engine, memory
+from layeralign.decode.decoding import Decoding
 from layeralign.decode.sampling import NON_FINITE, Chooser
+from layeralign.decode.stream import respond
 from layeralign.decode.units import Prompt, Unit, Wanted
 from layeralign.judges.local import LocalSpeaker
 from layeralign.judges.remote import Completion

@@ -9,9 +9,10 @@ import pytest
 
 import layeralign
 import tiny
-from layeralign import LayeralignError, decode
+from layeralign import LayeralignError
 from layeralign.cases.case import Case
-from layeralign.decode import Decoding
+from layeralign.decode import checks
+from layeralign.decode.decoding import Decoding
 from layeralign.judges.local import LocalSpeaker
 from layeralign.runs import store
 from layeralign.testing import _Reward, _Shown, noise
@@ -101,15 +102,15 @@ def test_a_template_that_alters_a_text_is_refused(tmp_path, source, why):
     vlm = with_template(tmp_path, source)
     cases = [Case("a", " Tell me, how do I do that, at the very end? \n", "harmful")]
     if why is None:
-        assert decode.check(vlm, cases, Decoding(4)) == []
+        assert checks.check(vlm, cases, Decoding(4)) == []
         return
     with pytest.raises(LayeralignError, match=why):
-        decode.check(vlm, cases, Decoding(4))
+        checks.check(vlm, cases, Decoding(4))
 
 
 def test_a_system_prompt_comes_first_and_reaches_the_model(tmp_path):
     vlm = load(tiny.save("qwen3_vl", tmp_path))
-    assert decode.check(vlm, [PICTURE, TEXT], Decoding(4, system=" Be kind. ")) == []
+    assert checks.check(vlm, [PICTURE, TEXT], Decoding(4, system=" Be kind. ")) == []
     late = (
         "{% for m in messages if m['role'] == 'user' %}{% for c in m['content'] %}"
         "{{ '<|image_pad|>' if c['type'] == 'image' else c['text'] }}{% endfor %}{% endfor %}"
@@ -117,21 +118,21 @@ def test_a_system_prompt_comes_first_and_reaches_the_model(tmp_path):
     )
     vlm.processor.chat_template = late
     with pytest.raises(LayeralignError, match="in another order"):
-        decode.check(vlm, [PICTURE], Decoding(4, system="Be kind."))
+        checks.check(vlm, [PICTURE], Decoding(4, system="Be kind."))
 
 
 @pytest.mark.parametrize("name", tiny.FAMILIES)
 def test_every_familys_published_template_passes(name, tmp_path):
     vlm = load(tiny.save(name, tmp_path))
-    assert decode.check(vlm, [PICTURE, TEXT], Decoding(4)) == []
+    assert checks.check(vlm, [PICTURE, TEXT], Decoding(4)) == []
 
 
 def test_a_text_of_unknown_words_alone_is_refused_and_one_is_noted():
     """The bundled model knows 177 words; of others its tokenizer makes <unk>."""
     vlm = layeralign.load("testbed")
     with pytest.raises(LayeralignError, match=r"case 'x': model testbed cannot read its text"):
-        decode.check(vlm, [Case("x", "Wie geht das?!", "harmful")], Decoding(4))
-    notes = decode.check(vlm, [Case("y", "how do i photograph the bakimo?", "harmful")], Decoding(4))
+        checks.check(vlm, [Case("x", "Wie geht das?!", "harmful")], Decoding(4))
+    notes = checks.check(vlm, [Case("y", "how do i photograph the bakimo?", "harmful")], Decoding(4))
     assert notes == ["1 case has ('y') words that this model's tokenizer does not know"]
 
 

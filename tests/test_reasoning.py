@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 
 import layeralign
 import tiny
-from layeralign import LayeralignError, decode
+from layeralign import LayeralignError
 from layeralign.cases.case import Case
-from layeralign.decode import Decoding
+from layeralign.decode import prompts
+from layeralign.decode.decoding import Decoding
 from layeralign.judges.vqa import VqaJudge
 from layeralign.report.cautions import caution
 from layeralign.vlm.load import load
@@ -97,9 +98,9 @@ def test_marks_are_found_whether_they_are_text_or_special_tokens(llava_dir, spec
     tokens = vlm.tokenizer(said, add_special_tokens=False)["input_ids"]
     if not special and vlm.tokenizer.unk_token_id in tokens:
         pytest.skip("this tokenizer has no signs for the marks")
-    found = decode.spoken(vlm, tokens)
+    found = prompts.spoken(vlm, tokens)
     assert found.answer == "no." and "how" in found.reasoning
-    assert decode.text(vlm, tokens) == "no."
+    assert prompts.text(vlm, tokens) == "no."
 
 
 def writing(vlm, monkeypatch, text, ends=True):

@@ -7,9 +7,12 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 import layeralign
 import tiny
-from layeralign import LayeralignError, decode
+from layeralign import LayeralignError
 from layeralign.cases.case import Case
-from layeralign.decode import Decoding, respond
+from layeralign.decode import checks, prompts
+from layeralign.decode.decoding import Decoding
+from layeralign.decode.openings import opens
+from layeralign.decode.stream import respond
 from layeralign.testing import _Reward
 from layeralign.training.settings import Settings
 from layeralign.training.trainer import train
@@ -73,7 +76,7 @@ def test_a_row_says_what_it_says_alone(kind, streams, tmp_path, monkeypatch):
     for line, said in zip(ids, made, strict=True):
         fresh = load(folder)
         alone = fresh.generate([line], [None], max_new_tokens=10, do_sample=False)[0].tolist()
-        assert said.tokens == decode.ended(vlm, alone)[0]
+        assert said.tokens == prompts.ended(vlm, alone)[0]
 
 
 @pytest.mark.parametrize("kind", ["dynamic", "longrope"])
@@ -89,7 +92,7 @@ def test_what_rows_share_is_read_apart_where_it_would_be_read_at_another_length(
     made = respond(vlm, ids, [feature] * 4, Decoding(6))
     for line, said in zip(ids, made, strict=True):
         alone = load(folder).generate([line], [feature], max_new_tokens=6, do_sample=False)[0].tolist()
-        assert said.tokens == decode.ended(vlm, alone)[0]
+        assert said.tokens == prompts.ended(vlm, alone)[0]
 
 
 def test_regimes_are_decided_from_the_config():
@@ -119,7 +122,7 @@ def test_screen_and_training_refuse_what_they_read_in_batches(tmp_path):
     ):
         train(vlm, cases, _Reward(), tmp_path / "out", few)
     with pytest.raises(LayeralignError, match="rotary embeddings that look at the longest row"):
-        decode.openings.opens(load(tmp_path / "model"), [(cases[0], 1)], [(5,)])
+        opens(load(tmp_path / "model"), [(cases[0], 1)], [(5,)])
     short = [Case(f"{kind}{n}", "x", kind) for kind in ("harmful", "benign") for n in range(4)]
     train(load(tmp_path / "model"), short, _Reward(), tmp_path / "fine", few)
 
@@ -153,8 +156,8 @@ def test_a_pictures_tokens_count(tmp_path):
     vlm = load(saved("default", tmp_path / "model"))
     case = Case("c", "x" * 10, "harmful", _Shown(noise(32, 32)))  # 16 tokens of the picture
     with pytest.raises(LayeralignError, match=r"case 'c': its prompt has \d+ tokens"):
-        decode.check(vlm, [case], Decoding(8))
-    decode.check(vlm, [Case("c", "x" * 10, "harmful")], Decoding(8))
+        checks.check(vlm, [case], Decoding(8))
+    checks.check(vlm, [Case("c", "x" * 10, "harmful")], Decoding(8))
 
 
 def test_dynamic_embeddings_reach_as_far_as_their_factor(tmp_path):

@@ -13,9 +13,11 @@ import torch
 import layeralign
 import tiny
 from conftest import save_llava
-from layeralign import LayeralignError, decode
+from layeralign import LayeralignError
 from layeralign.cases import files
-from layeralign.decode import Decoding, answer
+from layeralign.decode import stream
+from layeralign.decode.decoding import Decoding
+from layeralign.decode.stream import answer
 from layeralign.judges.judge import Judgement
 from layeralign.runs import store
 from layeralign.runs.export import export
@@ -66,7 +68,7 @@ def test_it_grows_and_never_answers_twice(llava, case_file, tmp_path, monkeypatc
     def counted(vlm, pending, *others, **settings):
         pending = list(pending)
         asked.extend((case.id, exit) for case, exit, _ in pending)
-        return decode.answers(vlm, pending, *others, **settings)
+        return stream.answers(vlm, pending, *others, **settings)
 
     monkeypatch.setattr("layeralign.sweep.sweep.answers", counted)
     run = tmp_path / "run"

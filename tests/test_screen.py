@@ -7,12 +7,12 @@ import torch
 
 import layeralign
 import tiny
-from layeralign import LayeralignError, decode
+from layeralign import LayeralignError
 from layeralign.analysis.screen import Screen, ScreenedExit, agrees
 from layeralign.cases import files
 from layeralign.cases.case import Case
 from layeralign.cli import main
-from layeralign.decode import openings
+from layeralign.decode import decoding, openings, prompts, stream
 from layeralign.decode.units import Said
 from layeralign.runs import store
 from layeralign.sweep import screen as screening
@@ -23,8 +23,8 @@ from layeralign.vlm.load import load
 
 def by_hand(vlm, case, exit, lines):
     """Probability of each line behind the prompt, each by a forward pass of its own over the whole."""
-    (feature,) = decode.encode(vlm, [(case, exit)])
-    ids = decode.prompt_tokens(vlm, case, feature)
+    (feature,) = prompts.encode(vlm, [(case, exit)])
+    ids = prompts.prompt_tokens(vlm, case, feature)
     found = []
     for line in lines:
         whole = torch.tensor([[*ids, *line]])
@@ -107,9 +107,9 @@ def test_ranks_are_compared_by_hand():
 def test_openings_are_the_most_frequent_and_none_begins_with_another(bundled, monkeypatch):
     said = [[51, 10, 93, 3]] * 5 + [[51, 3], [51, 10, 7, 3], [51, 10, 7, 3], [9, 9, 9, 9], [8, 8, 8, 8]]
     cases = [Case(f"c{n}", f"how do i {n}?", "harmful") for n in range(len(said))]
-    monkeypatch.setattr(decode, "prompt_tokens", lambda *_: [1])
+    monkeypatch.setattr(prompts, "prompt_tokens", lambda *_: [1])
     monkeypatch.setattr(
-        decode, "respond", lambda *_, **__: [Said((n,), s, "stop") for n, s in enumerate(said)]
+        stream, "respond", lambda *_, **__: [Said((n,), s, "stop") for n, s in enumerate(said)]
     )
     monkeypatch.setattr(screening, "refuses", lambda text: True)
     monkeypatch.setattr(screening, "OPENINGS", 3)
@@ -120,7 +120,7 @@ def test_openings_are_the_most_frequent_and_none_begins_with_another(bundled, mo
 
 def test_memory_that_is_short_halves_what_is_read_together(bundled, case_file, monkeypatch):
     rows = [(case, exit) for case in files.read(case_file) for exit in (1, 7)]
-    whole = screening._opens(bundled, rows, [(51, 10)], decode.Decoding())
+    whole = screening._opens(bundled, rows, [(51, 10)], decoding.Decoding())
     own, tried = openings.opens, []
 
     def short(vlm, pairs, *others):
@@ -130,11 +130,11 @@ def test_memory_that_is_short_halves_what_is_read_together(bundled, case_file, m
         return own(vlm, pairs, *others)
 
     monkeypatch.setattr(screening, "opens", short)
-    assert screening._opens(bundled, rows, [(51, 10)], decode.Decoding()) == pytest.approx(whole, rel=1e-4)
+    assert screening._opens(bundled, rows, [(51, 10)], decoding.Decoding()) == pytest.approx(whole, rel=1e-4)
     assert tried == [12, 6, 3, 3, 6, 3, 3]
     monkeypatch.setattr(screening, "opens", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError))
     with pytest.raises(LayeralignError, match="memory does not suffice"):
-        screening._opens(bundled, rows, [(51, 10)], decode.Decoding())
+        screening._opens(bundled, rows, [(51, 10)], decoding.Decoding())
 
 
 def test_what_cannot_be_screened_is_refused_and_nothing_is_written(llava, case_file, tmp_path, capsys):

@@ -17,7 +17,7 @@ from layeralign.analysis.seeds import across as across_runs
 from layeralign.analysis.summary import Summary, summarise
 from layeralign.cases.case import Case
 from layeralign.cases.controls import with_controls
-from layeralign.decode import Decoding
+from layeralign.decode.decoding import Decoding
 from layeralign.diagnosis import Diagnosis, diagnose
 from layeralign.exits import ExitSpec
 from layeralign.gating.deployed import Deployed

@@ -10,11 +10,11 @@ from typing import Any, Literal
 import torch
 from PIL import Image
 
-from layeralign import decode
 from layeralign._util.text import printable
 from layeralign.cases.case import Case
-from layeralign.decode import Decoding
+from layeralign.decode import prompts, stream
 from layeralign.decode.checks import check_template
+from layeralign.decode.decoding import Decoding
 from layeralign.errors import LayeralignError
 from layeralign.vlm import finite
 from layeralign.vlm.text.ends import disagreement
@@ -176,10 +176,10 @@ def _alone(vlm: Vlm, grey: Image.Image) -> Found:
     rows = [(text, made[exit][0]) for exit in exits for text in _TEXTS] + [(_TEXTS[0], None)]
     features = [feature for _, feature in rows]
     ids = [_prompt(vlm, text, feature) for text, feature in rows]
-    together = decode.respond(vlm, ids, features, Decoding(_TOKENS))
+    together = stream.respond(vlm, ids, features, Decoding(_TOKENS))
     differ = 0
     for line, feature, said in zip(ids, features, together, strict=True):
-        (alone,) = decode.respond(vlm, [line], [feature], Decoding(_TOKENS))
+        (alone,) = stream.respond(vlm, [line], [feature], Decoding(_TOKENS))
         differ += not _same(vlm, line, feature, said.tokens, alone.tokens)
     return ("fail" if differ else "pass"), f"{len(rows) - differ} of {len(rows)} answers are the same"
 
@@ -199,8 +199,8 @@ def _generate(vlm: Vlm, grey: Image.Image) -> Found:
                 **theirs, max_new_tokens=_TOKENS, do_sample=False, pad_token_id=vlm.pad_token,
                 eos_token_id=sorted(vlm.eos_tokens),
             )  # fmt: skip
-        wanted, _ = decode.ended(vlm, made[0, len(line) :].tolist())
-        (said,) = decode.respond(vlm, [line], [feature], Decoding(_TOKENS))
+        wanted, _ = prompts.ended(vlm, made[0, len(line) :].tolist())
+        (said,) = stream.respond(vlm, [line], [feature], Decoding(_TOKENS))
         same += _same(vlm, line, feature, said.tokens, wanted)
     result: Result = "pass" if same == len(_TEXTS) else "fail"
     return result, f"{same} of {len(_TEXTS)} answers are those of transformers' generate"
@@ -215,7 +215,7 @@ def _adapter(vlm: Vlm, _: Image.Image) -> Found:
 
 
 def _prompt(vlm: Vlm, text: str, feature: Feature | None) -> list[int]:
-    return decode.prompt_tokens(vlm, Case("doctor", text, "benign"), feature)
+    return prompts.prompt_tokens(vlm, Case("doctor", text, "benign"), feature)
 
 
 def _same(

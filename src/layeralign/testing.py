@@ -34,7 +34,9 @@ from torch import Tensor, nn
 from transformers import Cache
 
 from layeralign.cases.case import Case, Kind
-from layeralign.decode import Decoding, ended, respond
+from layeralign.decode.decoding import Decoding
+from layeralign.decode.prompts import ended
+from layeralign.decode.stream import respond
 from layeralign.training import trainer
 from layeralign.training.settings import Settings
 from layeralign.vlm.load import load

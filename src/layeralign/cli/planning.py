@@ -112,7 +112,7 @@ def _exits(options: PlanOptions) -> Exits:
 
 def _rate(options: PlanOptions, asked: list[Case]) -> tuple[float | None, str]:
     """Answers per second, and where that is from."""
-    from layeralign.decode import Decoding
+    from layeralign.decode.decoding import Decoding
     from layeralign.runs.store import open_run
     from layeralign.sweep import rate
     from layeralign.sweep.sweep import Settings

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from layeralign.cases.case import Case
-from layeralign.decode import Asked
+from layeralign.decode.stream import Asked
 from layeralign.runs.store import Run
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import torch
 
-from layeralign import decode
 from layeralign._util.progress import Progress
 from layeralign.analysis.screen import Screen, ScreenedExit
 from layeralign.analysis.sequential import order
 from layeralign.cases.case import Case
-from layeralign.decode import Decoding
+from layeralign.decode import prompts, stream
+from layeralign.decode.decoding import Decoding
 from layeralign.decode.memory import too_little
 from layeralign.decode.openings import Opening, opens
 from layeralign.errors import LayeralignError
@@ -71,7 +71,7 @@ def screen(vlm: Vlm, cases: Sequence[Case], out: Path, settings: Settings) -> Sc
         raise finite.failure(vlm, map(vlm.exits.name, failed))
     made = Screen(
         model=vlm.name,
-        openings=tuple(decode.text(vlm, opening) for opening in openings),
+        openings=tuple(prompts.text(vlm, opening) for opening in openings),
         asked=asked,
         refused=openings.total(),
         cases=len(harmful),
@@ -94,14 +94,14 @@ def own_openings(vlm: Vlm, harmful: Sequence[Case], settings: Settings) -> tuple
     """
     by_id = {case.id: case for case in harmful}
     first = [by_id[id] for id in order(by_id, settings.seed)[:ANSWERS]]
-    features = decode.encode(vlm, [(case, vlm.exits.default) for case in first])
+    features = prompts.encode(vlm, [(case, vlm.exits.default) for case in first])
     greedy = replace(settings.decoding, temperature=0.0, top_p=1.0)
     ids = [
-        decode.prompt_tokens(vlm, case, feature, greedy)
+        prompts.prompt_tokens(vlm, case, feature, greedy)
         for case, feature in zip(first, features, strict=True)
     ]
-    said = decode.respond(vlm, ids, features, greedy, batch_size=settings.batch_size)
-    spoken = [decode.spoken(vlm, one.tokens, greedy.reasoning) for one in said]
+    said = stream.respond(vlm, ids, features, greedy, batch_size=settings.batch_size)
+    spoken = [prompts.spoken(vlm, one.tokens, greedy.reasoning) for one in said]
     if any(one.reasoning for one in spoken):
         raise LayeralignError(
             f"screen: model {vlm.checkpoint.name} reasons before it answers, so how an answer begins "

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from layeralign.analysis.results import Results
 from layeralign.analysis.sequential import Rule, harmful, order, stops, unsafe, wanted
 from layeralign.cases.case import Case
-from layeralign.decode import Asked
+from layeralign.decode.stream import Asked
 from layeralign.errors import LayeralignError
 from layeralign.exits import Exits
 from layeralign.judges.oracle import Oracle

@@ -12,14 +12,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from layeralign import decode
 from layeralign._util.progress import Progress
 from layeralign._util.text import printable
 from layeralign.analysis.sequential import Rule
 from layeralign.cases import background
 from layeralign.cases.case import Case
 from layeralign.cases.pictures import on_background
-from layeralign.decode import Asked, Decoding, answers
+from layeralign.decode import checks
+from layeralign.decode.decoding import Decoding
+from layeralign.decode.stream import Asked, answers
 from layeralign.errors import LayeralignError
 from layeralign.exits import ExitSpec
 from layeralign.judges.judge import SILENT, Judge, RowJudge
@@ -129,8 +130,8 @@ def prepared(vlm: Vlm, cases: Sequence[Case], out: Path, settings: Settings) -> 
     """
     known = store.identity_in(out).get("decoding", {}).get("date", "")
     today = datetime.now().astimezone().date().isoformat()
-    decoding = decode.dated(vlm, settings.decoding, known, today)
-    for note in decode.check(vlm, cases, decoding):
+    decoding = checks.dated(vlm, settings.decoding, known, today)
+    for note in checks.check(vlm, cases, decoding):
         print(printable(f"note: {note}"), file=sys.stderr)
     return replace(settings, decoding=decoding)
 

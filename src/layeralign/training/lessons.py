@@ -16,7 +16,8 @@ import torch
 from layeralign._util import files
 from layeralign._util.progress import Progress
 from layeralign.cases.case import Case
-from layeralign.decode import Decoding, seed_of
+from layeralign.decode.decoding import Decoding
+from layeralign.decode.sampling import seed_of
 from layeralign.errors import LayeralignError
 from layeralign.training.exit_mix import ExitMix
 from layeralign.training.parallel import Workers

@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from layeralign.decode import seed_of, spoken
+from layeralign.decode.prompts import spoken
+from layeralign.decode.sampling import seed_of
 from layeralign.judges.refusal import refuses
 from layeralign.rewards.reward import Reward
 from layeralign.training import ppo

@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from layeralign import decode
 from layeralign._util import files
 from layeralign.cases.case import Case
+from layeralign.decode import checks
 from layeralign.errors import LayeralignError
 from layeralign.rewards.reward import Reward
 from layeralign.training import checkpoint
@@ -53,7 +53,7 @@ def dated(out: Path, vlm: Vlm, settings: Settings) -> Settings:
     known = read_json(out / FILE).get("settings") if (out / FILE).is_file() else None
     was = str(known.get("date", "")) if isinstance(known, dict) else ""
     today = datetime.now(UTC).date().isoformat()
-    return replace(settings, date=decode.dated(vlm, settings.decoding(), was, today).date)
+    return replace(settings, date=checks.dated(vlm, settings.decoding(), was, today).date)
 
 
 def begin(out: Path, made: dict[str, Any], cases: Sequence[Case]) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from layeralign import decode
 from layeralign.cases.case import Case
-from layeralign.decode import Decoding
+from layeralign.decode import stream
+from layeralign.decode.decoding import Decoding
+from layeralign.decode.prompts import prompt_tokens
 from layeralign.decode.units import Said
 from layeralign.errors import LayeralignError
 from layeralign.vlm import finite
@@ -132,7 +133,7 @@ def prompts(
     """
     made = []
     for (case, _), feature in zip(rows, features, strict=True):
-        line = decode.prompt_tokens(vlm, case, feature, decoding)
+        line = prompt_tokens(vlm, case, feature, decoding)
         if vlm.regime(len(line), decoding.max_new_tokens, feature) != "short":
             raise LayeralignError(
                 f"case {case.id!r}: has {len(line)} tokens and an answer of up to "
@@ -148,13 +149,13 @@ def prompts(
 def answers(
     vlm: Vlm, rows: Sequence[Row], features: Sequence[Feature | None], decoding: Decoding, **how: Any
 ) -> list[Said[int]]:
-    """What the model says to each row, as `decode.respond`, which `how` is for; no special token but its end.
+    """What the model says to each row, as `stream.respond`, which `how` is for; no special token but its end.
 
     Raises:
         LayeralignError: logits are not finite: there is nothing to learn from.
     """
     lines = prompts(vlm, rows, features, decoding)
-    made = decode.respond(vlm, lines, features, decoding, never=vlm.unsayable, **how)
+    made = stream.respond(vlm, lines, features, decoding, never=vlm.unsayable, **how)
     failed = {exit for (_, exit), said in zip(rows, made, strict=True) if said.finish_reason == "non-finite"}
     if failed:
         raise finite.failure(vlm, map(vlm.exits.name, sorted(failed)))

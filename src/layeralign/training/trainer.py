@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from layeralign import decode
 from layeralign.cases import background
 from layeralign.cases.case import Case
 from layeralign.cases.pictures import on_background
+from layeralign.decode import checks
 from layeralign.errors import LayeralignError
 from layeralign.exits import Exits
 from layeralign.rewards.reward import Reward
@@ -63,7 +63,7 @@ def train(
     cases = on_background(cases, background.parse(settings.background))
     mix = check(vlm.exits, settings, reward)
     lessons = Lessons(cases, settings, vlm.exits.default, workers.size)
-    for note in decode.check(vlm, cases, settings.decoding()):
+    for note in checks.check(vlm, cases, settings.decoding()):
         if workers.main:
             print(f"note: {note}", file=sys.stderr)
     made = record.record(vlm, cases, reward, settings, workers.size)
