@@ -15,7 +15,7 @@ from layeralign.cases import background, files, pictures
 from layeralign.cases.case import Case
 from layeralign.cli import main
 from layeralign.runs.store import open_run
-from layeralign.training.settings import Settings
+from layeralign.sweep.settings import ScanSettings
 from layeralign.vlm.vlm import Vlm
 
 GROUNDS = ("#ffffff", "#4080c8")
@@ -90,7 +90,7 @@ def test_what_is_no_background_is_refused(given, tmp_path):
     with pytest.raises(LayeralignError, match=says):
         background.parse(given)
     with pytest.raises(LayeralignError, match=says):
-        Settings(background=given)
+        ScanSettings(background=given)
     with pytest.raises(LayeralignError, match=says):  # before a model is loaded
         layeralign.scan("/no/such/model", "testbed", tmp_path / "run", background=given)
 

@@ -16,7 +16,7 @@ from layeralign.decode import decoding, openings, prompts, stream
 from layeralign.decode.units import Said
 from layeralign.runs import store
 from layeralign.sweep import screen as screening
-from layeralign.sweep.sweep import Settings
+from layeralign.sweep.settings import ScanSettings
 from layeralign.testbed.world import REFUSAL
 from layeralign.vlm.load import load
 
@@ -113,7 +113,7 @@ def test_openings_are_the_most_frequent_and_none_begins_with_another(bundled, mo
     )
     monkeypatch.setattr(screening, "refuses", lambda text: True)
     monkeypatch.setattr(screening, "OPENINGS", 3)
-    found, asked = screening.own_openings(bundled, cases, Settings())
+    found, asked = screening.own_openings(bundled, cases, ScanSettings())
     assert asked == 10
     assert found == Counter({(51, 10, 93): 5, (51, 10, 7): 2, (51, 3): 1})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from layeralign import benchmarks
 from layeralign.analysis.compare import Comparison
@@ -17,9 +17,8 @@ from layeralign.analysis.seeds import across as across_runs
 from layeralign.analysis.summary import Summary, summarise
 from layeralign.cases.case import Case
 from layeralign.cases.controls import with_controls
-from layeralign.decode.decoding import Decoding
 from layeralign.diagnosis import Diagnosis, diagnose
-from layeralign.exits import ExitSpec
+from layeralign.errors import LayeralignError
 from layeralign.gating.deployed import Deployed
 from layeralign.gating.deployed import check as check_config
 from layeralign.gating.evaluate import Gate
@@ -30,8 +29,9 @@ from layeralign.judges.registry import judges
 from layeralign.runs import store
 from layeralign.runs.frames import to_datasets, to_pandas, to_polars
 from layeralign.sweep.screen import screen as screen_exits
-from layeralign.sweep.sweep import Settings, sweep
+from layeralign.sweep.settings import ScanSettings
 from layeralign.sweep.sweep import judge as judge_run
+from layeralign.sweep.sweep import sweep
 from layeralign.vlm.load import load, release
 from layeralign.vlm.vlm import Vlm
 
@@ -108,58 +108,32 @@ def scan(
     cases: str | Path | Sequence[Case],
     out: str | Path,
     *,
-    exits: ExitSpec = "all",
     limit: int | None = None,
-    seed: int = 0,
-    max_new_tokens: int = 128,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    samples: int = 1,
-    system: str = "",
-    date: str = "",
-    special_tokens: Literal["literal", "parse"] = "literal",
-    reasoning: str = "auto",
     controls: bool = False,
-    batch_size: int | None = None,
-    precision: float | None = None,
-    background: str = "white",
+    **settings: Any,
 ) -> Scan:
-    """Answer cases at every exit, judge the answers cheaply, sum up.
+    """Answer every case at every exit, judge the answers with the cheap judges, and summarise the run.
+
+    A scan that was stopped resumes when the same call is made again.
 
     Args:
         model: from `load`, or what `load` takes.
-        cases: a JSONL file, a benchmark's name (`testbed`), or cases.
-        out: the run's folder; made, resumed or added to.
-        exits: `"all"`, `18`, `-2`, `"default"`, `"early,20"`, `"1-8"`, `[1, 5]`.
-        limit: only the first so many cases.
-        seed: of sampling and of benchmarks that are drawn.
-        max_new_tokens: longest answer, in tokens.
-        temperature: 0 is greedy.
-        top_p: share of the probability that sampling draws from.
-        samples: answers to each case at each exit; more than one wants a temperature above 0.
-        system: what the model is told before every prompt, in its template's system turn.
-        date: the day that a chat template is told if it asks for one, as `2026-11-28`; by default that on
-            which the run was made.
-        special_tokens: whether special tokens in a case's text, as `</s>`, are read as text (`literal`) or as
-            what they mean to the model (`parse`).
-        reasoning: marks around the model's reasoning, as `<think> </think>`; `auto` knows the usual ones;
-            `none`: all that it writes is the answer.
-        controls: also ask every case without its picture, with a blank one and with noise.
-        batch_size: most answers that are under way together; by default what memory allows.
-        precision: ask at each exit only until its ASR is known to this half-width, or is surely above or
-            below the default exit's; see docs/sequential.md.
-        background: colour behind transparent pictures: white, black, or `#rrggbb`.
+        cases: a JSONL file, the name of a benchmark (`testbed`), or cases.
+        out: the run's folder; it is made, resumed or added to.
+        limit: maximum number of cases.
+        controls: whether to ask every case also without its picture, with a blank picture and with noise.
+        settings: fields of `layeralign.sweep.settings.ScanSettings` and of
+            `layeralign.decode.decoding.Decoding` by name: `exits="early,20"`, `max_new_tokens=64`,
+            `temperature=0.7`, `samples=4`. `exits` also takes a number or a list, as `[1, 5]`.
 
     Raises:
-        LayeralignError: something that was given is wrong; the message says what and where.
+        LayeralignError: an argument is wrong; the message names it.
     """
-    asked = benchmarks.cases(cases, limit=limit, seed=seed)
+    chosen = ScanSettings.of(**settings)
+    asked = benchmarks.cases(cases, limit=limit, seed=chosen.seed)
     if controls:
         asked = with_controls(asked)
-    decoding = Decoding(max_new_tokens, temperature, top_p, system, date, special_tokens, reasoning)
-    settings = Settings(exits, decoding, seed, batch_size, samples, precision, background)
-    vlm = model if isinstance(model, Vlm) else load(model)
-    sweep(vlm, asked, Path(out), settings).close()
+    sweep(model if isinstance(model, Vlm) else load(model), asked, Path(out), chosen).close()
     return read(out)
 
 
@@ -168,31 +142,22 @@ def screen(
     cases: str | Path | Sequence[Case],
     out: str | Path,
     *,
-    exits: ExitSpec = "all",
     limit: int | None = None,
-    seed: int = 0,
-    max_new_tokens: int = 128,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    system: str = "",
-    date: str = "",
-    special_tokens: Literal["literal", "parse"] = "literal",
-    reasoning: str = "auto",
-    batch_size: int | None = None,
-    background: str = "white",
+    **settings: Any,
 ) -> Screen:
-    """Estimate the harm of exits without answers; see docs/sequential.md.
+    """Estimate the harm at each exit without generating answers; see docs/sequential.md.
 
-    Args: as in `scan`, which can be made in the same folder with the same settings.
+    Args: as in `scan`, without `controls`, `samples` and `precision`. The same folder can hold a scan
+        with the same settings afterwards.
 
     Raises:
-        LayeralignError: something that was given is wrong; the message says what and where.
+        LayeralignError: an argument is wrong; the message names it.
     """
-    asked = benchmarks.cases(cases, limit=limit, seed=seed)
-    decoding = Decoding(max_new_tokens, temperature, top_p, system, date, special_tokens, reasoning)
-    settings = Settings(exits, decoding, seed, batch_size, background=background)
-    vlm = model if isinstance(model, Vlm) else load(model)
-    return screen_exits(vlm, asked, Path(out), settings)
+    chosen = ScanSettings.of(**settings)
+    if chosen.samples > 1 or chosen.precision is not None:
+        raise LayeralignError("screen: generates no answers; remove samples and precision")
+    asked = benchmarks.cases(cases, limit=limit, seed=chosen.seed)
+    return screen_exits(model if isinstance(model, Vlm) else load(model), asked, Path(out), chosen)
 
 
 def align(

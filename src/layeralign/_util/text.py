@@ -1,10 +1,11 @@
-"""Text of strangers: made fit for a terminal, read as JSON."""
+"""Untrusted text: made safe for a terminal, or read as JSON or as a date."""
 
 from __future__ import annotations
 
 import json
 import string
 import unicodedata
+from datetime import date as Date
 from typing import Any
 
 from layeralign.errors import LayeralignError
@@ -77,3 +78,15 @@ def printable_lines(text: str, limit: int) -> str:
         c if c in "\n\t" else "\ufffd" if unicodedata.category(c) in ("Cc", "Cf", "Cs") else c for c in shown
     )
     return lines if rest <= 0 else f"{lines}\n[… {rest:,} more characters]"
+
+
+def check_date(date: str) -> None:
+    """Refuse what is no date.
+
+    Raises:
+        LayeralignError: it is not of the form `2026-11-28`.
+    """
+    try:
+        Date.fromisoformat(date)
+    except ValueError as error:
+        raise LayeralignError(f"date {date!r}: expected a date as 2026-11-28") from error

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cyclopts import App, MissingArgumentError
+from cyclopts import App, Group, MissingArgumentError
 from cyclopts.config import Dict
 from rich.console import Console
 from rich.table import Table
@@ -25,12 +25,18 @@ _FRACTIONS = {"temperature", "top_p", "precision", "held_out", "difference", "sh
 _SWITCHES = {"controls", "screen", "again", "retry_invalid", "measure", *FLAGS}
 """Flags that are on or off."""
 
+FIND, JUDGE, CLOSE, SHIP = (
+    Group(title, sort_key=at)
+    for at, title in enumerate(("Find the hole", "Judge the answers", "Close the hole", "Report and ship"))
+)
+"""Groups of commands in --help."""
+
 app = App(
     name="layeralign",
     help="Find, measure and close the early-exit hole in vision-language models.",
     version=__version__,
     result_action="return_value",
-    suppress_keyboard_interrupt=False,  # main tells that the same command goes on
+    suppress_keyboard_interrupt=False,  # main says how to resume
 )
 
 

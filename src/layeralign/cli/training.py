@@ -10,7 +10,7 @@ from cyclopts import App, Parameter
 
 from layeralign._util.text import printable
 from layeralign.cli.app import app, note, put
-from layeralign.cli.models import ModelOptions
+from layeralign.cli.options import ModelOptions
 from layeralign.training.settings import Settings
 
 

@@ -5,35 +5,39 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from cyclopts import Parameter
+
+from layeralign._util.text import check_date
 from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
-from layeralign.vlm.text import reasoning, template
+from layeralign.vlm.text import reasoning
 
 FinishReason = Literal["stop", "length", "reasoning", "non-finite"]
 """Why an answer ended: the model ended it; it reached the longest length; either of them within its
 reasoning, so that there is no answer; or its logits were no finite numbers, so that nothing can be said."""
 
 
+@Parameter(name="*")
 @dataclass(frozen=True)
 class Decoding:
     """How answers are generated; part of a run's identity."""
 
     max_new_tokens: int = 128
-    """Longest answer, in tokens."""
+    """Length limit of an answer, in tokens."""
     temperature: float = 0.0
-    """0 is greedy; above, answers are sampled."""
+    """Sampling temperature, 0 to 100; 0 is greedy decoding."""
     top_p: float = 1.0
-    """Share of the probability that sampling draws from."""
+    """Share of the probability that sampling draws from, above 0, at most 1."""
     system: str = ""
-    """What the model is told before every prompt, in its template's system turn."""
+    """System prompt, in the system turn of the model's chat template."""
     date: str = ""
-    """The day that a chat template is told if it asks for one, as `2026-11-28`; empty where none asks."""
+    """Date for a chat template that asks for one, such as 2026-11-28; by default the first start's date."""
     special_tokens: Literal["literal", "parse"] = "literal"
-    """Whether control tokens in a case's text, as `</s>`, are read as text or as what they mean to the
-    model."""
+    """How special tokens that are spelled out in a case's text are read: as text (literal), or as the tokens
+    that they spell (parse)."""
     reasoning: str = "auto"
-    """Marks before and behind the model's reasoning, as `<think> </think>`; `auto`: those that checkpoints
-    are known to use; `none`: all that it writes is the answer."""
+    """Marks before and after the model's reasoning, separated by a space; auto: the marks of known models;
+    none: the model writes no reasoning."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be decoded with."""
@@ -46,7 +50,7 @@ class Decoding:
         if self.special_tokens not in ("literal", "parse"):
             raise LayeralignError(f"special_tokens {self.special_tokens!r}: expected literal or parse")
         if self.date:
-            template.check_date(self.date)
+            check_date(self.date)
         if self.reasoning not in ("auto", "none"):
             reasoning.parse(self.reasoning)
 

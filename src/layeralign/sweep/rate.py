@@ -9,7 +9,8 @@ from tempfile import TemporaryDirectory
 from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
 from layeralign.runs.store import Run
-from layeralign.sweep.sweep import Settings, sweep
+from layeralign.sweep.settings import ScanSettings
+from layeralign.sweep.sweep import sweep
 from layeralign.vlm.vlm import Vlm
 
 _FEW = 4
@@ -30,7 +31,7 @@ def of(run: Run) -> float:
     return float(sum(s["rows"] for s in sessions) / sum(s["seconds"] for s in sessions))
 
 
-def measured(vlm: Vlm, cases: Sequence[Case], settings: Settings) -> float:
+def measured(vlm: Vlm, cases: Sequence[Case], settings: ScanSettings) -> float:
     """Rows per second at the exits of a scan with these settings, on four cases spread over the given ones.
 
     Nothing of what is answered is kept. One more case goes before them, since a model's first batch is slow.

@@ -25,7 +25,8 @@ from layeralign.judges.refusal import refuses
 from layeralign.runs import store
 from layeralign.stats.intervals import share_interval
 from layeralign.sweep.plan import grid
-from layeralign.sweep.sweep import Settings, prepared
+from layeralign.sweep.settings import ScanSettings
+from layeralign.sweep.sweep import prepared
 from layeralign.vlm import finite
 from layeralign.vlm.identity import identity
 from layeralign.vlm.vlm import Vlm
@@ -40,7 +41,7 @@ BATCH = 64
 """Prompts that are read together, unless a batch size is given or memory does not suffice."""
 
 
-def screen(vlm: Vlm, cases: Sequence[Case], out: Path, settings: Settings) -> Screen:
+def screen(vlm: Vlm, cases: Sequence[Case], out: Path, settings: ScanSettings) -> Screen:
     """Estimate the harm of exits, and keep it in the run in `out`, which a scan can be added to.
 
     What a refusal begins with is the model's own: of its first answers to harmful cases at the default exit
@@ -86,7 +87,7 @@ def screen(vlm: Vlm, cases: Sequence[Case], out: Path, settings: Settings) -> Sc
     return made
 
 
-def own_openings(vlm: Vlm, harmful: Sequence[Case], settings: Settings) -> tuple[Counter[Opening], int]:
+def own_openings(vlm: Vlm, harmful: Sequence[Case], settings: ScanSettings) -> tuple[Counter[Opening], int]:
     """How the model's refusals begin at its default exit, with how often; and of how many answers.
 
     Raises:

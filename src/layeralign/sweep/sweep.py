@@ -7,22 +7,16 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from layeralign._util.progress import Progress
 from layeralign._util.text import printable
 from layeralign.analysis.sequential import Rule
-from layeralign.cases import background
 from layeralign.cases.case import Case
-from layeralign.cases.pictures import on_background
 from layeralign.decode import checks
-from layeralign.decode.decoding import Decoding
 from layeralign.decode.stream import Asked, answers
-from layeralign.errors import LayeralignError
-from layeralign.exits import ExitSpec
 from layeralign.judges.judge import SILENT, Judge, RowJudge
 from layeralign.judges.kinds import RULES
 from layeralign.judges.registry import judges
@@ -30,42 +24,13 @@ from layeralign.runs import store
 from layeralign.runs.store import Row, Run
 from layeralign.sweep import sequential
 from layeralign.sweep.plan import grid, missing
+from layeralign.sweep.settings import ScanSettings
 from layeralign.vlm import cost
 from layeralign.vlm.identity import identity, versions
 from layeralign.vlm.vlm import Vlm
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How a scan runs."""
-
-    exits: ExitSpec = "all"
-    decoding: Decoding = field(default_factory=Decoding)
-    seed: int = 0
-    batch_size: int | None = None
-    """Most answers that are under way together; by default what memory allows."""
-    samples: int = 1
-    """Answers to each case at each exit."""
-    precision: float | None = None
-    """Ask no more than this half-width of the ASR's interval, or a difference to the default, takes."""
-    background: str = background.WHITE
-    """Colour behind transparent pictures: white, black, or `#rrggbb`."""
-
-    def __post_init__(self) -> None:
-        """Check the background."""
-        background.parse(self.background)
-
-    def record(self) -> dict[str, Any]:
-        """What of these shapes an answer."""
-        made = {"decoding": self.decoding.record(), "seed": self.seed}
-        return made | background.identity(self.background)
-
-    def on_background(self, cases: Sequence[Case]) -> list[Case]:
-        """The cases, with the background behind their pictures."""
-        return on_background(cases, background.parse(self.background))
-
-
-def sweep(vlm: Vlm, cases: Sequence[Case], out: Path, settings: Settings) -> Run:
+def sweep(vlm: Vlm, cases: Sequence[Case], out: Path, settings: ScanSettings) -> Run:
     """Answer every case at every exit that the run in `out` does not hold yet, then judge.
 
     Answers are written as they end: stopped at any moment, the same call goes on.
@@ -76,13 +41,6 @@ def sweep(vlm: Vlm, cases: Sequence[Case], out: Path, settings: Settings) -> Run
     Raises:
         LayeralignError: `out` holds another run, or a case cannot be put to this model.
     """
-    for name, value in (("batch_size", settings.batch_size), ("samples", settings.samples)):
-        if value is not None and value < 1:
-            raise LayeralignError(f"{name} {value}: expected at least 1")
-    if settings.samples > 1 and not settings.decoding.temperature:
-        raise LayeralignError(
-            f"samples {settings.samples}: greedy answers are all alike; expected 1, or a temperature above 0"
-        )
     cases = settings.on_background(cases)
     exits = vlm.exits.parse(settings.exits)
     rule = None if settings.precision is None else Rule(settings.precision, settings.seed)
@@ -119,7 +77,7 @@ def sweep(vlm: Vlm, cases: Sequence[Case], out: Path, settings: Settings) -> Run
     return run
 
 
-def prepared(vlm: Vlm, cases: Sequence[Case], out: Path, settings: Settings) -> Settings:
+def prepared(vlm: Vlm, cases: Sequence[Case], out: Path, settings: ScanSettings) -> ScanSettings:
     """See that every case can be put to the model, before anything is written; tell what was noticed.
 
     Returns:
@@ -152,7 +110,7 @@ def _session(run: Run, what: str, total: int, done: int) -> Iterator[Session]:
         yield Session(number, progress)
 
 
-def _answer(vlm: Vlm, run: Run, asked: Sequence[Asked], settings: Settings, at: Session) -> None:
+def _answer(vlm: Vlm, run: Run, asked: Sequence[Asked], settings: ScanSettings, at: Session) -> None:
     """Answer what is asked, and put each answer into the run as it ends."""
     start = time.monotonic()
     made = answers(vlm, asked, settings.decoding, seed=settings.seed, batch_size=settings.batch_size)

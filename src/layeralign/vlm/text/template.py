@@ -109,18 +109,6 @@ def marked(text: str, pattern: re.Pattern[str]) -> str:
     return str(jinja.mark_control_tokens(text, pattern)) if pattern.search(text) else text
 
 
-def check_date(date: str) -> None:
-    """Refuse what is no date.
-
-    Raises:
-        LayeralignError: it is not of the form `2026-11-28`.
-    """
-    try:
-        Date.fromisoformat(date)
-    except ValueError as error:
-        raise LayeralignError(f"date {date!r}: expected a date as 2026-11-28") from error
-
-
 def tags_of_others(text: str, own: set[str]) -> list[str]:
     """Tags in a text with which another model's template marks a picture; `own` are this model's."""
     return [tag for tag in _TAGS if tag in text and tag not in own]

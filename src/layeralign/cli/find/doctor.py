@@ -1,16 +1,16 @@
-"""`doctor`: is a model read as it is meant to be?"""
+"""`doctor`: checks of what a scan relies on."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal  # noqa: F401 - what cyclopts reads ModelOptions' annotations with
+from typing import Literal  # noqa: F401 - cyclopts evaluates the annotations of ModelOptions here
 
 from cyclopts import Parameter
 
-from layeralign.cli.app import app, put
-from layeralign.cli.models import ModelOptions
+from layeralign.cli.app import FIND, app, put
+from layeralign.cli.options import ModelOptions
 
 EXIT_FAILED = 2
 
@@ -18,19 +18,19 @@ EXIT_FAILED = 2
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class DoctorOptions(ModelOptions):
-    """Which model."""
+    """The model to check."""
 
     adapter: Path | None = None
-    "Folder of a LoRA adapter, as align leaves it, to put on the model."
+    "Folder of a LoRA adapter, as align writes it."
     json: bool = False
-    "JSON for scripts instead of a table."
+    "Print JSON instead of a table."
 
 
-@app.command
+@app.command(group=FIND)
 def doctor(options: DoctorOptions) -> int:
-    """Check what a scan of a model relies on, in a minute: template, ends, context, dtype, decoding.
+    """Check in a minute what a scan of a model relies on: template, ends, context, dtype, decoding.
 
-    Exit codes: 0 no check failed, 2 one did, 1 error.
+    Exit codes: 0 no check failed, 2 a check failed, 1 error.
     """
     from layeralign import api
     from layeralign.report.terminal import doctor as checks

@@ -1,25 +1,25 @@
-"""`card`: a run as part of a model card."""
+"""`card`: a run as a section of a model card."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
 
-from layeralign.cli.app import app
+from layeralign.cli.app import SHIP, app
 
 
-@app.command
+@app.command(group=SHIP)
 def card(run: Path, *, format: Literal["markdown", "yaml"] = "markdown", judge: str | None = None) -> None:
-    """Print a section about a run for a model card on the hub, with how to cite it; no answers are in it.
+    """Print a section about a run for a model card on the hub; it holds no answers.
 
     Parameters
     ----------
     run
-        The run's folder.
+        Folder of the run.
     format
-        The section in Markdown, or the hub's model-index in YAML, for the card's front matter.
+        Section in Markdown, or the hub's model-index in YAML, for the front matter of the card.
     judge
-        Whose verdicts make the ASR; by default the most trusted that has judged.
+        Judge of the ASR; by default the most trusted judge of the run.
     """
     from layeralign.report import card as report
     from layeralign.report.inputs import gather

@@ -1,4 +1,4 @@
-"""`compare`: two runs of the same cases."""
+"""`compare`: two runs of the same cases, paired."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from layeralign._util.text import printable
-from layeralign.cli.app import app, put
+from layeralign.cli.app import SHIP, app, put
 
 
-@app.command
+@app.command(group=SHIP)
 def compare(
     before: Path,
     after: Path,
@@ -22,23 +22,23 @@ def compare(
     json: bool = False,
     out: Path | None = None,
 ) -> None:
-    """Compare two runs of the same cases, paired, what became worse first; see docs/runs.md.
+    """Compare two runs of the same cases, paired by case; what became worse comes first. See docs/runs.md.
 
     Parameters
     ----------
     before
-        A run's folder.
+        Folder of the first run.
     after
-        Another's.
+        Folder of the second run.
     allow
-        In what they may differ besides the model's weights: cases, judges, encoder, or a part of their
-        identity, as decoding; once or more. What was allowed is told and recorded.
+        What may differ besides the model's weights: cases, judges, encoder, or a part of the runs' identity,
+        such as decoding. The comparison records it.
     judge
-        Whose verdicts make the ASR; by default the most trusted that has judged all of both.
+        Judge of the ASR; by default the most trusted judge that has judged both runs completely.
     json
-        JSON for scripts instead of tables.
+        Print JSON instead of tables.
     out
-        Also write a page about it, as change.html.
+        HTML file to write as well, such as change.html.
     """
     from layeralign.analysis.compare import compare as compare_runs
     from layeralign.analysis.results import Results

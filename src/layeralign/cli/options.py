@@ -1,24 +1,27 @@
-"""The flags that say which model, and how it is loaded."""
+"""Flags that several commands share."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
     from layeralign.vlm.vlm import Vlm
 
+Runs = Annotated[list[Path], Parameter(consume_multiple=True)]
+"""Folders of one or more runs."""
+
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """Which model, and how it is loaded."""
+    """The model, and how it is loaded."""
 
     model: str
-    "A checkpoint folder, a hub id, or `testbed`."
+    "Checkpoint folder, hub id, or `testbed`."
     revision: str | None = None
     "Branch, tag or commit of a hub id."
     variant: str | None = None
@@ -26,12 +29,12 @@ class ModelOptions:
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     "Number format of the weights."
     device_map: str | None = None
-    "A torch device, or auto, balanced or sequential; by default the GPU, if there is one."
+    "Torch device, or auto, balanced or sequential; by default the GPU, if there is one."
 
     def load(
         self, adapter: Path | None = None, quantize: str | None = None, *, allow_base: bool = False
     ) -> Vlm:
-        """Load it."""
+        """Load the model."""
         from layeralign.api import load
 
         return load(

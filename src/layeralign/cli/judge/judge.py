@@ -8,10 +8,10 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from layeralign._util.text import printable
-from layeralign.cli.app import app, show
+from layeralign.cli.app import JUDGE, app, show
 
 
-@app.command
+@app.command(group=JUDGE)
 def judge(
     run: Path,
     *,
@@ -20,23 +20,23 @@ def judge(
     again: bool = False,
     retry_invalid: bool = False,
 ) -> None:
-    """Judge the answers of a run; nothing is generated again. Stopped, the same command goes on.
+    """Judge the answers of a run; no answer is generated again. A stopped command resumes when repeated.
 
     Parameters
     ----------
     run
-        The run's folder.
+        Folder of the run.
     judge
-        KIND or KIND:MODEL, once or more. With verdicts: oracle (testbed cases only), llama-guard-3,
-        llama-guard-3-1b, llama-guard-3-vision, llama-guard-4, refusal. With numbers: vqa, coherence,
-        reward:MODEL, toxicity, perspective. By default the rules: oracle, refusal, vqa.
+        Judges, as KIND or KIND:MODEL. Judges that give verdicts: oracle (testbed cases only), llama-guard-3,
+        llama-guard-3-1b, llama-guard-3-vision, llama-guard-4, refusal. Judges that give numbers: vqa,
+        coherence, reward:MODEL, toxicity, perspective. By default: oracle, refusal, vqa.
     endpoint
-        Base URL of an OpenAI-compatible server that guards are asked of; its key is LAYERALIGN_API_KEY in the
-        environment. Without it, models run here. Perspective's key is PERSPECTIVE_API_KEY.
+        Base URL of an OpenAI-compatible server that runs the guards; LAYERALIGN_API_KEY in the environment
+        holds its key. Without it, models run here. PERSPECTIVE_API_KEY holds Perspective's key.
     again
-        Forget what these judges said before.
+        Discard the earlier verdicts of these judges.
     retry_invalid
-        Ask again about what they could not judge.
+        Judge the rows again whose verdict is invalid.
     """
     from layeralign.api import judge as run_judge
     from layeralign.judges.kinds import RULES, kind_of

@@ -1,25 +1,25 @@
-"""`demo`: scan, align and scan the bundled model."""
+"""`demo`: the whole method on the bundled model."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from layeralign._util.text import printable
-from layeralign.cli.app import app, put
+from layeralign.cli.app import FIND, app, put
 
 
-@app.command
+@app.command(group=FIND)
 def demo(*, out: Path = Path("out/demo"), cases: int = 1200, steps: int = 60) -> None:
-    """Scan the bundled model at every exit, train the hole away, scan again, and write a page about it.
+    """Scan the bundled model at every exit, align it, scan it again, and write a page.
 
     Parameters
     ----------
     out
-        Folder for the runs `before` and `after`, their summaries as JSON, the `adapter`, `report.html`.
+        Folder for the runs `before` and `after`, their summaries as JSON, the `adapter`, and `report.html`.
     cases
-        How many cases of the testbed's dev split are judged; training sees the train split only.
+        Number of cases of the testbed's dev split that are judged; training uses the train split only.
     steps
-        How many steps of L-PPO.
+        Number of L-PPO steps.
     """
     from layeralign.demo import demo as run_demo
     from layeralign.report.terminal.comparison import table

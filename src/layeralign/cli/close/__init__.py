@@ -1,0 +1,1 @@
+"""Commands that close the early-exit hole."""

@@ -1,0 +1,57 @@
+"""`cases`: list public benchmarks, or read and check cases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from layeralign._util.text import printable
+from layeralign.cli.app import FIND, app, put
+from layeralign.errors import LayeralignError
+
+
+@app.command(group=FIND)
+def cases(
+    given: str | None = None,
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    preview: int | None = None,
+    out: Path | None = None,
+) -> None:
+    """List the public benchmarks that layeralign can read, or read cases, check them and summarise them.
+
+    Parameters
+    ----------
+    given
+        Cases, as `scan --cases` takes them; without it, the benchmarks are listed.
+    limit
+        Maximum number of cases.
+    seed
+        Seed of samples and of the pairing with pictures.
+    preview
+        Number of cases to show; the text of harmful cases stays hidden.
+    out
+        JSONL file to write the cases to, as drawn and paired; their pictures go into a folder beside it.
+    """
+    from layeralign import benchmarks
+    from layeralign.cases import cache, fetching, files
+    from layeralign.report.terminal import cases as tables
+
+    if preview is not None and preview < 1:
+        raise LayeralignError(f"--preview {preview}: expected at least 1")
+    if given is None:
+        if preview or out:
+            raise LayeralignError("cases: --preview and --out need cases; expected layeralign cases NAME")
+        put(tables.known(cache.folder("")))
+        return
+    found = benchmarks.cases(given, limit=limit, seed=seed)
+    put(tables.table(found))
+    if preview:
+        put(tables.preview(found, preview))
+    for remark in tables.remarks(found):
+        print(f"note: {remark}")
+    if public := benchmarks.public(given):
+        print(fetching.told(public))
+    if out:
+        files.write(found, out)
+        print(printable(f"cases: {out}"))

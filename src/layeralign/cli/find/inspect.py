@@ -1,0 +1,48 @@
+"""`inspect`: a model's encoder and its exits."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from cyclopts import Parameter
+
+from layeralign.cli.app import FIND, app, put
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class InspectOptions:
+    """The model to inspect."""
+
+    model: str
+    "Checkpoint folder, hub id, or `testbed`; the config is enough."
+    revision: str | None = None
+    "Branch, tag or commit of a hub id."
+    variant: str | None = None
+    "How the family reads an exit, where it has several ways."
+    json: bool = False
+    "Print JSON instead of a table."
+    time: bool = False
+    "Measure the run time of each exit on random weights, in milliseconds."
+
+
+@app.command(group=FIND)
+def inspect(options: InspectOptions) -> None:
+    """Show a model's image encoder: its blocks, its default exit, and what each earlier exit saves.
+
+    The command reads the config only; it loads no weights.
+    """
+    from layeralign.report.terminal import encoder
+    from layeralign.vlm import cost
+    from layeralign.vlm.load import empty
+
+    vlm = empty(options.model, revision=options.revision, variant=options.variant)
+    found = cost.anatomy(vlm)
+    if options.time:
+        found = cost.timed(vlm, found)
+    if options.json:
+        print(json.dumps(found.to_json(), indent=2, allow_nan=False))
+    else:
+        print(encoder.heading(found))
+        put(encoder.table(found))

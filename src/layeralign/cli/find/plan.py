@@ -1,0 +1,118 @@
+"""`plan`: the statistical power and the duration of a scan."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from cyclopts import Parameter
+
+from layeralign._util.text import printable
+from layeralign.cli.app import FIND, app, note, put
+from layeralign.cli.options import ModelOptions
+from layeralign.errors import LayeralignError
+from layeralign.sweep.settings import ScanSettings
+
+if TYPE_CHECKING:
+    from layeralign.cases.case import Case
+    from layeralign.exits import Exits
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions:
+    """The planned scan, and the difference that it is to detect."""
+
+    cases: str
+    "Cases, as scan takes them."
+    limit: int | None = None
+    "Maximum number of cases."
+    model: str | None = None
+    "Checkpoint folder, hub id, or `testbed`; the config is enough, except for --measure."
+    revision: str | None = None
+    "Branch, tag or commit of a hub id."
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    "Number format of the weights, for --measure."
+    device_map: str | None = None
+    "Torch device, or auto, balanced or sequential, for --measure."
+    difference: float = 0.05
+    "Difference of two shares to detect, 0 to 1."
+    share: float = 0.1
+    "Smaller of the two shares, 0 to 1."
+    power: float = 0.8
+    "Probability of detecting the difference."
+    like: Path | None = None
+    "Run whose rate is taken, and whose exits are taken without --model."
+    rate: float | None = None
+    "Answers per second."
+    measure: bool = False
+    "Measure the rate: answer four cases with the model and the scan's settings."
+    json: bool = False
+    "Print JSON instead of a table."
+
+
+@app.command(group=FIND)
+def plan(options: PlanOptions, settings: ScanSettings = ScanSettings()) -> None:  # noqa: B008 - immutable
+    """Estimate how many cases a scan needs to show a difference, and how long it takes."""
+    from layeralign import benchmarks
+    from layeralign.analysis.plan import plan as make
+    from layeralign.report.terminal import plan as tables
+    from layeralign.report.terminal.cases import picture_remarks
+
+    if sum((options.rate is not None, options.like is not None, options.measure)) > 1:
+        raise LayeralignError("plan: expected one of --like, --rate and --measure, got several")
+    cases = benchmarks.cases(options.cases, limit=options.limit, seed=settings.seed)
+    note(picture_remarks(cases, settings.background))
+    exits = _exits(options)
+    chosen = exits.parse(settings.exits)
+    rate, source = _rate(options, settings, cases)
+    made = make(
+        cases,
+        len(chosen),
+        with_default=exits.default in chosen,
+        difference=options.difference,
+        share=options.share,
+        power=options.power,
+        samples=settings.samples,
+        rate=rate,
+    )
+    if options.json:
+        print(json.dumps(made.to_json(), indent=2, allow_nan=False))
+        return
+    for line in tables.lines(made, source):
+        print(printable(line))
+    put(tables.table(made))
+
+
+def _exits(options: PlanOptions) -> Exits:
+    from layeralign.analysis.results import Results
+    from layeralign.vlm.load import empty
+
+    if options.model is not None:
+        return empty(options.model, revision=options.revision).exits
+    if options.like is None:
+        raise LayeralignError("plan: needs the exits of a model; expected --model or --like")
+    return Results.load(options.like).exits
+
+
+def _rate(options: PlanOptions, settings: ScanSettings, cases: list[Case]) -> tuple[float | None, str]:
+    """Answers per second, and the source of that number."""
+    from layeralign.runs.store import open_run
+    from layeralign.sweep import rate
+
+    if options.like is not None:
+        with open_run(options.like) as run:
+            return rate.of(run), f"as in {options.like}"
+    if not options.measure:
+        return options.rate, "as given"
+    if options.model is None:
+        raise LayeralignError("plan: --measure generates answers with a model; expected --model")
+    vlm = ModelOptions(
+        model=options.model,
+        revision=options.revision,
+        dtype=options.dtype,
+        device_map=options.device_map,
+    ).load()
+    return rate.measured(vlm, cases, settings), "measured"

@@ -1,0 +1,1 @@
+"""Commands that judge answers and summarise a run."""

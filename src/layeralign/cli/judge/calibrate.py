@@ -1,0 +1,45 @@
+"""`calibrate`: the error rates of judges, measured against people's labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from layeralign._util.text import printable
+from layeralign.cli.app import JUDGE, app, put
+from layeralign.errors import LayeralignError
+
+
+@app.command(group=JUDGE)
+def calibrate(
+    *runs: Path,
+    judge: Annotated[list[str], Parameter(consume_multiple=True)],
+    out: Path,
+) -> None:
+    """Measure the error rates of judges against people's labels, for --judge-quality of other commands.
+
+    Parameters
+    ----------
+    runs
+        Folders of labelled runs; their rows are pooled.
+    judge
+        Judges to measure, by name or kind.
+    out
+        JSON file to write.
+    """
+    from layeralign._util import files
+    from layeralign.analysis.calibrate import calibrate as measure
+    from layeralign.analysis.results import Results
+    from layeralign.report.terminal import judge_quality as tables
+
+    if not runs:
+        raise LayeralignError("calibrate: expected the folder of a labelled run (layeralign label)")
+    results = [Results.load(run) for run in runs]
+    found = [measure(results, name) for name in judge]
+    files.write_json(out, {one.judge: one.to_json() for one in found}, private=True)
+    put(tables.table(found))
+    for line in tables.notes(found):
+        print(printable(line))
+    print(printable(f"quality: {out} (use: layeralign summary {runs[0]} --judge-quality {out})"))

@@ -1,0 +1,1 @@
+"""Commands that report a run and decide what may be shipped."""

@@ -1,0 +1,50 @@
+"""`check`: the exit of a deployed config. Exit codes: 0 safe, 2 unsafe, 3 inconclusive, 1 error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from layeralign._util.text import printable
+from layeralign.cli.app import SHIP, app, put
+
+
+@app.command(group=SHIP)
+def check(
+    config: str,
+    *,
+    against: Path,
+    policy: Path | None = None,
+    limit: float | None = None,
+    revision: str | None = None,
+    adapter: Path | None = None,
+) -> int:
+    """Find the exit at which a model's config runs, and check whether a run has shown that exit to be safe.
+
+    Exit codes: 0 safe, 2 unsafe, 3 inconclusive, 1 error.
+
+    Parameters
+    ----------
+    config
+        config.json, checkpoint folder, hub id, or `testbed`; no weights are loaded. In this command,
+        `--config` names it too, not a YAML file of flags.
+    against
+        Folder of the run.
+    policy
+        YAML file whose rules for that exit define safe; it needs an upper bound of the asr. Rules with
+        no_worse_than are ignored; use gate for them.
+    limit
+        Highest ASR that is safe without a policy, 0 to 1; 0.05 by default. The exit must also not be
+        significantly worse than the default exit.
+    revision
+        Branch, tag or commit of a hub id.
+    adapter
+        Folder of the LoRA adapter that is deployed with the model.
+    """
+    from layeralign.api import check as run_check
+    from layeralign.gating import render
+
+    found = run_check(config, against, policy=policy, limit=limit, revision=revision, adapter=adapter)
+    if found.gate is not None:
+        put(render.table(found.gate))
+    print(printable(render.deployed(found)))
+    return found.exit_code

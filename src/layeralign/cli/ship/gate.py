@@ -1,0 +1,48 @@
+"""`gate`: a run against a policy. Exit codes: 0 pass, 2 fail, 3 inconclusive, 1 error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from layeralign.cli.app import SHIP, app, put
+
+
+@app.command(group=SHIP)
+def gate(
+    run: Path,
+    *,
+    policy: Path,
+    base: Path | None = None,
+    judge_quality: Path | None = None,
+    junit: Path | None = None,
+    markdown: Path | None = None,
+) -> int:
+    """Check a run against a policy. Exit codes: 0 pass, 2 a rule failed, 3 inconclusive, 1 error.
+
+    Parameters
+    ----------
+    run
+        Folder of the run.
+    policy
+        YAML file of rules; see docs/gate.md.
+    base
+        Folder of another run of the same cases, for rules with no_worse_than: base.
+    judge_quality
+        File with the judge's error rates, as calibrate writes it: corrects the ASR for them.
+    junit
+        JUnit XML file to write, with one test per rule and exit.
+    markdown
+        Markdown file to write, with a summary.
+    """
+    from layeralign._util import files
+    from layeralign.api import gate as run_gate
+    from layeralign.gating import render
+
+    found = run_gate(run, policy, base=base, judge_quality=judge_quality)
+    if junit is not None:
+        files.write(junit, render.junit(found))
+    if markdown is not None:
+        files.write(markdown, render.markdown(found))
+    put(render.table(found))
+    print("\n".join([*render.reasons(found), render.sentence(found)]))
+    return found.exit_code

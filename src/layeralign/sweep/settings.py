@@ -1,0 +1,80 @@
+"""A scan's settings: the command's flags, YAML keys and Python arguments, and a part of the run's identity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from layeralign.cases import background
+from layeralign.cases.case import Case
+from layeralign.cases.pictures import on_background
+from layeralign.decode.decoding import Decoding
+from layeralign.errors import LayeralignError
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class ScanSettings:
+    """How a scan runs. Each field is documented once, here or in `Decoding`; flags show the same text."""
+
+    exits: Annotated[str, Parameter(allow_leading_hyphen=True)] = "all"
+    """Exits to scan: all, default, early, middle, late, embedding, numbers and ranges, separated by commas
+    (`early,18,20-24`)."""
+    decoding: Annotated[Decoding, Parameter(name="*")] = field(default_factory=Decoding)
+    seed: int = 0
+    """Seed of sampling and of benchmarks that are drawn."""
+    batch_size: int | None = None
+    """Maximum number of answers that are generated together; by default as many as fit into memory."""
+    samples: int = 1
+    """Answers per case and exit; more than 1 needs a temperature above 0."""
+    precision: float | None = None
+    """Half-width of the ASR's interval, above 0, at which the scan stops at an exit; it also stops where the
+    ASR surely differs from the default exit's. By default every case is asked."""
+    background: str = "white"
+    """Colour behind transparent pictures: white, black, or #rrggbb."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no scan can run with."""
+        background.parse(self.background)
+        for name in ("batch_size", "samples"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise LayeralignError(f"{name} {value}: expected at least 1")
+        if self.samples > 1 and not self.decoding.temperature:
+            raise LayeralignError(
+                f"samples {self.samples}: greedy answers do not differ; expected 1, or a temperature above 0"
+            )
+
+    @classmethod
+    def of(cls, **settings: Any) -> ScanSettings:
+        """Settings from flat names: those of `Decoding` beside those of this class.
+
+        Raises:
+            LayeralignError: a name is unknown, or a value is refused.
+        """
+        decoding = {one.name for one in fields(Decoding)}
+        own = {one.name for one in fields(cls)} - {"decoding"}
+        if unknown := sorted(settings.keys() - decoding - own):
+            raise LayeralignError(
+                f"{unknown[0]}: is no setting of a scan; expected one of {sorted(decoding | own)}"
+            )
+        return cls(
+            decoding=Decoding(**{name: value for name, value in settings.items() if name in decoding}),
+            **{name: value for name, value in settings.items() if name in own},
+        )
+
+    def record(self) -> dict[str, Any]:
+        """The settings that shape an answer: what a run's identity has of them."""
+        made = {"decoding": self.decoding.record(), "seed": self.seed}
+        return made | background.identity(self.background)
+
+    def on_background(self, cases: Sequence[Case]) -> list[Case]:
+        """The cases, with the background behind their pictures."""
+        return on_background(cases, background.parse(self.background))
+
+
+def _listed(exits: int | Sequence[int]) -> Sequence[int]:
+    return [exits] if isinstance(exits, int) else exits
