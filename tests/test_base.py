@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 import layeralign
 from layeralign import LayeralignError
+from layeralign.analysis.results import Results
 from layeralign.analysis.summary import summarise
 from layeralign.cli import main
 from layeralign.runs.store import open_run
@@ -83,7 +84,7 @@ def test_what_was_allowed_is_in_the_run_and_before_its_figures(trained, other, l
     assert said in out and "allowed, and recorded in the run" in err
     with open_run(tmp_path / "run") as run:
         assert str(llava_dir) in run.identity["base"] and "model.safetensors" in run.identity["base"]
-        assert summarise(run).base == run.identity["base"]
+        assert summarise(Results.of(run)).base == run.identity["base"]
     assert main(["report", str(tmp_path / "run"), "--out", str(tmp_path / "r.html")]) == 0
     assert said in (tmp_path / "r.html").read_text()
     capfd.readouterr()

@@ -5,6 +5,7 @@ import json
 import pytest
 from rich.console import Console
 
+from layeralign.analysis.results import Results
 from layeralign.analysis.summary import summarise
 from layeralign.cases.case import Case
 from layeralign.cases.controls import with_controls
@@ -38,7 +39,7 @@ def folder(tmp_path):
 
 def test_controls_by_hand(folder):
     with store.open_run(folder) as run:
-        summary = summarise(run)
+        summary = summarise(Results.of(run))
     assert [(c.control, c.exit, c.cases) for c in summary.controls] == [
         (control, exit, 12) for control in ("no picture", "blank", "noise") for exit in (1, 2)
     ]
@@ -60,7 +61,7 @@ def test_controls_by_hand(folder):
 
 def test_only_controls_have_rows_of_controls(folder):
     with store.open_run(folder) as run:
-        summary = summarise(run)
+        summary = summarise(Results.of(run))
     one, _ = summary.exits
     assert (one.n, one.asr) == (13, 10 / 13)  # the case without picture among them
     assert summary.agreement[0].n == 26
@@ -74,7 +75,7 @@ def test_the_terminal_shows_them_as_wide_as_it_is(folder, capsys):
     shown = capsys.readouterr().out
     assert "What the picture does" in shown
     with store.open_run(folder) as run:
-        summary = summarise(run)
+        summary = summarise(Results.of(run))
     change = summary.controls[0].difference["asr"]
     assert f"+75 ({round(100 * change.low)} to {round(100 * change.high)})!" in shown
     narrow = Console(width=78)
@@ -89,6 +90,6 @@ def test_a_run_without_controls_says_nothing_of_them(tmp_path, capsys):
         run.add_cases([Case("h", "x", "harmful")])
         run.add_answers([Row("h", 2, "said", 2, "stop")])
         run.add_verdicts("oracle", [(("h", 2, 0), Judgement("safe", True))])
-        assert summarise(run).controls == ()
+        assert summarise(Results.of(run)).controls == ()
     assert main(["summary", str(tmp_path / "run")]) == 0
     assert "What the picture does" not in capsys.readouterr().out

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from layeralign.analysis.metrics import NOTHING, Estimate, difference
+from layeralign.analysis.results import Results
 from layeralign.analysis.summary import summarise
 from layeralign.cases.case import Case
 from layeralign.judges.judge import Judgement
@@ -89,7 +90,7 @@ def run(tmp_path):
 
 def test_estimates_by_hand(run):
     """Samples of a case are all alike here, so that cases are what counts: five decided, six harmful, four borderline."""
-    (only,) = summarise(run, "oracle").exits
+    (only,) = summarise(Results.of(run), "oracle").exits
     found = only.estimates
     assert set(found) == {
         "asr", "asr_corrected", "asr_worst_case", "asr_best_case", "asr_coherent", "invalid", "refusal", "over_refusal", "benign_refusal", "separation",
@@ -116,7 +117,7 @@ def test_estimates_by_hand(run):
 
 
 def test_scores_by_hand(run):
-    (only,) = summarise(run).exits
+    (only,) = summarise(Results.of(run)).exits
     assert [(s.judge, s.kind, s.n, s.invalid) for s in only.scores] == [
         ("reward:one", "benign", 12, 0), ("reward:one", "harmful", 17, 1), ("reward:one", "vqa", 6, 0),
         ("reward:other", "harmful", 6, 0),
@@ -128,4 +129,4 @@ def test_scores_by_hand(run):
     )
     assert harmful.mean == pytest.approx((3 * 15) / 17)
     assert (other.mean, other.low, other.high, other.measure) == (50, 50, 50, "reward")
-    json.dumps(summarise(run).to_json(), allow_nan=False)
+    json.dumps(summarise(Results.of(run)).to_json(), allow_nan=False)

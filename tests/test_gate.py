@@ -16,7 +16,7 @@ import layeralign
 from handmade import HOSTILE, ROOT, cases, make, number, safe, unsafe_first
 from layeralign import LayeralignError
 from layeralign.analysis.metrics import NOTHING
-from layeralign.analysis.results import answered as read_answers
+from layeralign.analysis.results import Results
 from layeralign.cli import main
 from layeralign.cli.app import app
 from layeralign.gating import policy as policies
@@ -360,7 +360,7 @@ def test_how_many_more_cases_where_nothing_changed_needs(tmp_path):
 def test_so_many_more_cases_settle_a_change_and_not_one_fewer(tmp_path):
     """12 of 100 were safe before: a change beyond 10 % that is shown to be so, and one within 15 %."""
     before, after = make(tmp_path / "a", cases(100)), make(tmp_path / "b", cases(100), unsafe_first({0: 12}))
-    pairs = strict.both(answered(before), answered(after), "asr")
+    pairs = strict.both(default_rows(before), default_rows(after), "asr")
     for margin, end, says in ((0.1, "low", "as fail, and none as pass"), (0.15, "high", "as pass")):
         policy = rule(exits=0, no_worse_than="base", margin=margin)
         found = only(layeralign.gate(after, policy, base=before)).worst
@@ -370,9 +370,9 @@ def test_so_many_more_cases_settle_a_change_and_not_one_fewer(tmp_path):
         assert (found.more == more) == (end == "high")
 
 
-def answered(folder):
-    with store.open_run(folder) as run:
-        return read_answers(run)[1][0]
+def default_rows(folder):
+    run = Results.load(folder)
+    return run.rows(run.asr_judge())[0]
 
 
 def test_more_cases_are_promised_to_do_what_they_would_do(tmp_path):

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layeralign import LayeralignError
+from layeralign.analysis.results import Results
 from layeralign.analysis.summary import summarise
 from layeralign.cases.case import Case
 from layeralign.cli import main
@@ -118,14 +119,14 @@ def test_labels_are_the_words_of_a_judge_that_is_asked_for(run, tmp_path):
     assert words(run) == {(r["case"], r["exit"], 0): verdicts[r["label"]] for r in rows if r["label"]}
     assert run.invalid(HUMAN) == [("unclear to whoever labelled it", 6)]
 
-    assert summarise(run).asr_judge == "refusal"
-    by_people = summarise(run, HUMAN)
+    assert summarise(Results.of(run)).asr_judge == "refusal"
+    by_people = summarise(Results.of(run), HUMAN)
     assert (by_people.asr_means, by_people.exits[0].asr, by_people.exits[0].invalid) == (
         "unsafe, by people",
         0.5,
         4,
     )
-    (pair,) = summarise(run).agreement
+    (pair,) = summarise(Results.of(run)).agreement
     assert (pair.one, pair.other, pair.n) == (HUMAN, "refusal", 24)
 
 

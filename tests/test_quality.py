@@ -9,6 +9,7 @@ import pytest
 from layeralign import LayeralignError, read
 from layeralign.analysis.calibrate import calibrate
 from layeralign.analysis.judge_quality import Quality, read_quality
+from layeralign.analysis.results import Results
 from layeralign.analysis.summary import summarise
 from layeralign.cases.case import Case
 from layeralign.cli import main
@@ -76,7 +77,7 @@ def run(tmp_path):
 
 def test_a_judge_by_hand(run):
     """8 of 10 unsafe answers called unsafe, 15 of 20 safe ones safe; what either could not tell is in neither."""
-    found = calibrate([run], GUARD)
+    found = calibrate([Results.of(run)], GUARD)
     assert (found.all.sensitivity, found.all.n_positive) == (0.8, 10)
     assert (found.all.specificity, found.all.n_negative) == (0.75, 20)
     assert (found.all.sensitivity_low, found.all.sensitivity_high) == pytest.approx(wilson(8, 10))
@@ -87,7 +88,7 @@ def test_a_judge_by_hand(run):
 
 
 def test_groups_of_exits_add_up(run):
-    found = calibrate([run], "llama-guard-3")
+    found = calibrate([Results.of(run)], "llama-guard-3")
     assert list(found.groups) == ["early", "late"]
     for count in ("n_positive", "n_negative", "invalid_positive", "invalid_negative"):
         assert sum(getattr(one, count) for one in found.groups.values()) == getattr(found.all, count)
@@ -96,16 +97,16 @@ def test_groups_of_exits_add_up(run):
 
 def test_answers_that_share_a_picture_count_less(tmp_path):
     with open_run(labelled(tmp_path / "shared", pictures=5)) as run:
-        found = calibrate([run], GUARD).all
+        found = calibrate([Results.of(run)], GUARD).all
     with open_run(labelled(tmp_path / "alone")) as run:
-        alone = calibrate([run], GUARD).all
+        alone = calibrate([Results.of(run)], GUARD).all
     assert found.n_positive == 10 and found.effective_positive < 10 == alone.effective_positive
     assert found.sensitivity_low < alone.sensitivity_low
 
 
 def test_several_runs_are_taken_together(tmp_path, run):
     with open_run(labelled(tmp_path / "other", model="m2")) as other:
-        found = calibrate([run, other], GUARD)
+        found = calibrate([Results.of(run), Results.of(other)], GUARD)
         assert (found.all.sensitivity, found.all.n_positive) == (0.8, 20)
         # ten cases twice: p(1 - p) / V is 9, and t of nine degrees of freedom 2.2622
         assert found.all.effective_positive == pytest.approx(9 * (1.95996 / 2.26216) ** 2, abs=1e-4)
@@ -115,7 +116,7 @@ def test_several_runs_are_taken_together(tmp_path, run):
         open_run(labelled(tmp_path / "third", record={"files": "others"})) as third,
         pytest.raises(LayeralignError, match="of other files, revision or endpoint"),
     ):
-        calibrate([run, third], GUARD)
+        calibrate([Results.of(run), Results.of(third)], GUARD)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +233,7 @@ GOOD = {"sensitivity": 0.8, "n_positive": 50, "specificity": 0.9, "n_negative": 
 
 def test_a_file_by_hand_corrects_each_exit_and_group(run, tmp_path):
     file = written(tmp_path, GOOD)
-    summary, plain = summarise(run, quality=file), summarise(run)
+    summary, plain = summarise(Results.of(run), quality=file), summarise(Results.of(run))
     assert summary.asr_judge == GUARD
     assert summary.quality == Quality(GUARD, 0.8, 50, 0.9, 60, 50, 60, "")
     for one, raw in zip(summary.exits + summary.groups, plain.exits + plain.groups, strict=True):
@@ -346,7 +347,10 @@ def test_table_and_page_show_it_and_where_it_came_from(run, tmp_path, capfd):
 
 
 def test_notes_say_what_is_in_no_figure(run):
-    assert any("3 answers that people called unclear" in note for note in notes([calibrate([run], GUARD)]))
+    assert any(
+        "3 answers that people called unclear" in note
+        for note in notes([calibrate([Results.of(run)], GUARD)])
+    )
 
 
 # --- on the testbed

@@ -8,6 +8,7 @@ import pytest
 import layeralign
 from layeralign import LayeralignError
 from layeralign.analysis.metrics import Estimate, figures, macro_average
+from layeralign.analysis.results import Results
 from layeralign.analysis.sequential import Rule, Stop, looks, order, stops
 from layeralign.analysis.summary import summarise
 from layeralign.cases.case import Case
@@ -143,7 +144,7 @@ def test_a_sequential_run_shows_only_what_is_valid_whenever_one_stops(tmp_path):
         3: dict.fromkeys(ids, False),
     }
     with store.open_run(judged(tmp_path / "run", said)) as run:
-        summary = summarise(run)
+        summary = summarise(Results.of(run))
     one, two, three = summary.exits
     assert (one.decision, one.decided_at, one.worse, one.p_worse, one.n) == ("above", 10, True, None, 10)
     assert (two.decision, two.decided_at, two.worse) == ("undecided", 40, False)

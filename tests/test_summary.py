@@ -4,6 +4,7 @@ import math
 import pytest
 
 from layeralign import LayeralignError
+from layeralign.analysis.results import Results
 from layeralign.analysis.summary import summarise
 from layeralign.cases.case import Case
 from layeralign.judges.judge import Judgement
@@ -55,7 +56,7 @@ def run(tmp_path):
 
 
 def test_figures_by_hand(run):
-    summary = summarise(run)
+    summary = summarise(Results.of(run))
     one, three = summary.exits
     assert summary.asr_judge == "oracle"
     assert (one.exit, one.default, one.group, one.n, one.invalid) == (1, False, "early", 8, 1)
@@ -83,13 +84,13 @@ def test_figures_by_hand(run):
 
 
 def test_a_groups_interval_counts_cases_not_rows(run):
-    (early,) = [g for g in summarise(run).groups if g.group == "early"]
+    (early,) = [g for g in summarise(Results.of(run)).groups if g.group == "early"]
     assert (early.exits, early.asr) == ((1,), pytest.approx(6 / 7))
     assert (early.asr_low, early.asr_high) == wilson(6, 7)
     run.add_answers(Row(f"h{i}", 2, "said", 2, "stop") for i in range(8))
     run.add_verdicts("oracle", [((f"h{i}", 2, 0), judgement("unsafe", False, True)) for i in range(8)])
-    (early,) = [g for g in summarise(run).groups if g.group == "early"]
-    (middle,) = [g for g in summarise(run).groups if g.group == "middle"]
+    (early,) = [g for g in summarise(Results.of(run)).groups if g.group == "early"]
+    (middle,) = [g for g in summarise(Results.of(run)).groups if g.group == "middle"]
     assert (early.exits, middle.exits) == ((1, 2), (3,))
     assert early.asr == pytest.approx(14 / 15)
     low, high = wilson(14, 15)
@@ -112,7 +113,7 @@ def test_ten_prompts_on_ten_pictures_are_not_a_hundred_observations(tmp_path):
             for c in cases
         ]
         made.add_verdicts("oracle", words)
-        (only,) = summarise(made).exits
+        (only,) = summarise(Results.of(made)).exits
     assert (only.asr, only.interval) == (0.2, "clustered by prompt and picture")
     narrow, wide = wilson(20, 100), wilson(2, 10)
     assert only.asr_high - only.asr_low > 2 * (narrow[1] - narrow[0])
@@ -124,13 +125,13 @@ def test_ten_prompts_on_ten_pictures_are_not_a_hundred_observations(tmp_path):
 def test_what_nobody_judged_is_invalid_not_safe_and_not_forgotten(run):
     run.add_cases([Case("h9", "x", "harmful")])
     run.add_answers([Row("h9", 3, "said", 2, "stop")])
-    default = summarise(run).exits[1]
+    default = summarise(Results.of(run)).exits[1]
     assert (default.n, default.invalid, default.asr) == (9, 1, 0.0)
     assert default.asr_if_invalid_unsafe == pytest.approx(1 / 9)
 
 
 def test_json_has_no_nan_and_keeps_its_names(run):
-    made = json.loads(json.dumps(summarise(run).to_json(), allow_nan=False))
+    made = json.loads(json.dumps(summarise(Results.of(run)).to_json(), allow_nan=False))
     assert {"asr_judge", "exits", "groups", "model", "layers", "default_exit"} <= made.keys()
     promised = {
         "exit", "default", "group", "n", "invalid", "asr", "asr_low", "asr_high", "asr_if_invalid_unsafe",
@@ -141,14 +142,14 @@ def test_json_has_no_nan_and_keeps_its_names(run):
 
 def test_another_judge_and_what_it_does_not_say(run):
     run.add_verdicts("refusal", [((f"h{i}", 3, 0), judgement("unsafe", False)) for i in range(8)])
-    assert summarise(run).asr_judge == "oracle"
-    by_matcher = summarise(run, "refusal")
+    assert summarise(Results.of(run)).asr_judge == "oracle"
+    by_matcher = summarise(Results.of(run), "refusal")
     assert by_matcher.asr_means.startswith("non-refusal")
     one, three = by_matcher.exits
     assert three.asr == 1.0
     assert (one.n, one.invalid, one.asr, one.asr_low) == (8, 8, None, None)
     with pytest.raises(LayeralignError, match="verdicts of none of judge 'guard'"):
-        summarise(run, "guard")
+        summarise(Results.of(run), "guard")
 
 
 def test_a_run_without_verdicts(tmp_path):
@@ -156,13 +157,13 @@ def test_a_run_without_verdicts(tmp_path):
         store.create(tmp_path / "r", "m", {}, {"layers": 2, "default": 1}) as run,
         pytest.raises(LayeralignError, match="nothing in it is judged yet"),
     ):
-        summarise(run)
+        summarise(Results.of(run))
 
 
 def test_invalid_answers_are_shown_with_both_readings(run):
     from layeralign.report.terminal.summary import invalid
 
-    one, three = summarise(run).exits
+    one, three = summarise(Results.of(run)).exits
     assert invalid(one) == "1 (75–88)"
     assert invalid(three) == "0"
 
@@ -172,7 +173,7 @@ def test_agreement_by_hand(run):
     words = [((f"h{i}", 3, 0), judgement("safe")) for i in range(8)]
     words += [((f"h{i}", 1, 0), judgement("unsafe" if i < 4 else "safe")) for i in range(8)]
     run.add_verdicts("refusal", words)
-    (pair,) = summarise(run).agreement
+    (pair,) = summarise(Results.of(run)).agreement
     # oracle: exit 3 all 8 safe; exit 1: h0-h5 unsafe, h6 safe, h7 invalid
     assert (pair.one, pair.other, pair.n) == ("oracle", "refusal", 16)
     assert set(pair.confusion) == {
@@ -181,4 +182,4 @@ def test_agreement_by_hand(run):
     agreed, chance = 13 / 16, (9 * 12 + 6 * 4 + 1 * 0) / 16**2
     assert pair.kappa == pytest.approx((agreed - chance) / (1 - chance))
     assert pair.low < pair.kappa < pair.high
-    assert summarise(run).to_json()["agreement"][0]["confusion"]
+    assert summarise(Results.of(run)).to_json()["agreement"][0]["confusion"]

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from judged import HOSTILE, make
 from layeralign.analysis.metrics import Score
+from layeralign.analysis.results import Results
 from layeralign.analysis.summary import summarise
 from layeralign.report.terminal.summary import table
 from layeralign.runs import store
@@ -17,7 +18,7 @@ from layeralign.runs import store
 def summary(tmp_path_factory):
     run = make(tmp_path_factory.mktemp("runs") / "run", lambda exit: 18 - 4 * exit if exit < 4 else 0)
     with store.open_run(run) as opened:
-        return summarise(opened)
+        return summarise(Results.of(opened))
 
 
 @pytest.mark.parametrize("width", [80, 140])
