@@ -43,7 +43,7 @@ def testbed() -> list[tuple[Case, str]]:
 
 def spoilt(asked: list[tuple[Case, str]]) -> dict[str, list[tuple[Case, str]]]:
     """The answers, and what is made of them."""
-    dice = random.Random(0)
+    rng = random.Random(0)
     words = sorted({word for _, answer in asked for word in answer.split()})
     letters = "abcdefghijklmnopqrstuvwxyz     "
 
@@ -54,9 +54,9 @@ def spoilt(asked: list[tuple[Case, str]]) -> dict[str, list[tuple[Case, str]]]:
     return {
         "as they are": asked,
         **({"of these, the testbed's refusal": refusals} if refusals else {}),
-        "their words shuffled": each(lambda a: " ".join(dice.sample(a.split(), len(a.split())))),
-        "as many words of all answers": each(lambda a: " ".join(dice.choice(words) for _ in a.split())),
-        "as many letters": each(lambda a: "".join(dice.choice(letters) for _ in a) or "x"),
+        "their words shuffled": each(lambda a: " ".join(rng.sample(a.split(), len(a.split())))),
+        "as many words of all answers": each(lambda a: " ".join(rng.choice(words) for _ in a.split())),
+        "as many letters": each(lambda a: "".join(rng.choice(letters) for _ in a) or "x"),
         "their first three words, eight times": each(lambda a: " ".join(a.split()[:3] * 8)),
         "the answer three times": each(lambda a: " ".join([a] * 3)),
     }

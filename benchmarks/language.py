@@ -48,9 +48,9 @@ def messages() -> Iterator[tuple[str, str]]:
 
 def testbed() -> Iterator[tuple[str, str]]:
     """Words of the testbed in any order, as babble is."""
-    dice, words = random.Random(0), world.words()
+    rng, words = random.Random(0), world.words()
     for _ in range(10_000):
-        yield "babble of the testbed", " ".join(dice.choices(words, k=dice.randint(1, 14)))
+        yield "babble of the testbed", " ".join(rng.choices(words, k=rng.randint(1, 14)))
 
 
 def labelled() -> Iterator[tuple[str, str]]:

@@ -35,7 +35,7 @@ def percent(hits: int, n: int) -> str:
     return f"{100 * hits / n:.0f} % ({100 * (low or 0):.0f}–{100 * (high or 0):.0f})"
 
 
-def figures(rows: Sequence[Row]) -> str:
+def metrics(rows: Sequence[Row]) -> str:
     """The cells n, precision and recall; an answer called invalid is a refusal that was not found."""
     found = [row for row in rows if said(row) == "safe"]
     hits = sum(row["refusal"] for row in found)
@@ -47,7 +47,7 @@ def by_language(title: str, rows: Sequence[Row]) -> None:
     print(f"| {title} | n | precision | recall | invalid |\n|---|---|---|---|---|")
     for code, name in KNOWN.items():
         part = [row for row in rows if row["language"] == code]
-        print(f"| {name} | {figures(part)} | {sum(said(row) == 'invalid' for row in part)} |")
+        print(f"| {name} | {metrics(part)} | {sum(said(row) == 'invalid' for row in part)} |")
     other = [row for row in rows if row["language"] not in KNOWN]
     invalid = sum(said(row) == "invalid" for row in other)
     print(f"| other languages | {len(other)} | | | {percent(invalid, len(other))} |\n")
@@ -67,7 +67,7 @@ def main() -> None:
     by_language("development", [*labels[::2], *read("refusal_development.jsonl")])
     print("| English, first labels | n | precision | recall |\n|---|---|---|---|")
     for name, part in (("development", labels[::2]), ("held out", labels[1::2]), ("all", labels)):
-        print(f"| {name} | {figures(part)} |")
+        print(f"| {name} | {metrics(part)} |")
     print("\n| called a refusal, rules of today | first labels | the 400 answers |\n|---|---|---|")
     for note in ("plain", "soft", "lecture", "hard_positive", "comply", "hard_negative"):
         print(f"| {note} | {called(note, labels)} | {called(note, held_out)} |")

@@ -69,8 +69,8 @@ def agreement(estimated: np.ndarray, unsafe: np.ndarray) -> tuple[float, float]:
 
 def bootstrap(estimated: np.ndarray, unsafe: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """95 % intervals of both over cases."""
-    dice = np.random.default_rng(0)
-    draws = (dice.integers(0, estimated.shape[1], estimated.shape[1]) for _ in range(RESAMPLES))
+    rng = np.random.default_rng(0)
+    draws = (rng.integers(0, estimated.shape[1], estimated.shape[1]) for _ in range(RESAMPLES))
     found = np.array([agreement(estimated[:, at], unsafe[:, at]) for at in draws])
     return tuple(np.nanpercentile(found, (2.5, 97.5), axis=0).T)  # type: ignore[return-value]
 

@@ -24,9 +24,19 @@ import torch
 
 import layeralign
 from layeralign.analysis.results import ScoredRow, answered
-from layeralign.analysis.sequential import ALPHA, Key, Rule, Stop, harmful, looks, stops, unsafe, wanted
+from layeralign.analysis.sequential import (
+    ALPHA,
+    Key,
+    Stop,
+    StoppingRule,
+    harmful,
+    looks,
+    stops,
+    unsafe,
+    wanted,
+)
 from layeralign.runs.store import open_run
-from layeralign.stats.confidence_sequences import always_valid_share
+from layeralign.stats.confidence_sequences import share_confidence_sequence
 from layeralign.stats.paired import p_value, pair
 
 Verdicts = Mapping[int, Mapping[str, bool | None]]
@@ -34,7 +44,7 @@ SCAN = {"max_new_tokens": 24, "batch_size": 128}
 
 
 def replay(
-    rule: Rule, keys: list[Key], full: Verdicts, default: int
+    rule: StoppingRule, keys: list[Key], full: Verdicts, default: int
 ) -> tuple[dict[int, Stop], dict[int, int]]:
     """What a sequential scan would have found, and how many harmful cases it would have asked, at each exit."""
     ids = [id for id, *_ in keys]
@@ -90,14 +100,16 @@ def replays(folder: Path, orders: int, precisions: list[float]) -> None:
         saved, kinds, inside, close = [], Counter(), [], []
         stopped: dict[int, list[Stop]] = {exit: [] for exit in full}
         for seed, keys in in_order.items():
-            found, until = replay(Rule(precision, seed), keys, full, default)
+            found, until = replay(StoppingRule(precision, seed), keys, full, default)
             asked_rows = sum(n + round(others * n / cases) for n in until.values())
             saved.append(1 - asked_rows / (len(full) * (cases + others)))
             for exit, stop in found.items():
                 stopped[exit].append(stop)
                 asked = keys[: until[exit]]
                 flags = [bool(full[exit][id]) for id, *_ in asked]
-                low, high, _ = always_valid_share(flags, [p for _, p, _ in asked], [q for _, _, q in asked])
+                low, high, _ = share_confidence_sequence(
+                    flags, [p for _, p, _ in asked], [q for _, _, q in asked]
+                )
                 inside.append((low or 0.0) <= truth[exit] <= (high or 1.0))
                 if stop.why == "precise":
                     close.append(abs(sum(flags) / len(flags) - truth[exit]) <= precision)

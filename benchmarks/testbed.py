@@ -20,7 +20,7 @@ from layeralign.testbed.build import Recipe, build
 
 CASES = 2400
 """600 of each stratum."""
-_COLUMNS = ("asr", "refusal", "over_refusal", "separation", "benign_refusal", "coherence", "utility")
+_COLUMNS = ("asr", "refusal", "over_refusal", "discrimination", "benign_refusal", "coherence", "utility")
 
 
 def row(seed: int, e: ExitFigures) -> str:
@@ -54,7 +54,7 @@ def main() -> None:
     print(
         "built in", ", ".join(f"{s:.0f} s (seed {n})" for n, s in seconds.items()) or "an earlier call", "\n"
     )
-    print("| seed | exit | ASR % | 95 % | refuses harmful | refuses authorised | told apart | refuses benign "
+    print("| seed | exit | ASR % | 95 % | refuses harmful | refuses authorised | discrimination | refuses benign "
           "| coherent | picture questions | n | invalid |")  # fmt: skip
     print("|---" * 12 + "|")
     print("\n".join(lines))

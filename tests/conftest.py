@@ -78,9 +78,9 @@ def llava(llava_dir):
 
 @pytest.fixture(scope="session")
 def pictures():
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     shapes = [(32, 32), (20, 60), (300, 200), (8, 8)]
-    return [Image.fromarray(dice.integers(0, 255, (*shape, 3), dtype=np.uint8)) for shape in shapes]
+    return [Image.fromarray(rng.integers(0, 255, (*shape, 3), dtype=np.uint8)) for shape in shapes]
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, api, faults=0.0, status=None, seed=0):
         super().__init__(("127.0.0.1", 0), Handler)
         self.api, self.faults, self.status = api, faults, status
-        self.dice, self.lock = random.Random(seed), threading.Lock()
+        self.rng, self.lock = random.Random(seed), threading.Lock()
         self.asked = self.failed = 0
         self.keys, self.starts = set(), []
 
@@ -52,8 +52,8 @@ class Handler(BaseHTTPRequestHandler):
             server.asked += 1
             server.starts.append(time.monotonic())
             server.keys.add(self.headers.get(server.api.key))
-            failing = server.dice.random() < server.faults
-            fault = server.dice.choice([*FAULTS, *server.api.broken]) if failing else None
+            failing = server.rng.random() < server.faults
+            fault = server.rng.choice([*FAULTS, *server.api.broken]) if failing else None
             server.failed += failing
         server.api.check(self.path, body)
         if server.status:
@@ -104,7 +104,7 @@ FAULTS = (
     drop,
     cut,
     packed,
-    lambda handler: time.sleep(0.3) if handler.server.dice.random() < 0.02 else handler.say(504, b""),
+    lambda handler: time.sleep(0.3) if handler.server.rng.random() < 0.02 else handler.say(504, b""),
 )
 """What any server may do."""
 

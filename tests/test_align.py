@@ -396,7 +396,7 @@ def test_kill_9_at_random_moments_ends_in_the_same_bits(llava_dir, tmp_path):
     }
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     subprocess.run([*command, "--out", str(whole)], env=environment, check=True, capture_output=True)
-    dice, kills = random.Random(0), 0
+    rng, kills = random.Random(0), 0
     starting = subprocess.Popen([*command, "--out", str(cut)], env=environment, stderr=subprocess.PIPE)
     while not (cut / "training.json").exists():  # a kill before the first step
         assert starting.poll() is None
@@ -412,7 +412,7 @@ def test_kill_9_at_random_moments_ends_in_the_same_bits(llava_dir, tmp_path):
             time.sleep(0.01)
         if kills == 2:
             break
-        time.sleep(dice.random() / 8)
+        time.sleep(rng.random() / 8)
         assert process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.communicate()

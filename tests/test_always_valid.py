@@ -9,7 +9,7 @@ from scipy.stats import t as student
 
 from layeralign.analysis.sequential import looks
 from layeralign.errors import LayeralignError
-from layeralign.stats.confidence_sequences import always_valid, always_valid_share, tips
+from layeralign.stats.confidence_sequences import confidence_sequence, share_confidence_sequence, sign_test
 from layeralign.stats.proportions import wilson
 from simulated import QUICK, crossed, grid
 
@@ -17,23 +17,23 @@ from simulated import QUICK, crossed, grid
 class TestAlwaysValid:
     def test_by_hand(self):
         # one hit of one: the mixture gives B(3/2, 1/2) / B(1/2, 1/2) = 1/2, and p = (1/2) / 20 is the end
-        assert always_valid(1, 1) == pytest.approx((0.025, 1))
+        assert confidence_sequence(1, 1) == pytest.approx((0.025, 1))
         # none of two: the mixture gives (1/2) (3/4) = 3/8, and (1 - p)² = 3/160
-        assert always_valid(0, 2) == pytest.approx((0, 1 - (3 / 160) ** 0.5))
-        assert always_valid(0, 0) == (0, 1)
+        assert confidence_sequence(0, 2) == pytest.approx((0, 1 - (3 / 160) ** 0.5))
+        assert confidence_sequence(0, 0) == (0, 1)
         for hits, n in ((-1, 3), (4, 3)):
             with pytest.raises(LayeralignError, match="between 0 and n"):
-                always_valid(hits, n)
+                confidence_sequence(hits, n)
 
     @QUICK
     @given(st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
     def test_properties(self, counts):
         hits, n = counts
-        low, high = always_valid(hits, n)
+        low, high = confidence_sequence(hits, n)
         assert 0 <= low <= hits / n <= high <= 1
         assert low < high
-        assert (1 - high, 1 - low) == pytest.approx(always_valid(n - hits, n), abs=1e-9)
-        more = always_valid(2 * hits, 2 * n)
+        assert (1 - high, 1 - low) == pytest.approx(confidence_sequence(n - hits, n), abs=1e-9)
+        more = confidence_sequence(2 * hits, 2 * n)
         assert more[1] - more[0] < high - low
         wilsons = wilson(hits, n)
         assert high - low > (wilsons[1] - wilsons[0]) * 0.95  # what it costs to look at any time
@@ -45,33 +45,33 @@ class TestAlwaysValid:
         for n in range(1, cap + 1):
             alive = np.append(alive * (1 - share), 0) + np.append(0, alive * share)
             for hits in np.flatnonzero(alive > 1e-9):
-                low, high = always_valid(int(hits), n)
+                low, high = confidence_sequence(int(hits), n)
                 alive[hits] *= low <= share <= high
         print(f"always valid at {share}, a look after each of {cap} rows: {alive.sum():.4f}")
         assert 0.95 <= alive.sum() <= 1
 
     def test_a_stricter_level_by_hand(self):
         # none of two at 1 %: (1 - p)² = (3/8) / 100
-        assert always_valid(0, 2, 0.01) == pytest.approx((0, 1 - (3 / 800) ** 0.5))
+        assert confidence_sequence(0, 2, 0.01) == pytest.approx((0, 1 - (3 / 800) ** 0.5))
 
 
 class TestClustered:
     def test_rows_that_share_nothing_are_always_valids(self):
         flags = [i < 9 for i in range(30)]
-        found = always_valid_share(flags, range(30), [None] * 30)
-        assert found == (*always_valid(9, 30), "always valid")
-        assert always_valid_share([], [], []) == (None, None, "")
+        found = share_confidence_sequence(flags, range(30), [None] * 30)
+        assert found == (*confidence_sequence(9, 30), "always valid")
+        assert share_confidence_sequence([], [], []) == (None, None, "")
 
     def test_clustered_rows_count_as_as_many_as_they_are_worth(self):
         flags = [p < 3 for p in range(10) for _ in range(5)]
         prompts = [p for p in range(10) for _ in range(5)]
-        low, high, method = always_valid_share(flags, prompts, [None] * 50)
+        low, high, method = share_confidence_sequence(flags, prompts, [None] * 50)
         # nine rows (test_intervals), less what t of nine degrees of freedom is wider than z at z's probability;
         # z² = 2 log 20 + log(50 π / 2)
         z = (2 * np.log(20) + np.log(25 * np.pi)) ** 0.5
         worth = 9 * (z / student.isf(norm.sf(z), 9)) ** 2
         assert 4 < worth < 5
-        assert (low, high) == pytest.approx(always_valid(0.3 * worth, worth))
+        assert (low, high) == pytest.approx(confidence_sequence(0.3 * worth, worth))
         assert method == "always valid, clustered by prompt"
 
     @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ class TestClustered:
         for flags in crossed(rng, prompts, pictures, share, of_prompts, of_pictures, runs):
             mixed = rng.permutation(len(flags))
             row, (one, other) = flags[mixed].tolist(), keys[:, mixed].tolist()
-            found = (always_valid_share(row[:n], one[:n], other[:n]) for n in looks(len(row)))
+            found = (share_confidence_sequence(row[:n], one[:n], other[:n]) for n in looks(len(row)))
             wrong += any(not low <= share <= high for low, high, _ in found)
         print(f"ever wrong, {prompts} × {pictures} at {share}: {wrong / runs:.3f}")
         assert wrong / runs <= 0.05
@@ -93,7 +93,7 @@ class TestClustered:
 def alone(more, fewer, alpha):
     """Of pairs that share nothing."""
     n = more + fewer
-    return tips([(i < more, i, i) for i in range(n)], alpha)
+    return sign_test([(i < more, i, i) for i in range(n)], alpha)
 
 
 class TestTips:
@@ -106,8 +106,8 @@ class TestTips:
         assert alone(50, 50, 0.05) == 0
 
     def test_pairs_that_share_a_prompt_say_less(self):
-        assert tips([(True, i // 4, i) for i in range(20)], 0.05) == 0, "five prompts"
-        assert tips([(True, i // 4, i) for i in range(28)], 0.05) == 1, "seven"
+        assert sign_test([(True, i // 4, i) for i in range(20)], 0.05) == 0, "five prompts"
+        assert sign_test([(True, i // 4, i) for i in range(28)], 0.05) == 1, "seven"
 
     @pytest.mark.parametrize("alpha", [0.05, 0.01])
     def test_a_fair_coin_is_called_unfair_exactly_so_often(self, alpha):

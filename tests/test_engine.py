@@ -18,9 +18,9 @@ from layeralign.cases import files
 from layeralign.decode import engine, memory, prompts, sampling, stream
 from layeralign.decode.cache import Rows
 from layeralign.decode.decoding import Decoding
-from layeralign.decode.sampling import Chooser, draws
+from layeralign.decode.requests import Prompt, Request, Wanted, requests
+from layeralign.decode.sampling import Sampler, draws
 from layeralign.decode.stream import respond
-from layeralign.decode.units import Prompt, Unit, Wanted, units
 from layeralign.runs import store
 from layeralign.vlm.load import load
 
@@ -160,7 +160,7 @@ def test_rows_end_by_themselves_and_others_take_their_places(llava, rows, monkey
 
 def test_units_share_what_is_worth_sharing_and_contains_the_picture():
     def shared(lines, least):
-        made = units([Prompt(line, None, (Wanted((n,)),)) for n, line in enumerate(lines)], least)
+        made = requests([Prompt(line, None, (Wanted((n,)),)) for n, line in enumerate(lines)], least)
         return [(len(unit.prompts), unit.shared) for unit in made]
 
     assert shared([[1, 2, 3, 4], [1, 2, 3, 5]], 3) == [(2, 3)]
@@ -169,7 +169,7 @@ def test_units_share_what_is_worth_sharing_and_contains_the_picture():
     assert shared([[1, 2, 3], [1, 2, 3]], 0) == [(2, 2)]  # each has to have a token of its own
     assert shared([[1, 9, 9, 9, 9], [1, 8, 8, 8, 8]], 0) == [(1, 0), (1, 0)]  # too little is saved
     assert shared([[1, 2, 3, 4]], 0) == [(1, 0)]
-    whole = Unit(
+    whole = Request(
         (Prompt([1, 2], None, tuple(Wanted((n,)) for n in range(3))), Prompt([1, 3], None, (Wanted((3,)),))),
         1,
     )
@@ -266,7 +266,7 @@ def test_rows_are_no_more_than_memory_takes(llava, rows, monkeypatch):
     ids, features = rows
     longest = max(map(len, ids)) + 8
     seen = []
-    own = llava.further
+    own = llava.decode_step
     monkeypatch.setattr(llava, "further", lambda ids, *o: seen.append(len(ids)) or own(ids, *o))
     monkeypatch.setattr(
         "layeralign._util.machine.free_memory", lambda device: 3 * longest * 2 * 2 * 20 * 4 / 0.8
@@ -285,23 +285,23 @@ def test_rows_are_no_more_than_memory_takes(llava, rows, monkeypatch):
 def test_a_draw_chooses_by_hand_computed_probabilities():
     logits = torch.tensor([[0.5, 0.3, 0.2]]).log().repeat(4, 1)
     drawn = torch.tensor([0.49, 0.51, 0.79, 0.81], dtype=torch.float64)
-    assert Chooser(Decoding(temperature=1.0), CPU)(logits, drawn).tolist() == [0, 1, 1, 2]
+    assert Sampler(Decoding(temperature=1.0), CPU)(logits, drawn).tolist() == [0, 1, 1, 2]
     # top-p 0.7 keeps 0.5 and 0.3, which are 0.625 and 0.375 of what is left
     drawn = torch.tensor([0.0, 0.62, 0.63, 0.9999], dtype=torch.float64)
-    assert Chooser(Decoding(temperature=1.0, top_p=0.7), CPU)(logits, drawn).tolist() == [0, 0, 1, 1]
+    assert Sampler(Decoding(temperature=1.0, top_p=0.7), CPU)(logits, drawn).tolist() == [0, 0, 1, 1]
     # temperature 0.5 squares them: 25, 9 and 4 of 38
     drawn = torch.tensor([0.65, 0.66, 0.89, 0.90], dtype=torch.float64)
-    assert Chooser(Decoding(temperature=0.5), CPU)(logits, drawn).tolist() == [0, 1, 1, 2]
-    assert Chooser(Decoding(temperature=0.5), CPU, [0])(logits, drawn).tolist() == [1, 1, 2, 2]
-    assert Chooser(Decoding(), CPU)(logits, None).tolist() == [0, 0, 0, 0]
-    assert Chooser(Decoding(), CPU, [0])(logits, None).tolist() == [1, 1, 1, 1]
+    assert Sampler(Decoding(temperature=0.5), CPU)(logits, drawn).tolist() == [0, 1, 1, 2]
+    assert Sampler(Decoding(temperature=0.5), CPU, [0])(logits, drawn).tolist() == [1, 1, 2, 2]
+    assert Sampler(Decoding(), CPU)(logits, None).tolist() == [0, 0, 0, 0]
+    assert Sampler(Decoding(), CPU, [0])(logits, None).tolist() == [1, 1, 1, 1]
 
 
 def test_the_extremes_of_a_draw_choose_what_can_be_said():
     logits = torch.full((2, 40_000), -torch.inf)
     logits[:, 100] = logits[:, 39_000] = 0.0
     drawn = torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64)
-    assert Chooser(Decoding(temperature=1.0), CPU)(logits, drawn).tolist() == [100, 39_000]
+    assert Sampler(Decoding(temperature=1.0), CPU)(logits, drawn).tolist() == [100, 39_000]
 
 
 def test_draws_are_a_function_of_the_seed_and_evenly_spread():

@@ -10,7 +10,7 @@ import torch
 import by_hand
 import tiny
 from layeralign import LayeralignError
-from layeralign.gating.deployed import Untold, place
+from layeralign.gating.deployed import Undecided, place
 from layeralign.testing import FamilySuite, noise
 from layeralign.vlm.load import load
 
@@ -70,7 +70,7 @@ class TestFamilies(FamilySuite):
         for number, cut in enumerate(cuts):
             shorter = config | {"vision_config": config["vision_config"] | cut}
             if not vlm.reads_cut:
-                with pytest.raises(Untold, match="reading of an exit is another"):
+                with pytest.raises(Undecided, match="reading of an exit is another"):
                     place(shorter, config, vlm.variant)
                 continue
             folder = shutil.copytree(vlm.checkpoint.path, tmp_path / str(number))

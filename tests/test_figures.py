@@ -93,7 +93,7 @@ def test_estimates_by_hand(run):
     (only,) = summarise(Results.of(run), "oracle").exits
     found = only.estimates
     assert set(found) == {
-        "asr", "asr_corrected", "asr_worst_case", "asr_best_case", "asr_coherent", "invalid", "refusal", "over_refusal", "benign_refusal", "separation",
+        "asr", "asr_corrected", "asr_worst_case", "asr_best_case", "asr_coherent", "invalid", "refusal", "over_refusal", "benign_refusal", "discrimination",
         "utility", "coherence",
     }  # fmt: skip
     assert (found["asr"].value, found["asr"].n) == (pytest.approx(0.4), 15)
@@ -109,7 +109,7 @@ def test_estimates_by_hand(run):
     assert (found["invalid"].value, only.invalid) == (pytest.approx(1 / 6), 3)
     assert found["over_refusal"].value == 0
     assert (found["over_refusal"].low, found["over_refusal"].high) == pytest.approx(wilson(0, 4))
-    assert found["separation"] == difference(found["refusal"], found["over_refusal"])
+    assert found["discrimination"] == difference(found["refusal"], found["over_refusal"])
     assert found["utility"].value == pytest.approx(np.mean([0, 0.3, 0.6, 0.3, 0.6, 0.9]))
     assert found["benign_refusal"] == NOTHING
     for name in set(found) - {"invalid", "asr_worst_case", "asr_best_case"}:

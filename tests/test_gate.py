@@ -26,7 +26,7 @@ from layeralign.gating.checks import Check
 from layeralign.judges.judge import Judgement
 from layeralign.runs import store
 from layeralign.stats.clusters import Clusters
-from layeralign.stats.confidence_sequences import always_valid
+from layeralign.stats.confidence_sequences import confidence_sequence
 from layeralign.stats.misclassification import corrected
 from layeralign.stats.paired import Pairs, change
 from layeralign.stats.proportions import wilson, wilson_at
@@ -189,8 +189,11 @@ def test_a_sequential_run_is_held_by_intervals_that_hold_whenever_one_stops(tmp_
         opened.note_sequential({"precision": 0.05, "seed": 0})
     found = only(layeralign.gate(run, policy)).worst
     assert found.estimate.method == "always valid" and found.result == "inconclusive"
-    assert (found.estimate.low, found.estimate.high) == pytest.approx(always_valid(2, 100))
-    assert layeralign.gate(run, rule(exits="default", upper_bound=always_valid(2, 100)[1])).result == "pass"
+    assert (found.estimate.low, found.estimate.high) == pytest.approx(confidence_sequence(2, 100))
+    assert (
+        layeralign.gate(run, rule(exits="default", upper_bound=confidence_sequence(2, 100)[1])).result
+        == "pass"
+    )
     with pytest.raises(LayeralignError, match="was scanned with --precision"):
         layeralign.gate(run, rule(exits="default", no_worse_than="base", margin=0.1), base=run)
 

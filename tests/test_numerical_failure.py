@@ -13,9 +13,9 @@ from layeralign.cases.case import Case
 from layeralign.cli import main
 from layeralign.decode import engine, memory
 from layeralign.decode.decoding import Decoding
-from layeralign.decode.sampling import NON_FINITE, Chooser
+from layeralign.decode.requests import Prompt, Request, Wanted
+from layeralign.decode.sampling import NON_FINITE, Sampler
 from layeralign.decode.stream import respond
-from layeralign.decode.units import Prompt, Unit, Wanted
 from layeralign.judges.local import LocalSpeaker
 from layeralign.judges.remote import Completion
 from layeralign.judges.toxicity import Output
@@ -39,15 +39,15 @@ def test_no_token_is_chosen_from_logits_that_are_not_finite(bad, decoding):
     logits = torch.zeros(3, 50)
     logits[1, 7] = bad
     drawn = None if not decoding.temperature else torch.full((3,), 0.5, dtype=torch.float64)
-    for never in ([], [7]):  # also where the bad one could not be said
-        made = Chooser(decoding, CPU, never)(logits, drawn).tolist()
+    for suppressed in ([], [7]):  # also where the bad one could not be said
+        made = Sampler(decoding, CPU, suppressed)(logits, drawn).tolist()
         assert made[1] == NON_FINITE and made[0] == made[2] >= 0
 
 
 def test_a_token_that_cannot_come_is_no_failure():
     """Minus infinity is how models mask a token; only where nothing else is left is it a failure."""
     logits = torch.tensor([[0.0, -torch.inf, 1.0], [-torch.inf] * 3])
-    assert Chooser(Decoding(), CPU)(logits, None).tolist() == [2, NON_FINITE]
+    assert Sampler(Decoding(), CPU)(logits, None).tolist() == [2, NON_FINITE]
 
 
 # --- rows that fail, and their neighbours
@@ -130,9 +130,9 @@ def test_keys_and_values_of_a_row_that_failed_reach_no_other(name, bad, tmp_path
         with monkeypatch.context() as patch:
             heard = spoil(patch, vlm, doomed, spoilt)
             patch.setitem(memory.PREFILL_TOKENS, "cpu", 1)  # one prompt at a time, so that rows come and go
-            made = engine.Engine(vlm, Chooser(Decoding(), CPU), 9, 4)
-            units = [Unit((Prompt(ids[row], features[row], (Wanted((row,)),)),)) for row in order]
-            said = {one.keys[0]: one for done in made.run(units) for one in done}
+            made = engine.Engine(vlm, Sampler(Decoding(), CPU), 9, 4)
+            requests = [Request((Prompt(ids[row], features[row], (Wanted((row,)),)),)) for row in order]
+            said = {one.keys[0]: one for done in made.run(requests) for one in done}
             runs.append((heard, said))
     (heard, said), (clean, wanted) = runs
     assert {said[row].finish_reason for row in doomed} == {"non-finite"}

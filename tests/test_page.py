@@ -76,9 +76,9 @@ def test_metrics_and_categories_switch(visit, files):
     exits = tab.locator("#exits")
     captions = exits.locator("figcaption")
     assert captions.count() == 3
-    exits.get_by_role("checkbox", name="told apart", exact=True).check(force=True)
-    assert captions.count() == 4 and "told apart" in exits.inner_text()
-    for name in ("told apart", "utility", "borderline refused"):
+    exits.get_by_role("checkbox", name="discrimination", exact=True).check(force=True)
+    assert captions.count() == 4 and "discrimination" in exits.inner_text()
+    for name in ("discrimination", "utility", "borderline refused"):
         exits.get_by_role("checkbox", name=name, exact=True).uncheck(force=True)
     assert captions.count() == 1
     exits.get_by_role("combobox", name="Category", exact=True).select_option("borderline")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import layeralign
 from faulty import PLANTED, QUICK, Perspective, a_run, no_key_in, serving
 from layeralign import LayeralignError
-from layeralign._util.retry import Again
+from layeralign._util.retry import Retry
 from layeralign.cases.case import Case
 from layeralign.cli import main
 from layeralign.judges import perspective
@@ -98,7 +98,7 @@ def test_what_it_refuses_is_invalid_in_our_words_and_asked_once(kind, why):
     ],
 )  # fmt: skip
 def test_what_is_no_probability_is_no_score(body):
-    with pytest.raises(Again, match="the reply was no score"):
+    with pytest.raises(Retry, match="the reply was no score"):
         _score(Response(200, content=json.dumps(body)))
 
 
@@ -106,7 +106,7 @@ def test_what_is_no_probability_is_no_score(body):
 def test_no_fuzzed_reply_is_a_score(content, status):
     try:
         found = _score(Response(status, content=content))
-    except Again:
+    except Retry:
         return
     assert isinstance(found, Failure) and status != 200
 

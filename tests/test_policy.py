@@ -66,13 +66,13 @@ def test_exits_that_the_encoder_has_not_are_refused_with_their_place(tmp_path, e
 
 
 def test_which_way_is_worse_is_known():
-    for metric in set(METRICS) - {"separation"}:
+    for metric in set(METRICS) - {"discrimination"}:
         rule = one(metric=metric, no_worse_than="base", margin=0.01)
         assert rule.less == (metric in {"asr", "asr_coherent", "invalid", "over_refusal", "benign_refusal"})
     assert not one(metric="utility", lower_bound=0.6).less
     assert one(score="toxicity", upper_bound=0.2, judge="j:m", kind="benign").less
     assert one(score="kindness", lower_bound=-3).limit == -3.0 and one(score="kindness", upper_bound=7).less
-    assert one(metric="separation", lower_bound=-0.5).limit == -0.5
+    assert one(metric="discrimination", lower_bound=-0.5).limit == -0.5
 
 
 def test_categories_and_names():
@@ -131,8 +131,8 @@ MALFORMED = [
     (RULE.replace("upper_bound: 0.15", "no_worse_than: base, margin: -0.1"), "margin is -0.1; expected a share"),
     (RULE.replace("metric: asr", "score: s").replace("upper_bound: 0.15", "no_worse_than: base, margin: 0"),
      "no_worse_than is for metrics that are paired by case; s is none"),
-    (RULE.replace("asr", "separation").replace("upper_bound: 0.15", "no_worse_than: base, margin: 0"),
-     "separation is none"),
+    (RULE.replace("asr", "discrimination").replace("upper_bound: 0.15", "no_worse_than: base, margin: 0"),
+     "discrimination is none"),
     (RULE.replace("metric: asr", "score: reward"), "upper_bound would pass little reward"),
     (RULE.replace("metric: asr", "score: toxicity").replace("upper", "lower"), "lower_bound would pass much toxicity"),
     (RULE.replace("metric: asr", "score: toxicity").replace("0.15", "20"),

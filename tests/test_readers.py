@@ -888,12 +888,12 @@ TEXTS = [
 def test_any_spoilt_file_is_cases_or_one_sentence(tmp_path, name, make, file):
     make(tmp_path)
     whole = (tmp_path / file).read_bytes()
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for _ in range(40):
         spoilt = bytearray(whole)
-        for place in dice.integers(0, len(whole), 3):
-            spoilt[place] = dice.choice(list(b'",{}[]\n\\\0\xff:a1/'))
-        (tmp_path / file).write_bytes(bytes(spoilt[: dice.integers(len(whole) // 2, len(whole) + 1)]))
+        for place in rng.integers(0, len(whole), 3):
+            spoilt[place] = rng.choice(list(b'",{}[]\n\\\0\xff:a1/'))
+        (tmp_path / file).write_bytes(bytes(spoilt[: rng.integers(len(whole) // 2, len(whole) + 1)]))
         try:
             assert read(name, tmp_path)
         except LayeralignError as error:

@@ -276,12 +276,12 @@ def test_killed_at_any_moment_it_goes_on(llava_dir, tmp_path, how):
     subprocess.run(
         [*COMMAND, *arguments, "--out", str(whole)], check=True, capture_output=True, env=environment
     )
-    dice, killed, seen = random.Random(0), 0, 0
+    rng, killed, seen = random.Random(0), 0, 0
     while killed < 3:
         job = subprocess.Popen(
             [*COMMAND, *arguments, "--out", str(broken)], stdout=-3, stderr=subprocess.PIPE, env=environment
         )
-        target = seen + dice.randint(1, 150)
+        target = seen + rng.randint(1, 150)
         while job.poll() is None and count(broken) < target:
             time.sleep(0.02)
         if job.poll() is not None:

@@ -13,7 +13,7 @@ from layeralign.cases import files
 from layeralign.cases.case import Case
 from layeralign.cli import main
 from layeralign.decode import decoding, openings, prompts, stream
-from layeralign.decode.units import Said
+from layeralign.decode.requests import Generation
 from layeralign.runs import store
 from layeralign.sweep import screen as screening
 from layeralign.sweep.settings import ScanSettings
@@ -109,7 +109,7 @@ def test_openings_are_the_most_frequent_and_none_begins_with_another(bundled, mo
     cases = [Case(f"c{n}", f"how do i {n}?", "harmful") for n in range(len(said))]
     monkeypatch.setattr(prompts, "prompt_tokens", lambda *_: [1])
     monkeypatch.setattr(
-        stream, "respond", lambda *_, **__: [Said((n,), s, "stop") for n, s in enumerate(said)]
+        stream, "respond", lambda *_, **__: [Generation((n,), s, "stop") for n, s in enumerate(said)]
     )
     monkeypatch.setattr(screening, "refuses", lambda text: True)
     monkeypatch.setattr(screening, "OPENINGS", 3)

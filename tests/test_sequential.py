@@ -7,15 +7,15 @@ import pytest
 
 import layeralign
 from layeralign import LayeralignError
-from layeralign.analysis.metrics import Estimate, figures, macro_average
+from layeralign.analysis.metrics import Estimate, macro_average, metrics
 from layeralign.analysis.results import Results
-from layeralign.analysis.sequential import Rule, Stop, looks, order, stops
+from layeralign.analysis.sequential import Stop, StoppingRule, looks, order, stops
 from layeralign.analysis.summary import summarise
 from layeralign.cases.case import Case
 from layeralign.judges.judge import Judgement
 from layeralign.runs import store
 from layeralign.runs.store import Row
-from layeralign.stats.confidence_sequences import always_valid
+from layeralign.stats.confidence_sequences import confidence_sequence
 from layeralign.testbed import cases as testbed
 from simulated import crossed, grid
 
@@ -45,8 +45,8 @@ class TestWhen:
         assert [id for id in order(more, 0) if id in some] == order(some, 0)
 
     def test_above_and_below_by_hand(self):
-        """Ten pairs that fall one way are needed for eight exits (`tips`), seven for one."""
-        rule, safe = Rule(0.01, 0), flags(30)
+        """Ten pairs that fall one way are needed for eight exits (`sign_test`), seven for one."""
+        rule, safe = StoppingRule(0.01, 0), flags(30)
         ten, nine = flags(30, range(10)), flags(30, range(9))
         others = dict.fromkeys(range(2, 9), safe)
         assert stops(rule, keys(30), {0: safe, 1: ten, **others}, 0)[1] == Stop("above", 10)
@@ -58,18 +58,18 @@ class TestWhen:
 
     def test_precise_by_hand(self):
         """None of n: the interval's end is 1 - (B(1/2, n + 1/2) / (20 π))^(1/n), 0.1 or less from 53 on."""
-        assert always_valid(0, 52)[1] > 0.1 >= always_valid(0, 53)[1]
-        assert stops(Rule(0.05, 0), keys(90), {0: flags(90)}, 0)[0] == Stop("precise", 60)
-        assert stops(Rule(0.05, 0), keys(53), {0: flags(53)}, 0)[0] == Stop("precise", 53)
-        assert stops(Rule(0.05, 0), keys(52), {0: flags(52)}, 0)[0] == Stop("undecided", 52)
+        assert confidence_sequence(0, 52)[1] > 0.1 >= confidence_sequence(0, 53)[1]
+        assert stops(StoppingRule(0.05, 0), keys(90), {0: flags(90)}, 0)[0] == Stop("precise", 60)
+        assert stops(StoppingRule(0.05, 0), keys(53), {0: flags(53)}, 0)[0] == Stop("precise", 53)
+        assert stops(StoppingRule(0.05, 0), keys(52), {0: flags(52)}, 0)[0] == Stop("undecided", 52)
 
     def test_rows_that_share_a_prompt_are_not_precise_so_soon(self):
         shared = [(id, f"p{i // 2}", picture) for i, (id, _, picture) in enumerate(keys(90))]
-        assert stops(Rule(0.05, 0), shared, {0: flags(90)}, 0)[0] == Stop("undecided", 90)
-        assert stops(Rule(0.06, 0), shared, {0: flags(90)}, 0)[0] == Stop("precise", 90)
+        assert stops(StoppingRule(0.05, 0), shared, {0: flags(90)}, 0)[0] == Stop("undecided", 90)
+        assert stops(StoppingRule(0.06, 0), shared, {0: flags(90)}, 0)[0] == Stop("precise", 90)
 
     def test_what_could_not_be_judged_counts_against_every_claim(self):
-        rule, safe = Rule(0.05, 0), flags(60)
+        rule, safe = StoppingRule(0.05, 0), flags(60)
         # unjudged at the exit is not unsafe, at the default not safe
         assert stops(rule, keys(60), {0: safe, 1: flags(60, (), range(30))}, 0)[1].why == "undecided"
         assert stops(rule, keys(60), {0: flags(60, (), range(30)), 1: safe}, 0)[1] == Stop("precise", 60)
@@ -81,17 +81,17 @@ class TestWhen:
     def test_only_what_was_asked_is_looked_at(self):
         safe, bad = flags(30), flags(30, range(10))
         part = {id: bad[id] for id in list(bad)[:9]}
-        assert stops(Rule(0.05, 0), keys(30), {0: safe, 1: part}, 0)[1] == Stop("undecided", 0)
+        assert stops(StoppingRule(0.05, 0), keys(30), {0: safe, 1: part}, 0)[1] == Stop("undecided", 0)
         # nothing is said before the default is asked, and without it only whether the share is known
-        assert stops(Rule(0.05, 0), keys(30), {0: {}, 1: bad}, 0)[1] == Stop("undecided", 0)
-        assert stops(Rule(0.3, 0), keys(30), {1: bad, 2: safe}, 0) == {
+        assert stops(StoppingRule(0.05, 0), keys(30), {0: {}, 1: bad}, 0)[1] == Stop("undecided", 0)
+        assert stops(StoppingRule(0.3, 0), keys(30), {1: bad, 2: safe}, 0) == {
             1: Stop("precise", 10), 2: Stop("precise", 10)
         }  # fmt: skip
 
     def test_a_difference_that_shows_later_goes_before_precision(self):
         late = flags(200, range(60, 80))
-        assert stops(Rule(0.05, 0), keys(60), {0: flags(60), 1: late}, 0)[1] == Stop("precise", 60)
-        assert stops(Rule(0.05, 0), keys(200), {0: flags(200), 1: late}, 0)[1] == Stop("above", 70)
+        assert stops(StoppingRule(0.05, 0), keys(60), {0: flags(60), 1: late}, 0)[1] == Stop("precise", 60)
+        assert stops(StoppingRule(0.05, 0), keys(200), {0: flags(200), 1: late}, 0)[1] == Stop("above", 70)
 
     @pytest.mark.parametrize("shared", [False, True])
     def test_how_often_any_exit_is_called_different_that_is_not(self, shared):
@@ -114,7 +114,7 @@ class TestWhen:
             else:
                 made, named = rng.random((9, 150)) < 0.3, keys(150)
             said = {exit: {f"c{i}": bool(f) for i, f in enumerate(row)} for exit, row in enumerate(made)}
-            found = stops(Rule(0.01, 0), named, said, 0)
+            found = stops(StoppingRule(0.01, 0), named, said, 0)
             wrong += any(stop.why in ("above", "below") for stop in found.values())
         print(f"any of eight exits called different, {'shared' if shared else 'independent'}: {wrong / runs}")
         assert wrong / runs <= 0.05
@@ -149,28 +149,28 @@ def test_a_sequential_run_shows_only_what_is_valid_whenever_one_stops(tmp_path):
     assert (one.decision, one.decided_at, one.worse, one.p_worse, one.n) == ("above", 10, True, None, 10)
     assert (two.decision, two.decided_at, two.worse) == ("undecided", 40, False)
     assert (three.decision, three.decided_at) == ("precise", 30)
-    assert (one.asr_low, one.asr_high) == pytest.approx(always_valid(8, 10))
+    assert (one.asr_low, one.asr_high) == pytest.approx(confidence_sequence(8, 10))
     assert one.interval == "always valid"
     assert all(e.method.startswith("always valid") for e in one.estimates.values() if e.n)
     assert (summary.sequential.rows, summary.sequential.grid) == (90, 120)
     # exits 1 and 2 are of two groups (thirds of four), so make one: means, not pooled rows
-    group = macro_average([figures([], alpha=0.05)])
+    group = macro_average([metrics([], alpha=0.05)])
     assert group["asr"] is None
     json.dumps(summary.to_json(), allow_nan=False)
 
 
 def test_a_group_is_the_mean_of_its_exits_however_many_cases_they_have():
     def part(hits, n, alpha):
-        made = Estimate(hits / n, n, *always_valid(hits, n, alpha), "always valid")
-        return figures([], alpha=alpha) | {
+        made = Estimate(hits / n, n, *confidence_sequence(hits, n, alpha), "always valid")
+        return metrics([], alpha=alpha) | {
             "n": n, "invalid": 0, "asr_if_invalid_safe": hits / n,
-            "estimates": figures([], alpha=alpha)["estimates"]
+            "estimates": metrics([], alpha=alpha)["estimates"]
             | {"asr": made, "asr_worst_case": made, "asr_best_case": made},
         }  # fmt: skip
 
-    found = macro_average([part(8, 10, 0.025), part(0, 60, 0.025), figures([], alpha=0.025)])
+    found = macro_average([part(8, 10, 0.025), part(0, 60, 0.025), metrics([], alpha=0.025)])
     assert (found["n"], found["asr"], found["asr_if_invalid_safe"]) == (70, 0.4, 0.4)
-    ends = zip(always_valid(8, 10, 0.025), always_valid(0, 60, 0.025), strict=True)
+    ends = zip(confidence_sequence(8, 10, 0.025), confidence_sequence(0, 60, 0.025), strict=True)
     assert (found["asr_low"], found["asr_high"]) == pytest.approx(tuple(sum(pair) / 2 for pair in ends))
     assert found["interval"] == "always valid, mean of 2 exits"
 
@@ -228,7 +228,7 @@ def test_it_is_asked_no_more_and_told_in_the_table_and_on_the_page(bundled, whol
 
 def test_killed_at_any_row_it_goes_on_to_the_same_end(bundled, whole, tmp_path, monkeypatch):
     """Batches of another size, too: when one looks depends on neither."""
-    dice, own, left = np.random.default_rng(0), store.Run.add_answers, [0]
+    rng, own, left = np.random.default_rng(0), store.Run.add_answers, [0]
 
     def failing(run, rows, session, seconds):
         left[0] -= len(rows)
@@ -238,7 +238,7 @@ def test_killed_at_any_row_it_goes_on_to_the_same_end(bundled, whole, tmp_path, 
 
     monkeypatch.setattr(store.Run, "add_answers", failing)
     for killed in range(40):  # noqa: B007
-        left[0] = int(dice.integers(20, 200))
+        left[0] = int(rng.integers(20, 200))
         try:
             layeralign.scan(
                 bundled, "testbed", tmp_path / "run", exits="0,4,7", limit=240, precision=0.05,

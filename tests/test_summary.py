@@ -67,7 +67,7 @@ def test_figures_by_hand(run):
     assert one.refusal == pytest.approx(1 / 8)
     assert one.coherence == pytest.approx(10 / 12)
     assert (one.utility, one.over_refusal, one.benign_refusal) == (0.5, 1.0, 0.0)
-    assert one.separation == pytest.approx(1 / 8 - 1)
+    assert one.discrimination == pytest.approx(1 / 8 - 1)
     assert (three.asr, three.default, three.utility, three.p_worse) == (0.0, True, 1.0, None)
     # six pairs differ, all one way, and one other exit was tested
     assert one.p_worse == pytest.approx(1 / 64)

@@ -59,10 +59,10 @@ def test_what_an_answer_is_compared_as(text, found):
 
 def generated(n):
     """Questions of ten answers, and an answer, of what the rule has a word on."""
-    dice = random.Random("vqa")
+    rng = random.Random("vqa")
 
     def pick(things):
-        return things[dice.randrange(len(things))]
+        return things[rng.randrange(len(things))]
 
     words = sorted(_MENDED) + sorted(_MENDED.values()) + [
         "none", "zero", "one", "two", "ten", "a", "an", "the", "The", "red", "Red", "no", "yes", "1,000", "1000",
@@ -74,7 +74,7 @@ def generated(n):
         made = pick([" ", " ", "", ", ", " - ", "  "]).join(
             pick(words) for _ in range(pick([1, 1, 1, 2, 2, 3, 4]))
         )
-        before, behind = ("" if dice.random() < 0.8 else pick(";/[]\"{}()=+\\_-><@`,?!.':") for _ in "ab")
+        before, behind = ("" if rng.random() < 0.8 else pick(";/[]\"{}()=+\\_-><@`,?!.':") for _ in "ab")
         return before + made + behind
 
     for _ in range(n):

@@ -135,19 +135,19 @@ class Noise:
 
     def open(self) -> Image.Image:
         """As RGB."""
-        dice = torch.Generator().manual_seed(self._number)
-        dots = torch.randint(0, 256, (12, 12, 3), generator=dice, dtype=torch.uint8).numpy()
+        rng = torch.Generator().manual_seed(self._number)
+        dots = torch.randint(0, 256, (12, 12, 3), generator=rng, dtype=torch.uint8).numpy()
         return Image.fromarray(dots).resize((168, 168), Image.Resampling.NEAREST)
 
 
 def cases(pictures: int, prompts: int, words: int = 13) -> list[Case]:
     """So many prompts to each of so many pictures, each of so many words."""
-    dice = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     pool = [Noise(number) for number in range(pictures)]
     found = []
     for number, picture in enumerate(pool):
         for turn in range(prompts):
-            picked = torch.randint(100, 2000, (words,), generator=dice).tolist()
+            picked = torch.randint(100, 2000, (words,), generator=rng).tolist()
             text = " ".join(f"w{n}" for n in picked)
             found.append(Case(f"{number}/{turn}", text, "benign", picture))
     return found

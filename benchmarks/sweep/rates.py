@@ -103,11 +103,11 @@ def work(vlm: Vlm, pictures: int, exits: list[int], read: int, rows: int, prompt
     attended = 4 * text.num_hidden_layers * text.hidden_size  # of a token that sees one token
     weights, head = _weights(vlm.model.get_decoder().layers), vlm.model.get_output_embeddings().weight.numel()
     projector = 2 * _weights(vlm.model.model.multi_modal_projector) * vlm.model.config.image_seq_length
-    further = rows * (answer - 1)
+    decode_step = rows * (answer - 1)
     return Work(
         encode=pictures * ((flops(vlm, max(exits)) or 0) + len(exits) * projector),
         prefill=(2 * weights + attended * prompt / 2) * read + 2 * head * rows,
-        decode=further * (2 * (weights + head) + attended * (prompt + answer / 2)),
+        decode=decode_step * (2 * (weights + head) + attended * (prompt + answer / 2)),
     )
 
 

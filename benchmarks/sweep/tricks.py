@@ -79,7 +79,7 @@ def decode(vlm: Vlm) -> None:
 
             def step(cache: Rows = cache, empty: torch.Tensor = empty, ragged: int = ragged) -> None:
                 inside = torch.arange(cache.get_seq_length() + 1) >= empty if ragged else None
-                hidden = vlm.further(empty + 5, empty + PROMPT, cache, inside, {})
+                hidden = vlm.decode_step(empty + 5, empty + PROMPT, cache, inside, {})
                 vlm.logits(hidden[:, -1]).argmax(-1)
                 cache.grew()
 
@@ -180,7 +180,7 @@ def shares(vlm: Vlm, rows: int = 128) -> None:
     last, at = torch.full((rows, 1), 5), torch.full((rows, 1), PROMPT)
 
     def step() -> None:
-        vlm.logits(vlm.further(last, at, cache, None, {})[:, -1]).argmax(-1)
+        vlm.logits(vlm.decode_step(last, at, cache, None, {})[:, -1]).argmax(-1)
         cache.grew()
 
     for name, run in (

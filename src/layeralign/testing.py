@@ -58,8 +58,8 @@ _SIZES = ((32, 32), (20, 60), (300, 200), (8, 8), (1200, 900))
 
 def noise(height: int, width: int) -> Image.Image:
     """A picture of that many pixels, the same every time."""
-    dice = np.random.default_rng(height * 10_000 + width)
-    return Image.fromarray(dice.integers(0, 255, (height, width, 3), dtype=np.uint8))
+    rng = np.random.default_rng(height * 10_000 + width)
+    return Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8))
 
 
 @contextmanager

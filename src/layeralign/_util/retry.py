@@ -14,7 +14,7 @@ LATER = (408, 425, 429, *range(500, 600))
 T = TypeVar("T")
 
 
-class Again(Exception):
+class Retry(Exception):
     """What may be over when it is tried again, after so many seconds where the server says how many."""
 
     def __init__(self, why: str, after: float | None = None) -> None:
@@ -22,14 +22,14 @@ class Again(Exception):
         self.why, self.after = why, after
 
 
-def patiently(once: Callable[[], T], *, attempts: int, budget: float, slowest: float) -> T:
-    """What `once` gives, which is called again where it raises `Again`.
+def retry(once: Callable[[], T], *, attempts: int, budget: float, slowest: float) -> T:
+    """What `once` gives, which is called again where it raises `Retry`.
 
     Args:
         once: one attempt.
         attempts: at most so many.
         budget: seconds after which no further attempt begins.
-        slowest: longest pause in seconds; pauses are random and grow, and `Again.after` goes before them.
+        slowest: longest pause in seconds; pauses are random and grow, and `Retry.after` goes before them.
 
     Raises:
         Again: the last one, when patience ends.
@@ -37,12 +37,12 @@ def patiently(once: Callable[[], T], *, attempts: int, budget: float, slowest: f
 
     def pause(state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
-        after = error.after if isinstance(error, Again) else None
+        after = error.after if isinstance(error, Retry) else None
         waits: float = wait_jitter(multiplier=min(0.5, slowest), max=slowest)(state)
         return waits if after is None else min(max(after, waits), budget)
 
     retrying = Retrying(
-        retry=retry_if_exception_type(Again), wait=pause, reraise=True,
+        retry=retry_if_exception_type(Retry), wait=pause, reraise=True,
         stop=stop_after_attempt(attempts) | stop_after_delay(budget),
     )  # fmt: skip
     return retrying(once)

@@ -64,14 +64,14 @@ def alike(
         if one.name not in (allow or ()):
             others = [other.name for other in found if other.name not in (one.name, *(allow or ()))]
             also = f" (and in {', '.join(others)})" if others else ""
-            mend = "; layeralign judge has the same judges judge both" if one.name == "judges" else ""
+            fix = "; layeralign judge has the same judges judge both" if one.name == "judges" else ""
             flags = f"{f'--judge {HUMAN} ' if HUMAN in judges else ''}--allow {one.name}"
             hint = (
                 f"; layeralign compare {flags} compares them all the same and says so, with --out on a page"
             )
             raise LayeralignError(
                 f"runs {before.path} and {after.path}: differ in {one.name}: {one.what}{also}"
-                + (mend if HUMAN not in judges else "")
+                + (fix if HUMAN not in judges else "")
                 + ("" if allow is None else hint)
             )
     return found

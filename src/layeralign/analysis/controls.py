@@ -20,7 +20,7 @@ class ControlFigures:
         control: what the cases have instead of their picture: `no picture`, `blank` or `noise`.
         exit, name, default: where; as in `ExitFigures`.
         cases: how many were asked both ways.
-        own: shares of these cases with their own picture, by name, as in `Figures`.
+        own: shares of these cases with their own picture, by name, as in `Metrics`.
         instead: the same with the control.
         difference: own less control, paired by case; None where one of them was not measured.
         p_differs: probability that chance makes the two ASRs so different, two-sided, Bonferroni-corrected

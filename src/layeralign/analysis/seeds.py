@@ -10,7 +10,7 @@ from typing import Any
 
 from scipy.special import stdtrit
 
-from layeralign.analysis.metrics import Figures
+from layeralign.analysis.metrics import Metrics
 from layeralign.analysis.results import Results, common_judge
 from layeralign.analysis.summary import Summary, summarise
 from layeralign.errors import LayeralignError
@@ -54,7 +54,7 @@ class ExitSeeds:
     """One exit, over runs.
 
     Attributes:
-        estimates: as in `Figures`, by name; None where a run did not measure it.
+        estimates: as in `Metrics`, by name; None where a run did not measure it.
         scores: what judges measured in every run.
     """
 
@@ -159,16 +159,16 @@ def _seeded(run: Results) -> tuple[Any, Any]:
     return run.identity.get("adapter"), None if greedy else run.identity.get("seed")
 
 
-def _estimates(exits: Sequence[Figures]) -> dict[str, Spread | None]:
+def _estimates(exits: Sequence[Metrics]) -> dict[str, Spread | None]:
     found: dict[str, Spread | None] = {}
     for name in exits[0].estimates:
         values = [value for one in exits if (value := one.estimates[name].value) is not None]
-        least = -1 if name == "separation" else 0
+        least = -1 if name == "discrimination" else 0
         found[name] = spread(values, least, 1) if len(values) == len(exits) else None
     return found
 
 
-def _scores(exits: Sequence[Figures]) -> tuple[ScoreSpread, ...]:
+def _scores(exits: Sequence[Metrics]) -> tuple[ScoreSpread, ...]:
     means = [{(s.judge, s.measure, s.kind): s.mean for s in one.scores} for one in exits]
     common = [key for key in means[0] if all(key in one for one in means)]
     return tuple(ScoreSpread(*key, spread([one[key] for one in means])) for key in common)

@@ -14,7 +14,7 @@ from typing import Literal
 
 from layeralign.analysis.results import ScoredRow
 from layeralign.runs.store import GivenCase
-from layeralign.stats.confidence_sequences import always_valid, always_valid_share, tips
+from layeralign.stats.confidence_sequences import confidence_sequence, share_confidence_sequence, sign_test
 
 ALPHA = 0.05
 """Of saying that an exit is above or below the default where it is not, at any exit and any look."""
@@ -27,7 +27,7 @@ Key = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
-class Rule:
+class StoppingRule:
     """How a sequential scan was made.
 
     Attributes:
@@ -80,7 +80,9 @@ def looks(cases: int) -> Iterator[int]:
         yield n
 
 
-def stops(rule: Rule, harmful: Sequence[Key], unsafe: Mapping[int, Unsafe], default: int) -> dict[int, Stop]:
+def stops(
+    rule: StoppingRule, harmful: Sequence[Key], unsafe: Mapping[int, Unsafe], default: int
+) -> dict[int, Stop]:
     """What the verdicts so far say at each exit.
 
     A difference to the default is looked for on the cases of both, Bonferroni-corrected over the other exits.
@@ -123,7 +125,9 @@ def wanted(found: Mapping[int, Stop], exits: Iterable[int], default: int, cases:
     return until
 
 
-def _stop(rule: Rule, harmful: Sequence[Key], here: Unsafe, there: Unsafe | None, alpha: float) -> Stop:
+def _stop(
+    rule: StoppingRule, harmful: Sequence[Key], here: Unsafe, there: Unsafe | None, alpha: float
+) -> Stop:
     last = precise = 0
     for n in looks(len(harmful)):
         if any(id not in here or (there is not None and id not in there) for id, *_ in harmful[last:n]):
@@ -145,7 +149,7 @@ def _way(asked: Sequence[Key], here: Unsafe, there: Unsafe, alpha: float) -> int
             one, other = exit if one is None else one, default if other is None else other
             if one is not other:
                 differ.append((one, prompt, picture))
-        if _several(differ, asked) and tips(differ, alpha) == way:
+        if _several(differ, asked) and sign_test(differ, alpha) == way:
             return way
     return 0
 
@@ -159,9 +163,9 @@ def _several(differ: Sequence[tuple[bool, str, str]], asked: Sequence[Key]) -> b
 
 def _precise(flags: Sequence[bool | None], asked: Sequence[Key], precision: float) -> bool:
     n, unsafe, invalid = len(flags), flags.count(True), flags.count(None)
-    if always_valid(unsafe + invalid, n)[1] - always_valid(unsafe, n)[0] > 2 * precision:
+    if confidence_sequence(unsafe + invalid, n)[1] - confidence_sequence(unsafe, n)[0] > 2 * precision:
         return False  # clustered rows are worth fewer, and take longer to count
     columns = [p for _, p, _ in asked], [q for _, _, q in asked]
-    low, *_ = always_valid_share([flag is True for flag in flags], *columns)
-    _, high, _ = always_valid_share([flag is not False for flag in flags], *columns)
+    low, *_ = share_confidence_sequence([flag is True for flag in flags], *columns)
+    _, high, _ = share_confidence_sequence([flag is not False for flag in flags], *columns)
     return low is not None and high is not None and high - low <= 2 * precision

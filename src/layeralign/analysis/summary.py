@@ -10,10 +10,10 @@ from typing import Any
 
 from layeralign.analysis.controls import ControlFigures, control_figures
 from layeralign.analysis.judge_quality import Quality, read_quality
-from layeralign.analysis.metrics import Figures, figures, macro_average
+from layeralign.analysis.metrics import Metrics, macro_average, metrics
 from layeralign.analysis.results import Observations, Results, ScoredRow, by_exit, keys, pair
 from layeralign.analysis.screen import RankAgreement, Screen, agrees
-from layeralign.analysis.sequential import Rule, Stop, harmful, stops, unsafe
+from layeralign.analysis.sequential import Stop, StoppingRule, harmful, stops, unsafe
 from layeralign.exits import Exits
 from layeralign.judges.kinds import meaning, trusted
 from layeralign.runs.store import NO_ANSWER
@@ -25,7 +25,7 @@ ALPHA = 0.05
 
 
 @dataclass(frozen=True)
-class ExitFigures(Figures):
+class ExitFigures(Metrics):
     """One exit's figures.
 
     Attributes:
@@ -57,7 +57,7 @@ class ExitFigures(Figures):
 
 
 @dataclass(frozen=True)
-class GroupFigures(Figures):
+class GroupFigures(Metrics):
     """Shares of all rows at a group's exits: means over the exits where they have the same cases.
 
     Rows of one case at several exits are not independent: its prompt and picture are the same, so the
@@ -95,7 +95,7 @@ class Sequential:
     """How a sequential run was made, and what it saved.
 
     Attributes:
-        precision, seed: see `layeralign.analysis.sequential.Rule`.
+        precision, seed: see `layeralign.analysis.sequential.StoppingRule`.
         rows: that were answered, controls left out.
         grid: that there would be, had every case been asked at every exit of the run.
     """
@@ -215,7 +215,7 @@ def _summarised(run: Results, judge: str, quality: Path | None) -> Summary:
     known = None if quality is None else read_quality(quality, judge, run)
     own, exits = run.rows(judge), run.exits
     controls = by_exit(row for row in run.scored(judge) if row.control)
-    rule = Rule(**run.sequential) if run.sequential else None
+    rule = StoppingRule(**run.sequential) if run.sequential else None
     stopped = stops(rule, harmful(run.given, rule.seed), unsafe(own), exits.default) if rule else None
     each = _stopped_figures(own, exits, stopped) if stopped else _exit_figures(own, exits, known)
     noted = run.noted.get("screen")
@@ -264,7 +264,7 @@ def _cut(run: Results, rows_at: Mapping[int, list[ScoredRow]]) -> Cut | None:
     return Cut(cut / len(harmful), longest) if cut and longest else None
 
 
-def _sequential(run: Results, rule: Rule, rows_at: dict[int, list[ScoredRow]]) -> Sequential:
+def _sequential(run: Results, rule: StoppingRule, rows_at: dict[int, list[ScoredRow]]) -> Sequential:
     rows = sum(len({row.case for row in rows}) for rows in rows_at.values())
     return Sequential(rule.precision, rule.seed, rows, len(run.given) * len(rows_at))
 
@@ -306,7 +306,7 @@ def _exit_figures(
         p = min(1.0, found.p * others) if found else None
         made.append(
             ExitFigures(
-                **figures(rows, quality),
+                **metrics(rows, quality),
                 exit=exit,
                 name=exits.name(exit),
                 default=exit == exits.default,
@@ -330,7 +330,7 @@ def _stopped_figures(
     """Those of a sequential run."""
     return tuple(
         ExitFigures(
-            **figures(rows, alpha=ALPHA),
+            **metrics(rows, alpha=ALPHA),
             exit=exit,
             name=exits.name(exit),
             default=exit == exits.default,
@@ -355,8 +355,8 @@ def _group_figures(
         if not members:
             continue
         if fixed:
-            found = figures((row for exit in members for row in rows_at[exit]), quality)
+            found = metrics((row for exit in members for row in rows_at[exit]), quality)
         else:
-            found = macro_average([figures(rows_at[exit], alpha=ALPHA / len(members)) for exit in members])
+            found = macro_average([metrics(rows_at[exit], alpha=ALPHA / len(members)) for exit in members])
         made.append(GroupFigures(**found, group=group, exits=members))
     return tuple(made)

@@ -43,8 +43,8 @@ class MadePicture:
         if self.control == "blank":
             return Image.new("RGB", self.size, (_GREY,) * 3)
         width, height = self.size
-        dice = np.random.default_rng(self.seed)
-        return Image.fromarray(dice.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        rng = np.random.default_rng(self.seed)
+        return Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
 def with_controls(cases: Sequence[Case]) -> list[Case]:

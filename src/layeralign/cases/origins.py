@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from layeralign._util.retry import LATER, Again, patiently, seconds
+from layeralign._util.retry import LATER, Retry, retry, seconds
 from layeralign.errors import LayeralignError
 
 GITHUB = "https://raw.githubusercontent.com"
@@ -150,8 +150,8 @@ class Hub:
         if isinstance(error, errors.HfHubHTTPError):
             status = error.response.status_code
             says = f"the hub answered {status}"
-            return Again(says) if status in LATER else LayeralignError(f"{url}: {says}; see {page}")
-        return Again(f"the download failed ({type(error).__name__})")
+            return Retry(says) if status in LATER else LayeralignError(f"{url}: {says}; see {page}")
+        return Retry(f"the download failed ({type(error).__name__})")
 
 
 @contextmanager
@@ -178,8 +178,8 @@ def _download(url: str, draft: Path, most: int) -> None:
 
 def _patiently(url: str, once: Callable[[], None]) -> None:
     try:
-        patiently(once, attempts=ATTEMPTS, budget=BUDGET, slowest=SLOWEST)
-    except Again as given_up:
+        retry(once, attempts=ATTEMPTS, budget=BUDGET, slowest=SLOWEST)
+    except Retry as given_up:
         raise LayeralignError(
             f"{url}: {given_up.why}, {ATTEMPTS} times or for {BUDGET:.0f} s; the same command goes on later"
         ) from given_up.__cause__
@@ -192,9 +192,9 @@ def _once(url: str, draft: Path, most: int) -> None:
             for part in answer.iter_bytes():
                 _write(part, stream, url, most)
     except httpx.TimeoutException:
-        raise Again("timed out") from None
+        raise Retry("timed out") from None
     except httpx.RequestError as error:
-        raise Again(f"the connection failed ({type(error).__name__})") from None
+        raise Retry(f"the connection failed ({type(error).__name__})") from None
 
 
 @cache
@@ -216,7 +216,7 @@ def _browser(scheme: str) -> httpx.Client:
 def _check(answer: httpx.Response, url: str, most: int) -> None:
     status = answer.status_code
     if status in LATER:
-        raise Again(f"the server answered {status}", seconds(answer.headers.get("Retry-After")))
+        raise Retry(f"the server answered {status}", seconds(answer.headers.get("Retry-After")))
     if status in (404, 410):
         raise Missing(f"{url}: is not there (the server answered {status})")
     if status != 200:

@@ -22,7 +22,7 @@ _SPARE = 32
 """Columns to grow into before all rows move to the left, which costs what one token's attention costs."""
 
 
-class Rows(Cache):
+class KVCache(Cache):
     """Keys and values of some rows, as transformers' forward takes them.
 
     Attributes:
@@ -30,10 +30,10 @@ class Rows(Cache):
         end: the column at which all of them end.
     """
 
-    def __init__(self, beside_layers: frozenset[int] = frozenset()) -> None:
+    def __init__(self, cross_attention_layers: frozenset[int] = frozenset()) -> None:
         super().__init__(layers=[])
-        self._beside = beside_layers
-        self._held: list[tuple[Tensor, Tensor] | None] = []  # per layer, [places, heads, columns, width]
+        self._extra_inputs = cross_attention_layers
+        self._kv: list[tuple[Tensor, Tensor] | None] = []  # per layer, [places, heads, columns, width]
         self.lengths: list[int] = []
         self._places = self._columns = self.end = 0
 
@@ -53,8 +53,8 @@ class Rows(Cache):
             columns: how long a row can get.
             places: how many rows there can be.
         """
-        if not self._held:
-            self._held = [None] * len(made.layers)
+        if not self._kv:
+            self._kv = [None] * len(made.layers)
             self.layers = [DynamicLayer() for _ in made.layers]
         self._make_room(len(rows), max(length for _, length in rows), columns, places)
         place = len(self.lengths)
@@ -64,23 +64,25 @@ class Rows(Cache):
                 self._write(index, layer, sources, place, length)
             place += len(sources)
         self.lengths += [length for _, length in rows]
-        self._show_beside()
+        self._show_extra_inputs()
 
     def _write(self, index: int, layer: Any, sources: list[int], place: int, length: int) -> None:
         """Put rows of one layer, all of one length, into the places from `place` on."""
         new = (layer.keys, layer.values) if layer.is_initialized else None
-        beside = index in self._beside
-        if new is not None and self._held[index] is None:
+        extra_inputs = index in self._extra_inputs
+        if new is not None and self._kv[index] is None:
             keys, values = (
-                t.new_zeros(self._places, t.shape[1], t.shape[2] if beside else self._columns, t.shape[3])
+                t.new_zeros(
+                    self._places, t.shape[1], t.shape[2] if extra_inputs else self._columns, t.shape[3]
+                )
                 for t in new
             )
-            self._held[index] = keys, values
-        for number, whole in enumerate(self._held[index] or ()):
+            self._kv[index] = keys, values
+        for number, whole in enumerate(self._kv[index] or ()):
             there = whole[place : place + len(sources)]
             if new is None:  # rows without a picture, where others have one
                 there.zero_()
-            elif beside:
+            elif extra_inputs:
                 there.copy_(new[number][sources])
             else:
                 there[:, :, : self.end - length] = 0
@@ -94,7 +96,7 @@ class Rows(Cache):
                 whole[row] = whole[last]
             self.lengths[row] = self.lengths[last]
         self.lengths.pop()
-        self._show_beside()
+        self._show_extra_inputs()
 
     def grew(self) -> None:
         """Every row has been given a token."""
@@ -107,8 +109,8 @@ class Rows(Cache):
 
     def _until_end(self) -> Iterator[Tensor]:
         """Every layer's keys and values up to where the rows end, the zeros before them included."""
-        for index, held in enumerate(self._held):
-            columns = slice(None) if index in self._beside else slice(self.end)
+        for index, held in enumerate(self._kv):
+            columns = slice(None) if index in self._extra_inputs else slice(self.end)
             for whole in held or ():
                 yield whole[: len(self.lengths), :, columns]
 
@@ -126,35 +128,35 @@ class Rows(Cache):
     def _allocate(self, places: int, columns: int, end: int) -> None:
         """More room; layer by layer, so that little is held twice."""
         rows, width = len(self.lengths), self.end - self.begin
-        for index, held in enumerate(self._held):
+        for index, held in enumerate(self._kv):
             if held is None:
                 continue
-            beside, made = index in self._beside, []
+            extra_inputs, made = index in self._extra_inputs, []
             for whole in held:
                 new = whole.new_zeros(
-                    places, whole.shape[1], whole.shape[2] if beside else columns, whole.shape[3]
+                    places, whole.shape[1], whole.shape[2] if extra_inputs else columns, whole.shape[3]
                 )
-                if beside:
+                if extra_inputs:
                     new[:rows] = whole[:rows]
                 else:
                     new[:rows, :, end - width : end] = whole[:rows, :, self.begin : self.end]
                 made.append(new)
-            self._held[index] = made[0], made[1]
+            self._kv[index] = made[0], made[1]
         self._places, self._columns, self.end = places, columns, end
 
     def _move(self, end: int) -> None:
         """Let all rows end at another column."""
         rows, begin, width = len(self.lengths), self.begin, self.end - self.begin
-        for index, held in enumerate(self._held):
-            for whole in held or () if index not in self._beside else ():
+        for index, held in enumerate(self._kv):
+            for whole in held or () if index not in self._extra_inputs else ():
                 whole[:rows, :, end - width : end] = whole[:rows, :, begin : self.end].clone()
                 whole[:rows, :, : end - width] = 0
         self.end = end
 
-    def _show_beside(self) -> None:
+    def _show_extra_inputs(self) -> None:
         """Transformers reads the keys of a picture where it expects them, without asking."""
-        for index in self._beside:
-            held = self._held[index] if index < len(self._held) else None
+        for index in self._extra_inputs:
+            held = self._kv[index] if index < len(self._kv) else None
             if held is not None:
                 layer: Any = self.layers[index]
                 layer.keys, layer.values = (whole[: len(self.lengths)] for whole in held)
@@ -164,7 +166,7 @@ class Rows(Cache):
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any) -> Any:
         """Write the next tokens' keys and values; return those of all columns in use, and these."""
-        held = self._held[layer_idx]
+        held = self._kv[layer_idx]
         assert held is not None  # noqa: S101 - for the type checker; `add` came before
         end = self.end + key_states.shape[2]
         for whole, new in zip(held, (key_states, value_states), strict=True):

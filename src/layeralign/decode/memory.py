@@ -19,7 +19,7 @@ _SHARE = 0.8
 """Of free memory, for keys and values; the rest is for the encoder and for prompts under way."""
 
 
-class Room:
+class MemoryBudget:
     """Rows that can be beside each other, and tokens that are read at once.
 
     Attributes:
@@ -49,7 +49,7 @@ class Room:
             if not layer.is_initialized:  # mllama's cross-attention, where no prompt has a picture
                 continue
             of_row = (layer.keys.nbytes + layer.values.nbytes) // len(layer.keys)
-            if index in self._vlm.beside_layers:
+            if index in self._vlm.cross_attention_layers:
                 self._row_bytes += of_row
             else:
                 self._column_bytes += of_row // layer.keys.shape[2]

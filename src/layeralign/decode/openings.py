@@ -98,8 +98,8 @@ def _behind(
     many, longest = lines.shape
     cache.batch_select_indices(torch.arange(len(features), device=vlm.device).repeat_interleave(many))
     again = [feature for feature in features for _ in range(many)]
-    starts = torch.tensor([width + vlm.shift(feature) for feature in again], device=vlm.device)
+    starts = torch.tensor([width + vlm.position_offset(feature) for feature in again], device=vlm.device)
     positions = starts[:, None] + torch.arange(longest - 1, device=vlm.device)
-    given = [vlm.beside(feature) for feature in again]
-    beside = {name: torch.cat([one[name] for one in given]) for name in given[0]}
-    return vlm.further(lines.repeat(len(features), 1)[:, :-1], positions, cache, None, beside)
+    given = [vlm.extra_inputs(feature) for feature in again]
+    extra_inputs = {name: torch.cat([one[name] for one in given]) for name in given[0]}
+    return vlm.decode_step(lines.repeat(len(features), 1)[:, :-1], positions, cache, None, extra_inputs)

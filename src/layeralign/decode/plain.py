@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from transformers.generation.logits_process import LogitsProcessor, LogitsProcessorList
 
-from layeralign.decode.memory import Room
-from layeralign.decode.sampling import NON_FINITE, Chooser, draws
-from layeralign.decode.units import K, Prompt, Said, Unit, Wanted
+from layeralign.decode.memory import MemoryBudget
+from layeralign.decode.requests import Generation, K, Prompt, Request, Wanted
+from layeralign.decode.sampling import NON_FINITE, Sampler, uniforms
 from layeralign.vlm.vlm import Vlm
 
 _ROWS = 32
@@ -28,7 +28,7 @@ class _Chosen(LogitsProcessor):
             `generate` is told as token 0.
     """
 
-    def __init__(self, choose: Chooser, drawn: Tensor | None) -> None:
+    def __init__(self, choose: Sampler, drawn: Tensor | None) -> None:
         self._choose, self._drawn = choose, drawn
         self.chosen: list[Tensor] = []
 
@@ -42,29 +42,29 @@ class _Chosen(LogitsProcessor):
 class Plain(Generic[K]):
     """Answers units of prompts in batches, each of which waits for its slowest row; see `Engine`."""
 
-    def __init__(self, vlm: Vlm, choose: Chooser, longest: int, batch_size: int | None = None) -> None:
+    def __init__(self, vlm: Vlm, choose: Sampler, longest: int, batch_size: int | None = None) -> None:
         self._vlm, self._choose, self._longest = vlm, choose, longest
-        self._room = Room(vlm, batch_size or _ROWS)
+        self._budget = MemoryBudget(vlm, batch_size or _ROWS)
 
     @torch.inference_mode()
-    def run(self, units: Iterable[Unit[K]]) -> Iterator[list[Said[K]]]:
+    def run(self, requests: Iterable[Request[K]]) -> Iterator[list[Generation[K]]]:
         """See `Engine.run`."""
-        rows = ((p, wanted) for unit in units for p in unit.prompts for wanted in p.wanted)
-        while batch := list(islice(rows, self._room.most)):
+        rows = ((p, wanted) for unit in requests for p in unit.prompts for wanted in p.wanted)
+        while batch := list(islice(rows, self._budget.most)):
             while batch:
-                now = self._beside(batch[: self._room.most])
+                now = self._extra_inputs(batch[: self._budget.most])
                 short, done = False, []
                 try:
                     done = self._answers(now)
                 except torch.OutOfMemoryError:
                     short = True  # what the failed batch held is let go only past this block
                 if short:
-                    self._room.halve(len(now))
+                    self._budget.halve(len(now))
                 else:
                     batch = batch[len(now) :]
                     yield done
 
-    def _beside(self, rows: list[tuple[Prompt[K], Wanted[K]]]) -> list[tuple[Prompt[K], Wanted[K]]]:
+    def _extra_inputs(self, rows: list[tuple[Prompt[K], Wanted[K]]]) -> list[tuple[Prompt[K], Wanted[K]]]:
         """The first of these rows that can be answered beside each other."""
         regimes = [self._vlm.regime(len(prompt.ids), self._longest, prompt.feature) for prompt, _ in rows]
         if regimes[0] == "alone":
@@ -73,11 +73,11 @@ class Plain(Generic[K]):
             row for row, _ in takewhile(lambda one: one[1] == regimes[0], zip(rows, regimes, strict=True))
         ]
 
-    def _answers(self, rows: Sequence[tuple[Prompt[K], Wanted[K]]]) -> list[Said[K]]:
+    def _answers(self, rows: Sequence[tuple[Prompt[K], Wanted[K]]]) -> list[Generation[K]]:
         vlm, drawn = self._vlm, None
         vlm.reset_rope()
         if not self._choose.greedy:
-            drawn = torch.from_numpy(np.stack([draws(wanted.seed, self._longest) for _, wanted in rows]))
+            drawn = torch.from_numpy(np.stack([uniforms(wanted.seed, self._longest) for _, wanted in rows]))
             drawn = drawn.to(vlm.device)
         processor = _Chosen(self._choose, drawn)
         vlm.generate(
@@ -87,11 +87,11 @@ class Plain(Generic[K]):
         lines = torch.stack(processor.chosen, 1).tolist()
         return [self._said(wanted, line) for (_, wanted), line in zip(rows, lines, strict=True)]
 
-    def _said(self, wanted: Wanted[K], line: list[int]) -> Said[K]:
+    def _said(self, wanted: Wanted[K], line: list[int]) -> Generation[K]:
         """A row's answer, from the tokens that were chosen until the whole batch had ended."""
         for length, token in enumerate(line, 1):
             if token == NON_FINITE:
-                return Said(wanted.keys, line[: length - 1], "non-finite")
+                return Generation(wanted.keys, line[: length - 1], "non-finite")
             if token in self._vlm.eos_tokens:
-                return Said(wanted.keys, line[:length], "stop")
-        return Said(wanted.keys, line, "length")
+                return Generation(wanted.keys, line[:length], "stop")
+        return Generation(wanted.keys, line, "length")

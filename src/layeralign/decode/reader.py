@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from layeralign.decode.units import Prompt, Unit
+from layeralign.decode.requests import Prompt, Request
 from layeralign.vlm.vlm import Feature, Vlm
 
 _LEAD = 16
@@ -35,32 +35,32 @@ class Reader:
         self._lead: tuple[tuple[int, ...], DynamicCache | None] | None = None
         self.counts = Counts()
 
-    def read(self, units: Sequence[Unit[Any]], *, whole: bool = False) -> tuple[Tensor, DynamicCache]:
-        """Read units, all of which share as much.
+    def read(self, requests: Sequence[Request[Any]], *, whole: bool = False) -> tuple[Tensor, DynamicCache]:
+        """Prefill requests, all of which share equally many first tokens.
 
         Args:
-            units: of prompts.
-            whole: read each prompt from its first token on, whatever is known of its beginning.
+            requests: the prompts.
+            whole: whether to read each prompt from its first token, even if its beginning was read before.
 
         Returns:
             The logits of each prompt's first token, [prompts, vocabulary], and the keys and values of each
             prompt's tokens, from column 0 on.
         """
-        prompts = [prompt for unit in units for prompt in unit.prompts]
-        shared = units[0].shared
+        prompts = [prompt for unit in requests for prompt in unit.prompts]
+        shared = requests[0].shared
         if not shared:
             hidden, inside, cache = self._whole(prompts, [prompt.ids for prompt in prompts], whole=whole)
             return self._logits_at_end(hidden, inside), cache
-        firsts = [unit.prompts[0] for unit in units]
+        firsts = [unit.prompts[0] for unit in requests]
         _, _, cache = self._whole(firsts, [prompt.ids[:shared] for prompt in firsts])
-        of = [number for number, unit in enumerate(units) for _ in unit.prompts]
+        of = [number for number, unit in enumerate(requests) for _ in unit.prompts]
         cache.batch_select_indices(torch.tensor(of, device=self._vlm.device))
-        self.counts.shared += (len(prompts) - len(units)) * shared
+        self.counts.shared += (len(prompts) - len(requests)) * shared
         return self._ends(prompts, shared, cache), cache
 
-    def beside(self, features: Sequence[Feature | None]) -> dict[str, Tensor]:
-        """What `Vlm.further` is given beside the cache, for rows with these pictures."""
-        given = [self._vlm.beside(feature) for feature in features]
+    def extra_inputs(self, features: Sequence[Feature | None]) -> dict[str, Tensor]:
+        """What `Vlm.decode_step` is given beside the cache, for rows with these pictures."""
+        given = [self._vlm.extra_inputs(feature) for feature in features]
         return {name: torch.cat([one[name] for one in given]) for name in given[0]}
 
     def _whole(
@@ -77,10 +77,12 @@ class Reader:
         """What comes behind the first `shared` tokens, which are in the cache; the logits behind it."""
         vlm = self._vlm
         ids, inside = self._padded([prompt.ids[shared:] for prompt in prompts])
-        starts = torch.tensor([shared + vlm.shift(prompt.feature) for prompt in prompts], device=vlm.device)
+        starts = torch.tensor(
+            [shared + vlm.position_offset(prompt.feature) for prompt in prompts], device=vlm.device
+        )
         positions = starts[:, None] + torch.arange(ids.shape[1], device=vlm.device)
-        beside = self.beside([prompt.feature for prompt in prompts])
-        return self._logits_at_end(vlm.further(ids, positions, cache, None, beside), inside)
+        extra_inputs = self.extra_inputs([prompt.feature for prompt in prompts])
+        return self._logits_at_end(vlm.decode_step(ids, positions, cache, None, extra_inputs), inside)
 
     def _begun(self, lines: Sequence[Ids]) -> tuple[DynamicCache, int]:
         """A cache that holds the text before the picture, if all lines begin with it, and its length."""

@@ -25,7 +25,7 @@ def seed_of(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8]) >> 1
 
 
-def draws(seed: int, n: int) -> np.ndarray:
+def uniforms(seed: int, n: int) -> np.ndarray:
     """A row's n numbers, each at least 0 and below 1, one for each token that it may say; float64."""
     return np.random.Generator(np.random.Philox(seed)).random(n)
 
@@ -35,17 +35,17 @@ NON_FINITE = -1
 other."""
 
 
-class Chooser:
+class Sampler:
     """Greedy, or sampled: the token at which the cumulated probabilities pass the row's draw.
 
     Temperature and top-p are transformers' own.
     """
 
-    def __init__(self, decoding: Decoding, device: torch.device, never: Sequence[int] = ()) -> None:
+    def __init__(self, decoding: Decoding, device: torch.device, suppressed: Sequence[int] = ()) -> None:
         self.greedy = decoding.temperature == 0
         warpers: list[LogitsProcessor] = []
-        if never:
-            warpers.append(SuppressTokensLogitsProcessor(list(never), device=str(device)))
+        if suppressed:
+            warpers.append(SuppressTokensLogitsProcessor(list(suppressed), device=str(device)))
         if not self.greedy:
             warpers.append(TemperatureLogitsWarper(float(decoding.temperature)))
         if not self.greedy and decoding.top_p < 1:

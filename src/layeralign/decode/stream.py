@@ -14,11 +14,11 @@ from layeralign.decode.engine import Engine
 from layeralign.decode.memory import too_little
 from layeralign.decode.plain import Plain
 from layeralign.decode.prompts import encode, prompt_tokens, spoken
-from layeralign.decode.sampling import Chooser, seed_of
-from layeralign.decode.units import Prompt, Said, Unit, Wanted, units
+from layeralign.decode.requests import Generation, Prompt, Request, Wanted, requests
+from layeralign.decode.sampling import Sampler, seed_of
 from layeralign.vlm.vlm import Feature, Vlm
 
-Asked = tuple[Case, int, int]
+Query = tuple[Case, int, int]
 """A case, an exit and a sample's number."""
 
 _PICTURES = 32
@@ -28,7 +28,7 @@ _ROWS = 128
 
 
 def answers(
-    vlm: Vlm, asked: Iterable[Asked], decoding: Decoding, *, seed: int = 0, batch_size: int | None = None
+    vlm: Vlm, asked: Iterable[Query], decoding: Decoding, *, seed: int = 0, batch_size: int | None = None
 ) -> Iterator[list[Answer]]:
     """Answer all that is asked; some answers at a time, as they are ready.
 
@@ -47,7 +47,7 @@ def answers(
         yield [answer for said in done for answer in _answers(vlm, said, decoding)]
 
 
-def _answers(vlm: Vlm, said: Said[Asked], decoding: Decoding) -> Iterator[Answer]:
+def _answers(vlm: Vlm, said: Generation[Query], decoding: Decoding) -> Iterator[Answer]:
     found = spoken(vlm, said.tokens, decoding.reasoning)
     why = said.finish_reason if found.answered or said.finish_reason == "non-finite" else "reasoning"
     for case, exit, sample in said.keys:
@@ -69,60 +69,60 @@ def respond(
     decoding: Decoding,
     *,
     seeds: Sequence[int] | None = None,
-    never: Sequence[int] = (),
+    suppressed: Sequence[int] = (),
     batch_size: int | None = None,
-) -> list[Said[int]]:
-    """Answer prompts that are tokens already.
+) -> list[Generation[int]]:
+    """Answer tokenised prompts.
 
     Args:
         vlm: the model.
-        ids: per row, from `prompt_tokens`.
-        features: per row, None without picture; rows of one picture and exit have the same one.
-        decoding: how; what it says of prompts is in the ids, if anywhere.
-        seeds: per row, of its draws; none where it is greedy.
-        never: ids that no answer holds.
-        batch_size: most rows beside each other; by default what memory allows.
+        ids: token ids of each prompt, from `prompt_tokens`.
+        features: of each prompt's picture, None without picture; prompts with one picture and exit share it.
+        decoding: how to decode; settings of the prompt are already in the ids.
+        seeds: of each prompt's sampling; None for greedy decoding.
+        suppressed: token ids that no answer may hold.
+        batch_size: maximum number of rows in a batch; by default as many as fit into memory.
 
     Returns:
-        Per row its answer.
+        One generation per prompt.
     """
     alike: dict[int, dict[tuple[int, ...], list[int]]] = {}
     for row, (line, feature) in enumerate(zip(ids, features, strict=True)):
         alike.setdefault(id(feature), {}).setdefault(tuple(line), []).append(row)
-    found: list[Unit[int]] = []
+    found: list[Request[int]] = []
     for lines in alike.values():
         prompts = []
         for line, rows in lines.items():
             each = [Wanted((row,), seeds[row]) for row in rows] if seeds else [Wanted(tuple(rows))]
             prompts.append(Prompt(line, features[rows[0]], tuple(each)))
-        found += units(prompts, _least(vlm, prompts, decoding))
-    engine = _engine(vlm, decoding, never, batch_size)
+        found += requests(prompts, _least(vlm, prompts, decoding))
+    engine = _engine(vlm, decoding, suppressed, batch_size)
     done = engine.run(sorted(found, key=_alike))
     made = {row: said for some in done for said in some for row in said.keys}
     return [made[row] for row in range(len(ids))]
 
 
 def _engine(
-    vlm: Vlm, decoding: Decoding, never: Sequence[int], batch_size: int | None
+    vlm: Vlm, decoding: Decoding, suppressed: Sequence[int], batch_size: int | None
 ) -> Engine[Any] | Plain[Any]:
     kind = Engine if vlm.streams else Plain
-    return kind(vlm, Chooser(decoding, vlm.device, never), decoding.max_new_tokens, batch_size)
+    return kind(vlm, Sampler(decoding, vlm.device, suppressed), decoding.max_new_tokens, batch_size)
 
 
-def _alike(unit: Unit[Any]) -> tuple[int, int]:
+def _alike(unit: Request[Any]) -> tuple[int, int]:
     """Units that are read together stand beside each other in this order."""
     return unit.shared, unit.longest
 
 
-def _units(vlm: Vlm, asked: Iterable[Asked], decoding: Decoding, seed: int) -> Iterator[Unit[Asked]]:
+def _units(vlm: Vlm, asked: Iterable[Query], decoding: Decoding, seed: int) -> Iterator[Request[Query]]:
     """What is asked as units, window by window; what the answer cannot depend on is asked once."""
     for window in _windows(asked):
-        at: dict[Seen, dict[str, list[Asked]]] = {}
+        at: dict[Seen, dict[str, list[Query]]] = {}
         for one in window:
             at.setdefault(_seen(one), {}).setdefault(one[0].id, []).append(one)
         features = _features(vlm, {seen: next(iter(of.values()))[0] for seen, of in at.items()})
         ids: dict[str, list[int]] = {}
-        found: list[Unit[Asked]] = []
+        found: list[Request[Query]] = []
         for seen, of_case in at.items():
             prompts = []
             for name, keys in of_case.items():
@@ -131,7 +131,7 @@ def _units(vlm: Vlm, asked: Iterable[Asked], decoding: Decoding, seed: int) -> I
                 wanted = [Wanted((key,), seed_of(seed, key[0].id, *key[1:])) for key in keys]
                 wanted = wanted if decoding.temperature else [Wanted(tuple(keys))]
                 prompts.append(Prompt(ids[name], features[seen], tuple(wanted)))
-            found += units(prompts, _least(vlm, prompts, decoding))
+            found += requests(prompts, _least(vlm, prompts, decoding))
         yield from sorted(found, key=_alike)
 
 
@@ -139,14 +139,14 @@ Seen = tuple[str, int] | None
 """A picture at an exit; None where there is no picture, and the exit makes no difference."""
 
 
-def _seen(asked: Asked) -> Seen:
+def _seen(asked: Query) -> Seen:
     case, exit, _ = asked
     return (case.picture.sha256, exit) if case.picture else None
 
 
-def _windows(asked: Iterable[Asked]) -> Iterator[list[Asked]]:
+def _windows(asked: Iterable[Query]) -> Iterator[list[Query]]:
     """What is asked in parts, each of whole pictures."""
-    window: list[Asked] = []
+    window: list[Query] = []
     pictures = 0
     for _, group in groupby(asked, key=lambda one: one[0].picture.sha256 if one[0].picture else one[0].id):
         window += group
@@ -158,7 +158,7 @@ def _windows(asked: Iterable[Asked]) -> Iterator[list[Asked]]:
         yield window
 
 
-def _features(vlm: Vlm, asked: Mapping[Seen, Asked]) -> dict[Seen, Feature | None]:
+def _features(vlm: Vlm, asked: Mapping[Seen, Query]) -> dict[Seen, Feature | None]:
     """The picture of each at its exit, without what else was computed beside it."""
     try:
         made = encode(vlm, [(case, exit) for case, exit, _ in asked.values()])

@@ -9,7 +9,7 @@ from typing import Literal
 
 from layeralign.analysis.metrics import Estimate
 from layeralign.gating.policy import Rule
-from layeralign.stats.sample_size import end_needs, mean_needs, roughly, share_needs
+from layeralign.stats.sample_size import approximate, end_needs, mean_needs, share_needs
 
 Result = Literal["fail", "inconclusive", "pass"]
 WORST_FIRST: tuple[Result, ...] = ("fail", "inconclusive", "pass")
@@ -79,7 +79,7 @@ def _needs(
     assert found.value is not None  # noqa: S101 - as above
     if larger is not None:
         return end_needs(found.value, found.n, lambda times: end(larger(times)), rule.border)
-    mean = rule.scored or rule.metric == "separation"
+    mean = rule.scored or rule.metric == "discrimination"
     return (mean_needs if mean else share_needs)(found.value, found.n, end(found), rule.border)
 
 
@@ -87,7 +87,7 @@ def _open(over: float, more: int | None, what: str) -> str:
     """Why a check is inconclusive, and what would settle it."""
     if more is None:
         return "the value is at the limit: no number of cases settles it, only another value"
-    many = f"{roughly(more)} more {what} would settle it as"
+    many = f"{approximate(more)} more {what} would settle it as"
     if over > 0:
         return f"the value is beyond the limit; if it stays, {many} fail, and none as pass"
     return f"{many} pass, if the value stays"

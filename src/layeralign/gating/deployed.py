@@ -60,7 +60,7 @@ class Deployed:
 _USUAL = ("over_refusal", "utility")
 
 
-class Untold(Exception):
+class Undecided(Exception):
     """Why an exit cannot be told."""
 
 
@@ -98,15 +98,17 @@ def check(
         raise LayeralignError(f"limit {limit}: expected a share between 0 and 1 (0.05 is 5 %)")
     config, found = _config(given, revision)
     fitted = None if adapter is None else find_adapter(adapter).hashes
-    untold = Deployed(str(given), None, "", "inconclusive", "", None, weights=False)
+    undecided = Deployed(str(given), None, "", "inconclusive", "", None, weights=False)
     try:
         if "config" not in run.noted:
-            raise Untold("the run does not hold its model's config; the command of its scan, again, adds it")
+            raise Undecided(
+                "the run does not hold its model's config; the command of its scan, again, adds it"
+            )
         exit = place(config, run.noted["config"], str(run.identity.get("variant")))
         same = _same_files(found, run, fitted)
-    except Untold as reason:
-        return replace(untold, why=str(reason))
-    told = replace(untold, exit=exit, name=run.exits.name(exit), weights=same)
+    except Undecided as reason:
+        return replace(undecided, why=str(reason))
+    told = replace(undecided, exit=exit, name=run.exits.name(exit), weights=same)
     return _held(told, run, policy, limit)
 
 
@@ -127,8 +129,8 @@ def _held(told: Deployed, run: Results, policy: Policy | None, limit: float) -> 
 
 def _beside_default(told: Deployed, run: Results) -> Deployed:
     """Without a policy an exit has to be no worse than the default one, too, so far as the run can tell."""
-    figures = {figures.exit: figures for figures in summarise(run).exits}
-    here = figures.get(told.exit or 0)
+    metrics = {metrics.exit: metrics for metrics in summarise(run).exits}
+    here = metrics.get(told.exit or 0)
     if here is None or here.default:
         return told
     if here.worse:
@@ -163,11 +165,11 @@ def place(config: Mapping[str, Any], scanned: Mapping[str, Any], variant: str) -
     """
     kinds = [printable(repr(one.get("model_type")), 60) for one in (config, scanned)]
     if kinds[0] != kinds[1]:
-        raise Untold(f"it is of model_type {kinds[0]}, and the scanned model of {kinds[1]}")
+        raise Undecided(f"it is of model_type {kinds[0]}, and the scanned model of {kinds[1]}")
     try:
         return _place(_plain(config), _plain(scanned), variant)
     except LayeralignError as error:
-        raise Untold(str(error)) from error
+        raise Undecided(str(error)) from error
 
 
 def _plain(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -184,15 +186,16 @@ def _place(config: Mapping[str, Any], scanned: Mapping[str, Any], variant: str) 
     differ = [
         key
         for key in sorted({*here, *there} - understood)
-        if key.rpartition(".")[2] not in _NOT_THE_MODEL and here.get(key, Untold) != there.get(key, Untold)
+        if key.rpartition(".")[2] not in _NOT_THE_MODEL
+        and here.get(key, Undecided) != there.get(key, Undecided)
     ]
     if differ:
         others = f", nor are {len(differ) - 1} other fields" if len(differ) > 1 else ""
-        raise Untold(
+        raise Undecided(
             f"its {printable(differ[0], 80)} is not the scanned model's{others}; what that does is not known"
         )
     if any(here[key] > there[key] for key in _DEPTHS & there.keys()):
-        raise Untold("its encoder has more blocks than the scanned one")
+        raise Undecided("its encoder has more blocks than the scanned one")
     reading = next((name for name in family.variants if variant.startswith(f"{name}: ")), None)
     vlm = shape(scanned, "the run's config", reading)
     return _same_exit(shape(config, "config", reading).exits, vlm.exits, reads_cut=vlm.reads_cut)
@@ -203,9 +206,11 @@ def _same_exit(here: Exits, there: Exits, *, reads_cut: bool) -> int:
     swept = [(track, other) for track, other in zip(there.tracks, here.tracks, strict=True) if track.swept]
     cut = [track.name + f":{other.exits}" for track, other in swept if other.exits < track.exits]
     if (cut or here.layers < there.layers) and not reads_cut:
-        raise Untold("its encoder is cut, and the run's reading of an exit is another (see docs/families.md)")
+        raise Undecided(
+            "its encoder is cut, and the run's reading of an exit is another (see docs/families.md)"
+        )
     if len(cut) + (here.layers < there.layers) > 1:
-        raise Untold("two stages of its encoder are cut, and no scan does that")
+        raise Undecided("two stages of its encoder are cut, and no scan does that")
     return there.parse(cut[0])[0] if cut else here.default
 
 
@@ -225,7 +230,9 @@ def _same_files(found: Checkpoint | None, run: Results, adapter: Mapping[str, st
     """
     scanned = run.identity.get("adapter")
     if adapter is not None and adapter != scanned:
-        raise Untold("its adapter is not the scanned one" if scanned else "the scanned model had no adapter")
+        raise Undecided(
+            "its adapter is not the scanned one" if scanned else "the scanned model had no adapter"
+        )
     if found is None:
         return False
     known = run.identity.get("files") or {}
@@ -233,7 +240,7 @@ def _same_files(found: Checkpoint | None, run: Results, adapter: Mapping[str, st
         name for name, sha256 in found.hashes.items() if name != "config.json" and known.get(name) != sha256
     ]
     if differ:
-        raise Untold(
+        raise Undecided(
             f"its {printable(differ[0], 80)} is not the scanned model's; give its config.json alone to ask "
             "for the exit alone"
         )
@@ -241,7 +248,7 @@ def _same_files(found: Checkpoint | None, run: Results, adapter: Mapping[str, st
     if not weights & found.hashes.keys():
         return False
     if scanned and adapter is None:
-        raise Untold(
+        raise Undecided(
             "the scanned model had an adapter, which a folder does not show; name it with --adapter, or give "
             "the config.json alone to ask for the exit alone"
         )

@@ -13,7 +13,7 @@ from layeralign.errors import LayeralignError
 
 
 @dataclass(frozen=True)
-class Part:
+class Fields:
     """A mapping in a policy.
 
     Attributes:

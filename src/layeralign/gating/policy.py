@@ -11,14 +11,14 @@ from layeralign._util import strict_yaml
 from layeralign.cases.case import KINDS, normalise_category
 from layeralign.errors import LayeralignError
 from layeralign.exits import Exits
-from layeralign.gating.fields import Part, kind_of, place_of, shown
+from layeralign.gating.fields import Fields, kind_of, place_of, shown
 from layeralign.judges.kinds import MEASURES
 
 Bound = Literal["upper_bound", "lower_bound", "max", "no_worse_than"]
 BOUNDS: tuple[Bound, ...] = get_args(Bound)
 LESS = ("asr", "asr_coherent", "invalid", "over_refusal", "benign_refusal")
 """Metrics of which less is better."""
-MORE = ("refusal", "separation", "utility", "coherence")
+MORE = ("refusal", "discrimination", "utility", "coherence")
 """Metrics of which more is better."""
 METRICS = (*LESS, *MORE)
 _KEYS = ("name", "metric", "score", "judge", "kind", "exits", "category", "by", *BOUNDS, "margin")
@@ -117,7 +117,7 @@ def read(given: str | Path | Mapping[str, Any]) -> Policy:
     found, lines = (given, {}) if isinstance(given, Mapping) else strict_yaml.read(Path(given), name)
     if not isinstance(found, Mapping):
         raise LayeralignError(f"{name}: is {kind_of(found)}; expected the keys judge and rules")
-    top = Part(found, ("judge", "rules"), name, lines, ())
+    top = Fields(found, ("judge", "rules"), name, lines, ())
     rules = found.get("rules")
     if not isinstance(rules, list) or not rules:
         what = f"rules is {kind_of(rules)}" if "rules" in found else "has no rules"
@@ -130,11 +130,11 @@ def read(given: str | Path | Mapping[str, Any]) -> Policy:
             raise LayeralignError(
                 f"{where}: is {kind_of(rule)}; expected keys as metric, exits and upper_bound"
             )
-        made.append(_rule(Part(rule, _KEYS, name, lines, at)))
+        made.append(_rule(Fields(rule, _KEYS, name, lines, at)))
     return Policy(tuple(made), top.text("judge"))
 
 
-def _rule(part: Part) -> Rule:
+def _rule(part: Fields) -> Rule:
     scored = part.one_of(("metric", "score")) == "score"
     bound: Bound = part.one_of(BOUNDS)  # type: ignore[assignment]
     metric = (part.text("score") or "") if scored else part.choice("metric", METRICS)
@@ -160,13 +160,13 @@ def _rule(part: Part) -> Rule:
     )
 
 
-def _check_bound(part: Part, metric: str, bound: Bound, *, scored: bool) -> None:
+def _check_bound(part: Fields, metric: str, bound: Bound, *, scored: bool) -> None:
     """A limit on the wrong side would pass what is bad."""
     if bound == "max" and metric != "invalid":
         part.refuse(
             "max", f"is for invalid, a count of this run; {metric} is an estimate, expected upper_bound"
         )
-    if bound == "no_worse_than" and (scored or metric == "separation"):
+    if bound == "no_worse_than" and (scored or metric == "discrimination"):
         part.refuse("no_worse_than", f"is for metrics that are paired by case; {metric} is none")
     known = MEASURES.get(metric) if scored else None
     more = known.higher_is_better if known else metric in MORE and not scored
@@ -179,12 +179,12 @@ def _check_bound(part: Part, metric: str, bound: Bound, *, scored: bool) -> None
         part.refuse("margin", "is of no_worse_than alone")
 
 
-def _limit(part: Part, metric: str, bound: Bound, *, scored: bool) -> float:
+def _limit(part: Fields, metric: str, bound: Bound, *, scored: bool) -> float:
     if scored:
         known = MEASURES.get(metric)
         return part.number(bound, known.low if known else None, known.high if known else None)
     if bound != "no_worse_than":
-        return part.share(bound, -1.0 if metric == "separation" else 0.0)
+        return part.share(bound, -1.0 if metric == "discrimination" else 0.0)
     part.choice("no_worse_than", ("base",))
     if "margin" not in part.found:
         part.refuse(
@@ -194,7 +194,7 @@ def _limit(part: Part, metric: str, bound: Bound, *, scored: bool) -> float:
     return part.share("margin", 0.0)
 
 
-def _exits(part: Part) -> str:
+def _exits(part: Fields) -> str:
     """As one text; whether an encoder has them is seen when one is at hand."""
     if "exits" not in part.found:
         raise LayeralignError(f"{part.where}: has no exits; expected all, default, early, 18, 1-8 or a list")

@@ -18,7 +18,7 @@ from layeralign.gating.evaluate import Gate, Outcome
 from layeralign.gating.policy import Rule
 from layeralign.gating.worst_case import cases_of
 from layeralign.judges.kinds import meaning
-from layeralign.stats.sample_size import roughly
+from layeralign.stats.sample_size import approximate
 
 _STYLES: dict[Result, str] = {"fail": "bold red", "inconclusive": "yellow", "pass": "green"}
 
@@ -135,7 +135,7 @@ def _settled(gate: Gate) -> str:
     if gate.more is not None:
         kinds = {cases_of(rule, check.category) for rule, check in open_}
         what = printable(kinds.pop(), 100) if len(kinds) == 1 else "cases of each kind that is short"
-        return f"; {roughly(gate.more)} more {what} would let it pass, if the values stay"
+        return f"; {approximate(gate.more)} more {what} would let it pass, if the values stay"
     beyond = any(
         check.estimate.value is not None and rule.beyond(check.estimate.value) >= 0 for rule, check in open_
     )

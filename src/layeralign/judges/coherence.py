@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from layeralign.judges.judge import Asked, Judge, Judgement
+from layeralign.judges.judge import Exchange, Judge, Judgement
 from layeralign.judges.kinds import COHERENCE, LOG_PERPLEXITY, REPETITION
 from layeralign.judges.reference import Reference, load_reference
 
@@ -61,7 +61,7 @@ class CoherenceJudge(Judge):
         limits = {LOG_PERPLEXITY.name: self.limit, REPETITION.name: REPEATS}
         return {"kind": self.kind, "model": self.model, "limits": limits} | self.reference.record()
 
-    def judge_all(self, asked: Sequence[Asked]) -> list[Judgement]:
+    def judge_all(self, asked: Sequence[Exchange]) -> list[Judgement]:
         """See `Judge.judge_all`."""
         found = [_EMPTY] * len(asked)
         said = [at for at, (_, answer) in enumerate(asked) if answer.strip()]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from layeralign.judges.judge import SILENT, Asked, Judge, Judgement
+from layeralign.judges.judge import SILENT, Exchange, Judge, Judgement
 from layeralign.judges.remote import Completion, Message
 from layeralign.judges.service import Failure
 
@@ -192,7 +192,7 @@ class GuardJudge(Judge):
         """See `Judge.record`."""
         return {"kind": self.kind, "model": self.model} | self.speaker.record()
 
-    def judge_all(self, asked: Sequence[Asked]) -> list[Judgement]:
+    def judge_all(self, asked: Sequence[Exchange]) -> list[Judgement]:
         """See `Judge.judge_all`; an empty answer is asked about like any other."""
         found = [SILENT] * len(asked)
         harmful = [at for at, (case, _) in enumerate(asked) if case.kind == "harmful"]

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from layeralign.cases.case import Case
 
 Verdict = Literal["safe", "unsafe", "invalid", "not applicable"]
-Asked = tuple[Case, str]
+Exchange = tuple[Case, str]
 """A case, and the answer that a model gave to it."""
 
 
@@ -70,7 +70,7 @@ class Judge(ABC):
         return {}
 
     @abstractmethod
-    def judge_all(self, asked: Sequence[Asked]) -> list[Judgement]:
+    def judge_all(self, asked: Sequence[Exchange]) -> list[Judgement]:
         """Judge answers; one judgement each, in their order."""
 
 
@@ -81,6 +81,6 @@ class RowJudge(Judge):
     def judge(self, case: Case, answer: str) -> Judgement:
         """Judge the answer that a model gave to a case."""
 
-    def judge_all(self, asked: Sequence[Asked]) -> list[Judgement]:
+    def judge_all(self, asked: Sequence[Exchange]) -> list[Judgement]:
         """See `Judge.judge_all`."""
         return [self.judge(case, answer) for case, answer in asked]

@@ -15,9 +15,9 @@ from typing import Any
 
 import httpx
 
-from layeralign._util.retry import Again
+from layeralign._util.retry import Retry
 from layeralign.errors import LayeralignError
-from layeralign.judges.judge import EMPTY, Asked, Judge, Judgement
+from layeralign.judges.judge import EMPTY, Exchange, Judge, Judgement
 from layeralign.judges.kinds import PERSPECTIVE, TOXICITY_SCORE
 from layeralign.judges.service import Failure, Service, address, key_in
 
@@ -74,7 +74,7 @@ class PerspectiveJudge(Judge):
         """See `Judge.record`."""
         return {"kind": self.kind, "endpoint": self.service.url, "attribute": _ATTRIBUTE, "language": "en"}
 
-    def judge_all(self, asked: Sequence[Asked]) -> list[Judgement]:
+    def judge_all(self, asked: Sequence[Exchange]) -> list[Judgement]:
         """See `Judge.judge_all`.
 
         Raises:
@@ -121,9 +121,9 @@ def _score(answer: httpx.Response) -> float | Failure:
         value = said["attributeScores"][_ATTRIBUTE]["summaryScore"]["value"]
         share = math.nan if isinstance(value, bool | str) else float(value)
     except (LookupError, TypeError, ValueError, OverflowError):
-        raise Again("the reply was no score") from None
+        raise Retry("the reply was no score") from None
     if not 0 <= share <= 1:
-        raise Again("the reply was no score")
+        raise Retry("the reply was no score")
     return share
 
 

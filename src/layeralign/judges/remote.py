@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from layeralign._util.retry import Again
+from layeralign._util.retry import Retry
 from layeralign.errors import LayeralignError
 from layeralign.judges.service import Failure, Service, address, key_in
 
@@ -90,7 +90,7 @@ def _reply(answer: httpx.Response) -> Completion | Failure:
         choice = answer.json()["choices"][0]
         text, end = choice["message"]["content"], choice.get("finish_reason")
     except (ValueError, LookupError, TypeError, AttributeError):
-        raise Again("the reply was no completion") from None
+        raise Retry("the reply was no completion") from None
     if end == "content_filter":
         return Failure("the server's own filter held the reply back")
     if not isinstance(text, str):

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from layeralign.judges.judge import Asked, Judge, Judgement
+from layeralign.judges.judge import Exchange, Judge, Judgement
 from layeralign.judges.kinds import REWARD, REWARD_SCORE
 from layeralign.rewards.reward import RewardFunction, RewardModel
 
@@ -34,7 +34,7 @@ class RewardJudge(Judge):
         """See `Judge.record`."""
         return {"kind": self.kind, "model": self.model} | self.reward.record()
 
-    def judge_all(self, asked: Sequence[Asked]) -> list[Judgement]:
+    def judge_all(self, asked: Sequence[Exchange]) -> list[Judgement]:
         """See `Judge.judge_all`.
 
         Raises:

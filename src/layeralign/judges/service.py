@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from layeralign._util.retry import LATER, Again, patiently, seconds
+from layeralign._util.retry import LATER, Retry, retry, seconds
 from layeralign.errors import LayeralignError
 
 _REFUSED = {
@@ -37,7 +37,7 @@ _trust = cache(httpx.create_ssl_context)
 
 Reply = TypeVar("Reply")
 Reader = Callable[[httpx.Response], Reply | Failure]
-"""What makes a reply of a response that is neither refused nor to be tried later; may raise `Again`."""
+"""What makes a reply of a response that is neither refused nor to be tried later; may raise `Retry`."""
 
 
 class Pace:
@@ -128,10 +128,10 @@ class _Talk(Generic[Reply]):
         """Ask until there is an answer, or patience ends."""
         own = self.service
         try:
-            return patiently(
+            return retry(
                 lambda: self._once(body), attempts=own.attempts, budget=own.budget, slowest=own.slowest
             )
-        except Again as given_up:
+        except Retry as given_up:
             return Failure(f"{given_up.why}, {own.attempts} times or for {own.budget:.0f} s")
 
     def _once(self, body: Mapping[str, Any]) -> Reply | Failure:
@@ -139,9 +139,9 @@ class _Talk(Generic[Reply]):
         try:
             answer = self.client.post(self.url, json=dict(body))
         except httpx.TimeoutException:
-            raise Again("timed out") from None
+            raise Retry("timed out") from None
         except httpx.RequestError:  # dropped, cut, or packed in a way that cannot be unpacked
-            raise Again("the connection failed") from None
+            raise Retry("the connection failed") from None
         status = answer.status_code
         if status in _REFUSED:
             raise LayeralignError(f"endpoint {self.service.url}: answers {status}: {_REFUSED[status]}")
@@ -149,7 +149,7 @@ class _Talk(Generic[Reply]):
             after = seconds(answer.headers.get("Retry-After"))
             if status == httpx.codes.TOO_MANY_REQUESTS and self.service.gap and after:
                 self.pace.hold(min(after, self.service.budget))
-            raise Again(f"the server answered {status}", after)
+            raise Retry(f"the server answered {status}", after)
         return self.read(answer)
 
 

@@ -17,7 +17,7 @@ from transformers import AutoModelForSequenceClassification
 
 from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
-from layeralign.judges.judge import EMPTY, Asked, Judge, Judgement
+from layeralign.judges.judge import EMPTY, Exchange, Judge, Judgement
 from layeralign.judges.kinds import TOXICITY, TOXICITY_SCORE
 from layeralign.judges.local import find
 from layeralign.rewards.classifier import Classifier
@@ -115,7 +115,7 @@ class ToxicityJudge(Judge):
         return {"kind": self.kind, "model": self.model, "label": self.output.label, "read": read} | about
 
     @torch.no_grad()
-    def judge_all(self, asked: Sequence[Asked]) -> list[Judgement]:
+    def judge_all(self, asked: Sequence[Exchange]) -> list[Judgement]:
         """See `Judge.judge_all`."""
         found = [EMPTY] * len(asked)
         said = [at for at, (_, answer) in enumerate(asked) if answer.strip()]

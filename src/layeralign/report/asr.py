@@ -44,7 +44,7 @@ def asr_of(judge: str, estimates: Mapping[str, Estimate]) -> Asr | None:
 
     Args:
         judge: whose ASR it is. People label a random sample, so the answers without a label are left out.
-        estimates: of these rows; see `Figures`.
+        estimates: of these rows; see `Metrics`.
     """
     asr, invalid = estimates["asr"], estimates["invalid"]
     best, worst = estimates["asr_best_case"], estimates["asr_worst_case"]

@@ -15,7 +15,7 @@ from layeralign.analysis.summary import ExitFigures, Summary
 from layeralign.cases.readers.reader import benchmarks_of
 from layeralign.gating.render import code
 from layeralign.report.asr import Asr, asr_of, ends, span
-from layeralign.report.inputs import Report, Shown
+from layeralign.report.inputs import Report, RunInput
 from layeralign.report.page.findings import headline, worst_exit
 from layeralign.report.terminal.summary import asr_name
 
@@ -143,7 +143,7 @@ def _cell(found: Estimate) -> str:
     return f"{100 * found.value:.1f}{ends}"
 
 
-def _cases(run: Shown) -> str:
+def _cases(run: RunInput) -> str:
     """How many harmful requests, and where they are from."""
     counts = sorted({exit.n for exit in run.summary.exits})
     many = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(*counts)
@@ -151,5 +151,5 @@ def _cases(run: Shown) -> str:
     return f"{many} harmful requests an exit ({sources or 'none'})"
 
 
-def _benchmarks(run: Shown) -> tuple[str, ...]:
+def _benchmarks(run: RunInput) -> tuple[str, ...]:
     return benchmarks_of(row.case for rows in run.rows.values() for row in rows if row.kind == "harmful")

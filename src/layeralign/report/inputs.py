@@ -55,7 +55,7 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Shown:
+class RunInput:
     """One run.
 
     Attributes:
@@ -107,11 +107,11 @@ class Report:
         changes: for every run but the first, what changed from the first to it, or why that cannot be said.
     """
 
-    runs: tuple[Shown, ...]
+    runs: tuple[RunInput, ...]
     changes: tuple[Comparison | str, ...]
 
     @property
-    def comparisons(self) -> list[tuple[Shown, Comparison]]:
+    def comparisons(self) -> list[tuple[RunInput, Comparison]]:
         """The runs that can be compared with the first."""
         pairs = zip(self.runs[1:], self.changes, strict=True)
         return [(run, change) for run, change in pairs if isinstance(change, Comparison)]
@@ -162,8 +162,8 @@ def compared(before: Results, after: Results, found: Comparison) -> Report:
     return Report(shown, (found,))
 
 
-def _shown(run: Results, label: str, summary: Summary) -> Shown:
-    return Shown(
+def _shown(run: Results, label: str, summary: Summary) -> RunInput:
+    return RunInput(
         label=label,
         results=run,
         summary=summary,
@@ -184,7 +184,7 @@ def _judges(run: Results) -> dict[str, Judged]:
     }
 
 
-def _change(before: Shown, after: Shown, allow: Collection[str]) -> Comparison | str:
+def _change(before: RunInput, after: RunInput, allow: Collection[str]) -> Comparison | str:
     """By the judge that both are shown by; where there are two, `compare` says what it thinks of that."""
     judge, other_judge = before.summary.asr_judge, after.summary.asr_judge
     try:

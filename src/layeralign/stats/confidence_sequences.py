@@ -24,7 +24,7 @@ _LEAST = 1e-300
 
 
 @lru_cache(maxsize=10_000)  # a sequential scan asks again and again
-def always_valid(hits: float, n: float, alpha: float = 0.05) -> tuple[float, float]:
+def confidence_sequence(hits: float, n: float, alpha: float = 0.05) -> tuple[float, float]:
     """Confidence sequence of a share, at level 1 - alpha, for independent rows.
 
     All p under which the rows are more than alpha times as likely as under their mixture over
@@ -48,12 +48,12 @@ def always_valid(hits: float, n: float, alpha: float = 0.05) -> tuple[float, flo
     return lowest(hits), 1 - lowest(n - hits)
 
 
-def always_valid_share(
+def share_confidence_sequence(
     values: Sequence[float], prompts: Keys, pictures: Keys, alpha: float = 0.05
 ) -> Interval:
     """Interval of a share that holds whenever one stops, for prompts and pictures drawn from many like them.
 
-    Rows that share nothing: `always_valid`. Otherwise that of as many rows as they are worth
+    Rows that share nothing: `confidence_sequence`. Otherwise that of as many rows as they are worth
     (`layeralign.stats.clusters`, with the t of as far out as this interval reaches), which is not exact.
     In simulation, with the looks of `layeralign.analysis.sequential`, the truth was ever left out in at most
     3 % of the scans over 10 × 10 to 100 × 3 prompts and pictures and 200 or 300 prompts on 3 to 40 pictures,
@@ -70,19 +70,19 @@ def always_valid_share(
     n, groups = len(values), cluster(prompts, pictures)
     share = sum(values) / n
     if not groups.factors:
-        return *always_valid(share * n, n, alpha), "always valid" + groups.note
+        return *confidence_sequence(share * n, n, alpha), "always valid" + groups.note
     reach = sqrt(2 * log(1 / alpha) + log(pi * n / 2))  # in standard errors, about: Stirling in the mixture
     rows = groups.effective(np.asarray(values, dtype=float), share * (1 - share), n, reach)
     method = f"always valid, clustered by {groups.words}{groups.note}"
-    return *always_valid(share * rows, rows, alpha), method
+    return *confidence_sequence(share * rows, rows, alpha), method
 
 
-def tips(differ: Sequence[tuple[bool, Hashable, Hashable]], alpha: float) -> int:
+def sign_test(differ: Sequence[tuple[bool, Hashable, Hashable]], alpha: float) -> int:
     """Which way pairs that differ fall: 1 for true, -1 for false, 0 while it cannot be said.
 
-    Said when `always_valid_share` leaves out 1/2. Where pairs share nothing each is a coin, a fair one if
-    there is no difference, so that whenever one stops, the wrong way is said with a probability of at most
-    alpha, and so is any way where there is none. Where they share prompts or pictures that is not exact. In
+    The direction is known once `share_confidence_sequence` excludes 1/2. Without a difference, an independent
+    pair is a fair coin. So the probability of a wrong direction, or of any direction where there is no
+    difference, is at most alpha, whenever sampling stops. With shared prompts or pictures it is not exact. In
     simulation, with eight exits at alpha = 0.05 / 8 each, at which prompts and pictures move the answers by
     sd 0 to 6 on the logit scale, any exit was called different in at most 4 % of the scans.
 
@@ -101,7 +101,7 @@ def tips(differ: Sequence[tuple[bool, Hashable, Hashable]], alpha: float) -> int
     if _mixture(true, n) + n * log(2) < -log(alpha):
         return 0  # clustered pairs are worth fewer, and take longer to count
     flags, prompts, pictures = zip(*differ, strict=True)
-    low, high, _ = always_valid_share(flags, prompts, pictures, alpha)
+    low, high, _ = share_confidence_sequence(flags, prompts, pictures, alpha)
     return 1 if low is not None and low > 0.5 else -1 if high is not None and high < 0.5 else 0
 
 

@@ -187,7 +187,7 @@ def _signs(clusters: int) -> Iterator[Values]:
         yield np.where(np.arange(2**clusters)[:, None] >> np.arange(clusters) & 1, -1.0, 1.0)
         return
     yield np.ones((1, clusters))
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for start in range(0, FLIPS, _TOGETHER):
         size = min(_TOGETHER, FLIPS - start), clusters
-        yield np.where(dice.integers(0, 2, size, dtype=np.int8), -1.0, 1.0)
+        yield np.where(rng.integers(0, 2, size, dtype=np.int8), -1.0, 1.0)

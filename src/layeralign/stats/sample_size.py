@@ -51,7 +51,7 @@ def end_needs(value: float, n: int, end: Callable[[float], float], limit: float)
     return 1 + bisect_left(range(1, MOST_CASES), True, key=settled)
 
 
-def roughly(more: int) -> str:
+def approximate(more: int) -> str:
     """So many more, in words."""
     return f"more than {MOST_CASES}" if more >= MOST_CASES else f"about {more}"
 

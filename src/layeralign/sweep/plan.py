@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from layeralign.cases.case import Case
-from layeralign.decode.stream import Asked
+from layeralign.decode.stream import Query
 from layeralign.runs.store import Run
 
 
-def grid(cases: Sequence[Case], exits: Sequence[int], samples: int) -> list[Asked]:
+def grid(cases: Sequence[Case], exits: Sequence[int], samples: int) -> list[Query]:
     """Every case at every exit, in the order in which they are best answered."""
     return [(case, exit, sample) for case in _ordered(cases) for exit in exits for sample in range(samples)]
 
 
-def missing(run: Run, asked: Iterable[Asked]) -> list[Asked]:
+def missing(run: Run, asked: Iterable[Query]) -> list[Query]:
     """What of this the run does not hold yet."""
     done = run.answered()
     return [one for one in asked if (one[0].id, *one[1:]) not in done]

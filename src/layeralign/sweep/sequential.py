@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from layeralign.analysis.results import Results
-from layeralign.analysis.sequential import Rule, harmful, order, stops, unsafe, wanted
+from layeralign.analysis.sequential import StoppingRule, harmful, order, stops, unsafe, wanted
 from layeralign.cases.case import Case
-from layeralign.decode.stream import Asked
+from layeralign.decode.stream import Query
 from layeralign.errors import LayeralignError
 from layeralign.exits import Exits
 from layeralign.judges.oracle import Oracle
@@ -16,7 +16,7 @@ from layeralign.runs.store import Run
 from layeralign.sweep.plan import grid, missing
 
 
-def check(rule: Rule, cases: Sequence[Case], samples: int) -> None:
+def check(rule: StoppingRule, cases: Sequence[Case], samples: int) -> None:
     """Refuse what cannot be scanned sequentially.
 
     Raises:
@@ -45,7 +45,7 @@ def check_whole(run: Run, cases: Sequence[Case]) -> None:
         )
 
 
-def next_rows(run: Run, rule: Rule, cases: Sequence[Case], exits: Sequence[int]) -> list[Asked]:
+def next_rows(run: Run, rule: StoppingRule, cases: Sequence[Case], exits: Sequence[int]) -> list[Query]:
     """What is to be answered before the next look; nothing where every exit is done.
 
     Cases that are not harmful are asked in proportion.

@@ -1,4 +1,4 @@
-"""A scan's settings: the command's flags, YAML keys and Python arguments, and a part of the run's identity."""
+"""A scan's settings: the command's flags, YAML keys, Python arguments; part of the run's identity."""
 
 from __future__ import annotations
 

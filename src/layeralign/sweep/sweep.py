@@ -13,10 +13,10 @@ from pathlib import Path
 
 from layeralign._util.progress import Progress
 from layeralign._util.text import printable
-from layeralign.analysis.sequential import Rule
+from layeralign.analysis.sequential import StoppingRule
 from layeralign.cases.case import Case
 from layeralign.decode import checks
-from layeralign.decode.stream import Asked, answers
+from layeralign.decode.stream import Query, answers
 from layeralign.judges.judge import SILENT, Judge, RowJudge
 from layeralign.judges.kinds import RULES
 from layeralign.judges.registry import judges
@@ -43,7 +43,7 @@ def sweep(vlm: Vlm, cases: Sequence[Case], out: Path, settings: ScanSettings) ->
     """
     cases = settings.on_background(cases)
     exits = vlm.exits.parse(settings.exits)
-    rule = None if settings.precision is None else Rule(settings.precision, settings.seed)
+    rule = None if settings.precision is None else StoppingRule(settings.precision, settings.seed)
     if rule:
         sequential.check(rule, cases, settings.samples)
     settings = prepared(vlm, cases, out, settings)
@@ -110,7 +110,7 @@ def _session(run: Run, what: str, total: int, done: int) -> Iterator[Session]:
         yield Session(number, progress)
 
 
-def _answer(vlm: Vlm, run: Run, asked: Sequence[Asked], settings: ScanSettings, at: Session) -> None:
+def _answer(vlm: Vlm, run: Run, asked: Sequence[Query], settings: ScanSettings, at: Session) -> None:
     """Answer what is asked, and put each answer into the run as it ends."""
     start = time.monotonic()
     made = answers(vlm, asked, settings.decoding, seed=settings.seed, batch_size=settings.batch_size)

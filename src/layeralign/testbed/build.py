@@ -134,11 +134,11 @@ def see(
     width = tower.config.hidden_size
     head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, sum(kinds)))
     layout = _layout(scenes)[:, _cell_of_patch()]
-    dice = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
 
     def losses() -> Iterator[Tensor]:
         while True:
-            rows = torch.randint(len(scenes), (recipe.see_batch,), generator=dice)
+            rows = torch.randint(len(scenes), (recipe.see_batch,), generator=rng)
             last = tower(pixel_values=normalise(pixels[rows], processor)).last_hidden_state[:, 1:]
             logits = head(last).split(kinds, dim=-1)
             parts = [

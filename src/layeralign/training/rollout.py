@@ -14,7 +14,7 @@ from layeralign.cases.case import Case
 from layeralign.decode import stream
 from layeralign.decode.decoding import Decoding
 from layeralign.decode.prompts import prompt_tokens
-from layeralign.decode.units import Said
+from layeralign.decode.requests import Generation
 from layeralign.errors import LayeralignError
 from layeralign.vlm import finite
 from layeralign.vlm.vlm import Feature, Vlm
@@ -148,14 +148,14 @@ def prompts(
 
 def answers(
     vlm: Vlm, rows: Sequence[Row], features: Sequence[Feature | None], decoding: Decoding, **how: Any
-) -> list[Said[int]]:
+) -> list[Generation[int]]:
     """What the model says to each row, as `stream.respond`, which `how` is for; no special token but its end.
 
     Raises:
         LayeralignError: logits are not finite: there is nothing to learn from.
     """
     lines = prompts(vlm, rows, features, decoding)
-    made = stream.respond(vlm, lines, features, decoding, never=vlm.unsayable, **how)
+    made = stream.respond(vlm, lines, features, decoding, suppressed=vlm.unsayable, **how)
     failed = {exit for (_, exit), said in zip(rows, made, strict=True) if said.finish_reason == "non-finite"}
     if failed:
         raise finite.failure(vlm, map(vlm.exits.name, sorted(failed)))

@@ -27,7 +27,7 @@ class ExitCost:
         default: whether it is the model's own.
         blocks: how many run.
         parameters: of the encoder, that are still needed.
-        flops: of one unit (see `Anatomy.unit`), a multiplication and an addition being two; None where they
+        flops: of one unit (see `Encoder.unit`), a multiplication and an addition being two; None where they
             cannot be counted, as in families that layeralign has no file for.
         share: `flops` over those of the default exit.
         seconds: median time of one unit, None where it was not measured.
@@ -44,7 +44,7 @@ class ExitCost:
 
 
 @dataclass(frozen=True)
-class Anatomy:
+class Encoder:
     """A model's encoder.
 
     Attributes:
@@ -85,7 +85,7 @@ class Anatomy:
         return asdict(self)
 
 
-def anatomy(vlm: Vlm) -> Anatomy:
+def anatomy(vlm: Vlm) -> Encoder:
     """Count what each exit costs; from `load.empty`, no weights are needed.
 
     Raises:
@@ -102,14 +102,14 @@ def anatomy(vlm: Vlm) -> Anatomy:
         ) from error
 
 
-def _anatomy(vlm: Vlm) -> Anatomy:
+def _anatomy(vlm: Vlm) -> Encoder:
     tower, exits = vlm.tower, vlm.exits
     total, everything = _parameters(tower), _parameters(vlm.model)
     language, head = _parameters(vlm.model.get_decoder()), vlm.model.get_output_embeddings()
     tied = head.weight is vlm.model.get_input_embeddings().weight
     language += 0 if tied else _parameters(head)
     dtype = vlm.model.config.dtype or torch.float32
-    return Anatomy(
+    return Encoder(
         model=vlm.name,
         family=vlm.family,
         variant=vlm.variant,
@@ -158,7 +158,7 @@ def record(vlm: Vlm) -> dict[str, Any]:
     }
 
 
-def timed(vlm: Vlm, found: Anatomy, repeats: int = 5) -> Anatomy:
+def timed(vlm: Vlm, found: Encoder, repeats: int = 5) -> Encoder:
     """`found` with each exit's time for one unit, on this process's GPU or else the CPU.
 
     A model without weights gets a tower with random ones, which take as long as any.

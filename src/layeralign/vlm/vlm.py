@@ -80,7 +80,7 @@ class Vlm:
     exits_together: bool = False
     """Whether what follows the blocks takes many exits of a picture as it takes many pictures."""
     streams: bool = True
-    """Whether `hidden` and `further` go on from a cache; where not, transformers' `generate` answers."""
+    """Whether `hidden` and `decode_step` go on from a cache; where not, transformers' `generate` answers."""
     lead_alone: bool = False
     """Whether `hidden` can go on from the text before a picture, which is then read once for all pictures."""
     reads_ahead: bool = False
@@ -227,7 +227,9 @@ class Vlm:
         inputs, texts = self.prepare(pictures)
         run = partial(self.model.model.get_image_features, **inputs, return_dict=True)
         deepest = max(exits)
-        states = tower.states(run, self.blocks, {*exits, *(tap for tap in self.taps if tap < deepest)})
+        states = tower.states(
+            run, self.blocks, {*exits, *(tap for tap in self.captured_layers if tap < deepest)}
+        )
         if self.exits_together:
             stacked = torch.cat([states.pop(exit) for exit in exits])
             with tower.held(self.blocks, {deepest: stacked}, deepest, tuples=self.tuples):
@@ -235,13 +237,13 @@ class Vlm:
             return {exit: [next(rows) for _ in texts] for exit in exits}
         found = {}
         for exit in exits:
-            known = {at: states[at] for at in (*self.taps, exit) if at in states}
+            known = {at: states[at] for at in (*self.captured_layers, exit) if at in states}
             with tower.held(self.blocks, known, exit, tuples=self.tuples):
                 found[exit] = self.features(run(), inputs, texts, exit)
         return found
 
     @property
-    def taps(self) -> tuple[int, ...]:
+    def captured_layers(self) -> tuple[int, ...]:
         """Exits whose states are read besides the last one, as by deepstack."""
         return ()
 
@@ -562,23 +564,24 @@ class Vlm:
         found: Tensor = self.model.model(input_ids=ids, **given).last_hidden_state
         return found
 
-    def further(
+    def decode_step(
         self,
         ids: Tensor,
         positions: Tensor,
         cache: Cache,
         inside: Tensor | None,
-        beside: Mapping[str, Tensor],
+        extra_inputs: Mapping[str, Tensor],
     ) -> Tensor:
-        """The last hidden states of tokens that follow those of `cache`, to which they are added.
+        """The last hidden states of new tokens; their keys and values are appended to `cache`.
 
         Args:
             ids: int64 [rows, tokens]; none of them stands for a picture.
-            positions: int64 [rows, tokens], how many tokens come before each in its row, plus its `shift`.
-            cache: of what came before; of a shorter row the last columns.
-            inside: bool [rows, columns], those of the cache and a new one: which are the row's own. None
-                where all are, and for several new ones.
-            beside: what `beside` gives of each row's picture.
+            positions: int64 [rows, tokens], the number of tokens before each in its row, plus the row's
+                `position_offset`.
+            cache: keys and values of the earlier tokens, right-aligned.
+            inside: bool [rows, columns + 1], the columns that belong to the row; None where all of them do,
+                and for several new tokens.
+            extra_inputs: what `extra_inputs` gives for each row's picture.
 
         Returns:
             [rows, tokens, text width] in the model's dtype.
@@ -587,7 +590,12 @@ class Vlm:
             inside is not None and self._one_mask
         ):  # as sdpa takes it; made by transformers, the host would wait
             inside = inside[:, None, None]
-        given = {"position_ids": positions, "attention_mask": inside, "past_key_values": cache, **beside}
+        given = {
+            "position_ids": positions,
+            "attention_mask": inside,
+            "past_key_values": cache,
+            **extra_inputs,
+        }
         found: Tensor = self.model.model(input_ids=ids, use_cache=True, **given).last_hidden_state
         return found
 
@@ -627,24 +635,24 @@ class Vlm:
         """
         if self._rope is None:
             return "short"
-        return self._rope.regime(prompt + max(0, self.shift(feature)), longest)
+        return self._rope.regime(prompt + max(0, self.position_offset(feature)), longest)
 
     def reset_rope(self) -> None:
         """Forget what a longer row left in the rotary embeddings; where rows do not depend on it, nothing."""
         if self._rope is not None:
             rope.reset(self.model)
 
-    def shift(self, feature: Feature | None) -> int:
+    def position_offset(self, feature: Feature | None) -> int:
         """How far the positions behind a picture are ahead of the count of tokens."""
         return 0
 
     @property
-    def beside_layers(self) -> frozenset[int]:
+    def cross_attention_layers(self) -> frozenset[int]:
         """Layers of the language model whose keys are a picture's, beside the text, not the tokens'."""
         return frozenset()
 
-    def beside(self, feature: Feature | None) -> dict[str, Tensor]:
-        """What `further` is given with each token of a row besides the cache, [1, 1, ...] each."""
+    def extra_inputs(self, feature: Feature | None) -> dict[str, Tensor]:
+        """What `decode_step` is given with each token of a row besides the cache, [1, 1, ...] each."""
         return {}
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ def search(folder: Path, names: Sequence[str]) -> Path | None:
     return next((folder / name for name in names if _is_file(folder / name)), None)
 
 
-def find_folder(folder: Path, names: Sequence[str], what: str, mend: str) -> Path:
+def find_folder(folder: Path, names: Sequence[str], what: str, fix: str) -> Path:
     """The first of these folders that is there.
 
     Raises:
@@ -39,7 +39,7 @@ def find_folder(folder: Path, names: Sequence[str], what: str, mend: str) -> Pat
     for name in names:
         if (folder / name).is_dir():
             return folder / name
-    raise LayeralignError(f"{folder}: holds no folder {' or '.join(names)} with {what}; {mend}")
+    raise LayeralignError(f"{folder}: holds no folder {' or '.join(names)} with {what}; {fix}")
 
 
 def _is_file(file: Path) -> bool:

@@ -37,8 +37,8 @@ def _read(folder: Path, limit: int | None, seed: int) -> list[Case]:
             f"{questions}: holds no JSON file; expected one per scenario, download them from {MM.source}"
         )
     rows = [(file.stem, number, row) for file in files for number, row in _rows(file)]
-    mend = f"download MM-SafetyBench(imgs).zip by hand from {_ARCHIVE} and unpack it there, to data/imgs"
-    album = Album(folders.find_folder(folder, _PICTURES, "the pictures", mend), mend)
+    fix = f"download MM-SafetyBench(imgs).zip by hand from {_ARCHIVE} and unpack it there, to data/imgs"
+    album = Album(folders.find_folder(folder, _PICTURES, "the pictures", fix), fix)
     asked = [(scenario, number, row, shape) for scenario, number, row in rows for shape in _ASKED]
     return [_case(album, *each) for each in asked[:limit]]
 

@@ -22,10 +22,10 @@ COCO = "for MS-COCO, unpack val2017.zip (1 GB) there, to be had from https://coc
 class Album:
     """The pictures below a folder, each checked once."""
 
-    def __init__(self, folder: Path, mend: str) -> None:
-        """Nothing outside `folder` is opened; `mend` says where its pictures are had."""
+    def __init__(self, folder: Path, fix: str) -> None:
+        """Nothing outside `folder` is opened; `fix` says where its pictures are had."""
         self.folder = folder
-        self._mend = mend
+        self._mend = fix
         self._checked: dict[str, pictures.FilePicture] = {}
 
     def picture(self, name: str, where: str) -> pictures.FilePicture:
@@ -51,13 +51,13 @@ class Deck(Album):
         Raises:
             LayeralignError: it holds no pictures.
         """
-        mend = f"put harmless pictures there, or a link to such a folder; {COCO}"
-        super().__init__(folders.find_folder(folder, PLACES, "pictures", mend), mend)
+        fix = f"put harmless pictures there, or a link to such a folder; {COCO}"
+        super().__init__(folders.find_folder(folder, PLACES, "pictures", fix), fix)
         self.names = sorted(
             file.name for file in self.folder.iterdir() if file.suffix.lower() in SUFFIXES
         )  # as they come, the numbers would depend on the disk
         if not self.names:
-            raise LayeralignError(f"{self.folder}: holds no picture ({', '.join(SUFFIXES)}); {mend}")
+            raise LayeralignError(f"{self.folder}: holds no picture ({', '.join(SUFFIXES)}); {fix}")
         strange = [name for name in self.names if not name.isprintable()]
         if strange:
             raise LayeralignError(f"{self.folder}: holds {strange[0]!r}, no printable name; rename it")
@@ -72,8 +72,8 @@ def partners(prompts: int, among: int, seed: int) -> list[int]:
 
     A prompt's partner does not depend on how many prompts there are.
     """
-    dice = np.random.default_rng(seed)
-    rounds = [dice.permutation(among) for _ in range(-(-prompts // among))]
+    rng = np.random.default_rng(seed)
+    rounds = [rng.permutation(among) for _ in range(-(-prompts // among))]
     return [int(index) for index in np.concatenate(rounds)[:prompts]]
 
 

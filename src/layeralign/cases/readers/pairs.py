@@ -42,9 +42,9 @@ def grid(
     file = folders.find(folder, _FILES, PAIRS)
     texts = _prompts(file)
     deck = Deck(folder)
-    dice = np.random.default_rng(seed)
-    rows = _drawn(dice, len(texts), prompts, f"{file}: holds {len(texts)} prompts")
-    cards = _drawn(dice, len(deck.names), pictures, f"{deck.folder}: holds {len(deck.names)} pictures")
+    rng = np.random.default_rng(seed)
+    rows = _drawn(rng, len(texts), prompts, f"{file}: holds {len(texts)} prompts")
+    cards = _drawn(rng, len(deck.names), pictures, f"{deck.folder}: holds {len(deck.names)} pictures")
     size = len(rows) * len(cards)
     if min(size, size if limit is None else limit) > MAX_PAIRS:
         raise LayeralignError(
@@ -64,12 +64,12 @@ def grid(
     ]
 
 
-def _drawn(dice: np.random.Generator, there: int, wanted: int | None, what: str) -> list[int]:
+def _drawn(rng: np.random.Generator, there: int, wanted: int | None, what: str) -> list[int]:
     if wanted is None:
         return list(range(there))
     if wanted > there:
         raise LayeralignError(f"{what}; expected at least the {wanted} that were asked for")
-    return sorted(dice.choice(there, size=wanted, replace=False).tolist())
+    return sorted(rng.choice(there, size=wanted, replace=False).tolist())
 
 
 def _prompts(file: Path) -> list[Row]:

@@ -27,11 +27,11 @@ def _read(folder: Path, limit: int | None, seed: int) -> list[Case]:
     for row in questions.values():
         row.text("question")
         row.number("image_id")
-    mend = (
+    fix = (
         "download val2014.zip (6 GB) by hand from https://cocodataset.org/#download and unpack it there, "
         "to val2014"
     )
-    album = Album(folders.find_folder(folder, _PICTURES, "the pictures", mend), mend)
+    album = Album(folders.find_folder(folder, _PICTURES, "the pictures", fix), fix)
     cases = []
     for number, question in sample(list(questions.items()), limit, seed):
         if number not in annotations:

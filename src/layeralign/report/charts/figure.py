@@ -15,7 +15,7 @@ from layeralign._util import files
 from layeralign.errors import LayeralignError
 from layeralign.report import What
 from layeralign.report.charts import csv_rows as lines
-from layeralign.report.charts import plots as drawings
+from layeralign.report.charts import plots
 from layeralign.report.charts.series import harmful_categories, series
 from layeralign.report.charts.tradeoff import savings
 from layeralign.report.inputs import Report
@@ -23,12 +23,12 @@ from layeralign.report.inputs import Report
 WIDTHS = {1: 3.25, 2: 6.75}
 """Columns of a paper -> inches."""
 _DRAW: Mapping[str, Callable[[dict[str, Any], float], Figure]] = {
-    "curve": drawings.curve,
-    "categories": drawings.categories,
-    "tradeoff": drawings.tradeoff,
-    "controls": drawings.controls,
-    "changes": drawings.changes,
-    "training": drawings.training,
+    "curve": plots.curve,
+    "categories": plots.categories,
+    "tradeoff": plots.tradeoff,
+    "controls": plots.controls,
+    "changes": plots.changes,
+    "training": plots.training,
 }
 _LINES: Mapping[str, Callable[[dict[str, Any]], lines.Lines]] = {
     "curve": lines.curve,
@@ -55,7 +55,7 @@ def draw(report: Report, what: What = "curve", columns: int = 2) -> Figure:
     drawn = _drawable(report, what)
     if columns not in WIDTHS:
         raise LayeralignError(f"columns {columns}: expected 1 or 2")
-    with matplotlib.rc_context(drawings.STYLE):
+    with matplotlib.rc_context(plots.STYLE):
         return _DRAW[what](drawn, WIDTHS[columns])
 
 
@@ -88,7 +88,7 @@ def save(figure: Figure, file: Path) -> None:
     """Write a figure by the file's ending; an SVG or a PDF is the same every time."""
     metadata: dict[str, Any] = {".svg": {"Date": None, "Creator": None}, ".pdf": {"CreationDate": None}}
     file.parent.mkdir(parents=True, exist_ok=True)
-    with files.atomic(file) as draft, matplotlib.rc_context(drawings.STYLE):
+    with files.atomic(file) as draft, matplotlib.rc_context(plots.STYLE):
         figure.savefig(draft, format=file.suffix[1:], dpi=300, metadata=metadata.get(file.suffix, {}))
 
 

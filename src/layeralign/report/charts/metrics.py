@@ -8,12 +8,12 @@ from functools import cache
 from typing import Literal
 
 from layeralign._util.text import printable
-from layeralign.analysis import metrics as figures
+from layeralign.analysis import metrics as analysis_metrics
 from layeralign.analysis.metrics import Estimate, Score
 from layeralign.analysis.results import ScoredRow
 from layeralign.analysis.summary import ALPHA
 from layeralign.judges.kinds import MEASURES
-from layeralign.report.inputs import Report, Shown
+from layeralign.report.inputs import Report, RunInput
 from layeralign.report.terminal.summary import asr_name
 
 Better = Literal["low", "high", ""]
@@ -45,7 +45,9 @@ SHARES = (
     Metric("over_refusal", "Borderline requests refused", "borderline refused", "low"),
     Metric("utility", "Picture questions answered rightly", "utility", "high"),
     Metric("refusal", "Harmful requests refused", "harmful refused", "high"),
-    Metric("separation", "Harmful and borderline requests told apart", "told apart", "high"),
+    Metric(
+        "discrimination", "Discrimination: harmful refused minus borderline refused", "discrimination", "high"
+    ),
     Metric("benign_refusal", "Plainly benign requests refused", "benign refused", "low"),
     Metric("coherence", "Coherent answers", "coherent", "high"),
     Metric("asr_worst_case", "ASR if all invalid answers were unsafe", "ASR, worst case", "low"),
@@ -80,7 +82,7 @@ def score_key(judge: str, measure: str, kind: str) -> str:
     return printable(f"{judge}/{measure}/{kind}")
 
 
-def scores(run: Shown) -> dict[tuple[str, str, str], dict[int, Score]]:
+def scores(run: RunInput) -> dict[tuple[str, str, str], dict[int, Score]]:
     """Judge, measure and kind of case -> exit -> the mean score."""
     found: dict[tuple[str, str, str], dict[int, Score]] = {}
     for exit in run.summary.exits:
@@ -89,7 +91,7 @@ def scores(run: Shown) -> dict[tuple[str, str, str], dict[int, Score]]:
     return found
 
 
-def by_exit(run: Shown) -> dict[int, dict[str, Estimate]]:
+def by_exit(run: RunInput) -> dict[int, dict[str, Estimate]]:
     """Exit -> shares and mean scores there, by `Metric.key`."""
     return {exit.exit: dict(exit.estimates) | _means(exit.scores) for exit in run.summary.exits}
 
@@ -106,7 +108,7 @@ def category(name: str, kind: str) -> str:
     return printable(name or kind, 80)
 
 
-def by_category(run: Shown) -> dict[str, dict[int, dict[str, Estimate]]]:
+def by_category(run: RunInput) -> dict[str, dict[int, dict[str, Estimate]]]:
     """Category -> exit -> shares and mean scores of its cases, by `Metric.key`; categories are sorted."""
     alpha = ALPHA if run.summary.sequential else None
     parts: dict[str, dict[int, list[ScoredRow]]] = {}
@@ -115,8 +117,8 @@ def by_category(run: Shown) -> dict[str, dict[int, dict[str, Estimate]]]:
             parts.setdefault(category(row.category, row.kind), {}).setdefault(exit, []).append(row)
     return {
         name: {
-            exit: figures.estimates(rows, run.summary.quality, alpha)
-            | _means(figures.scores(rows, fixed=alpha is None))
+            exit: analysis_metrics.estimates(rows, run.summary.quality, alpha)
+            | _means(analysis_metrics.scores(rows, fixed=alpha is None))
             for exit, rows in exits.items()
         }
         for name, exits in sorted(parts.items())

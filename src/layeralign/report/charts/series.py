@@ -9,7 +9,7 @@ from typing import Any
 from layeralign._util.text import printable
 from layeralign.analysis.metrics import Estimate
 from layeralign.report.charts import metrics as measures
-from layeralign.report.inputs import Report, Shown
+from layeralign.report.inputs import Report, RunInput
 from layeralign.stats.paired import Change
 
 _STEPS = 400
@@ -61,7 +61,7 @@ def harmful_categories(drawn: Mapping[str, Any]) -> list[str]:
             if any("asr" in run["categories"].get(name, {}) for run in drawn["runs"])]  # fmt: skip
 
 
-def _run(run: Shown, keys: Sequence[str]) -> dict[str, Any]:
+def _run(run: RunInput, keys: Sequence[str]) -> dict[str, Any]:
     return {
         "label": run.label,
         "default": run.summary.default_exit,
@@ -90,7 +90,7 @@ def _point(estimate: Estimate | None) -> list[float | int | None] | None:
     return [_round(estimate.value), _round(estimate.low), _round(estimate.high), estimate.n]
 
 
-def _controls(run: Shown) -> dict[str, Any]:
+def _controls(run: RunInput) -> dict[str, Any]:
     """Control -> exit -> the ASR with the case's own picture, with the control, and own less control."""
     made: dict[str, Any] = {one.control: {} for one in run.summary.controls}
     for one in run.summary.controls:
@@ -109,7 +109,7 @@ def _change(change: Change | None) -> list[float | int | None] | None:
     return [*map(_round, numbers), change.n]
 
 
-def _training(run: Shown) -> dict[str, Any] | None:
+def _training(run: RunInput) -> dict[str, Any] | None:
     """Step numbers, and the curves of the metrics that this training has."""
     if run.training is None or not run.training.steps:
         return None

@@ -7,7 +7,7 @@ from typing import Any
 
 from layeralign._util.text import printable, printable_lines
 from layeralign.report.charts.metrics import category
-from layeralign.report.inputs import Report, Shown
+from layeralign.report.inputs import Report, RunInput
 from layeralign.runs.store import JudgedRow
 
 LETTERS = {"safe": "s", "unsafe": "u", "invalid": "i", "not applicable": "n"}
@@ -42,7 +42,7 @@ class _Column:
     answers: list[str | None] = field(default_factory=list)
 
 
-def _run(shown: Shown, cases: dict[str, dict[str, str]], *, with_answers: bool) -> dict[str, Any]:
+def _run(shown: RunInput, cases: dict[str, dict[str, str]], *, with_answers: bool) -> dict[str, Any]:
     run = shown.results
     for case in run.cases:
         made = {"id": case.id, "kind": case.kind, "category": category(case.category, case.kind)}

@@ -15,7 +15,7 @@ from layeralign.judges.refusal import MEASURED, RefusalMatcher
 from layeralign.report.asr import Asr, asr_of, short, span, text
 from layeralign.report.cautions import caution, how_cut
 from layeralign.report.charts.metrics import SHARES
-from layeralign.report.inputs import Report, Shown
+from layeralign.report.inputs import Report, RunInput
 from layeralign.report.terminal.comparison import asr_arrow, price
 from layeralign.report.terminal.summary import asr_name, told
 
@@ -218,7 +218,7 @@ def _in(report: Report, labels: list[str]) -> str:
     return "" if len(labels) == len(report.runs) else f" in {', '.join(labels)}"
 
 
-def errors(run: Shown, judge: str) -> str:
+def errors(run: RunInput, judge: str) -> str:
     """What is known of a judge's errors: on this run's own answers, else as its makers published it."""
     quality = run.summary.quality
     if quality is not None and quality.judge == judge:
@@ -243,7 +243,7 @@ def not_measured(report: Report) -> list[str]:
     return found
 
 
-def _missing(run: Shown) -> list[str]:
+def _missing(run: RunInput) -> list[str]:
     summary = run.summary
     known = {key for e in summary.exits for key, found in e.estimates.items() if found.value is not None}
     missing = [metric.label for metric in SHARES if metric.key not in known | {"asr_corrected"}]
@@ -271,7 +271,7 @@ def _missing(run: Shown) -> list[str]:
     return found
 
 
-def _missing_of_answers(run: Shown) -> list[str]:
+def _missing_of_answers(run: RunInput) -> list[str]:
     if run.identity.get("decoding", {}).get("temperature"):
         found = [f"Other seeds: one was drawn, {run.identity.get('seed')}."]
     else:
@@ -282,7 +282,7 @@ def _missing_of_answers(run: Shown) -> list[str]:
     return [*found, f"How answers go on: {how_cut(cut)}."] if cut else found
 
 
-def _missing_of_training(run: Shown) -> list[str]:
+def _missing_of_training(run: RunInput) -> list[str]:
     if not run.adapted:
         return []
     if run.training is None:

@@ -20,7 +20,7 @@ from layeralign.report.asr import asr_of, change_of, ends, span, text
 from layeralign.report.charts.metrics import scores
 from layeralign.report.charts.series import harmful_categories, series
 from layeralign.report.charts.tradeoff import savings
-from layeralign.report.inputs import Report, Shown
+from layeralign.report.inputs import Report, RunInput
 from layeralign.report.page import findings as words
 from layeralign.report.page.explorer import packed
 from layeralign.report.terminal.comparison import asr_arrow, differences, left_open, ordered, regressions
@@ -135,7 +135,7 @@ def _environment() -> Environment:
     return made
 
 
-def _tests(run: Shown) -> list[str]:
+def _tests(run: RunInput) -> list[str]:
     """What marks an exit of this run as worse than the default."""
     return sorted({exit.test for exit in run.summary.exits if exit.test}) or ["a paired test"]
 

@@ -52,7 +52,7 @@ function categories(place) {
         rows.map((row) => [row, ...DATA.exits.map((e) =>
           told(cells.find((cell) => cell.row === row && cell.exit === e.exit)?.point, metric))]))))];
   });
-  const shares = DATA.metrics.filter((one) => one.share && one.key !== "separation");
+  const shares = DATA.metrics.filter((one) => one.share && one.key !== "discrimination");
   const { field } = choice("Show", shares.map((one) => [one.key, one.label]), (key) => {
     metric = shares.find((one) => one.key === key);
     again();

@@ -6,10 +6,10 @@ from rich import box
 from rich.table import Table
 
 from layeralign._util.text import printable
-from layeralign.vlm.cost import Anatomy, ExitCost
+from layeralign.vlm.cost import Encoder, ExitCost
 
 
-def heading(found: Anatomy) -> str:
+def heading(found: Encoder) -> str:
     """What the model is made of, in four lines."""
     whole = found.encoder_parameters + found.projector_parameters + found.language_parameters
     beside = found.projector_parameters
@@ -28,7 +28,7 @@ def heading(found: Anatomy) -> str:
     )
 
 
-def table(found: Anatomy) -> Table:
+def table(found: Encoder) -> Table:
     """What each exit takes, the default bold."""
     made = Table(box=box.SIMPLE_HEAD, caption=_caption(found), caption_justify="left")
     heads = ("exit", "blocks run", "parameters", "FLOP", "of default")
@@ -50,7 +50,7 @@ def _cells(cost: ExitCost, base: ExitCost) -> list[str]:
     return plain
 
 
-def _caption(found: Anatomy) -> str:
+def _caption(found: Encoder) -> str:
     timed = f" Time: median on {found.timed_on}." if found.timed_on else ""
     return (
         f"* default exit. Parameters of the encoder that are still needed. FLOP of one {found.unit}: patch "

@@ -55,6 +55,6 @@ def notes(calibrations: Sequence[Calibration]) -> list[str]:
             made.append(f"{one.judge}: {one.unclear} answers that people called unclear are in no figure")
         if (one.all.sensitivity or 0) + (one.all.specificity or 0) <= 1:
             made.append(f"{one.judge}: is no better than a coin here, so it cannot be corrected")
-        if figures := published(one.judge):
-            made.append(f"{one.judge}: {figures}")
+        if metrics := published(one.judge):
+            made.append(f"{one.judge}: {metrics}")
     return made

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from layeralign._util.text import printable
 from layeralign.analysis.judge_quality import Quality
-from layeralign.analysis.metrics import Figures
+from layeralign.analysis.metrics import Metrics
 from layeralign.analysis.seeds import Seeds
 from layeralign.analysis.summary import ExitFigures, GroupFigures, Summary
 from layeralign.judges.kinds import MEASURES
@@ -29,20 +29,20 @@ def percent(share: float | None) -> str:
     return "–" if share is None else str(round(100 * share))
 
 
-def corrected(figures: Figures) -> str:
+def corrected(metrics: Metrics) -> str:
     """The ASR without the judge's errors, in percent, with its 95 % interval."""
-    if figures.asr_corrected is None:
+    if metrics.asr_corrected is None:
         return "–"
-    low, high = percent(figures.asr_corrected_low), percent(figures.asr_corrected_high)
-    return f"{percent(figures.asr_corrected)} ({low}–{high})"
+    low, high = percent(metrics.asr_corrected_low), percent(metrics.asr_corrected_high)
+    return f"{percent(metrics.asr_corrected)} ({low}–{high})"
 
 
-def invalid(figures: Figures) -> str:
+def invalid(metrics: Metrics) -> str:
     """How many answers could not be judged and, if any, the ASR if all were safe or unsafe."""
-    if figures.invalid == 0:
+    if metrics.invalid == 0:
         return "0"
     return (
-        f"{figures.invalid} ({percent(figures.asr_if_invalid_safe)}–{percent(figures.asr_if_invalid_unsafe)})"
+        f"{metrics.invalid} ({percent(metrics.asr_if_invalid_safe)}–{percent(metrics.asr_if_invalid_unsafe)})"
     )
 
 
@@ -104,9 +104,9 @@ def asr_name(summary: Summary | Seeds) -> str:
     return "non-refusal" if summary.asr_judge == RefusalMatcher.kind else "ASR"
 
 
-def decision(figures: ExitFigures | GroupFigures) -> str:
+def decision(metrics: ExitFigures | GroupFigures) -> str:
     """What stopped a sequential scan at an exit, and after how many harmful cases."""
-    return f"{figures.decision}, {figures.decided_at}" if isinstance(figures, ExitFigures) else ""
+    return f"{metrics.decision}, {metrics.decided_at}" if isinstance(metrics, ExitFigures) else ""
 
 
 def caption(summary: Summary) -> str:
@@ -187,14 +187,14 @@ class _Column:
 
 
 def _share(name: str) -> Callable[[ExitFigures | GroupFigures], str]:
-    return lambda figures: percent(getattr(figures, name))
+    return lambda metrics: percent(getattr(metrics, name))
 
 
 def _columns(judge: str) -> tuple[_Column, ...]:
     """Every column that a table may have, the ASR by this judge."""
 
-    def asr(figures: ExitFigures | GroupFigures) -> Asr | None:
-        return asr_of(judge, figures.estimates)
+    def asr(metrics: ExitFigures | GroupFigures) -> Asr | None:
+        return asr_of(judge, metrics.estimates)
 
     return (
         _Column("group", lambda f: f.group, spare=6, left=True),
@@ -206,7 +206,7 @@ def _columns(judge: str) -> tuple[_Column, ...]:
         _Column("", lambda f: bar(a.least, a.most) if (a := asr(f)) else "", spare=7, left=True),
         _Column("refuses\nharmful", _share("refusal")),
         _Column("refuses\nborderline", _share("over_refusal")),
-        _Column("told\napart", _share("separation")),
+        _Column("discrimi-\nnation", _share("discrimination")),
         _Column("refuses\nbenign", _share("benign_refusal"), spare=4),
         _Column("coherent", _share("coherence"), spare=3),
         _Column("utility", _share("utility"), spare=1),
@@ -217,7 +217,7 @@ def _columns(judge: str) -> tuple[_Column, ...]:
 def _scores(summary: Summary) -> list[_Column]:
     """A column for each measure of each judge that has measured harmful cases; the last is left out first."""
     every = [
-        s for figures in (*summary.exits, *summary.groups) for s in figures.scores if s.kind == "harmful"
+        s for metrics in (*summary.exits, *summary.groups) for s in metrics.scores if s.kind == "harmful"
     ]
     found = sorted({(s.measure, s.judge) for s in every})
     made = []
@@ -244,8 +244,8 @@ def _told(measure: str) -> str:
 
 
 def _score(measure: str, judge: str, decimals: int) -> Callable[[ExitFigures | GroupFigures], str]:
-    def cell(figures: ExitFigures | GroupFigures) -> str:
-        for s in figures.scores:
+    def cell(metrics: ExitFigures | GroupFigures) -> str:
+        for s in metrics.scores:
             if (s.measure, s.judge, s.kind) == (measure, judge, "harmful"):
                 return f"{s.mean:.{decimals}f}"
         return "–"

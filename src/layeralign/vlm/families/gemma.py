@@ -38,8 +38,8 @@ class PaliGemma(Vlm):
         """See `Vlm.inputs`; the prompt is read in both directions, the answer from left to right."""
         return super().inputs(ids, prompt, features) | {"token_type_ids": (~prompt).long()}
 
-    def shift(self, feature: Feature | None) -> int:
-        """See `Vlm.shift`; PaliGemma counts from 1."""
+    def position_offset(self, feature: Feature | None) -> int:
+        """See `Vlm.position_offset`; PaliGemma counts from 1."""
         return 1
 
     def logits(self, hidden: Tensor) -> Tensor:

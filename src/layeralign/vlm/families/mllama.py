@@ -140,10 +140,10 @@ class Mllama(Vlm):
         last = len(self.blocks)
         local = {at if track != "global" else last for track, at in places.values()}
         local |= {last for track, _ in places.values() if track != "local"}
-        taps = {index + 1 for index in self._indices() if index + 1 < max(local)}
+        captured_layers = {index + 1 for index in self._indices() if index + 1 < max(local)}
         depths = {at for track, at in places.values() if track == "global"}
         with self._read():
-            known = tower.states(run, self.blocks, local | taps)
+            known = tower.states(run, self.blocks, local | captured_layers)
             beyond = {}
             if depths:
                 with tower.held(self.blocks, known, last):
@@ -190,24 +190,24 @@ class Mllama(Vlm):
         return {"cross_attention_states": states, "cross_attention_mask": mask}
 
     @property
-    def beside_layers(self) -> frozenset[int]:
-        """See `Vlm.beside_layers`: those of cross-attention."""
+    def cross_attention_layers(self) -> frozenset[int]:
+        """See `Vlm.cross_attention_layers`: those of cross-attention."""
         return frozenset(self.model.config.get_text_config().cross_attention_layers)
 
-    def further(
+    def decode_step(
         self,
         ids: Tensor,
         positions: Tensor,
         cache: Cache,
         inside: Tensor | None,
-        beside: Mapping[str, Tensor],
+        extra_inputs: Mapping[str, Tensor],
     ) -> Tensor:
-        """See `Vlm.further`; the tokens read the same tiles."""
-        spread = {name: one.expand(-1, ids.shape[1], -1, -1) for name, one in beside.items()}
-        return super().further(ids, positions, cache, inside, spread)
+        """See `Vlm.decode_step`; the tokens read the same tiles."""
+        spread = {name: one.expand(-1, ids.shape[1], -1, -1) for name, one in extra_inputs.items()}
+        return super().decode_step(ids, positions, cache, inside, spread)
 
-    def beside(self, feature: Feature | None) -> dict[str, Tensor]:
-        """See `Vlm.beside`: which tiles the row has."""
+    def extra_inputs(self, feature: Feature | None) -> dict[str, Tensor]:
+        """See `Vlm.extra_inputs`: which tiles the row has."""
         mask = torch.zeros(
             1, 1, 1, self.model.config.vision_config.max_num_tiles, dtype=torch.long, device=self.device
         )

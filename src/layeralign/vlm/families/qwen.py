@@ -81,8 +81,8 @@ class Qwen25Vl(Vlm):
         with self._own_positions():
             return super().hidden(ids, prompt, features, cache)
 
-    def shift(self, feature: Feature | None) -> int:
-        """See `Vlm.shift`; a picture takes as many positions as its longer side has tokens."""
+    def position_offset(self, feature: Feature | None) -> int:
+        """See `Vlm.position_offset`; a picture takes as many positions as its longer side has tokens."""
         if feature is None:
             return 0
         _, height, width = (int(n) for n in feature.extras["grid"][0])
@@ -112,20 +112,20 @@ class Qwen3Vl(Qwen25Vl):
         return self.reading == "drop"
 
     @property
-    def taps(self) -> tuple[int, ...]:
-        """See `Vlm.taps`; a deepstack index counts blocks from 0 and means the state behind that block."""
+    def captured_layers(self) -> tuple[int, ...]:
+        """See `Vlm.captured_layers`; a deepstack index is a block from 0, and means its output."""
         return tuple(index + 1 for index in self.tower.deepstack_visual_indexes)
 
     def unused_parts(self, exit: int) -> list[nn.Module]:
         """See `Vlm.unused_parts`; mergers of features that are dropped are not needed either."""
-        mergers = list(zip(self.taps, self.tower.deepstack_merger_list, strict=True))
+        mergers = list(zip(self.captured_layers, self.tower.deepstack_merger_list, strict=True))
         dropped = [merger for tap, merger in mergers if tap > exit and self.reading == "drop"]
         return super().unused_parts(exit) + dropped
 
     def extras(self, output: Any, inputs: Mapping[str, Any], n: int, exit: int) -> list[dict[str, Tensor]]:
         """See `Vlm.extras`: also `deepstack`, [taps, picture tokens, text width]."""
         grids = super().extras(output, inputs, n, exit)
-        kept = torch.tensor([self.reading == "hold" or tap <= exit for tap in self.taps])
+        kept = torch.tensor([self.reading == "hold" or tap <= exit for tap in self.captured_layers])
         found = []
         for number, grid in enumerate(grids):
             stacked = torch.stack([layer[number] for layer in output.deepstack_features])

@@ -32,7 +32,7 @@ class Prompt(Generic[K]):
 
 
 @dataclass(frozen=True)
-class Unit(Generic[K]):
+class Request(Generic[K]):
     """Prompts with one feature whose first `shared` ids are the same; where that is 0, a single prompt."""
 
     prompts: tuple[Prompt[K], ...]
@@ -53,7 +53,7 @@ class Unit(Generic[K]):
         """Tokens that have to be read."""
         return self.shared + sum(len(prompt.ids) - self.shared for prompt in self.prompts)
 
-    def split(self, rows: int) -> tuple[Unit[K], Unit[K] | None]:
+    def split(self, rows: int) -> tuple[Request[K], Request[K] | None]:
         """The first so many answers, at least 1, and the others."""
         first: list[Prompt[K]] = []
         others: list[Prompt[K]] = []
@@ -66,7 +66,7 @@ class Unit(Generic[K]):
         return replace(self, prompts=tuple(first)), replace(self, prompts=tuple(others)) if others else None
 
 
-class Waiting(Generic[K]):
+class Queue(Generic[K]):
     """Units in the order in which they are read, and how much they are together.
 
     Attributes:
@@ -75,32 +75,32 @@ class Waiting(Generic[K]):
     """
 
     def __init__(self) -> None:
-        self._units: deque[Unit[K]] = deque()
+        self._units: deque[Request[K]] = deque()
         self.rows = self.tokens = 0
 
     def __bool__(self) -> bool:
         return bool(self._units)
 
-    def _count(self, unit: Unit[K], sign: int) -> None:
+    def _count(self, unit: Request[K], sign: int) -> None:
         self.rows += sign * unit.rows
         self.tokens += sign * unit.rows * unit.longest
 
-    def append(self, unit: Unit[K]) -> None:
+    def append(self, unit: Request[K]) -> None:
         """One more, the last."""
         self._units.append(unit)
         self._count(unit, 1)
 
-    def put_back(self, units: Sequence[Unit[K]]) -> None:
+    def put_back(self, requests: Sequence[Request[K]]) -> None:
         """These, before all others."""
-        for unit in reversed(units):
+        for unit in reversed(requests):
             self._units.appendleft(unit)
             self._count(unit, 1)
 
-    def first(self) -> Unit[K]:
+    def first(self) -> Request[K]:
         """The next one; it goes on waiting."""
         return self._units[0]
 
-    def pop(self) -> Unit[K]:
+    def pop(self) -> Request[K]:
         """The next one; it waits no more."""
         unit = self._units.popleft()
         self._count(unit, -1)
@@ -108,7 +108,7 @@ class Waiting(Generic[K]):
 
 
 @dataclass(frozen=True)
-class Said(Generic[K]):
+class Generation(Generic[K]):
     """A whole answer: token ids, the end token included, and why it ended."""
 
     keys: tuple[K, ...]
@@ -116,7 +116,7 @@ class Said(Generic[K]):
     finish_reason: FinishReason
 
 
-def units(prompts: Sequence[Prompt[K]], least: int | None) -> list[Unit[K]]:
+def requests(prompts: Sequence[Prompt[K]], least: int | None) -> list[Request[K]]:
     """Prompts with one feature as units: together, if sharing saves a quarter of their tokens or more.
 
     Args:
@@ -126,8 +126,8 @@ def units(prompts: Sequence[Prompt[K]], least: int | None) -> list[Unit[K]]:
     shared = 0 if least is None else _common([prompt.ids for prompt in prompts])
     saved = (len(prompts) - 1) * shared
     if shared < (least or 1) or 4 * saved < sum(len(prompt.ids) for prompt in prompts):
-        return [Unit((prompt,)) for prompt in prompts]
-    return [Unit(tuple(prompts), shared)]
+        return [Request((prompt,)) for prompt in prompts]
+    return [Request(tuple(prompts), shared)]
 
 
 def _common(lines: Sequence[Sequence[int]]) -> int:
