@@ -46,7 +46,7 @@ SHARES = (
     Metric("utility", "Picture questions answered rightly", "utility", "high"),
     Metric("refusal", "Harmful requests refused", "harmful refused", "high"),
     Metric(
-        "discrimination", "Discrimination: harmful refused minus borderline refused", "discrimination", "high"
+        "discrimination", "Harmful refused minus borderline refused", "discrimination", "high"
     ),
     Metric("benign_refusal", "Plainly benign requests refused", "benign refused", "low"),
     Metric("coherence", "Coherent answers", "coherent", "high"),
