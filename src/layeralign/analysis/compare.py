@@ -234,9 +234,9 @@ def _changes(was: Rows, now: Rows, tested: int) -> tuple[dict[str, Any], dict[st
     return changes | {"p": p, "scores": _scores(was, now)}, {name: one.test for name, one in found.items()}
 
 
-def _at(row: ScoredRow) -> str:
-    """What a row is paired by: its case, at its exit."""
-    return f"{row.exit} {row.case}"
+def _at(row: ScoredRow) -> tuple[int, str]:
+    """The key by which rows are paired: exit and case."""
+    return row.exit, row.case
 
 
 def _scores(was: Rows, now: Rows) -> tuple[ScoreChange, ...]:

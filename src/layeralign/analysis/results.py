@@ -7,7 +7,7 @@ sequential scan, which has to look again between batches.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
@@ -25,7 +25,7 @@ from layeralign.stats.clusters import cluster
 from layeralign.stats.paired import Pairs
 
 
-@dataclass
+@dataclass(slots=True)
 class ScoredRow:
     """One row with the verdicts of all its judges.
 
@@ -307,30 +307,39 @@ def by_exit(rows: Iterable[ScoredRow]) -> RowsByExit:
 
 
 def pair(
-    before: Observations, after: Observations, key: Callable[[ScoredRow], str] = lambda row: row.case
+    before: Observations, after: Observations, key: Callable[[ScoredRow], Hashable] = lambda row: row.case
 ) -> Pairs | None:
     """Pair two sides by `key`, of whose rows the mean counts; None where they have none in common.
 
     Clusters are the prompts and pictures of `after`.
     """
-    sides = [_by(key, side) for side in (before, after)]
+    sides = [_means(key, side) for side in (before, after)]
     common = [name for name in sides[0] if name in sides[1]]
     if not common:
         return None
-    groups = cluster(*keys([sides[1][name][0][0] for name in common]))
-    means = [np.array([_mean(side[name]) for name in common], dtype=float) for side in sides]
-    rows = min(sum(len(side[name]) for name in common) for side in sides)
-    return Pairs(means[0], means[1], groups, rows)
+    groups = cluster(*keys([sides[1][name].row for name in common]))
+    means = [np.array([side[name].total / side[name].n for name in common]) for side in sides]
+    return Pairs(means[0], means[1], groups, min(sum(side[name].n for name in common) for side in sides))
 
 
-def _mean(values: Observations) -> float:
-    return sum(value for _, value in values) / len(values)
+@dataclass(slots=True)
+class _Sum:
+    """The values of one key: their first row, their sum and their number."""
+
+    row: ScoredRow
+    total: float = 0.0
+    n: int = 0
 
 
-def _by(key: Callable[[ScoredRow], str], values: Observations) -> dict[str, list[tuple[ScoredRow, float]]]:
-    found: dict[str, list[tuple[ScoredRow, float]]] = {}
+def _means(key: Callable[[ScoredRow], Hashable], values: Observations) -> dict[Hashable, _Sum]:
+    found: dict[Hashable, _Sum] = {}
     for row, value in values:
-        found.setdefault(key(row), []).append((row, value))
+        name = key(row)
+        one = found.get(name)
+        if one is None:
+            one = found[name] = _Sum(row)
+        one.total += value
+        one.n += 1
     return found
 
 

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from scipy.stats import kendalltau, spearmanr
-
 
 @dataclass(frozen=True)
 class ScreenedExit:
@@ -91,4 +89,6 @@ def agrees(screen: Screen, asr: Mapping[int, float]) -> RankAgreement | None:
     if len(both) < 3 or any(len(set(side)) == 1 for side in zip(*both, strict=True)):
         return None
     harm, share = zip(*both, strict=True)
+    from scipy.stats import kendalltau, spearmanr  # here, since it takes seconds to import
+
     return RankAgreement(len(both), float(spearmanr(harm, share)[0]), float(kendalltau(harm, share)[0]))

@@ -84,7 +84,7 @@ class Row:
         return self.case, self.exit, self.sample
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class JudgedRow:
     """One judge's word on one row, with what the summary needs to know of its case.
 

@@ -13,7 +13,6 @@ from functools import lru_cache
 from math import log, pi, sqrt
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import betaln, xlog1py, xlogy
 
 from layeralign.errors import LayeralignError
@@ -35,6 +34,8 @@ def confidence_sequence(hits: float, n: float, alpha: float = 0.05) -> tuple[flo
     """
     if not 0 <= hits <= n:
         raise LayeralignError(f"hits have to lie between 0 and n, got {hits} of {n}")
+    from scipy.optimize import brentq  # here, since most commands do without, and it takes a second
+
     mixed = _mixture(hits, n) + log(alpha)
 
     def lowest(hits: float) -> float:

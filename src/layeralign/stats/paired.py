@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 from scipy.sparse import csr_array
-from scipy.stats import binomtest
+from scipy.special import bdtr, bdtrc
 
 from layeralign.stats.clusters import Cells, Clusters, Values, count, numbers, spread
 from layeralign.stats.proportions import cohens_h, wilson_at
@@ -130,8 +130,9 @@ def p_value(pairs: Pairs, alternative: Literal["greater", "two-sided"]) -> PValu
     difference, groups = pairs.difference, pairs.clusters
     if pairs.plain:
         more, fewer = int((difference > 0).sum()), int((difference < 0).sum())
-        p = binomtest(more, more + fewer, 0.5, alternative=alternative).pvalue if more + fewer else 1.0
-        return PValue(float(p), "exact McNemar")
+        one_sided = bdtrc(more - 1, more + fewer, 0.5)  # P(at least so many of fair coins)
+        two_sided = min(1.0, 2 * bdtr(min(more, fewer), more + fewer, 0.5))
+        return PValue(float(two_sided if alternative == "two-sided" else one_sided), "exact McNemar")
     words = f"sign flips by {groups.words or 'case'}"
     if not difference.any():
         return PValue(1.0, words)

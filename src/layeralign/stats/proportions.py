@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from math import asin, sqrt
 
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from layeralign.errors import LayeralignError
 
-Z = float(norm.ppf(0.975))
+Z = float(ndtri(0.975))
 
 
 def wilson(hits: int, n: int) -> tuple[float | None, float | None]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from layeralign.errors import LayeralignError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def check_weights(weights: Mapping[str, Tensor], what: str) -> None:
@@ -31,6 +31,8 @@ def check_weights(weights: Mapping[str, Tensor], what: str) -> None:
 
 
 def _finite(tensor: Tensor) -> bool:
+    import torch  # here, since reports use the texts below and need no torch
+
     if not tensor.is_floating_point() or tensor.is_meta or not tensor.numel():
         return True
     return bool(

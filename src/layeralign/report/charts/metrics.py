@@ -45,9 +45,7 @@ SHARES = (
     Metric("over_refusal", "Borderline requests refused", "borderline refused", "low"),
     Metric("utility", "Picture questions answered rightly", "utility", "high"),
     Metric("refusal", "Harmful requests refused", "harmful refused", "high"),
-    Metric(
-        "discrimination", "Harmful refused minus borderline refused", "discrimination", "high"
-    ),
+    Metric("discrimination", "Harmful refused minus borderline refused", "discrimination", "high"),
     Metric("benign_refusal", "Plainly benign requests refused", "benign refused", "low"),
     Metric("coherence", "Coherent answers", "coherent", "high"),
     Metric("asr_worst_case", "ASR if all invalid answers were unsafe", "ASR, worst case", "low"),
