@@ -484,7 +484,7 @@ def test_the_worst_comes_first(tmp_path):
         (["gate", "RUN", "--policy", "GOOD", "--bogus"], "--bogus"),
         (["gate", "RUN", "--policy", "GOOD", "--base", "nope"], "there is no run here"),
         (["gate", "RUN", "--policy", "GOOD", "--junit", "/proc/nope/x.xml"], "/proc/nope"),
-        (["gate", "EMPTY", "--policy", "GOOD"], "nothing in it is judged yet"),
+        (["gate", "EMPTY", "--policy", "GOOD"], "no judge with verdicts has judged it yet"),
     ],
 )
 def test_errors_are_code_1_and_one_sentence(tmp_path, capfd, arguments, says):

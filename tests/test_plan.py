@@ -177,6 +177,8 @@ def test_bad_arguments_are_one_sentence(run, file, llava_dir, tmp_path, capfd, a
 
 
 def test_a_config_file_plans(run, file, tmp_path, capfd):
-    (tmp_path / "p.yaml").write_text(f"cases: {file}\nlike: {run}\nshare: 0.2\ndifference: 0.1\nsamples: 2\n")
+    (tmp_path / "p.yaml").write_text(
+        f"cases: {file}\nlike: {run}\nshare: 0.2\ndifference: 0.1\nsamples: 2\ntemperature: 0.7\n"
+    )
     assert main(["plan", "--config", str(tmp_path / "p.yaml")]) == 0
     assert "200 cases × 5 exits × 2 samples = 2,000 answers" in capfd.readouterr().out

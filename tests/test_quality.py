@@ -250,7 +250,7 @@ def test_a_file_by_hand_corrects_each_exit_and_group(run, tmp_path):
 def test_what_calibrate_writes_is_what_corrects(run, tmp_path):
     file = tmp_path / "q.json"
     assert main(["calibrate", str(run.path), "--judge", GUARD, "--out", str(file)]) == 0
-    quality = read_quality(file, GUARD, run)
+    quality = read_quality(file, GUARD, Results.of(run))
     assert quality == Quality(GUARD, 0.8, 10, 0.75, 20, 10, 20, "30 answers of m that people labelled")
     made = read(run.path, judge_quality=file).summary
     assert made.quality == quality and made.exits[0].asr_corrected is not None
@@ -266,8 +266,11 @@ def test_answers_that_share_pictures_widen_the_correction(tmp_path):
 
 def test_another_judge_of_that_name_is_not_corrected(run, tmp_path):
     with pytest.raises(LayeralignError, match="is of another one"):
-        read_quality(written(tmp_path, GOOD | {"record": {"files": "others"}}), GUARD, run)
-    assert read_quality(written(tmp_path, GOOD | {"record": {"files": "f"}}), GUARD, run).n_positive == 50
+        read_quality(written(tmp_path, GOOD | {"record": {"files": "others"}}), GUARD, Results.of(run))
+    assert (
+        read_quality(written(tmp_path, GOOD | {"record": {"files": "f"}}), GUARD, Results.of(run)).n_positive
+        == 50
+    )
 
 
 @pytest.mark.parametrize(
@@ -323,7 +326,7 @@ def test_a_file_that_cannot_be_read(run, tmp_path, capfd):
         assert main(["summary", str(run.path), "--judge-quality", str(tmp_path / name)]) == 1
         assert "cannot be read as UTF-8 text" in capfd.readouterr().err
     assert main(["summary", str(run.path), str(run.path), "--judge-quality", str(tmp_path / "b.json")]) == 1
-    assert "--judge-quality corrects one run" in capfd.readouterr().err
+    assert "--judge-quality corrects the ASR of one run" in capfd.readouterr().err
 
 
 COLUMN = '<th scope="col">corrected<br>95 %</th>'

@@ -145,7 +145,7 @@ def test_what_cannot_be_screened_is_refused_and_nothing_is_written(llava, case_f
     assert not (tmp_path / "run").exists()
     command = ["scan", "--model", "testbed", "--cases", "testbed", "--out", str(tmp_path / "run"), "--screen"]
     assert main([*command, "--precision", "0.1"]) == 1
-    assert "answers nothing" in capsys.readouterr().err
+    assert "generates no answers" in capsys.readouterr().err
 
 
 def test_on_the_command_line(tmp_path, capsys):

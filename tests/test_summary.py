@@ -155,7 +155,7 @@ def test_another_judge_and_what_it_does_not_say(run):
 def test_a_run_without_verdicts(tmp_path):
     with (
         store.create(tmp_path / "r", "m", {}, {"layers": 2, "default": 1}) as run,
-        pytest.raises(LayeralignError, match="nothing in it is judged yet"),
+        pytest.raises(LayeralignError, match="no judge with verdicts has judged it yet"),
     ):
         summarise(Results.of(run))
 
