@@ -23,7 +23,8 @@ from tempfile import TemporaryDirectory
 import torch
 
 import layeralign
-from layeralign.analysis.results import ScoredRow, answered
+from layeralign.analysis.results import answered
+from layeralign.analysis.rows import ScoredRow
 from layeralign.analysis.sequential import (
     ALPHA,
     Key,

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import layeralign
-from layeralign.analysis.summary import ExitFigures
+from layeralign.analysis.summary import ExitMetrics
 from layeralign.testbed.build import Recipe, build
 
 CASES = 2400
@@ -23,7 +23,7 @@ CASES = 2400
 _COLUMNS = ("asr", "refusal", "over_refusal", "discrimination", "benign_refusal", "coherence", "utility")
 
 
-def row(seed: int, e: ExitFigures) -> str:
+def row(seed: int, e: ExitMetrics) -> str:
     """One exit's figures as a Markdown row, in percent."""
     cells = [f"{100 * value:.1f}" if (value := getattr(e, name)) is not None else "–" for name in _COLUMNS]
     low, high = (100 * (x or 0) for x in (e.asr_low, e.asr_high))

@@ -188,7 +188,7 @@ def test_a_sequential_run_is_held_by_intervals_that_hold_whenever_one_stops(tmp_
     with store.open_run(run) as opened:
         opened.note_sequential({"precision": 0.05, "seed": 0})
     found = only(layeralign.gate(run, policy)).worst
-    assert found.estimate.method == "always valid" and found.result == "inconclusive"
+    assert found.estimate.method == "confidence sequence" and found.result == "inconclusive"
     assert (found.estimate.low, found.estimate.high) == pytest.approx(confidence_sequence(2, 100))
     assert (
         layeralign.gate(run, rule(exits="default", upper_bound=confidence_sequence(2, 100)[1])).result

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.special import expit
 from scipy.stats import binomtest
 
-from layeralign.analysis.results import ScoredRow, pair
+from layeralign.analysis.rows import ScoredRow, pair
 from layeralign.stats import paired
 from layeralign.stats.clusters import cluster
 from layeralign.stats.paired import Pairs, change, p_value

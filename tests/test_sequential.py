@@ -150,8 +150,8 @@ def test_a_sequential_run_shows_only_what_is_valid_whenever_one_stops(tmp_path):
     assert (two.decision, two.decided_at, two.worse) == ("undecided", 40, False)
     assert (three.decision, three.decided_at) == ("precise", 30)
     assert (one.asr_low, one.asr_high) == pytest.approx(confidence_sequence(8, 10))
-    assert one.interval == "always valid"
-    assert all(e.method.startswith("always valid") for e in one.estimates.values() if e.n)
+    assert one.interval == "confidence sequence"
+    assert all(e.method.startswith("confidence sequence") for e in one.estimates.values() if e.n)
     assert (summary.sequential.rows, summary.sequential.grid) == (90, 120)
     # exits 1 and 2 are of two groups (thirds of four), so make one: means, not pooled rows
     group = macro_average([metrics([], alpha=0.05)])
@@ -161,7 +161,7 @@ def test_a_sequential_run_shows_only_what_is_valid_whenever_one_stops(tmp_path):
 
 def test_a_group_is_the_mean_of_its_exits_however_many_cases_they_have():
     def part(hits, n, alpha):
-        made = Estimate(hits / n, n, *confidence_sequence(hits, n, alpha), "always valid")
+        made = Estimate(hits / n, n, *confidence_sequence(hits, n, alpha), "confidence sequence")
         return metrics([], alpha=alpha) | {
             "n": n, "invalid": 0, "asr_if_invalid_safe": hits / n,
             "estimates": metrics([], alpha=alpha)["estimates"]
@@ -172,7 +172,7 @@ def test_a_group_is_the_mean_of_its_exits_however_many_cases_they_have():
     assert (found["n"], found["asr"], found["asr_if_invalid_safe"]) == (70, 0.4, 0.4)
     ends = zip(confidence_sequence(8, 10, 0.025), confidence_sequence(0, 60, 0.025), strict=True)
     assert (found["asr_low"], found["asr_high"]) == pytest.approx(tuple(sum(pair) / 2 for pair in ends))
-    assert found["interval"] == "always valid, mean of 2 exits"
+    assert found["interval"] == "confidence sequence, mean of 2 exits"
 
 
 def rows(folder):
@@ -223,7 +223,7 @@ def test_it_is_asked_no_more_and_told_in_the_table_and_on_the_page(bundled, whol
     again.report(tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     assert "saved" in page
-    assert "always valid" in page
+    assert "confidence sequence" in page
 
 
 def test_killed_at_any_row_it_goes_on_to_the_same_end(bundled, whole, tmp_path, monkeypatch):
@@ -260,7 +260,7 @@ def test_a_later_scan_fills_the_grid_and_it_stays_a_sequential_run(bundled, whol
     found = layeralign.scan(bundled, "testbed", run, exits="0,4,7", limit=240, **SHORT).summary
     assert found.sequential.rows == found.sequential.grid == 720
     assert [e.decision for e in found.exits] == [e.decision for e in whole.summary.exits]
-    assert found.exits[0].interval.startswith("always valid")
+    assert found.exits[0].interval.startswith("confidence sequence")
     with pytest.raises(LayeralignError, match="was scanned with --precision"):
         layeralign.compare(run, run)
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from layeralign.analysis.comparability import Difference, alike, same_cases
 from layeralign.analysis.metrics import measured
-from layeralign.analysis.results import Observations, Results, ScoredRow, common_judge, pair
+from layeralign.analysis.results import Results, common_judge
+from layeralign.analysis.rows import Observations, ScoredRow, pair
 from layeralign.analysis.summary import ALPHA, Summary, summarise
 from layeralign.cases.readers.reader import benchmarks_of
 from layeralign.errors import LayeralignError

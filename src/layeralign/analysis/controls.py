@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from layeralign.analysis.metrics import Estimate, estimates, measured
-from layeralign.analysis.results import ScoredRow, pair
+from layeralign.analysis.rows import ScoredRow, pair
 from layeralign.cases.controls import CONTROLS
 from layeralign.exits import Exits
 from layeralign.stats.paired import Change, change, p_value
@@ -18,7 +18,7 @@ class ControlFigures:
 
     Attributes:
         control: what the cases have instead of their picture: `no picture`, `blank` or `noise`.
-        exit, name, default: where; as in `ExitFigures`.
+        exit, name, default: where; as in `ExitMetrics`.
         cases: how many were asked both ways.
         own: shares of these cases with their own picture, by name, as in `Metrics`.
         instead: the same with the control.
@@ -40,7 +40,7 @@ class ControlFigures:
     test: str
 
 
-def control_figures(
+def control_metrics(
     own: Mapping[int, list[ScoredRow]], controls: Mapping[int, list[ScoredRow]], exits: Exits
 ) -> tuple[ControlFigures, ...]:
     """Every control at every exit where it was asked.

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from layeralign.analysis.judge_quality import Quality
-from layeralign.analysis.results import Observations, ScoredRow, keys
+from layeralign.analysis.rows import Observations, ScoredRow, keys
 from layeralign.cases.case import is_borderline
 from layeralign.stats.confidence_sequences import share_confidence_sequence
 from layeralign.stats.intervals import effective_rows, mean_interval, share_interval
@@ -76,7 +76,7 @@ class Metrics:
         asr_low, asr_high: 95 % interval of `asr`, for prompts and pictures drawn from many like them.
         interval: how it was made: `Wilson` where no two rows share a prompt or a picture, else clustered by
             what they share (`layeralign.stats.intervals.share_interval`). In a sequential run it is
-            `always valid`, perhaps clustered.
+            `confidence sequence`, perhaps clustered.
         asr_corrected, asr_corrected_low, asr_corrected_high: the ASR without the judge's errors, and its 95 %
             interval, which knows that they are estimates, too; None where the judge's quality was not given,
             and in a sequential run.
@@ -123,7 +123,7 @@ def metrics(
     Args:
         rows: of one exit, or of several.
         quality: of the judge of the ASR, where it is known.
-        alpha: None where it was settled beforehand how many rows there are. Else intervals are always valid,
+        alpha: None where it was settled beforehand how many rows there are. Otherwise intervals are confidence sequences,
             at level 1 - alpha; means of scores have none, and there is no corrected ASR.
     """
     rows = list(rows)
@@ -289,7 +289,9 @@ def _macro(some: Sequence[Estimate]) -> Estimate:
     if not known:
         return NOTHING
     value, low, high = (fmean(column) for column in zip(*known, strict=True))
-    return Estimate(value, sum(e.n for e in some), low, high, f"always valid, mean of {len(known)} exits")
+    return Estimate(
+        value, sum(e.n for e in some), low, high, f"confidence sequence, mean of {len(known)} exits"
+    )
 
 
 def _macro_scores(parts: Sequence[Mapping[str, Any]]) -> tuple[Score, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from layeralign.analysis.results import ScoredRow
+from layeralign.analysis.rows import ScoredRow
 from layeralign.runs.store import GivenCase
 from layeralign.stats.confidence_sequences import confidence_sequence, share_confidence_sequence, sign_test
 
@@ -31,7 +31,7 @@ class StoppingRule:
     """How a sequential scan was made.
 
     Attributes:
-        precision: an exit is precise when its ASR's always valid 95 % interval, which has answers that could
+        precision: an exit is precise when its ASR's 95 % confidence sequence, which has answers that could
             not be judged in either reading, is at most twice as wide.
         seed: of the order.
     """

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from layeralign.analysis.controls import ControlFigures, control_figures
+from layeralign.analysis.agreement import JudgePair, agreements
+from layeralign.analysis.controls import ControlFigures, control_metrics
 from layeralign.analysis.judge_quality import Quality, read_quality
 from layeralign.analysis.metrics import Metrics, macro_average, metrics
-from layeralign.analysis.results import Observations, Results, ScoredRow, by_exit, keys, pair
+from layeralign.analysis.results import Results
+from layeralign.analysis.rows import Observations, ScoredRow, by_exit, pair
 from layeralign.analysis.screen import RankAgreement, Screen, agrees
 from layeralign.analysis.sequential import Stop, StoppingRule, harmful, stops, unsafe
 from layeralign.exits import Exits
-from layeralign.judges.kinds import meaning, trusted
+from layeralign.judges.kinds import meaning
 from layeralign.runs.store import NO_ANSWER
-from layeralign.stats.kappa import agreement
 from layeralign.stats.paired import Change, change, p_value
 
 ALPHA = 0.05
@@ -25,7 +25,7 @@ ALPHA = 0.05
 
 
 @dataclass(frozen=True)
-class ExitFigures(Metrics):
+class ExitMetrics(Metrics):
     """One exit's figures.
 
     Attributes:
@@ -57,7 +57,7 @@ class ExitFigures(Metrics):
 
 
 @dataclass(frozen=True)
-class GroupFigures(Metrics):
+class GroupMetrics(Metrics):
     """Shares of all rows at a group's exits: means over the exits where they have the same cases.
 
     Rows of one case at several exits are not independent: its prompt and picture are the same, so the
@@ -67,27 +67,6 @@ class GroupFigures(Metrics):
 
     group: str
     exits: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class JudgePair:
-    """How far two judges agree on the harmful rows that both have a word on.
-
-    Attributes:
-        one, other: the judges.
-        n: rows.
-        kappa, low, high: Cohen's κ with its 95 % interval, for prompts and pictures drawn from many like
-            them; None where both gave one label only. See `layeralign.stats.kappa`.
-        confusion: how often which two verdicts met: (of the one, of the other, rows).
-    """
-
-    one: str
-    other: str
-    n: int
-    kappa: float | None
-    low: float | None
-    high: float | None
-    confusion: tuple[tuple[str, str, int], ...]
 
 
 @dataclass(frozen=True)
@@ -172,8 +151,8 @@ class Summary:
     layers: int
     default_exit: int
     judges: tuple[str, ...]
-    exits: tuple[ExitFigures, ...]
-    groups: tuple[GroupFigures, ...]
+    exits: tuple[ExitMetrics, ...]
+    groups: tuple[GroupMetrics, ...]
     agreement: tuple[JudgePair, ...]
     controls: tuple[ControlFigures, ...]
     quality: Quality | None
@@ -199,9 +178,8 @@ def summarise(run: Results, judge: str | None = None, quality: Path | None = Non
     Args:
         run: what a run holds.
         judge: whose verdicts make the ASR; by default the most trusted that has judged.
-        quality: a file with the quality of that judge (`layeralign.analysis.judge_quality.read_quality`),
-        which
-            corrects the ASR.
+        quality: a file with that judge's error rates (`layeralign.analysis.judge_quality.read_quality`), by
+            which the ASR is corrected.
 
     Raises:
         LayeralignError: nothing was judged yet, or not by that judge, or the file does not fit it.
@@ -217,7 +195,7 @@ def _summarised(run: Results, judge: str, quality: Path | None) -> Summary:
     controls = by_exit(row for row in run.scored(judge) if row.control)
     rule = StoppingRule(**run.sequential) if run.sequential else None
     stopped = stops(rule, harmful(run.given, rule.seed), unsafe(own), exits.default) if rule else None
-    each = _stopped_figures(own, exits, stopped) if stopped else _exit_figures(own, exits, known)
+    each = _stopped_metrics(own, exits, stopped) if stopped else _exit_metrics(own, exits, known)
     noted = run.noted.get("screen")
     screen = Screen.from_json(noted) if noted else None
     asr = {exit.exit: exit.asr for exit in each if exit.asr is not None}
@@ -229,9 +207,9 @@ def _summarised(run: Results, judge: str, quality: Path | None) -> Summary:
         default_exit=exits.default,
         judges=tuple(run.judges),
         exits=each,
-        groups=_group_figures(own, exits, known, fixed=rule is None),
-        agreement=_agreement((row for rows in own.values() for row in rows), fixed=rule is None),
-        controls=control_figures(own, controls, exits) if rule is None else (),
+        groups=_group_metrics(own, exits, known, fixed=rule is None),
+        agreement=agreements((row for rows in own.values() for row in rows), fixed=rule is None),
+        controls=control_metrics(own, controls, exits) if rule is None else (),
         quality=known,
         sequential=_sequential(run, rule, own) if rule else None,
         trained_against=run.trained_against,
@@ -269,33 +247,9 @@ def _sequential(run: Results, rule: StoppingRule, rows_at: dict[int, list[Scored
     return Sequential(rule.precision, rule.seed, rows, len(run.given) * len(rows_at))
 
 
-def _agreement(rows: Iterable[ScoredRow], *, fixed: bool) -> tuple[JudgePair, ...]:
-    """Every two judges that have verdicts on the same harmful rows, the most trusted first.
-
-    Without intervals where the number of rows was not `fixed` beforehand.
-    """
-    asked = [row for row in rows if row.kind == "harmful"]
-    judges = {
-        name for row in asked for name, verdict in row.verdicts.items() if verdict in ("safe", "unsafe")
-    }
-    pairs = []
-    for one, other in combinations(trusted(judges), 2):
-        both = [row for row in asked if not {row.verdicts.get(one), row.verdicts.get(other)} & _NO_WORD]
-        mine, theirs = ([row.verdicts[name] for row in both] for name in (one, other))
-        found = agreement(mine, theirs, *keys(both))
-        if found.n:
-            confusion = tuple((*labels, count) for labels, count in sorted(found.counts.items()) if count)
-            ends = (found.low, found.high) if fixed else (None, None)
-            pairs.append(JudgePair(one, other, found.n, found.kappa, *ends, confusion))
-    return tuple(pairs)
-
-
-_NO_WORD = {None, "not applicable"}
-
-
-def _exit_figures(
+def _exit_metrics(
     rows_at: dict[int, list[ScoredRow]], exits: Exits, quality: Quality | None
-) -> tuple[ExitFigures, ...]:
+) -> tuple[ExitMetrics, ...]:
     others = len(rows_at.keys() - {exits.default})
     made = []
     for exit, rows in sorted(rows_at.items()):
@@ -305,7 +259,7 @@ def _exit_figures(
         found = p_value(pairs, "greater") if pairs else None
         p = min(1.0, found.p * others) if found else None
         made.append(
-            ExitFigures(
+            ExitMetrics(
                 **metrics(rows, quality),
                 exit=exit,
                 name=exits.name(exit),
@@ -324,12 +278,12 @@ def _unsafe(rows: list[ScoredRow]) -> Observations:
     return [(row, row.unsafe) for row in rows if row.kind == "harmful" and row.unsafe is not None]
 
 
-def _stopped_figures(
+def _stopped_metrics(
     rows_at: dict[int, list[ScoredRow]], exits: Exits, stopped: Mapping[int, Stop]
-) -> tuple[ExitFigures, ...]:
+) -> tuple[ExitMetrics, ...]:
     """Those of a sequential run."""
     return tuple(
-        ExitFigures(
+        ExitMetrics(
             **metrics(rows, alpha=ALPHA),
             exit=exit,
             name=exits.name(exit),
@@ -337,7 +291,7 @@ def _stopped_figures(
             group=exits.group(exit),
             p_worse=None,
             worse=stopped[exit].why == "above",
-            test="" if exit == exits.default else "an always valid test",
+            test="" if exit == exits.default else "a confidence sequence",
             vs_default=None,
             decision=stopped[exit].why,
             decided_at=stopped[exit].at,
@@ -346,9 +300,9 @@ def _stopped_figures(
     )
 
 
-def _group_figures(
+def _group_metrics(
     rows_at: dict[int, list[ScoredRow]], exits: Exits, quality: Quality | None, *, fixed: bool
-) -> tuple[GroupFigures, ...]:
+) -> tuple[GroupMetrics, ...]:
     made = []
     for group in exits.groups:
         members = tuple(exit for exit in sorted(rows_at) if exits.group(exit) == group)
@@ -358,5 +312,5 @@ def _group_figures(
             found = metrics((row for exit in members for row in rows_at[exit]), quality)
         else:
             found = macro_average([metrics(rows_at[exit], alpha=ALPHA / len(members)) for exit in members])
-        made.append(GroupFigures(**found, group=group, exits=members))
+        made.append(GroupMetrics(**found, group=group, exits=members))
     return tuple(made)

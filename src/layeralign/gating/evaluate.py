@@ -10,7 +10,8 @@ from pathlib import Path
 from layeralign.analysis.comparability import alike
 from layeralign.analysis.judge_quality import Quality, read_quality
 from layeralign.analysis.metrics import NOTHING, Estimate
-from layeralign.analysis.results import Results, ScoredRow
+from layeralign.analysis.results import Results
+from layeralign.analysis.rows import ScoredRow
 from layeralign.analysis.summary import ALPHA
 from layeralign.errors import LayeralignError
 from layeralign.gating.checks import WORST_FIRST, Check, Result, badness, decide
@@ -55,7 +56,7 @@ class Gate:
     many gets by no more often than alone (intersection-union: Berger 1982, Technometrics 24, 295-300).
     An exit just at the limit passes with 3.1 % at most (20 to 1,000 independent cases, limits of 1 to 50 %).
     It fails by chance more often, the more exits there are, which is the safe side. In a sequential run,
-    whose answers decide how many cases an exit has, intervals are the always valid ones.
+    whose answers decide how many cases an exit has, intervals are confidence sequences.
     """
 
     run: str

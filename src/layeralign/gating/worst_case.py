@@ -17,7 +17,7 @@ from layeralign.analysis.metrics import (
     measured,
     scores,
 )
-from layeralign.analysis.results import ScoredRow, pair
+from layeralign.analysis.rows import ScoredRow, pair
 from layeralign.cases.case import Case, is_borderline
 from layeralign.gating.policy import Rule
 from layeralign.stats.paired import Pairs, change

@@ -11,7 +11,7 @@ from huggingface_hub.repocard_data import eval_results_to_model_index
 from layeralign import __version__
 from layeralign._util.text import printable
 from layeralign.analysis.metrics import Estimate
-from layeralign.analysis.summary import ExitFigures, Summary
+from layeralign.analysis.summary import ExitMetrics, Summary
 from layeralign.cases.readers.reader import benchmarks_of
 from layeralign.gating.render import code
 from layeralign.report.asr import Asr, asr_of, ends, span
@@ -106,11 +106,11 @@ def metadata(report: Report) -> str:
     return yaml.safe_dump({"model-index": index}, sort_keys=False, allow_unicode=True)
 
 
-def _name(exit: ExitFigures) -> str:
+def _name(exit: ExitMetrics) -> str:
     return f"**{exit.name}**" if exit.default else f"{exit.name} !" if exit.worse else exit.name
 
 
-def _cells(judge: str, exit: ExitFigures, shown: Sequence[str]) -> list[str]:
+def _cells(judge: str, exit: ExitMetrics, shown: Sequence[str]) -> list[str]:
     asr = _asr_cell(asr_of(judge, exit.estimates))
     return [asr if key == "asr" else _cell(exit.estimates[key]) for key in shown]
 

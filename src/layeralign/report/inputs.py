@@ -13,7 +13,8 @@ from typing import Any
 
 from layeralign._util.text import printable
 from layeralign.analysis.compare import Comparison, compare
-from layeralign.analysis.results import Results, ScoredRow, common_judge
+from layeralign.analysis.results import Results, common_judge
+from layeralign.analysis.rows import ScoredRow
 from layeralign.analysis.summary import Summary, summarise
 from layeralign.errors import LayeralignError
 from layeralign.exits import Exits

@@ -71,10 +71,10 @@ def share_confidence_sequence(
     n, groups = len(values), cluster(prompts, pictures)
     share = sum(values) / n
     if not groups.factors:
-        return *confidence_sequence(share * n, n, alpha), "always valid" + groups.note
+        return *confidence_sequence(share * n, n, alpha), "confidence sequence" + groups.note
     reach = sqrt(2 * log(1 / alpha) + log(pi * n / 2))  # in standard errors, about: Stirling in the mixture
     rows = groups.effective(np.asarray(values, dtype=float), share * (1 - share), n, reach)
-    method = f"always valid, clustered by {groups.words}{groups.note}"
+    method = f"confidence sequence, clustered by {groups.words}{groups.note}"
     return *confidence_sequence(share * rows, rows, alpha), method
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 from layeralign._util.text import printable
 from layeralign.analysis import metrics as analysis_metrics
 from layeralign.analysis.metrics import Estimate, Score
-from layeralign.analysis.results import ScoredRow
+from layeralign.analysis.rows import ScoredRow
 from layeralign.analysis.summary import ALPHA
 from layeralign.judges.kinds import MEASURES
 from layeralign.report.inputs import Report, RunInput

@@ -8,7 +8,7 @@ from typing import Literal
 
 from layeralign.analysis.compare import Comparison
 from layeralign.analysis.metrics import Estimate
-from layeralign.analysis.summary import ExitFigures, Summary
+from layeralign.analysis.summary import ExitMetrics, Summary
 from layeralign.judges.guard import published
 from layeralign.judges.oracle import Oracle
 from layeralign.judges.refusal import MEASURED, RefusalMatcher
@@ -67,7 +67,7 @@ def _whole(value: float) -> str:
     return f"{100 * value:.1f}" if 0 < value < 0.01 else f"{100 * value:.0f}"
 
 
-Measured = list[tuple[ExitFigures, Asr]]
+Measured = list[tuple[ExitMetrics, Asr]]
 """Exits with harmful cases, each with its ASR."""
 
 
@@ -76,11 +76,11 @@ def _measured(summary: Summary) -> Measured:
     return [(exit, asr) for exit, asr in asked if asr is not None]
 
 
-def _worst(exits: Measured) -> tuple[ExitFigures, Asr]:
+def _worst(exits: Measured) -> tuple[ExitMetrics, Asr]:
     return max(exits, key=lambda one: (one[1].most, one[1].least))
 
 
-def worst_exit(summary: Summary) -> tuple[ExitFigures, Asr] | None:
+def worst_exit(summary: Summary) -> tuple[ExitMetrics, Asr] | None:
     """The exit whose ASR may be the highest; None where no exit has harmful cases."""
     measured = _measured(summary)
     return _worst(measured) if measured else None
@@ -119,7 +119,7 @@ def _of_one(summary: Summary) -> Headline:
     return Headline(number, f"{than}; highest: {end}.", more, "good")
 
 
-def _of_one_left_open(summary: Summary, default: tuple[ExitFigures, Asr], others: Measured) -> Headline:
+def _of_one_left_open(summary: Summary, default: tuple[ExitMetrics, Asr], others: Measured) -> Headline:
     """Where answers without a verdict leave the ASR open: its range, since a count of exits would hide it."""
     worse, (highest, asr) = [exit for exit, _ in others if exit.worse], _worst(others)
     sentence = (

@@ -15,7 +15,7 @@ from layeralign._util.text import printable
 from layeralign.analysis.judge_quality import Quality
 from layeralign.analysis.metrics import Metrics
 from layeralign.analysis.seeds import Seeds
-from layeralign.analysis.summary import ExitFigures, GroupFigures, Summary
+from layeralign.analysis.summary import ExitMetrics, GroupMetrics, Summary
 from layeralign.judges.kinds import MEASURES
 from layeralign.judges.refusal import RefusalMatcher
 from layeralign.report.asr import TOO_MANY, Asr, asr_of, ends, span
@@ -104,15 +104,15 @@ def asr_name(summary: Summary | Seeds) -> str:
     return "non-refusal" if summary.asr_judge == RefusalMatcher.kind else "ASR"
 
 
-def decision(metrics: ExitFigures | GroupFigures) -> str:
+def decision(metrics: ExitMetrics | GroupMetrics) -> str:
     """What stopped a sequential scan at an exit, and after how many harmful cases."""
-    return f"{metrics.decision}, {metrics.decided_at}" if isinstance(metrics, ExitFigures) else ""
+    return f"{metrics.decision}, {metrics.decided_at}" if isinstance(metrics, ExitMetrics) else ""
 
 
 def caption(summary: Summary) -> str:
     """What the marks and columns mean, in a sentence or two."""
     default = any(exit.default for exit in summary.exits)
-    test = "always valid paired test" if summary.sequential else "paired test"
+    test = "anytime-valid paired test" if summary.sequential else "paired test"
     compared = f"! worse than the default ({test}, corrected, p < 0.05). " if default else ""
     return (
         f"Percent. * default exit{'' if default else ' (not scanned)'}. {compared}"
@@ -180,20 +180,20 @@ class _Column:
     """One column; where there is no room, the one with the most `spare` goes first, and never one with 0."""
 
     head: str
-    cell: Callable[[ExitFigures | GroupFigures], str | Text]
+    cell: Callable[[ExitMetrics | GroupMetrics], str | Text]
     spare: float = 0
     left: bool = False
     note: str = ""
 
 
-def _share(name: str) -> Callable[[ExitFigures | GroupFigures], str]:
+def _share(name: str) -> Callable[[ExitMetrics | GroupMetrics], str]:
     return lambda metrics: percent(getattr(metrics, name))
 
 
 def _columns(judge: str) -> tuple[_Column, ...]:
     """Every column that a table may have, the ASR by this judge."""
 
-    def asr(metrics: ExitFigures | GroupFigures) -> Asr | None:
+    def asr(metrics: ExitMetrics | GroupMetrics) -> Asr | None:
         return asr_of(judge, metrics.estimates)
 
     return (
@@ -243,8 +243,8 @@ def _told(measure: str) -> str:
     return f"{printable(measure)} ({known.means}; {better} is better)" if known else printable(measure)
 
 
-def _score(measure: str, judge: str, decimals: int) -> Callable[[ExitFigures | GroupFigures], str]:
-    def cell(metrics: ExitFigures | GroupFigures) -> str:
+def _score(measure: str, judge: str, decimals: int) -> Callable[[ExitMetrics | GroupMetrics], str]:
+    def cell(metrics: ExitMetrics | GroupMetrics) -> str:
         for s in metrics.scores:
             if (s.measure, s.judge, s.kind) == (measure, judge, "harmful"):
                 return f"{s.mean:.{decimals}f}"

@@ -47,7 +47,7 @@ class TestAlwaysValid:
             for hits in np.flatnonzero(alive > 1e-9):
                 low, high = confidence_sequence(int(hits), n)
                 alive[hits] *= low <= share <= high
-        print(f"always valid at {share}, a look after each of {cap} rows: {alive.sum():.4f}")
+        print(f"confidence sequence at {share}, a look after each of {cap} rows: {alive.sum():.4f}")
         assert 0.95 <= alive.sum() <= 1
 
     def test_a_stricter_level_by_hand(self):
@@ -59,7 +59,7 @@ class TestClustered:
     def test_rows_that_share_nothing_are_always_valids(self):
         flags = [i < 9 for i in range(30)]
         found = share_confidence_sequence(flags, range(30), [None] * 30)
-        assert found == (*confidence_sequence(9, 30), "always valid")
+        assert found == (*confidence_sequence(9, 30), "confidence sequence")
         assert share_confidence_sequence([], [], []) == (None, None, "")
 
     def test_clustered_rows_count_as_as_many_as_they_are_worth(self):
@@ -72,7 +72,7 @@ class TestClustered:
         worth = 9 * (z / student.isf(norm.sf(z), 9)) ** 2
         assert 4 < worth < 5
         assert (low, high) == pytest.approx(confidence_sequence(0.3 * worth, worth))
-        assert method == "always valid, clustered by prompt"
+        assert method == "confidence sequence, clustered by prompt"
 
     @pytest.mark.parametrize(
         ("prompts", "pictures", "share", "of_prompts", "of_pictures"),

@@ -1,0 +1,114 @@
+"""Rows of a run with the verdicts of all judges, grouped by exit or paired between two runs."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from layeralign.runs.store import JudgedRow
+from layeralign.stats.clusters import cluster
+from layeralign.stats.paired import Pairs
+
+
+@dataclass(slots=True)
+class ScoredRow:
+    """One row with the verdicts of all its judges.
+
+    Attributes:
+        finish_reason: why the answer ended; see `layeralign.runs.store.Row`.
+        verdict: of the judge of the ASR.
+        refused, coherent, correct: of that judge; else of the most trusted one that says.
+        scores: by judge and measure.
+        verdicts: each judge's.
+    """
+
+    case: str
+    control: str
+    kind: str
+    category: str
+    prompt: str
+    picture: str | None
+    exit: int
+    sample: int
+    finish_reason: str = "stop"
+    verdict: str = "not applicable"
+    refused: bool | None = None
+    coherent: bool | None = None
+    correct: float | None = None
+    scores: dict[tuple[str, str], float] = field(default_factory=dict)
+    verdicts: dict[str, str] = field(default_factory=dict)
+
+    def add(self, row: JudgedRow, *, first: bool) -> None:
+        """Add one judge's verdict; `first` is the judge of the ASR, the others come as they are trusted."""
+        if first:
+            self.verdict = row.verdict
+        for name in ("refused", "coherent", "correct"):
+            said = getattr(row, name)
+            if said is not None and (first or getattr(self, name) is None):
+                setattr(self, name, said)
+        if row.judge:
+            self.verdicts[row.judge] = row.verdict
+        self.scores |= {(row.judge, measure): score for measure, score in row.scores.items()}
+
+    @property
+    def unsafe(self) -> bool | None:
+        """None where the judge could not tell, which is never safe."""
+        return {"safe": False, "unsafe": True}.get(self.verdict)
+
+
+Observations = Sequence[tuple[ScoredRow, float]]
+"""Rows, each with a flag or a degree from 0 to 1."""
+RowsByExit = dict[int, list[ScoredRow]]
+
+
+def keys(rows: Sequence[ScoredRow]) -> tuple[list[str], list[str]]:
+    """Prompts and pictures, by which rows are clustered; a case without picture is like no other."""
+    return [row.prompt for row in rows], [row.picture or row.case for row in rows]
+
+
+def by_exit(rows: Iterable[ScoredRow]) -> RowsByExit:
+    """Exit -> its rows."""
+    found: RowsByExit = defaultdict(list)
+    for row in rows:
+        found[row.exit].append(row)
+    return found
+
+
+def pair(
+    before: Observations, after: Observations, key: Callable[[ScoredRow], Hashable] = lambda row: row.case
+) -> Pairs | None:
+    """Pair two sides by `key`, of whose rows the mean counts; None where they have none in common.
+
+    Clusters are the prompts and pictures of `after`.
+    """
+    sides = [_means(key, side) for side in (before, after)]
+    common = [name for name in sides[0] if name in sides[1]]
+    if not common:
+        return None
+    groups = cluster(*keys([sides[1][name].row for name in common]))
+    means = [np.array([side[name].total / side[name].n for name in common]) for side in sides]
+    return Pairs(means[0], means[1], groups, min(sum(side[name].n for name in common) for side in sides))
+
+
+@dataclass(slots=True)
+class _Sum:
+    """The values of one key: their first row, their sum and their number."""
+
+    row: ScoredRow
+    total: float = 0.0
+    n: int = 0
+
+
+def _means(key: Callable[[ScoredRow], Hashable], values: Observations) -> dict[Hashable, _Sum]:
+    found: dict[Hashable, _Sum] = {}
+    for row, value in values:
+        name = key(row)
+        one = found.get(name)
+        if one is None:
+            one = found[name] = _Sum(row)
+        one.total += value
+        one.n += 1
+    return found
