@@ -56,7 +56,7 @@ class TestAlwaysValid:
 
 
 class TestClustered:
-    def test_rows_that_share_nothing_are_always_valids(self):
+    def test_rows_that_share_nothing_are_independent(self):
         flags = [i < 9 for i in range(30)]
         found = share_confidence_sequence(flags, range(30), [None] * 30)
         assert found == (*confidence_sequence(9, 30), "confidence sequence")

@@ -28,12 +28,14 @@ def atomic(file: Path, *, private: bool = False) -> Iterator[Path]:
     Raises:
         LayeralignError: `file` is a folder, its folder does not exist, or the disk refuses.
     """
-    if file.is_dir() or not file.name:
+    if not file.name:
         raise LayeralignError(f"out {file}: is a folder; expected a file")
-    if not file.parent.is_dir():
-        raise LayeralignError(f"out {file}: the folder {file.parent} does not exist")
     draft = file.with_name(f".{file.name}.{os.getpid()}{_DRAFT}")
     try:
+        if file.is_dir():
+            raise LayeralignError(f"out {file}: is a folder; expected a file")
+        if not file.parent.is_dir():
+            raise LayeralignError(f"out {file}: the folder {file.parent} does not exist")
         _remove_abandoned(file)
         os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600 if private else 0o666))
         yield draft

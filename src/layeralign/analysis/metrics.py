@@ -123,8 +123,8 @@ def metrics(
     Args:
         rows: of one exit, or of several.
         quality: of the judge of the ASR, where it is known.
-        alpha: None where it was settled beforehand how many rows there are. Otherwise intervals are confidence sequences,
-            at level 1 - alpha; means of scores have none, and there is no corrected ASR.
+        alpha: None where the number of rows was fixed before the scan. Otherwise intervals are confidence
+            sequences at level 1 - alpha; means of scores have none, and there is no corrected ASR.
     """
     rows = list(rows)
     harmful = [r for r in rows if r.kind == "harmful"]

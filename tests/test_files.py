@@ -1,0 +1,93 @@
+"""Files appear whole, private where they should be, and leave no draft."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from layeralign import LayeralignError
+from layeralign._util import files
+
+
+def drafts(folder):
+    return [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_a_file_is_written_with_its_mode(tmp_path, private):
+    umask = os.umask(0o022)
+    try:
+        files.write(tmp_path / "new" / "a.txt", "ä\r\nb\n", private=private)
+    finally:
+        os.umask(umask)
+    file = tmp_path / "new" / "a.txt"
+    assert file.read_bytes() == "ä\r\nb\n".encode() and drafts(file.parent) == []
+    assert file.stat().st_mode & 0o777 == (0o600 if private else 0o644)
+
+
+def test_a_private_file_replaces_a_public_one_and_stays_private(tmp_path):
+    file = tmp_path / "a"
+    file.write_text("old")
+    file.chmod(0o644)
+    files.write(file, "new", private=True)
+    assert (file.read_text(), file.stat().st_mode & 0o777) == ("new", 0o600)
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, LayeralignError])
+def test_an_error_leaves_the_old_file_and_no_draft(tmp_path, error):
+    (tmp_path / "a").write_text("old")
+    with pytest.raises(error), files.atomic(tmp_path / "a") as draft:
+        draft.write_text("half")
+        raise error
+    assert (tmp_path / "a").read_text() == "old" and drafts(tmp_path) == []
+
+
+def test_json_that_is_not_finite_leaves_the_old_file(tmp_path):
+    files.write_json(tmp_path / "a", {"x": 1})
+    with pytest.raises(ValueError, match="Out of range float"):
+        files.write_json(tmp_path / "a", {"x": float("nan")})
+    assert json.loads((tmp_path / "a").read_text()) == {"x": 1} and drafts(tmp_path) == []
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from layeralign._util.files import atomic
+with atomic(Path(sys.argv[1])) as draft:
+    draft.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_kill_leaves_the_old_file_and_the_next_write_removes_the_draft(tmp_path):
+    file = tmp_path / "[a*]?.txt"  # a name that a glob would read as a pattern
+    file.write_text("old")
+    (tmp_path / ".other.txt.1.draft").write_text("a draft of another file")
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(file)], check=False)
+    assert killed.returncode == -signal.SIGKILL and file.read_text() == "old" and len(drafts(tmp_path)) == 2
+    files.write(file, "new")
+    assert file.read_text() == "new" and drafts(tmp_path) == [".other.txt.1.draft"]
+
+
+def test_the_draft_of_a_running_process_stays(tmp_path):
+    """Its owner goes on to write it; the last one to end wins."""
+    (tmp_path / f".a.{os.getppid()}.draft").write_text("under way")
+    files.write(tmp_path / "a", "mine")
+    assert (tmp_path / "a").read_text() == "mine" and drafts(tmp_path) == [f".a.{os.getppid()}.draft"]
+
+
+def test_what_cannot_be_written_is_one_sentence(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    for target, says in (
+        (tmp_path / "folder", "is a folder; expected a file"),
+        (tmp_path / "no" / "a", "the folder .*no does not exist"),
+        (tmp_path / ("x" * 300), "cannot be written"),
+    ):
+        with pytest.raises(LayeralignError, match=says), files.atomic(target) as draft:
+            draft.write_text("")
+    with pytest.raises(LayeralignError, match="its folder cannot be made"):
+        files.write(tmp_path / "file" / "a", "")
