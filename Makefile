@@ -9,7 +9,7 @@ demo: .venv/ready  ## scan the bundled model, leave out/demo/report.html
 	$(BIN)/layeralign demo --out out/demo
 
 test: .venv/ready check  ## lint, types, every test
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist worksteal
 
 check: .venv/ready
 	$(BIN)/ruff format --check .

@@ -5,6 +5,9 @@ import os
 import shutil
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch starts its threads: workers share the cores
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 import numpy as np
 import pytest
 import torch
@@ -103,6 +106,19 @@ def case_file(tmp_path, pictures):
     return file
 
 
+NO_BROWSER = "no chromium on this machine"
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say in the last lines if the page was not tested, and how to test it."""
+    skipped = [one for one in terminalreporter.stats.get("skipped", []) if NO_BROWSER in str(one.longrepr)]
+    if skipped:
+        terminalreporter.section("the report page was not tested")
+        terminalreporter.write_line(
+            f"{len(skipped)} tests need a browser, and {NO_BROWSER}: install chromium (apt-get install chromium)"
+        )
+
+
 QUIET = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 
 
@@ -110,7 +126,7 @@ QUIET = ["--no-sandbox", "--disable-background-networking", "--disable-component
 def browser():
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None and os.environ.get("CI") != "true":
-        pytest.skip("no chromium on this machine; .ci/run installs it")
+        pytest.skip(NO_BROWSER)
     with sync_playwright() as play:
         made = play.chromium.launch(executable_path=chromium, args=QUIET)
         yield made
