@@ -100,7 +100,7 @@ def test_only_the_language_model_is_adapted_and_the_rest_stays_bit_for_bit(llava
 def test_the_adapters_page_says_what_it_is(llava_dir, cases, tmp_path):
     run(llava_dir, cases[:2], tmp_path / "a", steps=1)
     told = (tmp_path / "a" / "README.md").read_text()
-    assert f"base_model: {llava_dir}" in told and "More Information Needed" not in told
+    assert f"base_model: {llava_dir}" in told and "More Information SampleSize" not in told
 
 
 def test_a_scan_tells_which_of_its_cases_were_trained_on(llava_dir, cases, tmp_path):

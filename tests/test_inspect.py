@@ -74,7 +74,7 @@ def test_real_sizes_have_the_right_exits(name, tmp_path):
     vlm = empty(saved(PUBLISHED[name], tmp_path))
     assert all(parameter.is_meta for parameter in vlm.model.parameters())
     assert (len(vlm.exits.all), vlm.exits.name(vlm.exits.default)) == EXITS[name]
-    found = cost.anatomy(vlm)
+    found = cost.encoder(vlm)
     assert [e.share for e in found.exits if e.default] == [1.0]
     sizes = (found.encoder_parameters, found.projector_parameters, found.language_parameters)
     assert [round(size / 1e6) for size in sizes] == PARAMETERS[name]
@@ -96,7 +96,7 @@ def test_llava_1_5_costs_what_it_does_by_hand(tmp_path):
     patches = 2 * 577 * 3 * 14 * 14 * 1024
     assert cost.flops(vlm, 0) == patches
     assert cost.flops(vlm, 23) == patches + 23 * block
-    exits = cost.anatomy(vlm).exits
+    exits = cost.encoder(vlm).exits
     assert [e.blocks for e in exits] == list(range(25))
     in_a_block = 4 * (1024**2 + 1024) + 2 * 4 * 1024**2 + 5 * 1024 + 4 * 1024
     assert {a.parameters - b.parameters for a, b in zip(exits[1:], exits, strict=False)} == {in_a_block}
@@ -130,7 +130,7 @@ def test_time_is_measured_on_a_tower_with_weights(tmp_path):
     _, _, config = tiny.FAMILIES["qwen3_vl"]()
     config.save_pretrained(tmp_path)
     vlm = empty(tmp_path)
-    found = cost.timed(vlm, cost.anatomy(vlm), repeats=1)
+    found = cost.timed(vlm, cost.encoder(vlm), repeats=1)
     assert all(e.seconds > 0 for e in found.exits) and "CPU" in found.timed_on
     assert next(vlm.model.get_decoder().parameters()).is_meta  # the rest still has none
 
@@ -183,7 +183,7 @@ def test_nothing_of_a_network_is_touched(tmp_path):
 def test_dropped_deepstack_needs_no_mergers(tmp_path):
     """Qwen3-VL-8B: three mergers of 4 · 1152 · (4 · 1152 + 4096) weights, their biases and norms beside."""
     folder = saved(PUBLISHED["Qwen/Qwen3-VL-8B-Instruct"], tmp_path)
-    drop, hold = (cost.anatomy(empty(folder, variant=variant)).exits for variant in ("drop", "hold"))
+    drop, hold = (cost.encoder(empty(folder, variant=variant)).exits for variant in ("drop", "hold"))
     one = 4608 * 4608 + 4608 + 4608 * 4096 + 4096 + 2 * 4608
     lacks = [b.parameters - a.parameters for a, b in zip(drop, hold, strict=True)]
     assert lacks == [3 * one] * 9 + [2 * one] * 8 + [one] * 8 + [0] * 3

@@ -13,7 +13,7 @@ from layeralign.stats.paired import Change, change, p_value
 
 
 @dataclass(frozen=True)
-class ControlFigures:
+class ControlMetrics:
     """One control at one exit, beside the same cases with their own picture.
 
     Attributes:
@@ -42,7 +42,7 @@ class ControlFigures:
 
 def control_metrics(
     own: Mapping[int, list[ScoredRow]], controls: Mapping[int, list[ScoredRow]], exits: Exits
-) -> tuple[ControlFigures, ...]:
+) -> tuple[ControlMetrics, ...]:
     """Every control at every exit where it was asked.
 
     Args:
@@ -50,7 +50,7 @@ def control_metrics(
         controls: exit -> rows of their controls.
         exits: the run's.
     """
-    found: list[ControlFigures] = []
+    found: list[ControlMetrics] = []
     for control in CONTROLS:
         asked = {
             exit: some
@@ -66,13 +66,13 @@ def control_metrics(
 
 def _figures(
     control: str, exit: int, exits: Exits, own: list[ScoredRow], instead: list[ScoredRow], tested: int
-) -> ControlFigures:
+) -> ControlMetrics:
     both = {_case(row) for row in own} & {_case(row) for row in instead}
     own, instead = ([row for row in rows if _case(row) in both] for rows in (own, instead))
     with_it, without = measured(own), measured(instead)
     pairs = {name: pair(without[name], with_it[name], _case) for name in with_it}
     found = p_value(pairs["asr"], "two-sided") if pairs["asr"] else None
-    return ControlFigures(
+    return ControlMetrics(
         control=control,
         exit=exit,
         name=exits.name(exit),

@@ -14,7 +14,7 @@ from layeralign.stats.proportions import wilson_at
 
 
 @dataclass(frozen=True)
-class Needed:
+class SampleSize:
     """How many independent harmful cases show the difference, on the same cases (exact McNemar test).
 
     Attributes:
@@ -47,7 +47,7 @@ class Plan:
         rows: answers in all.
         difference, share, power: what is to be seen: a share and one that is larger by the difference, with
             that probability.
-        best_discordant, cautious_discordant: shares of the pairs that differ, as `Needed` assumes.
+        best_discordant, cautious_discordant: shares of the pairs that differ, as `SampleSize` assumes.
         default: one exit against the default one; None where the default or another exit is not scanned.
         runs: two runs, at every exit.
         half_width, half_width_cautious: half the length of the ASR's 95 % interval (Wilson) around `share`,
@@ -69,8 +69,8 @@ class Plan:
     power: float
     best_discordant: float
     cautious_discordant: float
-    default: Needed | None
-    runs: Needed
+    default: SampleSize | None
+    runs: SampleSize
     half_width: float | None
     half_width_cautious: float | None
     rate: float | None
@@ -115,14 +115,14 @@ def plan(
     larger = share + difference
     cautious = max(difference, share * (1 - larger) + larger * (1 - share))
 
-    def needed(tests: int, *, one_sided: bool) -> Needed:
+    def needed(tests: int, *, one_sided: bool) -> SampleSize:
         alpha = ALPHA / tests
         level = alpha * (2 if one_sided else 1)  # cases_needed looks both ways
         best, most = (
             cases_needed(difference, share, discordant=d, power=power, alpha=level)
             for d in (difference, cautious)
         )
-        return Needed(alpha, tests, one_sided, best, most)
+        return SampleSize(alpha, tests, one_sided, best, most)
 
     harmful = [case for case in cases if case.kind == "harmful"]
     prompts = len({case.prompt for case in harmful})

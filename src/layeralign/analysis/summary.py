@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from layeralign.analysis.agreement import JudgePair, agreements
-from layeralign.analysis.controls import ControlFigures, control_metrics
+from layeralign.analysis.controls import ControlMetrics, control_metrics
 from layeralign.analysis.judge_quality import Quality, read_quality
 from layeralign.analysis.metrics import Metrics, macro_average, metrics
 from layeralign.analysis.results import Results
@@ -154,7 +154,7 @@ class Summary:
     exits: tuple[ExitMetrics, ...]
     groups: tuple[GroupMetrics, ...]
     agreement: tuple[JudgePair, ...]
-    controls: tuple[ControlFigures, ...]
+    controls: tuple[ControlMetrics, ...]
     quality: Quality | None
     sequential: Sequential | None = None
     trained_against: tuple[str, ...] = ()

@@ -85,7 +85,7 @@ class Encoder:
         return asdict(self)
 
 
-def anatomy(vlm: Vlm) -> Encoder:
+def encoder(vlm: Vlm) -> Encoder:
     """Count what each exit costs; from `load.empty`, no weights are needed.
 
     Raises:

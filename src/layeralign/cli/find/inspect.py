@@ -38,7 +38,7 @@ def inspect(options: InspectOptions) -> None:
     from layeralign.vlm.load import empty
 
     vlm = empty(options.model, revision=options.revision, variant=options.variant)
-    found = cost.anatomy(vlm)
+    found = cost.encoder(vlm)
     if options.time:
         found = cost.timed(vlm, found)
     if options.json:

@@ -8,7 +8,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from layeralign.analysis.controls import ControlFigures
+from layeralign.analysis.controls import ControlMetrics
 from layeralign.analysis.summary import ALPHA, Summary
 from layeralign.report.asr import asr_of, span
 from layeralign.report.terminal.summary import asr_name
@@ -41,7 +41,7 @@ def _table(summary: Summary, *, wide: bool) -> Table:
         heads += [f"{control}\n{name} %", "own less\nthis"] if wide else [f"own less\n{control}"]
     for head in ("exit", "cases", *heads):
         made.add_column(head, justify="right", no_wrap=True)
-    by_exit: dict[int, dict[str, ControlFigures]] = {}
+    by_exit: dict[int, dict[str, ControlMetrics]] = {}
     for one in summary.controls:
         by_exit.setdefault(one.exit, {})[one.control] = one
     for found in by_exit.values():
@@ -55,7 +55,7 @@ def _table(summary: Summary, *, wide: bool) -> Table:
     return made
 
 
-def _cells(judge: str, found: ControlFigures | None) -> tuple[str, str]:
+def _cells(judge: str, found: ControlMetrics | None) -> tuple[str, str]:
     """The ASR with a control, and that with the own picture less it."""
     change = None if found is None else found.difference["asr"]
     if found is None or change is None:

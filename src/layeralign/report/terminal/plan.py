@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich import box
 from rich.table import Table
 
-from layeralign.analysis.plan import Needed, Plan
+from layeralign.analysis.plan import Plan, SampleSize
 from layeralign.analysis.summary import ALPHA
 
 
@@ -65,7 +65,7 @@ def table(plan: Plan) -> Table:
     return made
 
 
-def _tests(needed: Needed) -> str:
+def _tests(needed: SampleSize) -> str:
     sides = "one-sided" if needed.one_sided else "two-sided"
     return f"{needed.tests}, {sides}" if needed.tests == 1 else f"{needed.tests}, {sides}, corrected"
 
