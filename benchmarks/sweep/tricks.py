@@ -25,7 +25,7 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import DynamicCache
 
 import layeralign
-from layeralign.decode.cache import Rows
+from layeralign.decode.cache import KVCache
 from layeralign.testbed import cases as testbed
 from layeralign.vlm.vlm import Vlm
 
@@ -73,11 +73,11 @@ def decode(vlm: Vlm) -> None:
     for rows in (1, 8, 32, 64, 128, 256):
         told = []
         for ragged in (0, 5):
-            cache = Rows()
+            cache = KVCache()
             cache.add(one, [(0, PROMPT - ragged * (row % 2)) for row in range(rows)], PROMPT + ANSWER, rows)
             empty = torch.tensor([[ragged * (row % 2)] for row in range(rows)])
 
-            def step(cache: Rows = cache, empty: torch.Tensor = empty, ragged: int = ragged) -> None:
+            def step(cache: KVCache = cache, empty: torch.Tensor = empty, ragged: int = ragged) -> None:
                 inside = torch.arange(cache.get_seq_length() + 1) >= empty if ragged else None
                 hidden = vlm.decode_step(empty + 5, empty + PROMPT, cache, inside, {})
                 vlm.logits(hidden[:, -1]).argmax(-1)
@@ -175,7 +175,7 @@ def shares(vlm: Vlm, rows: int = 128) -> None:
     print("| | matrix products | attention | all else |\n|---|---|---|---|")
     one = DynamicCache()
     vlm.hidden(*prompts(1, PROMPT), one)
-    cache = Rows()
+    cache = KVCache()
     cache.add(one, [(0, PROMPT)] * rows, PROMPT + ANSWER, rows)
     last, at = torch.full((rows, 1), 5), torch.full((rows, 1), PROMPT)
 

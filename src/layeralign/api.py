@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from layeralign import benchmarks
 from layeralign.analysis.compare import Comparison
@@ -17,6 +18,7 @@ from layeralign.analysis.seeds import across as across_runs
 from layeralign.analysis.summary import Summary, summarise
 from layeralign.cases.case import Case
 from layeralign.cases.controls import with_controls
+from layeralign.decode.decoding import Decoding
 from layeralign.diagnosis import Diagnosis, diagnose
 from layeralign.errors import LayeralignError
 from layeralign.gating.deployed import Deployed
@@ -48,6 +50,8 @@ __all__ = [
     "screen",
     "to_datasets", "to_pandas", "to_polars",
 ]  # fmt: skip
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,16 @@ class Scan:
         page.write(together(runs), Path(file), with_answers=with_answers)
 
 
+def _with_settings(function: Callable[..., T]) -> Callable[..., T]:
+    """Name the scan's settings in the function's signature, for help(), editors and the docs."""
+    own = [one for one in signature(function).parameters.values() if one.kind is not Parameter.VAR_KEYWORD]
+    settings = [one for one in (*fields(ScanSettings), *fields(Decoding)) if one.name != "decoding"]
+    named = [Parameter(f.name, Parameter.KEYWORD_ONLY, default=f.default) for f in settings]
+    function.__signature__ = Signature([*own, *named])  # type: ignore[attr-defined]
+    return function
+
+
+@_with_settings
 def scan(
     model: Vlm | str | Path,
     cases: str | Path | Sequence[Case],
@@ -137,6 +151,7 @@ def scan(
     return read(out)
 
 
+@_with_settings
 def screen(
     model: Vlm | str | Path,
     cases: str | Path | Sequence[Case],

@@ -116,7 +116,7 @@ def caption(summary: Summary) -> str:
     compared = f"! worse than the default ({test}, corrected, p < 0.05). " if default else ""
     return (
         f"Percent. * default exit{'' if default else ' (not scanned)'}. {compared}"
-        "Told apart = refuses harmful − refuses borderline; 0 is guessing. "
+        "Discrimination = refuses harmful − refuses borderline; 0 is guessing. "
         "Invalid: answers that could not be judged (ASR if all were safe – if all were unsafe)."
         + how_open(summary)
         + (f" Corrected: {printable(told(summary.quality))}." if summary.quality else "")
