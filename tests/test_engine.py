@@ -19,7 +19,7 @@ from layeralign.decode import engine, memory, prompts, sampling, stream
 from layeralign.decode.cache import KVCache
 from layeralign.decode.decoding import Decoding
 from layeralign.decode.requests import Prompt, Request, Wanted, requests
-from layeralign.decode.sampling import Sampler
+from layeralign.decode.sampling import Sampler, uniforms
 from layeralign.decode.stream import respond
 from layeralign.runs import store
 from layeralign.vlm.load import load

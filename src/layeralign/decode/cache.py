@@ -32,7 +32,7 @@ class KVCache(Cache):
 
     def __init__(self, cross_attention_layers: frozenset[int] = frozenset()) -> None:
         super().__init__(layers=[])
-        self._extra_inputs = cross_attention_layers
+        self._cross_attention = cross_attention_layers
         self._kv: list[tuple[Tensor, Tensor] | None] = []  # per layer, [places, heads, columns, width]
         self.lengths: list[int] = []
         self._places = self._columns = self.end = 0
@@ -64,17 +64,15 @@ class KVCache(Cache):
                 self._write(index, layer, sources, place, length)
             place += len(sources)
         self.lengths += [length for _, length in rows]
-        self._show_extra_inputs()
+        self._show_cross_attention()
 
     def _write(self, index: int, layer: Any, sources: list[int], place: int, length: int) -> None:
         """Put rows of one layer, all of one length, into the places from `place` on."""
         new = (layer.keys, layer.values) if layer.is_initialized else None
-        extra_inputs = index in self._extra_inputs
+        crossing = index in self._cross_attention
         if new is not None and self._kv[index] is None:
             keys, values = (
-                t.new_zeros(
-                    self._places, t.shape[1], t.shape[2] if extra_inputs else self._columns, t.shape[3]
-                )
+                t.new_zeros(self._places, t.shape[1], t.shape[2] if crossing else self._columns, t.shape[3])
                 for t in new
             )
             self._kv[index] = keys, values
@@ -82,7 +80,7 @@ class KVCache(Cache):
             there = whole[place : place + len(sources)]
             if new is None:  # rows without a picture, where others have one
                 there.zero_()
-            elif extra_inputs:
+            elif crossing:
                 there.copy_(new[number][sources])
             else:
                 there[:, :, : self.end - length] = 0
@@ -96,7 +94,7 @@ class KVCache(Cache):
                 whole[row] = whole[last]
             self.lengths[row] = self.lengths[last]
         self.lengths.pop()
-        self._show_extra_inputs()
+        self._show_cross_attention()
 
     def grew(self) -> None:
         """Every row has been given a token."""
@@ -109,9 +107,9 @@ class KVCache(Cache):
 
     def _until_end(self) -> Iterator[Tensor]:
         """Every layer's keys and values up to where the rows end, the zeros before them included."""
-        for index, held in enumerate(self._kv):
-            columns = slice(None) if index in self._extra_inputs else slice(self.end)
-            for whole in held or ():
+        for index, kv in enumerate(self._kv):
+            columns = slice(None) if index in self._cross_attention else slice(self.end)
+            for whole in kv or ():
                 yield whole[: len(self.lengths), :, columns]
 
     def _make_room(self, more: int, longest: int, columns: int, places: int) -> None:
@@ -126,17 +124,17 @@ class KVCache(Cache):
             self._move(longest)
 
     def _allocate(self, places: int, columns: int, end: int) -> None:
-        """More room; layer by layer, so that little is held twice."""
+        """More room; layer by layer, so that memory holds both copies of one layer only."""
         rows, width = len(self.lengths), self.end - self.begin
-        for index, held in enumerate(self._kv):
-            if held is None:
+        for index, kv in enumerate(self._kv):
+            if kv is None:
                 continue
-            extra_inputs, made = index in self._extra_inputs, []
-            for whole in held:
+            crossing, made = index in self._cross_attention, []
+            for whole in kv:
                 new = whole.new_zeros(
-                    places, whole.shape[1], whole.shape[2] if extra_inputs else columns, whole.shape[3]
+                    places, whole.shape[1], whole.shape[2] if crossing else columns, whole.shape[3]
                 )
-                if extra_inputs:
+                if crossing:
                     new[:rows] = whole[:rows]
                 else:
                     new[:rows, :, end - width : end] = whole[:rows, :, self.begin : self.end]
@@ -147,31 +145,31 @@ class KVCache(Cache):
     def _move(self, end: int) -> None:
         """Let all rows end at another column."""
         rows, begin, width = len(self.lengths), self.begin, self.end - self.begin
-        for index, held in enumerate(self._kv):
-            for whole in held or () if index not in self._extra_inputs else ():
+        for index, kv in enumerate(self._kv):
+            for whole in kv or () if index not in self._cross_attention else ():
                 whole[:rows, :, end - width : end] = whole[:rows, :, begin : self.end].clone()
                 whole[:rows, :, : end - width] = 0
         self.end = end
 
-    def _show_extra_inputs(self) -> None:
+    def _show_cross_attention(self) -> None:
         """Transformers reads the keys of a picture where it expects them, without asking."""
-        for index in self._extra_inputs:
-            held = self._kv[index] if index < len(self._kv) else None
-            if held is not None:
+        for index in self._cross_attention:
+            kv = self._kv[index] if index < len(self._kv) else None
+            if kv is not None:
                 layer: Any = self.layers[index]
-                layer.keys, layer.values = (whole[: len(self.lengths)] for whole in held)
+                layer.keys, layer.values = (whole[: len(self.lengths)] for whole in kv)
                 layer.is_initialized = True
 
     # --- what transformers asks
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any) -> Any:
         """Write the next tokens' keys and values; return those of all columns in use, and these."""
-        held = self._kv[layer_idx]
-        assert held is not None  # noqa: S101 - for the type checker; `add` came before
+        kv = self._kv[layer_idx]
+        assert kv is not None  # noqa: S101 - for the type checker; `add` came before
         end = self.end + key_states.shape[2]
-        for whole, new in zip(held, (key_states, value_states), strict=True):
+        for whole, new in zip(kv, (key_states, value_states), strict=True):
             whole[: len(new), :, self.end : end] = new
-        return tuple(whole[: len(self.lengths), :, self.begin : end] for whole in held)
+        return tuple(whole[: len(self.lengths), :, self.begin : end] for whole in kv)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Columns in use."""
