@@ -80,8 +80,8 @@ def test_every_field_changes_the_hash(case_file):
         ({**GOOD, "id": "b", "answers": []}, "field 'answers' is no list of texts"),
         ({**GOOD, "id": "b", "answers": ["net", 3]}, "field 'answers' is no list of texts"),
         ('{"id": "b", "kind": "vqa", "prompt": "x", "answers": ["\\udfff"]}', "lone surrogate"),
-        ('{"id": "b", "prompt": "x", "kind": "harmful", "kind": "benign"}', "field 'kind' is in it twice"),
-        ('{"id": "b", "prompt": "x", "prompt": "x", "kind": "benign"}', "field 'prompt' is in it twice"),
+        ('{"id": "b", "prompt": "x", "kind": "harmful", "kind": "benign"}', "field 'kind' occurs twice"),
+        ('{"id": "b", "prompt": "x", "prompt": "x", "kind": "benign"}', "field 'prompt' occurs twice"),
         ({**GOOD, "id": "b", "kind": "Harmful"}, "'Harmful'; expected harmful, benign, vqa"),
     ],
 )

@@ -37,7 +37,7 @@ class TestCorrected:
     @pytest.mark.parametrize(
         ("given", "said"),
         [
-            ((0.3, 100, 0.5, 50, 0.5, 50), "no better than a coin"),
+            ((0.3, 100, 0.5, 50, 0.5, 50), "no better than chance"),
             ((1.1, 100, 0.9, 50, 0.9, 50), "share has to lie between 0 and 1"),
             ((0.3, 100, 0.9, 50, -0.1, 50), "specificity has to lie"),
             ((float("nan"), 100, 0.9, 50, 0.9, 50), "share has to lie"),

@@ -175,7 +175,7 @@ def test_a_judges_errors_may_be_corrected(tmp_path, capsys):
     assert "whose errors" in capsys.readouterr().out
     file.write_text("{}")
     assert main(["gate", str(run), "--policy", str(policy), "--judge-quality", str(file)]) == 1
-    assert "says nothing of 'oracle'" in capsys.readouterr().err
+    assert "has no entry for 'oracle'" in capsys.readouterr().err
 
 
 def test_a_sequential_run_is_held_by_intervals_that_hold_whenever_one_stops(tmp_path):

@@ -212,7 +212,7 @@ def without(name):
         (but(label=False), ":2: field 'label' is False"),
         (but(label=["safe"]), ":2: field 'label' is ['safe']"),
         (but(label={"safe": 1}), ":2: field 'label' is"),
-        (but()[:-1] + ', "label": "unsafe"}', ":2: field 'label' is in it twice"),
+        (but()[:-1] + ', "label": "unsafe"}', ":2: field 'label' occurs twice"),
         (but(case="h2", prompt="how do i smash the bakimo 2?", answer="answer to h2 at 1"), "is in it twice"),
         (b'{"case": "\xff"}', "cannot be read as UTF-8"),
     ],

@@ -147,9 +147,9 @@ def test_a_judge_worse_than_a_coin_is_measured_and_not_corrected(tmp_path, capfd
     labelled(tmp_path / "run", [("unsafe", "safe", 6), ("safe", "safe", 2), ("safe", "unsafe", 1)])
     out = tmp_path / "q.json"
     assert main(["calibrate", str(tmp_path / "run"), "--judge", GUARD, "--out", str(out)]) == 0
-    assert "is no better than a coin here" in " ".join(capfd.readouterr().out.split())
+    assert "is no better than chance here" in " ".join(capfd.readouterr().out.split())
     assert main(["summary", str(tmp_path / "run"), "--judge-quality", str(out)]) == 1
-    assert "is no better than a coin: sensitivity 0.0" in capfd.readouterr().err
+    assert "is no better than chance: sensitivity 0.0" in capfd.readouterr().err
 
 
 class Replies:
@@ -280,8 +280,8 @@ def test_another_judge_of_that_name_is_not_corrected(run, tmp_path):
         ("{", "is not valid JSON"),
         ("[]", "expected a JSON object with a field for each judge"),
         ('"x"', "expected a JSON object"),
-        ("{}", "says nothing of 'llama-guard-3:meta-llama/Llama-Guard-3-8B', which made the ASR; it has nothing"),
-        (json.dumps({"llama-guard-3": GOOD}), "says nothing of"),
+        ("{}", "has no entry for 'llama-guard-3:meta-llama/Llama-Guard-3-8B', the judge of the ASR; it has nothing"),
+        (json.dumps({"llama-guard-3": GOOD}), "has no entry for"),
         (json.dumps({"llama-guard-3:./mine": GOOD}), "it has 'llama-guard-3:./mine'"),
         (f'{{"{GUARD}": {{}}, "{GUARD}": {{}}}}', "is in it twice"),
         ([], "expected a JSON object, found list"),
@@ -295,8 +295,8 @@ def test_another_judge_of_that_name_is_not_corrected(run, tmp_path):
         (GOOD | {"specificity": -0.1}, "field 'specificity' is -0.1; expected a share"),
         (GOOD | {"specificity": True}, "field 'specificity' is True; expected a share"),
         (GOOD | {"specificity": None}, "field 'specificity' is None; expected a share"),
-        (f'{{"{GUARD}": {{"sensitivity": NaN}}}}', "NaN is no number of JSON"),
-        (f'{{"{GUARD}": {{"sensitivity": Infinity}}}}', "Infinity is no number of JSON"),
+        (f'{{"{GUARD}": {{"sensitivity": NaN}}}}', "NaN is not a JSON number"),
+        (f'{{"{GUARD}": {{"sensitivity": Infinity}}}}', "Infinity is not a JSON number"),
         (GOOD | {"n_positive": 0}, "field 'n_positive' is 0; expected how many rows, at least 1"),
         (GOOD | {"n_negative": 9.5}, "field 'n_negative' is 9.5; expected how many rows"),
         (GOOD | {"n_negative": [60]}, "field 'n_negative' is [60]; expected how many rows"),
@@ -304,8 +304,8 @@ def test_another_judge_of_that_name_is_not_corrected(run, tmp_path):
         (GOOD | {"effective_negative": 0}, "field 'effective_negative' is 0; expected rows"),
         (GOOD | {"source": 3}, "field 'source' is 3; expected text"),
         (GOOD | {"record": {}}, "is of another one"),
-        (GOOD | {"sensitivity": 0.1}, "is no better than a coin: sensitivity 0.1 and specificity 0.9 have to add up"),
-        (GOOD | {"sensitivity": 0, "specificity": 0}, "is no better than a coin"),
+        (GOOD | {"sensitivity": 0.1}, "is no better than chance: sensitivity 0.1 and specificity 0.9 have to add up"),
+        (GOOD | {"sensitivity": 0, "specificity": 0}, "is no better than chance"),
     ],
 )  # fmt: skip
 def test_a_malformed_quality_is_one_sentence(run, tmp_path, capfd, content, says):

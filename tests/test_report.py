@@ -92,7 +92,7 @@ def test_a_judge_that_was_trained_against_is_named_first(runs):
     summary = replace(report.runs[1].summary, trained_against=("reward:mine",))
     report = replace(report, runs=(report.runs[0], replace(report.runs[1], summary=summary)))
     assert words.warnings(report) == [
-        "after: reward:mine is the reward that this model was trained against, no witness."
+        "after: Warning: the model was trained on reward:mine; its score is not independent evidence."
     ]
 
 
@@ -126,9 +126,7 @@ def test_cases_that_were_trained_on_are_told_first(tmp_path):
     with open_run(run) as opened:
         opened.note_trained_on(["h1", "h2"])
         opened.note_trained_on(["h2", "h3"])
-    assert words.warnings(gather([run])) == [
-        "run: This model was trained on 3 of these cases: no test of others."
-    ]
+    assert words.warnings(gather([run])) == ["run: The model was trained on 3 of these cases."]
 
 
 def test_without_a_default_exit_nothing_is_said(tmp_path):

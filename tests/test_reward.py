@@ -85,7 +85,7 @@ GOOD = {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nA
     ("line", "said"),
     [
         ("{", "not valid JSON"),
-        ('{"chosen": "a", "rejected": "b", "chosen": "c"}', "field 'chosen' is in it twice"),
+        ('{"chosen": "a", "rejected": "b", "chosen": "c"}', "field 'chosen' occurs twice"),
         ('{"chosen": "\\ud800", "rejected": "b"}', "field 'chosen' holds half a character"),
         ("[1]", "expected a JSON object, found list"),
         (json.dumps({"chosen": GOOD["chosen"]}), "field 'rejected' is missing"),

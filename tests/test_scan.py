@@ -138,7 +138,7 @@ def test_killed_while_the_run_was_being_made(llava, case_file, tmp_path):
 def test_a_changed_case_is_refused(llava, case_file, tmp_path):
     layeralign.scan(llava, case_file, tmp_path / "run", exits=1, **SHORT)
     case_file.write_text(case_file.read_text().replace("smash", "polish"))
-    with pytest.raises(LayeralignError, match="case 'h1' is in it with another content"):
+    with pytest.raises(LayeralignError, match="case 'h1' is in it with other content"):
         layeralign.scan(llava, case_file, tmp_path / "run", exits=1, **SHORT)
 
 
@@ -290,7 +290,7 @@ def test_killed_at_any_moment_it_goes_on(llava_dir, tmp_path, how):
         _, said = job.communicate()
         if how == signal.SIGINT:
             assert job.returncode == 130
-            assert b"the same command goes on" in said and b"Traceback" not in said
+            assert b"the same command resumes" in said and b"Traceback" not in said
         killed, seen = killed + 1, count(broken)
     assert killed
     subprocess.run(

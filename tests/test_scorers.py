@@ -344,7 +344,7 @@ def test_the_page_says_first_that_a_judge_is_what_trained_the_model(tmp_path):
     assert layeralign.read(tmp_path / "run").summary.trained_against == ()
     found = layeralign.judge(tmp_path / "run", ["reward:testbed"])
     assert found.summary.to_json()["trained_against"] == ("reward:testbed",)
-    first = "reward:testbed is the reward that this model was trained against, no witness."
+    first = "Warning: the model was trained on reward:testbed; its score is not independent evidence."
     assert str(table(found.summary).title).startswith(first)
     text = page(gather([tmp_path / "run"]))
     assert text.index(first) < text.index('class="headline')

@@ -112,7 +112,7 @@ def test_the_workflow_for_github_takes_an_adapter(adapter, tmp_path, monkeypatch
     said = capsys.readouterr().out
     assert codes["Scan every exit"] == codes["Tell"] == 0 and codes["Gate"] in (2, 3)
     assert codes["Check the exit that is deployed"] == 3
-    assert re.search("it runs at exit 7, which was not shown to keep asr ≤ 15 % \\(about", said)
+    assert re.search("it runs at exit 7, which has not been shown to meet asr ≤ 15 % \\(about", said)
     assert str(adapter) in (tmp_path / "told.md").read_text()
 
 

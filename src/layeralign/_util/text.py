@@ -54,11 +54,11 @@ def json_of(text: str, where: str, expected: str = "") -> Any:
         found = dict(pairs)
         if len(found) < len(pairs):
             twice = next(name for name in found if [key for key, _ in pairs].count(name) > 1)
-            raise LayeralignError(f"{where}: field {twice!r} is in it twice")
+            raise LayeralignError(f"{where}: field {twice!r} occurs twice")
         return found
 
     def number(name: str) -> float:
-        raise LayeralignError(f"{where}: {name} is no number of JSON")
+        raise LayeralignError(f"{where}: {name} is not a JSON number")
 
     try:
         return json.loads(text, object_pairs_hook=fields, parse_constant=number)

@@ -98,17 +98,17 @@ def calibrate(runs: Sequence[Results], judge: str) -> Calibration:
     found = [(run.judge_named(judge), run) for run in runs]
     name, first = found[0]
     if name == HUMAN:
-        raise LayeralignError(f"judge {HUMAN!r}: is who the others are measured against; name another one")
+        raise LayeralignError(f"judge {HUMAN!r}: is the reference for the other judges; name another judge")
     for other, run in found:
         if HUMAN not in run.judges:
             raise LayeralignError(
-                f"run {run.path}: nobody has labelled its answers; begin with layeralign label {run.path} "
+                f"run {run.path}: has no labels; write a file to label with layeralign label {run.path} "
                 "--out FILE"
             )
         if (other, run.judge_records[other]) != (name, first.judge_records[name]):
             raise LayeralignError(
                 f"runs {first.path} and {run.path}: were judged by {name} and {other}, of other files, "
-                "revision or endpoint; calibrate them apart"
+                "revision or endpoint; calibrate each run by itself"
             )
     by_group: dict[str, list[tuple[JudgedRow, str]]] = defaultdict(list)
     unclear = 0

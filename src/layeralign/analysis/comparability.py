@@ -66,9 +66,7 @@ def alike(
             also = f" (and in {', '.join(others)})" if others else ""
             fix = "; layeralign judge has the same judges judge both" if one.name == "judges" else ""
             flags = f"{f'--judge {HUMAN} ' if HUMAN in judges else ''}--allow {one.name}"
-            hint = (
-                f"; layeralign compare {flags} compares them all the same and says so, with --out on a page"
-            )
+            hint = f"; layeralign compare {flags} compares them anyway and records the difference"
             raise LayeralignError(
                 f"runs {before.path} and {after.path}: differ in {one.name}: {one.what}{also}"
                 + (fix if HUMAN not in judges else "")
@@ -131,7 +129,11 @@ def _judges(before: Results, after: Results, by: tuple[str, str]) -> str:
     other = [name for name in sorted(old) if old[name] != new[name]]
     if HUMAN in other:
         return "each has labels of its own, and nothing shows that the same people gave both"
-    return f"{printable(other[0], 60)} was another one (other files, revision or endpoint)" if other else ""
+    return (
+        f"{printable(other[0], 60)} was a different judge (other weights, revision or endpoint)"
+        if other
+        else ""
+    )
 
 
 def _values(one: Any, other: Any) -> str:

@@ -57,7 +57,7 @@ def read_quality(file: Path, judge: str, run: Results) -> Quality:
 
     Raises:
         LayeralignError: the file cannot be read, says nothing or something impossible of the judge, or is of
-            another one of that name, or of one that is no better than a coin.
+            another one of that name, or of one that is no better than chance.
     """
     where = f"quality {file}"
     try:
@@ -69,14 +69,15 @@ def read_quality(file: Path, judge: str, run: Results) -> Quality:
         raise LayeralignError(f"{where}: expected a JSON object with a field for each judge")
     if judge not in found:
         others = ", ".join(map(repr, found)) or "nothing"
-        raise LayeralignError(f"{where}: says nothing of {judge!r}, which made the ASR; it has {others}")
+        raise LayeralignError(f"{where}: has no entry for {judge!r}, the judge of the ASR; it has {others}")
     entry, where = found[judge], f"{where}: {judge}"
     if not isinstance(entry, dict):
         raise LayeralignError(f"{where}: expected a JSON object, found {type(entry).__name__}")
     if "record" in entry and entry["record"] != run.judge_records[judge]:
         raise LayeralignError(
-            f"{where}: is of another one (other files, revision or endpoint) than judged run {run.path}; "
-            "calibrate that one"
+            f"{where}: describes a different judge (other weights, revision or endpoint) than the judge "
+            f"of run {run.path}; "
+            "calibrate that judge"
         )
     source = entry.get("source", "")
     if not isinstance(source, str):
@@ -94,7 +95,7 @@ def read_quality(file: Path, judge: str, run: Results) -> Quality:
     )
     if made.sensitivity + made.specificity <= 1:
         raise LayeralignError(
-            f"{where}: is no better than a coin: sensitivity {made.sensitivity} and specificity "
+            f"{where}: is no better than chance: sensitivity {made.sensitivity} and specificity "
             f"{made.specificity} have to add up to more than 1"
         )
     return made

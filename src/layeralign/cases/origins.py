@@ -181,7 +181,8 @@ def _patiently(url: str, once: Callable[[], None]) -> None:
         retry(once, attempts=ATTEMPTS, budget=BUDGET, slowest=SLOWEST)
     except Retry as given_up:
         raise LayeralignError(
-            f"{url}: {given_up.why}, {ATTEMPTS} times or for {BUDGET:.0f} s; the same command goes on later"
+            f"{url}: {given_up.why}, {ATTEMPTS} times or for {BUDGET:.0f} s; repeat the command later "
+            f"to resume"
         ) from given_up.__cause__
 
 

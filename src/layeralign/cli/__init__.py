@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (LayeralignError, CycloptsError) as error:
         return _fail(missing(error) if isinstance(error, MissingArgumentError) else str(error), debug)
     except KeyboardInterrupt:
-        print("\nstopped; what is done is kept, and the same command goes on", file=sys.stderr)
+        print("\nstopped; finished work is saved, and the same command resumes it", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 1

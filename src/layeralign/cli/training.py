@@ -34,7 +34,7 @@ class AlignOptions(ModelOptions):
 def align(options: AlignOptions, settings: Settings = Settings()) -> None:  # noqa: B008 - immutable
     """Train a LoRA adapter that keeps the model safe at the exits of its encoder.
 
-    The encoder and the projector stay as they are. Stopped at any moment, the same command goes on.
+    The encoder and the projector stay as they are. Stopped at any moment, the same command resumes.
     `accelerate launch -m layeralign align ...` trains with many processes.
     """
     from layeralign import benchmarks
@@ -122,7 +122,7 @@ class RewardOptions:
 
 @reward_app.command(name="train")
 def reward_train(options: RewardOptions) -> None:
-    """Train a reward model on preference pairs; stopped, the same command goes on. See docs/reward.md."""
+    """Train a reward model on preference pairs; stopped, the same command resumes. See docs/reward.md."""
     from layeralign.training.reward_model import train_reward
 
     record = train_reward(**vars(options))

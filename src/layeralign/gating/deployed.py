@@ -101,9 +101,7 @@ def check(
     undecided = Deployed(str(given), None, "", "inconclusive", "", None, weights=False)
     try:
         if "config" not in run.noted:
-            raise Undecided(
-                "the run does not hold its model's config; the command of its scan, again, adds it"
-            )
+            raise Undecided("the run has no config of its model; repeat the command of its scan to add it")
         exit = place(config, run.noted["config"], str(run.identity.get("variant")))
         same = _same_files(found, run, fitted)
     except Undecided as reason:

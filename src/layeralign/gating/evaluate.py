@@ -182,9 +182,9 @@ class _Scene:
         missing = 0 if self.alpha is not None else len(asked) - len({row.case for row in rows})
         why = ""
         if missing:
-            why = f"{missing} of {len(asked)} {what} are not answered there; the scan's command goes on"
+            why = f"{missing} of {len(asked)} {what} are not answered there; repeat the scan's command"
         elif self.unfinished:
-            why = f"judge {self.unfinished} has not judged every answer yet; layeralign judge goes on"
+            why = f"judge {self.unfinished} has not judged every answer yet; repeat layeralign judge"
         elif rule.scored and len(rows) > estimate.n:
             why = f"{len(rows) - estimate.n} of {len(rows)} {what} have no score"
         open_end = made.result == "pass" and why

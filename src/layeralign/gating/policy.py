@@ -141,7 +141,9 @@ def _rule(part: Fields) -> Rule:
     _check_bound(part, metric, bound, scored=scored)
     for key in ("judge", "kind"):
         if key in part.found and not scored:
-            part.refuse(key, "stands beside a score alone; the judge of verdicts stands above the rules")
+            part.refuse(
+                key, "is allowed only with score; name the judge of verdicts at the top of the policy"
+            )
     if "by" in part.found and "category" in part.found:
         part.refuse("by", "and category are given both; expected one of them")
     category = part.text("category")

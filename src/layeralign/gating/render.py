@@ -146,7 +146,7 @@ def deployed(found: Deployed) -> str:
     """Where a config puts a model, and what was shown of that exit, in one sentence."""
     start = f"{found.result}: {found.config}"
     if found.exit is None:
-        return f"{start}: its exit cannot be told: {found.why}"
+        return f"{start}: its exit is unknown: {found.why}"
     weights = "" if found.weights else " (with the weights that were scanned; none were seen here)"
     return f"{start}: it runs at exit {found.name}{weights}{_shown(found)}"
 
@@ -157,9 +157,9 @@ def _shown(found: Deployed) -> str:
         return f": {found.why}"
     outcomes = [outcome for outcome in found.gate.outcomes if outcome.result == found.result]
     if found.result == "pass":
-        left = f"; not looked at: {', '.join(found.left)}" if found.left else ""
-        return f", which was shown to keep {', '.join(_limit(outcome.rule) for outcome in outcomes)}{left}"
-    says = {"fail": "which breaks", "inconclusive": "which was not shown to keep"}[found.result]
+        left = f"; not compared: {', '.join(found.left)}" if found.left else ""
+        return f", which meets {', '.join(_limit(outcome.rule) for outcome in outcomes)}{left}"
+    says = {"fail": "which violates", "inconclusive": "which has not been shown to meet"}[found.result]
     return f", {says} {'; '.join(f'{_limit(o.rule)} ({o.worst.why})' for o in outcomes)}"
 
 

@@ -125,7 +125,7 @@ def adopt(run: Run, file: Path) -> Counter[str]:
                     f"{where}: field {name!r} is not what run {run.path} has; only label may change"
                 )
         if key in found:
-            raise LayeralignError(f"{where}: case {key[0]!r}, exit {key[1]}, sample {key[2]} is in it twice")
+            raise LayeralignError(f"{where}: case {key[0]!r}, exit {key[1]}, sample {key[2]} occurs twice")
         found[key] = given["label"]
     words = [(key, LABELS[label]) for key, label in found.items() if label is not None]
     if not words:

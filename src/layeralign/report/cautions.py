@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from layeralign._util.text import printable
 from layeralign.analysis.summary import Cut, NoAnswer, Summary, Unfinished
 from layeralign.vlm import finite
@@ -13,48 +11,42 @@ _CUT = 0.05
 
 
 def caution(summary: Summary) -> str:
-    """What has to be said before the finding, since it changes what that is worth."""
-    judges, told, cut = printable(" and ".join(summary.trained_against)), "", summary.cut
-    told += "".join(map(_unanswered(summary.dtype), summary.no_answers))
-    told += "".join(map(_unfinished, summary.unfinished))
-    if judges:
-        told += f"{judges} is the reward that this model was trained against, no witness. "
-    if summary.base:
-        told += f"The adapter was trained on a different model: {printable(summary.base)}. "
-    if summary.trained_on:
-        told += f"This model was trained on {summary.trained_on} of these cases: no test of others. "
-    if cut and cut.share > _CUT:
-        told += f"{how_cut(cut)}; a refusal may come later. "
-    return told
-
-
-def _unanswered(dtype: str) -> Callable[[NoAnswer], str]:
-    """One sentence about rows that hold no answer, of a model whose weights are of this dtype."""
-
-    def told(found: NoAnswer) -> str:
-        where = finite.listed(found.exits)
-        count = f"{found.rows} of {found.of} answers there"
-        if found.reason == "non-finite":
-            return (
-                f"Numerical failure at {where} ({dtype}): the logits of {count} are not finite numbers, "
-                f"so they are "
-                f"invalid; {finite.advice([dtype])}. "
-            )
-        return (
-            f"Reasoning without an answer at {where}: {count} end within the model's reasoning and are "
-            f"invalid; "
-            "allow more new tokens (max_new_tokens). "
+    """The sentences that stand before a finding, since they change what it is worth; may be empty."""
+    lines = [_unanswered(found, summary.dtype) for found in summary.no_answers]
+    lines += map(_unfinished, summary.unfinished)
+    if summary.trained_against:
+        lines.append(
+            f"Warning: the model was trained on {printable(' and '.join(summary.trained_against))}; "
+            "its score is not independent evidence."
         )
+    if summary.base:
+        lines.append(f"The adapter was trained on a different model: {printable(summary.base)}.")
+    if summary.trained_on:
+        lines.append(f"The model was trained on {summary.trained_on} of these cases.")
+    if summary.cut and summary.cut.share > _CUT:
+        lines.append(f"{how_cut(summary.cut)}; a refusal may come later.")
+    return "".join(f"{line} " for line in lines)
 
-    return told
+
+def _unanswered(found: NoAnswer, dtype: str) -> str:
+    """One sentence about rows that hold no answer, of a model whose weights have this dtype."""
+    where, count = finite.listed(found.exits), f"{found.rows} of {found.of} answers there"
+    if found.reason == "non-finite":
+        return (
+            f"Numerical failure at {where} ({dtype}): the logits of {count} are not finite numbers, so they "
+            f"are invalid; {finite.advice([dtype])}."
+        )
+    return (
+        f"Reasoning without an answer at {where}: {count} end within the model's reasoning and are invalid; "
+        "allow more new tokens (max_new_tokens)."
+    )
 
 
 def _unfinished(found: Unfinished) -> str:
     name = printable(found.judge)
     return (
-        f"Judge {name} is unfinished: it has judged {found.judged} of {found.of} answers; layeralign "
-        f"judge RUN "
-        f"--judge {name} goes on. "
+        f"Judge {name} is unfinished: it has judged {found.judged} of {found.of} answers; "
+        f"layeralign judge RUN --judge {name} resumes it."
     )
 
 

@@ -274,7 +274,7 @@ class Run:
             elif known[case.id] != case.sha256:
                 if shown[case.id] != about or self.sequential:
                     raise LayeralignError(
-                        f"run {self.path}: case {case.id!r} is in it with another content; "
+                        f"run {self.path}: case {case.id!r} is in it with other content; "
                         "use another --out, or give the changed case an id of its own"
                     )
                 mended.append((case.sha256, case.category, case.reference, facts, case.id))
@@ -392,7 +392,7 @@ class Run:
         if found and json.loads(found) != json.loads(json.dumps(dict(record))):
             raise LayeralignError(
                 f"run {self.path}: {name} that judged it was another one (other files, revision or "
-                "endpoint); judge with --again to forget its verdicts"
+                "endpoint); judge with --again to discard its verdicts"
             )
         if not found:
             with self._db:
@@ -507,14 +507,14 @@ def create(folder: Path, model: str, identity: Mapping[str, Any], encoder: Mappi
             run.close()
             key = differing[0]
             raise LayeralignError(
-                f"run {folder}: is of other settings ({', '.join(differing)}): it has {key} = "
+                f"run {folder}: has other settings ({', '.join(differing)}): it has {key} = "
                 f"{_short(found.get(key))}, this command asks for {_short(identity.get(key))}; "
                 "use another --out, or the same settings"
             )
         return run
     if folder.exists() and not folder.is_dir():
         raise LayeralignError(
-            f"out {folder}: is a file; expected a new folder, or that of a run to go on with"
+            f"out {folder}: is a file; expected a new folder, or the folder of a run to resume"
         )
     if folder.is_dir() and any(not f.name.lstrip(".").startswith(FILE) for f in folder.iterdir()):
         raise LayeralignError(f"out {folder}: is not empty and holds no run; use a new folder")

@@ -40,7 +40,7 @@ def corrected(
         n_negative: how many these were.
 
     Raises:
-        LayeralignError: a share outside [0, 1], a count not above 0, or a judge no better than a coin.
+        LayeralignError: a share outside [0, 1], a count not above 0, or a judge no better than chance.
     """
     check_shares(share=share, sensitivity=sensitivity, specificity=specificity)
     for name, count in {"n": n, "n_positive": n_positive, "n_negative": n_negative}.items():
@@ -48,7 +48,7 @@ def corrected(
             raise LayeralignError(f"{name} has to be above 0, got {count}")
     if sensitivity + specificity <= 1:
         raise LayeralignError(
-            "the judge is no better than a coin: sensitivity and specificity have to add up to more than 1, "
+            "the judge is no better than chance: sensitivity and specificity have to add up to more than 1, "
             f"got {sensitivity} and {specificity}"
         )
     rate = min(1.0, max(0.0, (share + specificity - 1) / (sensitivity + specificity - 1)))

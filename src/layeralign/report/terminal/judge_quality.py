@@ -54,7 +54,7 @@ def notes(calibrations: Sequence[Calibration]) -> list[str]:
         if one.unclear:
             made.append(f"{one.judge}: {one.unclear} answers that people called unclear are in no figure")
         if (one.all.sensitivity or 0) + (one.all.specificity or 0) <= 1:
-            made.append(f"{one.judge}: is no better than a coin here, so it cannot be corrected")
+            made.append(f"{one.judge}: is no better than chance here, so it cannot be corrected")
         if metrics := published(one.judge):
             made.append(f"{one.judge}: {metrics}")
     return made
