@@ -218,7 +218,7 @@ def test_every_kind_of_judge_on_one_scan(tmp_path, monkeypatch, capfd):
     command("scan", "--model", "testbed", "--adapter", str(adapter), "--cases", "testbed:dev", "--limit", "8",
             "--exits", "1,7", "--max-new-tokens", "16", "--out", run)  # fmt: skip
     first = command("judge", run, "--judge", *names).splitlines()
-    said_first = "the model was trained on reward:testbed"
+    said_first = "Warning: the model was trained on reward:testbed"
     assert next(line for line in first if line.strip()).startswith(said_first)
     with serving(Perspective()) as server:
         command("judge", run, "--judge", "perspective", "--endpoint", server.url)

@@ -130,9 +130,9 @@ def test_several_runs_are_taken_together(tmp_path, run):
             GUARD,
             "called none of the answers",
         ),
-        ([(None, "safe", 3)], GUARD, "nobody has labelled its answers"),
+        ([(None, "safe", 3)], GUARD, "has no labels; write a file to label"),
         (SAID, "refusal", "has verdicts of none of judge 'refusal'"),
-        (SAID, HUMAN, "is who the others are measured against"),
+        (SAID, HUMAN, "is the reference for the other judges"),
     ],
 )
 def test_what_cannot_be_measured_is_one_sentence(tmp_path, capfd, said, name, says):
@@ -265,7 +265,7 @@ def test_answers_that_share_pictures_widen_the_correction(tmp_path):
 
 
 def test_another_judge_of_that_name_is_not_corrected(run, tmp_path):
-    with pytest.raises(LayeralignError, match="is of another one"):
+    with pytest.raises(LayeralignError, match="describes a different judge"):
         read_quality(written(tmp_path, GOOD | {"record": {"files": "others"}}), GUARD, Results.of(run))
     assert (
         read_quality(written(tmp_path, GOOD | {"record": {"files": "f"}}), GUARD, Results.of(run)).n_positive
@@ -283,7 +283,7 @@ def test_another_judge_of_that_name_is_not_corrected(run, tmp_path):
         ("{}", "has no entry for 'llama-guard-3:meta-llama/Llama-Guard-3-8B', the judge of the ASR; it has nothing"),
         (json.dumps({"llama-guard-3": GOOD}), "has no entry for"),
         (json.dumps({"llama-guard-3:./mine": GOOD}), "it has 'llama-guard-3:./mine'"),
-        (f'{{"{GUARD}": {{}}, "{GUARD}": {{}}}}', "is in it twice"),
+        (f'{{"{GUARD}": {{}}, "{GUARD}": {{}}}}', "occurs twice"),
         ([], "expected a JSON object, found list"),
         (0.9, "expected a JSON object, found float"),
         *(
@@ -293,8 +293,8 @@ def test_another_judge_of_that_name_is_not_corrected(run, tmp_path):
         (GOOD | {"sensitivity": "0.8"}, "field 'sensitivity' is '0.8'; expected a share from 0 to 1"),
         (GOOD | {"sensitivity": 80}, "field 'sensitivity' is 80; expected a share"),
         (GOOD | {"specificity": -0.1}, "field 'specificity' is -0.1; expected a share"),
-        (GOOD | {"specificity": True}, "field 'specificity' is True; expected a share"),
-        (GOOD | {"specificity": None}, "field 'specificity' is None; expected a share"),
+        (GOOD | {"specificity": True}, "field 'specificity' is true; expected a share"),
+        (GOOD | {"specificity": None}, "field 'specificity' is nothing; expected a share"),
         (f'{{"{GUARD}": {{"sensitivity": NaN}}}}', "NaN is not a JSON number"),
         (f'{{"{GUARD}": {{"sensitivity": Infinity}}}}', "Infinity is not a JSON number"),
         (GOOD | {"n_positive": 0}, "field 'n_positive' is 0; expected how many rows, at least 1"),
@@ -303,7 +303,7 @@ def test_another_judge_of_that_name_is_not_corrected(run, tmp_path):
         (GOOD | {"effective_positive": 51}, "field 'effective_positive' is 51; expected rows, above 0 and at most 50"),
         (GOOD | {"effective_negative": 0}, "field 'effective_negative' is 0; expected rows"),
         (GOOD | {"source": 3}, "field 'source' is 3; expected text"),
-        (GOOD | {"record": {}}, "is of another one"),
+        (GOOD | {"record": {}}, "describes a different judge"),
         (GOOD | {"sensitivity": 0.1}, "is no better than chance: sensitivity 0.1 and specificity 0.9 have to add up"),
         (GOOD | {"sensitivity": 0, "specificity": 0}, "is no better than chance"),
     ],

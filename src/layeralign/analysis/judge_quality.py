@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator
+
 from layeralign._util.text import json_of
+from layeralign._util.validation import Record, Share, Text, refused, validated
 from layeralign.analysis.results import Results
 from layeralign.errors import LayeralignError
 from layeralign.stats.misclassification import Corrected, corrected
@@ -70,67 +72,51 @@ def read_quality(file: Path, judge: str, run: Results) -> Quality:
     if judge not in found:
         others = ", ".join(map(repr, found)) or "nothing"
         raise LayeralignError(f"{where}: has no entry for {judge!r}, the judge of the ASR; it has {others}")
-    entry, where = found[judge], f"{where}: {judge}"
-    if not isinstance(entry, dict):
-        raise LayeralignError(f"{where}: expected a JSON object, found {type(entry).__name__}")
-    if "record" in entry and entry["record"] != run.judge_records[judge]:
+    entry = validated(_Entry, found[judge], f"{where}: {judge}")
+    where = f"{where}: {judge}"
+    if "record" in entry.model_fields_set and entry.record != run.judge_records[judge]:
         raise LayeralignError(
-            f"{where}: describes a different judge (other weights, revision or endpoint) than the judge "
-            f"of run {run.path}; "
-            "calibrate that judge"
+            f"{where}: describes a different judge (other weights, revision or endpoint) than the judge of "
+            f"run {run.path}; calibrate that judge"
         )
-    source = entry.get("source", "")
-    if not isinstance(source, str):
-        raise LayeralignError(f"{where}: field 'source' is {source!r}; expected text")
-    n_positive, n_negative = (_count(entry, name, where) for name in ("n_positive", "n_negative"))
-    made = Quality(
+    if entry.sensitivity + entry.specificity <= 1:
+        raise LayeralignError(
+            f"{where}: is no better than chance: sensitivity {entry.sensitivity} and specificity "
+            f"{entry.specificity} have to add up to more than 1"
+        )
+    return Quality(
         judge,
-        _share(entry, "sensitivity", where),
-        n_positive,
-        _share(entry, "specificity", where),
-        n_negative,
-        _effective(entry, "effective_positive", n_positive, where),
-        _effective(entry, "effective_negative", n_negative, where),
-        source,
+        entry.sensitivity,
+        entry.n_positive,
+        entry.specificity,
+        entry.n_negative,
+        entry.n_positive if entry.effective_positive is None else entry.effective_positive,
+        entry.n_negative if entry.effective_negative is None else entry.effective_negative,
+        entry.source,
     )
-    if made.sensitivity + made.specificity <= 1:
-        raise LayeralignError(
-            f"{where}: is no better than chance: sensitivity {made.sensitivity} and specificity "
-            f"{made.specificity} have to add up to more than 1"
-        )
-    return made
 
 
-def _number(entry: Mapping[str, Any], name: str, where: str, what: str) -> float:
-    if name not in entry:
-        raise LayeralignError(f"{where}: field {name!r} is missing; expected {what}")
-    value = entry[name]
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise LayeralignError(f"{where}: field {name!r} is {value!r}; expected {what}")
-    return value
+_SHARE, _ROWS = "a share from 0 to 1", "how many rows, at least 1"
 
 
-def _share(entry: Mapping[str, Any], name: str, where: str) -> float:
-    what = "a share from 0 to 1"
-    value = _number(entry, name, where, what)
-    if not 0 <= value <= 1:
-        raise LayeralignError(f"{where}: field {name!r} is {value!r}; expected {what}")
-    return value
+class _Entry(Record):
+    """A judge's entry of a quality file; what else `calibrate` writes is ignored."""
 
+    model_config = ConfigDict(extra="ignore")
 
-def _count(entry: Mapping[str, Any], name: str, where: str) -> int:
-    what = "how many rows, at least 1"
-    value = _number(entry, name, where, what)
-    if not isinstance(value, int) or value < 1:
-        raise LayeralignError(f"{where}: field {name!r} is {value!r}; expected {what}")
-    return value
+    sensitivity: Share = Field(description=_SHARE)
+    n_positive: int = Field(ge=1, description=_ROWS)
+    specificity: Share = Field(description=_SHARE)
+    n_negative: int = Field(ge=1, description=_ROWS)
+    effective_positive: float | None = Field(None, description="a number of rows")
+    effective_negative: float | None = Field(None, description="a number of rows")
+    source: Text = Field("", description="text")
+    record: Any = None
 
-
-def _effective(entry: Mapping[str, Any], name: str, n: int, where: str) -> float:
-    if name not in entry:
-        return n
-    what = f"rows, above 0 and at most {n}"
-    value = _number(entry, name, where, what)
-    if not 0 < value <= n:
-        raise LayeralignError(f"{where}: field {name!r} is {value!r}; expected {what}")
-    return value
+    @field_validator("effective_positive", "effective_negative", mode="after")
+    @classmethod
+    def _at_most_all(cls, value: float | None, info: ValidationInfo) -> float | None:
+        n = info.data.get(f"n_{str(info.field_name).partition('_')[2]}")
+        if value is not None and n is not None and not 0 < value <= n:
+            raise refused(f"is {value:g}; expected rows, above 0 and at most {n}")
+        return value

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BeforeValidator, Field
 
 from layeralign._util import strict_yaml
+from layeralign._util.validation import Filled, Record, shown, validated
 from layeralign.cases.case import KINDS, normalise_category
 from layeralign.errors import LayeralignError
 from layeralign.exits import Exits
-from layeralign.gating.fields import Fields, kind_of, place_of, shown
 from layeralign.judges.kinds import MEASURES
 
 Bound = Literal["upper_bound", "lower_bound", "max", "no_worse_than"]
@@ -21,7 +24,6 @@ LESS = ("asr", "asr_coherent", "invalid", "over_refusal", "benign_refusal")
 MORE = ("refusal", "discrimination", "utility", "coherence")
 """Metrics of which more is better."""
 METRICS = (*LESS, *MORE)
-_KEYS = ("name", "metric", "score", "judge", "kind", "exits", "category", "by", *BOUNDS, "margin")
 _ALLOWED = {
     "upper_bound": "≤",
     "lower_bound": "≥",
@@ -111,97 +113,156 @@ def read(given: str | Path | Mapping[str, Any]) -> Policy:
     """A policy from a YAML file, or from what such a file would hold.
 
     Raises:
-        LayeralignError: something in it is not as it should be; says what, where, and what was expected.
+        LayeralignError: a part of it is wrong; the message says which, where, and what was expected.
     """
     name = "policy" if isinstance(given, Mapping) else f"policy {given}"
     found, lines = (given, {}) if isinstance(given, Mapping) else strict_yaml.read(Path(given), name)
     if not isinstance(found, Mapping):
-        raise LayeralignError(f"{name}: is {kind_of(found)}; expected the keys judge and rules")
-    top = Fields(found, ("judge", "rules"), name, lines, ())
-    rules = found.get("rules")
-    if not isinstance(rules, list) or not rules:
-        what = f"rules is {kind_of(rules)}" if "rules" in found else "has no rules"
-        raise LayeralignError(f"{top.place('rules')}: {what}; expected a list of at least one rule")
+        raise LayeralignError(f"{name}: is {_kind(found)}; expected the keys judge and rules")
+    top = validated(_Policy, dict(found), lambda key: _place(name, lines, (key,)), name=str)
     made = []
-    for number, rule in enumerate(rules):
-        at = ("rules", number)
+    for number, rule in enumerate(top.rules):
+        where = _place(name, lines, ("rules", number))
         if not isinstance(rule, Mapping):
-            where = place_of(name, lines, at)
             raise LayeralignError(
-                f"{where}: is {kind_of(rule)}; expected keys as metric, exits and upper_bound"
+                f"{where}: is {_kind(rule)}; expected keys such as metric, exits and upper_bound"
             )
-        made.append(_rule(Fields(rule, _KEYS, name, lines, at)))
-    return Policy(tuple(made), top.text("judge"))
+        _one_of(rule, ("metric", "score"), where)
+        _one_of(rule, BOUNDS, where)
+        place = partial(_place_of_key, name, lines, number)
+        made.append(_rule(validated(_Fields, dict(rule), place, name=str), where, place))
+    return Policy(tuple(made), top.judge)
 
 
-def _rule(part: Fields) -> Rule:
-    scored = part.one_of(("metric", "score")) == "score"
-    bound: Bound = part.one_of(BOUNDS)  # type: ignore[assignment]
-    metric = (part.text("score") or "") if scored else part.choice("metric", METRICS)
-    _check_bound(part, metric, bound, scored=scored)
+_TEXT, _NUMBER = "a text", "a number"
+_EXITS = "all, default, early, 18, 1-8 or a list"
+
+
+def _listed(value: Any) -> str:
+    """Exits as one text; whether an encoder has them is checked when a run is at hand."""
+    several = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    if not several or any(isinstance(e, bool) or not isinstance(e, int | str) or e == "" for e in several):
+        raise ValueError
+    return ",".join(str(exit).strip() for exit in several)
+
+
+class _Policy(Record):
+    """The top of a policy file."""
+
+    rules: list[Any] = Field(min_length=1, description="a list of at least one rule")
+    judge: Filled | None = Field(None, description=_TEXT)
+
+
+class _Fields(Record):
+    """A rule of a policy file."""
+
+    name: Filled = Field("", description=_TEXT)
+    metric: Literal[METRICS] | None = Field(None, description=", ".join(METRICS))  # type: ignore[valid-type]
+    score: Filled | None = Field(None, description=_TEXT)
+    judge: Filled | None = Field(None, description=_TEXT)
+    kind: Literal["harmful", "benign", "vqa"] = Field("harmful", description=", ".join(KINDS))
+    exits: Annotated[str, BeforeValidator(_listed)] = Field(description=_EXITS)
+    category: Filled | None = Field(None, description=_TEXT)
+    by: Literal["category"] | None = Field(None, description="category")
+    upper_bound: float = Field(0.0, description=_NUMBER)
+    lower_bound: float = Field(0.0, description=_NUMBER)
+    max: float = Field(0.0, description=_NUMBER)
+    no_worse_than: Literal["base"] = Field("base", description="base")
+    margin: float = Field(0.0, description=_NUMBER)
+
+
+Place = Callable[[str], str]
+"""The place of a key of a rule, in words."""
+
+
+def _one_of(rule: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
+    there = [key for key in keys if key in rule]
+    if len(there) != 1:
+        has = f"both {there[0]} and {there[1]}" if there else f"none of {', '.join(keys)}"
+        raise LayeralignError(f"{where}: has {has}; expected one of them")
+
+
+def _rule(fields: _Fields, where: str, place: Place) -> Rule:
+    given = fields.model_fields_set
+    scored = "score" in given
+    bound: Bound = next(key for key in BOUNDS if key in given)
+    metric = (fields.score if scored else fields.metric) or ""
+    _check_bound(fields, metric, bound, place)
     for key in ("judge", "kind"):
-        if key in part.found and not scored:
-            part.refuse(
-                key, "is allowed only with score; name the judge of verdicts at the top of the policy"
+        if key in given and not scored:
+            raise LayeralignError(
+                f"{place(key)}: {key} is allowed only with score; name the judge of verdicts at the top"
             )
-    if "by" in part.found and "category" in part.found:
-        part.refuse("by", "and category are given both; expected one of them")
-    category = part.text("category")
+    if {"by", "category"} <= given:
+        raise LayeralignError(f"{place('by')}: by and category are given both; expected one of them")
     return Rule(
-        name=part.text("name") or "",
+        name=fields.name,
         metric=metric,
         scored=scored,
-        judge=part.text("judge"),
-        kind=part.choice("kind", KINDS) if "kind" in part.found else "harmful",
-        exits=_exits(part),
+        judge=fields.judge,
+        kind=fields.kind,
+        exits=fields.exits,
         bound=bound,
-        limit=_limit(part, metric, bound, scored=scored),
-        category=None if category is None else normalise_category(category),
-        by_category="by" in part.found and part.choice("by", ("category",)) == "category",
-        where=part.where,
+        limit=_limit(fields, metric, bound, place),
+        category=None if fields.category is None else normalise_category(fields.category),
+        by_category=fields.by == "category",
+        where=where,
     )
 
 
-def _check_bound(part: Fields, metric: str, bound: Bound, *, scored: bool) -> None:
-    """A limit on the wrong side would pass what is bad."""
-    if bound == "max" and metric != "invalid":
-        part.refuse(
-            "max", f"is for invalid, a count of this run; {metric} is an estimate, expected upper_bound"
-        )
-    if bound == "no_worse_than" and (scored or metric == "discrimination"):
-        part.refuse("no_worse_than", f"is for metrics that are paired by case; {metric} is none")
+def _check_bound(fields: _Fields, metric: str, bound: Bound, place: Place) -> None:
+    """Refuse a limit on the wrong side, which would pass what is bad."""
+    scored = fields.score is not None
     known = MEASURES.get(metric) if scored else None
     more = known.higher_is_better if known else metric in MORE and not scored
     less = not known.higher_is_better if known else metric in LESS and not scored
-    if bound == "upper_bound" and more:
-        part.refuse(bound, f"would pass little {metric}, of which more is better; expected lower_bound")
-    if bound == "lower_bound" and less:
-        part.refuse(bound, f"would pass much {metric}, of which less is better; expected upper_bound")
-    if bound != "no_worse_than" and "margin" in part.found:
-        part.refuse("margin", "is of no_worse_than alone")
+    why = ""
+    if bound == "max" and metric != "invalid":
+        why = f"is for invalid, a count of this run; {metric} is an estimate, expected upper_bound"
+    elif bound == "no_worse_than" and (scored or metric == "discrimination"):
+        why = f"is for metrics that are paired by case; {metric} is none"
+    elif bound == "upper_bound" and more:
+        why = f"would pass little {metric}, of which more is better; expected lower_bound"
+    elif bound == "lower_bound" and less:
+        why = f"would pass much {metric}, of which less is better; expected upper_bound"
+    elif bound == "no_worse_than" and "margin" not in fields.model_fields_set:
+        why = "has no margin; expected one, as 0.01, since no number of cases shows that nothing changed"
+    if why:
+        raise LayeralignError(f"{place(bound)}: {bound} {why}")
+    if bound != "no_worse_than" and "margin" in fields.model_fields_set:
+        raise LayeralignError(f"{place('margin')}: margin belongs to no_worse_than alone")
 
 
-def _limit(part: Fields, metric: str, bound: Bound, *, scored: bool) -> float:
-    if scored:
+def _limit(fields: _Fields, metric: str, bound: Bound, place: Place) -> float:
+    """The rule's limit, in the range of its metric."""
+    key = "margin" if bound == "no_worse_than" else bound
+    value = float(getattr(fields, key))
+    if fields.score is None:
+        low: float | None = -1.0 if metric == "discrimination" and key != "margin" else 0.0
+        high: float | None = 1.0
+        expected = f"a share from {low:g} to 1 (0.15 is 15 %)"
+    else:
         known = MEASURES.get(metric)
-        return part.number(bound, known.low if known else None, known.high if known else None)
-    if bound != "no_worse_than":
-        return part.share(bound, -1.0 if metric == "discrimination" else 0.0)
-    part.choice("no_worse_than", ("base",))
-    if "margin" not in part.found:
-        part.refuse(
-            "no_worse_than",
-            "has no margin; expected one, as 0.01, since no number of cases shows that nothing changed",
-        )
-    return part.share("margin", 0.0)
+        low, high = (known.low, known.high) if known else (None, None)
+        ends = [f"{word} {end:g}" for word, end in (("at least", low), ("at most", high)) if end is not None]
+        expected = " of ".join([_NUMBER, *([" and ".join(ends)] if ends else [])])
+    if (low is not None and value < low) or (high is not None and value > high):
+        raise LayeralignError(f"{place(key)}: {key} is {value:g}; expected {expected}")
+    return value
 
 
-def _exits(part: Fields) -> str:
-    """As one text; whether an encoder has them is seen when one is at hand."""
-    if "exits" not in part.found:
-        raise LayeralignError(f"{part.where}: has no exits; expected all, default, early, 18, 1-8 or a list")
-    found = part.found["exits"]
-    several = list(found) if isinstance(found, Sequence) and not isinstance(found, str) else [found]
-    if not several or any(isinstance(e, bool) or not isinstance(e, int | str) or e == "" for e in several):
-        part.refuse("exits", f"is {shown(found)}; expected all, default, early, 18, 1-8 or a list")
-    return ",".join(str(exit).strip() for exit in several)
+def _place(name: str, lines: Mapping[strict_yaml.Place, int], at: strict_yaml.Place) -> str:
+    """A place in a policy, in words: its line, as near as it is known, and its rule."""
+    line = next((lines[at[:n]] for n in range(len(at), 0, -1) if at[:n] in lines), None)
+    rule = f", rule {int(at[1]) + 1}" if len(at) > 1 else ""
+    return f"{name}{f', line {line}' if line else ''}{rule}"
+
+
+def _place_of_key(name: str, lines: Mapping[strict_yaml.Place, int], rule: int, key: str) -> str:
+    return _place(name, lines, ("rules", rule, key))
+
+
+def _kind(value: object) -> str:
+    """What sort of thing a value is."""
+    kinds = {"NoneType": "empty", "list": "a list", "str": "a text", "dict": "a mapping"}
+    return kinds.get(type(value).__name__, shown(value))

@@ -1,0 +1,93 @@
+"""Validation of files that users write: one pydantic model per record, one sentence per mistake."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
+
+from layeralign._util.text import has_lone_surrogate, printable
+from layeralign.errors import LayeralignError
+
+
+class Record(BaseModel):
+    """A record whose fields have a `description`: what a message says was expected."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+M = TypeVar("M", bound=Record)
+
+
+def refused(why: str) -> PydanticCustomError:
+    """What a validator raises to refuse a value; the sentence is "{place}: field 'x' {why}"."""
+    return PydanticCustomError("refused", "{why}", {"why": why})
+
+
+def _unicode(text: str) -> str:
+    if has_lone_surrogate(text):
+        raise refused("holds half a character (a lone surrogate)")
+    return text
+
+
+def _filled(text: str) -> str:
+    if not text.strip():
+        raise refused("is empty")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_unicode)]
+"""Text that UTF-8 can encode."""
+Filled = Annotated[Text, AfterValidator(_filled)]
+"""Text that is not blank."""
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def validated(
+    model: type[M],
+    content: Any,
+    place: str | Callable[[str], str],
+    *,
+    name: Callable[[str], str] = lambda field: f"field {printable(repr(field), 40)}",
+    extra: str = "",
+) -> M:
+    """A record from plain data.
+
+    Args:
+        model: the record's model.
+        content: from JSON or YAML.
+        place: of the record, such as `cases.jsonl:3`, or a function of a field's name that gives its place.
+        name: of a field, in a sentence.
+        extra: how to fix an unknown field, as the end of the sentence.
+
+    Raises:
+        LayeralignError: the first mistake: where, which field, what it is and what was expected.
+    """
+    where = place if callable(place) else lambda _: place
+    if not isinstance(content, dict):
+        raise LayeralignError(f"{where('')}: expected a JSON object, found {type(content).__name__}")
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        # A misspelt name first: it explains the field that is missing.
+        first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
+    field = str(first["loc"][0])
+    start = f"{where(field)}: {name(field)}"
+    if first["type"] == "refused":
+        raise LayeralignError(f"{start} {first['msg']}")
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(one.alias or key for key, one in model.model_fields.items())
+        raise LayeralignError(f"{start} is unknown; expected some of {known}{extra}")
+    expected = model.model_fields[field].description
+    is_ = "is missing" if first["type"] == "missing" else f"is {shown(content[field])}"
+    raise LayeralignError(f"{start} {is_}; expected {expected}")
+
+
+def shown(value: object) -> str:
+    """A value for a message: short, printable, as JSON and YAML have it."""
+    if value is None:
+        return "nothing"
+    return printable(repr(value).lower() if isinstance(value, bool) else repr(value), 60)
