@@ -71,10 +71,15 @@ class LocalSpeaker:
         return {"revision": self._checkpoint.revision, "files": self._checkpoint.hashes}
 
     def prompt(self, conversation: Sequence[Message]) -> list[int]:
-        """Token ids of a conversation in the model's own template; one BOS, whoever writes it."""
+        """Token ids of a conversation in the model's own template; one BOS, whoever writes it.
+
+        Raises:
+            LayeralignError: the template loses a text.
+        """
         if self._writes_bos is None:
-            bos = self._names.bos_token
-            self._writes_bos = bool(bos) and bos in self._rendered(_blank(conversation))
+            bos, made = self._names.bos_token, self._rendered(_blank(conversation))
+            template.check_turns(made, len(conversation), f"judge: model {self._checkpoint.name}")
+            self._writes_bos = bool(bos) and bos in made
         before = template.written_before(self._names)
         return template.encode(self._names, self._rendered(conversation), before, writes_bos=self._writes_bos)
 
