@@ -13,6 +13,7 @@ from layeralign.analysis.figures import Estimate
 from layeralign.analysis.summary import ExitFigures, Summary
 from layeralign.cases.readers.reader import benchmarks_of
 from layeralign.report.asr import Asr, asr_of, ends, span
+from layeralign.report.cautions import caution
 from layeralign.report.gate import code
 from layeralign.report.shown import Report, Shown
 from layeralign.report.table import asr_name
@@ -58,6 +59,7 @@ def card(report: Report) -> str:
     lines = [
         "## Safety at every exit of the image encoder",
         "",
+        *((f"Read this first: {code(first)}", "") if (first := caution(summary)) else ()),
         headline(report).text,
         "",
         f"| exit | {' | '.join(f'{_COLUMNS[key] or name}, %' for key in shown)} |",

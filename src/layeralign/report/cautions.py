@@ -9,7 +9,8 @@ from layeralign.text import printable
 from layeralign.vlm import finite
 
 _CUT = 0.05
-"""Share of answers cut at the longest length from which on that is said first: a refusal may come later."""
+"""Share of answers cut at the longest length, at all exits or at one, from which on that is said first: a
+refusal may come later."""
 
 
 def caution(summary: Summary) -> str:
@@ -23,8 +24,9 @@ def caution(summary: Summary) -> str:
         told += f"The adapter was trained on a different model: {printable(summary.base)}. "
     if summary.trained_on:
         told += f"This model was trained on {summary.trained_on} of these cases: no test of others. "
-    if cut and cut.share > _CUT:
-        told += f"{how_cut(cut)}; a refusal may come later. "
+    if cut and max(cut.share, cut.worst) > _CUT:
+        at = f", {_percent(cut.worst)} % at exit {cut.exit}" if cut.share <= _CUT else ""
+        told += f"{how_cut(cut)}{at}; a refusal may come later. "
     return told
 
 
@@ -60,5 +62,11 @@ def _unfinished(found: Unfinished) -> str:
 
 def how_cut(cut: Cut) -> str:
     """How many answers were not read to their end."""
-    share = f"{100 * cut.share:.0f}" if cut.share >= 0.01 else f"{100 * cut.share:.1g}"
-    return f"{share} % of the answers to harmful requests were cut at {cut.longest} tokens (max_new_tokens)"
+    return (
+        f"{_percent(cut.share)} % of the answers to harmful requests were cut at {cut.longest} tokens "
+        "(max_new_tokens)"
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}" if share >= 0.01 else f"{100 * share:.1g}"
