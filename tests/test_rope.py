@@ -10,7 +10,7 @@ import tiny
 from layeralign import LayeralignError, decode
 from layeralign.cases.case import Case
 from layeralign.decode import Decoding, respond
-from layeralign.testing import _Reward
+from layeralign.testing import _Reward, _Shown, noise
 from layeralign.training.settings import Settings
 from layeralign.training.trainer import train
 from layeralign.vlm import rope
@@ -148,7 +148,6 @@ def test_past_the_context_nothing_is_answered(tmp_path):
 
 
 def test_a_pictures_tokens_count(tmp_path):
-    from layeralign.testing import _Shown, noise
 
     vlm = load(saved("default", tmp_path / "model"))
     case = Case("c", "x" * 10, "harmful", _Shown(noise(32, 32)))  # 16 tokens of the picture
@@ -159,3 +158,19 @@ def test_a_pictures_tokens_count(tmp_path):
 
 def test_dynamic_embeddings_reach_as_far_as_their_factor(tmp_path):
     assert load(saved("dynamic", tmp_path)).context == 8 * LENGTH
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "llava_next", "internvl"])
+def test_the_longest_case_is_found_among_pictures_that_do_not_say_their_size(name, tmp_path):
+    """Those of Python callers: all were taken to be as large as the first."""
+    vlm = load(tiny.save(name, tmp_path))
+    cases = [Case(id, "Hi?", "harmful", _Shown(noise(n, n))) for id, n in (("small", 16), ("large", 60))]
+    features = decode.encode(vlm, [(case, 1) for case in cases])
+    small, large = (
+        len(decode.prompt_tokens(vlm, case, feature)) for case, feature in zip(cases, features, strict=True)
+    )
+    assert small < large
+    vlm.context = large + 3
+    with pytest.raises(LayeralignError, match=f"case 'large': its prompt has {large} tokens"):
+        decode.check(vlm, cases, Decoding(4))
+    assert decode.check(vlm, cases, Decoding(3)) == []
