@@ -144,7 +144,9 @@ class RewardModel:
         names = self.classifier.names
         both = list(zip(humans, (answer.strip() for answer in answers), strict=True))
         if getattr(names, "chat_template", None):
-            texts = [_templated(names, self.name, human, answer) for human, answer in both]
+            tokens = template.control_tokens(names, template.source(names))
+            plain = ([template.marked(text, tokens) for text in pair] for pair in both)
+            texts = [_templated(names, self.name, human, answer) for human, answer in plain]
             return self.classifier.rows(texts, special=False)
         if self.classifier.is_encoder:
             return self.classifier.pair_rows(*map(list, zip(*both, strict=True)))
