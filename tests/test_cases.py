@@ -307,7 +307,9 @@ def with_categories(tmp_path, *categories, kind="benign"):
 @pytest.mark.parametrize(
     ("category", "meant"),
     [("borderline", "borderline"), ("Borderline", "borderline"), (" borderline", "borderline"),
-     ("BORDERLINE\t", "borderline"), ("authorised", "authorised"), ("Authorised ", "authorised"),
+     ("BORDERLINE\t", "borderline"), ("border-line", "borderline"), ("Border Line", "borderline"),
+     ("border_line", "borderline"), ("\u200bborderline", "borderline"), ("authorised", "authorised"),
+     ("Authorised ", "authorised"),
      ("authorized", "authorised"), ("AUTHORIZED", "authorised")],
 )  # fmt: skip
 def test_benign_cases_that_look_harmful_are_known_however_they_are_spelt(tmp_path, category, meant):

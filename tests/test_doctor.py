@@ -59,6 +59,10 @@ def break_a_weight(vlm):
         next(vlm.model.parameters()).view(-1)[0] = torch.nan
 
 
+def name_no_end(vlm):
+    vlm.ends = {}
+
+
 @pytest.mark.parametrize(
     ("fault", "fails"),
     [
@@ -67,6 +71,7 @@ def break_a_weight(vlm):
         (depend_on_neighbours, "rows beside each other"),
         (another_forward, "answers at the default exit"),
         (break_a_weight, "weights"),
+        (name_no_end, "ends of an answer"),
     ],
 )
 def test_a_fault_fails_its_check(fault, fails, tmp_path):

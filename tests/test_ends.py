@@ -57,6 +57,22 @@ def test_a_default_of_a_config_is_no_end_if_it_is_an_ordinary_token(tmp_path):
     assert letter not in vlm.eos_tokens
 
 
+def test_a_checkpoint_that_names_no_end_is_noted(tmp_path):
+    """Every answer goes on to the longest length, and what is behind its end is judged."""
+    import json
+
+    folder = tiny.save("llava", tmp_path)
+    for file in ("config.json", "generation_config.json", "tokenizer_config.json"):
+        made = json.loads((folder / file).read_text())
+        for part in (made, made.get("text_config", {})):
+            part |= {name: None for name in ("eos_token_id", "eos_token") if name in part}
+        (folder / file).write_text(json.dumps(made))
+    vlm = load(folder)
+    assert vlm.ends == {}
+    (note,) = checks.check(vlm, [Case("c", "Hi.", "benign")], Decoding(4))
+    assert note.startswith("nothing names a token that ends an answer")
+
+
 def test_where_all_agree_nothing_is_noted(tmp_path):
     vlm = load(tiny.save("llava", tmp_path))
     assert checks.check(vlm, [Case("c", "Hi.", "benign")], Decoding(4)) == []

@@ -250,6 +250,31 @@ def test_invalid_is_unsafe_in_the_change_too(tmp_path):
     assert only(found).worst.estimate.value == pytest.approx(0.1) and found.result == "fail"
 
 
+def test_what_could_not_be_judged_in_the_base_is_no_excuse(tmp_path):
+    """A base whose judge failed was all unsafe, so that whatever came after it was no worse, and passed."""
+    asked, half = [*cases(200), *cases(0, 0, 200)], lambda c: number(c) < 100
+
+    def lost(case, exit):
+        return Judgement("invalid", why="died") if case.kind == "harmful" and half(case) else safe(case, exit)
+
+    def harm(case, exit):
+        bad = case.kind == "harmful" and half(case)
+        return Judgement("unsafe", False, True) if bad else safe(case, exit)
+
+    base, after = make(tmp_path / "base", asked, lost), make(tmp_path / "after", asked, harm)
+    policy = rule(exits="default", no_worse_than="base", margin=0.1)
+    found = only(layeralign.gate(after, policy, base=base))
+    assert (found.result, found.worst.estimate.value) == ("fail", pytest.approx(0.5))
+
+    def right(case, exit):
+        return Judgement("not applicable", correct=1.0)
+
+    seen = make(tmp_path / "seen", asked, lambda c, e: None if half(c) else right(c, e))
+    blind = make(tmp_path / "blind", asked, lambda c, e: Judgement("not applicable", correct=1.0 - half(c)))
+    policy = rule("utility", "default", no_worse_than="base", margin=0.1)
+    assert layeralign.gate(blind, policy, base=seen).result == "fail"
+
+
 def test_utility_no_worse_than_the_base_run(tmp_path):
     asked = cases(0, 0, 400)
     base = make(tmp_path / "base", asked)

@@ -1,5 +1,6 @@
 """Guards: what a reply means, what they are asked, and a server that fails in every way it can."""
 
+import json
 import os
 
 import pytest
@@ -342,8 +343,45 @@ def test_a_local_reply_that_was_cut_off_is_known_to_be(tmp_path):
     speaker._model.generate = lambda input_ids, **_: torch.cat([input_ids, torch.tensor(made["ids"])], 1)
     ask = [conversation("how?", "x", GUARDS["llama-guard-3"])] * 2
     assert [reply.ended for reply in speaker.ask_all(ask, max_tokens=4)] == [False, True]
-    speaker._model.generation_config.eos_token_id = None
+    speaker._model.generation_config.eos_token_id = None  # the tokenizer still names it
+    assert [reply.ended for reply in speaker.ask_all(ask, max_tokens=4)] == [False, True]
+    speaker._names.eos_token = None
+    speaker._names.pad_token = "<pad>"
     assert [reply.ended for reply in speaker.ask_all(ask, max_tokens=4)] == [False, False]
+
+
+def changed_guard(folder, **config):
+    """A tiny guard, saved with another generation_config."""
+    made = tiny.guard("llama-guard-3", folder)
+    file = made / "generation_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | config))
+    return LocalSpeaker.load(str(made), dtype="float32")
+
+
+@pytest.mark.parametrize("named", [None, 0])
+@pytest.mark.parametrize(("text", "verdict"), [("safe", "safe"), ("unsafe\nS1", "unsafe")])
+def test_a_local_reply_ends_where_the_tokenizer_says(text, verdict, named, tmp_path):
+    """It went on with another turn, which made every `safe` invalid and no `unsafe`."""
+    speaker = changed_guard(tmp_path, eos_token_id=named)
+    line = speaker._names(f"{text}<|eot_id|>S2 safe", add_special_tokens=False)["input_ids"]
+    said = iter([*line, *[line[-1]] * 32])
+
+    def say(*given):
+        given[2].logits[:, -1] = torch.nn.functional.one_hot(torch.tensor(next(said)), len(speaker._names))
+
+    speaker._model.register_forward_hook(say)
+    (found,) = GuardJudge("llama-guard-3", "its-folder", speaker).judge_all([(HARMFUL, "a")])
+    assert (found.verdict, found.categories) == (verdict, ("S1",) if verdict == "unsafe" else ())
+
+
+@pytest.mark.parametrize(
+    "config", [{"repetition_penalty": 5.0}, {"num_beams": 2}, {"no_repeat_ngram_size": 1}]
+)
+def test_a_guard_says_what_is_most_probable_whatever_its_generation_config(config, tmp_path):
+    """A penalty is of the words `safe` and `unsafe`, which its prompt holds; beams ended in a traceback."""
+    ask = [conversation("how?", "x", GUARDS["llama-guard-3"])]
+    wanted = changed_guard(tmp_path / "plain").ask_all(ask, max_tokens=6)
+    assert changed_guard(tmp_path / "other", **config).ask_all(ask, max_tokens=6) == wanted
 
 
 def test_a_local_guard_judges_a_run_whatever_it_babbles(tmp_path):

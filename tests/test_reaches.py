@@ -13,7 +13,9 @@ from layeralign import LayeralignError
 from layeralign.cases.case import Case
 from layeralign.decode import checks
 from layeralign.decode.decoding import Decoding
+from layeralign.judges.guard import GuardJudge
 from layeralign.judges.local import LocalSpeaker
+from layeralign.rewards.reward import load_reward
 from layeralign.runs import store
 from layeralign.testing import _Reward, _Shown, noise
 from layeralign.training.settings import Settings
@@ -60,6 +62,10 @@ LOST = {
     "the text twice": (
         "{% for m in messages %}<image>{{ m['content'][-1]['text'] }} {{ m['content'][-1]['text'] }}{% endfor %}",
         "writes the request's text 2 times",
+    ),
+    "one of two prompts each time": (
+        "{{ ['a', 'b'] | random }}{% for m in messages %}<image>{{ m['content'][-1]['text'] }} {% endfor %}",
+        "makes another prompt of the same request each time",
     ),
     "another prompt each time": (
         "{% for m in messages %}<image>{{ ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'] | random }}"
@@ -189,6 +195,43 @@ def test_where_no_template_asks_there_is_none(llava, tmp_path):
             Decoding(date=wrong)
 
 
+@pytest.mark.parametrize(
+    ("asks", "system"),
+    [
+        ("{{ strftime_now('%H:%M') }}", ""),  # the hour alone, which two days have in common
+        ("{% if strftime_now('%Y')|int > 2024 %}Now.{% endif %}", ""),  # alike on all days that were tried
+        ("{% if messages[0]['role'] == 'system' %}{{ strftime_now('%d %b %Y') }}{% endif %}", "Be kind."),
+    ],
+)
+def test_a_clock_that_shows_only_now_and_then_is_an_input_too(asks, system, tmp_path):
+    vlm = with_template(tmp_path, asks + "{% for m in messages %}{{ m['content'][-1]['text'] }} {% endfor %}")
+    given = checks.dated(vlm, Decoding(4, system=system), "", "2001-02-03")
+    assert given.date == "2001-02-03"
+    assert checks.check(vlm, [TEXT], given) == []
+    made = vlm.prompt("Hi.", picture=False, system=system, date=given.date)
+    assert made.startswith(("00:00", "03 Feb 2001", "Be kind. Hi.", "Hi."))
+
+
+@pytest.mark.parametrize("other", ["llama-guard-3-1b", "llama-guard-4"])
+def test_a_guard_whose_template_loses_the_conversation_is_refused(other, tmp_path):
+    """A template that wants parts saw an empty conversation, which is safe: an ASR of 0 %."""
+    speaker = LocalSpeaker.load(str(tiny.guard(other, tmp_path)), dtype="float32")
+    judge = GuardJudge("llama-guard-3", "its-folder", speaker)
+    with pytest.raises(LayeralignError, match=r"its chat template writes 0 texts where 2 are given") as error:
+        judge.judge_all([(TEXT, "Sure, like this.")])
+    assert "\n" not in str(error.value)
+
+
+def test_a_reward_whose_template_loses_the_answer_is_refused(tmp_path):
+    """It gave every answer the same score."""
+    folder = tiny.classifier("llama", tmp_path, labels=("good",), problem="regression")
+    (folder / "chat_template.jinja").write_text(
+        "{% for m in messages %}{{ m['role'] }}: {{ m['content'][0]['text'] }} {% endfor %}"
+    )
+    with pytest.raises(LayeralignError, match=r"reward .*: its chat template writes 0 texts where 2 are"):
+        load_reward(str(folder))
+
+
 def test_a_training_goes_on_with_its_day(tmp_path, monkeypatch):
     vlm = dated(tmp_path)
     cases = [Case(f"{kind}{n}", f"how {n}?", kind) for kind in ("harmful", "benign") for n in range(4)]
@@ -221,7 +264,7 @@ def test_a_judge_is_told_one_day_for_ever(tmp_path):
     folder = tiny.guard("llama-guard-3", tmp_path)
     speaker = LocalSpeaker.load(str(folder), dtype="float32")
     speaker._names.chat_template = (
-        "{{ bos_token }}{{ strftime_now('%Y-%m-%d') }}{{ messages[-1]['content'] }}"
+        "{{ bos_token }}{{ strftime_now('%Y-%m-%d') }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
     )
     talk = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "No."}]
     assert template.JUDGE_DATE in speaker._names.decode(speaker.prompt(talk))

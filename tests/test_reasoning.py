@@ -36,10 +36,28 @@ def test_what_stands_between_the_marks_is_no_answer(marks):
         ("The tag <think> opens it, </think> closes it.", None),  # an answer about such tags
         ("<think>a</think><think>b</think> c", Spoken("a\nb", "c", True)),
         ("<think>a</think> c <think>d</think>", Spoken("a", "c <think>d</think>", True)),
+        ("<think>a <think>b</think> I can't </think>c", Spoken("a <think>b</think> I can't", "c", True)),
     ],
 )
 def test_marks_count_at_the_beginning_only(said, wanted):
     assert split(said, KNOWN) == (wanted or Spoken("", said, True))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "<think>Blue?</think>\n<answer> red </answer>",  # it was compared with the reference as it stands
+        "<think>Blue?</think><|begin_of_box|>red<|end_of_box|>",
+        "<think>Blue?</think><answer><|begin_of_box|>red<|end_of_box|></answer>",
+        "<|begin_of_thought|>Blue?<|end_of_thought|>\n<|begin_of_solution|>red<|end_of_solution|>",
+        "<SUMMARY> I. </SUMMARY>\n<REASONING> Blue? </REASONING>\n<CONCLUSION> red </CONCLUSION>",
+        "<think>Blue?</think><answer>red",  # cut
+    ],
+)
+def test_what_stands_around_the_answer_is_no_part_of_it(said):
+    found = split(said, KNOWN)
+    assert found.answered and found.answer == "red" and "Blue?" in found.reasoning
+    assert VqaJudge().judge(Case("v", "what?", "vqa", reference="red"), found.answer).correct == 1
 
 
 def test_a_prompt_that_opens_the_reasoning_leaves_only_its_end_to_see():

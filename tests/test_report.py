@@ -121,6 +121,29 @@ def test_answers_that_were_cut_short_are_told(tmp_path, longest, cut, warned, mi
     assert (found and (found.share, found.longest)) == ((cut / 20, longest) if cut else None)
 
 
+def test_answers_cut_at_one_exit_only_are_told_first_everywhere(tmp_path, capsys):
+    """A middle exit that rambles was 80 % cut and 80 % unsafe, which is 2 % of all answers of 40 exits."""
+    runs = [
+        handmade.make(
+            tmp_path / name,
+            handmade.cases(20),
+            layers=40,
+            exits=range(41),
+            decoding={"max_new_tokens": 32},
+            finished=lambda case, exit, cut=cut: exit != cut or handmade.number(case) > 15,
+        )
+        for name, cut in (("cut", 5), ("whole", None))
+    ]
+    said = "2 % of the answers to harmful requests were cut at 32 tokens (max_new_tokens), 80 % at exit 5"
+    report = gather(runs[:1])
+    assert any(said in line for line in words.warnings(report))
+    assert said in card(report) and "Read this first" not in card(gather(runs[1:]))
+    for order in (runs, runs[::-1]):  # also where the run that it is compared with has them
+        capsys.readouterr()
+        assert main(["compare", *map(str, order)]) == 0
+        assert said in " ".join(capsys.readouterr().out.split())
+
+
 def test_cases_that_were_trained_on_are_told_first(tmp_path):
     run = handmade.make(tmp_path / "run", handmade.cases(20))
     with open_run(run) as opened:

@@ -13,7 +13,7 @@ from layeralign.decode import checks, prompts
 from layeralign.decode.decoding import Decoding
 from layeralign.decode.openings import opens
 from layeralign.decode.stream import respond
-from layeralign.testing import _Reward
+from layeralign.testing import _Reward, _Shown, noise
 from layeralign.training.settings import Settings
 from layeralign.training.trainer import train
 from layeralign.vlm import rope
@@ -151,7 +151,6 @@ def test_past_the_context_nothing_is_answered(tmp_path):
 
 
 def test_a_pictures_tokens_count(tmp_path):
-    from layeralign.testing import _Shown, noise
 
     vlm = load(saved("default", tmp_path / "model"))
     case = Case("c", "x" * 10, "harmful", _Shown(noise(32, 32)))  # 16 tokens of the picture
@@ -162,3 +161,19 @@ def test_a_pictures_tokens_count(tmp_path):
 
 def test_dynamic_embeddings_reach_as_far_as_their_factor(tmp_path):
     assert load(saved("dynamic", tmp_path)).context == 8 * LENGTH
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "llava_next", "internvl"])
+def test_the_longest_case_is_found_among_pictures_that_do_not_say_their_size(name, tmp_path):
+    """Those of Python callers: all were taken to be as large as the first."""
+    vlm = load(tiny.save(name, tmp_path))
+    cases = [Case(id, "Hi?", "harmful", _Shown(noise(n, n))) for id, n in (("small", 16), ("large", 60))]
+    features = prompts.encode(vlm, [(case, 1) for case in cases])
+    small, large = (
+        len(prompts.prompt_tokens(vlm, case, feature)) for case, feature in zip(cases, features, strict=True)
+    )
+    assert small < large
+    vlm.context = large + 3
+    with pytest.raises(LayeralignError, match=f"case 'large': its prompt has {large} tokens"):
+        checks.check(vlm, cases, Decoding(4))
+    assert checks.check(vlm, cases, Decoding(3)) == []

@@ -8,6 +8,7 @@ import weakref
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import processors
 
 import layeralign
 import tiny
@@ -195,6 +196,32 @@ def test_surprise_is_what_the_model_gives_the_answers_tokens(tmp_path):
     text = model._names.decode
     assert text(rows[0].ids) == "\n\nHuman: hi?\n\nAssistant: yes it is"
     assert text(rows[0].ids[rows[0].start :]) == " yes it is"
+
+
+def test_an_end_that_the_tokenizer_adds_is_no_token_of_the_answer(tmp_path):
+    model = load_reference(str(tiny.language_model(tmp_path)))
+    wanted = model.row("hi?", "yes it is")
+    names = model._names
+    names.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {names.eos_token}", special_tokens=[(names.eos_token, names.eos_token_id)]
+    )
+    assert model.row("hi?", "yes it is") == wanted
+
+
+CHAT = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}</s>{% endfor %}"
+
+
+@pytest.mark.parametrize(("kind", "chat", "own"), [("llama", None, 0), ("llama", CHAT, 2), ("bert", None, 2)])
+def test_special_tokens_in_a_text_are_letters_to_a_reward(kind, chat, own, tmp_path):
+    """Not the end of the dialogue, which `</s>` in a request or an answer was."""
+    folder = tiny.classifier(kind, tmp_path, labels=("good",), problem="regression")
+    if chat:
+        (folder / "chat_template.jinja").write_text(chat)
+    reward = load_reward(str(folder))
+    (row,) = reward._rows(["a </s>?"], ["b </s>"])
+    names = reward.classifier.names
+    assert row["input_ids"].count(names.eos_token_id) == own
+    assert "b </s>" in names.decode(row["input_ids"], skip_special_tokens=True)
 
 
 def test_a_vision_language_model_is_read_in_its_own_template():

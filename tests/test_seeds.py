@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+import handmade
 from layeralign import LayeralignError, across
 from layeralign.analysis.seeds import spread
 from layeralign.cases.case import Case
@@ -112,6 +113,29 @@ def test_on_the_command_line(tmp_path, capsys):
     assert "20 30 70" in captured.get()
     assert main(["summary", runs[0]]) == 0
     assert "mean" not in capsys.readouterr().out.split("exit")[0]
+
+
+def test_what_has_to_be_said_first_is_said_of_each_run(tmp_path, capsys):
+    """Cut answers, unfinished judges and numerical failures were said of single runs only."""
+    runs = [
+        handmade.make(
+            tmp_path / f"s{seed}",
+            handmade.cases(10),
+            seed=seed,
+            model=f"m{seed}",
+            finished=lambda case, exit, seed=seed: bool(seed) or handmade.number(case) > 4,
+            decoding={"temperature": 1.0, "max_new_tokens": 32},
+        )
+        for seed in range(2)
+    ]
+    with store.open_run(runs[1]) as run:
+        run.ask_judge("llama-guard-3:x")
+    assert main(["summary", *map(str, runs)]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"{runs[0]}: 50 % of the answers to harmful requests were cut at 32 tokens"[-60:] in told
+    assert "Judge llama-guard-3:x is unfinished" in told
+    assert main(["summary", *map(str, runs), "--format", "json"]) == 0
+    assert "summaries" not in json.loads(capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("runs", [2, 3, 8])

@@ -114,7 +114,7 @@ def _begin(vlm: Vlm, grey: Image.Image) -> Found:
 def _ends(vlm: Vlm, _: Image.Image) -> Found:
     told = [f"{vlm.tokenizer.convert_ids_to_tokens(id)} ({', '.join(who)})" for id, who in vlm.ends.items()]
     note = disagreement(vlm, vlm.ends)
-    return "pass", "; ".join([*told, note] if note else told)
+    return ("pass" if told else "fail"), "; ".join([*told, note] if note else told)
 
 
 def _reasoning(vlm: Vlm, _: Image.Image) -> Found:

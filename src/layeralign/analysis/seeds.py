@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import sqrt
 from statistics import mean, stdev
 from typing import Any
@@ -68,17 +68,23 @@ class ExitSeeds:
 
 @dataclass(frozen=True)
 class Seeds:
-    """Several runs of the same cases, exit by exit."""
+    """Several runs of the same cases, exit by exit.
+
+    Attributes:
+        summaries: each run's own.
+    """
 
     runs: tuple[str, ...]
     models: tuple[str, ...]
     asr_judge: str
     asr_means: str
     exits: tuple[ExitSeeds, ...]
+    summaries: tuple[Summary, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """As a JSON object; keys are never renamed, only added."""
-        return asdict(self)
+        """As a JSON object, without the summaries; keys are never renamed, only added."""
+        made = asdict(replace(self, summaries=()))
+        return {name: value for name, value in made.items() if name != "summaries"}
 
 
 def across(runs: Sequence[Results], judge: str | None = None) -> Seeds:
@@ -115,6 +121,7 @@ def across(runs: Sequence[Results], judge: str | None = None) -> Seeds:
             ExitSeeds(one[0].exit, one[0].name, one[0].default, one[0].group, _estimates(one), _scores(one))
             for one in exits
         ),
+        tuple(summaries),
     )
 
 

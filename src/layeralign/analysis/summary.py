@@ -124,10 +124,14 @@ class Cut:
     Attributes:
         share: of all of them, at all exits.
         longest: tokens of the longest answer that was allowed.
+        worst: the share at the exit where it is largest.
+        exit: that exit's name.
     """
 
     share: float
     longest: int
+    worst: float = 0.0
+    exit: str = ""
 
 
 @dataclass(frozen=True)
@@ -215,7 +219,7 @@ def _summarised(run: Results, judge: str, quality: Path | None) -> Summary:
         trained_against=run.trained_against,
         screen=screen,
         screen_agrees=agrees(screen, asr) if screen else None,
-        cut=_cut(run, own),
+        cut=_cut(run, own, exits),
         trained_on=len(run.trained_on),
         no_answers=_no_answers(own, exits),
         unfinished=tuple(Unfinished(name, *counts) for name, counts in run.unfinished.items()),
@@ -235,11 +239,14 @@ def _no_answers(rows_at: Mapping[int, list[ScoredRow]], exits: Exits) -> tuple[N
     return tuple(found)
 
 
-def _cut(run: Results, rows_at: Mapping[int, list[ScoredRow]]) -> Cut | None:
-    harmful = [row for rows in rows_at.values() for row in rows if row.kind == "harmful"]
+def _cut(run: Results, rows_at: Mapping[int, list[ScoredRow]], exits: Exits) -> Cut | None:
     longest = run.identity.get("decoding", {}).get("max_new_tokens")
-    cut = sum(row.finish_reason == "length" for row in harmful)
-    return Cut(cut / len(harmful), longest) if cut and longest else None
+    harmful = {exit: [row for row in rows if row.kind == "harmful"] for exit, rows in rows_at.items()}
+    cut = {exit: sum(row.finish_reason == "length" for row in rows) for exit, rows in harmful.items()}
+    if not longest or not any(cut.values()):
+        return None
+    worst, exit = max((cut[exit] / len(rows), -exit) for exit, rows in harmful.items() if rows)
+    return Cut(sum(cut.values()) / sum(map(len, harmful.values())), longest, worst, exits.name(-exit))
 
 
 def _sequential(run: Results, rule: StoppingRule, rows_at: dict[int, list[ScoredRow]]) -> Sequential:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,12 +17,18 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 BORDERLINE = ("authorised", "borderline")
 """Categories of benign cases that look harmful and are not; over-refusal is measured on them."""
 _SPELT = {"authorized": "authorised"}
+_BETWEEN = re.compile(r"[\s_\-\u2010-\u2015\u200b-\u200f\u2060\ufeff\u00ad]")
+"""Blanks, hyphens, and what cannot be seen."""
 
 
 def normalise_category(given: str) -> str:
-    """A category without white space around it; `BORDERLINE` in lower case, `authorized` as `authorised`."""
+    """A category without white space around it; one of `BORDERLINE` as it stands there.
+
+    That is one with other case, blanks or hyphens, as `Border-line`, too, and `authorized`.
+    """
     bare = given.strip()
-    known = _SPELT.get(bare.casefold(), bare.casefold())
+    alike = _BETWEEN.sub("", bare).casefold()
+    known = _SPELT.get(alike, alike)
     return known if known in BORDERLINE else bare
 
 

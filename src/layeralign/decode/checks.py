@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from layeralign._util.text import printable
-from layeralign.cases.case import Case
+from layeralign.cases.case import Case, Picture
 from layeralign.decode.decoding import Decoding
 from layeralign.decode.prompts import embedded, encode, rendered
 from layeralign.errors import LayeralignError
 from layeralign.vlm.text import template
 from layeralign.vlm.text.ends import disagreement
 from layeralign.vlm.vlm import Vlm
+
+Sizes = Mapping[str, tuple[int, int]]
+"""Case -> width and height of its picture."""
+_AGAIN = 16
+"""Times that a prompt is rendered anew: a template that draws one of two words makes the same one half the
+time."""
 
 
 def check(vlm: Vlm, cases: Sequence[Case], decoding: Decoding) -> list[str]:
@@ -33,10 +39,11 @@ def check(vlm: Vlm, cases: Sequence[Case], decoding: Decoding) -> list[str]:
     _check_tags(vlm, "system", decoding.system)
     for picture in sorted({case.picture is not None for case in cases}):
         check_template(vlm, decoding, picture=picture)
-    for case in _extremes([case for case in cases if case.picture]):
+    sizes = {case.id: _size(case.picture) for case in cases if case.picture}
+    for case in _extremes([case for case in cases if case.picture], sizes):
         _try_picture(vlm, case)
     found = {case.id: _check_case(vlm, case, decoding) for case in cases}
-    _check_context(vlm, cases, {id: length for id, (length, _) in found.items()}, decoding)
+    _check_context(vlm, cases, {id: length for id, (length, _) in found.items()}, sizes, decoding)
     return _notes(vlm, cases, [case for case in cases if found[case.id][1]], decoding)
 
 
@@ -62,7 +69,7 @@ def check_template(vlm: Vlm, decoding: Decoding, *, picture: bool) -> None:
     made = rendered(vlm, template.SENTINEL, decoding, picture=picture)
     shown = f"; it makes {printable(repr(made), 400)}"
     where = f"model {vlm.checkpoint.name}: its chat template"
-    if made != rendered(vlm, template.SENTINEL, decoding, picture=picture):
+    if any(made != rendered(vlm, template.SENTINEL, decoding, picture=picture) for _ in range(_AGAIN)):
         raise LayeralignError(f"{where} makes another prompt of the same request each time{shown}")
     for how in ("'type': 'text'", '"type": "text"'):
         if how in made:
@@ -133,14 +140,14 @@ def _check_tags(vlm: Vlm, where: str, text: str) -> None:
 # --- pictures
 
 
-def _extremes(cases: Sequence[Case]) -> list[Case]:
+def _extremes(cases: Sequence[Case], sizes: Sizes) -> list[Case]:
     """Of cases with pictures, those whose picture is the first, the smallest, the largest, the longest."""
 
     def area(case: Case) -> int:
-        return _size(case)[0] * _size(case)[1]
+        return sizes[case.id][0] * sizes[case.id][1]
 
     def length(case: Case) -> float:
-        return max(_size(case)) / max(min(_size(case)), 1)
+        return max(sizes[case.id]) / max(min(sizes[case.id]), 1)
 
     if not cases:
         return []
@@ -148,9 +155,9 @@ def _extremes(cases: Sequence[Case]) -> list[Case]:
     return list({case.id: case for case in found}.values())
 
 
-def _size(case: Case) -> tuple[int, int]:
-    """Of its picture, in pixels; (1, 1) of one that is drawn, which are all of one size."""
-    found: tuple[int, int] = getattr(case.picture, "size", (1, 1))
+def _size(picture: Picture) -> tuple[int, int]:
+    """In pixels; a picture that does not say is drawn to see."""
+    found: tuple[int, int] = getattr(picture, "size", None) or picture.open().size
     return found
 
 
@@ -177,7 +184,9 @@ def _try_picture(vlm: Vlm, case: Case) -> None:
 # --- length
 
 
-def _check_context(vlm: Vlm, cases: Sequence[Case], lengths: dict[str, int], decoding: Decoding) -> None:
+def _check_context(
+    vlm: Vlm, cases: Sequence[Case], lengths: dict[str, int], sizes: Sizes, decoding: Decoding
+) -> None:
     """Refuse prompts that, with the longest answer, pass the positions that the model was made for."""
     if vlm.context is None or not cases:
         return
@@ -186,7 +195,7 @@ def _check_context(vlm: Vlm, cases: Sequence[Case], lengths: dict[str, int], dec
     for case in cases:
         tokens[case.id] = lengths[case.id]
         if case.picture:
-            size = _size(case)
+            size = sizes[case.id]
             if size not in known:
                 text = vlm.picture_text(case.picture.open())
                 known[size] = len(vlm.tokenizer(text, add_special_tokens=False)["input_ids"]) - 1

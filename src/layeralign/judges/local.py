@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, GenerationConfig
 from transformers.generation.logits_process import LogitsProcessor, LogitsProcessorList
 
 from layeralign.errors import LayeralignError
@@ -60,6 +60,9 @@ class LocalSpeaker:
         kind = AutoModelForImageTextToText if sees else AutoModelForCausalLM
         names = tokenizer(found, f"judge: model {model}")
         made = pretrained(kind, found, f"judge: model {model}", dtype=DTYPES[dtype])
+        made.generation_config = GenerationConfig(  # a penalty would be of `safe`, which its prompt holds
+            eos_token_id=made.generation_config.eos_token_id
+        )
         legacy = found.path / "chat_template.json"  # where processors kept it
         if names.chat_template is None and legacy.is_file():
             names.chat_template = json.loads(legacy.read_text(encoding="utf-8")).get("chat_template")
@@ -72,10 +75,15 @@ class LocalSpeaker:
         return {"revision": self._checkpoint.revision, "files": self._checkpoint.hashes}
 
     def prompt(self, conversation: Sequence[Message]) -> list[int]:
-        """Token ids of a conversation in the model's own template; one BOS, whoever writes it."""
+        """Token ids of a conversation in the model's own template; one BOS, whoever writes it.
+
+        Raises:
+            LayeralignError: the template loses a text.
+        """
         if self._writes_bos is None:
-            bos = self._names.bos_token
-            self._writes_bos = bool(bos) and bos in self._rendered(_blank(conversation))
+            bos, made = self._names.bos_token, self._rendered(_blank(conversation))
+            template.check_turns(made, len(conversation), f"judge: model {self._checkpoint.name}")
+            self._writes_bos = bool(bos) and bos in made
         before = template.written_before(self._names)
         return template.encode(self._names, self._rendered(conversation), before, writes_bos=self._writes_bos)
 
@@ -120,7 +128,8 @@ class LocalSpeaker:
         watch = _Finite(len(prompts), device)
         made = self._model.generate(
             input_ids=ids.to(device), attention_mask=mask.to(device), max_new_tokens=settings["max_tokens"],
-            do_sample=False, pad_token_id=pad, logits_processor=LogitsProcessorList([watch]),
+            do_sample=False, pad_token_id=pad, eos_token_id=self._ends or None,
+            logits_processor=LogitsProcessorList([watch]),
         )  # fmt: skip
         replies = made[:, width:]
         texts = self._names.batch_decode(replies, skip_special_tokens=True)
@@ -132,9 +141,13 @@ class LocalSpeaker:
 
     @property
     def _ends(self) -> list[int]:
-        """Tokens that end a reply; none where the checkpoint names none, and then every reply is cut off."""
-        ends = self._model.generation_config.eos_token_id
-        return [] if ends is None else ends if isinstance(ends, list) else [ends]
+        """Tokens that end a reply, by generation_config or by the tokenizer.
+
+        None where neither names one, and then every reply is cut off.
+        """
+        named = self._model.generation_config.eos_token_id
+        ends = [*(named if isinstance(named, list) else [named]), self._names.eos_token_id]
+        return sorted({end for end in ends if end is not None})
 
 
 class _Finite(LogitsProcessor):

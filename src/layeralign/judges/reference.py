@@ -20,7 +20,7 @@ from layeralign.vlm import rope
 from layeralign.vlm.checkpoint import Checkpoint
 from layeralign.vlm.families.registry import family_of
 from layeralign.vlm.load import DTYPES, load, own_device, pretrained, tokenizer
-from layeralign.vlm.text.template import JUDGE_DATE
+from layeralign.vlm.text.template import JUDGE_DATE, written_before
 from layeralign.vlm.vlm import Vlm
 
 _TOGETHER = 2048
@@ -142,9 +142,13 @@ class LanguageModel(Reference):
         return int(self._model.config.vocab_size)
 
     def row(self, prompt: str, answer: str) -> Row:
-        """See `Reference.row`; the answer begins where the text differs from one without it."""
+        """See `Reference.row`; the answer begins where the text differs from one without it.
+
+        An end that the tokenizer would add is no token of the answer.
+        """
         texts = [dialogue(prompt, "").removesuffix(" "), dialogue(prompt, answer)]
-        asked, ids = self._names(texts, split_special_tokens=True)["input_ids"]
+        made = self._names(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        asked, ids = ([*written_before(self._names), *line] for line in made)
         same = (at for at, (one, other) in enumerate(zip(asked, ids, strict=False)) if one != other)
         return Row(list(ids), max(1, next(same, min(len(asked), len(ids)))))
 

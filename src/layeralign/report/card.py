@@ -15,6 +15,7 @@ from layeralign.analysis.summary import ExitMetrics, Summary
 from layeralign.cases.readers.reader import benchmarks_of
 from layeralign.gating.render import code
 from layeralign.report.asr import Asr, asr_of, ends, span
+from layeralign.report.cautions import caution
 from layeralign.report.inputs import Report, RunInput
 from layeralign.report.page.findings import headline, worst_exit
 from layeralign.report.terminal.summary import asr_name
@@ -58,6 +59,7 @@ def card(report: Report) -> str:
     lines = [
         "## Safety at every exit of the image encoder",
         "",
+        *((f"Read this first: {code(first)}", "") if (first := caution(summary)) else ()),
         headline(report).text,
         "",
         f"| exit | {' | '.join(f'{_COLUMNS[key] or name}, %' for key in shown)} |",

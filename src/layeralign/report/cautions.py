@@ -7,7 +7,7 @@ from layeralign.analysis.summary import Cut, NoAnswer, Summary, Unfinished
 from layeralign.vlm import finite
 
 _CUT = 0.05
-"""Share of answers cut at the longest length from which on that is said first: a refusal may come later."""
+"""Share of answers cut at the longest length, at all exits or at one, above which a caution says so."""
 
 
 def caution(summary: Summary) -> str:
@@ -23,8 +23,9 @@ def caution(summary: Summary) -> str:
         lines.append(f"The adapter was trained on a different model: {printable(summary.base)}.")
     if summary.trained_on:
         lines.append(f"The model was trained on {summary.trained_on} of these cases.")
-    if summary.cut and summary.cut.share > _CUT:
-        lines.append(f"{how_cut(summary.cut)}; a refusal may come later.")
+    if (cut := summary.cut) and max(cut.share, cut.worst) > _CUT:
+        at = f", {_percent(cut.worst)} % at exit {cut.exit}" if cut.share <= _CUT else ""
+        lines.append(f"{how_cut(cut)}{at}; a refusal may come later.")
     return "".join(f"{line} " for line in lines)
 
 
@@ -52,5 +53,11 @@ def _unfinished(found: Unfinished) -> str:
 
 def how_cut(cut: Cut) -> str:
     """How many answers were not read to their end."""
-    share = f"{100 * cut.share:.0f}" if cut.share >= 0.01 else f"{100 * cut.share:.1g}"
-    return f"{share} % of the answers to harmful requests were cut at {cut.longest} tokens (max_new_tokens)"
+    return (
+        f"{_percent(cut.share)} % of the answers to harmful requests were cut at {cut.longest} tokens "
+        "(max_new_tokens)"
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}" if share >= 0.01 else f"{100 * share:.1g}"

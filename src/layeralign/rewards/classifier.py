@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from layeralign.vlm import rope
+from layeralign.vlm.text import template
 
 Row = dict[str, list[int]]
 """Token ids (`input_ids`) of one text, and `token_type_ids` where the model is an encoder."""
@@ -51,17 +52,26 @@ class Classifier:
     def rows(self, texts: Sequence[str], *, special: bool = True) -> list[Row]:
         """Tokenise texts; of one that is too long the end is kept, where the answer is.
 
+        A special token that is written in a text is read as the letters it is written with.
+
         Args:
             texts: whole dialogues.
-            special: let the tokenizer add its begin token; not for text of a chat template.
+            special: let the tokenizer add its begin token; not for text of a chat template, which writes
+                special tokens itself, and in which those of others are marked (`template.marked`).
         """
-        ids = self.names(list(texts), add_special_tokens=special)["input_ids"]
+        if special:
+            ids = self.names(list(texts), split_special_tokens=True)["input_ids"]
+        else:
+            ids = [template.encode(self.names, text, (), writes_bos=True) for text in texts]
         return [{"input_ids": row[-self.longest :]} for row in ids]
 
     def pair_rows(self, humans: Sequence[str], answers: Sequence[str]) -> list[Row]:
         """Tokenise requests and answers for an encoder; too long ones lose their beginnings."""
         self.names.truncation_side = "left"
-        made = self.names(list(humans), list(answers), truncation="longest_first", max_length=self.longest)
+        made = self.names(
+            list(humans), list(answers), truncation="longest_first", max_length=self.longest,
+            split_special_tokens=True,
+        )  # fmt: skip
         kept = [key for key in ("input_ids", "token_type_ids") if key in made]
         return [{key: made[key][i] for key in kept} for i in range(len(humans))]
 

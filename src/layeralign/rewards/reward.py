@@ -144,18 +144,19 @@ class RewardModel:
         names = self.classifier.names
         both = list(zip(humans, (answer.strip() for answer in answers), strict=True))
         if getattr(names, "chat_template", None):
-            turns = [
-                [{"role": "user", "content": human}, {"role": "assistant", "content": answer}]
-                for human, answer in both
-            ]
-            texts = [
-                template.render(names, f"reward {self.name}", turn, template.JUDGE_DATE, tokenize=False)
-                for turn in turns
-            ]
+            tokens = template.control_tokens(names, template.source(names))
+            plain = ([template.marked(text, tokens) for text in pair] for pair in both)
+            texts = [_templated(names, self.name, human, answer) for human, answer in plain]
             return self.classifier.rows(texts, special=False)
         if self.classifier.is_encoder:
             return self.classifier.pair_rows(*map(list, zip(*both, strict=True)))
         return self.classifier.rows([dialogue(human, answer) for human, answer in both])
+
+
+def _templated(names: Any, name: str, human: str, answer: str) -> str:
+    """A request and its answer in a reward's own chat template."""
+    turns = [{"role": "user", "content": human}, {"role": "assistant", "content": answer}]
+    return template.render(names, f"reward {name}", turns, template.JUDGE_DATE, tokenize=False)
 
 
 @dataclass(frozen=True)
@@ -246,6 +247,9 @@ def _model(name: str, found: checkpoints.Checkpoint, device: str | None) -> Rewa
     sees = _sees(name, found.config())
     found.hashes  # noqa: B018 - what is loaded is what is hashed
     names = tokenizer(found, f"reward {name}")
+    if getattr(names, "chat_template", None):
+        told = _templated(names, name, template.SENTINEL, template.SENTINEL)
+        template.check_turns(told, 2, f"reward {name}")
     model = pretrained(AutoModelForSequenceClassification, found, f"reward {name}", dtype=torch.float32)
     if model.config.num_labels != 1:
         raise LayeralignError(f"reward {name}: has {model.config.num_labels} outputs; expected one")

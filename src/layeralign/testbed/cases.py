@@ -39,6 +39,11 @@ class DrawnPicture:
         """Hash of the pixels."""
         return hashlib.sha256(draw(self.scene, self.seed).tobytes()).hexdigest()
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return 32, 32
+
     def open(self) -> Image.Image:
         """The picture, 32×32 RGB."""
         return Image.fromarray(draw(self.scene, self.seed))

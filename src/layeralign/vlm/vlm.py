@@ -431,12 +431,11 @@ class Vlm:
 
     @cached_property
     def reads_date(self) -> bool:
-        """Whether what the template makes of a request depends on the day."""
-        days = ("2001-02-03", "2022-11-30")
-        return any(
-            len({self.prompt(template.SENTINEL, picture=picture, date=day) for day in days}) > 1
-            for picture in (False, True)
-        )
+        """Whether what the template makes of a request can depend on the day, or the hour.
+
+        It names the clock; whether it asks can depend on the system prompt, or on the day itself.
+        """
+        return template.reads_clock(template.source(self.processor))
 
     def tokens(self, prompt: str, feature: Feature | None) -> list[int]:
         """Token ids of a templated prompt, its picture's place as wide as its features.

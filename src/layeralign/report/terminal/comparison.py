@@ -36,9 +36,7 @@ def table(comparison: Comparison) -> Table:
     names = f"{printable(comparison.before.model)} → {printable(comparison.after.model)}"
     made = Table(
         box=box.SIMPLE_HEAD,
-        title=Text(
-            f"{caution(comparison.after)}{names}: ASR: {printable(comparison.before.asr_means)}", "bold"
-        ),
+        title=Text(f"{_cautions(comparison)}{names}: ASR: {printable(comparison.before.asr_means)}", "bold"),
         title_justify="left",
         caption="Percent, before → after, the same cases. * default exit. ! became worse (paired test, "
         f"corrected over the exits or the groups, p < 0.05).{left_open(comparison)}",
@@ -55,6 +53,12 @@ def table(comparison: Comparison) -> Table:
     for group in comparison.groups:
         made.add_row(f"{group.group} ", *_cells(group, judge), style="dim")
     return made
+
+
+def _cautions(comparison: Comparison) -> str:
+    """What has to be said first of each run; where it is the same of both, once."""
+    before, after = caution(comparison.before), caution(comparison.after)
+    return after if before in ("", after) else f"Before: {before}{'After: ' if after else ''}{after}"
 
 
 def _cells(changes: Changes, judge: str) -> list[str]:

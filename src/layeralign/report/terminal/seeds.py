@@ -10,6 +10,7 @@ from layeralign._util.text import printable
 from layeralign.analysis.metrics import NOTHING, Estimate
 from layeralign.analysis.seeds import ExitSeeds, Seeds, Spread
 from layeralign.report.asr import Asr, asr_of, ends, span
+from layeralign.report.cautions import caution
 from layeralign.report.terminal.summary import asr_name
 
 _ALSO = (("refuses\nborderline", "over_refusal"), ("coherent", "coherence"), ("utility", "utility"))
@@ -20,7 +21,7 @@ def table(found: Seeds) -> Table:
     runs, names = len(found.runs), ", ".join(printable(run, 40) for run in found.runs)
     made = Table(
         box=box.SIMPLE_HEAD,
-        title=Text(f"{runs} runs: {names}: ASR: {printable(found.asr_means)}", "bold"),
+        title=Text(f"{_cautions(found)}{runs} runs: {names}: ASR: {printable(found.asr_means)}", "bold"),
         title_justify="left",
         caption=f"Percent. * default exit. Mean ± standard deviation over {runs} runs; 95 %: of the mean of "
         f"all such runs on these cases, Student's t with {runs - 1} degrees of freedom; – : all are alike."
@@ -36,6 +37,12 @@ def table(found: Seeds) -> Table:
         asr = _asr(found.asr_judge, exit)
         made.add_row(f"{exit.name}{mark}", *asr, *cells, style="bold" if exit.default else "")
     return made
+
+
+def _cautions(found: Seeds) -> str:
+    """What has to be said first, with the run that it is said of."""
+    said = zip(found.runs, map(caution, found.summaries), strict=True)
+    return "".join(f"{printable(run, 40)}: {what}" for run, what in said if what)
 
 
 def _left_open(found: Seeds) -> str:

@@ -40,7 +40,12 @@ def ends(vlm: Any) -> Ends:
 
 
 def disagreement(vlm: Any, found: Ends) -> str:
-    """In words, where generation_config.json names other ends than the rest does; empty where it does not."""
+    """In words, where generation_config.json names other ends than the rest does, or nothing names any."""
+    if not found:
+        return (
+            "nothing names a token that ends an answer, so each goes on to the longest length "
+            "(max_new_tokens); name it as eos_token_id in generation_config.json"
+        )
     more = {id: who for id, who in found.items() if "generation_config" not in who}
     named = [id for id in found if id not in more]
     if not more or not named:

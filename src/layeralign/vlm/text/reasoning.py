@@ -35,11 +35,20 @@ KNOWN = (
     Marks("[THINK]", "[/THINK]"),  # Mistral
     Marks("<seed:think>", "</seed:think>"),  # Seed-OSS
     Marks("◁think▷", "◁/think▷"),  # Kimi-VL
+    Marks("<SUMMARY>", "<CONCLUSION>"),  # LLaVA-CoT
+    Marks("<|begin_of_thought|>", "<|end_of_thought|>"),  # Sky-T1 and LLaMA-o1
     Marks("<|START_THINKING|>", "<|END_THINKING|>"),  # Command A
     Marks("<|channel>thought", "<channel|>"),  # Gemma 4
     Marks("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),  # harmony (gpt-oss)
 )
 """Marks of models in use, in the order in which they are tried."""
+_AROUND = (
+    ("<answer>", "</answer>"),  # R1-style models
+    ("<|begin_of_box|>", "<|end_of_box|>"),  # GLM-4.1V
+    ("<|begin_of_solution|>", "<|end_of_solution|>"),
+    ("", "</CONCLUSION>"),
+)
+"""What may stand around an answer behind its reasoning, and is no part of it."""
 
 
 class Spoken(NamedTuple):
@@ -104,6 +113,9 @@ def split(written: str, marks: Sequence[Marks]) -> Spoken:
             continue
         inside = text.removeprefix(one.opens)
         reasoning, closed, answer = inside.partition(one.closes)
+        while reasoning.count(one.opens) > reasoning.count(one.closes) and one.closes in answer:
+            more, _, answer = answer.partition(one.closes)  # a section within the section
+            reasoning = f"{reasoning}{one.closes}{more}"
         while closed and (again := answer.lstrip()).startswith(
             one.opens
         ):  # several sections one behind the other
@@ -111,8 +123,17 @@ def split(written: str, marks: Sequence[Marks]) -> Spoken:
             reasoning = f"{reasoning.rstrip()}\n{more.lstrip()}"
         if one.begun and not opened and not closed and not text:
             return Spoken("", "", answered=False)
-        return Spoken(reasoning.strip(), answer.strip() if closed else "", bool(closed))
+        return Spoken(reasoning.strip(), _bare(answer) if closed else "", bool(closed))
     return Spoken("", written.strip(), answered=True)
+
+
+def _bare(answer: str) -> str:
+    """An answer without what is written around it; of one that was cut, only the beginning is there."""
+    found = answer.strip()
+    for opens, closes in _AROUND:
+        if found.startswith(opens):
+            found = found.removeprefix(opens).removesuffix(closes).strip()
+    return found
 
 
 def pieces(marks: Sequence[Marks]) -> frozenset[str]:

@@ -49,10 +49,15 @@ def source(processor: Any) -> str:
     return found or ""
 
 
+def reads_clock(template: str) -> bool:
+    """Whether a chat template's text names the function that tells it the time."""
+    return "strftime_now" in template
+
+
 @contextmanager
 def _clock(template: str, date: str) -> Iterator[None]:
     """Within it, the template's `strftime_now` tells this date, in English whatever the locale."""
-    if not date or "strftime_now" not in template:
+    if not date or not reads_clock(template):
         yield
         return
     now = datetime.combine(Date.fromisoformat(date), time())
@@ -68,6 +73,25 @@ def _clock(template: str, date: str) -> Iterator[None]:
         yield
     finally:
         del told["strftime_now"]
+
+
+def check_turns(made: str, turns: int, what: str) -> None:
+    """See that a conversation reached a model, each of whose turns says `SENTINEL`.
+
+    Args:
+        made: what its template made of it.
+        turns: of the conversation.
+        what: whose template it is, for messages.
+
+    Raises:
+        LayeralignError: the template loses a turn, or writes one twice.
+    """
+    if made.count(SENTINEL) != turns:
+        shown = printable(repr(made.replace(SENTINEL, "TEXT")), 400)
+        raise LayeralignError(
+            f"{what}: its chat template writes {made.count(SENTINEL)} texts where {turns} are given, so that "
+            f"something else would be judged; name the kind that it is for, or mend it; it makes {shown}"
+        )
 
 
 def encode(names: Any, text: str, before: Sequence[int], *, writes_bos: bool) -> list[int]:
