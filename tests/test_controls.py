@@ -78,7 +78,7 @@ def test_samples_differ_and_a_scan_grows_by_them(llava, case_file, tmp_path):
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"samples": 2}, "greedy answers are all alike"),
+        ({"samples": 2}, "greedy answers do not differ"),
         ({"samples": 0}, "samples 0: expected at least 1"),
         ({"system": "look: <image>"}, "system holds '<image>'"),
         ({"system": "be kind"}, "has no place for a system prompt"),

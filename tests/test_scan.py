@@ -121,7 +121,7 @@ def test_a_folder_of_something_else_is_refused(llava, case_file, tmp_path):
 
 def test_cases_given_in_python_are_checked_too(llava, case_file, tmp_path):
     cases = files.read(case_file)
-    with pytest.raises(LayeralignError, match="none were given"):
+    with pytest.raises(LayeralignError, match="the list is empty"):
         layeralign.scan(llava, [], tmp_path / "run")
     with pytest.raises(LayeralignError, match="id 'h1' is used twice"):
         layeralign.scan(llava, [*cases, cases[0]], tmp_path / "run")
