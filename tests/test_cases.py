@@ -268,7 +268,8 @@ def test_a_field_that_nobody_reads_is_an_error_and_not_a_case_without_its_pictur
     row = {"id": "1", "prompt": "is it red?", "kind": "vqa", "_source": "mine"}
     file.write_text(json.dumps(row) + "\n" + json.dumps({**row, "id": "2", "picture": "a.png"}) + "\n")
     with pytest.raises(
-        LayeralignError, match=r"c.jsonl:2: field 'picture' is unknown; expected id, .*image.* start it with _"
+        LayeralignError,
+        match=r"c.jsonl:2: field 'picture' is unknown; expected id, .*image.* start it with _",
     ):
         files.read(file)
     file.write_text(json.dumps(row) + "\n")

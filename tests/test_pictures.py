@@ -178,7 +178,7 @@ def test_the_background_is_part_of_what_a_run_is(llava_dir, transparent, tmp_pat
 
     assert scan("a") == 0 and scan("a", "--background", "#FFFFFF") == 0
     assert scan("a", "--background", "black") == 1
-    assert "of other settings (background)" in capfd.readouterr().err
+    assert "has other settings (background)" in capfd.readouterr().err
     assert scan("b", "--background", "black") == 0 and scan("b", "--background", "#000000") == 0
     assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 1
     assert "differ in background: None before and '#000000' after" in capfd.readouterr().err

@@ -629,7 +629,12 @@ def pairs_faults():
     )  # fmt: skip
     again = "placeholder request 1\nplaceholder request 2\n placeholder request 1\n"
     yield Fault(
-        "pairs", make_pairs, "a prompt twice", lambda f: write(f / "prompts.txt", again), "repeats the prompt", "txt:3"
+        "pairs",
+        make_pairs,
+        "a prompt twice",
+        lambda f: write(f / "prompts.txt", again),
+        "repeats the prompt",
+        "txt:3",
     )
     absurd = "x" * (2**20 + 1)
     yield Fault(

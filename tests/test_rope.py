@@ -121,7 +121,7 @@ def test_screen_and_training_refuse_what_they_read_in_batches(tmp_path):
         LayeralignError, match="look at the longest row of a batch, so it cannot be trained on"
     ):
         train(vlm, cases, _Reward(), tmp_path / "out", few)
-    with pytest.raises(LayeralignError, match="rotary embeddings that look at the longest row"):
+    with pytest.raises(LayeralignError, match="the rotary embeddings of model .* depend on the longest row"):
         opens(load(tmp_path / "model"), [(cases[0], 1)], [(5,)])
     short = [Case(f"{kind}{n}", "x", kind) for kind in ("harmful", "benign") for n in range(4)]
     train(load(tmp_path / "model"), short, _Reward(), tmp_path / "fine", few)

@@ -59,7 +59,7 @@ class ScanSettings:
         own = {one.name for one in fields(cls)} - {"decoding"}
         if unknown := sorted(settings.keys() - decoding - own):
             raise LayeralignError(
-                f"{unknown[0]}: is no setting of a scan; expected one of {sorted(decoding | own)}"
+                f"{unknown[0]}: is not a setting of a scan; expected one of {', '.join(sorted(decoding | own))}"
             )
         return cls(
             decoding=Decoding(**{name: value for name, value in settings.items() if name in decoding}),
