@@ -34,12 +34,12 @@ def with_template(tmp_path, source, name="llava"):
 LOST = {
     "content read as a string": (
         "{% for m in messages %}USER: {{ m['content'] if m['content'] is string else '' }} {% endfor %}ASSISTANT:",
-        "writes the request's text 0 times; expected once; it makes 'USER: ASSISTANT:'",
+        "writes the request's text 0 times; expected exactly once; its output is 'USER: ASSISTANT:'",
     ),
     "text behind a picture dropped": (
         "{% for m in messages %}USER: {% for c in m['content'] %}{% if c['type'] == 'image' %}<image>{% elif "
         "m['content']|length == 1 %}{{ c['text'] }}{% endif %}{% endfor %} {% endfor %}ASSISTANT:",
-        "writes the request's text 0 times; expected once; it makes 'USER: <image> ASSISTANT:'",
+        "writes the request's text 0 times; expected exactly once; its output is 'USER: <image> ASSISTANT:'",
     ),
     "parts printed as data": (
         "{% for m in messages %}USER: {{ m['content'] }} {% endfor %}ASSISTANT:",
@@ -47,11 +47,11 @@ LOST = {
     ),
     "no place for the picture": (
         "{% for m in messages %}USER: {{ m['content'][-1]['text'] }} {% endfor %}ASSISTANT:",
-        "makes 0 places for 1 pictures",
+        "writes 0 placeholders for 1 pictures",
     ),
     "two places for it": (
         "{% for m in messages %}<image><image>USER: {{ m['content'][-1]['text'] }} {% endfor %}ASSISTANT:",
-        "makes 2 places for 1 pictures",
+        "writes 2 placeholders for 1 pictures",
     ),
     "the picture behind the text": (
         "{% for m in messages %}USER: {{ m['content'][-1]['text'] }} <image> {% endfor %}ASSISTANT:",

@@ -193,7 +193,7 @@ def test_a_model_whose_parts_do_not_fit_is_refused_before_anything_is_written(ll
             layeralign.scan(folder, case_file, tmp_path / "run", **SHORT)
     (folder / "processor_config.json").write_text((llava_dir / "processor_config.json").read_text())
     (folder / "chat_template.jinja").write_text("USER: {{ messages[0]['content'][-1]['text'] }} ASSISTANT:")
-    with pytest.raises(LayeralignError, match="makes 0 places for 1 pictures"):
+    with pytest.raises(LayeralignError, match="writes 0 placeholders for 1 pictures"):
         layeralign.scan(folder, case_file, tmp_path / "run", **SHORT)
     assert not (tmp_path / "run").exists()
 

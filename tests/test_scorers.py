@@ -143,9 +143,10 @@ def test_a_reward_scores_as_it_does_in_training():
 def test_a_reward_that_wants_the_scene_does_not_guess_it():
     with_scene = cases("dev", 1)[0]
     found = RewardJudge("testbed", load_reward("testbed")).judge_all([(CASE, "x"), (with_scene, "x")])
-    assert (found[0].verdict, found[0].scores) == ("invalid", {}) and "needs a description of the picture" in found[
-        0
-    ].why
+    assert (found[0].verdict, found[0].scores) == (
+        "invalid",
+        {},
+    ) and "needs a description of the picture" in found[0].why
     assert found[1].scores
 
 

@@ -104,7 +104,10 @@ def _begin(vlm: Vlm, grey: Image.Image) -> Found:
     for feature in (None, *vlm.encode([grey], [vlm.exits.all[0]])[vlm.exits.all[0]]):
         ids = vlm.tokens(vlm.prompt(_TEXTS[0], picture=feature is not None), feature)
         if names.bos_token_id is not None and ids.count(names.bos_token_id) > 1:
-            return "fail", f"a prompt has {ids.count(names.bos_token_id)} {names.bos_token}; expected at most 1"
+            return (
+                "fail",
+                f"a prompt has {ids.count(names.bos_token_id)} {names.bos_token}; expected at most 1",
+            )
         if ids[-1] in vlm.eos_tokens:
             return "fail", f"a prompt ends with {names.convert_ids_to_tokens(ids[-1])}, which ends an answer"
     count = ids.count(names.bos_token_id) if names.bos_token_id is not None else 0

@@ -148,7 +148,9 @@ class Exits:
         if match := _RANGE.fullmatch(text):
             first, last = (int(end) for end in match.groups())
             if first > last:
-                raise LayeralignError(f"exits {spec!r}: the range {text} is reversed; put the lower exit first")
+                raise LayeralignError(
+                    f"exits {spec!r}: the range {text} is reversed; put the lower exit first"
+                )
             return list(range(first, min(last, self._end) + 1))
         raise LayeralignError(f"exits {spec!r}: cannot read {text!r}; expected {self._forms()}")
 

@@ -80,9 +80,7 @@ def check_template(vlm: Vlm, decoding: Decoding, *, picture: bool) -> None:
         made.find(template.SENTINEL),
     ]
     if at != sorted(at):
-        raise LayeralignError(
-            f"{where} does not write system prompt, picture and text in this order{shown}"
-        )
+        raise LayeralignError(f"{where} does not write system prompt, picture and text in this order{shown}")
 
 
 def _check_case(vlm: Vlm, case: Case, decoding: Decoding) -> tuple[int, bool]:
@@ -170,8 +168,8 @@ def _try_picture(vlm: Vlm, case: Case) -> None:
     placed = vlm.tokens(vlm.prompt("Hello.", picture=True), feature).count(vlm.picture_token_id)
     if placed != wanted:
         raise LayeralignError(
-            f"model {vlm.checkpoint.name}: its chat template writes {placed} placeholders for {wanted} picture "
-            "tokens"
+            f"model {vlm.checkpoint.name}: its chat template writes {placed} placeholders for {wanted} "
+            "picture tokens"
         )
 
 
@@ -196,8 +194,9 @@ def _check_context(vlm: Vlm, cases: Sequence[Case], lengths: dict[str, int], dec
     over = sum(n + decoding.max_new_tokens > vlm.context for n in tokens.values())
     if over:
         raise LayeralignError(
-            f"case {longest!r}: its prompt of {tokens[longest]} tokens and an answer of {decoding.max_new_tokens} "
-            f"exceed the {vlm.context} positions of model {vlm.checkpoint.name}; shorten the {over} of "
+            f"case {longest!r}: its prompt of {tokens[longest]} tokens and an answer of "
+            f"{decoding.max_new_tokens} exceed the {vlm.context} positions of model {vlm.checkpoint.name}; "
+            f"shorten the {over} of "
             f"{len(tokens)} cases that are too long, or lower max_new_tokens"
         )
 

@@ -544,7 +544,7 @@ def open_run(folder: Path) -> Run:
         raise LayeralignError(f"run {folder}: {FILE} cannot be read ({error})") from error
     if version != _FORMAT:
         raise LayeralignError(
-            f"run {folder}: has format {version}, but this version of layeralign reads only {_FORMAT}; scan again"
+            f"run {folder}: has format {version}, but this layeralign reads only {_FORMAT}; scan again"
         )
     return run
 
