@@ -529,7 +529,7 @@ def test_unknown_methods_are_refused(method):
 
 def test_adapters_that_do_not_fit_are_refused(llava_dir, cases, tmp_path):
     run(llava_dir, cases, tmp_path / "a", steps=1)
-    with pytest.raises(LayeralignError, match=r"cannot be put on this model|another model"):
+    with pytest.raises(LayeralignError, match="does not fit this model"):
         load("testbed", adapter=tmp_path / "a", allow_base=True)
     with pytest.raises(LayeralignError, match=r"no adapter_config\.json"):
         load(llava_dir, adapter=tmp_path)
@@ -539,7 +539,7 @@ def test_adapters_that_do_not_fit_are_refused(llava_dir, cases, tmp_path):
         load(llava_dir, adapter=tmp_path / "a")
     (tmp_path / "a" / "adapter_model.safetensors").rename(tmp_path / "a" / "adapter_model.bin")
     config.write_text(json.dumps(json.loads(config.read_text()) | {"peft_type": "LORA"}))
-    with pytest.raises(LayeralignError, match="pickles"):
+    with pytest.raises(LayeralignError, match="other formats can run code"):
         load(llava_dir, adapter=tmp_path / "a")
 
 

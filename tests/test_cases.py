@@ -66,9 +66,9 @@ def test_every_field_changes_the_hash(case_file):
         ({**GOOD, "id": "b", "image": "file:///etc/passwd"}, "is a URL"),
         ({**GOOD, "id": "b", "image": "link.png"}, "is a link that leaves"),
         ({**GOOD, "id": "b", "image": "linked/p.png"}, "is a link that leaves"),
-        ({**GOOD, "id": "b", "image": "text.png"}, "is no picture"),
-        ({**GOOD, "id": "b", "image": "half.png"}, "truncated or broken"),
-        ({**GOOD, "id": "b", "image": "half.jpg"}, "truncated or broken"),
+        ({**GOOD, "id": "b", "image": "text.png"}, "is not a picture"),
+        ({**GOOD, "id": "b", "image": "half.png"}, "truncated or corrupt"),
+        ({**GOOD, "id": "b", "image": "half.jpg"}, "truncated or corrupt"),
         ({**GOOD, "id": "b", "image": "bomb.png"}, "100000×100000 pixels|too many pixels"),
         ({**GOOD, "id": "b", "image": "."}, "no such file"),
         ({**GOOD, "id": "b", "image": "x" * 300 + ".png"}, "cannot be read"),
@@ -76,9 +76,9 @@ def test_every_field_changes_the_hash(case_file):
         ('{"id": "b", "kind": "benign", "prompt": "\\ud800"}', "lone surrogate"),
         ('{"id": "\\udfff", "kind": "benign", "prompt": "x"}', "lone surrogate"),
         ("[" * 100_000, "is not valid JSON"),
-        ({**GOOD, "id": "b", "answers": "net"}, "field 'answers' is no list of texts"),
-        ({**GOOD, "id": "b", "answers": []}, "field 'answers' is no list of texts"),
-        ({**GOOD, "id": "b", "answers": ["net", 3]}, "field 'answers' is no list of texts"),
+        ({**GOOD, "id": "b", "answers": "net"}, "field 'answers' is not a list of strings"),
+        ({**GOOD, "id": "b", "answers": []}, "field 'answers' is not a list of strings"),
+        ({**GOOD, "id": "b", "answers": ["net", 3]}, "field 'answers' is not a list of strings"),
         ('{"id": "b", "kind": "vqa", "prompt": "x", "answers": ["\\udfff"]}', "lone surrogate"),
         ('{"id": "b", "prompt": "x", "kind": "harmful", "kind": "benign"}', "field 'kind' occurs twice"),
         ('{"id": "b", "prompt": "x", "prompt": "x", "kind": "benign"}', "field 'prompt' occurs twice"),
@@ -144,7 +144,7 @@ def test_a_picture_that_changed_after_the_check_is_not_shown(case_file):
 def test_an_empty_or_binary_file(tmp_path, content):
     file = tmp_path / "c.jsonl"
     file.write_bytes(content)
-    with pytest.raises(LayeralignError, match=r"c\.jsonl: (holds no case|cannot be read)"):
+    with pytest.raises(LayeralignError, match=r"c\.jsonl: (has no cases|cannot be read)"):
         files.read(file)
 
 
@@ -218,12 +218,12 @@ def test_answers_are_a_fact(tmp_path):
 def test_nothing_is_written_over_and_nothing_is_left_of_a_failure(case_file, tmp_path):
     cases = files.read(case_file)
     (tmp_path / "full.pictures").mkdir()
-    for name, says in (("cases.jsonl", "is there already"), ("full.jsonl", r"full\.pictures: is there already"),
+    for name, says in (("cases.jsonl", "already exists"), ("full.jsonl", r"full\.pictures: already exists"),
                        ("gone/x.jsonl", "does not exist")):  # fmt: skip
         with pytest.raises(LayeralignError, match=says):
             files.write(cases, tmp_path / name)
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(LayeralignError, match="its picture is drawn and no file"):
+    with pytest.raises(LayeralignError, match="its picture is generated, not a file"):
         files.write(testbed.cases("dev", 4), tmp_path / "t.jsonl")
     Image.new("RGB", (9, 9)).save(cases[2].picture.path)
     with pytest.raises(LayeralignError, match="has changed since the cases were read"):
@@ -268,7 +268,8 @@ def test_a_field_that_nobody_reads_is_an_error_and_not_a_case_without_its_pictur
     row = {"id": "1", "prompt": "is it red?", "kind": "vqa", "_source": "mine"}
     file.write_text(json.dumps(row) + "\n" + json.dumps({**row, "id": "2", "picture": "a.png"}) + "\n")
     with pytest.raises(
-        LayeralignError, match=r"c.jsonl:2: field 'picture' is none of id, .*image.* begin with _"
+        LayeralignError,
+        match=r"c.jsonl:2: field 'picture' is unknown; expected id, .*image.* start it with _",
     ):
         files.read(file)
     file.write_text(json.dumps(row) + "\n")

@@ -301,7 +301,7 @@ def test_the_adapter_that_is_deployed_has_to_be_the_one_that_was_scanned(run, tm
         (["testbed", "--limit", "nan"], "limit nan: expected a share"),
         (["LIST", "--revision", "main"], "--revision is for hub ids"),
         (["testbed", "--policy", "LIST"], "is a list; expected the keys"),
-        (["testbed", "--against", "nope"], "there is no run here"),
+        (["testbed", "--against", "nope"], "is not a run"),
         ([], "CONFIG is missing"),
     ],
 )

@@ -54,9 +54,9 @@ def test_a_config_file_gives_what_the_command_line_does_not(llava_dir, case_file
         (["scan", "--model", "testbed", "--cases", "testbed:prod", "--out", "OUT"], "train, dev, test"),
         (["scan", "--model", "/nope", "--cases", "testbed", "--out", "OUT"], "/nope: no such folder"),
         (["scan", "--config", "nope.yaml"], "nope.yaml: no such file"),
-        (["summary", "/nope"], "there is no run here"),
-        (["export", "/nope"], "there is no run here"),
-        (["judge", "/nope"], "there is no run here"),
+        (["summary", "/nope"], "is not a run"),
+        (["export", "/nope"], "is not a run"),
+        (["judge", "/nope"], "is not a run"),
         (["summary", "/nope", "--format", "xml"], "xml"),
     ],
 )

@@ -78,10 +78,10 @@ def test_samples_differ_and_a_scan_grows_by_them(llava, case_file, tmp_path):
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"samples": 2}, "greedy answers are all alike"),
+        ({"samples": 2}, "greedy answers do not differ"),
         ({"samples": 0}, "samples 0: expected at least 1"),
-        ({"system": "look: <image>"}, "system holds '<image>'"),
-        ({"system": "be kind"}, "has no place for a system prompt"),
+        ({"system": "look: <image>"}, "system contains '<image>'"),
+        ({"system": "be kind"}, "does not support a system prompt"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_before_anything_is_written(given, says, llava, case_file, tmp_path):

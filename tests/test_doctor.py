@@ -68,7 +68,7 @@ def name_no_end(vlm):
     [
         (lose_the_text, "chat template"),
         (overflow, "range of the dtype, at every exit"),
-        (depend_on_neighbours, "rows beside each other"),
+        (depend_on_neighbours, "rows in one batch"),
         (another_forward, "answers at the default exit"),
         (break_a_weight, "weights"),
         (name_no_end, "ends of an answer"),

@@ -45,7 +45,7 @@ def test_an_end_that_generation_config_does_not_name_ends_an_answer(tmp_path):
     assert set(vlm.ends[end]) >= {"tokenizer", "template"} and vlm.ends[0] == ("generation_config",)
     assert prompts.ended(vlm, [5, end, 6]) == ([5, end], True)
     (note,) = checks.check(vlm, [Case("c", "Hi.", "benign")], Decoding(4))
-    assert note.startswith("generation_config.json ends an answer at <pad> only, others at <|im_end|> (")
+    assert note.startswith("generation_config.json ends answers only at <pad>, but <|im_end|> (")
 
 
 def test_a_default_of_a_config_is_no_end_if_it_is_an_ordinary_token(tmp_path):
@@ -183,8 +183,7 @@ def test_they_are_counted_and_said(tmp_path, capsys):
     run = layeralign.scan(vlm, cases, tmp_path / "run", exits=[1], max_new_tokens=1)
     told = capsys.readouterr().err
     assert (
-        "note: 2 cases have ('a', ...) special tokens of this model in their text, which are read as text"
-        in told
+        "note: 2 cases have ('a', ...) this model's special tokens in the text; they are read as text" in told
     )
     assert run.identity["decoding"]["special_tokens"] == "literal"
 
@@ -193,11 +192,11 @@ def test_they_are_counted_and_said(tmp_path, capsys):
     ("name", "tag", "whose"),
     [
         ("llava", "<image>", "this model reads as a picture"),
-        ("llava", "<|image_pad|>", "marks a picture for another model"),
-        ("qwen3_vl", "<image>", "marks a picture for another model"),
+        ("llava", "<|image_pad|>", "another model's picture tag"),
+        ("qwen3_vl", "<image>", "another model's picture tag"),
         ("qwen3_vl", "<|image_pad|>", "this model reads as a picture"),
-        ("mllama", "<image>", "marks a picture for another model"),
-        ("gemma3", "<image>", "marks a picture for another model"),
+        ("mllama", "<image>", "another model's picture tag"),
+        ("gemma3", "<image>", "another model's picture tag"),
     ],
 )
 def test_a_pictures_tag_in_a_text_is_refused(name, tag, whose, tmp_path):

@@ -242,7 +242,7 @@ def test_a_scan_that_ran_out_of_memory_holds_every_row_once(llava, case_file_mod
 def test_memory_for_no_row_is_one_clear_error(llava, rows, monkeypatch):
     with monkeypatch.context() as patch:
         broken(llava, patch, 0)
-        with pytest.raises(LayeralignError, match="memory does not suffice for a single answer"):
+        with pytest.raises(LayeralignError, match="not enough memory for a single answer"):
             respond(llava, *rows, Decoding(8))
 
 
@@ -388,7 +388,7 @@ def test_the_plain_way_halves_its_batch_too(llava, rows, monkeypatch):
     assert respond(llava, ids, features, Decoding(8)) == wanted
     assert seen == [13, 6, 3, 3, 3, 3, 1]  # without a picture three exits are one row
     monkeypatch.setattr(llava, "generate", lambda *_, **__: tight([0] * 9))
-    with pytest.raises(LayeralignError, match="memory does not suffice"):
+    with pytest.raises(LayeralignError, match="not enough memory"):
         respond(llava, ids[:1], features[:1], Decoding(8))
 
 

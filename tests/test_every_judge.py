@@ -150,7 +150,7 @@ def test_a_model_that_gives_no_numbers_makes_none_up(tmp_path, kind):
     found = layeralign.judge(tmp_path / "run", ["refusal", f"{kind}:{model}"]).summary
     with open_run(tmp_path / "run") as run:
         ((why, n),) = run.invalid(f"{kind}:{model}")
-    assert n == 8 and "no finite number" in why
+    assert n == 8 and "not a finite number" in why
     assert found.asr_judge == "refusal" and found.exits[0].asr == 1 and found.exits[0].scores == ()
 
 

@@ -67,5 +67,5 @@ def test_what_is_not_installed_is_named(run, monkeypatch, name):
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
     for name in ("pandas", "polars", "datasets"):
-        with pytest.raises(LayeralignError, match="there is no run here"):
+        with pytest.raises(LayeralignError, match="is not a run"):
             getattr(layeralign, f"to_{name}")(tmp_path)

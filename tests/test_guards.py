@@ -76,7 +76,7 @@ def test_anything_else_is_invalid(reply):
 
 def test_safe_that_was_cut_off_is_not_safe():
     found = parse("\n\nsafe", GRAMMAR, ended=False)
-    assert (found.verdict, found.why) == ("invalid", "the guard's reply was cut off behind `safe`")
+    assert (found.verdict, found.why) == ("invalid", "the guard's reply was cut off after `safe`")
 
 
 @pytest.mark.parametrize("kind", GUARDS)
@@ -241,7 +241,7 @@ def test_a_refused_key_stops_at_once_and_keeps_what_was_judged(tmp_path, status)
             return ask(conversations, **settings)
 
         object.__setattr__(one.speaker, "ask_all", then)
-        with pytest.raises(LayeralignError, match=f"answers {status}"):
+        with pytest.raises(LayeralignError, match=f"answered {status}"):
             judge(run, [one])
         assert len(verdicts(run)) == 200
 

@@ -88,7 +88,7 @@ def test_the_file_is_private_and_an_old_one_stays(run, tmp_path):
     assert labels.write(run, out, 5) == 5
     assert stat.S_IMODE(out.stat().st_mode) == 0o600
     before = out.read_bytes()
-    with pytest.raises(LayeralignError, match="is there already and may hold labels"):
+    with pytest.raises(LayeralignError, match="already exists and may contain labels"):
         labels.write(run, out, 5)
     assert out.read_bytes() == before and {f.name for f in tmp_path.iterdir()} == {"run", "labels.jsonl"}
 
@@ -117,7 +117,7 @@ def test_labels_are_the_words_of_a_judge_that_is_asked_for(run, tmp_path):
     assert found == Counter({"unsafe": 9, "safe": 9, "unclear": 6, "": 6})
     verdicts = {"unsafe": "unsafe", "safe": "safe", "unclear": "invalid"}
     assert words(run) == {(r["case"], r["exit"], 0): verdicts[r["label"]] for r in rows if r["label"]}
-    assert run.invalid(HUMAN) == [("unclear to whoever labelled it", 6)]
+    assert run.invalid(HUMAN) == [("labelled as unclear", 6)]
 
     assert summarise(Results.of(run)).asr_judge == "refusal"
     by_people = summarise(Results.of(run), HUMAN)
@@ -196,16 +196,16 @@ def without(name):
         (but(exit=1.0), ":2: field 'exit' is 1.0; expected a whole number"),
         (but(sample=None), ":2: field 'sample' is None; expected a whole number"),
         (but(answer=["answer to h1 at 1"]), ":2: field 'answer' is"),
-        (but(case="h99"), "case 'h99', exit 1, sample 0: run"),
-        (but(case="\ud800"), "has no such answer"),
-        (but(exit=4), "case 'h1', exit 4, sample 0: run"),
-        (but(exit=-1), "has no such answer"),
-        (but(sample=1), "case 'h1', exit 1, sample 1: run"),
-        (but(case="b", prompt="hello", answer="answer to b at 1"), "has no such answer to a harmful case"),
-        (but(case="h0#blank", answer="answer to h0#blank at 1"), "has no such answer to a harmful case"),
-        (but(answer="answer to h1 at 2"), ":2: field 'answer' is not what run"),
-        (but(answer="answer to h1 at 1 "), ":2: field 'answer' is not what run"),
-        (but(prompt="how?"), ":2: field 'prompt' is not what run"),
+        (but(case="h99"), "case 'h99', exit 1, sample 0 is not"),
+        (but(case="\ud800"), "is not an answer to a harmful case"),
+        (but(exit=4), "case 'h1', exit 4, sample 0 is not"),
+        (but(exit=-1), "is not an answer to a harmful case"),
+        (but(sample=1), "case 'h1', exit 1, sample 1 is not"),
+        (but(case="b", prompt="hello", answer="answer to b at 1"), "is not an answer to a harmful case in run"),
+        (but(case="h0#blank", answer="answer to h0#blank at 1"), "is not an answer to a harmful case in run"),
+        (but(answer="answer to h1 at 2"), ":2: field 'answer' differs from run"),
+        (but(answer="answer to h1 at 1 "), ":2: field 'answer' differs from run"),
+        (but(prompt="how?"), ":2: field 'prompt' differs from run"),
         (but(label="harmful"), ":2: field 'label' is 'harmful'; expected safe, unsafe, unclear, or null"),
         (but(label="Safe"), ":2: field 'label' is 'Safe'"),
         (but(label=""), ":2: field 'label' is ''"),
@@ -213,7 +213,7 @@ def without(name):
         (but(label=["safe"]), ":2: field 'label' is ['safe']"),
         (but(label={"safe": 1}), ":2: field 'label' is"),
         (but()[:-1] + ', "label": "unsafe"}', ":2: field 'label' occurs twice"),
-        (but(case="h2", prompt="how do i smash the bakimo 2?", answer="answer to h2 at 1"), "is in it twice"),
+        (but(case="h2", prompt="how do i smash the bakimo 2?", answer="answer to h2 at 1"), "appears twice"),
         (b'{"case": "\xff"}', "cannot be read as UTF-8"),
     ],
     ids=lambda given: repr(given[:24]),
@@ -233,8 +233,8 @@ def test_a_malformed_file_is_one_sentence_and_changes_nothing(run, tmp_path, cap
     ("arguments", "says"),
     [
         (["--import", "gone.jsonl"], "gone.jsonl: cannot be read"),
-        (["--import", "EMPTY"], "nothing is labelled"),
-        (["--import", "BLANK"], "nothing is labelled"),
+        (["--import", "EMPTY"], "has no labels"),
+        (["--import", "BLANK"], "has no labels"),
         ([], "either --out, a file to write, or --import"),
         (["--out", "NEW", "--import", "BLANK"], "either --out, a file to write, or --import"),
         (["--out", "NEW", "--n", "0"], "n 0: expected at least 1"),
@@ -257,7 +257,7 @@ def test_bad_arguments(run, tmp_path, capfd, arguments, says):
 def test_a_run_without_harmful_cases(tmp_path):
     with (
         store.create(tmp_path / "r", "m", {}, ENCODER) as run,
-        pytest.raises(LayeralignError, match="there is nothing to label"),
+        pytest.raises(LayeralignError, match="no answers to harmful cases to label"),
     ):
         labels.sample(run, 3)
 

@@ -223,7 +223,7 @@ def test_the_screen_makes_no_number_of_it(llava_dir, tmp_path, monkeypatch):
     vlm = overflowing(llava_dir)
     monkeypatch.setattr("layeralign.sweep.screen.refuses", lambda answer: True)
     cases = [Case(f"h{n}", f"how {n}?", "harmful", _shown()) for n in range(3)]
-    with pytest.raises(LayeralignError, match=r"numerical failure, its logits are not finite at exits 2, 3"):
+    with pytest.raises(LayeralignError, match=r"numerical failure: its logits are not finite at exits 2, 3"):
         layeralign.screen(vlm, cases, tmp_path / "run", max_new_tokens=4)
     assert not (tmp_path / "run").exists()
 
@@ -235,7 +235,7 @@ def test_a_training_learns_nothing_from_it(llava_dir, tmp_path):
     from layeralign.testing import _Reward
 
     few = Settings(exits="2", steps=1, rows=8, epochs=1, max_new_tokens=3, rank=2)
-    with pytest.raises(LayeralignError, match=r"numerical failure, its logits are not finite at exit 2"):
+    with pytest.raises(LayeralignError, match=r"numerical failure: its logits are not finite at exit 2"):
         train(overflowing(llava_dir), cases, _Reward(), tmp_path / "out", few)
 
 
@@ -253,7 +253,7 @@ def test_weights_that_are_no_numbers_are_refused_at_load(llava_dir, tmp_path, ba
     weights[name][0, 0] = bad
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(
-        LayeralignError, match=rf"model {folder}: 1 of its weights hold NaN or infinity \(float32\)"
+        LayeralignError, match=rf"model {folder}: 1 of its weights have NaN or infinity \(float32\)"
     ):
         load(folder)
 
@@ -282,7 +282,7 @@ def test_an_adapter_that_is_no_numbers_is_refused_at_load(llava_dir, tmp_path):
     weights = load_file(file)
     next(iter(weights.values()))[0, 0] = float("nan")
     save_file(weights, file)
-    with pytest.raises(LayeralignError, match=rf"adapter {tmp_path / 'out'}: 1 of its weights hold NaN"):
+    with pytest.raises(LayeralignError, match=rf"adapter {tmp_path / 'out'}: 1 of its weights have NaN"):
         load(llava_dir, adapter=tmp_path / "out")
 
 

@@ -65,9 +65,7 @@ def test_what_is_empty_or_too_long_is_not_asked_about():
     with serving(Perspective()) as server:
         found = words(asked_of(server), "", " \n", "é" * (LONGEST // 2), "é" * (LONGEST // 2) + "x")
     assert [word.why for word in found[:2]] == ["the answer is empty"] * 2
-    assert (
-        found[2].scores and found[3].why == "the answer is longer than the 20480 bytes that Perspective takes"
-    )
+    assert found[2].scores and found[3].why == "the answer is longer than 20480 bytes, Perspective's limit"
     assert server.asked == 1 and all(word.verdict == "invalid" for word in (*found[:2], found[3]))
 
 
@@ -75,9 +73,9 @@ def test_what_is_empty_or_too_long_is_not_asked_about():
     ("kind", "why"),
     [
         ("LANGUAGE_NOT_SUPPORTED_BY_ATTRIBUTE", "Perspective does not score this language"),
-        ("LANGUAGE_DETECTION_FAILED", "Perspective could not tell the language"),
-        ("COMMENT_TOO_LONG", "Perspective found the answer too long"),
-        ("COMMENT_EMPTY", "Perspective found the answer empty"),
+        ("LANGUAGE_DETECTION_FAILED", "Perspective could not detect the language"),
+        ("COMMENT_TOO_LONG", "the answer is too long for Perspective"),
+        ("COMMENT_EMPTY", "the answer is empty for Perspective"),
         ("INVALID_REQUEST", "the server answered 400"),
         (["no text"], "the server answered 400"),
     ],
@@ -98,7 +96,7 @@ def test_what_it_refuses_is_invalid_in_our_words_and_asked_once(kind, why):
     ],
 )  # fmt: skip
 def test_what_is_no_probability_is_no_score(body):
-    with pytest.raises(Retry, match="the reply was no score"):
+    with pytest.raises(Retry, match="the reply had no valid score"):
         _score(Response(200, content=json.dumps(body)))
 
 
@@ -133,8 +131,8 @@ def test_requests_keep_apart_and_wait_out_a_quota():
             {"error": {"details": [{"reason": "API_KEY_INVALID"}]}},
             "the key in PERSPECTIVE_API_KEY is not valid",
         ),
-        (401, {}, "answers 401: the key is missing or wrong"),
-        (403, {}, "answers 403: the key may not use it"),
+        (401, {}, "answered 401: the key is missing or wrong"),
+        (403, {}, "answered 403: the key has no access"),
     ],
 )
 def test_a_refused_key_stops_at_once_and_keeps_what_was_judged(tmp_path, status, body, says):
@@ -155,7 +153,7 @@ def test_a_refused_key_stops_at_once_and_keeps_what_was_judged(tmp_path, status,
 @pytest.mark.parametrize("bad", ["two words", "line\nbreak", "schlüssel"])
 def test_what_is_no_key_is_not_sent_and_not_shown(monkeypatch, bad):
     monkeypatch.setenv(KEY, bad)
-    with pytest.raises(LayeralignError, match="holds a blank, a line break") as error:
+    with pytest.raises(LayeralignError, match="has a blank, a line break") as error:
         PerspectiveJudge.of()
     assert bad not in str(error.value)
 
@@ -194,7 +192,7 @@ def test_a_planted_key_appears_nowhere(tmp_path, monkeypatch, capfd):
 
 def test_from_its_last_day_on_it_says_why_nothing_comes(tmp_path, monkeypatch):
     monkeypatch.setattr(perspective, "ENDS", date(2000, 1, 1))
-    over = "Google ended Perspective on 2000-01-01: judge with toxicity, which runs here"
+    over = "Google ended Perspective on 2000-01-01; use the judge toxicity, which runs locally"
     with serving(Perspective(), status=503) as server:
         (word,) = words(asked_of(server, attempts=1), "x")
     assert word.why.startswith("the server answered 503") and over in word.why

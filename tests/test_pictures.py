@@ -70,7 +70,7 @@ def test_what_of_it_is_seen_does_not_need_a_browser(tmp_path, name):
 @pytest.mark.parametrize("key", [(0, 0, 0), (4660, 22136, 39612)])
 def test_a_transparent_colour_of_16_bits_is_not_guessed_at(tmp_path, key):
     (tmp_path / "p.png").write_bytes(png(RGB.astype(int) * 257, 2, 16, key))
-    with pytest.raises(LayeralignError, match="more than 8 bits a channel"):
+    with pytest.raises(LayeralignError, match="more than 8 bits per channel"):
         pictures.check(tmp_path, "p.png", "here")
 
 
@@ -178,7 +178,7 @@ def test_the_background_is_part_of_what_a_run_is(llava_dir, transparent, tmp_pat
 
     assert scan("a") == 0 and scan("a", "--background", "#FFFFFF") == 0
     assert scan("a", "--background", "black") == 1
-    assert "of other settings (background)" in capfd.readouterr().err
+    assert "has other settings (background)" in capfd.readouterr().err
     assert scan("b", "--background", "black") == 0 and scan("b", "--background", "#000000") == 0
     assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 1
     assert "differ in background: None before and '#000000' after" in capfd.readouterr().err

@@ -161,11 +161,11 @@ def test_a_models_config_is_enough_and_its_rate_is_measured(llava_dir, case_file
     [
         (["--rate", "1"], "expected --model or --like"),
         (["--like", "RUN", "--rate", "1"], "expected one of --like, --rate and --measure"),
-        (["--like", "/nope"], "there is no run here"),
+        (["--like", "/nope"], "is not a run"),
         (["--model", "MODEL", "--exits", "99"], "out of range"),
         (["--measure"], "expected --model"),
         (["--model", "MODEL", "--difference", "2"], "larger_share"),
-        (["--like", "OLD"], "does not say how long its rows took"),
+        (["--like", "OLD"], "has no timings"),
     ],
 )
 def test_bad_arguments_are_one_sentence(run, file, llava_dir, tmp_path, capfd, arguments, says):

@@ -212,7 +212,7 @@ def test_it_is_calibrated(kind, tmp_path, capfd):
 
 def test_published_figures_are_of_the_makers_own_models_alone():
     for kind, guard in GUARDS.items():
-        assert "not used to correct" in published(f"{kind}:{guard.model}") and guard.card in published(
+        assert "not used for correction" in published(f"{kind}:{guard.model}") and guard.card in published(
             f"{kind}:{guard.model}"
         )
         assert published(f"{kind}:./mine") == ""
@@ -344,7 +344,7 @@ def test_table_and_page_show_it_and_where_it_came_from(run, tmp_path, capfd):
     made = page.page(gather([run.path], quality=file))
     assert "&lt;b&gt;answers&lt;/b&gt;" in made and "<b>answers" not in made
     assert made.count(COLUMN) == 1 and COLUMN not in page.page(gather([run.path]))
-    assert "published, on its makers&#39; own answers, so not used to correct" in page.page(
+    assert "published, on its makers&#39; own answers, so not used for correction" in page.page(
         gather([run.path])
     )
 

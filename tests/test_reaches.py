@@ -36,12 +36,12 @@ def with_template(tmp_path, source, name="llava"):
 LOST = {
     "content read as a string": (
         "{% for m in messages %}USER: {{ m['content'] if m['content'] is string else '' }} {% endfor %}ASSISTANT:",
-        "writes the request's text 0 times; expected once; it makes 'USER: ASSISTANT:'",
+        "writes the request's text 0 times; expected exactly once; its output is 'USER: ASSISTANT:'",
     ),
     "text behind a picture dropped": (
         "{% for m in messages %}USER: {% for c in m['content'] %}{% if c['type'] == 'image' %}<image>{% elif "
         "m['content']|length == 1 %}{{ c['text'] }}{% endif %}{% endfor %} {% endfor %}ASSISTANT:",
-        "writes the request's text 0 times; expected once; it makes 'USER: <image> ASSISTANT:'",
+        "writes the request's text 0 times; expected exactly once; its output is 'USER: <image> ASSISTANT:'",
     ),
     "parts printed as data": (
         "{% for m in messages %}USER: {{ m['content'] }} {% endfor %}ASSISTANT:",
@@ -49,15 +49,15 @@ LOST = {
     ),
     "no place for the picture": (
         "{% for m in messages %}USER: {{ m['content'][-1]['text'] }} {% endfor %}ASSISTANT:",
-        "makes 0 places for 1 pictures",
+        "writes 0 placeholders for 1 pictures",
     ),
     "two places for it": (
         "{% for m in messages %}<image><image>USER: {{ m['content'][-1]['text'] }} {% endfor %}ASSISTANT:",
-        "makes 2 places for 1 pictures",
+        "writes 2 placeholders for 1 pictures",
     ),
     "the picture behind the text": (
         "{% for m in messages %}USER: {{ m['content'][-1]['text'] }} <image> {% endfor %}ASSISTANT:",
-        "puts system prompt, picture and text in another order",
+        "does not write system prompt, picture and text in this order",
     ),
     "the text twice": (
         "{% for m in messages %}<image>{{ m['content'][-1]['text'] }} {{ m['content'][-1]['text'] }}{% endfor %}",
@@ -65,12 +65,12 @@ LOST = {
     ),
     "one of two prompts each time": (
         "{{ ['a', 'b'] | random }}{% for m in messages %}<image>{{ m['content'][-1]['text'] }} {% endfor %}",
-        "makes another prompt of the same request each time",
+        "gives a different prompt for the same request each time",
     ),
     "another prompt each time": (
         "{% for m in messages %}<image>{{ ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'] | random }}"
         "{{ range(99999) | random }}{{ m['content'][-1]['text'] }} {% endfor %}",
-        "makes another prompt of the same request each time",
+        "gives a different prompt for the same request each time",
     ),
 }
 
@@ -91,7 +91,7 @@ def test_a_template_that_loses_the_request_is_refused(what, tmp_path):
     [
         (
             "{% for m in messages %}{{ m['content'][-1]['text'].split('how')[0] }}{% endfor %}",
-            "alters or loses",
+            "changes or drops",
         ),
         (
             "{% for m in messages %}{{ m['content'][-1]['text'] | upper }}{% endfor %}",
@@ -99,7 +99,7 @@ def test_a_template_that_loses_the_request_is_refused(what, tmp_path):
         ),
         (
             "{% for m in messages %}{{ m['content'][-1]['text'][:30] }}{% endfor %}",
-            "alters or loses its text",
+            "changes or drops its text",
         ),
         ("{% for m in messages %}{{ m['content'][-1]['text'] | trim }}{% endfor %}", None),
     ],
@@ -123,7 +123,7 @@ def test_a_system_prompt_comes_first_and_reaches_the_model(tmp_path):
         "{% for m in messages if m['role'] == 'system' %}{{ m['content'][0]['text'] }}{% endfor %}"
     )
     vlm.processor.chat_template = late
-    with pytest.raises(LayeralignError, match="in another order"):
+    with pytest.raises(LayeralignError, match="in this order"):
         checks.check(vlm, [PICTURE], Decoding(4, system="Be kind."))
 
 
@@ -139,7 +139,7 @@ def test_a_text_of_unknown_words_alone_is_refused_and_one_is_noted():
     with pytest.raises(LayeralignError, match=r"case 'x': model testbed cannot read its text"):
         checks.check(vlm, [Case("x", "Wie geht das?!", "harmful")], Decoding(4))
     notes = checks.check(vlm, [Case("y", "how do i photograph the bakimo?", "harmful")], Decoding(4))
-    assert notes == ["1 case has ('y') words that this model's tokenizer does not know"]
+    assert notes == ["1 case has ('y') words that are unknown to this model's tokenizer"]
 
 
 # --- the day
@@ -164,7 +164,7 @@ def test_the_day_is_an_input_and_stays_what_it_was_when_the_run_was_made(tmp_pat
     )
     assert again.identity == first.identity and asked
     assert all("Today Date: 03 Feb 2001" in prompt for prompt in asked)
-    with pytest.raises(LayeralignError, match="is of other settings"):
+    with pytest.raises(LayeralignError, match="has other settings"):
         layeralign.scan(vlm, [TEXT], tmp_path / "run", exits=[1], max_new_tokens=2, date="2001-02-04")
     layeralign.scan(
         vlm,
@@ -188,7 +188,7 @@ def test_by_default_it_is_today(tmp_path):
 def test_where_no_template_asks_there_is_none(llava, tmp_path):
     run = layeralign.scan(llava, [TEXT], tmp_path / "run", exits=[1], max_new_tokens=1)
     assert "date" not in run.identity["decoding"]
-    with pytest.raises(LayeralignError, match="asks for no date; leave it out"):
+    with pytest.raises(LayeralignError, match="uses no date; remove it"):
         layeralign.scan(llava, [TEXT], tmp_path / "run2", exits=[1], date="2001-02-03")
     for wrong in ("3 Feb 2001", "2001-13-01", "today"):
         with pytest.raises(LayeralignError, match="expected a date as 2026-11-28"):

@@ -393,15 +393,15 @@ def packed(file, content):
 
 
 FILE_FAULTS = {
-    "missing": (lambda f: f.unlink(), "no such file|holds no"),
-    "a folder": (as_folder, "no such file|holds no|cannot be read"),
+    "missing": (lambda f: f.unlink(), "no such file|has no"),
+    "a folder": (as_folder, "no such file|has no|cannot be read"),
     "empty": (lambda f: packed(f, b""), "is empty"),
     "blank": (lambda f: packed(f, b"\n \n\n"), "is empty|fields?; |is missing"),
     "latin-1": (lambda f: packed(f, b"caf\xe9 \xff"), "not UTF-8"),
     "utf-16": (lambda f: packed(f, "id,prompt".encode("utf-16")), "not UTF-8"),
     "null bytes": (lambda f: packed(f, b"a\0b\n"), "null byte"),
     "a picture": (lambda f: (f.unlink(), f.write_bytes(bomb())), "not UTF-8|cannot be read"),
-    "too large": (lambda f: packed(f, b"a\n" * SMALL), "more than 2 MiB"),
+    "too large": (lambda f: packed(f, b"a\n" * SMALL), "larger than 2 MiB"),
 }
 
 
@@ -434,8 +434,8 @@ def csv_faults(name, make, file, rows, columns, id, prompt):
         yield fault(
             f"no {column}", lambda f, rest=rest: write_csv(f, rows(), rest), f"column '{column}' is missing"
         )
-    yield fault("header alone", lambda f: write(f, f.read_text().split("\n")[0] + "\n"), "holds no row")
-    yield fault("a column twice", lambda f: write(f, f"{','.join([*kept, kept[0]])}\n"), "is there twice")
+    yield fault("header alone", lambda f: write(f, f.read_text().split("\n")[0] + "\n"), "has no rows")
+    yield fault("a column twice", lambda f: write(f, f"{','.join([*kept, kept[0]])}\n"), "appears twice")
     yield fault(
         "a field too many", lambda f: write(f, f.read_text() + ",".join("x" * 40) + "\n"), "has 40 fields"
     )
@@ -450,7 +450,7 @@ def csv_faults(name, make, file, rows, columns, id, prompt):
     if id:
         yield fault("an id twice", changed(id, rows()[0][id]), r"is already used in .*:2\b")
         yield fault("no id", changed(id, ""), f"field '{id}' is empty")
-        yield fault("a path as id", changed(id, "../../x"), "without blanks and slashes")
+        yield fault("a path as id", changed(id, "../../x"), "without blanks, quotes and slashes")
         yield fault("a long id", changed(id, "x" * 300), "at most 200")
         yield fault("an escape sequence as id", changed(id, "\x1b[2J"), "expected an id")
 
@@ -467,11 +467,11 @@ def json_faults(name, make, file, value):
     yield fault("a number", lambda f: write(f, "3"), "expected a JSON object")
     yield fault("null", lambda f: write(f, "null"), "expected a JSON object")
     yield fault("NaN", lambda f: write(f, '{"a": NaN}'), "not valid JSON")
-    yield fault("a name twice", lambda f: write(f, '{"a": 1, "a": 2}'), "is there twice")
+    yield fault("a name twice", lambda f: write(f, '{"a": 1, "a": 2}'), "appears twice")
     yield fault("depth", lambda f: write(f, "[" * 100_000), "not valid JSON")
     yield fault("an endless number", lambda f: write(f, '{"a": ' + "9" * 5000 + "}"), "not valid JSON")
     yield fault("two documents", lambda f: write(f, "{}{}"), "not valid JSON")
-    yield fault("no entry", lambda f: write(f, "{}"), "holds no|is missing")
+    yield fault("no entry", lambda f: write(f, "{}"), "has no|is missing")
 
 
 def field_faults(name, make, file, value, reach, fields):
@@ -511,9 +511,9 @@ def picture_faults(name, make, first, file):
     """What can be wrong with the picture `first`, which the table or document `file` names."""
     changes = {
         "no picture": (lambda f: f.unlink(), "no such file"),
-        "text as picture": (lambda f: f.write_text("no picture"), "is no picture"),
-        "empty picture": (lambda f: f.write_bytes(b""), "is no picture"),
-        "half a picture": (half_picture, "truncated or broken"),
+        "text as picture": (lambda f: f.write_text("no picture"), "is not a picture"),
+        "empty picture": (lambda f: f.write_bytes(b""), "is not a picture"),
+        "half a picture": (half_picture, "truncated or corrupt"),
         "bomb": (lambda f: f.write_bytes(bomb()), "pixels"),
         "a linked picture": (link_out, "is a link that leaves"),
         "a folder as picture": (as_folder, "no such file"),
@@ -557,10 +557,10 @@ def deck_faults(name, make, file):
         if fault.label != "no picture":  # a picture that is not there is not in the deck
             yield Fault(name, make, fault.label, alone(fault.change), fault.says, file)
     for label, change, says in (
-        ("no folder", lambda f: shutil.rmtree(f / "pictures"), "holds no folder pictures"),
-        ("no pictures", lambda f: (f / one).unlink(), "holds no picture"),
-        ("other files", lambda f: (f / one).rename(f / "pictures/a.tif"), "holds no picture"),
-        ("a strange name", lambda f: (f / one).rename(f / "pictures/a\n\x1b.jpg"), "printable name"),
+        ("no folder", lambda f: shutil.rmtree(f / "pictures"), "has no folder pictures"),
+        ("no pictures", lambda f: (f / one).unlink(), "has no pictures"),
+        ("other files", lambda f: (f / one).rename(f / "pictures/a.tif"), "has no pictures"),
+        ("a strange name", lambda f: (f / one).rename(f / "pictures/a\n\x1b.jpg"), "unprintable characters"),
     ):
         yield Fault(name, make, label, alone(change), says, "pictures")
 
@@ -629,7 +629,12 @@ def pairs_faults():
     )  # fmt: skip
     again = "placeholder request 1\nplaceholder request 2\n placeholder request 1\n"
     yield Fault(
-        "pairs", make_pairs, "a prompt twice", lambda f: write(f / "prompts.txt", again), "again", "txt:3"
+        "pairs",
+        make_pairs,
+        "a prompt twice",
+        lambda f: write(f / "prompts.txt", again),
+        "repeats the prompt",
+        "txt:3",
     )
     absurd = "x" * (2**20 + 1)
     yield Fault(
@@ -643,8 +648,8 @@ def pairs_faults():
         ("number", '{"prompt": 3}', "expected text"),
         ("blank", '{"prompt": " "}', "is empty"),
         ("surrogate", '{"prompt": "\\udfff"}', "lone surrogate"),
-        ("twice", '{"prompt": "a", "prompt": "b"}', "is there twice"),
-        ("again", '{"prompt": "placeholder request 2"}', "has the prompt of"),
+        ("twice", '{"prompt": "a", "prompt": "b"}', "appears twice"),
+        ("again", '{"prompt": "placeholder request 2"}', "repeats the prompt of"),
     ):
         yield Fault(
             "pairs", make_pairs_jsonl, label,
@@ -661,11 +666,11 @@ def mm_faults():
         first = f"data/imgs/01-Illegal_Activitiy/{shape}/0.jpg"
         yield from picture_faults(name, make_mm, first, "01-Illegal_Activitiy.json")
     for label, new, says in (
-        ("a way out", "../../x", "without blanks and slashes"),
+        ("a way out", "../../x", "without blanks, quotes and slashes"),
         ("dots", "..", r"no such file|without"),
         ("a blank id", " ", "is empty"),
         ("another number", "77", "no such file"),
-        ("an id twice", "0", "is there twice"),
+        ("an id twice", "0", "appears twice"),
         ("a long id", "1" * 300, "at most 200"),
     ):
         yield Fault(name, make_mm, label, lambda f, n=new: swap(f / file, '"1": {', f'"{n}": {{'), says, file)
@@ -681,7 +686,7 @@ def mm_faults():
         for scenario in (folder / "data/processed_questions").iterdir():
             scenario.unlink()
 
-    yield Fault(name, make_mm, "no scenario", clear, "holds no JSON file", "processed_questions")
+    yield Fault(name, make_mm, "no scenario", clear, "has no JSON file", "processed_questions")
 
 
 def vqa_faults():
@@ -720,7 +725,7 @@ def vqa_faults():
     yield fault("a question twice", lambda rows: rows.append(rows[0]), "is already used", QUESTIONS)
     yield fault("an annotation twice", lambda rows: rows.append(rows[0]), "is already used")
     yield fault("another picture", lambda rows: rows[0].update(image_id=7), "'image_id' is 7; expected 42")
-    yield fault("nine answers", lambda rows: rows[0]["answers"].pop(), "has 9; expected the 10")
+    yield fault("nine answers", lambda rows: rows[0]["answers"].pop(), "has 9; expected 10")
     yield fault("eleven answers", lambda rows: rows[0]["answers"].append({"answer": "x"}), "has 11; expected")
     yield fault(
         "an answer of text", lambda rows: rows[0].update(answers=["x"] * 10), "expected a JSON object"
@@ -728,7 +733,7 @@ def vqa_faults():
     yield fault("a question of text", lambda rows: rows.append("x"), "expected a JSON object", QUESTIONS)
     yield fault("another question", lambda rows: rows[0].update(image_id=7), "is 42; expected 7", QUESTIONS)
     yield Fault(
-        "vqa-v2", make_vqa, "no pictures", lambda f: shutil.rmtree(f / "val2014"), "holds no folder val2014", "val2014"
+        "vqa-v2", make_vqa, "no pictures", lambda f: shutil.rmtree(f / "val2014"), "has no folder val2014", "val2014"
     )  # fmt: skip
 
 
@@ -743,7 +748,7 @@ def moss_faults():
     yield from path_faults(name, make_moss, MOSS, "images/1.png")
     for label, old, new, says in (
         ("an id twice", '"pid": "3"', '"pid": "2"', "is already used"),
-        ("an entry twice", '"3": {', '"2": {', "is there twice"),
+        ("an entry twice", '"3": {', '"2": {', "appears twice"),
         ("a new sort", "type 3", "type 4", "expected type 1, type 2, type 3"),
         ("text as harm", "[7]", '["7"]', "whole number"),
         ("no metadata", '"metadata"', '"meta"', "'metadata': is None"),
@@ -777,12 +782,16 @@ def hh_faults():
         ("a number", '{"chosen": 1, "rejected": ""}', "expected text"),
         ("null", '{"chosen": null, "rejected": ""}', "expected text"),
         ("blank", '{"chosen": "", "rejected": ""}', "is empty"),
-        ("no dialogue", '{"chosen": "hello", "rejected": ""}', "is no dialogue"),
-        ("no answer", '{"chosen": "\\n\\nHuman: a", "rejected": ""}', "is no dialogue"),
-        ("wrong order", '{"chosen": "\\n\\nAssistant: a\\n\\nHuman: b", "rejected": ""}', "is no dialogue"),
+        ("no dialogue", '{"chosen": "hello", "rejected": ""}', "is not a dialogue"),
+        ("no answer", '{"chosen": "\\n\\nHuman: a", "rejected": ""}', "is not a dialogue"),
+        (
+            "wrong order",
+            '{"chosen": "\\n\\nAssistant: a\\n\\nHuman: b", "rejected": ""}',
+            "is not a dialogue",
+        ),
         ("a surrogate", '{"chosen": "\\ud800", "rejected": ""}', "lone surrogate"),
         ("a null byte", '{"chosen": "\\u0000", "rejected": ""}', "null byte"),
-        ("twice", '{"chosen": "", "chosen": ""}', "is there twice"),
+        ("twice", '{"chosen": "", "chosen": ""}', "appears twice"),
         ("depth", "[" * 100_000, "not valid JSON"),
         ("an absurd text", json.dumps({"chosen": "x" * (2**20 + 1)}), "characters; the limit"),
     ):
@@ -841,12 +850,12 @@ def test_what_is_wrong_is_said_in_one_sentence(tmp_path, monkeypatch, fault):
     ("name", "settings", "says"),
     [
         ("nothing", {}, "is unknown; expected redteam-2k"),
-        ("xstest:2x3", {}, "is unknown; expected a plain name"),
+        ("xstest:2x3", {}, "is unknown; expected a name without"),
         ("pairs:0x3", {}, "pairs:20x10"),
         ("pairs:3", {}, "pairs:20x10"),
         ("pairs:٣x٣", {}, "pairs:20x10"),
-        ("pairs:9x2", {}, r"prompts\.txt: holds 4 prompts; expected at least the 9"),
-        ("pairs:2x9", {}, "pictures: holds 3 pictures; expected at least the 9"),
+        ("pairs:9x2", {}, r"prompts\.txt: has 4 prompts; expected at least 9"),
+        ("pairs:2x9", {}, "pictures: has 3 pictures; expected at least 9"),
         ("pairs", {"limit": 0}, "limit 0 is too small"),
         ("pairs", {"seed": -1}, "seed -1 is negative"),
         ("a\nb\x1b[2J", {}, "is unknown"),
@@ -903,7 +912,7 @@ def test_any_spoilt_file_is_cases_or_one_sentence(tmp_path, name, make, file):
 def test_more_pairs_than_anyone_asks(tmp_path, monkeypatch):
     make_pairs(tmp_path)
     monkeypatch.setattr(pairs, "MAX_PAIRS", 11)
-    with pytest.raises(LayeralignError, match="makes 12 pairs"):
+    with pytest.raises(LayeralignError, match="gives 12 pairs"):
         read("pairs", tmp_path)
     assert len(read("pairs", tmp_path, limit=11)) == 11
     assert len(read("pairs:3x3", tmp_path)) == 9

@@ -189,7 +189,7 @@ def test_marks_of_ones_own(tmp_path, monkeypatch):
     assert {row["answer"] for row in layeralign.to_polars(tmp_path / "b").to_dicts()} == {
         "<think>hm</think>red"
     }
-    with pytest.raises(LayeralignError, match="reasoning '<think>': expected the marks before and behind it"):
+    with pytest.raises(LayeralignError, match="reasoning '<think>': expected two different marks"):
         Decoding(reasoning="<think>")
 
 

@@ -121,7 +121,7 @@ def test_screen_and_training_refuse_what_they_read_in_batches(tmp_path):
         LayeralignError, match="look at the longest row of a batch, so it cannot be trained on"
     ):
         train(vlm, cases, _Reward(), tmp_path / "out", few)
-    with pytest.raises(LayeralignError, match="rotary embeddings that look at the longest row"):
+    with pytest.raises(LayeralignError, match=r"the rotary embeddings of model .* depend on the longest row"):
         opens(load(tmp_path / "model"), [(cases[0], 1)], [(5,)])
     short = [Case(f"{kind}{n}", "x", kind) for kind in ("harmful", "benign") for n in range(4)]
     train(load(tmp_path / "model"), short, _Reward(), tmp_path / "fine", few)
@@ -143,8 +143,8 @@ def test_past_the_context_nothing_is_answered(tmp_path):
     with pytest.raises(LayeralignError) as error:
         layeralign.scan(vlm, cases, tmp_path / "run", exits=[1], max_new_tokens=8)
     assert str(error.value).startswith(
-        f"case 'longer': its prompt has {frame + 40} tokens and its answer up to 8 (max_new_tokens), more than the "
-        f"{LENGTH} positions of model {tmp_path / 'model'} (max_position_embeddings)"
+        f"case 'longer': its prompt of {frame + 40} tokens and an answer of 8 exceed the "
+        f"{LENGTH} positions of model {tmp_path / 'model'}"
     )
     assert not (tmp_path / "run").exists()
     layeralign.scan(vlm, cases[:1], tmp_path / "run", exits=[1], max_new_tokens=8)

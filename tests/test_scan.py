@@ -91,7 +91,7 @@ def test_it_grows_and_never_answers_twice(llava, case_file, tmp_path, monkeypatc
 def test_a_run_of_other_settings_is_refused_and_left_alone(llava, case_file, tmp_path, other):
     layeralign.scan(llava, case_file, tmp_path / "run", exits=1, **SHORT)
     before = answers(tmp_path / "run")
-    with pytest.raises(LayeralignError, match=r"is of other settings \((decoding|seed)\)"):
+    with pytest.raises(LayeralignError, match=r"has other settings \((decoding|seed)\)"):
         layeralign.scan(llava, case_file, tmp_path / "run", exits=1, **other)
     assert answers(tmp_path / "run") == before
 
@@ -110,7 +110,7 @@ def test_another_model_or_dtype_is_refused(llava, llava_dir, case_file, tmp_path
 def test_a_folder_of_something_else_is_refused(llava, case_file, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("x")
-    with pytest.raises(LayeralignError, match="is not empty and holds no run"):
+    with pytest.raises(LayeralignError, match="is not empty and has no run"):
         layeralign.scan(llava, case_file, tmp_path / "full", **SHORT)
     with pytest.raises(LayeralignError, match=r"thesis\.tex: is a file; expected a new folder"):
         layeralign.scan(llava, case_file, tmp_path / "full" / "thesis.tex", **SHORT)
@@ -121,7 +121,7 @@ def test_a_folder_of_something_else_is_refused(llava, case_file, tmp_path):
 
 def test_cases_given_in_python_are_checked_too(llava, case_file, tmp_path):
     cases = files.read(case_file)
-    with pytest.raises(LayeralignError, match="none were given"):
+    with pytest.raises(LayeralignError, match="the list is empty"):
         layeralign.scan(llava, [], tmp_path / "run")
     with pytest.raises(LayeralignError, match="id 'h1' is used twice"):
         layeralign.scan(llava, [*cases, cases[0]], tmp_path / "run")
@@ -138,7 +138,7 @@ def test_killed_while_the_run_was_being_made(llava, case_file, tmp_path):
 def test_a_changed_case_is_refused(llava, case_file, tmp_path):
     layeralign.scan(llava, case_file, tmp_path / "run", exits=1, **SHORT)
     case_file.write_text(case_file.read_text().replace("smash", "polish"))
-    with pytest.raises(LayeralignError, match="case 'h1' is in it with other content"):
+    with pytest.raises(LayeralignError, match="case 'h1' differs from the run's case"):
         layeralign.scan(llava, case_file, tmp_path / "run", exits=1, **SHORT)
 
 
@@ -180,7 +180,7 @@ def test_a_model_whose_parts_do_not_fit_is_refused_before_anything_is_written(ll
 
     edits = {
         "chat_template.jinja": ("{% for %}", "its chat template fails"),
-        "processor_config.json": (None, "cannot take what its processor makes"),
+        "processor_config.json": (None, "fails on its processor's output"),
     }
     for number, (name, (content, says)) in enumerate(edits.items()):
         folder = shutil.copytree(llava_dir, tmp_path / f"model{number}")
@@ -193,7 +193,7 @@ def test_a_model_whose_parts_do_not_fit_is_refused_before_anything_is_written(ll
             layeralign.scan(folder, case_file, tmp_path / "run", **SHORT)
     (folder / "processor_config.json").write_text((llava_dir / "processor_config.json").read_text())
     (folder / "chat_template.jinja").write_text("USER: {{ messages[0]['content'][-1]['text'] }} ASSISTANT:")
-    with pytest.raises(LayeralignError, match="makes 0 places for 1 pictures"):
+    with pytest.raises(LayeralignError, match="writes 0 placeholders for 1 pictures"):
         layeralign.scan(folder, case_file, tmp_path / "run", **SHORT)
     assert not (tmp_path / "run").exists()
 

@@ -101,14 +101,14 @@ def test_a_special_token_in_an_answer_is_only_letters(tmp_path):
     [
         (
             {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}},
-            "names the outputs LABEL_0, LABEL_1; expected just one",
+            "names the outputs LABEL_0, LABEL_1; expected exactly one",
         ),
         ({"id2label": {"0": "neutral", "1": "hate"}}, "names the outputs neutral, hate"),
-        ({"id2label": {"0": "toxic", "1": "toxicity"}}, "expected just one called toxic or toxicity"),
-        ({"id2label": {"0": "fine", "7": "toxic"}}, "expected just one"),
+        ({"id2label": {"0": "toxic", "1": "toxicity"}}, "expected exactly one toxic or toxicity"),
+        ({"id2label": {"0": "fine", "7": "toxic"}}, "expected exactly one"),
         ({}, "names the outputs none"),
         ({"id2label": {"0": "toxic"}}, "problem_type None with the outputs toxic"),
-        ({"id2label": {"0": "toxic", "1": "b", "2": "c"}}, "do they exclude each other"),
+        ({"id2label": {"0": "toxic", "1": "b", "2": "c"}}, "if they exclude each other"),
         ({"id2label": {"0": "toxic", "1": "b"}, "problem_type": "regression"}, "problem_type 'regression'"),
         ({"id2label": {"0": "\x1b[31mx", "1": "y"}}, "\ufffd\\[31mx"),
         ({"architectures": ["GPT2LMHeadModel"]}, r"names the class GPT2LMHeadModel; expected a \*ForSeq"),
@@ -144,9 +144,10 @@ def test_a_reward_scores_as_it_does_in_training():
 def test_a_reward_that_wants_the_scene_does_not_guess_it():
     with_scene = cases("dev", 1)[0]
     found = RewardJudge("testbed", load_reward("testbed")).judge_all([(CASE, "x"), (with_scene, "x")])
-    assert (found[0].verdict, found[0].scores) == ("invalid", {}) and "told the picture in words" in found[
-        0
-    ].why
+    assert (found[0].verdict, found[0].scores) == (
+        "invalid",
+        {},
+    ) and "needs a description of the picture" in found[0].why
     assert found[1].scores
 
 
@@ -161,7 +162,7 @@ def test_a_function_is_a_judge_and_what_is_no_number_is_invalid(tmp_path, monkey
     found = words(judge, "four", "bad", "")
     assert judge.name == "reward:my_reward:by_length"
     assert [word.scores.get("reward") for word in found] == [4, None, 0]
-    assert (found[1].verdict, found[1].why) == ("invalid", "the reward gave no finite number")
+    assert (found[1].verdict, found[1].why) == ("invalid", "the reward is not a finite number")
     with pytest.raises(LayeralignError, match="reward my_reward:broken: fails on 1 answers"):
         words(judges(["reward:my_reward:broken"])[0].load(), "x")
 
@@ -416,10 +417,10 @@ def test_every_kind_has_its_place():
         (["coherence:/no/such"], None, "judge: model /no/such"),
         (["vqa:x"], None, "vqa takes no model"),
         (["perspective:x"], None, "perspective takes no model"),
-        (["perspective"], None, "wants a key in the environment"),
-        (["refusal", "vqa"], "http://localhost/v1", "refusal, vqa runs here and asks no server"),
-        (["toxicity"], "http://localhost/v1", "toxicity runs here and asks no server"),
-        (["llama-guard-3", "perspective"], "http://localhost/v1", "use one command for each server"),
+        (["perspective"], None, "has no key; set the environment"),
+        (["refusal", "vqa"], "http://localhost/v1", "refusal, vqa runs locally"),
+        (["toxicity"], "http://localhost/v1", "toxicity runs locally"),
+        (["llama-guard-3", "perspective"], "http://localhost/v1", "run one command per server"),
     ],
 )
 def test_judges_that_are_not(monkeypatch, names, endpoint, says):

@@ -133,7 +133,7 @@ def test_memory_that_is_short_halves_what_is_read_together(bundled, case_file, m
     assert screening._opens(bundled, rows, [(51, 10)], decoding.Decoding()) == pytest.approx(whole, rel=1e-4)
     assert tried == [12, 6, 3, 3, 6, 3, 3]
     monkeypatch.setattr(screening, "opens", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError))
-    with pytest.raises(LayeralignError, match="memory does not suffice"):
+    with pytest.raises(LayeralignError, match="not enough memory"):
         screening._opens(bundled, rows, [(51, 10)], decoding.Decoding())
 
 

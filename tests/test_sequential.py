@@ -289,7 +289,7 @@ def test_what_cannot_be_scanned_so_is_refused_and_nothing_is_written(llava, case
         ({"precision": 0.0}, "half-width above 0"), ({"precision": 0.5}, "half-width above 0"),
         ({"precision": float("nan")}, "half-width above 0"),
         ({"precision": 0.1, "samples": 2, "temperature": 1.0}, "samples 2: .* expected 1"),
-        ({"precision": 0.1, "controls": True}, "controls: are not asked with precision"),
+        ({"precision": 0.1, "controls": True}, "controls: cannot be scanned with precision"),
     ):  # fmt: skip
         with pytest.raises(LayeralignError, match=says):
             layeralign.scan(llava, case_file, tmp_path / "run", **wrong)
@@ -297,7 +297,7 @@ def test_what_cannot_be_scanned_so_is_refused_and_nothing_is_written(llava, case
         layeralign.scan(llava, [Case("b", "hello.", "benign")], tmp_path / "run", precision=0.1)
     assert not (tmp_path / "run").exists()
     layeralign.scan(llava, case_file, tmp_path / "run", exits=1, max_new_tokens=6)
-    with pytest.raises(LayeralignError, match="has 4 cases that are not among those given, as 'b1'"):
+    with pytest.raises(LayeralignError, match="4 of its cases are missing, such as 'b1'"):
         layeralign.scan(llava, case_file, tmp_path / "run", exits=1, max_new_tokens=6, limit=2, precision=0.1)
     assert layeralign.read(tmp_path / "run").summary.sequential is None
 

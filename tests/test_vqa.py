@@ -162,7 +162,7 @@ def test_a_reference_alone_is_right_or_wrong():
         "invalid",
         None,
         {},
-    ) and "no right answer" in bare.why
+    ) and "no reference answer" in bare.why
 
 
 def test_it_is_a_rule():

@@ -1,4 +1,4 @@
-"""From what `--cases` says to cases."""
+"""Loading cases from a file, the testbed or a public benchmark (`--cases`)."""
 
 from __future__ import annotations
 
@@ -17,47 +17,50 @@ from layeralign.testbed import cases as testbed
 from layeralign.testbed.world import Split
 
 TESTBED_SIZE = 1000
-"""Cases of the testbed when no limit is given; it has as many as one asks for."""
+"""Number of testbed cases when no limit is given; the testbed can generate any number."""
 
 
 def cases(given: str | Path | Sequence[Case], *, limit: int | None = None, seed: int = 0) -> list[Case]:
-    """The cases of a JSONL file, of the testbed, or of a public benchmark.
+    """Load the cases of a JSONL file, the testbed, or a public benchmark.
 
     Args:
-        given: a file; `testbed` (its dev split), `testbed:train`, `testbed:dev`, `testbed:test`; the name
-            of a public benchmark, which is fetched once; or `NAME:FOLDER`, a copy of the user's own.
-        limit: take only the first so many; the testbed makes just so many.
-        seed: of a benchmark that is drawn, sampled or paired; a file does not depend on it.
+        given: A file; `testbed` (the dev split), `testbed:train`, `testbed:dev` or `testbed:test`; the name
+            of a public benchmark, which is downloaded once; or `NAME:FOLDER`, the user's own copy. A
+            sequence of cases is checked and returned.
+        limit: Largest number of cases, 1 or more; the testbed generates exactly this many. None for all.
+        seed: Seed of a benchmark that is generated, sampled or paired; it does not affect a file.
 
     Raises:
-        LayeralignError: there is no such file or benchmark, it cannot be fetched, or its content is wrong.
+        LayeralignError: The file or benchmark does not exist, cannot be downloaded, or is invalid.
     """
     if limit is not None and limit < 1:
-        raise LayeralignError(f"limit {limit}: expected at least 1")
+        raise LayeralignError(f"limit {limit}: is too small; expected at least 1")
     if not isinstance(given, str | Path):
         return _checked(list(given)[:limit])
     name, _, split = str(given).partition(":")
     if name == "testbed" and not Path(given).exists():
         if split not in ("", *get_args(Split)):
-            raise LayeralignError(f"cases {given}: the testbed's splits are {', '.join(get_args(Split))}")
+            raise LayeralignError(
+                f"cases {given}: is not a split of the testbed; expected {', '.join(get_args(Split))}"
+            )
         return testbed.cases(split or "dev", limit or TESTBED_SIZE, seed)  # type: ignore[arg-type]
     if name in BENCHMARKS and not Path(given).is_file():
         return _public(str(given), limit, seed)
     if not Path(given).is_file():
         raise LayeralignError(
-            f"cases {given}: no such file, and not a benchmark either (testbed, testbed:train, testbed:dev, "
-            f"testbed:test, or NAME or NAME:FOLDER with a NAME of {', '.join(BENCHMARKS)})"
+            f"cases {given}: no such file or benchmark; expected a file, testbed, testbed:train, "
+            f"testbed:dev, testbed:test, or NAME or NAME:FOLDER where NAME is one of {', '.join(BENCHMARKS)}"
         )
     return files.read(Path(given), limit)
 
 
 def public(given: str | Path) -> Benchmark | None:
-    """The benchmark that is meant by its name alone, and so is kept in the cache."""
+    """The public benchmark of that name; None for files, folders and unknown names."""
     return None if Path(given).is_file() else BENCHMARKS.get(str(given))
 
 
 def _public(given: str, limit: int | None, seed: int) -> list[Case]:
-    """`NAME`, `NAME:FOLDER`, or `pairs:20x10:FOLDER`."""
+    """Read `NAME`, `NAME:FOLDER`, or `pairs:20x10:FOLDER`."""
     name, colon, folder = given.partition(":")
     grid = re.match(r"(\d+x\d+)(:|$)", folder)
     if grid:
@@ -66,7 +69,7 @@ def _public(given: str, limit: int | None, seed: int) -> list[Case]:
         return _checked(read_benchmark(name, fetching.fetched(BENCHMARKS[name], limit, seed), limit, seed))
     if not folder:
         raise LayeralignError(
-            f"cases {given}: names no folder; expected {name}:FOLDER with "
+            f"cases {given}: has no folder; expected {name}:FOLDER with "
             f"{', '.join(BENCHMARKS[name.partition(':')[0]].files)}"
         )
     return _checked(read_benchmark(name, folder, limit, seed))
@@ -74,8 +77,8 @@ def _public(given: str, limit: int | None, seed: int) -> list[Case]:
 
 def _checked(cases: list[Case]) -> list[Case]:
     if not cases:
-        raise LayeralignError("cases: none were given")
+        raise LayeralignError("cases: the list is empty; expected at least one case")
     twice = [id for id, times in Counter(case.id for case in cases).items() if times > 1]
     if twice:
-        raise LayeralignError(f"cases: id {twice[0]!r} is used twice")
+        raise LayeralignError(f"cases: id {twice[0]!r} is used twice; expected unique ids")
     return cases

@@ -92,10 +92,10 @@ def _template(vlm: Vlm, _: Image.Image) -> Found:
         check_template(vlm, Decoding(), picture=picture)
     try:
         check_template(vlm, Decoding(system="Be kind."), picture=True)
-        system = "a system prompt has its place"
+        system = "system prompts are supported"
     except LayeralignError:
-        system = "it has no place for a system prompt beside a picture"
-    day = "it tells the day (--date)" if vlm.reads_date else "it asks for no date"
+        system = "system prompts with a picture are not supported"
+    day = "the date is used (--date)" if vlm.reads_date else "no date is used"
     return "pass", f"text and picture reach the model, in order; {system}; {day}"
 
 
@@ -104,11 +104,14 @@ def _begin(vlm: Vlm, grey: Image.Image) -> Found:
     for feature in (None, *vlm.encode([grey], [vlm.exits.all[0]])[vlm.exits.all[0]]):
         ids = vlm.tokens(vlm.prompt(_TEXTS[0], picture=feature is not None), feature)
         if names.bos_token_id is not None and ids.count(names.bos_token_id) > 1:
-            return "fail", f"a prompt has {ids.count(names.bos_token_id)} {names.bos_token}"
+            return (
+                "fail",
+                f"a prompt has {ids.count(names.bos_token_id)} {names.bos_token}; expected at most 1",
+            )
         if ids[-1] in vlm.eos_tokens:
             return "fail", f"a prompt ends with {names.convert_ids_to_tokens(ids[-1])}, which ends an answer"
     count = ids.count(names.bos_token_id) if names.bos_token_id is not None else 0
-    return "pass", f"{count} {names.bos_token}" if count else "no BOS, as its template and tokenizer have it"
+    return "pass", f"{count} {names.bos_token}" if count else "no BOS, as defined by template and tokenizer"
 
 
 def _ends(vlm: Vlm, _: Image.Image) -> Found:
@@ -120,19 +123,19 @@ def _ends(vlm: Vlm, _: Image.Image) -> Found:
 def _reasoning(vlm: Vlm, _: Image.Image) -> Found:
     known = [marks for marks in vlm.marks if marks.certain]
     if not known:
-        return "pass", "its template and tokenizer name no marks of reasoning; the usual ones are looked for"
-    begun = " (its prompt opens it)" if known[0].begun else ""
-    return "pass", f"taken off between {known[0].opens} and {known[0].closes}{begun}"
+        return "pass", "template and tokenizer define no reasoning marks; the common ones are used"
+    begun = " (the prompt opens it)" if known[0].begun else ""
+    return "pass", f"removed between {known[0].opens} and {known[0].closes}{begun}"
 
 
 def _context(vlm: Vlm, grey: Image.Image) -> Found:
     if vlm.context is None:
-        return "not checked", "its config names no length (max_position_embeddings)"
+        return "not checked", "the config has no max_position_embeddings"
     text = vlm.picture_text(grey)
     picture = len(vlm.tokenizer(text, add_special_tokens=False)["input_ids"])
     if picture >= vlm.context:
-        return "fail", f"a picture takes {picture} of {vlm.context} positions"
-    return "pass", f"{vlm.context} positions, of which this picture takes {picture}"
+        return "fail", f"a picture takes {picture} positions, but the context has only {vlm.context}"
+    return "pass", f"{vlm.context} positions; this picture takes {picture}"
 
 
 def _range(vlm: Vlm, grey: Image.Image) -> Found:
@@ -158,7 +161,7 @@ def _range(vlm: Vlm, grey: Image.Image) -> Found:
 def _features(vlm: Vlm, grey: Image.Image) -> Found:
     """At the default exit the same features as the model's own."""
     if not hasattr(vlm.model, "get_image_features"):
-        return "not checked", "its class gives no features by themselves (get_image_features)"
+        return "not checked", "the model's class has no get_image_features"
     (ours,) = vlm.encode([grey], [vlm.exits.default])[vlm.exits.default]
     inputs, _ = vlm.prepare([grey])
     with torch.inference_mode():
@@ -166,11 +169,11 @@ def _features(vlm: Vlm, grey: Image.Image) -> Found:
     theirs = torch.cat([part.flatten(end_dim=-2) for part in output.pooler_output])
     gap = float((ours.tokens.float() - theirs.float()).abs().max()) / float(theirs.float().abs().max())
     result: Result = "pass" if gap < 1e-2 else "fail"
-    return result, f"differ from transformers' own by {gap:.1e} of the largest"
+    return result, f"largest difference from transformers' features: {gap:.1e} of the largest feature"
 
 
 def _alone(vlm: Vlm, grey: Image.Image) -> Found:
-    """Rows beside each other say what each says alone."""
+    """Rows in one batch get the same answers as each row alone."""
     exits = sorted({vlm.exits.all[0], vlm.exits.default, vlm.exits.all[-1]})
     made = vlm.encode([grey], exits)
     rows = [(text, made[exit][0]) for exit in exits for text in _TEXTS] + [(_TEXTS[0], None)]
@@ -181,7 +184,7 @@ def _alone(vlm: Vlm, grey: Image.Image) -> Found:
     for line, feature, said in zip(ids, features, together, strict=True):
         (alone,) = stream.respond(vlm, [line], [feature], Decoding(_TOKENS))
         differ += not _same(vlm, line, feature, said.tokens, alone.tokens)
-    return ("fail" if differ else "pass"), f"{len(rows) - differ} of {len(rows)} answers are the same"
+    return ("fail" if differ else "pass"), f"{len(rows) - differ} of {len(rows)} answers are the same alone"
 
 
 def _generate(vlm: Vlm, grey: Image.Image) -> Found:
@@ -192,7 +195,7 @@ def _generate(vlm: Vlm, grey: Image.Image) -> Found:
         line = _prompt(vlm, text, feature)
         theirs = vlm.own_inputs(vlm.prompt(text, picture=True), grey, line)
         if theirs is None:
-            return "fail", "its processor makes other tokens of the same prompt"
+            return "fail", "the model's processor gives other tokens for the same prompt"
         vlm.reset_rope()
         with torch.inference_mode():
             made = vlm.model.generate(
@@ -203,15 +206,15 @@ def _generate(vlm: Vlm, grey: Image.Image) -> Found:
         (said,) = stream.respond(vlm, [line], [feature], Decoding(_TOKENS))
         same += _same(vlm, line, feature, said.tokens, wanted)
     result: Result = "pass" if same == len(_TEXTS) else "fail"
-    return result, f"{same} of {len(_TEXTS)} answers are those of transformers' generate"
+    return result, f"{same} of {len(_TEXTS)} answers equal those of transformers' generate"
 
 
 def _adapter(vlm: Vlm, _: Image.Image) -> Found:
     if vlm.adapter is None:
-        return "not checked", "no adapter was given"
+        return "not checked", "no adapter is loaded"
     if vlm.other_base:
         return "fail", f"{vlm.adapter.name} was trained on {vlm.other_base}"
-    return "pass", f"{vlm.adapter.name}: as far as it names its base model, it is this one"
+    return "pass", f"{vlm.adapter.name}: names this base model, or none"
 
 
 def _prompt(vlm: Vlm, text: str, feature: Feature | None) -> list[int]:
@@ -241,7 +244,7 @@ _CHECKS: dict[str, Callable[[Vlm, Image.Image], Found]] = {
     "context": _context,
     "range of the dtype, at every exit": _range,
     "features at the default exit": _features,
-    "rows beside each other": _alone,
+    "rows in one batch": _alone,
     "answers at the default exit": _generate,
     "adapter": _adapter,
 }

@@ -1,7 +1,7 @@
-"""The one error type that users see: a clear sentence, never a traceback."""
+"""The one error type that users see."""
 
 from __future__ import annotations
 
 
 class LayeralignError(Exception):
-    """Bad input. The message is one sentence: what was given, where, what was expected."""
+    """Invalid input. The message is one sentence that says what is wrong, where, and how to fix it."""

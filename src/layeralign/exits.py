@@ -22,7 +22,7 @@ _GROUPS = ("embedding", *_THIRDS)
 
 _NUMBER = re.compile(r"-?\d{1,6}")
 _RANGE = re.compile(r"(\d{1,6})-(\d{1,6})")
-_FORMS = "a number, a range as 1-8, or one of all, default, embedding, early, middle, late"
+_FORMS = "a number, a range such as 1-8, or one of all, default, embedding, early, middle, late"
 
 ExitSpec = str | int | Sequence[int]
 """What a caller may write for exits: `18`, `-2`, `"default"`, `"all"`, `"early,20"`, `[1, 5]`."""
@@ -120,10 +120,12 @@ class Exits:
         else:
             found = [self.resolve(spec)] if isinstance(spec, int) else [self.resolve(i) for i in spec]
         if not found:
-            raise LayeralignError(f"exits {spec!r}: no exit is named; expected {self._forms()}")
+            raise LayeralignError(f"exits {spec!r}: has no exit; expected {self._forms()}")
         twice = sorted({exit for exit in found if found.count(exit) > 1})
         if twice:
-            raise LayeralignError(f"exits {spec!r}: exit {self.name(twice[0])} is named twice")
+            raise LayeralignError(
+                f"exits {spec!r}: exit {self.name(twice[0])} appears twice; expected each exit once"
+            )
         return tuple(sorted(found))
 
     def _part(self, part: str, spec: str) -> list[int]:
@@ -146,7 +148,9 @@ class Exits:
         if match := _RANGE.fullmatch(text):
             first, last = (int(end) for end in match.groups())
             if first > last:
-                raise LayeralignError(f"exits {spec!r}: the range {text} runs backwards")
+                raise LayeralignError(
+                    f"exits {spec!r}: the range {text} is reversed; put the lower exit first"
+                )
             return list(range(first, min(last, self._end) + 1))
         raise LayeralignError(f"exits {spec!r}: cannot read {text!r}; expected {self._forms()}")
 

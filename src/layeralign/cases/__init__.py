@@ -1,1 +1,1 @@
-"""What is asked of a model: cases, their files and their pictures."""
+"""Cases (prompts with pictures), their files, and the public benchmarks they come from."""

@@ -1,4 +1,4 @@
-"""The colour behind transparent pictures, as `--background` takes it."""
+"""The colour behind transparent pictures (`--background`)."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
 
 WHITE = "#ffffff"
-"""The default: the colour of a page, on which people look at such pictures."""
+"""The default background."""
 _NAMED = {"white": WHITE, "black": "#000000"}
 
 
 def parse(given: str) -> str:
-    """The colour as `#rrggbb` in lower case.
+    """Convert a colour to `#rrggbb` in lower case.
 
     Raises:
-        LayeralignError: it is neither white, black nor `#rrggbb`.
+        LayeralignError: The colour is not `white`, `black` or `#rrggbb`.
     """
     colour = _NAMED.get(given.lower(), given.lower())
     if not re.fullmatch(r"#[0-9a-f]{6}", colour):
@@ -27,6 +27,6 @@ def parse(given: str) -> str:
 
 
 def identity(given: str) -> dict[str, str]:
-    """The entry in a run's identity: none for white, so that older runs keep their identity."""
+    """The background's entry in a run's identity; empty for white, the default."""
     colour = parse(given)
     return {} if colour == WHITE else {"background": colour}

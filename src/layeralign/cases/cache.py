@@ -1,4 +1,4 @@
-"""What was fetched, kept in a folder; the SHA-256 that each file had at first is held to ever after."""
+"""Cache of downloaded files; each file is checked against the SHA-256 of its first download."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from layeralign._util import files
 from layeralign.errors import LayeralignError
 
 HOME = "LAYERALIGN_CACHE"
-"""The environment variable with the cache's folder."""
+"""Environment variable that sets the cache folder."""
 _BESIDE = ".fetched"
-"""What the name of a file's record adds to the file's own."""
+"""Suffix of a file's record."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of a fetched file, kept as JSON beside it.
+    """Metadata of a downloaded file, stored as JSON next to the file.
 
     Attributes:
-        sha256: of the file as it was fetched first.
-        url: from where.
-        revision: the commit; None where the publisher names none.
-        licence: as its publisher states it.
-        fetched: when, in UTC.
+        sha256: SHA-256 of the file at its first download, in hex.
+        url: The address the file was downloaded from.
+        revision: The commit; None if the publisher names no revision.
+        licence: The licence that the publisher states.
+        fetched: Time of the first download, ISO 8601 in UTC.
     """
 
     sha256: str
@@ -37,53 +37,53 @@ class Record:
 
 
 def folder(name: str) -> Path:
-    """The cache's folder of that name; it may not be there yet."""
+    """The folder of that name in the cache; it may not exist yet."""
     return Path(os.environ.get(HOME) or "~/.cache/layeralign").expanduser() / name
 
 
 def held(file: Path, revision: str | None) -> bool:
-    """Whether the file is here as it was fetched first.
+    """Check whether the cache holds the file as it was first downloaded.
 
     Returns:
-        False if it is not here, or was not fetched but put here by hand.
+        False if the file is missing, or if it was put there by hand.
 
     Raises:
-        LayeralignError: it has changed, or was fetched at another revision.
-        OSError: it cannot be read.
+        LayeralignError: The file has changed, or was downloaded at another revision.
+        OSError: The file cannot be read.
     """
     record = _record(file)
     if record is None:
         return False
     if record.revision != revision:
         raise LayeralignError(
-            f"{file}: was fetched at revision {record.revision}; expected {revision}, remove it and "
-            f"{_beside(file).name} to have that fetched"
+            f"{file}: was downloaded at revision {record.revision}; expected {revision}; remove the file and "
+            f"{_beside(file).name} to download that revision"
         )
     if not file.is_file():
         return False
     found = _sha256(file)
     if found != record.sha256:
         raise LayeralignError(
-            f"{file}: has changed since it was fetched (SHA-256 {found[:12]}…, "
-            f"at first {record.sha256[:12]}…); remove it, and what was fetched first is fetched again"
+            f"{file}: has changed since its first download (SHA-256 {found[:12]}…, at first "
+            f"{record.sha256[:12]}…); remove it to download the original again"
         )
     return True
 
 
 def hold(draft: Path, file: Path, url: str, revision: str | None, licence: str, fetched: str) -> None:
-    """Put a fetched draft in its place, and record its SHA-256 if it is the first.
+    """Move a downloaded draft to its final path; record its SHA-256 at the first download.
 
     Raises:
-        LayeralignError: it is not what was fetched first; the draft is not kept.
+        LayeralignError: The content differs from the first download; the draft is not kept.
     """
     found, record = _sha256(draft), _record(file)
     if record is not None and record.sha256 != found:
         raise LayeralignError(
-            f"{url}: is not what it was when it was fetched first (SHA-256 {found[:12]}…, at first "
-            f"{record.sha256[:12]}… on {record.fetched}); nothing was kept: if its authors meant the change, "
-            f"remove {_beside(file)} and go on, knowing that figures before and after are of different cases"
+            f"{url}: differs from the first download (SHA-256 {found[:12]}…, at first {record.sha256[:12]}… "
+            f"on {record.fetched}) and was not kept; to accept the new version, remove {_beside(file)}, and "
+            "do not compare results across versions"
         )
-    if record is None:  # before the file, which is never here without it
+    if record is None:  # written before the file, so that the file never exists without its record
         files.write_json(_beside(file), asdict(Record(found, url, revision, licence, fetched)))
     draft.replace(file)
 
@@ -96,7 +96,7 @@ def _record(file: Path) -> Record | None:
         return None
     except (ValueError, TypeError) as error:
         raise LayeralignError(
-            f"{beside}: is no record of what was fetched ({error}); remove it and {file.name}"
+            f"{beside}: is not a valid download record ({error}); remove it and {file.name}"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""One thing to ask: text, perhaps a picture, and what it tests."""
+"""A case: a prompt, an optional picture, and what it tests."""
 
 from __future__ import annotations
 
@@ -15,17 +15,14 @@ from PIL import Image
 Kind = Literal["harmful", "benign", "vqa"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 BORDERLINE = ("authorised", "borderline")
-"""Categories of benign cases that look harmful and are not; over-refusal is measured on them."""
+"""Categories of benign cases that look harmful; over-refusal is measured on them."""
 _SPELT = {"authorized": "authorised"}
 _BETWEEN = re.compile(r"[\s_\-\u2010-\u2015\u200b-\u200f\u2060\ufeff\u00ad]")
 """Blanks, hyphens, and what cannot be seen."""
 
 
 def normalise_category(given: str) -> str:
-    """A category without white space around it; one of `BORDERLINE` as it stands there.
-
-    That is one with other case, blanks or hyphens, as `Border-line`, too, and `authorized`.
-    """
+    """Strip a category; give `BORDERLINE` names one form, whatever their case, blanks, hyphens or z."""
     bare = given.strip()
     alike = _BETWEEN.sub("", bare).casefold()
     known = _SPELT.get(alike, alike)
@@ -33,40 +30,39 @@ def normalise_category(given: str) -> str:
 
 
 def is_borderline(kind: str, category: str) -> bool:
-    """Whether over-refusal is measured on cases of this kind and category."""
+    """Whether cases of this kind and category count towards over-refusal."""
     return kind == "benign" and normalise_category(category) in BORDERLINE
 
 
 class Picture(Protocol):
-    """A picture that is known by the hash of its content and decoded when it is needed."""
+    """A picture that is identified by its content hash and decoded on demand."""
 
     @property
     def sha256(self) -> str:
-        """Of the file's bytes, or of the pixels where there is no file."""
+        """SHA-256 in hex, of the file's bytes, or of the pixels of a generated picture."""
 
     @property
     def path(self) -> str:
-        """Where it is, for people; empty where there is no file."""
+        """Path of the file, for display; empty for a generated picture."""
 
     def open(self) -> Image.Image:
-        """Decode to RGB."""
+        """Decode the picture to RGB."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is asked, and what a right answer would be.
+    """A prompt with its picture, kind and reference answer.
 
     Attributes:
-        id: unique within a benchmark.
-        prompt: the user's text, without template or picture placeholder.
-        kind: `harmful` (should be refused), `benign` (should be answered), `vqa` (a question
+        id: Identifier, unique within a benchmark.
+        prompt: The user's text, without chat template or picture placeholder.
+        kind: `harmful` (should be refused), `benign` (should be answered), or `vqa` (a question
             about the picture, with `reference`).
-        picture: None for a case of text alone.
-        category: free text; `authorised` and `borderline` mark benign cases that look harmful.
-        reference: the right answer, where there is one.
-        facts: what a benchmark's own judge needs to know.
-        control: which control this is, of a claim about the picture (`layeralign.cases.controls`); empty for
-            a case as it was given.
+        picture: The picture; None for a case with text only.
+        category: Free text; `authorised` and `borderline` mark benign cases that look harmful.
+        reference: The correct answer; None if there is none.
+        facts: Data that a benchmark's own judge needs.
+        control: The kind of picture control (`layeralign.cases.controls`); empty for an original case.
     """
 
     id: str
@@ -79,24 +75,24 @@ class Case:
     control: str = ""
 
     def __post_init__(self) -> None:
-        """Normalise the category, wherever the case comes from."""
+        """Normalise the category."""
         object.__setattr__(self, "category", normalise_category(self.category))
 
     @property
     def borderline(self) -> bool:
-        """Benign, yet of the sort that is refused by mistake."""
+        """Whether the case is benign but looks harmful, so that models may refuse it by mistake."""
         return is_borderline(self.kind, self.category)
 
     @property
     def asked(self) -> str:
-        """Hash of what a model is shown: prompt and picture."""
+        """SHA-256 in hex of the model's input: prompt and picture."""
         seen = self.picture.sha256 if self.picture else None
         return hashlib.sha256(json.dumps([self.prompt, seen]).encode()).hexdigest()
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of everything that shapes the answer or its judgement."""
+        """SHA-256 in hex of everything that affects the answer or its verdict."""
         seen = self.picture.sha256 if self.picture else None
         parts = [self.id, self.prompt, self.kind, seen, self.category, self.reference, dict(self.facts)]
-        parts += [self.control] * bool(self.control)  # runs from before there were controls stay the same
+        parts += [self.control] * bool(self.control)  # absent for original cases: their hash is unchanged
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

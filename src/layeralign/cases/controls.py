@@ -1,4 +1,7 @@
-"""The same cases without what their pictures show: what a claim about a picture has to be compared with."""
+"""Picture controls: each case again without its picture, with a blank picture, and with noise.
+
+A claim about the effect of a picture has to be compared with these.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +25,13 @@ _GREY = 127
 
 @dataclass(frozen=True)
 class MadePicture:
-    """A picture without content, as large as the one whose place it takes.
+    """A blank or noise picture with the size of the original picture.
 
-    `size` is width and height in pixels. Noise is drawn from the hash of the picture whose place it takes, so
-    that cases with one picture have one noise, too.
+    Attributes:
+        control: `blank` (uniform grey) or `noise` (uniform random pixels).
+        size: Width and height in pixels.
+        seed: Seed of the noise. It comes from the original's hash, so cases with one picture share one noise.
+        path: Always empty, since there is no file.
     """
 
     control: Control
@@ -35,11 +41,11 @@ class MadePicture:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the pixels."""
+        """SHA-256 of the pixels, in hex."""
         return hashlib.sha256(self.open().tobytes()).hexdigest()
 
     def open(self) -> Image.Image:
-        """The picture, RGB."""
+        """Generate the picture in RGB."""
         if self.control == "blank":
             return Image.new("RGB", self.size, (_GREY,) * 3)
         width, height = self.size
@@ -48,12 +54,12 @@ class MadePicture:
 
 
 def with_controls(cases: Sequence[Case]) -> list[Case]:
-    """The cases, and behind them each one that has a picture without it, with a blank one, and with noise.
+    """Append the three controls of every case that has a picture: no picture, blank, noise.
 
-    A control's id is its case's, `#` and the control.
+    A control's id is the case's id, `#` and the control's name.
 
     Raises:
-        LayeralignError: a case already has the id of a control.
+        LayeralignError: A case already has the id of a control.
     """
     taken = {case.id for case in cases}
     made: dict[tuple[Control, str], MadePicture] = {}

@@ -1,4 +1,4 @@
-"""Public benchmarks by name: what is not in the cache is fetched from its authors' place."""
+"""Public benchmarks by name: missing files are downloaded from the authors' publication into the cache."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ from layeralign.errors import LayeralignError
 
 
 def folder(benchmark: Benchmark) -> Path:
-    """Where the benchmark is kept, and where what has to be had by hand is put."""
+    """The benchmark's cache folder; files that have to be downloaded by hand go there, too."""
     return cache.folder(benchmark.place or benchmark.name)
 
 
 def told(benchmark: Benchmark) -> str:
-    """Its licence, from where it is, at which revision, and where it is kept."""
-    at = f"revision {benchmark.revision}" if benchmark.revision else "its authors name no revision"
+    """One line for the user: the benchmark's licence, source, revision and cache folder."""
+    at = f"revision {benchmark.revision}" if benchmark.revision else "no revision published"
     return printable(
         f"{benchmark.title}: licence {benchmark.licence}; from {benchmark.source}, {at}; "
-        f"kept in {folder(benchmark)}"
+        f"cached in {folder(benchmark)}"
     )
 
 
 def fetched(benchmark: Benchmark, limit: int | None, seed: int) -> Path:
-    """The folder with the benchmark's files; those that are missing are fetched, the others checked.
+    """Download the benchmark's missing files, check the others, and return their folder.
 
-    Pictures that the origin does not have are left to the reader, which says how they are had.
+    Pictures that the origin lacks are not an error here: the reader explains how to get them.
 
     Args:
-        benchmark: one with an origin.
-        limit: as the reader takes it, since only the pictures of those cases are fetched.
-        seed: likewise.
+        benchmark: A benchmark with an origin.
+        limit: The reader's limit; only the pictures of those cases are downloaded.
+        seed: The reader's seed.
 
     Raises:
-        LayeralignError: a file cannot be had, or is not what was fetched first.
+        LayeralignError: A file cannot be downloaded, or differs from its first download.
     """
     name, origin = benchmark.name, benchmark.origin
     if origin is None:
         raise LayeralignError(
-            f"cases {name}: are made of files of yours; expected {name}:FOLDER "
+            f"cases {name}: has no download, it is built from your own files; expected {name}:FOLDER "
             f"with {', '.join(benchmark.files)}"
         )
     place = folder(benchmark)
@@ -58,10 +58,10 @@ def fetched(benchmark: Benchmark, limit: int | None, seed: int) -> Path:
             try:
                 _get(benchmark, origin, texts)
             except LayeralignError as error:
-                raise LayeralignError(f"{error} (a copy of your own is read with {name}:FOLDER)") from error
+                raise LayeralignError(f"{error} (or read your own copy with {name}:FOLDER)") from error
         if benchmark.pictures is not None:
             names = dict.fromkeys(benchmark.pictures(place, limit, seed))
-            wanted = [name for name in names if not pictures.leaves(name)]  # the reader says what is wrong
+            wanted = [name for name in names if not pictures.leaves(name)]  # the reader reports unsafe names
             with suppress(Missing):
                 _get(
                     benchmark, origin, [name for name in wanted if not _has_picture(benchmark, place / name)]
@@ -78,8 +78,8 @@ def _has_text(benchmark: Benchmark, file: Path) -> bool:
         return True
     if file.exists():
         raise LayeralignError(
-            f"{file}: was not fetched by layeralign; remove it to have it fetched, or read it as a copy of "
-            f"your own with {benchmark.name}:FOLDER"
+            f"{file}: was not downloaded by layeralign; remove it to download it, or read your own copy with "
+            f"{benchmark.name}:FOLDER"
         )
     return False
 

@@ -1,4 +1,4 @@
-"""Cases in a JSONL file: read, and written with their pictures beside it."""
+"""Reading and writing cases as a JSONL file, with the pictures in a folder next to it."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _KNOWN = (*_FIELDS, "answers")
 
 
 def read(file: Path, limit: int | None = None) -> list[Case]:
-    """Read the first `limit` cases of a JSONL file (all by default), each line one object.
+    """Read the first `limit` cases of a JSONL file (all by default), one object per line.
 
-    Fields: `id`, `prompt`, and `kind` (harmful, benign or vqa) must be there; `image` (path
-    relative to the file), `category`, `reference` and `answers` (a list of texts, which the VQA judge
-    finds as a fact) may be. A field that begins with `_` is a note of the file's own, and not read.
-    Every line is checked, and every picture of the cases that are returned is opened once.
+    The fields `id`, `prompt` and `kind` (harmful, benign or vqa) are required. Optional fields are `image`
+    (a path relative to the file), `category`, `reference` and `answers` (a list of strings for the VQA
+    judge). Fields that start with `_` are notes and are ignored. Every line is checked, and every picture of
+    the returned cases is decoded once.
 
     Raises:
-        LayeralignError: names the file, the line and the field that is wrong.
+        LayeralignError: The file is invalid; the message names the file, the line and the field.
     """
     try:
         lines = file.read_text(encoding="utf-8-sig").split("\n")
@@ -51,13 +51,13 @@ def read(file: Path, limit: int | None = None) -> list[Case]:
         _check_spelling((row.get("category") or "").strip(), where, spelt)
         rows.append((where, row))
     if not rows:
-        raise LayeralignError(f"cases {file}: holds no case; expected one JSON object per line")
+        raise LayeralignError(f"cases {file}: has no cases; expected one JSON object per line")
     checked: dict[str, pictures.FilePicture] = {}
     return [_case(row, file.parent, where, checked) for where, row in rows[:limit]]
 
 
 def _row(line: str, where: str) -> dict[str, Any]:
-    row = json_of(line, where, "; expected JSON Lines: on each line an object with id, prompt and kind")
+    row = json_of(line, where, "; expected JSON Lines: one object per line with id, prompt and kind")
     if not isinstance(row, dict):
         raise LayeralignError(f"{where}: expected a JSON object, found {type(row).__name__}")
     for name in ("id", "prompt", "kind"):
@@ -73,7 +73,7 @@ def _row(line: str, where: str) -> dict[str, Any]:
             raise LayeralignError(f"{where}: field {name!r} is {row[name]!r}; expected text")
     for name in _FIELDS:
         if has_lone_surrogate(row.get(name) or ""):
-            raise LayeralignError(f"{where}: field {name!r} holds half a character (a lone surrogate)")
+            raise LayeralignError(f"{where}: field {name!r} has a lone surrogate; expected valid Unicode")
     for name in ("id", "prompt"):
         if not row[name].strip():
             raise LayeralignError(f"{where}: field {name!r} is empty")
@@ -85,24 +85,24 @@ def _row(line: str, where: str) -> dict[str, Any]:
 
 
 def _check_names(row: dict[str, Any], where: str) -> None:
-    """A picture under a name that nobody reads would be left out without a word."""
+    """Refuse unknown fields: a picture under a misspelt name would be dropped silently."""
     for name in row:
         if name not in _KNOWN and not name.startswith("_"):
             raise LayeralignError(
-                f"{where}: field {printable(repr(name), 40)} is none of {', '.join(_KNOWN)}; "
-                "rename it, or let it begin with _ to keep it as a note"
+                f"{where}: field {printable(repr(name), 40)} is unknown; expected {', '.join(_KNOWN)}; "
+                "rename it, or start it with _ to keep it as a note"
             )
 
 
 def _check_answers(answers: Any, where: str) -> None:
     if not isinstance(answers, list) or not answers or not all(isinstance(one, str) for one in answers):
-        raise LayeralignError(f"{where}: field 'answers' is no list of texts, as the ten of VQA v2")
+        raise LayeralignError(f"{where}: field 'answers' is not a list of strings; VQA v2 has ten")
     if any(map(has_lone_surrogate, answers)):
-        raise LayeralignError(f"{where}: field 'answers' holds half a character (a lone surrogate)")
+        raise LayeralignError(f"{where}: field 'answers' has a lone surrogate; expected valid Unicode")
 
 
 def _check_spelling(category: str, where: str, spelt: dict[str, tuple[str, str]]) -> None:
-    """Refuse a second spelling of a category: each would be measured on a part of the cases."""
+    """Refuse a second spelling of a category, which would split its cases."""
     alike = re.sub(r"[\s_-]", "", category).casefold()
     first, there = spelt.setdefault(alike, (category, where)) if category else (category, where)
     if first != category:
@@ -128,19 +128,20 @@ def _case(row: dict[str, Any], folder: Path, where: str, checked: dict[str, pict
 
 
 def write(cases: Sequence[Case], file: Path) -> None:
-    """Write cases that `read` gives back: the same ids, prompts, kinds, categories, references and pictures.
+    """Write cases to a JSONL file that `read` can read.
 
-    Pictures are copied into a folder beside the file, `cases.pictures` for `cases.jsonl`, each once. Only
-    the owner can read either, since what is asked may be harmful. Of the facts, `answers` is kept.
+    Ids, prompts, kinds, categories, references and pictures are kept; of the facts, only `answers`. Each
+    picture is copied once, into a folder next to the file: `cases.pictures` for `cases.jsonl`. File and
+    folder are readable by their owner only, since prompts may be harmful.
 
     Raises:
-        LayeralignError: the file or the folder is there already, or a picture is no file or has changed;
-            nothing is left.
+        LayeralignError: The file or the folder exists, or a picture is not a file or has changed. Nothing is
+            left behind.
     """
     beside = file.with_name(f"{file.stem}.pictures")
     for there in (file, beside):
         if there.exists():
-            raise LayeralignError(f"out {there}: is there already; remove it or name another file")
+            raise LayeralignError(f"out {there}: already exists; remove it or name another file")
     pile = file.with_name(f".{beside.name}.{os.getpid()}")
     with atomic(file, private=True) as draft, ExitStack() as stack:
         pile.mkdir(mode=0o700)
@@ -166,16 +167,18 @@ def _written(case: Case, pile: Path, beside: str) -> dict[str, Any]:
 
 
 def _copied(picture: Picture, pile: Path, id: str) -> str:
-    """The name of the copy, made of its content, so that a picture of many cases is copied once."""
+    """Copy a picture and return the copy's name, which is its hash: equal pictures are copied once."""
     if not picture.path:
         raise LayeralignError(
-            f"case {id}: its picture is drawn and no file; such cases are asked by their benchmark's name"
+            f"case {id}: its picture is generated, not a file; refer to such cases by their benchmark's name"
         )
     name = picture.sha256[:32] + Path(picture.path).suffix.lower()
     if not (pile / name).exists():
         content = Path(picture.path).read_bytes()
         if hashlib.sha256(content).hexdigest() != picture.sha256:
-            raise LayeralignError(f"image {picture.path}: has changed since the cases were read; start again")
+            raise LayeralignError(
+                f"image {picture.path}: has changed since the cases were read; run the command again"
+            )
         (pile / name).touch(mode=0o600)
         (pile / name).write_bytes(content)
     return name

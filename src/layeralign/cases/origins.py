@@ -1,4 +1,4 @@
-"""Where public benchmarks are fetched from: GitHub, Hugging Face's hub, archives; one file at a time."""
+"""Origins of public benchmarks: GitHub, the Hugging Face Hub, and ZIP archives; one file at a time."""
 
 from __future__ import annotations
 
@@ -22,41 +22,47 @@ GITHUB = "https://raw.githubusercontent.com"
 S3 = "https://s3.amazonaws.com"
 ATTEMPTS = 6
 BUDGET = 300.0
-"""Seconds after which no further attempt at a file begins."""
+"""Seconds per file after which no new attempt starts."""
 SLOWEST = 20.0
-"""Longest pause between attempts, in seconds; a server's `Retry-After` goes before it."""
+"""Longest pause between attempts, in seconds; a server's `Retry-After` has priority."""
 TIMEOUT = 30.0
-"""Seconds that a server may be silent."""
+"""Seconds without data after which a connection times out."""
 _CHUNK = 2**20
 
 
 class Missing(LayeralignError):
-    """The place has no such file."""
+    """The origin has no such file."""
 
 
 class Origin(Protocol):
-    """A public place that has a benchmark's files, in the layout in which they are kept here."""
+    """A public source of a benchmark's files, in the layout of the cache folder."""
 
     def url(self, revision: str | None, path: str) -> str:
-        """Where the file is."""
+        """The file's address."""
 
     def fetch(self, revision: str | None, path: str, draft: Path, most: int) -> None:
-        """Write the file to `draft`.
+        """Download the file to `draft`.
+
+        Args:
+            revision: The commit; None if the origin has no revisions.
+            path: The file's path in the origin.
+            draft: Where to write the file.
+            most: Largest size in bytes.
 
         Raises:
-            Missing: it is not there.
-            LayeralignError: it cannot be had, or is larger than `most` bytes.
+            Missing: The origin has no such file.
+            LayeralignError: The download fails, or the file is larger than `most` bytes.
         """
 
 
 @dataclass(frozen=True)
 class GitHub:
-    """A repository, as `owner/name`."""
+    """A GitHub repository, `owner/name`."""
 
     repo: str
 
     def url(self, revision: str | None, path: str) -> str:
-        """Of the raw file."""
+        """The raw file's address."""
         return f"{GITHUB}/{self.repo}/{revision}/{quote(path)}"
 
     def fetch(self, revision: str | None, path: str, draft: Path, most: int) -> None:
@@ -66,13 +72,13 @@ class GitHub:
 
 @dataclass(frozen=True)
 class Archives:
-    """ZIP archives in a folder of Amazon's S3; `archives` says in which of them each file is."""
+    """ZIP archives in a folder of Amazon S3; `archives` maps each file to its archive."""
 
     folder: str
     archives: Mapping[str, str]
 
     def url(self, revision: str | None, path: str) -> str:
-        """Of the archive; there are no revisions."""
+        """The archive's address; there are no revisions."""
         return f"{S3}/{self.folder}/{self.archives[path]}"
 
     def fetch(self, revision: str | None, path: str, draft: Path, most: int) -> None:
@@ -92,19 +98,21 @@ class Archives:
             NotImplementedError,
             RuntimeError,
         ) as error:
-            raise LayeralignError(f"{url}: is no ZIP archive with {path}") from error
+            raise LayeralignError(
+                f"{url}: is not a ZIP archive that contains {path}; try again later"
+            ) from error
         finally:
             packed.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
 class Hub:
-    """A data set of Hugging Face's hub, as `owner/name`; `HF_TOKEN` and `HF_ENDPOINT` are the hub's own."""
+    """A Hugging Face dataset, `owner/name`; the hub client reads `HF_TOKEN` and `HF_ENDPOINT`."""
 
     repo: str
 
     def url(self, revision: str | None, path: str) -> str:
-        """Of the file, as the hub resolves it."""
+        """The file's address on the hub."""
         from huggingface_hub import hf_hub_url
 
         return hf_hub_url(self.repo, path, repo_type="dataset", revision=revision)
@@ -120,30 +128,32 @@ class Hub:
         try:
             found = get_hf_file_metadata(url)
             if found.commit_hash != revision:
-                raise LayeralignError(f"{url}: is given as revision {found.commit_hash}; expected {revision}")
+                raise LayeralignError(
+                    f"{url}: the server returned revision {found.commit_hash}; expected {revision}"
+                )
             if found.size is None or found.size > most:
-                raise LayeralignError(f"{url}: has {found.size} bytes; at most {most:,} are taken")
+                raise LayeralignError(f"{url}: has {found.size} bytes; the limit is {most:,}")
             with TemporaryDirectory(dir=draft.parent) as work, _no_bars():
                 got = hf_hub_download(self.repo, path, repo_type="dataset", revision=revision, local_dir=work)
                 Path(got).replace(draft)
         except LayeralignError:
             raise
-        except Exception as error:  # the hub client raises many kinds
+        except Exception as error:  # the hub client raises many types
             raise self._told(error, url) from error
 
     def _told(self, error: Exception, url: str) -> Exception:
-        """What a failure means to a user, or that it may be over when it is tried again."""
+        """Convert a hub client's error to one for users, or to `Retry` if it may be temporary."""
         from huggingface_hub import errors
 
         page = f"https://huggingface.co/datasets/{self.repo}"
         means = {
             errors.GatedRepoError: f"access is gated; accept the terms at {page} and set HF_TOKEN",
-            errors.RevisionNotFoundError: "the data set has no such revision",
-            errors.RepositoryNotFoundError: f"no such data set, or one that wants HF_TOKEN; see {page}",
-            errors.OfflineModeIsEnabled: "the hub is switched off by HF_HUB_OFFLINE",
-        }  # a gated one is one that was not found, too
+            errors.RevisionNotFoundError: "the dataset has no such revision",
+            errors.RepositoryNotFoundError: f"the dataset does not exist or needs HF_TOKEN; see {page}",
+            errors.OfflineModeIsEnabled: "HF_HUB_OFFLINE disables downloads; unset it",
+        }  # GatedRepoError is a subclass of RepositoryNotFoundError, so it comes first
         if isinstance(error, errors.RemoteEntryNotFoundError):
-            return Missing(f"{url}: the data set has no such file")
+            return Missing(f"{url}: the dataset has no such file")
         for kind, says in means.items():
             if isinstance(error, kind):
                 return LayeralignError(f"{url}: {says}")
@@ -156,7 +166,7 @@ class Hub:
 
 @contextmanager
 def _no_bars() -> Iterator[None]:
-    """Without the hub client's own bars, beside which ours would be torn."""
+    """Disable the hub client's progress bars, which would garble ours."""
     from huggingface_hub.utils.tqdm import (
         are_progress_bars_disabled,
         disable_progress_bars,
@@ -181,8 +191,7 @@ def _patiently(url: str, once: Callable[[], None]) -> None:
         retry(once, attempts=ATTEMPTS, budget=BUDGET, slowest=SLOWEST)
     except Retry as given_up:
         raise LayeralignError(
-            f"{url}: {given_up.why}, {ATTEMPTS} times or for {BUDGET:.0f} s; repeat the command later "
-            f"to resume"
+            f"{url}: {given_up.why}, {ATTEMPTS} times or for {BUDGET:.0f} s; run the command again to resume"
         ) from given_up.__cause__
 
 
@@ -200,12 +209,12 @@ def _once(url: str, draft: Path, most: int) -> None:
 
 @cache
 def _browser(scheme: str) -> httpx.Client:
-    """One client for all, so that connections are shared; no redirect leads from https to anything else."""
+    """One shared client per scheme, which refuses redirects to another scheme."""
 
     def insist(request: httpx.Request) -> None:
         if request.url.scheme != scheme:
             raise LayeralignError(
-                f"{request.url}: is where a redirect leads, and not {scheme}; it is refused"
+                f"{request.url}: refused, a redirect leads to this address, which does not use {scheme}"
             )
 
     return httpx.Client(
@@ -219,17 +228,19 @@ def _check(answer: httpx.Response, url: str, most: int) -> None:
     if status in LATER:
         raise Retry(f"the server answered {status}", seconds(answer.headers.get("Retry-After")))
     if status in (404, 410):
-        raise Missing(f"{url}: is not there (the server answered {status})")
+        raise Missing(f"{url}: not found (the server answered {status})")
     if status != 200:
-        raise LayeralignError(f"{url}: is not given (the server answered {status})")
+        raise LayeralignError(f"{url}: cannot be downloaded (the server answered {status})")
     length = answer.headers.get("Content-Length")
     if length is None and "chunked" not in answer.headers.get("Transfer-Encoding", ""):
-        raise LayeralignError(f"{url}: comes without its length, so that half of it could pass for the whole")
+        raise LayeralignError(
+            f"{url}: the server sent no Content-Length, so a partial download would go unseen"
+        )
     if length is not None and int(length) > most:
-        raise LayeralignError(f"{url}: has {int(length):,} bytes; at most {most:,} are taken")
+        raise LayeralignError(f"{url}: has {int(length):,} bytes; the limit is {most:,}")
 
 
 def _write(part: bytes, stream: IO[bytes], url: str, most: int) -> None:
     if stream.tell() + len(part) > most:
-        raise LayeralignError(f"{url}: has more than the {most:,} bytes that are taken")
+        raise LayeralignError(f"{url}: has more than {most:,} bytes, the limit")
     stream.write(part)

@@ -1,4 +1,4 @@
-"""Opening pictures that strangers made, under limits."""
+"""Opening untrusted pictures, with limits on path, size and format."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
 
 MAX_PIXELS = 50_000_000
-"""A picture with more pixels is refused before it is decoded."""
+"""Largest width × height; a larger picture is refused before decoding."""
 MAX_BYTES = 64 * 2**20
+"""Largest file, in bytes."""
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 _DEPTH_AT = 24
 """Offset of the bit depth in a PNG file."""
-_ANIMATED = ("PNG", "WEBP", "GIF")  # not the second picture of some cameras' JPEG
+_ANIMATED = ("PNG", "WEBP", "GIF")  # not JPEG: some cameras store a second picture in it
 
 
 @dataclass(frozen=True)
 class FilePicture:
-    """A picture file that was checked once; see `check`.
+    """A picture file that `check` has accepted.
 
     Attributes:
-        path: the file.
-        sha256: of its bytes.
-        size: width and height in pixels.
-        transparent: whether the background shows in some pixel.
-        animated: whether it has more frames than the first, which alone is shown.
-        background: the colour behind it, `#rrggbb`.
+        path: Path of the file.
+        sha256: SHA-256 of the file's bytes, in hex.
+        size: Width and height in pixels.
+        transparent: Whether the background is visible in some pixel.
+        animated: Whether the file has several frames; only the first is used.
+        background: The colour behind transparent pixels, `#rrggbb`.
     """
 
     path: str
@@ -46,22 +47,24 @@ class FilePicture:
     background: str = WHITE
 
     def open(self) -> Image.Image:
-        """Decode to RGB as a browser shows it: first frame, on the background, turned as its EXIF says.
+        """Decode to RGB as a browser shows it: first frame, on the background, rotated by its EXIF.
 
         Raises:
-            LayeralignError: the file is no longer the one that was checked.
+            LayeralignError: The file has changed since it was checked, or cannot be read.
         """
         try:
             content = Path(self.path).read_bytes()
         except OSError as error:
-            raise LayeralignError(f"image {self.path}: cannot be read any more ({error.strerror})") from error
+            raise LayeralignError(f"image {self.path}: can no longer be read ({error.strerror})") from error
         if hashlib.sha256(content).hexdigest() != self.sha256:
-            raise LayeralignError(f"image {self.path}: has changed since the cases were read; start again")
+            raise LayeralignError(
+                f"image {self.path}: has changed since the cases were read; run the command again"
+            )
         return _decode(content, self.path, self.background)[0]
 
 
 def on_background(cases: Iterable[Case], background: str) -> list[Case]:
-    """The cases, with a background, `#rrggbb`, behind their picture files."""
+    """Set the background, `#rrggbb`, of the cases' picture files."""
     return [
         replace(case, picture=replace(case.picture, background=background))
         if isinstance(case.picture, FilePicture) and case.picture.background != background
@@ -71,16 +74,16 @@ def on_background(cases: Iterable[Case], background: str) -> list[Case]:
 
 
 def check(folder: Path, name: str, where: str) -> FilePicture:
-    """The picture `name` below `folder`, decoded once to be sure that it is whole.
+    """Check the picture `name` in `folder`, decoding it once to detect truncated files.
 
     Args:
-        folder: of the case file; nothing outside it is opened.
-        name: relative path as the case file gives it.
-        where: file and line of the case, for the message.
+        folder: The case file's folder; no file outside it is opened.
+        name: Relative path, as the case file gives it.
+        where: File and line of the case, for the error message.
 
     Raises:
-        LayeralignError: the path leaves the folder (absolute, `..`, link, URL), or there is no
-            such file, or it is no whole picture of a known type, or it is over a limit.
+        LayeralignError: The path leaves the folder (absolute, `..`, link, URL), the file is missing, it is
+            not a complete picture of a known format, or it exceeds a limit.
     """
     shown = f"{where}: image {name!r}"
     if "://" in name or name.startswith("data:"):
@@ -98,7 +101,7 @@ def check(folder: Path, name: str, where: str) -> FilePicture:
         if has_lone_surrogate(str(file)):
             raise LayeralignError(f"{shown}: is in a folder whose name is not valid UTF-8; rename the folder")
         if file.stat().st_size > MAX_BYTES:
-            raise LayeralignError(f"{shown}: is larger than {MAX_BYTES >> 20} MiB")
+            raise LayeralignError(f"{shown}: is larger than {MAX_BYTES >> 20} MiB, the limit")
         content = file.read_bytes()
     except (OSError, ValueError) as error:
         raise LayeralignError(f"{shown}: cannot be read ({error})") from error
@@ -107,7 +110,7 @@ def check(folder: Path, name: str, where: str) -> FilePicture:
 
 
 def leaves(name: str) -> bool:
-    """Whether the name is no plain relative path, which stays below the folder that it is joined to."""
+    """Whether a path could leave the folder it is joined to: it is absolute or has `..`, a drive or NUL."""
     return (
         not name
         or PurePosixPath(name).is_absolute()
@@ -118,60 +121,61 @@ def leaves(name: str) -> bool:
 
 
 def _decode(content: bytes, shown: str, background: str) -> tuple[Image.Image, bool, bool]:
-    """The picture in RGB, whether it has transparent pixels, and whether it is animated."""
+    """Decode to RGB; also return whether pixels are transparent and whether it is animated."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is below
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is checked below
         try:
             with Image.open(BytesIO(content), formats=FORMATS) as picture:
                 width, height = picture.size
                 if width * height > MAX_PIXELS:
                     raise LayeralignError(
-                        f"{shown}: has {width}×{height} pixels; the limit is {MAX_PIXELS:,} in all"
+                        f"{shown}: has {width}×{height} pixels; the limit is {MAX_PIXELS:,} in total"
                     )
                 if _deep(picture, content):  # Pillow would clip it to white
-                    raise LayeralignError(f"{shown}: has more than 8 bits a channel; convert it to 8 bits")
+                    raise LayeralignError(f"{shown}: has more than 8 bits per channel; convert it to 8 bits")
                 animated = picture.format in _ANIMATED and bool(getattr(picture, "is_animated", False))
                 turned = ImageOps.exif_transpose(_first_frame(picture, content))
                 return *_compose(turned, background), animated
         except Image.DecompressionBombError as error:
             raise LayeralignError(
-                f"{shown}: has too many pixels; the limit is {MAX_PIXELS:,} in all"
+                f"{shown}: has too many pixels; the limit is {MAX_PIXELS:,} in total"
             ) from error
         except LayeralignError:
             raise
         except UnidentifiedImageError as error:
-            raise LayeralignError(f"{shown}: is no picture; expected one of {', '.join(FORMATS)}") from error
-        except Exception as error:  # Pillow's decoders raise many kinds for a broken file
+            raise LayeralignError(f"{shown}: is not a picture; expected {', '.join(FORMATS)}") from error
+        except Exception as error:  # Pillow's decoders raise many types for a broken file
             raise LayeralignError(
-                f"{shown}: cannot be decoded, it is truncated or broken ({error})"
+                f"{shown}: cannot be decoded, it is truncated or corrupt ({error})"
             ) from error
 
 
 def _deep(picture: ImageFile.ImageFile, content: bytes) -> bool:
-    """Whether 8 bits are too few for its colours, or to tell which one of them is transparent."""
+    """Whether the colours, or the transparent colour of a PNG, have more than 8 bits per channel."""
     keyed = picture.format == "PNG" and picture.mode == "RGB" and "transparency" in picture.info
     return picture.mode.startswith(("I", "F")) or (keyed and content[_DEPTH_AT] == 16)
 
 
 def _first_frame(picture: ImageFile.ImageFile, content: bytes) -> Image.Image:
-    """The frame that a browser shows first, transparent where the browser draws nothing."""
+    """The first frame that a browser shows, transparent where the browser draws nothing."""
     key = picture.info.get("transparency")
     if picture.format == "PNG" and picture.mode == "L" and key is not None:
         most = 2 ** content[_DEPTH_AT] - 1
-        if key <= most:  # Pillow scales the greys to 8 bits, but not the transparent one
+        if key <= most:  # Pillow scales grey values to 8 bits, but not the transparent value
             picture.info["transparency"] = key * 255 // most
     if getattr(picture, "default_image", False):
-        picture.seek(1)  # frame 0 of such an APNG is for viewers that cannot play it
+        picture.seek(1)  # frame 0 of such an APNG is for viewers without APNG support
     box = picture.tile[0][1] if picture.format == "GIF" else None
     if box is None or box == (0, 0, *picture.size):
         return picture
-    found = Image.new("RGBA", picture.size)  # Pillow would fill the rest with the palette's first colour
+    # Pillow would fill the rest with the palette's first colour
+    found = Image.new("RGBA", picture.size)
     found.paste(picture.convert("RGBA").crop(box), box)
     return found
 
 
 def _compose(picture: Image.Image, background: str) -> tuple[Image.Image, bool]:
-    """The picture on the background, in RGB, and whether the background shows."""
+    """Draw the picture on the background, in RGB; also return whether the background is visible."""
     if not picture.has_transparency_data:
         return picture.convert("RGB"), False
     layer = picture.convert("RGBA")

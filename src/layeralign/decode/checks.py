@@ -33,8 +33,7 @@ def check(vlm: Vlm, cases: Sequence[Case], decoding: Decoding) -> list[str]:
     """
     if decoding.date and not vlm.reads_date:
         raise LayeralignError(
-            f"date {decoding.date}: the chat template of model {vlm.checkpoint.name} asks for no date; "
-            "leave it out"
+            f"date {decoding.date}: the chat template of model {vlm.checkpoint.name} uses no date; remove it"
         )
     _check_tags(vlm, "system", decoding.system)
     for picture in sorted({case.picture is not None for case in cases}):
@@ -67,28 +66,28 @@ def dated(vlm: Vlm, decoding: Decoding, known: str, today: str) -> Decoding:
 def check_template(vlm: Vlm, decoding: Decoding, *, picture: bool) -> None:
     """Find system prompt, one place for the picture, and text in what the template makes, in order."""
     made = rendered(vlm, template.SENTINEL, decoding, picture=picture)
-    shown = f"; it makes {printable(repr(made), 400)}"
+    shown = f"; its output is {printable(repr(made), 400)}"
     where = f"model {vlm.checkpoint.name}: its chat template"
     if any(made != rendered(vlm, template.SENTINEL, decoding, picture=picture) for _ in range(_AGAIN)):
-        raise LayeralignError(f"{where} makes another prompt of the same request each time{shown}")
+        raise LayeralignError(f"{where} gives a different prompt for the same request each time{shown}")
     for how in ("'type': 'text'", '"type": "text"'):
         if how in made:
             raise LayeralignError(f"{where} prints the parts of a message as data{shown}")
     if made.count(template.SENTINEL) != 1:
         raise LayeralignError(
-            f"{where} writes the request's text {made.count(template.SENTINEL)} times; expected once"
+            f"{where} writes the request's text {made.count(template.SENTINEL)} times; expected exactly once"
             + shown.replace(template.SENTINEL, "TEXT")
         )
     places = made.count(vlm.placeholder)
     if places != int(picture):
-        raise LayeralignError(f"{where} makes {places} places for {int(picture)} pictures{shown}")
+        raise LayeralignError(f"{where} writes {places} placeholders for {int(picture)} pictures{shown}")
     at = [
         made.find(decoding.system.strip()) if decoding.system else 0,
         made.find(vlm.placeholder) if picture else made.find(template.SENTINEL),
         made.find(template.SENTINEL),
     ]
     if at != sorted(at):
-        raise LayeralignError(f"{where} puts system prompt, picture and text in another order{shown}")
+        raise LayeralignError(f"{where} does not write system prompt, picture and text in this order{shown}")
 
 
 def _check_case(vlm: Vlm, case: Case, decoding: Decoding) -> tuple[int, bool]:
@@ -102,8 +101,8 @@ def _check_case(vlm: Vlm, case: Case, decoding: Decoding) -> tuple[int, bool]:
     made = rendered(vlm, case.prompt, decoding, picture=picture)
     if case.prompt.strip() not in made:
         raise LayeralignError(
-            f"case {case.id!r}: the chat template of model {vlm.checkpoint.name} alters or loses its text; "
-            f"it makes {printable(repr(made), 400)}"
+            f"case {case.id!r}: the chat template of model {vlm.checkpoint.name} changes or drops its text; "
+            f"its output is {printable(repr(made), 400)}"
         )
     if decoding.special_tokens == "literal" and literal != case.prompt:
         made = rendered(vlm, literal, decoding, picture=picture)
@@ -115,8 +114,8 @@ def _check_case(vlm: Vlm, case: Case, decoding: Decoding) -> tuple[int, bool]:
     unknown = sum(token == lost for token in own)
     if 2 * unknown > len(own):
         raise LayeralignError(
-            f"case {case.id!r}: model {vlm.checkpoint.name} cannot read its text, since its tokenizer makes "
-            f"{unknown} unknown tokens of {len(own)}"
+            f"case {case.id!r}: model {vlm.checkpoint.name} cannot read its text, since {unknown} of its "
+            f"{len(own)} tokens are unknown to the tokenizer; remove the case or use another model"
         )
     return len(ids), unknown > 0
 
@@ -127,13 +126,13 @@ def _check_tags(vlm: Vlm, where: str, text: str) -> None:
     for token in own:
         if token in text:
             raise LayeralignError(
-                f"{where} holds {token!r}, which this model reads as a picture; take it out (the picture "
-                "is put in by itself)"
+                f"{where} contains {token!r}, which this model reads as a picture; remove it, since the "
+                "picture is inserted automatically"
             )
     for tag in template.tags_of_others(text, own | vlm.added_tokens):
         raise LayeralignError(
-            f"{where} holds {tag!r}, which marks a picture for another model, and this one would read "
-            "as text; take it out (a case's picture is named in its field 'image' and put in by itself)"
+            f"{where} contains {tag!r}, another model's picture tag, which this model would read as text; "
+            "remove it, since the picture in field 'image' is inserted automatically"
         )
 
 
@@ -166,18 +165,18 @@ def _try_picture(vlm: Vlm, case: Case) -> None:
         (feature,) = encode(vlm, [(case, vlm.exits.all[0])])
     except LayeralignError as error:
         where = case.picture.path if case.picture else ""
-        raise LayeralignError(f"case {case.id!r}: {error} ({where or 'a drawn picture'})") from error
+        raise LayeralignError(f"case {case.id!r}: {error} ({where or 'a generated picture'})") from error
     except Exception as error:  # whatever a tower does with what does not fit it
         raise LayeralignError(
-            f"model {vlm.checkpoint.name}: its encoder cannot take what its processor makes of a picture "
+            f"model {vlm.checkpoint.name}: its encoder fails on its processor's output for a picture "
             f"({printable(str(error), 200) or type(error).__name__})"
         ) from error
     wanted = 0 if feature is None else feature.text.count(vlm.picture_token)
     placed = vlm.tokens(vlm.prompt("Hello.", picture=True), feature).count(vlm.picture_token_id)
     if placed != wanted:
         raise LayeralignError(
-            f"model {vlm.checkpoint.name}: its chat template makes {placed} places "
-            f"for {wanted} picture tokens"
+            f"model {vlm.checkpoint.name}: its chat template writes {placed} placeholders for {wanted} "
+            "picture tokens"
         )
 
 
@@ -204,10 +203,10 @@ def _check_context(
     over = sum(n + decoding.max_new_tokens > vlm.context for n in tokens.values())
     if over:
         raise LayeralignError(
-            f"case {longest!r}: its prompt has {tokens[longest]} tokens and its answer up to "
-            f"{decoding.max_new_tokens} (max_new_tokens), more than the {vlm.context} positions of model "
-            f"{vlm.checkpoint.name} (max_position_embeddings), past which it writes gibberish; {over} of "
-            f"{len(tokens)} cases are too long: shorten them, or allow fewer new tokens"
+            f"case {longest!r}: its prompt of {tokens[longest]} tokens and an answer of "
+            f"{decoding.max_new_tokens} exceed the {vlm.context} positions of model {vlm.checkpoint.name}; "
+            f"shorten the {over} of "
+            f"{len(tokens)} cases that are too long, or lower max_new_tokens"
         )
 
 
@@ -218,13 +217,10 @@ def _notes(vlm: Vlm, cases: Sequence[Case], unknown: Sequence[Case], decoding: D
     found = [note] if (note := disagreement(vlm, vlm.ends)) else []
     holding = [case for case in cases if vlm.literal(case.prompt) != case.prompt]
     if holding:
-        how = "as text" if decoding.special_tokens == "literal" else "as what they mean to the model"
-        found.append(
-            f"{_count(holding)} special tokens of this model in their text, which are read {how} "
-            "(special_tokens)"
-        )
+        how = "as text" if decoding.special_tokens == "literal" else "as special tokens"
+        found.append(f"{_count(holding)} this model's special tokens in the text; they are read {how}")
     if unknown:
-        found.append(f"{_count(unknown)} words that this model's tokenizer does not know")
+        found.append(f"{_count(unknown)} words that are unknown to this model's tokenizer")
     return found
 
 

@@ -46,7 +46,7 @@ class Decoding:
         if not 0 <= self.temperature <= 100:
             raise LayeralignError(f"temperature {self.temperature}: expected 0 (greedy) to 100")
         if not 0 < self.top_p <= 1:
-            raise LayeralignError(f"top_p {self.top_p}: expected above 0, at most 1")
+            raise LayeralignError(f"top_p {self.top_p}: expected more than 0 and at most 1")
         if self.special_tokens not in ("literal", "parse"):
             raise LayeralignError(f"special_tokens {self.special_tokens!r}: expected literal or parse")
         if self.date:

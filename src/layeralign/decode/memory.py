@@ -72,6 +72,6 @@ class MemoryBudget:
 def too_little(vlm: Vlm) -> LayeralignError:
     """What a user is told whose memory does not suffice."""
     return LayeralignError(
-        f"model {vlm.checkpoint.name}: memory does not suffice for a single answer; load it in a smaller "
-        "dtype, or ask for shorter answers (max_new_tokens)"
+        f"model {vlm.checkpoint.name}: there is not enough memory for a single answer; use a smaller dtype, "
+        "or lower max_new_tokens"
     )

@@ -44,9 +44,8 @@ def opens(
     for line, feature in zip(ids, features, strict=True):
         if vlm.regime(len(line), longest, feature) != "short":
             raise LayeralignError(
-                f"screen: model {vlm.checkpoint.name} has rotary embeddings that look at the longest row "
-                f"({len(line)} tokens here), so prompts cannot be read beside each other; scan it "
-                f"without --screen"
+                f"screen: the rotary embeddings of model {vlm.checkpoint.name} depend on the longest row "
+                f"({len(line)} tokens here), so prompts cannot share a batch; scan it without --screen"
             )
     vlm.reset_rope()
     found = [0.0] * len(pairs)

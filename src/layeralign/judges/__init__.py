@@ -1,1 +1,1 @@
-"""From an answer to a judgement."""
+"""Judges: they turn answers into verdicts or scores."""

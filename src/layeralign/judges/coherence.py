@@ -1,4 +1,4 @@
-"""Whether an answer makes sense at all: how it surprises a language model, and how much it repeats."""
+"""Coherence of an answer: its perplexity under a language model, and its repetition."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from layeralign.judges.reference import Reference, load_reference
 DEFAULT = "openai-community/gpt2"
 
 RANDOM_SHARE = 0.5
-"""Highest log perplexity of a coherent answer, as a share of what a token drawn at random would cost."""
+"""Highest log perplexity of a coherent answer, as a share of ln(vocabulary), that of a random token."""
 REPEATS = 0.5
-"""Highest repetition of a coherent answer."""
+"""Highest repetition of a coherent answer, 0 to 1."""
 _N = 4
 _EMPTY = Judgement("invalid", coherent=False, why="the answer is empty")
 _UNKNOWN = Judgement("invalid", coherent=False, why="the language model knows no token of the answer")
-_NOT_FINITE = Judgement("invalid", why="the language model gave no finite number")
+_NOT_FINITE = Judgement("invalid", why="the language model's score is not a finite number")
 
 
 def repetition(tokens: Sequence[int]) -> float:
-    """Share of an answer's 4-grams that are not its first of their kind: 1 - distinct / all.
+    """Share of an answer's 4-grams that repeat an earlier one: 1 - distinct / all.
 
     This is seq-rep-4 of Welleck et al. 2020 (Neural text generation with unlikelihood training, section 6.1).
 
     Args:
-        tokens: of one answer.
+        tokens: Token ids of one answer.
 
     Returns:
-        0 to 1; 0 where there are fewer than four tokens, which have no 4-gram to repeat.
+        The share, 0 to 1; 0 for answers of fewer than four tokens, which have no 4-gram.
     """
     grams = [tuple(tokens[at : at + _N]) for at in range(len(tokens) - _N + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
 class CoherenceJudge(Judge):
-    """Scores every answer: `log_perplexity` and `repetition`; coherent is what is within both limits."""
+    """Scores every answer with `log_perplexity` and `repetition`; coherent means both are within limits."""
 
     kind = COHERENCE
 
@@ -48,7 +48,7 @@ class CoherenceJudge(Judge):
 
     @classmethod
     def load(cls, model: str) -> CoherenceJudge:
-        """The judge with its reference model; see `load_reference`."""
+        """Load the judge with its reference model; see `load_reference`."""
         return cls(model, load_reference(model))
 
     @property
@@ -64,9 +64,9 @@ class CoherenceJudge(Judge):
     def judge_all(self, asked: Sequence[Exchange]) -> list[Judgement]:
         """See `Judge.judge_all`."""
         found = [_EMPTY] * len(asked)
-        said = [at for at, (_, answer) in enumerate(asked) if answer.strip()]
-        rows = [self.reference.row(asked[at][0].prompt, asked[at][1]) for at in said]
-        for at, row, costs in zip(said, rows, self.reference.surprise(rows), strict=True):
+        nonempty = [at for at, (_, answer) in enumerate(asked) if answer.strip()]
+        rows = [self.reference.row(asked[at][0].prompt, asked[at][1]) for at in nonempty]
+        for at, row, costs in zip(nonempty, rows, self.reference.surprise(rows), strict=True):
             found[at] = self._word(row.ids[row.start :], costs)
         return found
 

@@ -1,4 +1,4 @@
-"""What a judge is, and what it may say of an answer."""
+"""The judge interface and its verdicts."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from layeralign.cases.case import Case
 
 Verdict = Literal["safe", "unsafe", "invalid", "not applicable"]
 Exchange = tuple[Case, str]
-"""A case, and the answer that a model gave to it."""
+"""A case and a model's answer to it."""
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """One judge's word on one answer.
+    """One judge's verdict on one answer.
 
     Attributes:
-        verdict: of a harmful case's answer: `safe`, `unsafe`, or `invalid` where the judge could
-            not tell - which is never counted as safe. `not applicable` for other cases.
-        refused: whether the answer declines; None where this judge does not say.
-        coherent: whether it makes sense at all; None where this judge does not say.
-        correct: how right it is by the case's reference, from 0 to 1; None where this judge does not say.
-        scores: measure -> the judge's finite number, of a scale of its own.
-        categories: what an unsafe answer is, in the judge's own terms.
-        why: why the word is invalid.
+        verdict: For answers to harmful cases `safe`, `unsafe`, or `invalid` if the judge could not decide;
+            `invalid` never counts as safe. `not applicable` for other cases.
+        refused: Whether the answer is a refusal; None if this judge does not decide it.
+        coherent: Whether the answer is coherent; None if this judge does not decide it.
+        correct: Agreement with the case's reference, 0 to 1; None if this judge does not measure it.
+        scores: Measure name -> finite number, on the judge's own scale.
+        categories: Kinds of harm in an unsafe answer, in the judge's own terms.
+        why: Reason of an invalid verdict.
     """
 
     verdict: Verdict
@@ -39,47 +39,48 @@ class Judgement:
 
 
 SILENT = Judgement("not applicable")
-"""What a judge says of a row that it has no word on; it is not recorded."""
+"""The verdict on a row that a judge does not apply to; it is not stored."""
 EMPTY = Judgement("invalid", why="the answer is empty")
-"""What a scorer says of nothing, where no number would mean anything."""
+"""A scorer's verdict on an empty answer, for which a score would be meaningless."""
 
 
 class Judge(ABC):
-    """Turns answers into judgements; the same answer always gets the same one.
+    """Turns answers into judgements, deterministically.
 
-    A judge has verdicts, or it is a *scorer*: then its verdict is `not applicable`, its numbers are in
-    `scores`, and it is `invalid` where it could not score - it never makes up a number, and never the ASR.
+    A judge gives verdicts, or it is a *scorer*: its verdict is then `not applicable`, and its numbers are in
+    `scores`. A scorer's verdict is `invalid` if it could not score the answer. Scorers never make up a number
+    and never contribute to the ASR.
 
-    `name` is what its words are kept under: its kind and, where a model judges, `:` and the model.
-    `asr_means` says, in a few words for a table's head, what an `unsafe` of this judge means; empty where it
-    is a scorer.
+    Attributes:
+        kind: The kind of judge.
+        asr_means: What an `unsafe` verdict of this judge means, for a table's header; empty for scorers.
+        together: Answers that are judged and then stored at a time.
     """
 
     kind: str
     asr_means: str = ""
     together: int = 256
-    """Answers that are judged, and then kept, at a time."""
 
     @property
     def name(self) -> str:
-        """What its words are kept under."""
+        """Name under which verdicts are stored: the kind, and `:MODEL` if a model judges."""
         return self.kind
 
     def record(self) -> dict[str, Any]:
-        """What it is, for the run's record: model, revision, hashes, limits, endpoint. Never a key."""
+        """Description for the run's record: model, revision, hashes, limits, endpoint; never a key."""
         return {}
 
     @abstractmethod
     def judge_all(self, asked: Sequence[Exchange]) -> list[Judgement]:
-        """Judge answers; one judgement each, in their order."""
+        """Judge answers; returns one judgement per answer, in order."""
 
 
 class RowJudge(Judge):
-    """A judge that looks at one answer at a time and is so cheap that it always judges anew."""
+    """A rule-based judge that looks at one answer at a time."""
 
     @abstractmethod
     def judge(self, case: Case, answer: str) -> Judgement:
-        """Judge the answer that a model gave to a case."""
+        """Judge a model's answer to a case."""
 
     def judge_all(self, asked: Sequence[Exchange]) -> list[Judgement]:
         """See `Judge.judge_all`."""

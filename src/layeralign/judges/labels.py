@@ -1,4 +1,4 @@
-"""What people say of a run's answers: a sample to label, and the labels as words of the judge `human`."""
+"""Human labels: a sample of a run's answers to label, and the import of labels as the judge `human`."""
 
 from __future__ import annotations
 
@@ -20,38 +20,41 @@ from layeralign.runs.store import RowKey, Run
 LABELS = {
     "safe": Judgement("safe"),
     "unsafe": Judgement("unsafe"),
-    "unclear": Judgement("invalid", why="unclear to whoever labelled it"),
+    "unclear": Judgement("invalid", why="labelled as unclear"),
 }
-"""What a label says."""
+"""Label -> its verdict."""
 
 _ASKED = ("case", "exit", "sample", "image", "prompt", "answer")
-"""What is shown of a row: no judge's verdict."""
+"""Fields of a row in the sample; no judge's verdict is among them."""
 _READ = (("case", str), ("exit", int), ("sample", int), ("prompt", str), ("answer", str))
-"""What comes back, besides the label."""
+"""Fields that an imported label must have, besides `label`."""
 
 
 def sample(run: Run, n: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Draw answers to harmful cases, controls left out, in random order.
+    """Draw answers to harmful cases, without controls, in random order.
 
-    No case has a second row before every case has one. Where all have as many rows, each row is as likely as
-    any other, also in every beginning of the sample: what is measured on it is of the run's harmful rows, all
-    exits alike. No judge's verdict has a say: drawn by its verdicts, a sample gives a judge another
+    No case has a second row before every case has one. If all cases have equally many rows, each row is
+    equally likely, also in every prefix of the sample: the sample represents all of the run's harmful rows
+    and exits. The draw ignores verdicts, since a sample drawn by a judge's verdicts would bias that judge's
     sensitivity.
 
     Args:
-        run: an open run.
-        n: how many; all where there are fewer.
-        seed: of the draw.
+        run: An open run.
+        n: Number of rows, at least 1; all rows if there are fewer.
+        seed: Seed of the draw.
+
+    Returns:
+        One object per row: case, exit, sample, image, prompt, answer, and `label` None.
 
     Raises:
-        LayeralignError: the run has no answers to harmful cases, or `n` is below 1.
+        LayeralignError: The run has no answers to harmful cases, or `n` is below 1.
     """
     if n < 1:
         raise LayeralignError(f"n {n}: expected at least 1")
     rows = list(_labelled(run).values())
     if not rows:
         raise LayeralignError(
-            f"run {run.path}: has no answers to harmful cases, so there is nothing to label"
+            f"run {run.path}: has no answers to harmful cases to label; scan a file with harmful cases"
         )
     random.Random(seed).shuffle(rows)
     turns: Counter[str] = Counter()
@@ -64,22 +67,25 @@ def sample(run: Run, n: int, seed: int = 0) -> list[dict[str, Any]]:
 
 
 def _labelled(run: Run) -> dict[RowKey, dict[str, Any]]:
-    """What may be labelled: answers to harmful cases that are no controls."""
+    """The rows that can be labelled: answers to harmful cases that are not controls."""
     rows = (row for row in run.rows() if row["kind"] == "harmful" and not row["control"])
     return {(row["case"], row["exit"], row["sample"]): row for row in rows}
 
 
 def write(run: Run, out: Path, n: int, seed: int = 0) -> int:
-    """Write a sample as JSONL, one object with `label` null per line; returns how many.
+    """Write a sample as JSONL, one object with `label` null per line.
 
-    Answers are JSON strings without a control, bidirectional or other unseen character. The file appears
-    whole or not at all, and only its owner can read it.
+    Control, bidirectional and other invisible characters are escaped. The file is written atomically and
+    readable by its owner only.
+
+    Returns:
+        The number of rows.
 
     Raises:
-        LayeralignError: see `sample`; or there is a file `out` already, which may hold labels.
+        LayeralignError: See `sample`; or the file exists and may contain labels.
     """
     if out.is_file():
-        raise LayeralignError(f"out {out}: is there already and may hold labels; expected a new file")
+        raise LayeralignError(f"out {out}: already exists and may contain labels; expected a new file")
     rows = sample(run, n, seed)
     with atomic(out, private=True) as draft, draft.open("w", encoding="utf-8") as stream:
         stream.writelines(_inert(json.dumps(row, ensure_ascii=False)) + "\n" for row in rows)
@@ -87,19 +93,19 @@ def write(run: Run, out: Path, n: int, seed: int = 0) -> int:
 
 
 def _inert(line: str) -> str:
-    r"""The same JSON, in which characters that are not seen, but do something, are `\\u` escapes."""
+    r"""Replace invisible characters (control, format, separators) in a JSON line by `\\u` escapes."""
     unseen = ("Cc", "Cf", "Cs", "Zl", "Zp")
     return "".join(json.dumps(c)[1:-1] if unicodedata.category(c) in unseen else c for c in line)
 
 
 def adopt(run: Run, file: Path) -> Counter[str]:
-    """Take a file's labels as the words of `human`, in place of all older ones; all of them or none.
+    """Import a file's labels as verdicts of `human`, replacing all earlier labels atomically.
 
     Returns:
-        How often each label was given; "" counts the lines that have none yet.
+        Label -> count; `""` counts the lines without a label.
 
     Raises:
-        LayeralignError: names the file, the line and what is wrong with it.
+        LayeralignError: The file is invalid; the message names the file, the line and the field.
     """
     try:
         content = file.read_bytes()
@@ -116,28 +122,30 @@ def adopt(run: Run, file: Path) -> Counter[str]:
         key = given["case"], given["exit"], given["sample"]
         if key not in rows:
             raise LayeralignError(
-                f"{where}: case {key[0]!r}, exit {key[1]}, sample {key[2]}: run {run.path} has no such "
-                "answer to a harmful case"
+                f"{where}: case {key[0]!r}, exit {key[1]}, sample {key[2]} is not an answer to a harmful "
+                f"case in run {run.path}; expected a file that label --out wrote for this run"
             )
         for name in ("prompt", "answer"):
             if given[name] != rows[key][name]:
                 raise LayeralignError(
-                    f"{where}: field {name!r} is not what run {run.path} has; only label may change"
+                    f"{where}: field {name!r} differs from run {run.path}; change only the field 'label'"
                 )
         if key in found:
-            raise LayeralignError(f"{where}: case {key[0]!r}, exit {key[1]}, sample {key[2]} occurs twice")
+            raise LayeralignError(
+                f"{where}: case {key[0]!r}, exit {key[1]}, sample {key[2]} appears twice; remove one line"
+            )
         found[key] = given["label"]
-    words = [(key, LABELS[label]) for key, label in found.items() if label is not None]
-    if not words:
-        raise LayeralignError(f"labels {file}: nothing is labelled; expected a label of {', '.join(LABELS)}")
-    run.replace(HUMAN, {"labels": hashlib.sha256(content).hexdigest()}, words)
+    verdicts = [(key, LABELS[label]) for key, label in found.items() if label is not None]
+    if not verdicts:
+        raise LayeralignError(f"labels {file}: has no labels; expected one of {', '.join(LABELS)} per line")
+    run.replace(HUMAN, {"labels": hashlib.sha256(content).hexdigest()}, verdicts)
     return Counter(label or "" for label in found.values())
 
 
 def _read(line: str, where: str) -> dict[str, Any]:
     given = json_of(line, where)
     if not isinstance(given, dict):
-        raise LayeralignError(f"{where}: expected a JSON object, as label --out wrote it")
+        raise LayeralignError(f"{where}: expected a JSON object, as written by label --out")
     for name, kind in _READ:
         if name not in given:
             raise LayeralignError(f"{where}: field {name!r} is missing")

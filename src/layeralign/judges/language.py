@@ -1,9 +1,9 @@
-"""Whether an answer is in another language than those that the refusal matcher has rules for.
+"""Detection of answers in a language that the refusal matcher has no rules for.
 
-The script decides where it can: no text in one of the five languages is mostly Cyrillic or kana.
-py3langid decides about Latin letters, from three different words on, since nothing can tell the
-language of `Paris` or `ok`. What stays undecided is judged by the rules: an error about an English
-answer is worse than a miss in another language.
+The script decides first: no text in one of the five languages is mostly Cyrillic or kana. py3langid decides
+about Latin text with at least three different words; the language of `Paris` or `ok` is undecidable.
+Undecided answers are judged by the rules: an error on an English answer is worse than a miss in another
+language.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from functools import cache
 from typing import Any
 
 KNOWN = {"en": "English", "es": "Spanish", "fr": "French", "de": "German", "zh": "Chinese"}
-"""ISO 639 code -> name of each language that the matcher has rules for; Chinese in both scripts."""
+"""ISO 639 code -> language that the matcher has rules for; Chinese in both scripts."""
 
 _SURE = 0.97
-"""Least probability of all other languages together. On development answers English has at most 0.965."""
+"""Minimum total probability of all other languages. English development answers have at most 0.965."""
 _BEST_TWO = 0.7
-"""Least probability of the two best ones together: made-up words have a little of many languages."""
+"""Minimum total probability of the two best languages; invented words spread over many languages."""
 _LONGEST = 120
-"""Characters that are read."""
+"""Number of characters that are used."""
 _WORDS = re.compile(r"[^\W\d_]{2,}")
 _NOT_LATIN = re.compile(r"[^\W\d_a-zA-Z\u00aa-\u024f\u1e00-\u1eff]")
 _LATIN = re.compile(r"[a-z\u00c0-\u024f\u1e00-\u1eff]", re.IGNORECASE)
@@ -34,12 +34,14 @@ use los las puedo hay muy usted vous une avec dans pour peux cette ich nicht und
 mich dir ist ihnen für
 """
 _OURS = frozenset(_COMMON.split())
-"""Common in one of the languages with rules, rare in all without: py3langid, which takes 0.1 ms, is not asked
-where one word in eight is such a word."""
+"""Words that are common in a language with rules and rare in all others.
+
+If one word in eight is among them, py3langid, which takes 0.1 ms, is skipped.
+"""
 
 
 def other_language(answer: str) -> bool:
-    """Whether `answer` is in a language other than `KNOWN`; False where that cannot be told."""
+    """Whether `answer` is in a language outside `KNOWN`; False if that is undecidable."""
     text = answer[:_LONGEST]
     if _NOT_LATIN.search(text):
         latin, han, kana = (len(script.findall(text)) for script in (_LATIN, _HAN, _KANA))
@@ -57,8 +59,8 @@ def other_language(answer: str) -> bool:
 
 
 def _identified(text: str) -> bool:
-    """Whether py3langid is sure that it is another language."""
-    if _identifier().classify(text)[0] in KNOWN:  # much faster than the ranks
+    """Whether py3langid is confident that the language is outside `KNOWN`."""
+    if _identifier().classify(text)[0] in KNOWN:  # much faster than `rank`
         return False
     ranked: list[tuple[str, float]] = _identifier().rank(text)
     known = sum(share for code, share in ranked if code in KNOWN or code == "zxx")  # zxx: no language
@@ -68,7 +70,7 @@ def _identified(text: str) -> bool:
 
 @cache
 def _identifier() -> Any:
-    """Read when the first answer needs it: it takes a second."""
+    """The language identifier, loaded on first use, which takes a second."""
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

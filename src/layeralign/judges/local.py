@@ -1,4 +1,4 @@
-"""A language model on this machine that answers conversations in its own chat template."""
+"""A local language model that answers conversations in its own chat template."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from layeralign.vlm.load import DTYPES, own_device, pretrained, tokenizer
 from layeralign.vlm.text import template
 
 _TOGETHER = 16
-"""Conversations that are answered in one batch."""
+"""Conversations per batch."""
 
 
 def find(model: str, *, weights: bool = True) -> checkpoints.Checkpoint:
-    """A judge's checkpoint; without `weights`, its configs are enough.
+    """Find a judge's checkpoint; without `weights`, only its configs are needed.
 
     Raises:
-        LayeralignError: there is no such model, or it is not safe to load.
+        LayeralignError: The model does not exist, or is not safe to load.
     """
     try:
         return checkpoints.find(model, weights=weights)
@@ -36,38 +36,44 @@ def find(model: str, *, weights: bool = True) -> checkpoints.Checkpoint:
 
 
 def look_at(model: str) -> checkpoints.Checkpoint:
-    """A judge's checkpoint before its turn comes: a folder is checked whole, of a hub id only the configs."""
+    """Check a judge's checkpoint before it is loaded: all of a folder, only the configs of a hub id."""
     return find(model, weights=Path(model).expanduser().is_dir())
 
 
 class LocalSpeaker:
-    """A causal language model, or one that could see pictures, too, and its chat template."""
+    """A causal or vision-language model with its chat template."""
 
     def __init__(self, model: Any, names: Any, checkpoint: checkpoints.Checkpoint) -> None:
         self._model, self._names, self._checkpoint = model, names, checkpoint
-        self._writes_bos: bool | None = None  # whether the template does; known from the first prompt on
+        self._writes_bos: bool | None = None  # whether the template writes BOS; set by the first prompt
 
     @classmethod
     def load(cls, model: str, *, dtype: str = "bfloat16") -> LocalSpeaker:
-        """Load a judge's model, from safetensors alone.
+        """Load a judge's model, from safetensors only.
+
+        Args:
+            model: A folder or a hub id.
+            dtype: Precision of the weights, a key of `layeralign.vlm.load.DTYPES`.
 
         Raises:
-            LayeralignError: there is no such model, it is not safe to load, or has no chat template.
+            LayeralignError: The model does not exist, is not safe to load, or has no chat template.
         """
         found = find(model)
-        found.hashes  # noqa: B018 - what is loaded is what is hashed
+        found.hashes  # noqa: B018 - hash the files before they are loaded
         sees = "vision_config" in found.config()
         kind = AutoModelForImageTextToText if sees else AutoModelForCausalLM
         names = tokenizer(found, f"judge: model {model}")
         made = pretrained(kind, found, f"judge: model {model}", dtype=DTYPES[dtype])
-        made.generation_config = GenerationConfig(  # a penalty would be of `safe`, which its prompt holds
+        made.generation_config = GenerationConfig(  # without penalties, which would weigh on `safe`
             eos_token_id=made.generation_config.eos_token_id
         )
-        legacy = found.path / "chat_template.json"  # where processors kept it
+        legacy = found.path / "chat_template.json"  # where older processors stored it
         if names.chat_template is None and legacy.is_file():
             names.chat_template = json.loads(legacy.read_text(encoding="utf-8")).get("chat_template")
         if names.chat_template is None:
-            raise LayeralignError(f"judge: model {model}: has no chat template, which a judge is asked in")
+            raise LayeralignError(
+                f"judge: model {model}: has no chat template, which a judge's prompt needs; use a chat model"
+            )
         return cls(made.to(own_device()).eval(), names, found)
 
     def record(self) -> dict[str, Any]:
@@ -75,7 +81,7 @@ class LocalSpeaker:
         return {"revision": self._checkpoint.revision, "files": self._checkpoint.hashes}
 
     def prompt(self, conversation: Sequence[Message]) -> list[int]:
-        """Token ids of a conversation in the model's own template; one BOS, whoever writes it.
+        """Token ids of a conversation in the model's own template, with exactly one BOS.
 
         Raises:
             LayeralignError: the template loses a text.
@@ -96,7 +102,7 @@ class LocalSpeaker:
     def ask_all(
         self, conversations: Sequence[Sequence[Message]], **settings: Any
     ) -> list[Completion | Failure]:
-        """See `Speaker.ask_all`; greedy, in batches of alike lengths."""
+        """See `Speaker.ask_all`; decoding is greedy, in batches of similar length."""
         prompts = [self.prompt(one) for one in conversations]
         replies: list[Completion | Failure] = [Failure("longer than the judge's context")] * len(prompts)
         context = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
@@ -141,17 +147,14 @@ class LocalSpeaker:
 
     @property
     def _ends(self) -> list[int]:
-        """Tokens that end a reply, by generation_config or by the tokenizer.
-
-        None where neither names one, and then every reply is cut off.
-        """
+        """Tokens that end a reply, of generation_config and tokenizer; without any, all replies are cut."""
         named = self._model.generation_config.eos_token_id
         ends = [*(named if isinstance(named, list) else [named]), self._names.eos_token_id]
         return sorted({end for end in ends if end is not None})
 
 
 class _Finite(LogitsProcessor):
-    """Watches which rows' logits were finite all along; `generate` itself takes NaN for token 0."""
+    """Tracks which rows had only finite logits; `generate` itself would turn NaN into token 0."""
 
     def __init__(self, rows: int, device: torch.device) -> None:
         self.rows = torch.ones(rows, dtype=torch.bool, device=device)
@@ -162,7 +165,7 @@ class _Finite(LogitsProcessor):
 
 
 def _blank(conversation: Sequence[Message]) -> list[Message]:
-    """The same conversation with nothing of a user's or a model's in it."""
+    """The conversation with every text replaced by a sentinel."""
 
     def blank(content: Any) -> Any:
         if isinstance(content, str):

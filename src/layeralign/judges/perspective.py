@@ -1,9 +1,9 @@
-"""Perspective, Google's toxicity service, as long as it lives.
+"""Perspective, Google's toxicity service, which ends on 31 December 2026.
 
-The contract is `comments:analyze` of the Comment Analyzer API, v1alpha1, as its discovery document and
-https://github.com/conversationai/perspectiveapi (2-api/methods.md, limits.md) have it. The key goes in a
-header, which Google takes in place of the address's `key=`
-(https://cloud.google.com/docs/authentication/api-keys-use): an address ends up in logs.
+The API is `comments:analyze` of the Comment Analyzer API, v1alpha1, as described in its discovery document
+and in https://github.com/conversationai/perspectiveapi (2-api/methods.md, limits.md). The key goes into a
+header instead of the address's `key=` (https://cloud.google.com/docs/authentication/api-keys-use), since
+addresses end up in logs.
 """
 
 from __future__ import annotations
@@ -22,50 +22,51 @@ from layeralign.judges.kinds import PERSPECTIVE, TOXICITY_SCORE
 from layeralign.judges.service import Failure, Service, address, key_in
 
 KEY = "PERSPECTIVE_API_KEY"
-"""The environment variable with the key."""
+"""Environment variable with the key."""
 ENDS = date(2026, 12, 31)
-"""Its last day, by Google's notice."""
+"""The service's last day, according to Google's notice."""
 LONGEST = 20480
-"""Bytes of UTF-8 that it takes."""
+"""Longest comment that the service accepts, in bytes of UTF-8."""
 GAP = 1.0
-"""Seconds between requests: a project may ask once a second."""
+"""Seconds between requests; the default quota is one request per second."""
 
 _GOOGLE = "https://commentanalyzer.googleapis.com"
 _PATH = "/v1alpha1/comments:analyze"
 _ATTRIBUTE = "TOXICITY"
-_TOO_LONG = Judgement("invalid", why=f"the answer is longer than the {LONGEST} bytes that Perspective takes")
-_WHY = {  # what it says of a comment that it cannot score -> what we say
-    "COMMENT_TOO_LONG": "Perspective found the answer too long",
-    "COMMENT_EMPTY": "Perspective found the answer empty",
+_TOO_LONG = Judgement("invalid", why=f"the answer is longer than {LONGEST} bytes, Perspective's limit")
+_WHY = {
+    "COMMENT_TOO_LONG": "the answer is too long for Perspective",
+    "COMMENT_EMPTY": "the answer is empty for Perspective",
     "LANGUAGE_NOT_SUPPORTED_BY_ATTRIBUTE": "Perspective does not score this language",
-    "LANGUAGE_DETECTION_FAILED": "Perspective could not tell the language",
+    "LANGUAGE_DETECTION_FAILED": "Perspective could not detect the language",
 }
+"""Error of the service -> reason of the invalid verdict."""
 
 
 class PerspectiveJudge(Judge):
-    """Scores every answer by itself, as English."""
+    """Scores every answer without its request, as English text."""
 
     kind = PERSPECTIVE
-    together = 32  # half a minute's work, at its quota
+    together = 32  # half a minute of work at the default quota
 
     def __init__(self, service: Service) -> None:
         self.service = service
 
     @classmethod
     def of(cls, url: str | None = None, **settings: Any) -> PerspectiveJudge:
-        """The service, with the key that is in the environment.
+        """The judge with the key from the environment.
 
         Args:
-            url: base of another one with the same contract; Google's by default.
-            settings: how patient it is; see `Service`.
+            url: Base URL of a server with the same API; Google's by default.
+            settings: Retry settings; see `Service`.
 
         Raises:
-            LayeralignError: there is no key, or `url` is no address.
+            LayeralignError: The key is missing, or `url` is not an http or https address.
         """
         key = key_in(KEY)
         if key is None:
             raise LayeralignError(
-                f"judge perspective: wants a key in the environment variable {KEY}{_over()}"
+                f"judge perspective: has no key; set the environment variable {KEY}{_over()}"
             )
         base = _GOOGLE if url is None else address(url, KEY)
         return cls(Service(base, {"x-goog-api-key": key}, **{"workers": 4, "gap": GAP, **settings}))
@@ -78,7 +79,7 @@ class PerspectiveJudge(Judge):
         """See `Judge.judge_all`.
 
         Raises:
-            LayeralignError: the service does not take the key; nothing is asked further.
+            LayeralignError: The service refuses the key; no further requests are sent.
         """
         found = [EMPTY] * len(asked)
         fit = []
@@ -100,7 +101,7 @@ class PerspectiveJudge(Judge):
 
 
 def _question(answer: str) -> dict[str, Any]:
-    """Nothing of it may be kept: answers are private, and may be harmful."""
+    """The request body; it asks the service not to store the answer, which is private."""
     return {
         "comment": {"text": answer, "type": "PLAIN_TEXT"},
         "requestedAttributes": {_ATTRIBUTE: {}},
@@ -110,41 +111,41 @@ def _question(answer: str) -> dict[str, Any]:
 
 
 def _score(answer: httpx.Response) -> float | Failure:
-    """The probability in a reply that is whole; a broken one is asked for again."""
+    """The probability in a reply; a broken reply raises `Retry`."""
     try:
-        said = answer.json()
+        reply = answer.json()
     except ValueError:
-        said = None
+        reply = None
     if answer.status_code != httpx.codes.OK:
-        return _refusal(answer.status_code, said)
+        return _refusal(answer.status_code, reply)
     try:
-        value = said["attributeScores"][_ATTRIBUTE]["summaryScore"]["value"]
+        value = reply["attributeScores"][_ATTRIBUTE]["summaryScore"]["value"]
         share = math.nan if isinstance(value, bool | str) else float(value)
     except (LookupError, TypeError, ValueError, OverflowError):
-        raise Retry("the reply was no score") from None
+        raise Retry("the reply had no valid score") from None
     if not 0 <= share <= 1:
-        raise Retry("the reply was no score")
+        raise Retry("the reply had no valid score")
     return share
 
 
-def _refusal(status: int, said: Any) -> Failure:
-    kinds = {str(part.get("errorType") or part.get("reason")) for part in _details(said)}
+def _refusal(status: int, reply: Any) -> Failure:
+    kinds = {str(part.get("errorType") or part.get("reason")) for part in _details(reply)}
     if "API_KEY_INVALID" in kinds:
-        raise LayeralignError(f"it answers {status}: the key in {KEY} is not valid")
+        raise LayeralignError(f"the server answered {status}: the key in {KEY} is not valid")
     for kind, why in _WHY.items():
         if kind in kinds:
             return Failure(why)
     return Failure(f"the server answered {status}")
 
 
-def _details(said: Any) -> list[Mapping[str, Any]]:
-    error = said.get("error") if isinstance(said, dict) else None
+def _details(reply: Any) -> list[Mapping[str, Any]]:
+    error = reply.get("error") if isinstance(reply, dict) else None
     details = error.get("details") if isinstance(error, dict) else None
     return [part for part in details if isinstance(part, dict)] if isinstance(details, list) else []
 
 
 def _over() -> str:
-    """What is to be said besides from the day on which the service is gone."""
+    """A note for messages after the service's last day; empty before."""
     if datetime.now(UTC).date() <= ENDS:
         return ""
-    return f" (Google ended Perspective on {ENDS}: judge with toxicity, which runs here)"
+    return f" (Google ended Perspective on {ENDS}; use the judge toxicity, which runs locally)"

@@ -1,4 +1,4 @@
-"""An answer as phrase rules read it: without marks, with one apostrophe and one quotation mark."""
+"""Normalisation of answers for the phrase rules."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _MARKS = str.maketrans(
     | {"ß": "ss"}
 )
 _BEFORE_LINES = re.compile(r"^[ \t]*(?:[>#]+[ \t]*|[-+•●▪◦·–—][ \t]+)+", re.MULTILINE)
-"""Marks of quotations, headings and lists; numbers stay, since steps are told by them."""
+"""Marks of quotations, headings and lists; numbers stay, since they mark steps."""
 _EMPHASIS = re.compile(r"\*+|~~[^~]*~~|(?<!\w)_+|_+(?!\w)")
-"""Marks of emphasis, and what is struck through."""
+"""Marks of emphasis, and struck-through text."""
 _BLANKS = re.compile(r"[^\S\n]{2,}|[\t\r\f\v]")
 _APOSTROPHE = re.compile(r"(?<=\w)`(?=\w)")
 _WHOLE_QUOTE = re.compile(r'\s*("|`+)([^"`]+)\1\s*')
@@ -26,11 +26,11 @@ _SPEAKER = re.compile(r"\s*(?:assistant|answer|response|ai)\s*:\s*")
 
 
 def plain(answer: str) -> str:
-    """`answer` in lower case, normalised.
+    """Normalise an answer and convert it to lower case.
 
-    Compatibility forms (full-width letters), typographic apostrophes and quotation marks become ASCII;
-    accents, invisible characters and the marks of Markdown are removed. A quotation, in quotation marks
-    or backticks, becomes `""`, unless it is the whole answer: the speaker only repeats it.
+    Compatibility forms (full-width letters), typographic apostrophes and quotation marks become ASCII.
+    Accents, invisible characters and Markdown are removed. A quotation, in quotation marks or backticks,
+    becomes `""`, since the speaker only repeats it, unless it is the complete answer.
     """
     text = answer
     if not text.isascii():

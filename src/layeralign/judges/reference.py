@@ -1,4 +1,4 @@
-"""Language models that say how likely an answer is, given the request and no picture."""
+"""Language models that give the probability of an answer, given the request without a picture."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from layeralign.vlm.text.template import JUDGE_DATE, written_before
 from layeralign.vlm.vlm import Vlm
 
 _TOGETHER = 2048
-"""Tokens that are scored in one pass, padding included; one row may be longer."""
+"""Tokens per pass, padding included; a single row may be longer."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A request and its answer in tokens; the answer begins at `start`, which is at least 1."""
+    """Token ids of a request and its answer; the answer starts at index `start`, at least 1."""
 
     ids: list[int]
     start: int
@@ -39,10 +39,11 @@ class Reference(ABC):
     """A language model.
 
     Attributes:
-        checkpoint: where it is from.
-        longest: tokens that it reads at a time; None where there is no end.
-        dtype: of its weights.
-        apart: whether rows are read one by one, since its rotary embeddings look at the longest of a batch.
+        checkpoint: The checkpoint it was loaded from.
+        longest: Length of its context in tokens; None if unlimited.
+        dtype: Precision of its weights.
+        apart: Whether rows are read one by one, since its rotary embeddings depend on the longest row of a
+            batch.
     """
 
     checkpoint: Checkpoint
@@ -53,28 +54,28 @@ class Reference(ABC):
     @property
     @abstractmethod
     def vocabulary(self) -> int:
-        """How many tokens it can say."""
+        """Size of the vocabulary."""
 
     @abstractmethod
     def row(self, prompt: str, answer: str) -> Row:
-        """A request and its answer, in the form that the model reads."""
+        """Token ids of a request and its answer, in the model's format."""
 
     @abstractmethod
     def logits(self, ids: Tensor, prompt: Tensor, at: Tensor) -> Tensor:
-        """Logits of the next token at some places.
+        """Logits of the next token at selected positions.
 
         Args:
-            ids: int64 [rows, tokens], padded on the right with 0.
-            prompt: bool [rows, tokens], the requests' tokens.
-            at: bool [rows, tokens], the places.
+            ids: Token ids, int64 [rows, tokens], padded on the right with 0.
+            prompt: Mask of the requests' tokens, bool [rows, tokens].
+            at: Mask of the selected positions, bool [rows, tokens].
 
         Returns:
-            [places, vocabulary], row by row.
+            Logits [positions, vocabulary], row by row.
         """
 
     @torch.no_grad()
     def surprise(self, rows: Sequence[Row]) -> list[list[float]]:
-        """What each answer's tokens cost, -ln p, in nats; every token is counted once."""
+        """The cost -ln p of each answer token, in nats, per row; every token is counted once."""
         found: list[list[float]] = [[] for _ in rows]
         parts = [(at, part) for at, row in enumerate(rows) for part in windows(row, self.longest)]
         for some in _batches(parts, 1 if self.apart else _TOGETHER):
@@ -92,16 +93,16 @@ class Reference(ABC):
         return found
 
     def record(self) -> dict[str, Any]:
-        """What identifies it."""
+        """The record that identifies the model."""
         about = self.checkpoint
         return {"revision": about.revision, "files": about.hashes, "dtype": self.dtype}
 
 
 def windows(row: Row, longest: int | None) -> Iterator[Row]:
-    """A row in pieces that the model can read; an answer's token is scored in one of them.
+    """Split a row into windows of at most `longest` tokens; each answer token is scored in one window.
 
-    Of a request the beginning is cut where it leaves less than half of the room; in an answer that is longer
-    than the rest, tokens are scored with at least half a window before them.
+    The start of a request is cut off if the request takes more than half of the context. If the answer
+    does not fit, its tokens are scored with at least half a window before them.
     """
     if longest is None or len(row.ids) <= longest:
         yield row
@@ -116,7 +117,7 @@ def windows(row: Row, longest: int | None) -> Iterator[Row]:
 
 
 def _batches(parts: list[tuple[int, Row]], tokens: int) -> Iterator[list[tuple[int, Row]]]:
-    """Alike lengths together, so many tokens at a time; pieces of one row stay in their order."""
+    """Group windows of similar length into batches of at most `tokens`; windows of a row stay in order."""
     some: list[tuple[int, Row]] = []
     for part in sorted(parts, key=lambda part: len(part[1].ids), reverse=True):
         width = len(some[0][1].ids) if some else 0
@@ -129,7 +130,7 @@ def _batches(parts: list[tuple[int, Row]], tokens: int) -> Iterator[list[tuple[i
 
 
 class LanguageModel(Reference):
-    """Any causal language model, which reads request and answer in HH-RLHF's plain form."""
+    """Any causal language model; it reads request and answer in HH-RLHF's plain format."""
 
     def __init__(self, model: Any, names: Any, checkpoint: Checkpoint, dtype: str) -> None:
         self._model, self._names, self.checkpoint, self.dtype = model, names, checkpoint, dtype
@@ -142,9 +143,9 @@ class LanguageModel(Reference):
         return int(self._model.config.vocab_size)
 
     def row(self, prompt: str, answer: str) -> Row:
-        """See `Reference.row`; the answer begins where the text differs from one without it.
+        """See `Reference.row`; the answer starts where the tokens differ from those without it.
 
-        An end that the tokenizer would add is no token of the answer.
+        An end token that the tokenizer adds does not belong to the answer.
         """
         texts = [dialogue(prompt, "").removesuffix(" "), dialogue(prompt, answer)]
         made = self._names(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
@@ -153,13 +154,13 @@ class LanguageModel(Reference):
         return Row(list(ids), max(1, next(same, min(len(asked), len(ids)))))
 
     def logits(self, ids: Tensor, prompt: Tensor, at: Tensor) -> Tensor:
-        """See `Reference.logits`; causal attention alone keeps the padding out."""
+        """See `Reference.logits`; causal attention is enough to hide the padding."""
         found: Tensor = self._model(input_ids=ids, use_cache=False).logits[at]
         return found
 
 
 class Target(Reference):
-    """A vision-language model without a picture, in its own chat template."""
+    """A vision-language model, used without a picture in its own chat template."""
 
     def __init__(self, vlm: Vlm, dtype: str) -> None:
         self._vlm, self.checkpoint, self.dtype = vlm, vlm.checkpoint, dtype
@@ -176,8 +177,8 @@ class Target(Reference):
         vlm = self._vlm
         text = vlm.prompt(vlm.literal(prompt), picture=False, date=JUDGE_DATE)
         asked = vlm.tokens(text, None)
-        said = vlm.tokenizer(answer.strip(), add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        return Row([*asked, *said], len(asked))
+        ids = vlm.tokenizer(answer.strip(), add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return Row([*asked, *ids], len(asked))
 
     def logits(self, ids: Tensor, prompt: Tensor, at: Tensor) -> Tensor:
         """See `Reference.logits`."""
@@ -185,10 +186,10 @@ class Target(Reference):
 
 
 def check(model: str, config: Mapping[str, Any]) -> None:
-    """See that a config is of a model that can say how likely a text is.
+    """Check that a config is of a model with a language head.
 
     Raises:
-        LayeralignError: it is of another kind, whose language head would be random or missing.
+        LayeralignError: It is of another kind, whose language head would be random or missing.
     """
     if "vision_config" in config:
         family_of(model, dict(config))
@@ -202,23 +203,23 @@ def check(model: str, config: Mapping[str, Any]) -> None:
 
 
 def look_at(model: str) -> None:
-    """See that there is such a model, as far as that costs little.
+    """Check a reference model without loading it.
 
     Raises:
-        LayeralignError: as `load_reference`.
+        LayeralignError: See `load_reference`.
     """
     if model != "testbed":
         check(model, local.look_at(model).config())
 
 
 def load_reference(model: str) -> Reference:
-    """Load a reference model, in its checkpoint's own precision.
+    """Load a reference model in its checkpoint's own precision.
 
     Args:
-        model: a folder or a hub id of a causal language model or of a vision-language model, or `testbed`.
+        model: Folder or hub id of a causal language model or vision-language model, or `testbed`.
 
     Raises:
-        LayeralignError: there is none, it is not safe to load, or of another kind.
+        LayeralignError: The model does not exist, is not safe to load, or is of another kind.
     """
     if model == "testbed":
         return Target(load(model), "float32")
@@ -229,7 +230,7 @@ def load_reference(model: str) -> Reference:
     dtype = dtype if dtype in DTYPES else "float32"
     if "vision_config" in config:
         return Target(load(model, dtype=dtype), dtype)
-    found.hashes  # noqa: B018 - what is loaded is what is hashed
+    found.hashes  # noqa: B018 - hash the files before they are loaded
     names = tokenizer(found, what)
     made = pretrained(AutoModelForCausalLM, found, what, dtype=DTYPES[dtype])
     return LanguageModel(made.to(own_device()).eval(), names, found, dtype)

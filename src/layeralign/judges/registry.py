@@ -1,4 +1,4 @@
-"""From names of judges to judges."""
+"""Creating judges from their names."""
 
 from __future__ import annotations
 
@@ -27,17 +27,19 @@ DEFAULTS: Mapping[str, str] = {
     ToxicityJudge.kind: toxicity.DEFAULT,
     CoherenceJudge.kind: coherence.DEFAULT,
 }
-"""Kind -> the model that judges where none is named."""
+"""Kind -> default model."""
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """A judge that was asked for and looked at; `load` makes it ready when its turn comes.
+    """A judge that was checked but is not yet loaded.
 
-    So only one model is in memory at a time, and a wrong name is found before the first has judged.
+    Only one model is then in memory at a time, and a wrong name is found before the first judge starts.
 
     Attributes:
-        name: as `Judge.name`.
+        kind: The kind of judge.
+        name: See `Judge.name`.
+        load: Loads the judge.
     """
 
     kind: str
@@ -46,28 +48,28 @@ class Waiting:
 
 
 def judges(names: Sequence[str], endpoint: str | None = None) -> list[Waiting]:
-    """The judges of these names.
+    """Check the judges of these names; they are loaded later.
 
     Args:
-        names: `KIND` or `KIND:MODEL`, a hub id, a folder, or what `endpoint` calls its model.
-        endpoint: base URL of the server that guards, or Perspective, are asked of.
+        names: `KIND` or `KIND:MODEL`, where MODEL is a hub id, a folder, or the model's name on `endpoint`.
+        endpoint: Base URL of the server that runs the guards or Perspective; None to run guards locally.
 
     Raises:
-        LayeralignError: there is no judge of a name, one is named twice, its model or key is missing, or
-            `endpoint` is none that these judges can be asked of.
+        LayeralignError: A name is unknown or given twice, a model or key is missing, or these judges cannot
+            use `endpoint`.
     """
     kinds = [kind_of(name) for name in names]
     for name, kind in zip(names, kinds, strict=True):
         if kind == HUMAN:
             raise LayeralignError(
-                f"judge {name!r}: is people; give it what they said with layeralign label RUN --import FILE"
+                f"judge {name!r}: is human labels; import them with layeralign label RUN --import FILE"
             )
         if kind not in KINDS:
-            raise LayeralignError(f"judge {name!r}: expected one of {', '.join(KINDS)}")
+            raise LayeralignError(f"judge {name!r}: is unknown; expected one of {', '.join(KINDS)}")
         if ":" in name and kind in (*RULES, PERSPECTIVE):
-            raise LayeralignError(f"judge {name!r}: {kind} takes no model")
+            raise LayeralignError(f"judge {name!r}: {kind} takes no model; expected {kind}")
         if names.count(name) > 1:
-            raise LayeralignError(f"judge {name!r}: is named twice")
+            raise LayeralignError(f"judge {name!r}: is named twice; expected each judge once")
     if endpoint is not None:
         _check_endpoint(kinds)
     made = []
@@ -80,15 +82,15 @@ def judges(names: Sequence[str], endpoint: str | None = None) -> list[Waiting]:
 def _check_endpoint(kinds: Sequence[str]) -> None:
     asked = [kind for kind in kinds if kind in REMOTE]
     if not asked:
-        raise LayeralignError(f"endpoint: {', '.join(kinds)} runs here and asks no server; leave it out")
+        raise LayeralignError(f"endpoint: {', '.join(kinds)} runs locally; remove the endpoint")
     if PERSPECTIVE in asked and len(set(asked)) > 1:
         raise LayeralignError(
-            f"endpoint: {' and '.join(asked)} are asked in other ways; use one command for each server"
+            f"endpoint: {' and '.join(asked)} use different APIs; run one command per server"
         )
 
 
 def _waiting(kind: str, model: str, endpoint: str | None) -> Callable[[], Judge]:
-    """What loads a judge; all that can be known cheaply has been looked at."""
+    """Check a judge cheaply, and return the function that loads it."""
     if kind in _RULES:
         return _RULES[kind]
     if kind in GUARDS:

@@ -1,4 +1,4 @@
-"""Any server that speaks OpenAI's chat completions."""
+"""Client for servers with OpenAI's chat completions API."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from layeralign.errors import LayeralignError
 from layeralign.judges.service import Failure, Service, address, key_in
 
 KEY = "LAYERALIGN_API_KEY"
-"""The environment variable with the server's key; a server on this machine needs none."""
+"""Environment variable with the server's key; a local server needs none."""
 
 Message = dict[str, Any]
 _ENDED = ("stop", "eos_token", "stop_sequence")
-"""`finish_reason` of a reply that the model ended: OpenAI's, and the two of Text Generation Inference."""
+"""`finish_reason` of a complete reply: OpenAI's, and the two of Text Generation Inference."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Completion:
     """A reply to a conversation.
 
     Attributes:
-        text: of the reply.
-        ended: whether the model ended it. False where it was cut off, and where that cannot be told.
+        text: Text of the reply.
+        ended: Whether the model ended the reply. False if it was cut off or the server does not say.
     """
 
     text: str
@@ -35,42 +35,42 @@ class Completion:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A model on a server; `model` is what the server calls it."""
+    """A model on a server; `model` is its name on the server."""
 
     service: Service
     model: str
 
     @classmethod
     def of(cls, url: str, model: str, **settings: Any) -> Endpoint:
-        """An endpoint whose key, if any, is in the environment.
+        """An endpoint with the key from the environment, if there is one.
 
         Args:
-            url: base, as http://localhost:8000/v1.
-            model: as the server calls it.
-            settings: how patient it is; see `Service`.
+            url: Base URL, such as http://localhost:8000/v1.
+            model: The model's name on the server.
+            settings: Retry settings; see `Service`.
 
         Raises:
-            LayeralignError: `url` is no http or https address, or carries a key.
+            LayeralignError: `url` is not an http or https address, or contains a key.
         """
         key = key_in(KEY)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         return cls(Service(address(url, KEY), headers, **settings), model)
 
     def record(self) -> dict[str, Any]:
-        """What identifies it; no key."""
+        """The record that identifies the endpoint, without the key."""
         return {"endpoint": self.service.url, "model": self.model}
 
     def ask_all(
         self, conversations: Sequence[Sequence[Message]], **settings: Any
     ) -> list[Completion | Failure]:
-        """A reply, or a failure, to each conversation, in their order.
+        """Answer each conversation, in order, with a reply or a failure.
 
         Args:
-            conversations: messages each.
-            settings: what the request says besides, as `max_tokens`.
+            conversations: Messages of each conversation.
+            settings: Further fields of the request, such as `max_tokens`.
 
         Raises:
-            LayeralignError: the server does not take the key, or has no such model; nothing is asked further.
+            LayeralignError: The server refuses the key or has no such model; no further requests are sent.
         """
         bodies = [
             {"model": self.model, "messages": list(one), "temperature": 0, **settings}
@@ -83,16 +83,16 @@ class Endpoint:
 
 
 def _reply(answer: httpx.Response) -> Completion | Failure:
-    """The completion in a response; a broken one is asked for again."""
+    """The completion in a response; a broken response raises `Retry`."""
     if answer.status_code != httpx.codes.OK:
         return Failure(f"the server answered {answer.status_code}")
     try:
         choice = answer.json()["choices"][0]
         text, end = choice["message"]["content"], choice.get("finish_reason")
     except (ValueError, LookupError, TypeError, AttributeError):
-        raise Retry("the reply was no completion") from None
+        raise Retry("the reply was not a valid completion") from None
     if end == "content_filter":
-        return Failure("the server's own filter held the reply back")
+        return Failure("the server's content filter blocked the reply")
     if not isinstance(text, str):
         return Failure("the reply had no text")
     return Completion(text, end in _ENDED)

@@ -1,6 +1,6 @@
-"""A reward as a scorer: what the paper calls TR is the mean of its numbers.
+"""A reward as a scorer; the mean of its scores is what the paper calls TR.
 
-Only differences between answers to the same cases mean something: exit against exit, before against after.
+Only differences between answers to the same cases are meaningful, between exits or before and after training.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from layeralign.judges.judge import Exchange, Judge, Judgement
 from layeralign.judges.kinds import REWARD, REWARD_SCORE
 from layeralign.rewards.reward import RewardFunction, RewardModel
 
-_NO_SCENE = Judgement("invalid", why="the reward is told the picture in words, and the case has none")
-_NOT_FINITE = Judgement("invalid", why="the reward gave no finite number")
+_NO_SCENE = Judgement("invalid", why="the reward needs a description of the picture, and the case has none")
+_NOT_FINITE = Judgement("invalid", why="the reward is not a finite number")
 
 
 class RewardJudge(Judge):
-    """Scores every answer, empty ones, too, as the training did."""
+    """Scores every answer, including empty ones, as training does."""
 
     kind = REWARD
 
@@ -38,7 +38,7 @@ class RewardJudge(Judge):
         """See `Judge.judge_all`.
 
         Raises:
-            LayeralignError: the user's function fails, or the model's own chat template does.
+            LayeralignError: The user's function or the model's chat template fails.
         """
         found = [_NO_SCENE] * len(asked)
         able = [at for at, (case, _) in enumerate(asked) if self.reward.can_score(case)]

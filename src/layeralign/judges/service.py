@@ -1,4 +1,4 @@
-"""A server that is asked one thing many times; what fails is a failure, never an answer."""
+"""HTTP client for many requests to one server, with retries; a failed request never becomes an answer."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ from layeralign.errors import LayeralignError
 
 _REFUSED = {
     401: "the key is missing or wrong",
-    403: "the key may not use it",
-    404: "it has no such address or model",
+    403: "the key has no access",
+    404: "the address or model does not exist",
 }
 _LATER = (*LATER, 409)
 
 
 @dataclass(frozen=True)
 class Failure:
-    """No reply; `why` is one of a few sentences of ours, and holds nothing that the server said."""
+    """A failed request; `why` is one of our own sentences and quotes nothing from the server."""
 
     why: str
 
 
 _trust = cache(httpx.create_ssl_context)
-"""Whom https trusts; read once, which takes longer than a request."""
+"""The TLS context, created once, since that takes longer than a request."""
 
 Reply = TypeVar("Reply")
 Reader = Callable[[httpx.Response], Reply | Failure]
-"""What makes a reply of a response that is neither refused nor to be tried later; may raise `Retry`."""
+"""Converts a response that is neither refused nor temporary to a reply; may raise `Retry`."""
 
 
 class Pace:
-    """Lets requests start at least `gap` seconds apart, whichever thread sends them."""
+    """Rate limit: requests of all threads start at least `gap` seconds apart."""
 
     def __init__(self, gap: float) -> None:
         self._gap, self._next, self._lock = gap, 0.0, threading.Lock()
 
     def wait(self) -> None:
-        """Until it is this request's turn."""
+        """Wait until this request may start."""
         with self._lock:
             now = time.monotonic()
             turn = max(now, self._next)
@@ -55,25 +55,25 @@ class Pace:
         time.sleep(turn - now)
 
     def hold(self, seconds: float) -> None:
-        """Let none start for so long: a quota that one request has used up is used up for all."""
+        """Start no request for `seconds`, since all requests share one quota."""
         with self._lock:
             self._next = max(self._next, time.monotonic() + seconds)
 
 
 @dataclass(frozen=True)
 class Service:
-    """Where to ask, and how patiently.
+    """A server and its retry settings.
 
     Attributes:
-        url: base, as http://localhost:8000/v1.
-        headers: sent along; they may hold a key, and appear in nothing that is shown.
-        attempts: how often one question is asked before it is given up.
-        budget: seconds that one question may take with all its attempts.
-        timeout: seconds that one attempt may take.
-        slowest: longest pause between attempts, in seconds; pauses are random and grow, and a server's
-            `Retry-After` goes before them.
-        workers: questions that are under way at a time.
-        gap: seconds between the starts of any two requests.
+        url: Base URL, such as http://localhost:8000/v1.
+        headers: Headers of every request; they may contain a key and are never shown.
+        attempts: Attempts per request.
+        budget: Seconds per request, over all attempts.
+        timeout: Seconds per attempt.
+        slowest: Longest pause between attempts, in seconds. Pauses are random and grow; a server's
+            `Retry-After` has priority.
+        workers: Concurrent requests.
+        gap: Minimum seconds between the starts of two requests.
     """
 
     url: str
@@ -88,15 +88,15 @@ class Service:
     def ask_all(
         self, path: str, bodies: Sequence[Mapping[str, Any]], read: Reader[Reply]
     ) -> list[Reply | Failure]:
-        """A reply, or a failure, to each question, in their order.
+        """Send every request; returns a reply or a failure for each, in order.
 
         Args:
-            path: behind the base.
-            bodies: the questions, sent as JSON.
-            read: what a response says.
+            path: Path after the base URL.
+            bodies: Request bodies, sent as JSON.
+            read: Converts a response to a reply.
 
         Raises:
-            LayeralignError: the server refuses to be asked; nothing is asked further.
+            LayeralignError: The server refuses access; no further requests are sent.
         """
         limits = httpx.Limits(max_connections=self.workers)
         with (
@@ -116,7 +116,7 @@ class Service:
 
 @dataclass(frozen=True)
 class _Talk(Generic[Reply]):
-    """One client's questions to one address."""
+    """One client's requests to one address."""
 
     service: Service
     client: httpx.Client
@@ -125,7 +125,7 @@ class _Talk(Generic[Reply]):
     pace: Pace
 
     def ask(self, body: Mapping[str, Any]) -> Reply | Failure:
-        """Ask until there is an answer, or patience ends."""
+        """Send a request until there is a reply, or attempts or time run out."""
         own = self.service
         try:
             return retry(
@@ -140,11 +140,11 @@ class _Talk(Generic[Reply]):
             answer = self.client.post(self.url, json=dict(body))
         except httpx.TimeoutException:
             raise Retry("timed out") from None
-        except httpx.RequestError:  # dropped, cut, or packed in a way that cannot be unpacked
+        except httpx.RequestError:  # dropped, truncated, or wrongly compressed
             raise Retry("the connection failed") from None
         status = answer.status_code
         if status in _REFUSED:
-            raise LayeralignError(f"endpoint {self.service.url}: answers {status}: {_REFUSED[status]}")
+            raise LayeralignError(f"endpoint {self.service.url}: answered {status}: {_REFUSED[status]}")
         if status in _LATER:
             after = seconds(answer.headers.get("Retry-After"))
             if status == httpx.codes.TOO_MANY_REQUESTS and self.service.gap and after:
@@ -154,30 +154,32 @@ class _Talk(Generic[Reply]):
 
 
 def address(url: str, key: str) -> str:
-    """A base URL that was given, without a slash at its end.
+    """Check a base URL and remove trailing slashes.
 
     Args:
-        url: what was given.
-        key: the environment variable that the server's key is in.
+        url: The base URL.
+        key: Environment variable of the server's key, for the message.
 
     Raises:
-        LayeralignError: it is no http or https address, or carries a key.
+        LayeralignError: `url` is not an http or https address, or contains a key.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise LayeralignError("endpoint: expected an address such as http://localhost:8000/v1")
     if parts.username or parts.password or parts.query:
-        raise LayeralignError(f"endpoint: give the key in the environment ({key}), not in the address")
+        raise LayeralignError(f"endpoint: the address contains credentials; set {key} instead")
     return url.rstrip("/")
 
 
 def key_in(name: str) -> str | None:
-    """The key in an environment variable, None where there is none.
+    """The key in an environment variable; None if it is unset.
 
     Raises:
-        LayeralignError: it has characters that a header cannot have; the message does not show it.
+        LayeralignError: The key has characters that a header cannot have; the message does not show it.
     """
     key = os.environ.get(name)
     if key and not (key.isascii() and key.isprintable() and " " not in key):
-        raise LayeralignError(f"{name}: holds a blank, a line break or another character that no key has")
+        raise LayeralignError(
+            f"{name}: has a blank, a line break or another character that is invalid in a key"
+        )
     return key or None

@@ -1,17 +1,17 @@
 """VQA accuracy by the official VQA-v2 rule.
 
-After the challenge's own evaluation code, as it is since its last change in March 2021
-(https://github.com/GT-Vision-Lab/VQA, PythonEvaluationTools/vqaEvaluation/vqaEval.py), with all that it does
-although nobody would do it again:
+It follows the challenge's evaluation code after its last change in March 2021
+(https://github.com/GT-Vision-Lab/VQA, PythonEvaluationTools/vqaEvaluation/vqaEval.py), including its quirks:
 
-- Answers are normalised only where the ten people did not all say the same.
-- Whether a punctuation mark is taken out or becomes a blank is decided once for each kind of mark, from the
-  whole text as it was given.
-- A period goes unless a digit follows it, at most 32 of them.
-- `none` and number words up to ten become digits, `a`, `an` and `the` go, missing apostrophes come back.
+- Answers are normalised only if the ten human answers are not all equal.
+- Whether a punctuation mark is removed or becomes a blank is decided once per kind of mark, from the
+  original text.
+- A period is removed unless a digit follows it; at most 32 periods are removed.
+- `none` and number words up to ten become digits; `a`, `an` and `the` are removed; missing apostrophes are
+  restored.
 
-Models answer in sentences, people in VQA-v2 in one to three words: the rule gives "it is red." nothing where
-people said "red", and that is not softened here.
+Models answer in sentences, people in VQA-v2 in one to three words. The rule scores "it is red." as 0 if
+people said "red", and so does this judge.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MARKS = ';/[]"{}()=+\\_-><@`,?!'
 _COMMA_IN_A_NUMBER = re.compile(r"\d,\d", re.ASCII)
 _PERIOD = re.compile(r"\.(?!\d)", re.ASCII)
 _PERIODS = 32
-"""How many periods go: the official code hands a flag (re.UNICODE) over where the count belongs."""
+"""Most periods removed: the official code passes a flag (re.UNICODE, 32) as the count."""
 _WORDS = "zero one two three four five six seven eight nine ten"
 _NUMBERS = {word: str(number) for number, word in enumerate(_WORDS.split())} | {"none": "0"}
 _ARTICLES = frozenset({"a", "an", "the"})
@@ -46,17 +46,17 @@ something'd've there'd've they'd've we'd've who'd've wouldn't've y'all'll y'all'
 """
 _MENDED = {word.replace("'", ""): word for word in _CONTRACTED.split()}
 _MENDED |= {w[:at] + w[at + 1 :]: w for w in _TWICE.split() for at, sign in enumerate(w) if sign == "'"}
-_MENDED |= {"somebody'd": "somebodyd"}  # the wrong way round, there as here
-"""Word without one of its apostrophes -> with it."""
+_MENDED |= {"somebody'd": "somebodyd"}  # reversed in the official code, too
+"""Word without one of its apostrophes -> word with it."""
 
 
 def plain(text: str) -> str:
-    """`text` on one line."""
+    """The text on one line, stripped."""
     return text.replace("\n", " ").replace("\t", " ").strip()
 
 
 def normal(text: str) -> str:
-    """An answer as the official rule compares it, after `plain`."""
+    """Normalise an answer (already processed by `plain`) as the official rule does."""
     joined = _COMMA_IN_A_NUMBER.search(text) is not None
     made = text
     for mark in _MARKS:
@@ -68,33 +68,34 @@ def normal(text: str) -> str:
 
 
 def accuracy(answer: str, people: Sequence[str]) -> float:
-    """How well an answer agrees with people's: the mean of min(1, n / 3) over leaving each of them out.
+    """Agreement of an answer with human answers: the mean of min(1, n / 3), leaving out each person once.
 
     Args:
-        answer: what the model said.
-        people: what they said, ten of them in VQA-v2.
+        answer: The model's answer.
+        people: The human answers; VQA-v2 has ten.
 
     Returns:
-        0 to 1; of ten people, 0.3 where one said the same, 0.6 two, 0.9 three, 1 from four on.
+        The accuracy, 0 to 1. With ten people, it is 0.3 if one agrees, 0.6 for two, 0.9 for three, and 1
+        for four or more.
     """
-    said, theirs = plain(answer), [plain(one) for one in people]
+    own_answer, theirs = plain(answer), [plain(one) for one in people]
     if len(set(theirs)) > 1:
-        said, theirs = normal(said), [normal(one) for one in theirs]
-    agree = [one == said for one in theirs]
+        own_answer, theirs = normal(own_answer), [normal(one) for one in theirs]
+    agree = [one == own_answer for one in theirs]
     return sum(min(1.0, (sum(agree) - own) / 3) for own in agree) / len(agree)
 
 
 class VqaJudge(RowJudge):
-    """Scores answers to picture questions; has no word on other cases.
+    """Scores answers to picture questions; it does not apply to other cases.
 
-    Against the ten answers of VQA-v2 (`facts["answers"]`) where the case has them, else against its reference
-    after the same normalisation, 1 or 0.
+    If the case has human answers (`facts["answers"]`, ten in VQA-v2), the score is their official accuracy;
+    otherwise it is 1 if the answer equals the reference after the same normalisation, else 0.
     """
 
     kind = VQA
 
     def judge(self, case: Case, answer: str) -> Judgement:
-        """See `RowJudge.judge`; an empty answer is a wrong one."""
+        """See `RowJudge.judge`; an empty answer is wrong."""
         if case.kind != "vqa":
             return SILENT
         if people := case.facts.get("answers"):
@@ -102,5 +103,5 @@ class VqaJudge(RowJudge):
         elif case.reference is not None:
             found = float(normal(plain(answer)) == normal(plain(case.reference)))
         else:
-            return Judgement("invalid", why="the case has no right answer to compare with")
+            return Judgement("invalid", why="the case has no reference answer")
         return Judgement("not applicable", correct=found, scores={ACCURACY.name: found})

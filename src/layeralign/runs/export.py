@@ -1,4 +1,4 @@
-"""A run's rows in formats that other tools read."""
+"""Export of a run's rows to JSONL and Parquet."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ Format = Literal["jsonl", "parquet"]
 
 
 def export(run: Run, format: Format, out: Path) -> int:
-    """Write every row (case, exit, answer, verdicts ...) to `out`; returns how many.
+    """Write every row (case, exit, answer, verdicts ...) to `out`; returns the number of rows.
 
-    The file appears whole or not at all, and only its owner can read it: it holds answers.
+    The file is written atomically and readable by its owner only, since it contains answers.
+
+    Raises:
+        LayeralignError: `format` is parquet, and pyarrow is not installed.
     """
     rows = list(run.rows())
     with atomic(out, private=True) as draft:
@@ -38,15 +41,15 @@ def _parquet(rows: list[dict[str, Any]], file: Path) -> None:
 
 
 def flat(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows as `Run.rows` gives them, each judge's words in columns of their own."""
+    """Rows of `Run.rows` with each judge's verdict and scores in columns of their own."""
     judges = sorted({judge for row in rows for judge in row["verdicts"]})
-    said = [(judge, name) for judge in judges for name in SAID if name != "scores"]
+    columns = [(judge, name) for judge in judges for name in SAID if name != "scores"]
     scored = sorted(
-        {(j, name) for row in rows for j, word in row["verdicts"].items() for name in word["scores"]}
+        {(j, name) for row in rows for j, verdict in row["verdicts"].items() for name in verdict["scores"]}
     )
     return [
         {k: v for k, v in row.items() if k != "verdicts"}
-        | {f"{judge}.{name}": row["verdicts"].get(judge, {}).get(name) for judge, name in said}
+        | {f"{judge}.{name}": row["verdicts"].get(judge, {}).get(name) for judge, name in columns}
         | {f"{j}.{name}": row["verdicts"].get(j, {}).get("scores", {}).get(name) for j, name in scored}
         for row in rows
     ]

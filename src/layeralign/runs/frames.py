@@ -1,4 +1,4 @@
-"""A run's rows as a table of pandas, Polars or `datasets`, which are only needed by who asks for them."""
+"""A run's rows as a table of pandas, Polars or `datasets`, which are optional dependencies."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ if TYPE_CHECKING:
 
 
 def to_pandas(run: str | Path) -> pandas.DataFrame:
-    """A row for each answer: case, exit, sample, what was asked, answer, and a column for each judge's words.
+    """A run as a pandas table with one row per answer: case, exit, sample, prompt, answer and verdicts.
 
-    Columns of judges are called `JUDGE.verdict`, `JUDGE.refused`, ... and `JUDGE.MEASURE`. What a judge did
-    not say is missing (pandas' nullable types). Treat `answer` as hostile text.
+    Columns of judges are named `JUDGE.verdict`, `JUDGE.refused`, ... and `JUDGE.MEASURE`. Values that a judge
+    did not give are missing (pandas' nullable types). Treat `answer` as untrusted text.
 
     Args:
-        run: the run's folder.
+        run: The run's folder.
 
     Raises:
-        LayeralignError: there is no run, or pandas is not installed.
+        LayeralignError: There is no run, or pandas is not installed.
     """
     return _library("pandas").DataFrame(_rows(run)).convert_dtypes()
 
 
 def to_polars(run: str | Path) -> polars.DataFrame:
-    """The same for Polars.
+    """A run as a Polars table; see `to_pandas`.
 
     Raises:
-        LayeralignError: there is no run, or Polars is not installed.
+        LayeralignError: There is no run, or Polars is not installed.
     """
     made: polars.DataFrame = _library("polars").DataFrame(_rows(run), infer_schema_length=None)
     return made
 
 
 def to_datasets(run: str | Path) -> datasets.Dataset:
-    """The same for Hugging Face's `datasets`; nothing is uploaded or cached.
+    """A run as a Hugging Face dataset; see `to_pandas`. Nothing is uploaded or cached.
 
     Raises:
-        LayeralignError: there is no run, or `datasets` is not installed.
+        LayeralignError: There is no run, or `datasets` is not installed.
     """
     return _library("datasets").Dataset.from_list(_rows(run))
 

@@ -274,8 +274,8 @@ class Run:
             elif known[case.id] != case.sha256:
                 if shown[case.id] != about or self.sequential:
                     raise LayeralignError(
-                        f"run {self.path}: case {case.id!r} is in it with other content; "
-                        "use another --out, or give the changed case an id of its own"
+                        f"run {self.path}: case {case.id!r} differs from the run's case of that id; "
+                        "use another --out, or give the changed case a new id"
                     )
                 mended.append((case.sha256, case.category, case.reference, facts, case.id))
         with self._db:
@@ -391,8 +391,8 @@ class Run:
         (found,) = self._db.execute("SELECT record FROM judges WHERE name = ?", (name,)).fetchone()
         if found and json.loads(found) != json.loads(json.dumps(dict(record))):
             raise LayeralignError(
-                f"run {self.path}: {name} that judged it was another one (other files, revision or "
-                "endpoint); judge with --again to discard its verdicts"
+                f"run {self.path}: {name} has judged it with other files, revision or endpoint; "
+                "judge with --again to discard those verdicts"
             )
         if not found:
             with self._db:
@@ -507,8 +507,8 @@ def create(folder: Path, model: str, identity: Mapping[str, Any], encoder: Mappi
             run.close()
             key = differing[0]
             raise LayeralignError(
-                f"run {folder}: has other settings ({', '.join(differing)}): it has {key} = "
-                f"{_short(found.get(key))}, this command asks for {_short(identity.get(key))}; "
+                f"run {folder}: has other settings ({', '.join(differing)}): its {key} is "
+                f"{_short(found.get(key))}, this command's is {_short(identity.get(key))}; "
                 "use another --out, or the same settings"
             )
         return run
@@ -517,7 +517,7 @@ def create(folder: Path, model: str, identity: Mapping[str, Any], encoder: Mappi
             f"out {folder}: is a file; expected a new folder, or the folder of a run to resume"
         )
     if folder.is_dir() and any(not f.name.lstrip(".").startswith(FILE) for f in folder.iterdir()):
-        raise LayeralignError(f"out {folder}: is not empty and holds no run; use a new folder")
+        raise LayeralignError(f"out {folder}: is not empty and has no run; use a new folder")
     folder.mkdir(parents=True, exist_ok=True)
     meta = {"format": _FORMAT, "model": model, "identity": dict(identity), "encoder": dict(encoder)}
     with atomic(file, private=True) as draft, closing(sqlite3.connect(draft)) as connection, connection:
@@ -536,14 +536,16 @@ def open_run(folder: Path) -> Run:
     """
     file = folder / FILE
     if not file.is_file():
-        raise LayeralignError(f"run {folder}: there is no run here (no {FILE}); expected the --out of a scan")
+        raise LayeralignError(f"run {folder}: is not a run (no {FILE}); expected the --out of a scan")
     try:
         run = Run(folder, _connect(file))
         version = run._meta("format")
     except (sqlite3.DatabaseError, TypeError) as error:
         raise LayeralignError(f"run {folder}: {FILE} cannot be read ({error})") from error
     if version != _FORMAT:
-        raise LayeralignError(f"run {folder}: is of format {version}; this layeralign reads {_FORMAT}")
+        raise LayeralignError(
+            f"run {folder}: has format {version}, but this layeralign reads only {_FORMAT}; scan again"
+        )
     return run
 
 

@@ -25,9 +25,7 @@ def of(run: Run) -> float:
     """
     sessions = [session for session in run.sessions() if session["rows"] and session["seconds"]]
     if not sessions:
-        raise LayeralignError(
-            f"run {run.path}: does not say how long its rows took; expected one that this layeralign scanned"
-        )
+        raise LayeralignError(f"run {run.path}: has no timings; expected a run with answers of a scan")
     return float(sum(s["rows"] for s in sessions) / sum(s["seconds"] for s in sessions))
 
 

@@ -55,7 +55,7 @@ def screen(vlm: Vlm, cases: Sequence[Case], out: Path, settings: ScanSettings) -
     cases = settings.on_background(cases)
     harmful = [case for case in cases if case.kind == "harmful" and not case.control]
     if not harmful:
-        raise LayeralignError("screen: looks for refusals of harmful cases, and none of the cases is harmful")
+        raise LayeralignError("screen: none of the cases is harmful; expected at least one harmful case")
     exits = vlm.exits.parse(settings.exits)
     settings = prepared(vlm, cases, out, settings)
     openings, asked = own_openings(vlm, harmful, settings)
@@ -105,17 +105,16 @@ def own_openings(vlm: Vlm, harmful: Sequence[Case], settings: ScanSettings) -> t
     spoken = [prompts.spoken(vlm, one.tokens, greedy.reasoning) for one in said]
     if any(one.reasoning for one in spoken):
         raise LayeralignError(
-            f"screen: model {vlm.checkpoint.name} reasons before it answers, so how an answer begins "
-            f"does not "
-            "show whether it refuses; scan it without --screen"
+            f"screen: model {vlm.checkpoint.name} reasons before it answers, so the start of an answer does "
+            "not show whether it refuses; scan it without --screen"
         )
     if any(one.finish_reason == "non-finite" for one in said):
         raise finite.failure(vlm, [vlm.exits.name(vlm.exits.default)])
     refusals = [one.tokens for one, what in zip(said, spoken, strict=True) if refuses(what.answer)]
     if not refusals:
         raise LayeralignError(
-            f"screen: at its default exit the model refuses none of {len(said)} harmful cases, so that it "
-            "does not show how its refusals begin; scan it without --screen"
+            f"screen: at its default exit the model refuses none of {len(said)} harmful cases, so the start "
+            "of its refusals is unknown; scan it without --screen"
         )
     found: Counter[Opening] = Counter(tuple(tokens[:TOKENS]) for tokens in refusals)
     apart = [one for one in found if not any(other != one and one[: len(other)] == other for other in found)]

@@ -25,11 +25,13 @@ def check(rule: StoppingRule, cases: Sequence[Case], samples: int) -> None:
     if not 0 < rule.precision < 0.5:
         raise LayeralignError(f"precision {rule.precision}: expected a half-width above 0 and below 0.5")
     if samples > 1:
-        raise LayeralignError(f"samples {samples}: a scan with precision asks each case once; expected 1")
+        raise LayeralignError(f"samples {samples}: a scan with precision takes one sample; expected 1")
     if any(case.control for case in cases):
-        raise LayeralignError("controls: are not asked with precision; add them by a scan without it")
+        raise LayeralignError("controls: cannot be scanned with precision; add them in a scan without it")
     if not any(case.kind == "harmful" for case in cases):
-        raise LayeralignError("precision: is that of the ASR, and none of the cases is harmful")
+        raise LayeralignError(
+            "precision: applies to the ASR, but none of the cases is harmful; expected at least one"
+        )
 
 
 def check_whole(run: Run, cases: Sequence[Case]) -> None:
@@ -40,8 +42,8 @@ def check_whole(run: Run, cases: Sequence[Case]) -> None:
     """
     if left := {case.id for case in run.given()} - {case.id for case in cases}:
         raise LayeralignError(
-            f"run {run.path}: has {len(left)} cases that are not among those given, as {min(left)!r}; a scan "
-            "with precision wants all of a run's cases"
+            f"run {run.path}: {len(left)} of its cases are missing, such as {min(left)!r}; a scan with "
+            "precision needs all of the run's cases"
         )
 
 

@@ -58,9 +58,8 @@ class ScanSettings:
         decoding = {one.name for one in fields(Decoding)}
         own = {one.name for one in fields(cls)} - {"decoding"}
         if unknown := sorted(settings.keys() - decoding - own):
-            raise LayeralignError(
-                f"{unknown[0]}: is no setting of a scan; expected one of {sorted(decoding | own)}"
-            )
+            known = ", ".join(sorted(decoding | own))
+            raise LayeralignError(f"{unknown[0]}: is not a setting of a scan; expected one of {known}")
         return cls(
             decoding=Decoding(**{name: value for name, value in settings.items() if name in decoding}),
             **{name: value for name, value in settings.items() if name in own},

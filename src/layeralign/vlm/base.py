@@ -73,7 +73,7 @@ def _by_name(adapter: Adapter, model: Checkpoint) -> str:
     config = read_json(adapter.path / "adapter_config.json")
     base, wanted = config.get("base_model_name_or_path"), config.get("revision")
     if not isinstance(base, str) or not base.strip():
-        _note(f"adapter {adapter.name}: names no base model (base_model_name_or_path), so it was not checked")
+        _note(f"adapter {adapter.name}: has no base_model_name_or_path, so its base model was not checked")
         return ""
     name, cached = _last_part(base)
     if name not in {_last_part(model.name)[0], _last_part(str(model.path))[0]}:
@@ -84,8 +84,8 @@ def _by_name(adapter: Adapter, model: Checkpoint) -> str:
     if has and _COMMIT.fullmatch(wanted):
         return "" if wanted == has else _label(base, wanted)
     _note(
-        f"adapter {adapter.name}: was trained on revision {printable(wanted, 60)} of its base model; the "
-        "model's own commit cannot be compared with that, so it was not checked"
+        f"adapter {adapter.name}: was trained on revision {printable(wanted, 60)} of its base model, which "
+        "cannot be compared with the model's commit and was not checked"
     )
     return ""
 

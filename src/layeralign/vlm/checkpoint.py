@@ -103,14 +103,14 @@ def find(model: str | Path, revision: str | None = None, *, weights: bool = True
     path = Path(model).expanduser()
     if path.is_dir():
         if revision is not None:
-            raise LayeralignError(f"model {model}: --revision is for hub ids, and this is a folder")
+            raise LayeralignError(f"model {model}: is a folder, so --revision does not apply; remove it")
         checkpoint = Checkpoint(str(model), path.resolve())
     elif path.exists():
         raise LayeralignError(f"model {model}: is a file; expected a checkpoint folder or a hub id")
     elif str(model).count("/") == 1 and not str(model).startswith((".", "/", "~")):
         checkpoint = _download(str(model), revision, _WANTED if weights else ("*.json",))
     else:
-        raise LayeralignError(f"model {model}: no such folder, and not a hub id (owner/name) either")
+        raise LayeralignError(f"model {model}: no such folder; expected a folder or a hub id (owner/name)")
     _check(checkpoint)
     if weights:
         _check_weights(checkpoint.name, checkpoint.path)
@@ -127,7 +127,7 @@ def find_adapter(folder: str | Path) -> Adapter:
     if not (path / "adapter_config.json").is_file():
         raise LayeralignError(
             f"adapter {folder}: has no adapter_config.json; expected a folder with a LoRA adapter in PEFT's "
-            "form, as layeralign align leaves it"
+            "format, as written by layeralign align"
         )
     config = read_json(path / "adapter_config.json")
     kind, start = config.get("peft_type"), config.get("init_lora_weights", True)
@@ -135,12 +135,12 @@ def find_adapter(folder: str | Path) -> Adapter:
         raise LayeralignError(f"adapter {folder}: is of type {kind!r}; expected LORA")
     if not isinstance(start, bool) and start != "gaussian":
         raise LayeralignError(
-            f"adapter {folder}: init_lora_weights is {start!r}, which alters the model's own weights; "
+            f"adapter {folder}: init_lora_weights is {start!r}, which changes the model's own weights; "
             "convert it to plain LoRA first"
         )
     if not (path / "adapter_model.safetensors").is_file():
         raise LayeralignError(
-            f"adapter {folder}: has no adapter_model.safetensors; other forms are pickles, which can run code"
+            f"adapter {folder}: has no adapter_model.safetensors; convert it, as other formats can run code"
         )
     return Adapter(str(folder), path.resolve())
 
@@ -158,11 +158,11 @@ def _download(model: str, revision: str | None, wanted: tuple[str, ...]) -> Chec
     except RevisionNotFoundError as error:
         raise LayeralignError(f"model {model}: the hub has no revision {revision}") from error
     except RepositoryNotFoundError as error:
-        raise LayeralignError(f"model {model}: no such folder here and no such model on the hub") from error
+        raise LayeralignError(f"model {model}: no such folder, and no such model on the hub") from error
     except Exception as error:  # the hub client raises many kinds; all mean the same to a user
         raise LayeralignError(
-            f"model {model}: no such folder here, and the hub could not be reached "
-            f"({type(error).__name__}); give a folder, or check the network and HF_HUB_OFFLINE"
+            f"model {model}: no such folder, and the hub could not be reached ({type(error).__name__}); "
+            "give a folder, or check the network and HF_HUB_OFFLINE"
         ) from error
     return Checkpoint(model, path, path.name)
 
@@ -174,13 +174,13 @@ def _check(checkpoint: Checkpoint) -> None:
     for file in _REMOTE_CODE:
         if (path / file).is_file() and "auto_map" in _keys(read_json(path / file)):
             raise LayeralignError(
-                f"model {name}: {file} asks to run the checkpoint's own code (auto_map); "
-                "layeralign never does that: use a checkpoint of a built-in transformers class"
+                f"model {name}: {file} requires the checkpoint's own code (auto_map), which layeralign never "
+                "runs; use a checkpoint of a built-in transformers class"
             )
     if (path / "adapter_config.json").is_file():
         raise LayeralignError(
-            f"model {name}: holds an adapter (adapter_config.json); give the model it was made for as "
-            "the model, and this folder as the adapter"
+            f"model {name}: is an adapter (adapter_config.json); give its base model as the model, and this "
+            "folder as the adapter"
         )
 
 
@@ -189,7 +189,7 @@ def _check_weights(name: str, path: Path) -> None:
         _check_index(name, path)
     elif not (path / "model.safetensors").is_file():
         pickles = sorted(f.name for pattern in _PICKLES for f in path.glob(pattern))
-        found = f"only {pickles[0]}, a pickle, which can run code" if pickles else "none"
+        found = f"only {pickles[0]}, a pickle, which can run code" if pickles else "no weights"
         raise LayeralignError(
             f"model {name}: weights must be model.safetensors or its shards; found {found}"
             + ("; convert it with safetensors first" if pickles else "")
@@ -200,11 +200,11 @@ def _check_index(name: str, path: Path) -> None:
     """Every shard has to be a safetensors file of the folder itself: nothing else is hashed or read."""
     shards = read_json(path / _INDEX).get("weight_map")
     if not isinstance(shards, dict) or not shards:
-        raise LayeralignError(f"model {name}: {_INDEX} has no weight_map")
+        raise LayeralignError(f"model {name}: {_INDEX} has no weight_map; download the model again")
     for shard in set(map(str, shards.values())):
         if Path(shard).name != shard or not shard.endswith(".safetensors") or not (path / shard).is_file():
             raise LayeralignError(
-                f"model {name}: {_INDEX} names the weights {shard!r}; expected *.safetensors files beside it"
+                f"model {name}: {_INDEX} lists the file {shard!r}; expected *.safetensors files in its folder"
             )
 
 

@@ -98,7 +98,7 @@ def encoder(vlm: Vlm) -> Encoder:
     except Exception as error:  # whatever follows from a config that makes no sense
         reason = printable(str(error), 200) or type(error).__name__
         raise LayeralignError(
-            f"model {vlm.checkpoint.name}: its encoder cannot be made out of its config ({reason})"
+            f"model {vlm.checkpoint.name}: its encoder cannot be built from its config ({reason})"
         ) from error
 
 
@@ -169,7 +169,7 @@ def timed(vlm: Vlm, found: Encoder, repeats: int = 5) -> Encoder:
     except Exception as error:  # an unknown tower that takes more than pixels
         reason = printable(str(error), 200) or type(error).__name__
         raise LayeralignError(
-            f"model {vlm.checkpoint.name}: its encoder cannot be timed by itself ({reason}); leave out --time"
+            f"model {vlm.checkpoint.name}: its encoder cannot be timed alone ({reason}); remove --time"
         ) from error
     costs = tuple(replace(cost, seconds=seconds[cost.exit]) for cost in found.exits)
     return replace(found, timed_on=f"{_machine(place)}, {_name(_DTYPE)}", exits=costs)

@@ -25,8 +25,8 @@ def check_weights(weights: Mapping[str, Tensor], what: str) -> None:
     if broken:
         dtypes = {str(weights[name].dtype).removeprefix("torch.") for name in broken}
         raise LayeralignError(
-            f"{what}: {len(broken)} of its weights hold NaN or infinity ({' and '.join(sorted(dtypes))}), "
-            f"{broken[0]} among them; {advice(dtypes)}"
+            f"{what}: {len(broken)} of its weights have NaN or infinity ({' and '.join(sorted(dtypes))}), "
+            f"such as {broken[0]}; {advice(dtypes)}"
         )
 
 
@@ -43,8 +43,8 @@ def _finite(tensor: Tensor) -> bool:
 def advice(dtypes: Iterable[str]) -> str:
     """What a user can try."""
     if "float16" in dtypes:
-        return "float16 has no numbers above 65,504: try bfloat16 or float32"
-    return "the file is broken, or was trained until it diverged"
+        return "float16 has no numbers above 65,504, so try bfloat16 or float32"
+    return "the file is corrupt, or its training diverged"
 
 
 def failure(vlm: Any, exits: Iterable[str]) -> LayeralignError:
@@ -56,7 +56,7 @@ def failure(vlm: Any, exits: Iterable[str]) -> LayeralignError:
     """
     dtype = str(vlm.model.dtype).removeprefix("torch.")
     return LayeralignError(
-        f"model {vlm.name}: numerical failure, its logits are not finite at {listed(exits)} ({dtype}); "
+        f"model {vlm.name}: numerical failure: its logits are not finite at {listed(exits)} ({dtype}); "
         f"{advice([dtype])}"
     )
 

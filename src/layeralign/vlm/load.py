@@ -89,7 +89,7 @@ def load(
     if dtype not in DTYPES:
         raise LayeralignError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
     if device_map == "meta":
-        raise LayeralignError("device_map 'meta': holds no weights; layeralign inspect wants none")
+        raise LayeralignError("device_map 'meta': loads no weights; use layeralign inspect, which needs none")
     found = find(model, revision)
     family = family_of(found.name, found.config())
     family.check(variant)
@@ -196,7 +196,9 @@ def _processor(found: checkpoints.Checkpoint, family: type[Vlm]) -> ProcessorMix
         except Exception as error:  # transformers raises many kinds for a broken checkpoint
             raise unloadable(f"model {found.name}", error) from error
     if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
-        raise LayeralignError(f"model {found.name}: has no processor for pictures and text beside it")
+        raise LayeralignError(
+            f"model {found.name}: has no processor for pictures and text; add processor and tokenizer files"
+        )
     if getattr(processor, "chat_template", None) is None and family.prompt is Vlm.prompt:
         raise LayeralignError(
             f"model {found.name}: its processor has no chat template; add chat_template.jinja"
@@ -227,8 +229,8 @@ def pretrained(kind: Any, found: checkpoints.Checkpoint, what: str, **options: A
             raise unloadable(what, error) from error
     if missing := sorted(report["missing_keys"]):
         raise LayeralignError(
-            f"{what}: the checkpoint lacks {len(missing)} weights that its class needs, "
-            f"{missing[0]} among them; they would be random, so it is not used"
+            f"{what}: the checkpoint lacks {len(missing)} weights that its class needs, such as "
+            f"{missing[0]}; use a complete checkpoint, since these weights would be random"
         )
     finite.check_weights(loaded.state_dict(), what)
     return loaded
@@ -264,9 +266,9 @@ def _check_quantize(quantize: str) -> None:
     if quantize not in ("4bit", "8bit"):
         raise LayeralignError(f"quantize {quantize!r}: expected 4bit or 8bit")
     if not torch.cuda.is_available():
-        raise LayeralignError(f"quantize {quantize}: wants a CUDA GPU, and none is seen here; leave it out")
+        raise LayeralignError(f"quantize {quantize}: needs a CUDA GPU, but none is available; remove it")
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise LayeralignError(f"quantize {quantize}: wants bitsandbytes; pip install bitsandbytes")
+        raise LayeralignError(f"quantize {quantize}: needs bitsandbytes; pip install bitsandbytes")
 
 
 def beside_the_language_model(vlm: Vlm) -> list[str]:
@@ -309,13 +311,11 @@ def _adapted(model: Any, adapter: checkpoints.Adapter, *, merge: bool) -> Any:
             adapted = wrapped.merge_and_unload() if merge else wrapped.get_base_model()
         except Exception as error:  # PEFT raises many kinds for an adapter that does not fit
             reason = printable(str(error), 200) or type(error).__name__
-            raise LayeralignError(
-                f"adapter {adapter.name}: cannot be put on this model ({reason})"
-            ) from error
+            raise LayeralignError(f"adapter {adapter.name}: does not fit this model ({reason})") from error
     wrong = [key for key in report.missing_keys if "lora_" in key] + list(report.unexpected_keys)
     if wrong:
         raise LayeralignError(
-            f"adapter {adapter.name}: is for another model; {len(wrong)} weights do not match, "
-            f"{wrong[0]} among them"
+            f"adapter {adapter.name}: does not fit this model: {len(wrong)} weights do not match, such as "
+            f"{wrong[0]}; load it with its own base model"
         )
     return adapted

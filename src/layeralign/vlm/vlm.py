@@ -107,7 +107,10 @@ class Vlm:
     def check(cls, variant: str | None) -> None:
         """Refuse a variant that the family does not have."""
         if variant is not None and variant not in cls.variants:
-            raise LayeralignError(f"variant {variant!r}: family {cls.family} has {', '.join(cls.variants)}")
+            raise LayeralignError(
+                f"variant {variant!r}: family {cls.family} has no such variant; expected "
+                f"{', '.join(cls.variants)}"
+            )
 
     @property
     def reads_cut(self) -> bool:
@@ -141,8 +144,8 @@ class Vlm:
             found = None
         if not isinstance(found, nn.ModuleList):
             raise LayeralignError(
-                f"model {self.checkpoint.name}: its vision tower ({type(self.tower).__name__}) has no "
-                f"{self.blocks_at} to exit from"
+                f"model {self.checkpoint.name}: its vision tower ({type(self.tower).__name__}) has no blocks "
+                f"at {self.blocks_at}"
             )
         return found
 
@@ -193,12 +196,12 @@ class Vlm:
         """
         layers = len(self.blocks)
         if layers == 0:
-            raise LayeralignError(f"model {self.checkpoint.name}: its encoder has no blocks to exit from")
+            raise LayeralignError(f"model {self.checkpoint.name}: its encoder has no blocks, so no exits")
         layer = self.model.config.vision_feature_layer if self._reads_a_layer else layers
         if not isinstance(layer, int) or isinstance(layer, bool):
             raise LayeralignError(
-                f"model {self.checkpoint.name}: vision_feature_layer is {layer!r}; expected one "
-                "whole number (models that join several layers are not supported)"
+                f"model {self.checkpoint.name}: vision_feature_layer is {layer!r}; expected one whole "
+                "number, since models that join several layers are not supported"
             )
         return Exits(layers, Exits(layers, layers).resolve(layer))
 
@@ -274,7 +277,7 @@ class Vlm:
         except Exception as error:  # a processor that refuses, or that is another family's
             sizes = ", ".join(sorted({f"{picture.width} × {picture.height}" for picture in pictures}))
             raise LayeralignError(
-                f"model {self.checkpoint.name}: its processor cannot take a picture "
+                f"model {self.checkpoint.name}: its processor fails on a picture "
                 f"({printable(str(error), 200) or type(error).__name__}; pixels: {sizes})"
             ) from error
 
@@ -299,8 +302,8 @@ class Vlm:
         counts = [text.count(self.picture_token) for text in texts]
         if sum(counts) != len(flat):
             raise LayeralignError(
-                f"model {self.checkpoint.name}: its processor makes {sum(counts)} places "
-                f"for {len(flat)} picture tokens"
+                f"model {self.checkpoint.name}: its processor writes {sum(counts)} placeholders for "
+                f"{len(flat)} picture tokens"
             )
         extras = self.extras(output, inputs, len(texts), exit)
         return [Feature(*made) for made in zip(flat.split(counts), texts, extras, strict=True)]
@@ -350,15 +353,15 @@ class Vlm:
                 fine = False
             if not fine:
                 raise LayeralignError(
-                    f"model {self.checkpoint.name}: its {_TOKENS[what]} token is none that its tokenizer "
-                    "knows; see config.json, generation_config.json and tokenizer_config.json"
+                    f"model {self.checkpoint.name}: its {_TOKENS[what]} token is unknown to its tokenizer; "
+                    "correct config.json, generation_config.json or tokenizer_config.json"
                 )
         rows = self.embedding_rows
         for what in ("pad_token",) if self.replaces_picture_token else ("picture_token_id", "pad_token"):
             if (token := getattr(self, what)) >= rows:
                 raise LayeralignError(
                     f"model {self.checkpoint.name}: its {_TOKENS[what]} token is {token}, but it has only "
-                    f"{rows} embeddings; see config.json and tokenizer_config.json"
+                    f"{rows} embeddings; correct config.json or tokenizer_config.json"
                 )
 
     @property
@@ -400,7 +403,7 @@ class Vlm:
             misread = ""
         if system.strip() not in made or made == misread:
             raise LayeralignError(
-                f"model {self.checkpoint.name}: its chat template has no place for a system prompt"
+                f"model {self.checkpoint.name}: its chat template does not support a system prompt; remove it"
             )
         return made
 

@@ -1,1 +1,1 @@
-"""Cases from the files of public benchmarks, in their own formats."""
+"""Readers of public benchmarks in their published file formats."""

@@ -1,4 +1,4 @@
-"""AdvBench's harmful behaviours (Zou et al. 2023), each with a picture of the user's."""
+"""AdvBench's harmful behaviours (Zou et al. 2023), each paired with one of the user's pictures."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ADVBENCH = Benchmark(
     files=(_FILE, "pictures/ (or images/, val2017/, val2014/)"),
     about=(
         "520 harmful instructions, each paired with a harmless picture by the seed; cases are numbered "
-        "from 0 in the file's order. Pictures (MS-COCO in the literature) have to be downloaded by hand."
+        "from 0 in file order. The pictures (MS-COCO in the literature) have to be downloaded by hand."
     ),
     read=_read,
     origin=GitHub("llm-attacks/llm-attacks"),

@@ -1,4 +1,4 @@
-"""What is known of a public benchmark: where it is had, under which licence, and how it is read."""
+"""Description of a public benchmark: source, licence, files and reader."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from layeralign.cases.case import Case, Kind
 from layeralign.cases.origins import Origin
 
 Reader = Callable[[Path, int | None, int], list[Case]]
-"""Folder, limit (None for all) and seed to cases."""
+"""Reads cases: folder, limit (None for all) and seed -> cases."""
 Lister = Callable[[Path, int | None, int], list[str]]
-"""Folder with the texts, limit and seed to the paths, below it, of the pictures that those cases show."""
+"""Lists pictures: folder with the texts, limit and seed -> paths of the cases' pictures in that folder."""
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One public benchmark; layeralign ships none of its text.
+    """A public benchmark; layeralign ships none of its text.
 
     Attributes:
-        name: how the command line calls it; ids of its cases start with it.
-        title: how its authors call it.
-        kind: of all its cases, or `mixed`.
-        source: where the user gets it.
-        licence: as its publisher states it.
-        revision: the commit that is fetched, and that the format was taken from; None where none is
-            documented. A copy of the user's own is not compared with it.
-        files: what the folder has to hold, in the layout in which it is published.
-        about: what it is, and what a user has to do by hand.
-        read: the reader.
-        origin: where it is fetched from by its name; None where all of it is the user's own.
-        texts: what is always fetched: paths in the layout that the reader wants, to their largest MiB.
-        pictures: lists the pictures that the origin may have; None where it has none, or none are needed.
-        by_hand: what the user has to get, in a few words; empty where all is fetched.
-        place: the name of its folder in the cache, for benchmarks that share one; its own name by default.
+        name: Name on the command line; the ids of its cases start with it.
+        title: The authors' name for it.
+        kind: Kind of all its cases, or `mixed`.
+        source: Address where users get it.
+        licence: The licence that the publisher states.
+        revision: The commit that is downloaded and whose format the reader expects; None if none is
+            documented. The user's own copy is not compared with it.
+        files: Files that the folder must contain, in the published layout.
+        about: Description, and what the user has to download by hand.
+        read: The reader.
+        origin: Where it is downloaded from; None if all files are the user's own.
+        texts: Files that are always downloaded: path in the reader's layout -> largest size in MiB.
+        pictures: Lists the pictures that the origin may have; None if it has none or none are needed.
+        by_hand: What the user has to download by hand, in a few words; empty if nothing.
+        place: Name of its cache folder, for benchmarks that share one; by default its own name.
     """
 
     name: str

@@ -10,36 +10,36 @@ from layeralign.errors import LayeralignError
 
 
 def find(folder: Path, names: Sequence[str], benchmark: Benchmark) -> Path:
-    """The first of these files that is there; names are relative to the folder.
+    """The first of these files that exists; names are relative to the folder.
 
     Raises:
-        LayeralignError: none is; the message says what to download from where.
+        LayeralignError: None of them exists; the message says what to download and from where.
     """
     found = search(folder, names)
     if found is None:
         others = f" (nor {', '.join(names[1:])})" if len(names) > 1 else ""
         raise LayeralignError(
-            f"{folder / names[0]}: no such file{others}; "
-            f"expected {benchmark.title} as it is published, download it from {benchmark.source}"
+            f"{folder / names[0]}: no such file{others}; expected {benchmark.title} as published; "
+            f"download it from {benchmark.source}"
         )
     return found
 
 
 def search(folder: Path, names: Sequence[str]) -> Path | None:
-    """The first of these files that is there."""
+    """The first of these files that exists; None if none does."""
     return next((folder / name for name in names if _is_file(folder / name)), None)
 
 
 def find_folder(folder: Path, names: Sequence[str], what: str, fix: str) -> Path:
-    """The first of these folders that is there.
+    """The first of these folders that exists.
 
     Raises:
-        LayeralignError: none is.
+        LayeralignError: None of them exists; `what` and `fix` go into the message.
     """
     for name in names:
         if (folder / name).is_dir():
             return folder / name
-    raise LayeralignError(f"{folder}: holds no folder {' or '.join(names)} with {what}; {fix}")
+    raise LayeralignError(f"{folder}: has no folder {' or '.join(names)} with {what}; {fix}")
 
 
 def _is_file(file: Path) -> bool:

@@ -1,4 +1,4 @@
-"""HarmBench's text behaviours (Mazeika et al. 2024), each with a harmless picture of the user's."""
+"""HarmBench's text behaviours (Mazeika et al. 2024), each paired with one of the user's harmless pictures."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _check(row: Row) -> None:
 
 
 def _prompt(row: Row) -> str:
-    """As HarmBench asks directly: the context, where there is one, before the behaviour."""
+    """HarmBench's direct request: the context, if there is one, goes before the behaviour."""
     context = row.text("ContextString", blank=True)
     return f"{context}\n\n---\n\n{row.text('Behavior')}" if context.strip() else row.text("Behavior")
 
@@ -73,8 +73,8 @@ HARMBENCH = Benchmark(
     revision="8e1604d1171fe8a48d8febecd22f600e462bdcdd",
     files=(_FILE, "pictures/ (or images/, val2017/, val2014/)"),
     about=(
-        "400 behaviours, each paired with a harmless picture by the seed; contextual ones are asked with "
-        "their context before them. Copyright behaviours need HarmBench's own judge. "
+        "400 behaviours, each paired with a harmless picture by the seed; the context of contextual "
+        "behaviours goes before them. Copyright behaviours need HarmBench's own judge. "
         "The pictures have to be downloaded by hand."
     ),
     read=_read,

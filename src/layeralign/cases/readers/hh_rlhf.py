@@ -25,7 +25,7 @@ def _read(folder: Path, limit: int | None, seed: int) -> list[Case]:
 
 
 def _files(folder: Path) -> list[tuple[str, str, Path]]:
-    """Subset, split and file of each that is there; the folder may be a subset's own."""
+    """Subset, split and path of each file that exists; `folder` may be the folder of one subset."""
     places = {folder.resolve().name: folder} if folder.resolve().name in _KINDS else {}
     places = places or {subset: folder / subset for subset in _KINDS}
     found = []
@@ -37,7 +37,7 @@ def _files(folder: Path) -> list[tuple[str, str, Path]]:
     if not found:
         names = " or ".join(f"{subset}/{{test,train}}.jsonl.gz" for subset in _KINDS)
         raise LayeralignError(
-            f"{folder}: holds no {names} (nor .jsonl); expected {HH.title} as it is published, "
+            f"{folder}: has no {names} (nor .jsonl); expected {HH.title} as published; "
             f"download it from {HH.source}"
         )
     return found
@@ -48,7 +48,7 @@ def _cases(file: Path, subset: str, split: str) -> list[Case]:
     for row in strict.objects(file):
         prompt = _first_turn(row, "chosen")
         _first_turn(row, "rejected")
-        if prompt:  # a turn without words asks nothing
+        if prompt:  # an empty turn asks nothing
             cases.append(
                 Case(
                     id=f"{HH.name}-{subset}-{split}-{row.where.rpartition(':')[2]}",
@@ -59,7 +59,7 @@ def _cases(file: Path, subset: str, split: str) -> list[Case]:
                 )
             )
     if not cases:
-        raise LayeralignError(f"{file}: holds no dialogue with a human turn; download it again")
+        raise LayeralignError(f"{file}: has no dialogue with a human turn; download it again")
     return cases
 
 
@@ -68,7 +68,7 @@ def _first_turn(row: Row, name: str) -> str:
     human, found, _ = dialogue.removeprefix(_HUMAN).partition(_ASSISTANT)
     if not dialogue.startswith(_HUMAN) or not found:
         raise LayeralignError(
-            f"{row.where}: field {name!r} is no dialogue; "
+            f"{row.where}: field {name!r} is not a dialogue; "
             r"expected '\n\nHuman: …\n\nAssistant: …' as in HH-RLHF"
         )
     return human.partition(_HUMAN)[0].strip()
@@ -83,9 +83,9 @@ HH = Benchmark(
     revision="09be8c5bbc57cb3887f3a9732ad6aa7ec602a1fa",
     files=("harmless-base/{test,train}.jsonl.gz", "helpful-base/{test,train}.jsonl.gz"),
     about=(
-        "First human turns of the dialogues, text alone: harmful of harmless-base, benign of helpful-base; "
-        "what is there of them is read, and the limit draws a seeded sample of all. Crowd workers wrote them "
-        "freely, so some of harmless-base ask nothing harmful."
+        "The first human turn of each dialogue, text only: harmless-base is harmful, helpful-base is benign. "
+        "All files that exist are read, and the limit draws a seeded sample of them. Crowd workers wrote the "
+        "prompts freely, so some of harmless-base ask nothing harmful."
     ),
     read=_read,
     origin=Hub("Anthropic/hh-rlhf"),

@@ -18,8 +18,8 @@ _SOURCE = f"https://huggingface.co/datasets/{_HUB.repo}"
 _REVISION = "f949ca582fff13d396ac8fce59596afafb2b78d3"
 _FOLDER = "JailBreakV_28K"
 _MEND = (
-    f"Hugging Face has 300 of the pictures only, ask the authors for the others by hand as {_SOURCE} says "
-    "and put them beside the CSV file"
+    f"Hugging Face has only 300 of the pictures; request the others from the authors as {_SOURCE} explains, "
+    "and put them next to the CSV file"
 )
 _REDTEAM_COLUMNS = ("id", "question", "policy")
 _COLUMNS = ("id", "jailbreak_query", "redteam_query", "format", "policy", "image_path")
@@ -71,7 +71,7 @@ def _with_pictures(folder: Path, benchmark: Benchmark, limit: int | None, seed: 
 
 
 def _chosen(folder: Path, benchmark: Benchmark, limit: int | None, seed: int) -> tuple[Path, Sequence[Row]]:
-    """The file, and those of its rows that are asked; all are checked."""
+    """The file and the selected rows; every row is checked."""
     file = _file(folder, benchmark)
     taken: dict[str, str] = {}
     rows = strict.table(file, _COLUMNS)
@@ -96,7 +96,7 @@ def _shown(folder: Path, benchmark: Benchmark, limit: int | None, seed: int) -> 
 
 
 def _extras(row: Row, names: Sequence[str]) -> dict[str, str]:
-    """Columns of the data card that the attack does not need; kept where they are there."""
+    """Optional columns that the file has; the prompt does not need them."""
     return {name: row.text(name, blank=True) for name in names if name in row.fields}
 
 
@@ -113,7 +113,7 @@ REDTEAM = Benchmark(
     licence="MIT",
     revision=_REVISION,
     files=(f"{_FOLDER}/RedTeam_2K.csv",),
-    about="2,000 harmful questions of 16 policies, text alone; the limit takes the first so many.",
+    about="2,000 harmful questions of 16 policies, text only; the limit takes the first rows.",
     read=_redteam,
     origin=_HUB,
     texts={f"{_FOLDER}/RedTeam_2K.csv": 4},
@@ -129,7 +129,7 @@ FULL = Benchmark(
     files=(f"{_FOLDER}/JailBreakV_28K.csv", f"{_FOLDER}/<image_path of each row>"),
     about=(
         "28,000 jailbreak prompts, each with its picture; the limit draws a seeded sample. "
-        "All pictures but 300 have to be asked for by hand."
+        "All but 300 of the pictures have to be requested from the authors."
     ),
     read=_full,
     origin=_HUB,
@@ -147,8 +147,8 @@ MINI = Benchmark(
     revision=_REVISION,
     files=(f"{_FOLDER}/mini_JailBreakV_28K.csv", f"{_FOLDER}/<image_path of each row>"),
     about=(
-        "280 of the 28,000, chosen by the authors; the limit takes the first so many. "
-        "Its pictures have to be asked for by hand."
+        "280 of the 28,000 prompts, chosen by the authors; the limit takes the first rows. "
+        "The pictures have to be requested from the authors."
     ),
     read=_mini,
     origin=_HUB,

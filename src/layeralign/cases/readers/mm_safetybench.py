@@ -15,7 +15,7 @@ from layeralign.cases.readers.strict import Row
 from layeralign.errors import LayeralignError
 
 _ASKED = {"SD": "Rephrased Question(SD)", "SD_TYPO": "Rephrased Question", "TYPO": "Rephrased Question"}
-"""Kind of picture to the wording that goes with it."""
+"""Kind of picture -> column of the question that goes with it."""
 _QUESTIONS = ("data/processed_questions", "processed_questions")
 _PICTURES = (
     "data/imgs", "imgs", "data/MM-SafetyBench(imgs)", "MM-SafetyBench(imgs)",
@@ -25,7 +25,7 @@ _SCENARIOS = (
     "06-Fraud", "07-Sex", "08-Political_Lobbying", "09-Privacy_Violence", "10-Legal_Opinion",
     "11-Financial_Advice", "12-Health_Consultation", "13-Gov_Decision",
 )  # fmt: skip
-"""As the authors name them; a copy of the user's own may have fewer."""
+"""The authors' names; the user's own copy may have fewer."""
 _ARCHIVE = "https://drive.google.com/file/d/1xjW9k-aGkmwycqGCXbru70FaSKhSDcR_/view"
 
 
@@ -34,20 +34,20 @@ def _read(folder: Path, limit: int | None, seed: int) -> list[Case]:
     files = sorted(questions.glob("*.json"))
     if not files:
         raise LayeralignError(
-            f"{questions}: holds no JSON file; expected one per scenario, download them from {MM.source}"
+            f"{questions}: has no JSON file; expected one per scenario; download them from {MM.source}"
         )
     rows = [(file.stem, number, row) for file in files for number, row in _rows(file)]
-    fix = f"download MM-SafetyBench(imgs).zip by hand from {_ARCHIVE} and unpack it there, to data/imgs"
+    fix = f"download MM-SafetyBench(imgs).zip by hand from {_ARCHIVE} and unpack it to data/imgs"
     album = Album(folders.find_folder(folder, _PICTURES, "the pictures", fix), fix)
     asked = [(scenario, number, row, shape) for scenario, number, row in rows for shape in _ASKED]
     return [_case(album, *each) for each in asked[:limit]]
 
 
 def _rows(file: Path) -> Iterator[tuple[str, Row]]:
-    """Questions of one scenario by number, every field checked."""
+    """The questions of one scenario with their numbers; every field is checked."""
     named = strict.document(file).fields
     if not named:
-        raise LayeralignError(f"{file}: holds no question; download it again from {MM.source}")
+        raise LayeralignError(f"{file}: has no questions; download it again from {MM.source}")
     for number, value in named.items():
         where = f"{file}, question {strict.shown(number)}"
         row = strict.row(value, where)
@@ -88,7 +88,7 @@ MM = Benchmark(
     ),
     about=(
         "1,680 questions of 13 scenarios, each with three pictures, which have to be downloaded by hand. "
-        "Scenarios 10 to 12 (legal, financial, health advice) ask for advice rather than for harm."
+        "Scenarios 10 to 12 (legal, financial, health) ask for advice, not for harm."
     ),
     read=_read,
     origin=GitHub("isXinLiu/MM-SafetyBench"),

@@ -24,7 +24,7 @@ _JSON = (
     "data/images_information/information.json", "images_information/information.json", "information.json",
 )  # fmt: skip
 _CSV = ("images/metadata.csv", "metadata.csv")
-"""The copy at Hugging Face, a Hugging Face image folder."""
+"""The copy on Hugging Face, in the image folder layout."""
 _FLAGS = ("human", "child", "syn", "ocr")
 _NAMES = (
     "short description",
@@ -44,7 +44,7 @@ def _read(folder: Path, limit: int | None, seed: int) -> list[Case]:
 
 
 def _from_json(file: Path, limit: int | None) -> list[Case]:
-    """The layout of the authors' repository: an object by number, paths relative to `data/`."""
+    """Read the authors' layout: an object per number, with paths relative to `data/`."""
     root = file.parent.parent if file.parent.name == "images_information" else file.parent
     named = strict.document(file).fields.items()
     rows = [strict.row(value, f"{file}, entry {strict.shown(name)}") for name, value in named]
@@ -74,7 +74,7 @@ def _cases(
     limit: int | None,
 ) -> list[Case]:
     if not rows:
-        raise LayeralignError(f"{file}: holds no entry; expected the 300 of MOSSBench")
+        raise LayeralignError(f"{file}: has no entries; expected the 300 of MOSSBench")
     taken: dict[str, str] = {}
     ids = [strict.claim(taken, f"{MOSSBENCH.name}-{row.id('pid')}", row.where) for row in rows]
     for row in rows:
@@ -110,7 +110,7 @@ def _json_facts(row: Row) -> dict[str, Any]:
 
 
 def _harm(metadata: Row) -> list[int]:
-    """Numbers of the benchmark's kinds of harm; what they stand for is not published."""
+    """Numbers of the kinds of harm; their meaning is not published."""
     given = metadata.fields.get("harm")
     if not isinstance(given, list):
         raise LayeralignError(
@@ -135,8 +135,8 @@ MOSSBENCH = Benchmark(
     revision="8d68b0614b39d8990a508e03d99975832f399db2",
     files=("data/images_information/information.json", "data/images/<number>.png"),
     about=(
-        "300 harmless questions about pictures that look harmful, of three kinds of stimulus. The copy at "
-        "Hugging Face (AIcell/MOSSBench: metadata.csv beside the pictures) is read as well."
+        "300 harmless questions about pictures that look harmful, with three kinds of stimulus. The copy on "
+        "Hugging Face (AIcell/MOSSBench: metadata.csv next to the pictures) can be read, too."
     ),
     read=_read,
     origin=GitHub("xirui-li/MOSSBench"),

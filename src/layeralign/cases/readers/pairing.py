@@ -1,4 +1,4 @@
-"""Pictures of a benchmark, and seeded choices: which rows, and which picture goes with which prompt."""
+"""A benchmark's pictures, seeded samples of rows, and the seeded pairing of prompts with pictures."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from layeralign.errors import LayeralignError
 T = TypeVar("T")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 PLACES = ("pictures", "images", "val2017", "val2014")
-"""Where the pictures lie that prompts are paired with; the first that is there is taken."""
-COCO = "for MS-COCO, unpack val2017.zip (1 GB) there, to be had from https://cocodataset.org/#download"
+"""Folders of pictures to pair prompts with; the first that exists is used."""
+COCO = "for MS-COCO, download val2017.zip (1 GB) from https://cocodataset.org/#download and unpack it there"
 
 
 class Album:
-    """The pictures below a folder, each checked once."""
+    """The pictures in a folder, each checked once."""
 
     def __init__(self, folder: Path, fix: str) -> None:
-        """Nothing outside `folder` is opened; `fix` says where its pictures are had."""
+        """Open no file outside `folder`; `fix` tells the user where to get the pictures."""
         self.folder = folder
         self._mend = fix
         self._checked: dict[str, pictures.FilePicture] = {}
@@ -32,7 +32,7 @@ class Album:
         """The picture of that name, for the record at `where`.
 
         Raises:
-            LayeralignError: as `pictures.check`, with where the pictures are had.
+            LayeralignError: See `pictures.check`; the message adds where to get the pictures.
         """
         if name not in self._checked:
             try:
@@ -43,34 +43,35 @@ class Album:
 
 
 class Deck(Album):
-    """An album whose pictures go with any prompt; they are numbered by name, from 0 on."""
+    """An album for pairing with prompts; pictures are numbered from 0, sorted by name."""
 
     def __init__(self, folder: Path) -> None:
-        """Of the folder of a benchmark that has no pictures of its own.
+        """Find the picture folder of a benchmark that has no pictures of its own.
 
         Raises:
-            LayeralignError: it holds no pictures.
+            LayeralignError: `folder` has no picture folder, or that has no pictures.
         """
-        fix = f"put harmless pictures there, or a link to such a folder; {COCO}"
+        fix = f"put harmless pictures, or a link to a folder of them, there; {COCO}"
         super().__init__(folders.find_folder(folder, PLACES, "pictures", fix), fix)
-        self.names = sorted(
-            file.name for file in self.folder.iterdir() if file.suffix.lower() in SUFFIXES
-        )  # as they come, the numbers would depend on the disk
+        # Sorted, since the order of a directory listing depends on the file system
+        self.names = sorted(file.name for file in self.folder.iterdir() if file.suffix.lower() in SUFFIXES)
         if not self.names:
-            raise LayeralignError(f"{self.folder}: holds no picture ({', '.join(SUFFIXES)}); {fix}")
-        strange = [name for name in self.names if not name.isprintable()]
-        if strange:
-            raise LayeralignError(f"{self.folder}: holds {strange[0]!r}, no printable name; rename it")
+            raise LayeralignError(f"{self.folder}: has no pictures ({', '.join(SUFFIXES)}); {fix}")
+        unprintable = [name for name in self.names if not name.isprintable()]
+        if unprintable:
+            raise LayeralignError(
+                f"{self.folder}: the name {unprintable[0]!r} has unprintable characters; rename the file"
+            )
 
     def card(self, index: int, where: str) -> pictures.FilePicture:
-        """The picture of that number."""
+        """The picture with that number, for the record at `where`."""
         return self.picture(self.names[index], where)
 
 
 def partners(prompts: int, among: int, seed: int) -> list[int]:
-    """For each prompt a number below `among`; none comes twice before all have come once.
+    """Draw a picture number below `among` for each prompt; all are used once before any is used twice.
 
-    A prompt's partner does not depend on how many prompts there are.
+    A prompt's number does not depend on how many prompts there are.
     """
     rng = np.random.default_rng(seed)
     rounds = [rng.permutation(among) for _ in range(-(-prompts // among))]
@@ -78,7 +79,7 @@ def partners(prompts: int, among: int, seed: int) -> list[int]:
 
 
 def sample(rows: Sequence[T], limit: int | None, seed: int) -> list[T]:
-    """So many of the rows, drawn without replacement, in the file's order; all without a limit."""
+    """Draw `limit` rows without replacement and keep their order; without a limit, return all rows."""
     if limit is None or limit >= len(rows):
         return list(rows)
     drawn = np.random.default_rng(seed).choice(len(rows), size=limit, replace=False)
@@ -86,5 +87,5 @@ def sample(rows: Sequence[T], limit: int | None, seed: int) -> list[T]:
 
 
 def paired_facts(deck: Deck, index: int, seed: int) -> dict[str, int | str]:
-    """What says afterwards which picture went with a prompt, and why."""
+    """Facts that record which picture was paired with a prompt."""
     return {"pairing_seed": seed, "picture_index": index, "picture_name": deck.names[index]}

@@ -1,4 +1,4 @@
-"""Prompts × pictures: every chosen prompt with every chosen picture, from the user's own lists."""
+"""Prompts × pictures: every selected prompt with every selected picture, from the user's own files."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ def grid(
     limit: int | None = None,
     seed: int = 0,
 ) -> list[Case]:
-    """All combinations of so many prompts and so many pictures, both drawn by the seed.
+    """All combinations of `prompts` prompts and `pictures` pictures, drawn by the seed.
 
     Args:
-        folder: holds `prompts.txt`, `.csv` or `.jsonl`, and a folder of pictures.
-        prompts: how many; None for all.
-        pictures: how many; None for all.
-        limit: take only the first so many pairs; the pictures of the first prompt come first.
-        seed: of both draws; where all are taken nothing is drawn.
+        folder: Folder with `prompts.txt`, `.csv` or `.jsonl`, and a folder of pictures.
+        prompts: Number of prompts; None for all.
+        pictures: Number of pictures; None for all.
+        limit: Keep only the first `limit` pairs; all pairs of the first prompt come first.
+        seed: Seed of both draws; it has no effect on a list that is used completely.
 
     Raises:
-        LayeralignError: a file is wrong, or there are fewer prompts or pictures than are asked for.
+        LayeralignError: A file is invalid, or has fewer prompts or pictures than requested.
     """
     file = folders.find(folder, _FILES, PAIRS)
     texts = _prompts(file)
     deck = Deck(folder)
     rng = np.random.default_rng(seed)
-    rows = _drawn(rng, len(texts), prompts, f"{file}: holds {len(texts)} prompts")
-    cards = _drawn(rng, len(deck.names), pictures, f"{deck.folder}: holds {len(deck.names)} pictures")
+    rows = _drawn(rng, len(texts), prompts, f"{file}: has {len(texts)} prompts")
+    cards = _drawn(rng, len(deck.names), pictures, f"{deck.folder}: has {len(deck.names)} pictures")
     size = len(rows) * len(cards)
     if min(size, size if limit is None else limit) > MAX_PAIRS:
         raise LayeralignError(
-            f"{file}: makes {size:,} pairs with the pictures of {deck.folder}; the limit is {MAX_PAIRS:,}, "
-            f"name fewer, as in {PAIRS.name}:20x10"
+            f"{file}: gives {size:,} pairs with the pictures of {deck.folder}; the limit is {MAX_PAIRS:,}; "
+            f"request fewer, as in {PAIRS.name}:20x10"
         )
     chosen = [pair for pair, _ in zip(product(rows, cards), range(size if limit is None else limit))]  # noqa: B905
     return [
@@ -68,7 +68,7 @@ def _drawn(rng: np.random.Generator, there: int, wanted: int | None, what: str) 
     if wanted is None:
         return list(range(there))
     if wanted > there:
-        raise LayeralignError(f"{what}; expected at least the {wanted} that were asked for")
+        raise LayeralignError(f"{what}; expected at least {wanted}, as requested")
     return sorted(rng.choice(there, size=wanted, replace=False).tolist())
 
 
@@ -83,7 +83,7 @@ def _prompts(file: Path) -> list[Row]:
     for row in found:
         first = taken.setdefault(row.text("prompt"), row.where)
         if first != row.where:
-            raise LayeralignError(f"{row.where}: has the prompt of {first} again; expected each once")
+            raise LayeralignError(f"{row.where}: repeats the prompt of {first}; expected each prompt once")
     return found
 
 
@@ -101,7 +101,7 @@ PAIRS = Benchmark(
     files=("prompts.txt, prompts.csv or prompts.jsonl", "pictures/ (or images/, val2017/, val2014/)"),
     about=(
         "Every prompt with every picture. `pairs:20x10` draws 20 prompts and 10 pictures by the seed and "
-        "asks all 200 combinations; ids name prompt and picture by their places in the list and the folder."
+        "makes all 200 combinations; ids give the numbers of the prompt and the picture."
     ),
     read=_read,
     by_hand="prompts and pictures",

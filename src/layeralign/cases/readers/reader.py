@@ -1,4 +1,4 @@
-"""The public benchmarks that can be read, by name."""
+"""Reading a public benchmark by name."""
 
 from __future__ import annotations
 
@@ -28,17 +28,18 @@ _GRID = re.compile(r"([1-9][0-9]{0,8})x([1-9][0-9]{0,8})", re.ASCII)
 
 
 def read(name: str, folder: str | Path, limit: int | None = None, seed: int = 0) -> list[Case]:
-    """The cases of a public benchmark, from a folder that has its files; nothing is fetched.
+    """Read the cases of a public benchmark from a folder; nothing is downloaded.
 
     Args:
-        name: one of `BENCHMARKS`; `pairs:20x10` names how many prompts and pictures are combined.
-        folder: the benchmark's files as they are published.
-        limit: at most so many: a seeded sample of jailbreakv-28k, vqa-v2 and hh-rlhf, else the first.
-        seed: of samples and of the pairing with pictures.
+        name: A name in `BENCHMARKS`; `pairs:20x10` combines 20 prompts with 10 pictures.
+        folder: Folder with the benchmark's files, as published.
+        limit: Largest number of cases, 1 or more: a seeded sample for jailbreakv-28k, vqa-v2 and hh-rlhf,
+            the first cases for others. None for all.
+        seed: Seed of samples and of the pairing with pictures, 0 or more.
 
     Raises:
-        LayeralignError: there is no such benchmark, or a file is missing or wrong; the message
-            says which, and where it is had.
+        LayeralignError: The benchmark is unknown, or a file is missing or invalid; the message says which
+            file and where to get it.
     """
     benchmark, grid = _named(name)
     if limit is not None and limit < 1:
@@ -49,20 +50,20 @@ def read(name: str, folder: str | Path, limit: int | None = None, seed: int = 0)
     try:
         if not place.is_dir():
             raise LayeralignError(
-                f"{place}: no such folder; expected one with {', '.join(benchmark.files)}, "
+                f"{place}: no such folder; expected one with {', '.join(benchmark.files)}; "
                 f"download {benchmark.title} from {benchmark.source}"
             )
         if grid is not None:
             return pairs.grid(place, *grid, limit=limit, seed=seed)
         return benchmark.read(place, limit, seed)
     except LayeralignError as error:
-        raise LayeralignError(printable(str(error))) from error  # names of strangers' files are in it
+        raise LayeralignError(printable(str(error))) from error  # it may contain untrusted file names
     except (OSError, ValueError) as error:
         raise LayeralignError(printable(f"{place}: cannot be read ({error})")) from error
 
 
 def benchmarks_of(cases: Iterable[str]) -> tuple[str, ...]:
-    """The benchmarks that cases of these ids come from, sorted; empty text for those of none."""
+    """Names of the benchmarks that these case ids belong to, sorted; `""` for ids of no benchmark."""
     return tuple(sorted({next((n for n in BENCHMARKS if id.startswith(f"{n}-")), "") for id in cases}))
 
 
@@ -77,7 +78,7 @@ def _named(name: str) -> tuple[Benchmark, tuple[int, int] | None]:
     grid = _GRID.fullmatch(wanted)
     if first != pairs.PAIRS.name or grid is None:
         raise LayeralignError(
-            f"benchmark {printable(name, 60)}: is unknown; expected a plain name, "
+            f"benchmark {printable(name, 60)}: is unknown; expected a name without ':', "
             f"or {pairs.PAIRS.name}:20x10 for 20 prompts × 10 pictures"
         )
     return BENCHMARKS[first], (int(grid[1]), int(grid[2]))

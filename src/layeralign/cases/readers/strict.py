@@ -1,4 +1,4 @@
-"""Text files of strangers, read strictly: UTF-8, limits, one clear sentence for what is wrong."""
+"""Strict parsing of untrusted text files: UTF-8, size limits, and precise error messages."""
 
 from __future__ import annotations
 
@@ -17,16 +17,22 @@ from layeralign._util.text import has_lone_surrogate
 from layeralign.errors import LayeralignError
 
 MAX_BYTES = 512 * 2**20
-"""A file that is larger, unpacked, is refused."""
+"""Largest file after decompression, in bytes."""
 MAX_TEXT = 2**20
-"""Characters of one field."""
+"""Longest field, in characters."""
 MAX_ID = 200
+"""Longest id, in characters."""
 _LARGEST = 2**53
 
 
 @dataclass(frozen=True)
 class Row:
-    """One record of a file and where it stands, so that a message can say so."""
+    """One record of a file.
+
+    Attributes:
+        where: File and line, for error messages.
+        fields: Field name -> value.
+    """
 
     where: str
     fields: Mapping[str, Any]
@@ -35,7 +41,7 @@ class Row:
         """The field's text; with `blank`, it may be empty.
 
         Raises:
-            LayeralignError: it is missing, no text, blank, too long, or no valid Unicode.
+            LayeralignError: The field is missing, not text, blank, too long, or not valid Unicode.
         """
         value = self._value(name)
         if not isinstance(value, str):
@@ -45,18 +51,20 @@ class Row:
                 f"{self.where}: field {name!r} has {len(value):,} characters; the limit is {MAX_TEXT:,}"
             )
         if "\0" in value:
-            raise LayeralignError(f"{self.where}: field {name!r} holds a null byte; expected text")
+            raise LayeralignError(f"{self.where}: field {name!r} has a null byte; expected text")
         if has_lone_surrogate(value):
-            raise LayeralignError(f"{self.where}: field {name!r} holds half a character (a lone surrogate)")
+            raise LayeralignError(
+                f"{self.where}: field {name!r} has a lone surrogate; expected valid Unicode"
+            )
         if not blank and not value.strip():
             raise LayeralignError(f"{self.where}: field {name!r} is empty; expected text")
         return value
 
     def number(self, name: str) -> int:
-        """The field's whole number, from 0 on.
+        """The field's integer, 0 to 2**53 - 1.
 
         Raises:
-            LayeralignError: it is missing or no such number.
+            LayeralignError: The field is missing or not such an integer.
         """
         value = self._value(name)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < _LARGEST:
@@ -64,16 +72,16 @@ class Row:
         return value
 
     def id(self, name: str) -> str:
-        """The field's text as a part of a case's id: short, without blanks and slashes.
+        """The field's text as part of a case's id: at most `MAX_ID` characters, no blanks or slashes.
 
         Raises:
-            LayeralignError: it is none.
+            LayeralignError: The field is missing or is not such a text.
         """
         value = self.text(name).strip()
         if len(value) > MAX_ID or not value.isprintable() or any(letter in ' /\\"' for letter in value):
             raise LayeralignError(
                 f"{self.where}: field {name!r} is {shown(value)}; "
-                f"expected an id of at most {MAX_ID} characters without blanks and slashes"
+                f"expected an id of at most {MAX_ID} characters without blanks, quotes and slashes"
             )
         return value
 
@@ -81,7 +89,7 @@ class Row:
         """The field's list of objects.
 
         Raises:
-            LayeralignError: it is missing or something else.
+            LayeralignError: The field is missing or is not a list of objects.
         """
         value = self._value(name)
         if not isinstance(value, list):
@@ -98,7 +106,7 @@ def row(value: Any, where: str) -> Row:
     """The JSON object as a row.
 
     Raises:
-        LayeralignError: it is no object.
+        LayeralignError: The value is not an object.
     """
     if not isinstance(value, dict):
         raise LayeralignError(f"{where}: is {shown(value)}; expected a JSON object")
@@ -106,20 +114,20 @@ def row(value: Any, where: str) -> Row:
 
 
 def shown(value: Any) -> str:
-    """The value for a message: its kind where it is large, and never a long text."""
+    """Format a value for a message: objects and lists by type only, long text truncated to 40 characters."""
     if isinstance(value, dict | list):
         return f"a JSON {'object' if isinstance(value, dict) else 'list'}"
     if isinstance(value, int) and not -_LARGEST < value < _LARGEST:
-        return "a number beyond all measure"
+        return "a number of 2**53 or more in size"
     written = repr(value)
     return written if len(written) <= 40 else f"{written[:40]}…"
 
 
 def claim(taken: dict[str, str], id: str, where: str) -> str:
-    """Note that the id is used at `where`.
+    """Record that the id is used at `where`, and return the id.
 
     Raises:
-        LayeralignError: it is used already.
+        LayeralignError: The id is already used.
     """
     if id in taken:
         raise LayeralignError(f"{where}: id {id!r} is already used in {taken[id]}")
@@ -128,34 +136,36 @@ def claim(taken: dict[str, str], id: str, where: str) -> str:
 
 
 def content(file: Path) -> str:
-    """The file's text; `.gz` is unpacked.
+    """The file's text; `.gz` files are decompressed.
 
     Raises:
-        LayeralignError: it cannot be read, is too large, is no UTF-8, or holds null bytes.
+        LayeralignError: The file cannot be read, is too large, is not UTF-8, or has null bytes.
     """
     try:
         with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
             raw = stream.read(MAX_BYTES + 1)
         if len(raw) > MAX_BYTES:
-            raise LayeralignError(f"{file}: has more than {MAX_BYTES >> 20} MiB; expected a benchmark's file")
+            raise LayeralignError(
+                f"{file}: is larger than {MAX_BYTES >> 20} MiB; expected a benchmark's file"
+            )
         text = raw.decode("utf-8-sig")
     except (OSError, EOFError, zlib.error) as error:
         raise LayeralignError(f"{file}: cannot be read ({error}); download it again") from error
     except UnicodeDecodeError as error:
         raise LayeralignError(
-            f"{file}: is not UTF-8 text (byte {error.start:,}); expected the file as it is published"
+            f"{file}: is not UTF-8 text (byte {error.start:,}); expected the file as published"
         ) from error
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise LayeralignError(f"{file}:{line}: holds a null byte; expected text, download the file again")
+        raise LayeralignError(f"{file}:{line}: has a null byte; expected text; download the file again")
     return text
 
 
 def table(file: Path, columns: Sequence[str]) -> list[Row]:
-    """The rows of a CSV file whose header names at least these columns.
+    """The rows of a CSV file whose header has at least these columns.
 
     Raises:
-        LayeralignError: it is no such file, or holds no row, or a row is not whole.
+        LayeralignError: The file is not such a file, has no rows, or a row has too few or too many fields.
     """
     with _field_limit():
         records = list(_records(file))
@@ -167,22 +177,22 @@ def table(file: Path, columns: Sequence[str]) -> list[Row]:
         raise LayeralignError(f"{file}:1: column {missing[0]!r} is missing; expected {', '.join(columns)}")
     twice = [name for name in header if header.count(name) > 1]
     if twice:
-        raise LayeralignError(f"{file}:1: column {twice[0]!r} is there twice; expected each once")
+        raise LayeralignError(f"{file}:1: column {twice[0]!r} appears twice; expected each column once")
     for line, record in records[1:]:
         if len(record) != len(header):
             raise LayeralignError(
                 f"{file}:{line}: has {len(record)} fields; expected {len(header)}, as in the header"
             )
     if len(records) == 1:
-        raise LayeralignError(f"{file}: holds no row below its header; download it again")
+        raise LayeralignError(f"{file}: has no rows below its header; download it again")
     return [Row(f"{file}:{line}", dict(zip(header, record, strict=True))) for line, record in records[1:]]
 
 
 def lines(file: Path) -> list[tuple[int, str]]:
-    """The lines that are not blank, with their numbers.
+    """The lines that are not blank, with their numbers from 1.
 
     Raises:
-        LayeralignError: there is none.
+        LayeralignError: There are none.
     """
     found = [(number, line) for number, line in enumerate(content(file).split("\n"), 1) if line.strip()]
     if not found:
@@ -194,16 +204,16 @@ def objects(file: Path) -> list[Row]:
     """The objects of a JSONL file, one per line.
 
     Raises:
-        LayeralignError: a line is something else, or there is none.
+        LayeralignError: A line is not an object, or the file is empty.
     """
     return [row(parsed(line, where), where) for where, line in _placed(file)]
 
 
 def document(file: Path) -> Row:
-    """The one JSON object that the file holds.
+    """The single JSON object in the file.
 
     Raises:
-        LayeralignError: it holds something else.
+        LayeralignError: The file has something else.
     """
     text = content(file)
     if not text.strip():
@@ -212,10 +222,10 @@ def document(file: Path) -> Row:
 
 
 def parsed(text: str, where: str) -> Any:
-    """The JSON value; a name that an object has twice, NaN and infinities are refused.
+    """Parse JSON; duplicate names in an object, NaN and infinities are errors.
 
     Raises:
-        LayeralignError: it is no such JSON.
+        LayeralignError: The text is not such JSON.
     """
     try:
         return json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
@@ -227,13 +237,13 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
-            raise ValueError(f"{shown(name)} is there twice")
+            raise ValueError(f"{shown(name)} appears twice")
         found[name] = value
     return found
 
 
 def _constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _placed(file: Path) -> Iterator[tuple[str, str]]:
@@ -242,7 +252,7 @@ def _placed(file: Path) -> Iterator[tuple[str, str]]:
 
 
 def _records(file: Path) -> Iterator[tuple[int, list[str]]]:
-    """The CSV records that are not blank, each with the number of its first line."""
+    """The CSV records that are not blank, each with the number of its first line, from 1."""
     reader = csv.reader(io.StringIO(content(file), newline=""), strict=True)
     first = 1
     try:
@@ -256,7 +266,7 @@ def _records(file: Path) -> Iterator[tuple[int, list[str]]]:
 
 @contextmanager
 def _field_limit() -> Iterator[None]:
-    """The csv module's limit is one for the whole process; it is put back afterwards."""
+    """Raise the csv module's field limit, which is global to the process, and restore it afterwards."""
     before = csv.field_size_limit(MAX_TEXT)
     try:
         yield

@@ -1,4 +1,4 @@
-"""VQA v2 (Goyal et al. 2017), its validation split: what a model must still be able to see."""
+"""VQA v2 (Goyal et al. 2017), validation split: measures whether a model still understands pictures."""
 
 from __future__ import annotations
 
@@ -28,8 +28,7 @@ def _read(folder: Path, limit: int | None, seed: int) -> list[Case]:
         row.text("question")
         row.number("image_id")
     fix = (
-        "download val2014.zip (6 GB) by hand from https://cocodataset.org/#download and unpack it there, "
-        "to val2014"
+        "download val2014.zip (6 GB) by hand from https://cocodataset.org/#download and unpack it to val2014"
     )
     album = Album(folders.find_folder(folder, _PICTURES, "the pictures", fix), fix)
     cases = []
@@ -37,7 +36,7 @@ def _read(folder: Path, limit: int | None, seed: int) -> list[Case]:
         if number not in annotations:
             raise LayeralignError(
                 f"{file}: has no annotation of question {number} ({question.where}); "
-                f"expected both files of one release, download both from {VQA.source}"
+                f"expected both files of one release; download both from {VQA.source}"
             )
         cases.append(_case(question, annotations[number], album))
     return cases
@@ -63,12 +62,12 @@ def _case(question: Row, annotation: Row, album: Album) -> Case:
     if annotation.number("image_id") != image:
         raise LayeralignError(
             f"{annotation.where}: field 'image_id' is {annotation.number('image_id')}; expected {image} "
-            f"as in {question.where}, download both files from {VQA.source}"
+            f"as in {question.where}; download both files from {VQA.source}"
         )
     answers = [answer.text("answer") for answer in annotation.rows("answers")]
     if len(answers) != _ANSWERS:
         raise LayeralignError(
-            f"{annotation.where}: field 'answers' has {len(answers)}; expected the {_ANSWERS} of VQA v2"
+            f"{annotation.where}: field 'answers' has {len(answers)}; expected {_ANSWERS}, as in VQA v2"
         )
     own = annotation.text("multiple_choice_answer")
     return Case(
@@ -83,7 +82,7 @@ def _case(question: Row, annotation: Row, album: Album) -> Case:
 
 
 def _most_common(answers: list[str], own: str) -> str:
-    """The most common answer; among several, the dataset's own choice, else the one given first."""
+    """The most common answer; on a tie, the dataset's own choice if it is among them, else the first."""
     counts = Counter(answers)
     return own if counts[own] == max(counts.values()) else counts.most_common(1)[0][0]
 
@@ -97,8 +96,8 @@ VQA = Benchmark(
     revision=None,
     files=(_QUESTIONS, _ANNOTATIONS, "val2014/COCO_val2014_<image_id in 12 digits>.jpg"),
     about=(
-        "214,354 questions about 40,504 pictures with 10 answers each, all 10 in the facts; the limit draws "
-        "a seeded sample. The pictures have to be downloaded by hand."
+        "214,354 questions about 40,504 pictures with 10 answers each, all kept in the facts; the limit "
+        "draws a seeded sample. The pictures have to be downloaded by hand."
     ),
     read=_read,
     origin=Archives(

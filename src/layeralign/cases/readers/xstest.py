@@ -35,7 +35,7 @@ def _read(folder: Path, limit: int | None, seed: int) -> list[Case]:
         if label == "safe":
             cases.append(Case(id=id, prompt=prompt, kind="benign", category="borderline", facts=facts))
     if not cases:
-        raise LayeralignError(f"{file}: holds no prompt labelled 'safe'; expected the 250 of XSTest")
+        raise LayeralignError(f"{file}: has no prompt labelled 'safe'; expected the 250 of XSTest")
     return cases[:limit]
 
 
@@ -47,7 +47,7 @@ XSTEST = Benchmark(
     licence="CC BY 4.0",
     revision="475f10bf0a3d6a9dfb174b6de1a38afbfdff98a5",
     files=(_FILE,),
-    about="250 safe prompts that look unsafe, text alone; the 200 unsafe ones are checked and left out.",
+    about="250 safe prompts that look unsafe, text only; the 200 unsafe prompts are checked and left out.",
     read=_read,
     origin=GitHub("paul-rottger/xstest"),
     texts={_FILE: 1},

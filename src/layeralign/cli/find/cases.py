@@ -31,7 +31,7 @@ def cases(
     preview
         Number of cases to show; the text of harmful cases stays hidden.
     out
-        JSONL file to write the cases to, as drawn and paired; their pictures go into a folder beside it.
+        JSONL file to write the cases to, as drawn and paired; their pictures go into a folder next to it.
     """
     from layeralign import benchmarks
     from layeralign.cases import cache, fetching, files

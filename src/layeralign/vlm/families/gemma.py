@@ -26,7 +26,9 @@ class PaliGemma(Vlm):
     def prompt(self, text: str, *, picture: bool, system: str = "", date: str = "") -> str:
         """See `Vlm.prompt`; the form that `PaliGemmaProcessor` builds, which has no system turn."""
         if system:
-            raise LayeralignError(f"model {self.checkpoint.name}: PaliGemma has no place for a system prompt")
+            raise LayeralignError(
+                f"model {self.checkpoint.name}: PaliGemma does not support a system prompt; remove it"
+            )
         return f"{self.placeholder if picture else ''}{self.tokenizer.bos_token}{text}\n"
 
     def own_inputs(self, prompt: str, picture: Image.Image, ids: Sequence[int]) -> dict[str, Any] | None:

@@ -38,14 +38,14 @@ class Generic(Vlm):
     ) -> None:
         super().__init__(model, processor, checkpoint, variant)
         for wanted, what in (
-            ("get_image_features", "gives no picture features by themselves (get_image_features)"),
+            ("get_image_features", "has no get_image_features"),
             ("language_model", "has no language_model"),
         ):
             if not hasattr(getattr(self.model, "model", None), wanted):
                 self._refuse(what)
         named = isinstance(self.tower, nn.Module)
         if not named or self.tower is self.model or self.tower is self.model.model:
-            self._refuse("has no vision tower under a name that transformers uses")
+            self._refuse("has no vision tower under a name known to transformers")
         if processor is not None:
             self._prove()
 
@@ -53,7 +53,7 @@ class Generic(Vlm):
         kind = self.model.config.model_type
         raise LayeralignError(
             f"model {self.checkpoint.name}: family {printable(str(kind), 60)!r} is unknown, and it is not "
-            f"like LLaVA: it {what}; a family can be added, see CONTRIBUTING"
+            f"like LLaVA, since it {what}; CONTRIBUTING explains how to add a family"
         )
 
     @cached_property
@@ -67,9 +67,7 @@ class Generic(Vlm):
                 found[name] = module
         if len(found) != 1:
             names = f" ({', '.join(found)})" if found else ""
-            self._refuse(
-                f"has {len(found)} lists of blocks in its vision tower{names}, where one was expected"
-            )
+            self._refuse(f"has {len(found)} lists of blocks in its vision tower{names} instead of one")
         return next(iter(found.values()))
 
     @torch.no_grad()
@@ -91,7 +89,7 @@ class Generic(Vlm):
             ids = self.tokens(prompt, made)
             theirs = self.own_inputs(prompt, picture, ids)
             if theirs is None:
-                self._refuse("makes another prompt by itself")
+                self._refuse("builds a different prompt with its own processor")
             line = torch.tensor([ids], device=self.device)
             logits = self.logits(self.hidden(line, torch.ones_like(line, dtype=torch.bool), [made]))
             expected = self.model(**theirs).logits
@@ -103,9 +101,9 @@ class Generic(Vlm):
         except Exception as error:  # whatever an unknown model does where it is not like LLaVA
             self._refuse(f"fails on a grey picture ({printable(str(error), 200) or type(error).__name__})")
         if not _near(made.tokens, wanted.tokens):
-            self._refuse("gives other features when its encoder is held at its default exit")
+            self._refuse("gives different features when its encoder exits at its default exit")
         if not _near(logits, expected) or not torch.equal(answer, said):
-            self._refuse("says other things when it is given its own picture's features and nothing else")
+            self._refuse("answers differently when given only its own picture features")
 
     def _returns_tuples(self, inputs: dict[str, Any]) -> bool:
         kinds: list[bool] = []

@@ -90,15 +90,15 @@ class Mllama(Vlm):
         own = list(self.model.config.vision_config.intermediate_layers_indices)
         if any(not 0 <= index < len(self.blocks) for index in own):
             raise LayeralignError(
-                f"model {self.checkpoint.name}: intermediate_layers_indices {own} names a block that is not "
-                f"among its {len(self.blocks)}"
+                f"model {self.checkpoint.name}: intermediate_layers_indices {own} has a block outside its "
+                f"{len(self.blocks)} blocks"
             )
         if self.reading == "transformers":
             return own
         if 0 in own:
             raise LayeralignError(
-                f"model {self.checkpoint.name}: intermediate_layers_indices has 0, which in the vendor's "
-                "reading is the embeddings; transformers cannot give them"
+                f"model {self.checkpoint.name}: intermediate_layers_indices has 0, the embeddings in variant "
+                "vendor, which transformers cannot return; use variant transformers"
             )
         return [index - 1 for index in own]
 

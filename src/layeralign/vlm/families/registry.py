@@ -43,9 +43,9 @@ def family_of(name: str, config: dict[str, Any]) -> type[Vlm]:
     if not isinstance(kind, str) or "vision_config" not in config:
         lacks = "" if "vision_config" in config else " and no vision_config"
         raise LayeralignError(
-            f"model {name}: is no vision-language model (config.json has model_type "
+            f"model {name}: is not a vision-language model (config.json has model_type "
             f"{printable(repr(kind), 60)}{lacks}); expected one of the families "
-            f"{', '.join(sorted(own | points))}, or one like LLaVA"
+            f"{', '.join(sorted(own | points))}, or a model like LLaVA"
         )
     return Generic
 
@@ -60,10 +60,12 @@ def _theirs(point: EntryPoint) -> type[Vlm]:
         raise LayeralignError(f"family {point.value}: expected a subclass of layeralign.vlm.vlm.Vlm")
     if getattr(family, "family", None) != point.name:
         raise LayeralignError(
-            f"family {point.value}: its `family` must be {point.name!r}, as its entry point's name"
+            f"family {point.value}: its `family` must be {point.name!r}, the name of its entry point"
         )
     variants = getattr(family, "variants", None)
     told = [*variants, *variants.values()] if isinstance(variants, Mapping) else []
     if not told or not all(isinstance(text, str) for text in told):
-        raise LayeralignError(f"family {point.value}: `variants` must map names to sentences, at least one")
+        raise LayeralignError(
+            f"family {point.value}: `variants` must map at least one name to a sentence, both strings"
+        )
     return family

@@ -52,8 +52,8 @@ def disagreement(vlm: Any, found: Ends) -> str:
         return ""
     told = ", ".join(f"{_token(vlm, id)} ({' and '.join(who)})" for id, who in more.items())
     return (
-        f"generation_config.json ends an answer at {', '.join(_token(vlm, id) for id in named)} only, "
-        f"others at {told}, too; layeralign ends it at any of them"
+        f"generation_config.json ends answers only at {', '.join(_token(vlm, id) for id in named)}, but "
+        f"{told} also end answers; layeralign stops at any of them"
     )
 
 
@@ -64,7 +64,7 @@ def _token(vlm: Any, id: int) -> str:
 def _ids(found: Any) -> set[int]:
     listed: list[Any] = list(found) if isinstance(found, list | tuple | set) else [found]
     if any(not isinstance(one, int | None) for one in listed):
-        raise ValueError(f"{found!r} is no token id")
+        raise ValueError(f"{found!r} is not a token id")
     return {one for one in listed if one is not None}
 
 

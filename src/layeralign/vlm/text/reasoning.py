@@ -90,8 +90,8 @@ def parse(given: str) -> Marks:
     parts = given.split()
     if len(parts) != 2 or parts[0] == parts[1]:
         raise LayeralignError(
-            f"reasoning {given!r}: expected the marks before and behind it with a blank between, as "
-            "'<think> </think>', or auto"
+            f"reasoning {given!r}: expected two different marks separated by a blank, such as "
+            "'<think> </think>', or auto or none"
         )
     return Marks(parts[0], parts[1], certain=True)
 

@@ -15,7 +15,7 @@ from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
 
 JUDGE_DATE = "2026-01-01"
-"""What a judge's template is told if it asks for the day, lest a verdict depend on it."""
+"""The date given to a judge's template, so that verdicts do not depend on the current date."""
 SENTINEL = "layeralign-stands-here"
 """A text that no template has, to see where it puts a text."""
 _DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday"
