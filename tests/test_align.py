@@ -27,13 +27,17 @@ from layeralign.decode import Decoding
 from layeralign.exits import Exits
 from layeralign.runs.store import open_run
 from layeralign.testbed import cases as testbed
-from layeralign.training import checkpoint, health, ppo, trainer
-from layeralign.training.exit_mix import FLOOR, ExitMix
-from layeralign.training.lessons import STOCK_REFUSAL, Lessons, StartAnswers, right_answer
+from layeralign.training import ppo, train
+from layeralign.training.data.batches import Batches
+from layeralign.training.data.exit_mix import FLOOR, ExitMix
+from layeralign.training.data.features import Features
+from layeralign.training.data.rollout import collate, prompts
+from layeralign.training.lppo import Lppo
 from layeralign.training.parallel import Workers
 from layeralign.training.policy import Policy
-from layeralign.training.rollout import Features, collate, prompts
+from layeralign.training.reference import STOCK_REFUSAL, ReferenceAnswers, right_answer
 from layeralign.training.settings import Settings
+from layeralign.training.state import checkpoint, health
 from layeralign.vlm.identity import identity
 from layeralign.vlm.load import load
 
@@ -68,7 +72,7 @@ def sha(file):
 
 def run(llava_dir, cases, out, **changes):
     vlm = load(llava_dir)
-    history = trainer.train(vlm, cases, Vowels(), out, replace(SMALL, **changes))
+    history = train.train(vlm, cases, Vowels(), out, replace(SMALL, **changes))
     return vlm, history
 
 
@@ -198,7 +202,7 @@ def test_cached_features_are_those_of_a_scan(llava, cases):
 
 
 def test_the_cache_forgets_what_does_not_fit(llava, cases, monkeypatch):
-    monkeypatch.setattr("layeralign.training.rollout.CACHE_BYTES", 1)
+    monkeypatch.setattr("layeralign.training.data.features.CACHE_BYTES", 1)
     features = Features(llava, cases, [0, 3])
     first = features.of((cases[0], 3))
     features.of((cases[1], 3))
@@ -257,7 +261,7 @@ def test_gradient_checkpointing_changes_nothing(llava_dir, cases, tmp_path):
 
 def test_frozen_weights_may_be_bfloat16(llava_dir, cases, tmp_path):
     vlm = load(llava_dir, dtype="bfloat16")
-    history = trainer.train(vlm, cases, Vowels(), tmp_path / "a", SMALL)
+    history = train.train(vlm, cases, Vowels(), tmp_path / "a", SMALL)
     assert all(math.isfinite(h["policy_loss"]) for h in history)
     assert {p.dtype for p in vlm.model.parameters() if p.requires_grad} == {torch.float32}
     with safe_open(tmp_path / "a" / "adapter_model.safetensors", "pt") as opened:
@@ -357,19 +361,19 @@ def test_what_supervised_methods_teach(llava, cases, tmp_path):
 
 
 def test_stopping_and_going_on_ends_in_the_same_bits(llava_dir, cases, tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer, "SAVE_EVERY", 2)
+    monkeypatch.setattr(train, "SAVE_EVERY", 2)
     run(llava_dir, cases, tmp_path / "whole", steps=5)
-    step = trainer._Run._step
+    step = Lppo.step
 
     def stopped(self, number):
         if number == 3:
             raise KeyboardInterrupt
         return step(self, number)
 
-    monkeypatch.setattr(trainer._Run, "_step", stopped)
+    monkeypatch.setattr(Lppo, "step", stopped)
     with pytest.raises(KeyboardInterrupt):
         run(llava_dir, cases, tmp_path / "cut", steps=5)
-    monkeypatch.setattr(trainer._Run, "_step", step)
+    monkeypatch.setattr(Lppo, "step", step)
     _, history = run(llava_dir, cases, tmp_path / "cut", steps=5)
     assert sha(tmp_path / "whole" / checkpoint.FILE) == sha(tmp_path / "cut" / checkpoint.FILE)
     name = "adapter_model.safetensors"
@@ -382,7 +386,7 @@ def test_stopping_and_going_on_ends_in_the_same_bits(llava_dir, cases, tmp_path,
 def test_kill_9_at_random_moments_ends_in_the_same_bits(llava_dir, tmp_path):
     command = [
         sys.executable, "-c",
-        "import sys; from layeralign.training import trainer; trainer.SAVE_EVERY = 1\n"
+        "import sys; from layeralign.training import train; train.SAVE_EVERY = 1\n"
         "from layeralign.cli import main; sys.exit(main(sys.argv[1:]))",
         "align", "--model", str(llava_dir), "--cases", "testbed:train", "--limit", "24", "--reward",
         "test_align:vowels", "--steps", "24", "--rows", "12", "--epochs", "1", "--max-new-tokens", "6",
@@ -480,7 +484,7 @@ def test_a_trained_model_is_not_taken_for_the_one_that_was_loaded(llava_dir, cas
     assert identity(vlm) != plain
     assert identity(vlm)["adapter"] == identity(load(llava_dir, adapter=tmp_path / "a"))["adapter"]
     with pytest.raises(LayeralignError, match="has an adapter already"):
-        trainer.train(vlm, cases, Vowels(), tmp_path / "b", SMALL)
+        train.train(vlm, cases, Vowels(), tmp_path / "b", SMALL)
 
 
 def test_consistency_aims_at_the_default_exit(llava_dir, cases, tmp_path):
@@ -558,7 +562,7 @@ def test_a_broken_checkpoint_is_said_to_be_one(llava_dir, cases, tmp_path):
 
 
 def test_nan_stops_with_the_last_good_adapter(llava_dir, cases, tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer, "SAVE_EVERY", 1)
+    monkeypatch.setattr(train, "SAVE_EVERY", 1)
     calls = []
 
     def broken(self, asked, answers):
@@ -590,6 +594,6 @@ def test_methods_without_rollouts_cannot_follow_harm(llava_dir, cases, tmp_path)
     with pytest.raises(LayeralignError, match="mix worst"):
         run(llava_dir, cases, tmp_path / "a", method="sft")
     with pytest.raises(LayeralignError, match=r"needs one .*--method consistency"):
-        trainer.train(load(llava_dir), cases, None, tmp_path / "b", SMALL)
+        train.train(load(llava_dir), cases, None, tmp_path / "b", SMALL)
     with pytest.raises(LayeralignError, match="none is harmful"):
         run(llava_dir, [case for case in cases if case.kind != "harmful"], tmp_path / "c")

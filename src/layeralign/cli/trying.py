@@ -10,16 +10,16 @@ from layeralign.cli.app import app, put
 
 @app.command
 def demo(*, out: Path = Path("out/demo"), cases: int = 1200, steps: int = 60) -> None:
-    """Scan the bundled model at every exit, train the hole away, scan again, and write a page about it.
+    """Scan the bundled model at every exit, train the hole away, scan again, and write a page.
 
     Parameters
     ----------
     out
         Folder for the runs `before` and `after`, their summaries as JSON, the `adapter`, `report.html`.
     cases
-        How many cases of the testbed's dev split are judged; training sees the train split only.
+        Number of cases of the testbed's dev split to judge; training uses the train split only.
     steps
-        How many steps of L-PPO.
+        Number of L-PPO steps.
     """
     from layeralign.demo import demo as run_demo
     from layeralign.report.terminal.comparison import table
