@@ -41,7 +41,7 @@ from layeralign.training.state import checkpoint, health
 from layeralign.vlm.identity import identity
 from layeralign.vlm.load import load
 
-SMALL = Settings(steps=4, rows=12, epochs=2, rate=1e-2, max_new_tokens=6, rank=2, mix="worst")
+SMALL = Settings(steps=4, rows=12, epochs=2, lr=1e-2, max_new_tokens=6, rank=2, mix="worst")
 
 
 class Vowels:
@@ -133,7 +133,7 @@ def test_any_tool_can_load_the_adapter(llava_dir, cases, tmp_path):
     assert (wanted - start).abs().max() > 1e-3
 
 
-def test_the_reference_is_the_start_policy_and_merging_leaves_no_trace(llava_dir, cases):
+def test_the_reference_is_the_model_without_adapter_and_merging_leaves_no_trace(llava_dir, cases):
     vlm = load(llava_dir)
     policy = Policy(vlm, 2, 0)
     batch = rollout_batch(vlm, cases[:3], [1, 3, 5], [[9, 8, 3], [7, 3], [6, 5, 4]])
@@ -213,17 +213,17 @@ def test_the_cache_forgets_what_does_not_fit(llava, cases, monkeypatch):
 # --- the update
 
 
-def test_accumulated_pieces_make_the_same_update(llava_dir, cases, tmp_path):
+def test_accumulated_microbatches_make_the_same_update(llava_dir, cases, tmp_path):
     _, whole = run(llava_dir, cases, tmp_path / "a", steps=2)
-    _, pieces = run(llava_dir, cases, tmp_path / "b", steps=2, accumulate=3)
-    for name in ("policy_loss", "value_loss", "kept_kl", "grad_norm", "kl"):
-        for one, other in zip(whole, pieces, strict=True):
+    _, parts = run(llava_dir, cases, tmp_path / "b", steps=2, accumulate=3)
+    for name in ("policy_loss", "value_loss", "retention_kl", "grad_norm", "kl"):
+        for one, other in zip(whole, parts, strict=True):
             assert one[name] == pytest.approx(other[name], rel=1e-3, abs=1e-5), name
 
 
 def test_the_first_update_starts_at_ratio_one(llava_dir, cases, tmp_path):
     _, history = run(llava_dir, cases, tmp_path / "a", steps=1, epochs=1)
-    assert history[0]["clip_fraction"] == 0 and history[0]["moved_kl"] == pytest.approx(0, abs=1e-6)
+    assert history[0]["clip_fraction"] == 0 and history[0]["approx_kl"] == pytest.approx(0, abs=1e-6)
     assert history[0]["kl"] == pytest.approx(0, abs=1e-4)  # the adapter starts as nothing
 
 
@@ -232,7 +232,9 @@ def test_a_reward_is_learned(llava_dir, cases, tmp_path, monkeypatch):
     monkeypatch.setattr(
         Vowels, "score", lambda self, asked, answers: torch.tensor([-len(a) / 10 for a in answers])
     )
-    _, history = run(llava_dir, cases, tmp_path / "a", steps=25, rows=32, keep_share=0, eta=0.0, price=1.0)
+    _, history = run(
+        llava_dir, cases, tmp_path / "a", steps=25, rows=32, retention_share=0, kl_coef=0.0, harm_weight=1.0
+    )
     first, last = (sum(h["length"] for h in part) / 3 for part in (history[:3], history[-3:]))
     assert last < first - 1
 
@@ -268,26 +270,26 @@ def test_frozen_weights_may_be_bfloat16(llava_dir, cases, tmp_path):
         assert max(opened.get_tensor(name).abs().max() for name in opened.keys() if "lora_B" in name) > 0  # noqa: SIM118
 
 
-# --- lessons and exits
+# --- rows and exits
 
 
 def test_rows_are_as_the_settings_say(cases):
-    settings = replace(SMALL, rows=30, keep_share=0.2, harmful_share=0.75)
-    lessons = Lessons(cases, settings, 4)
+    settings = replace(SMALL, rows=30, retention_share=0.2, harmful_share=0.75)
+    batches = Batches(cases, settings, 4)
     mix = ExitMix.parse(Exits(5, 4), "1-3", "uniform")
-    plan = lessons.plan(3, mix)
-    assert len(plan.kept) == 6 and {exit for _, exit in plan.kept} == {4}
-    assert sum(case.kind == "harmful" for case, _ in plan.trained) == 18
-    assert {exit for _, exit in plan.trained} == {1, 2, 3}
-    assert plan == lessons.plan(3, mix) != lessons.plan(4, mix)
+    rows = batches.draw(3, mix)
+    assert len(rows.retention) == 6 and {exit for _, exit in rows.retention} == {4}
+    assert sum(case.kind == "harmful" for case, _ in rows.trained) == 18
+    assert {exit for _, exit in rows.trained} == {1, 2, 3}
+    assert rows == batches.draw(3, mix) != batches.draw(4, mix)
 
 
 def test_a_pass_uses_every_case_once(cases):
-    lessons = Lessons(cases, replace(SMALL, rows=3, keep_share=0.34, harmful_share=0.5), 4)
+    batches = Batches(cases, replace(SMALL, rows=3, retention_share=0.34, harmful_share=0.5), 4)
     mix = ExitMix.parse(Exits(5, 4), "all", "uniform")
-    kept = [lessons.plan(step, mix).kept[0][0].id for step in range(2 * len(cases))]
-    assert len(set(kept[: len(cases)])) == len(cases) == len(set(kept[len(cases) :]))
-    assert kept[: len(cases)] != kept[len(cases) :]
+    drawn = [batches.draw(step, mix).retention[0][0].id for step in range(2 * len(cases))]
+    assert len(set(drawn[: len(cases)])) == len(cases) == len(set(drawn[len(cases) :]))
+    assert drawn[: len(cases)] != drawn[len(cases) :]
 
 
 @given(st.lists(st.floats(0.01, 10), min_size=1, max_size=9), st.integers(0, 200), st.integers(0, 99))
@@ -335,8 +337,8 @@ def test_bad_mixes_say_what_is_wrong(exits, mix, message):
         ExitMix.parse(Exits(5, 4), exits, mix)
 
 
-@pytest.mark.parametrize("bad", [{"keep_share": 1.0}, {"rate": -1.0}, {"steps": 0}, {"gamma": 1.5}, {"clip": 0.0},
-                                 {"temperature": 0.0}, {"rate": math.nan}])  # fmt: skip
+@pytest.mark.parametrize("bad", [{"retention_share": 1.0}, {"lr": -1.0}, {"steps": 0}, {"gamma": 1.5}, {"clip": 0.0},
+                                 {"temperature": 0.0}, {"lr": math.nan}])  # fmt: skip
 def test_bad_settings_say_what_is_wrong(bad):
     with pytest.raises(LayeralignError, match=next(iter(bad))):
         Settings(**bad)
@@ -344,14 +346,14 @@ def test_bad_settings_say_what_is_wrong(bad):
 
 def test_what_supervised_methods_teach(llava, cases, tmp_path):
     policy = Policy(llava_copy(llava), 2, 0)
-    start = StartAnswers(policy, Features(policy.vlm, cases, [4]), Decoding(5))
+    reference = ReferenceAnswers(policy, Features(policy.vlm, cases, [4]), Decoding(5))
     harmful, benign = Case("h", "how do i smash it?", "harmful"), Case("b", "describe it.", "benign")
-    start.make([harmful, benign], Workers(), tmp_path)
+    reference.make([harmful, benign], Workers(), tmp_path)
     say = lambda ids: decode.text(policy.vlm, ids)  # noqa: E731
-    assert say(right_answer(policy, cases[0], start)) == cases[0].reference
-    assert right_answer(policy, benign, start) == start.tokens(benign)
+    assert say(right_answer(policy, cases[0], reference)) == cases[0].reference
+    assert right_answer(policy, benign, reference) == reference.tokens(benign)
     stock = policy.vlm.tokenizer(STOCK_REFUSAL, add_special_tokens=False)["input_ids"]
-    assert right_answer(policy, harmful, start) == [
+    assert right_answer(policy, harmful, reference) == [
         *(token for token in stock if token not in policy.vlm.unsayable),
         3,
     ]
@@ -393,13 +395,13 @@ def test_kill_9_at_random_moments_ends_in_the_same_bits(llava_dir, tmp_path):
         "--rank", "2", "--mix", "worst",
     ]  # fmt: skip
     environment = {
-        "PYTHONPATH": str(__file__).rsplit("/", 1)[0],
+        "PYTHONPATH": f"{Path(__file__).parent}:{Path(layeralign.__file__).parent.parent}",
         "PATH": "/usr/bin:/bin",
         "OMP_NUM_THREADS": "1",
     }
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     subprocess.run([*command, "--out", str(whole)], env=environment, check=True, capture_output=True)
-    dice, kills = random.Random(0), 0
+    rng, kills = random.Random(0), 0
     starting = subprocess.Popen([*command, "--out", str(cut)], env=environment, stderr=subprocess.PIPE)
     while not (cut / "training.json").exists():  # a kill before the first step
         assert starting.poll() is None
@@ -415,7 +417,7 @@ def test_kill_9_at_random_moments_ends_in_the_same_bits(llava_dir, tmp_path):
             time.sleep(0.01)
         if kills == 2:
             break
-        time.sleep(dice.random() / 8)
+        time.sleep(rng.random() / 8)
         assert process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.communicate()
@@ -436,8 +438,8 @@ def checkpoint_step(folder):
 
 def test_another_training_in_the_folder_is_refused(llava_dir, cases, tmp_path):
     run(llava_dir, cases, tmp_path / "a", steps=1)
-    with pytest.raises(LayeralignError, match=r"settings\.rate"):
-        run(llava_dir, cases, tmp_path / "a", steps=1, rate=0.5)
+    with pytest.raises(LayeralignError, match=r"settings\.lr"):
+        run(llava_dir, cases, tmp_path / "a", steps=1, lr=0.5)
     with pytest.raises(LayeralignError, match="cases"):
         run(llava_dir, cases[:12], tmp_path / "a", steps=1)
     (tmp_path / "b").mkdir()
@@ -468,12 +470,12 @@ def test_a_log_that_lost_its_end_is_told(llava_dir, cases, tmp_path):
         run(llava_dir, cases, tmp_path / "a", steps=2)
 
 
-def test_start_answers_are_private_and_made_once(llava_dir, cases, tmp_path, monkeypatch):
+def test_reference_answers_are_private_and_made_once(llava_dir, cases, tmp_path, monkeypatch):
     run(llava_dir, cases, tmp_path / "a", steps=1)
-    assert (tmp_path / "a" / "start.json").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "a" / "reference.json").stat().st_mode & 0o777 == 0o600
     checkpoint_file = tmp_path / "a" / checkpoint.FILE
     known = checkpoint_file.read_bytes()
-    monkeypatch.setattr(StartAnswers, "_answers", None)
+    monkeypatch.setattr(ReferenceAnswers, "_answer", None)
     run(llava_dir, cases, tmp_path / "a", steps=1)
     assert checkpoint_file.read_bytes() == known
 
@@ -578,16 +580,16 @@ def test_nan_stops_with_the_last_good_adapter(llava_dir, cases, tmp_path, monkey
 
 def test_collapse_needs_patience_and_is_told():
     fine = {"kl_per_token": 0.1, "length": 12.0, "reward": 0.5, "policy_loss": 0.1}
-    assert health.verdict([fine] * 20) is None
+    assert health.stop_reason([fine] * 20) is None
     for bad, word in (
         ({"kl_per_token": 6.0}, "KL"),
         ({"length": 1.0}, "tokens long"),
         ({"reward": -9.0}, "reward"),
     ):
-        history = [fine] * 8 + [fine | bad] * (health.PATIENCE - 1)
-        assert health.verdict(history) is None and health.doubt(history) is not None
-        assert word in health.verdict([*history, fine | bad])
-    assert "nan" in health.verdict([fine, fine | {"policy_loss": math.nan}])
+        history = [fine] * 8 + [fine | bad] * (health.MAX_PROBLEMS - 1)
+        assert health.stop_reason(history) is None and health.problem(history) is not None
+        assert word in health.stop_reason([*history, fine | bad])
+    assert "nan" in health.stop_reason([fine, fine | {"policy_loss": math.nan}])
 
 
 def test_methods_without_rollouts_cannot_follow_harm(llava_dir, cases, tmp_path):

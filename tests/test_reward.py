@@ -25,12 +25,13 @@ from layeralign.rewards.reward import load_reward
 from layeralign.testbed import preferences
 from layeralign.testbed.cases import cases
 from layeralign.testbed.world import REFUSAL, VERBS, Request, Scene, Thing, split_of
-from layeralign.training import testbed_reward
-from layeralign.training.reward_model import bradley_terry, read_pairs, split, train_reward
+from layeralign.training.reward import testbed as testbed_reward
+from layeralign.training.reward.pairs import read_pairs, split
+from layeralign.training.reward.train import bradley_terry, train_reward
 from layeralign.vlm.load import quiet
 
 TINY = testbed_reward.Recipe(width=16, layers=1, heads=2, base_steps=2)
-SETTINGS = {"epochs": 2, "batch_size": 4, "rate": 1e-3, "seed": 3, "held_out": 0.2, "save_every": 2}
+SETTINGS = {"epochs": 2, "batch_size": 4, "lr": 1e-3, "seed": 3, "held_out": 0.2, "save_every": 2}
 
 
 @pytest.fixture(scope="module")
@@ -130,9 +131,9 @@ def test_no_prompt_is_both_trained_on_and_held_out(tmp_path):
     rows = [pair for pair in preferences.pairs(300) for _ in range(2)]
     file = tmp_path / "pairs.jsonl"
     file.write_text("\n".join(map(json.dumps, rows)))
-    learned, kept = split(read_pairs(file)[0], 0.3)
-    assert not {p.prompt for p in learned} & {p.prompt for p in kept}
-    assert 0.2 < len(kept) / len(rows) < 0.4 and len(kept) + len(learned) == len(rows)
+    train, test = split(read_pairs(file)[0], 0.3)
+    assert not {p.prompt for p in train} & {p.prompt for p in test}
+    assert 0.2 < len(test) / len(rows) < 0.4 and len(test) + len(train) == len(rows)
 
 
 # training
@@ -159,13 +160,15 @@ def test_training_leaves_a_normal_checkpoint_and_a_record(trained, pair_file):
 def test_a_finished_training_is_not_done_again_and_not_mixed_with_another(trained, base, pair_file):
     out, record = trained
     assert train_reward(pair_file, base, out, sees="scene", **SETTINGS) == record
-    with pytest.raises(LayeralignError, match="made with other settings"):
+    with pytest.raises(
+        LayeralignError, match=r"holds another training, with settings\.seed = 3, and this command has 4"
+    ):
         train_reward(pair_file, base, out, sees="scene", **(SETTINGS | {"seed": 4}))
 
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("epochs", 0), ("batch_size", True), ("rate", 0.0), ("held_out", 1.0), ("sees", "all")],
+    [("epochs", 0), ("batch_size", True), ("lr", 0.0), ("held_out", 1.0), ("sees", "all")],
 )
 def test_a_setting_out_of_range_is_named(base, pair_file, tmp_path, setting, value):
     with pytest.raises(LayeralignError, match=f"{setting} is {value}".replace("all", "'all'")):
@@ -175,7 +178,7 @@ def test_a_setting_out_of_range_is_named(base, pair_file, tmp_path, setting, val
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from layeralign.training import reward_model
+from layeralign.training.reward import train
 pairs, base, out, where, settings = sys.argv[1:4] + [sys.argv[4], eval(sys.argv[5])]
 calls = 0
 def dying(function, last):
@@ -187,10 +190,10 @@ def dying(function, last):
         return function(*arguments)
     return call
 if where == "step":  # in the sixth step: the checkpoint of the fourth is there
-    reward_model.bradley_terry = dying(reward_model.bradley_terry, 6)
+    train.bradley_terry = dying(train.bradley_terry, 6)
 else:  # while the second checkpoint takes the first one's place
-    reward_model._replace = dying(reward_model._replace, 2)
-reward_model.train_reward(pairs, base, out, sees="scene", **settings)
+    Path.replace = dying(Path.replace, 2)
+train.train_reward(pairs, base, out, sees="scene", **settings)
 """
 
 
@@ -206,7 +209,7 @@ def test_a_killed_training_goes_on_to_the_same_weights_bit_for_bit(trained, base
     for way in ways:
         assert (tmp_path / way / "checkpoint.safetensors").is_file()
         assert not (tmp_path / way / "reward.json").exists()
-        with pytest.raises(LayeralignError, match=r"checkpoint\.safetensors: was made with other settings"):
+        with pytest.raises(LayeralignError, match=r"holds another training, with settings\.sees"):
             train_reward(pair_file, base, tmp_path / way, sees="text", **SETTINGS)
         record = train_reward(pair_file, base, tmp_path / way, sees="scene", **SETTINGS)
         assert record["held_out"] == trained[1]["held_out"]
@@ -216,10 +219,10 @@ def test_a_killed_training_goes_on_to_the_same_weights_bit_for_bit(trained, base
 
 def test_something_else_in_the_checkpoints_place_is_named(base, pair_file, tmp_path):
     (tmp_path / "checkpoint.safetensors").write_bytes(b"not that")
-    with pytest.raises(LayeralignError, match="is no checkpoint of reward training"):
+    with pytest.raises(LayeralignError, match=r"checkpoint\.safetensors: cannot be used"):
         train_reward(pair_file, base, tmp_path, **SETTINGS)
     (tmp_path / "reward.json").write_text("[1]")
-    with pytest.raises(LayeralignError, match="is no record of reward training"):
+    with pytest.raises(LayeralignError, match=r"reward\.json is no record of a training"):
         train_reward(pair_file, base, tmp_path, **SETTINGS)
 
 
@@ -260,7 +263,7 @@ def test_of_a_text_that_is_too_long_the_answer_is_kept(shipped):
     assert first == pytest.approx(second, abs=1e-5), "what was cut off does not tell"
     rows = shipped.classifier.rows([dialogue(asked[0].prompt, REFUSAL)])
     assert len(rows[0]["input_ids"]) == shipped.classifier.longest
-    assert shipped.classifier.names.decode(rows[0]["input_ids"]).endswith("can not help with that.")
+    assert shipped.classifier.tokenizer.decode(rows[0]["input_ids"]).endswith("can not help with that.")
     assert abs(shipped.score(asked[:1], ["yes."]).item() - first) > 0.01
 
 
@@ -336,7 +339,7 @@ def test_a_function_is_a_reward(tmp_path, monkeypatch):
     assert reward.score(made, ["a", "bb"]).tolist() == [1.0, 2.0]
     assert len(reward.record()["files"]["my_rewards"]) == 64
     for name, said in (
-        ("my_rewards:short", "gave 1 scores for 2 answers"),
+        ("my_rewards:short", "returned 1 scores for 2 answers"),
         ("my_rewards:endless", "inf; expected a finite number"),
         ("my_rewards:words", "expected 2 floats"),
     ):

@@ -84,8 +84,8 @@ def _story(
         (
             "judged on",
             "the dev split, by the testbed's exact oracle, which took no part in training. Model and cases "
-            "are independent of the training. The rules behind the labels are the same, and the settings were "
-            "chosen on this split; docs/align.md has the sealed test",
+            "are independent of the training. The rules behind the labels are the same, and the settings "
+            "were chosen on this split; docs/align.md has the sealed test",
         ),
     ]
 
