@@ -122,9 +122,7 @@ class RewardModel:
                     f"reward {self.name}: needs the picture described in words, and case {case.id!r} has no "
                     "fact 'scene'; use a reward that reads the request alone (layeralign_sees: text)"
                 )
-        numbers = self.numbers(cases, answers)
-        _check(self.name, numbers, cases)
-        return torch.tensor(numbers, dtype=torch.float32)
+        return _checked(self.name, self.numbers(cases, answers), cases)
 
     def can_score(self, case: Case) -> bool:
         """Whether the case has all of the model's input: a scene in words, if the model sees scenes."""
@@ -174,9 +172,7 @@ class RewardFunction:
 
     def score(self, cases: Sequence[Case], answers: Sequence[str]) -> Tensor:
         """See `Reward.score`."""
-        numbers = self.numbers(cases, answers)
-        _check(self.name, numbers, cases)
-        return torch.tensor(numbers, dtype=torch.float32)
+        return _checked(self.name, self.numbers(cases, answers), cases)
 
     def can_score(self, case: Case) -> bool:
         """True for every case: only the function itself knows."""
@@ -204,12 +200,13 @@ class RewardFunction:
         return numbers
 
 
-def _check(name: str, numbers: Sequence[float], cases: Sequence[Case]) -> None:
+def _checked(name: str, numbers: Sequence[float], cases: Sequence[Case]) -> Tensor:
     for number, case in zip(numbers, cases, strict=True):
         if not math.isfinite(number):
             raise LayeralignError(
                 f"reward {name}: scored an answer to case {case.id!r} {number}; expected a finite number"
             )
+    return torch.tensor(numbers, dtype=torch.float32)
 
 
 def _function(name: str) -> RewardFunction:

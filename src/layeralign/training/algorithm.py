@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +22,43 @@ from layeralign.training.parallel import Workers
 from layeralign.training.policy import Outputs, Policy
 from layeralign.training.reference import ReferenceAnswers
 from layeralign.training.settings import Settings
-from layeralign.training.state.meter import Meter
-from layeralign.training.state.schedule import schedule, set_lr
+from layeralign.training.state.schedule import set_lr
+
+
+class Meter:
+    """Means of a step's measurements over rows or tokens and over processes, and its other metrics.
+
+    Attributes:
+        step: the step's number.
+        started: when the step began, by `time.monotonic`.
+        plain: metrics that are not means, by name.
+    """
+
+    def __init__(self, step: int) -> None:
+        self.step, self.started = step, time.monotonic()
+        self.plain: dict[str, Any] = {}
+        self._sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+
+    def add(self, name: str, total: float | Tensor, count: float) -> None:
+        """Add `count` measurements whose sum is `total`."""
+        self._sums[name][0] += float(total)
+        self._sums[name][1] += count
+
+    def merge(self, other: Meter) -> None:
+        """Add the measurements of another meter."""
+        for name, (total, count) in other._sums.items():
+            self.add(name, total, count)
+
+    def means(self, workers: Workers) -> dict[str, float]:
+        """Name -> mean over all processes, without the names that no process measured."""
+        names = sorted({name for names in workers.gather([sorted(self._sums)]) for name in names})
+        flat = workers.total(*(value for name in names for value in self._sums[name]))
+        pairs = zip(names, flat[::2], flat[1::2], strict=True)
+        return {name: total / count for name, total, count in pairs if count}
+
+    def metrics(self, workers: Workers) -> dict[str, Any]:
+        """All of the step's metrics, as they are logged."""
+        return {"step": self.step, **self.means(workers), **self.plain}
 
 
 @dataclass
@@ -34,8 +70,11 @@ class Microbatch:
         answers: their token ids.
         indices: positions of the trained rows among this process's trained rows of the step.
         batch: rows and answers as tensors.
-        mask: bool [R, T], the answers' tokens.
-        reference_logits: float32 [retention rows, T, V], of the reference policy on the retention rows.
+        n: number of trained rows.
+        tokens: int64 [n, T], the trained rows' answers.
+        mask, retention_mask: bool [n, T] and [rows - n, T], the positions of answer tokens.
+        counts: answer tokens of the trained rows, and of the retention rows.
+        reference_logits: float32 [rows - n, T, V], of the reference policy on the retention rows.
         outputs: the policy's outputs with their graph, if the first update can use them.
     """
 
@@ -43,23 +82,16 @@ class Microbatch:
     answers: list[Sequence[int]]
     indices: list[int]
     batch: Batch
-    mask: Tensor
     reference_logits: Tensor = field(init=False)
     outputs: Outputs | None = field(default=None, init=False)
 
-    @property
-    def trained(self) -> slice:
-        """The trained rows."""
-        return slice(len(self.indices))
-
-    @property
-    def retention(self) -> slice:
-        """The retention rows."""
-        return slice(len(self.indices), None)
-
-    def counts(self) -> tuple[int, int]:
-        """Answer tokens of the trained rows and of the retention rows."""
-        return int(self.mask[self.trained].sum()), int(self.mask[self.retention].sum())
+    def __post_init__(self) -> None:
+        """Separate the trained rows from the retention rows."""
+        self.n = len(self.indices)
+        self.tokens = self.batch.answers[: self.n]
+        mask = ppo.answer_mask(self.batch.lengths, self.batch.answers.shape[1])
+        self.mask, self.retention_mask = mask[: self.n], mask[self.n :]
+        self.counts = int(self.mask.sum()), int(self.retention_mask.sum())
 
 
 M = TypeVar("M", bound=Microbatch)
@@ -91,50 +123,29 @@ class Algorithm(ABC, Generic[M]):
         """Do one step; returns its metrics."""
 
     @abstractmethod
-    def loss(self, microbatch: M, outputs: Outputs, meter: Meter) -> Tensor:
-        """Sum of the loss over the tokens of the trained rows.
-
-        Args:
-            microbatch: from `microbatches`.
-            outputs: the policy's outputs for the trained rows.
-            meter: takes the measurements.
-        """
+    def loss(self, part: M, outputs: Outputs, meter: Meter) -> Tensor:
+        """Sum of the loss over the tokens of a microbatch's trained rows, from the outputs for them."""
 
     def draw(self, meter: Meter) -> StepRows:
-        """This process's share of the step's rows; logs the exits that were drawn, and the weights."""
-        rows, exits = self.batches.draw(meter.step, self.mix), map(str, self.mix.exits)
-        weights = dict(zip(exits, self.mix.weights.tolist(), strict=True))
-        meter.plain = {"exits": rows.exits(), "weights": weights}
-        return rows.share(self.workers)
+        """This process's share of the step's rows; logs the drawn exits, and the weights of all exits."""
+        rows, share = self.batches.draw(meter.step, self.mix), self.workers.share
+        drawn = sorted(Counter(exit for _, exit in rows.trained).items())
+        weights = zip(map(str, self.mix.exits), self.mix.weights.tolist(), strict=True)
+        meter.plain = {"exits": {str(exit): n for exit, n in drawn}, "weights": dict(weights)}
+        return StepRows(list(share(rows.trained)), list(share(rows.retention)))
 
-    def microbatches(self, kind: type[M], rows: StepRows, answers: Sequence[Sequence[int]]) -> list[list[M]]:
-        """The microbatches of each minibatch.
-
-        Args:
-            kind: class of the microbatches.
-            rows: of this process.
-            answers: of the trained rows; the retention rows have the reference policy's answers.
-        """
-        references = [self.reference.tokens(case) for case, _ in rows.retention]
+    def microbatches(self, kind: type[M], step: StepRows, answers: Sequence[Sequence[int]]) -> list[list[M]]:
+        """The microbatches of each minibatch; `answers` are those of this process's trained rows."""
+        references = [self.reference.tokens(case) for case, _ in step.retention]
         lengths, settings = ([*map(len, answers)], [*map(len, references)]), self.settings
-        return [
-            [
-                self._microbatch(
-                    kind,
-                    [*(rows.trained[i] for i in trained), *(rows.retention[i] for i in retention)],
-                    [*(answers[i] for i in trained), *(references[i] for i in retention)],
-                    trained,
-                )
-                for trained, retention in minibatch
-            ]
-            for minibatch in split(*lengths, settings.minibatches, settings.accumulate)
-        ]
-
-    def _microbatch(
-        self, kind: type[M], rows: list[Row], answers: list[Sequence[int]], indices: list[int]
-    ) -> M:
-        batch = self.collate(rows, answers)
-        return kind(rows, answers, indices, batch, ppo.answer_mask(batch.lengths, batch.answers.shape[1]))
+        made: list[list[M]] = []
+        for minibatch in split(*lengths, settings.minibatches, settings.accumulate):
+            made.append([])
+            for trained, retention in minibatch:
+                rows = [*(step.trained[i] for i in trained), *(step.retention[i] for i in retention)]
+                tokens = [*(answers[i] for i in trained), *(references[i] for i in retention)]
+                made[-1].append(kind(rows, tokens, trained, self.collate(rows, tokens)))
+        return made
 
     def collate(self, rows: Sequence[Row], answers: Sequence[Sequence[int]]) -> Batch:
         """Rows, their answers and their features as tensors."""
@@ -151,8 +162,7 @@ class Algorithm(ABC, Generic[M]):
     def update(self, minibatches: list[list[M]], meter: Meter) -> None:
         """Epochs × minibatches optimiser steps; ends early when the KL exceeds `target_kl`."""
         settings, prepared, updates = self.settings, time.monotonic(), 0
-        lr = settings.lr * schedule(meter.step, settings.steps)
-        set_lr(self.optimizer, lr)
+        lr = set_lr(self.optimizer, settings.lr, meter.step, settings.steps)
         for minibatch in minibatches * settings.epochs:
             if not self._optimise(minibatch, meter):
                 break
@@ -186,16 +196,16 @@ class Algorithm(ABC, Generic[M]):
 
     def _counts(self, minibatch: Sequence[M]) -> list[float]:
         """Trained and retention answer tokens of a minibatch, over all processes."""
-        return self.workers.total(*(float(sum(one.counts()[i] for one in minibatch)) for i in (0, 1)))
+        return self.workers.total(*(float(sum(one.counts[i] for one in minibatch)) for i in (0, 1)))
 
     def _total_loss(self, microbatch: M, counts: Sequence[float], meter: Meter) -> Tensor:
         """A microbatch's part of its minibatch's loss; `counts` is that of the minibatch."""
         outputs, microbatch.outputs = microbatch.outputs or self.policy(microbatch.batch), None
-        retention = microbatch.retention
-        loss = self.loss(microbatch, outputs.rows(microbatch.trained), meter) / max(counts[0], 1)
+        n, mask = microbatch.n, microbatch.retention_mask
+        trained = Outputs(outputs.logits[:n], outputs.values[:n])
+        loss = self.loss(microbatch, trained, meter) / max(counts[0], 1)
         if counts[1]:
-            kl = ppo.full_kl(outputs.logits[retention], microbatch.reference_logits)
-            total = ppo.masked_sum(kl, microbatch.mask[retention])
-            meter.add("retention_kl", total.detach(), microbatch.counts()[1])
-            loss = loss + self.settings.retention_weight * total / counts[1]
+            kl = ppo.masked_sum(ppo.full_kl(outputs.logits[n:], microbatch.reference_logits), mask)
+            meter.add("retention_kl", kl.detach(), microbatch.counts[1])
+            loss = loss + self.settings.retention_weight * kl / counts[1]
         return loss

@@ -13,12 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from layeralign.cases.case import Case
 from layeralign.training import ppo
-from layeralign.training.algorithm import Algorithm, Microbatch
+from layeralign.training.algorithm import Algorithm, Meter, Microbatch
 from layeralign.training.policy import Outputs
 from layeralign.training.reference import right_answer
-from layeralign.training.state.meter import Meter
 
 
 @dataclass
@@ -26,8 +24,8 @@ class Imitated(Microbatch):
     """A microbatch with what its trained rows imitate.
 
     Attributes:
-        weights: float32 [trained rows], the harm weight for a harmful row, 1 for others.
-        target_logits: float32 [trained rows, T, V], of the reference at the default exit; None for sft.
+        weights: float32 [n], the harm weight for a harmful row, 1 for others.
+        target_logits: float32 [n, T, V], of the reference at the default exit; None for sft.
     """
 
     weights: Tensor = field(init=False)
@@ -45,14 +43,18 @@ class Imitation(Algorithm[Imitated]):
         rows = self.draw(meter)
 
         # 2. Take the answers to imitate.
-        answers = [self._answer(case) for case, _ in rows.trained]
+        answers = [
+            self.reference.tokens(case)
+            if self.settings.method == "consistency"
+            else right_answer(self.policy, case, self.reference)
+            for case, _ in rows.trained
+        ]
         meter.add("length", sum(map(len, answers)), len(answers))
 
         # 3. Compute the reference policy's logits on all answers, at the default exit.
         minibatches = self.microbatches(Imitated, rows, answers)
-        for minibatch in minibatches:
-            for microbatch in minibatch:
-                self._add_targets(microbatch)
+        for part in (part for minibatch in minibatches for part in minibatch):
+            self._add_targets(part)
 
         # 4. Update in epochs × minibatches: imitation loss (see `loss`), plus the KL on the retention rows.
         self.update(minibatches, meter)
@@ -60,27 +62,20 @@ class Imitation(Algorithm[Imitated]):
         # 5. Log.
         return meter.metrics(self.workers)
 
-    def _answer(self, case: Case) -> list[int]:
-        if self.settings.method == "consistency":
-            return self.reference.tokens(case)
-        return right_answer(self.policy, case, self.reference)
-
-    def _add_targets(self, microbatch: Imitated) -> None:
-        settings, rows, default = self.settings, microbatch.rows, self.policy.vlm.exits.default
-        weights = [settings.harm_weight if case.kind == "harmful" else 1.0 for case, _ in rows]
-        microbatch.weights = torch.tensor(weights[microbatch.trained], device=microbatch.mask.device)
-        batch = self.collate([(case, default) for case, _ in rows], microbatch.answers)
+    def _add_targets(self, part: Imitated) -> None:
+        settings, n, default = self.settings, part.n, self.policy.vlm.exits.default
+        weights = [settings.harm_weight if case.kind == "harmful" else 1.0 for case, _ in part.rows[:n]]
+        part.weights = torch.tensor(weights, device=part.mask.device)
+        batch = self.collate([(case, default) for case, _ in part.rows], part.answers)
         logits = self.reference_outputs(batch).logits
-        microbatch.reference_logits = logits[microbatch.retention].clone()
-        if settings.method == "consistency":
-            microbatch.target_logits = logits[microbatch.trained].clone()
+        part.reference_logits = logits[n:].clone()
+        part.target_logits = logits[:n].clone() if settings.method == "consistency" else None
 
-    def loss(self, microbatch: Imitated, outputs: Outputs, meter: Meter) -> Tensor:
+    def loss(self, part: Imitated, outputs: Outputs, meter: Meter) -> Tensor:
         """Cross-entropy on the answers, or KL to the target; weighted by row."""
-        if microbatch.target_logits is None:
-            loss = -ppo.token_log_probs(outputs.logits, microbatch.batch.answers[microbatch.trained])
+        if part.target_logits is None:
+            loss = -ppo.token_log_probs(outputs.logits, part.tokens)
         else:
-            loss = ppo.full_kl(outputs.logits, microbatch.target_logits)
-        mask = microbatch.mask[microbatch.trained]
-        meter.add("imitation_loss", ppo.masked_sum(loss.detach(), mask), microbatch.counts()[0])
-        return ppo.masked_sum(loss * microbatch.weights[:, None], mask)
+            loss = ppo.full_kl(outputs.logits, part.target_logits)
+        meter.add("imitation_loss", ppo.masked_sum(loss.detach(), part.mask), part.counts[0])
+        return ppo.masked_sum(loss * part.weights[:, None], part.mask)

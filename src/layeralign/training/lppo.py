@@ -15,17 +15,16 @@ from layeralign.decode import seed_of, spoken
 from layeralign.judges.refusal import refuses
 from layeralign.rewards.reward import Reward
 from layeralign.training import ppo
-from layeralign.training.algorithm import Algorithm, Microbatch
+from layeralign.training.algorithm import Algorithm, Meter, Microbatch
 from layeralign.training.data.features import Row
 from layeralign.training.data.rollout import answers as generate
 from layeralign.training.policy import Outputs
-from layeralign.training.state.meter import Meter
 from layeralign.vlm.text.reasoning import Spoken
 
 
 @dataclass
 class Experience(Microbatch):
-    """A microbatch with what PPO needs of its trained rows, all float32 [trained rows, T].
+    """A microbatch with what PPO needs of its trained rows, all float32 [n, T].
 
     Attributes:
         old_log_probs, old_values: of the policy that sampled the answers.
@@ -75,18 +74,16 @@ class Lppo(Algorithm[Experience]):
         minibatches = self.microbatches(Experience, rows, answers)
         experience = [microbatch for minibatch in minibatches for microbatch in minibatch]
         for part in experience:
-            mask = part.mask[part.trained]
-
             # 4. Log-probs and values of the policy and of the reference on these answers, at the same exits.
             self.evaluate(part, meter)
 
             # 5. Reward per token: -kl_coef · KL(policy ‖ reference) at each, plus the score at the last one.
             kl = ppo.kl_estimate(part.old_log_probs, part.reference_log_probs, settings.kl_estimator)
-            rewards = ppo.token_rewards(scores[part.indices].to(kl), kl, mask, settings.kl_coef)
+            rewards = ppo.token_rewards(scores[part.indices].to(kl), kl, part.mask, settings.kl_coef)
 
             # 6. Advantages and returns by generalised advantage estimation, then whitened over the step.
             part.advantages, part.returns = ppo.gae(
-                rewards, part.old_values, mask, settings.gamma, settings.lam
+                rewards, part.old_values, part.mask, settings.gamma, settings.lam
             )
         if settings.whiten:
             self.whiten(experience)
@@ -95,7 +92,9 @@ class Lppo(Algorithm[Experience]):
         self.update(minibatches, meter)
 
         # 8. Log.
-        self.measure_values(experience, meter)
+        returns, values = (torch.cat([getattr(part, name)[part.mask] for part in experience])
+                           for name in ("returns", "old_values"))  # fmt: skip
+        meter.add("explained_variance", len(returns) * ppo.explained_variance(values, returns), len(returns))
         return meter.metrics(self.workers)
 
     @torch.no_grad()
@@ -155,51 +154,35 @@ class Lppo(Algorithm[Experience]):
 
         Where a step has one minibatch in one part, the first update uses this forward pass, with its graph.
         """
-        settings, trained, mask = self.settings, part.trained, part.mask[part.trained]
+        settings, n, count = self.settings, part.n, part.counts[0]
         reuse = settings.minibatches == 1 and settings.accumulate == 1
         with torch.set_grad_enabled(reuse):
             outputs = self.policy(part.batch)
         part.outputs = outputs if reuse else None
-        reference = self.reference_outputs(part.batch)
-        tokens, logits = part.batch.answers[trained], outputs.logits.detach()[trained]
-        part.old_values = outputs.values.detach()[trained]
-        part.old_log_probs = ppo.token_log_probs(logits, tokens, settings.temperature)
-        part.reference_log_probs = ppo.token_log_probs(
-            reference.logits[trained], tokens, settings.temperature
-        )
-        part.reference_logits = reference.logits[part.retention].clone()
-        kl = ppo.masked_sum(part.old_log_probs - part.reference_log_probs, mask)
-        meter.add("kl", kl, len(tokens))
-        meter.add("kl_per_token", kl, part.counts()[0])
-        meter.add(
-            "entropy", ppo.masked_sum(ppo.entropy(logits, settings.temperature), mask), part.counts()[0]
-        )
+        reference, logits = self.reference_outputs(part.batch).logits, outputs.logits.detach()[:n]
+        part.old_values = outputs.values.detach()[:n]
+        part.old_log_probs = ppo.token_log_probs(logits, part.tokens, settings.temperature)
+        part.reference_log_probs = ppo.token_log_probs(reference[:n], part.tokens, settings.temperature)
+        part.reference_logits = reference[n:].clone()
+        kl = ppo.masked_sum(part.old_log_probs - part.reference_log_probs, part.mask)
+        meter.add("kl", kl, n)
+        meter.add("kl_per_token", kl, count)
+        meter.add("entropy", ppo.masked_sum(ppo.entropy(logits, settings.temperature), part.mask), count)
 
     def whiten(self, experience: Sequence[Experience]) -> None:
         """Normalise the advantages over the step's tokens of all processes."""
-        masks = [part.mask[part.trained] for part in experience]
-        moments = [
-            ppo.token_moments(part.advantages, mask) for part, mask in zip(experience, masks, strict=True)
-        ]
-        total = self.workers.sum(torch.stack(moments).sum(0))
-        for part, mask in zip(experience, masks, strict=True):
-            part.advantages = ppo.whiten(part.advantages, mask, total)
+        moments = torch.stack([ppo.token_moments(part.advantages, part.mask) for part in experience])
+        total = self.workers.sum(moments.sum(0))
+        for part in experience:
+            part.advantages = ppo.whiten(part.advantages, part.mask, total)
 
-    def measure_values(self, experience: Sequence[Experience], meter: Meter) -> None:
-        """Measure how much of the returns' variance the old values explain."""
-        masks = [part.mask[part.trained] for part in experience]
-        returns = torch.cat([part.returns[mask] for part, mask in zip(experience, masks, strict=True)])
-        values = torch.cat([part.old_values[mask] for part, mask in zip(experience, masks, strict=True)])
-        meter.add("explained_variance", len(returns) * ppo.explained_variance(values, returns), len(returns))
-
-    def loss(self, microbatch: Experience, outputs: Outputs, meter: Meter) -> Tensor:
+    def loss(self, part: Experience, outputs: Outputs, meter: Meter) -> Tensor:
         """PPO's clipped policy loss + value_coef · value loss."""
-        settings, mask = self.settings, microbatch.mask[microbatch.trained]
-        old, tokens = microbatch.old_log_probs, microbatch.batch.answers[microbatch.trained]
-        log_probs = ppo.token_log_probs(outputs.logits, tokens, settings.temperature)
+        settings, mask, old = self.settings, part.mask, part.old_log_probs
+        log_probs = ppo.token_log_probs(outputs.logits, part.tokens, settings.temperature)
         log_probs = torch.where(mask, log_probs, old)  # a ratio of 1 in the padding
-        policy = ppo.policy_loss(log_probs, old, microbatch.advantages, settings.clip)
-        value = ppo.value_loss(outputs.values, microbatch.old_values, microbatch.returns, settings.value_clip)
+        policy = ppo.policy_loss(log_probs, old, part.advantages, settings.clip)
+        value = ppo.value_loss(outputs.values, part.old_values, part.returns, settings.value_clip)
         with torch.no_grad():
             for name, values in (
                 ("approx_kl", ppo.kl_estimate(old, log_probs, "k3")),
@@ -207,5 +190,5 @@ class Lppo(Algorithm[Experience]):
                 ("policy_loss", policy),
                 ("value_loss", value),
             ):
-                meter.add(name, ppo.masked_sum(values, mask), microbatch.counts()[0])
+                meter.add(name, ppo.masked_sum(values, mask), part.counts[0])
         return ppo.masked_sum(policy + settings.value_coef * value, mask)

@@ -33,10 +33,6 @@ class Outputs:
     logits: Tensor
     values: Tensor
 
-    def rows(self, chosen: slice) -> Outputs:
-        """The outputs of some rows."""
-        return Outputs(self.logits[chosen], self.values[chosen])
-
 
 def _no_dropout(model: nn.Module) -> None:
     for module in model.modules():

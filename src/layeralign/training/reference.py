@@ -16,7 +16,7 @@ from layeralign.training.data.features import Features
 from layeralign.training.data.rollout import answers
 from layeralign.training.parallel import Workers
 from layeralign.training.policy import Policy
-from layeralign.training.state.folder import REFERENCE
+from layeralign.training.state.record import REFERENCE
 
 STOCK_REFUSAL = "I'm sorry, but I can't help with that."
 _CHUNK = 64

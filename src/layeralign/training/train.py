@@ -25,7 +25,7 @@ from layeralign.training.parallel import Workers
 from layeralign.training.policy import Policy
 from layeralign.training.reference import ReferenceAnswers
 from layeralign.training.settings import Settings
-from layeralign.training.state import checkpoint, folder, health, log
+from layeralign.training.state import checkpoint, health, log, record
 from layeralign.training.state.checkpoint import State
 from layeralign.vlm.checkpoint import Adapter
 from layeralign.vlm.vlm import Vlm
@@ -55,15 +55,15 @@ def train(
     """
     if vlm.adapter is not None:
         raise LayeralignError(f"model {vlm.name}: has an adapter already; load the model again, without one")
-    settings, workers = folder.dated(out, vlm, given.resolved()), Workers()
+    settings, workers = record.dated(out, vlm, given.resolved()), Workers()
     cases = on_background(cases, background.parse(settings.background))
     mix = check(vlm.exits, settings, reward)
     batches = Batches(cases, settings, vlm.exits.default, workers.size)
     for note in decode.check(vlm, cases, settings.decoding()):
         if workers.main:
             print(f"note: {note}", file=sys.stderr)
-    made = folder.record(vlm, cases, reward, settings, workers.size)
-    workers.first(lambda: folder.begin(out, made, cases))
+    made = record.record(vlm, cases, reward, settings, workers.size)
+    workers.first(lambda: record.begin(out, made, cases))
     vlm.adapter = Adapter(str(out), out.resolve())  # from here on it is no longer the loaded model
     policy = Policy(vlm, settings.rank, settings.seed, gradient_checkpointing=settings.gradient_checkpointing)
     features = Features(vlm, cases, [*mix.exits, vlm.exits.default])

@@ -5,7 +5,6 @@ Every draw is a function of (seed, step), so the step number is the whole state.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,7 +15,6 @@ from layeralign.decode import seed_of
 from layeralign.errors import LayeralignError
 from layeralign.training.data.exit_mix import ExitMix
 from layeralign.training.data.features import Row
-from layeralign.training.parallel import Workers
 from layeralign.training.settings import Settings
 
 _BUCKETS = 3
@@ -29,14 +27,6 @@ class StepRows:
 
     trained: list[Row]
     retention: list[Row]
-
-    def exits(self) -> dict[str, int]:
-        """Exit -> number of trained rows, by exit."""
-        return {str(exit): n for exit, n in sorted(Counter(exit for _, exit in self.trained).items())}
-
-    def share(self, workers: Workers) -> StepRows:
-        """This process's share of the rows."""
-        return StepRows(list(workers.share(self.trained)), list(workers.share(self.retention)))
 
 
 class Batches:

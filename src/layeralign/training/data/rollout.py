@@ -96,14 +96,7 @@ def prompts(
 def answers(
     vlm: Vlm, rows: Sequence[Row], features: Sequence[Feature | None], decoding: Decoding, **options: Any
 ) -> list[Said[int]]:
-    """Generate an answer to each row, without special tokens except the end token.
-
-    Args:
-        vlm: the model.
-        rows: cases and exits.
-        features: one per row, from `Features.of`.
-        decoding: how to generate.
-        options: further arguments of `decode.respond`.
+    """Generate an answer to each row, with no special token but the end; `options` are of `decode.respond`.
 
     Raises:
         LayeralignError: some logits are not finite, so there is nothing to learn from.

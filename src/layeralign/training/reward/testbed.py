@@ -33,7 +33,7 @@ from layeralign.cases.dialogue import dialogue, human_turn
 from layeralign.testbed import architecture
 from layeralign.testbed.preferences import broken, draw, pairs, wrong
 from layeralign.training.reward.train import train_reward
-from layeralign.training.state.schedule import schedule, set_lr
+from layeralign.training.state.schedule import set_lr
 from layeralign.vlm.load import quiet
 
 _POSITIONS = 128
@@ -129,7 +129,7 @@ def save_base(folder: Path, recipe: Recipe, seed: int, sees: str = "scene") -> N
     with Progress("language", recipe.base_steps) as progress:
         for step in range(recipe.base_steps):
             batch = _language_batch(vocabulary, rng, sees, recipe.batch_size)
-            set_lr(optimizer, recipe.base_lr * schedule(step, recipe.base_steps))
+            set_lr(optimizer, recipe.base_lr, step, recipe.base_steps)
             optimizer.zero_grad(set_to_none=True)
             _language_loss(model, batch).backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -19,12 +19,12 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from layeralign._util.progress import Progress
 from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
-from layeralign.rewards.classifier import Classifier, Row
+from layeralign.rewards.classifier import Classifier
 from layeralign.stats.proportions import wilson
 from layeralign.training.reward.pairs import Pair, read_pairs, split
 from layeralign.training.state import checkpoint, record
 from layeralign.training.state.checkpoint import State
-from layeralign.training.state.schedule import schedule, set_lr
+from layeralign.training.state.schedule import set_lr
 from layeralign.vlm import checkpoint as checkpoints
 from layeralign.vlm.load import own_device, quiet
 
@@ -178,9 +178,7 @@ def _train(
     steps = per_epoch * settings["epochs"]
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings["lr"], weight_decay=0.0)
     state = State(dict(model.named_parameters()), optimizer)
-    if file.is_file():
-        record.compare(file.parent, checkpoint.made_from(file), made)
-    done = checkpoint.restore(file, state)
+    done = checkpoint.restore(file, state, made)
     model.train()
     with Progress("reward", steps, done) as progress:
         for step in range(done, steps):
@@ -188,29 +186,21 @@ def _train(
             epoch, at = divmod(step, per_epoch)
             order = torch.Generator().manual_seed(_seed(seed, "order", epoch))
             batch = torch.randperm(len(pairs), generator=order)[at * size : (at + 1) * size].tolist()
-            set_lr(optimizer, settings["lr"] * schedule(step, steps))
-            _step(classifier, optimizer, [chosen[i] for i in batch], [rejected[i] for i in batch], step)
+            set_lr(optimizer, settings["lr"], step, steps)
+            scores = classifier.scores([*(chosen[i] for i in batch), *(rejected[i] for i in batch)])
+            loss = bradley_terry(scores[: len(batch)], scores[len(batch) :])
+            if not torch.isfinite(loss):
+                raise LayeralignError(
+                    f"reward training: the loss is {loss.item()} at step {step}; use a lower --lr"
+                )
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
             progress.advance(1)
             if (step + 1) % save_every == 0 or step + 1 == steps:
                 checkpoint.save(file, state, step + 1, made)
     model.eval()
-
-
-def _step(
-    classifier: Classifier,
-    optimizer: torch.optim.Optimizer,
-    chosen: Sequence[Row],
-    rejected: Sequence[Row],
-    step: int,
-) -> None:
-    scores = classifier.scores([*chosen, *rejected])
-    loss = bradley_terry(scores[: len(chosen)], scores[len(chosen) :])
-    if not torch.isfinite(loss):
-        raise LayeralignError(f"reward training: the loss is {loss.item()} at step {step}; use a lower --lr")
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    nn.utils.clip_grad_norm_(classifier.model.parameters(), 1.0)
-    optimizer.step()
 
 
 def _seed(seed: int, name: str, number: int) -> int:

@@ -21,8 +21,9 @@ from torch.optim import Optimizer
 from layeralign._util.files import atomic
 from layeralign.errors import LayeralignError
 from layeralign.training.data.exit_mix import ExitMix
+from layeralign.training.state.record import CHECKPOINT, compare
 
-FILE = "checkpoint.safetensors"
+FILE = CHECKPOINT
 
 
 @dataclass(frozen=True)
@@ -35,17 +36,10 @@ class State:
 
 
 def save(file: Path, state: State, step: int, made: Mapping[str, Any] | None = None) -> None:
-    """Write the state after `step` steps, atomically.
-
-    Args:
-        file: the checkpoint.
-        state: of the training.
-        step: number of steps done.
-        made: what the training was made from, for a training whose record is written at its end.
-    """
+    """Write the state after `step` steps, atomically, and what the training is `made` from, if given."""
     tensors = {}
     for name, parameter in state.parameters.items():
-        tensors[f"policy/{name}"] = _copy(parameter)  # the prefix of reward models too
+        tensors[f"policy/{name}"] = _copy(parameter)  # reward models have the same prefix
         for key, value in state.optimizer.state[parameter].items():
             tensors[f"optimizer/{key}/{name}"] = _copy(torch.as_tensor(value))
     if state.mix is not None:
@@ -55,18 +49,20 @@ def save(file: Path, state: State, step: int, made: Mapping[str, Any] | None = N
         save_file(tensors, draft, metadata=metadata)
 
 
-def restore(file: Path, state: State) -> int:
+def restore(file: Path, state: State, made: Mapping[str, Any] | None = None) -> int:
     """Set the state to that in `file`; returns its number of steps, 0 without a file.
 
     Raises:
-        LayeralignError: the file is broken, or is of another model.
+        LayeralignError: the file is broken, or is of another model or training.
     """
     if not file.exists():
         return 0
     try:
         with safe_open(file, framework="pt") as opened:
-            step = int(json.loads(opened.metadata()["step"]))
+            about = {key: json.loads(value) for key, value in opened.metadata().items()}
             tensors: dict[str, Tensor] = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        if made is not None:
+            compare(file.parent, about["made"], made)
         with torch.no_grad():
             for name, parameter in state.parameters.items():
                 parameter.copy_(tensors[f"policy/{name}"])
@@ -79,29 +75,12 @@ def restore(file: Path, state: State) -> int:
                 state.optimizer.state[parameter][key] = value if key == "step" else value.to(parameter)
         if state.mix is not None:
             state.mix.restore(tensors["mix"].numpy().astype(np.float64))
-    except (SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise _broken(file, error) from error
-    return step
-
-
-def made_from(file: Path) -> dict[str, Any]:
-    """What the training of a checkpoint was made from, as given to `save`.
-
-    Raises:
-        LayeralignError: the file is broken.
-    """
-    try:
-        with safe_open(file, framework="pt") as opened:
-            return dict(json.loads(opened.metadata()["made"]))
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise _broken(file, error) from error
+        return int(about["step"])
+    except (SafetensorError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise LayeralignError(
+            f"checkpoint {file}: cannot be used ({type(error).__name__}); remove it to start again"
+        ) from error
 
 
 def _copy(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu().clone().contiguous()
-
-
-def _broken(file: Path, error: Exception) -> LayeralignError:
-    return LayeralignError(
-        f"checkpoint {file}: cannot be used ({type(error).__name__}); remove it to start again"
-    )
