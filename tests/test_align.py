@@ -102,8 +102,8 @@ def test_only_the_language_model_is_adapted_and_the_rest_stays_bit_for_bit(llava
 
 def test_the_adapters_page_says_what_it_is(llava_dir, cases, tmp_path):
     run(llava_dir, cases[:2], tmp_path / "a", steps=1)
-    told = (tmp_path / "a" / "README.md").read_text()
-    assert f"base_model: {llava_dir}" in told and "More Information Needed" not in told
+    page = (tmp_path / "a" / "README.md").read_text()
+    assert f"base_model: {llava_dir}" in page and "More Information Needed" not in page
 
 
 def test_a_scan_tells_which_of_its_cases_were_trained_on(llava_dir, cases, tmp_path):
@@ -201,7 +201,7 @@ def test_cached_features_are_those_of_a_scan(llava, cases):
         assert features.of((case, 3)) is features.of((case, 3))
 
 
-def test_the_cache_forgets_what_does_not_fit(llava, cases, monkeypatch):
+def test_the_cache_drops_what_does_not_fit(llava, cases, monkeypatch):
     monkeypatch.setattr("layeralign.training.data.features.CACHE_BYTES", 1)
     features = Features(llava, cases, [0, 3])
     first = features.of((cases[0], 3))
@@ -301,7 +301,7 @@ def test_exits_are_drawn_as_their_weights_say(weights, n, seed):
         assert math.floor(weight * n + 1e-9) - 1e-6 <= drawn.count(exit) + 1e-6
 
 
-def test_worst_follows_the_harm_by_hand_and_forgets_no_exit():
+def test_worst_follows_the_harm_by_hand_and_draws_every_exit():
     mix = ExitMix((0, 1), np.ones(2), adaptive=True)
     mix.update({0: 1.0, 1: 0.0})
     odds = math.exp(4) / (math.exp(4) + 1)
@@ -362,7 +362,7 @@ def test_what_supervised_methods_teach(llava, cases, tmp_path):
 # --- resuming and stopping
 
 
-def test_stopping_and_going_on_ends_in_the_same_bits(llava_dir, cases, tmp_path, monkeypatch):
+def test_a_resumed_training_ends_in_the_same_bits(llava_dir, cases, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "SAVE_EVERY", 2)
     run(llava_dir, cases, tmp_path / "whole", steps=5)
     step = Lppo.step
@@ -422,8 +422,8 @@ def test_kill_9_at_random_moments_ends_in_the_same_bits(llava_dir, tmp_path):
         process.send_signal(signal.SIGKILL)
         process.communicate()
         kills += 1
-    _, told = process.communicate()
-    assert process.returncode == 0, told
+    _, stderr = process.communicate()
+    assert process.returncode == 0, stderr
     for name in ("adapter_model.safetensors", checkpoint.FILE):
         assert sha(whole / name) == sha(cut / name)
 
@@ -449,7 +449,7 @@ def test_another_training_in_the_folder_is_refused(llava_dir, cases, tmp_path):
 
 
 def test_a_training_that_never_began_does_not_lock_its_folder(llava_dir, cases, tmp_path, monkeypatch):
-    def fails(self, asked, answers):
+    def fails(self, cases, answers):
         raise LayeralignError("no scene")
 
     score = Vowels.score
@@ -462,7 +462,7 @@ def test_a_training_that_never_began_does_not_lock_its_folder(llava_dir, cases, 
     assert json.loads((tmp_path / "a" / "training.json").read_text())["settings"]["rows"] == 16
 
 
-def test_a_log_that_lost_its_end_is_told(llava_dir, cases, tmp_path):
+def test_a_truncated_log_is_refused(llava_dir, cases, tmp_path):
     run(llava_dir, cases, tmp_path / "a", steps=2)
     log = tmp_path / "a" / "log.jsonl"
     log.write_text(log.read_text()[:-20])
@@ -578,7 +578,7 @@ def test_nan_stops_with_the_last_good_adapter(llava_dir, cases, tmp_path, monkey
         assert all(torch.isfinite(opened.get_tensor(name)).all() for name in opened.keys())  # noqa: SIM118
 
 
-def test_collapse_needs_patience_and_is_told():
+def test_collapse_stops_after_several_steps_and_gives_the_reason():
     fine = {"kl_per_token": 0.1, "length": 12.0, "reward": 0.5, "policy_loss": 0.1}
     assert health.stop_reason([fine] * 20) is None
     for bad, word in (

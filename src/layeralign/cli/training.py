@@ -126,8 +126,8 @@ def reward_train(options: RewardOptions) -> None:
     from layeralign.training.reward.train import train_reward
 
     record = train_reward(**vars(options))
-    held = record["held_out"]
-    if held["n"]:
-        low, high = 100 * held["low"], 100 * held["high"]
-        print(f"held-out accuracy: {100 * held['accuracy']:.1f} % ({low:.1f}–{high:.1f}), n = {held['n']}")
+    found = record["held_out"]
+    if found["n"]:
+        low, high = 100 * found["low"], 100 * found["high"]
+        print(f"held-out accuracy: {100 * found['accuracy']:.1f} % [{low:.1f}, {high:.1f}], n = {found['n']}")
     print(printable(f"reward: {options.out} (use: layeralign align --reward {options.out} ...)"))

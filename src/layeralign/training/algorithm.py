@@ -123,7 +123,7 @@ class Algorithm(ABC, Generic[M]):
         """Do one step; returns its metrics."""
 
     @abstractmethod
-    def loss(self, part: M, outputs: Outputs, meter: Meter) -> Tensor:
+    def loss(self, micro: M, outputs: Outputs, meter: Meter) -> Tensor:
         """Sum of the loss over the tokens of a microbatch's trained rows, from the outputs for them."""
 
     def draw(self, meter: Meter) -> StepRows:

@@ -53,8 +53,8 @@ class Imitation(Algorithm[Imitated]):
 
         # 3. Compute the reference policy's logits on all answers, at the default exit.
         minibatches = self.microbatches(Imitated, rows, answers)
-        for part in (part for minibatch in minibatches for part in minibatch):
-            self._add_targets(part)
+        for micro in (micro for minibatch in minibatches for micro in minibatch):
+            self._add_targets(micro)
 
         # 4. Update in epochs × minibatches: imitation loss (see `loss`), plus the KL on the retention rows.
         self.update(minibatches, meter)
@@ -62,20 +62,20 @@ class Imitation(Algorithm[Imitated]):
         # 5. Log.
         return meter.metrics(self.workers)
 
-    def _add_targets(self, part: Imitated) -> None:
-        settings, n, default = self.settings, part.n, self.policy.vlm.exits.default
-        weights = [settings.harm_weight if case.kind == "harmful" else 1.0 for case, _ in part.rows[:n]]
-        part.weights = torch.tensor(weights, device=part.mask.device)
-        batch = self.collate([(case, default) for case, _ in part.rows], part.answers)
+    def _add_targets(self, micro: Imitated) -> None:
+        settings, n, default = self.settings, micro.n, self.policy.vlm.exits.default
+        weights = [settings.harm_weight if case.kind == "harmful" else 1.0 for case, _ in micro.rows[:n]]
+        micro.weights = torch.tensor(weights, device=micro.mask.device)
+        batch = self.collate([(case, default) for case, _ in micro.rows], micro.answers)
         logits = self.reference_outputs(batch).logits
-        part.reference_logits = logits[n:].clone()
-        part.target_logits = logits[:n].clone() if settings.method == "consistency" else None
+        micro.reference_logits = logits[n:].clone()
+        micro.target_logits = logits[:n].clone() if settings.method == "consistency" else None
 
-    def loss(self, part: Imitated, outputs: Outputs, meter: Meter) -> Tensor:
+    def loss(self, micro: Imitated, outputs: Outputs, meter: Meter) -> Tensor:
         """Cross-entropy on the answers, or KL to the target; weighted by row."""
-        if part.target_logits is None:
-            loss = -ppo.token_log_probs(outputs.logits, part.tokens)
+        if micro.target_logits is None:
+            loss = -ppo.token_log_probs(outputs.logits, micro.tokens)
         else:
-            loss = ppo.full_kl(outputs.logits, part.target_logits)
-        meter.add("imitation_loss", ppo.masked_sum(loss.detach(), part.mask), part.counts[0])
-        return ppo.masked_sum(loss * part.weights[:, None], part.mask)
+            loss = ppo.full_kl(outputs.logits, micro.target_logits)
+        meter.add("imitation_loss", ppo.masked_sum(loss.detach(), micro.mask), micro.counts[0])
+        return ppo.masked_sum(loss * micro.weights[:, None], micro.mask)

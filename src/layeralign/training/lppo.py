@@ -72,18 +72,18 @@ class Lppo(Algorithm[Experience]):
         scores = self.score(rows.trained, answers, finished, meter)
 
         minibatches = self.microbatches(Experience, rows, answers)
-        experience = [microbatch for minibatch in minibatches for microbatch in minibatch]
-        for part in experience:
+        experience = [micro for minibatch in minibatches for micro in minibatch]
+        for micro in experience:
             # 4. Log-probs and values of the policy and of the reference on these answers, at the same exits.
-            self.evaluate(part, meter)
+            self.evaluate(micro, meter)
 
-            # 5. Reward per token: -kl_coef · KL(policy ‖ reference) at each, plus the score at the last one.
-            kl = ppo.kl_estimate(part.old_log_probs, part.reference_log_probs, settings.kl_estimator)
-            rewards = ppo.token_rewards(scores[part.indices].to(kl), kl, part.mask, settings.kl_coef)
+            # 5. Reward per token: -kl_coef · KL(policy ‖ reference), plus the score at the last token.
+            kl = ppo.kl_estimate(micro.old_log_probs, micro.reference_log_probs, settings.kl_estimator)
+            rewards = ppo.token_rewards(scores[micro.indices].to(kl), kl, micro.mask, settings.kl_coef)
 
             # 6. Advantages and returns by generalised advantage estimation, then whitened over the step.
-            part.advantages, part.returns = ppo.gae(
-                rewards, part.old_values, part.mask, settings.gamma, settings.lam
+            micro.advantages, micro.returns = ppo.gae(
+                rewards, micro.old_values, micro.mask, settings.gamma, settings.lam
             )
         if settings.whiten:
             self.whiten(experience)
@@ -92,8 +92,8 @@ class Lppo(Algorithm[Experience]):
         self.update(minibatches, meter)
 
         # 8. Log.
-        returns, values = (torch.cat([getattr(part, name)[part.mask] for part in experience])
-                           for name in ("returns", "old_values"))  # fmt: skip
+        returns = torch.cat([micro.returns[micro.mask] for micro in experience])
+        values = torch.cat([micro.old_values[micro.mask] for micro in experience])
         meter.add("explained_variance", len(returns) * ppo.explained_variance(values, returns), len(returns))
         return meter.metrics(self.workers)
 
@@ -149,40 +149,40 @@ class Lppo(Algorithm[Experience]):
             by_exit[exit].append(harm)
         self.mix.update({exit: sum(harm) / len(harm) for exit, harm in sorted(by_exit.items())})
 
-    def evaluate(self, part: Experience, meter: Meter) -> None:
+    def evaluate(self, micro: Experience, meter: Meter) -> None:
         """Set log-probs and values of the policy, log-probs of the reference, and its retention logits.
 
-        Where a step has one minibatch in one part, the first update uses this forward pass, with its graph.
+        If a step has one minibatch in one part, its first update uses this forward pass, with its graph.
         """
-        settings, n, count = self.settings, part.n, part.counts[0]
+        settings, n, count = self.settings, micro.n, micro.counts[0]
         reuse = settings.minibatches == 1 and settings.accumulate == 1
         with torch.set_grad_enabled(reuse):
-            outputs = self.policy(part.batch)
-        part.outputs = outputs if reuse else None
-        reference, logits = self.reference_outputs(part.batch).logits, outputs.logits.detach()[:n]
-        part.old_values = outputs.values.detach()[:n]
-        part.old_log_probs = ppo.token_log_probs(logits, part.tokens, settings.temperature)
-        part.reference_log_probs = ppo.token_log_probs(reference[:n], part.tokens, settings.temperature)
-        part.reference_logits = reference[n:].clone()
-        kl = ppo.masked_sum(part.old_log_probs - part.reference_log_probs, part.mask)
+            outputs = self.policy(micro.batch)
+        micro.outputs = outputs if reuse else None
+        reference, logits = self.reference_outputs(micro.batch).logits, outputs.logits.detach()[:n]
+        micro.old_values = outputs.values.detach()[:n]
+        micro.old_log_probs = ppo.token_log_probs(logits, micro.tokens, settings.temperature)
+        micro.reference_log_probs = ppo.token_log_probs(reference[:n], micro.tokens, settings.temperature)
+        micro.reference_logits = reference[n:].clone()
+        kl = ppo.masked_sum(micro.old_log_probs - micro.reference_log_probs, micro.mask)
         meter.add("kl", kl, n)
         meter.add("kl_per_token", kl, count)
-        meter.add("entropy", ppo.masked_sum(ppo.entropy(logits, settings.temperature), part.mask), count)
+        meter.add("entropy", ppo.masked_sum(ppo.entropy(logits, settings.temperature), micro.mask), count)
 
     def whiten(self, experience: Sequence[Experience]) -> None:
         """Normalise the advantages over the step's tokens of all processes."""
-        moments = torch.stack([ppo.token_moments(part.advantages, part.mask) for part in experience])
+        moments = torch.stack([ppo.token_moments(micro.advantages, micro.mask) for micro in experience])
         total = self.workers.sum(moments.sum(0))
-        for part in experience:
-            part.advantages = ppo.whiten(part.advantages, part.mask, total)
+        for micro in experience:
+            micro.advantages = ppo.whiten(micro.advantages, micro.mask, total)
 
-    def loss(self, part: Experience, outputs: Outputs, meter: Meter) -> Tensor:
+    def loss(self, micro: Experience, outputs: Outputs, meter: Meter) -> Tensor:
         """PPO's clipped policy loss + value_coef · value loss."""
-        settings, mask, old = self.settings, part.mask, part.old_log_probs
-        log_probs = ppo.token_log_probs(outputs.logits, part.tokens, settings.temperature)
+        settings, mask, old = self.settings, micro.mask, micro.old_log_probs
+        log_probs = ppo.token_log_probs(outputs.logits, micro.tokens, settings.temperature)
         log_probs = torch.where(mask, log_probs, old)  # a ratio of 1 in the padding
-        policy = ppo.policy_loss(log_probs, old, part.advantages, settings.clip)
-        value = ppo.value_loss(outputs.values, part.old_values, part.returns, settings.value_clip)
+        policy = ppo.policy_loss(log_probs, old, micro.advantages, settings.clip)
+        value = ppo.value_loss(outputs.values, micro.old_values, micro.returns, settings.value_clip)
         with torch.no_grad():
             for name, values in (
                 ("approx_kl", ppo.kl_estimate(old, log_probs, "k3")),
@@ -190,5 +190,5 @@ class Lppo(Algorithm[Experience]):
                 ("policy_loss", policy),
                 ("value_loss", value),
             ):
-                meter.add(name, ppo.masked_sum(values, mask), part.counts[0])
+                meter.add(name, ppo.masked_sum(values, mask), micro.counts[0])
         return ppo.masked_sum(policy + settings.value_coef * value, mask)

@@ -95,10 +95,10 @@ class Settings:
     """Day that the chat template is given if it uses one, as 2026-11-28; by default the day of the first
     start."""
     special_tokens: Literal["literal", "parse"] = "literal"
-    """Reading of control tokens, such as </s>, in a case's text: literal, as plain text; or parse, as
+    """Reading of control tokens, such as `</s>`, in a case's text: literal, as plain text; or parse, as
     control tokens."""
     reasoning: str = "auto"
-    """Marks around the model's reasoning, as '<think> </think>'. auto finds the usual marks; none means
+    """Marks around the model's reasoning, as `<think> </think>`. auto finds the usual marks; none means
     that the model does not reason."""
     seed: int = 0
     """Seed of every random draw."""
