@@ -162,7 +162,8 @@ class Algorithm(ABC, Generic[M]):
     def update(self, minibatches: list[list[M]], meter: Meter) -> None:
         """Epochs × minibatches optimiser steps; ends early when the KL exceeds `target_kl`."""
         settings, prepared, updates = self.settings, time.monotonic(), 0
-        lr = set_lr(self.optimizer, settings.lr, meter.step, settings.steps)
+        steps = settings.steps
+        lr = set_lr(self.optimizer, settings.lr, meter.step, steps, round(0.05 * steps))
         for minibatch in minibatches * settings.epochs:
             if not self._optimise(minibatch, meter):
                 break

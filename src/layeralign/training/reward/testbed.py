@@ -129,7 +129,7 @@ def save_base(folder: Path, recipe: Recipe, seed: int, sees: str = "scene") -> N
     with Progress("language", recipe.base_steps) as progress:
         for step in range(recipe.base_steps):
             batch = _language_batch(vocabulary, rng, sees, recipe.batch_size)
-            set_lr(optimizer, recipe.base_lr, step, recipe.base_steps)
+            set_lr(optimizer, recipe.base_lr, step, recipe.base_steps, recipe.base_steps // 20)
             optimizer.zero_grad(set_to_none=True)
             _language_loss(model, batch).backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -186,7 +186,7 @@ def _train(
             epoch, at = divmod(step, per_epoch)
             order = torch.Generator().manual_seed(_seed(seed, "order", epoch))
             batch = torch.randperm(len(pairs), generator=order)[at * size : (at + 1) * size].tolist()
-            set_lr(optimizer, settings["lr"], step, steps)
+            set_lr(optimizer, settings["lr"], step, steps, steps // 20)
             scores = classifier.scores([*(chosen[i] for i in batch), *(rejected[i] for i in batch)])
             loss = bradley_terry(scores[: len(batch)], scores[len(batch) :])
             if not torch.isfinite(loss):
