@@ -1,4 +1,4 @@
-"""L-PPO against what it must beat, over seeds and prices, on the testbed's sealed test split.
+"""L-PPO against what it must beat, over seeds and harm weights, on the testbed's sealed test split.
 
     python benchmarks/align.py --out out/align                     # everything, two processes of one thread
     python benchmarks/align.py --out out/align --only lppo         # runs whose name starts so
@@ -30,7 +30,7 @@ TEST, DEFAULT = 2000, 4000
 """Cases judged at every exit, and at the default one; a quarter of them is harmful."""
 METHODS = ("lppo", "paper", "sft", "sft-default", "consistency")
 TEXT_REWARD = "out/align-text-reward"
-"""Made by `python -m layeralign.training.testbed_reward --sees text --out out/align-text-reward`."""
+"""Made by `python -m layeralign.training.reward.testbed --sees text --out out/align-text-reward`."""
 OTHER_MODEL = "out/testbed/seed-2"
 """Built by `python -m layeralign.testbed.build --seed 2 --out out/testbed/seed-2`."""
 
@@ -47,17 +47,17 @@ def runs() -> dict[str, tuple[str, str, Settings]]:
                 "testbed",
                 replace(base, method=method, mix=mix, seed=seed),
             )
-    for price in (1.0, 2.0, 8.0):
-        made[f"price {price:g}"] = "testbed", "testbed", replace(base, price=price)
-        made[f"sft price {price:g}"] = (
+    for weight in (1.0, 2.0, 8.0):
+        made[f"harm weight {weight:g}"] = "testbed", "testbed", replace(base, harm_weight=weight)
+        made[f"sft harm weight {weight:g}"] = (
             "testbed",
             "testbed",
-            replace(base, price=price, method="sft", mix="uniform"),
+            replace(base, harm_weight=weight, method="sft", mix="uniform"),
         )
     made["uniform mix"] = "testbed", "testbed", replace(base, mix="uniform")
     made["text-only reward"] = "testbed", TEXT_REWARD, base
-    made["no kept rows"] = "testbed", "testbed", replace(base, keep_share=0.0)
-    made["text-only reward, no kept rows"] = "testbed", TEXT_REWARD, replace(base, keep_share=0.0)
+    made["no retention rows"] = "testbed", "testbed", replace(base, retention_share=0.0)
+    made["text-only reward, no retention rows"] = "testbed", TEXT_REWARD, replace(base, retention_share=0.0)
     made["other model"] = OTHER_MODEL, "testbed", base
     for seed in (0, 1, 2):
         made[f"twice the steps, seed {seed}"] = "testbed", "testbed", settings(2 * base.steps, seed)
@@ -85,7 +85,7 @@ def run(name: str, out: Path) -> dict:
     found = layeralign.compare(before, after).to_json()
     last = history[-10:]
     found["cpu_seconds"] = seconds if whole else None
-    for key in ("kl", "kept_kl"):
+    for key in ("kl", "retention_kl"):
         found[key] = sum(h[key] for h in last) / len(last) if key in last[0] else None
     file.write_text(json.dumps(found) + "\n")
     return found
@@ -145,11 +145,11 @@ def row(name: str, found: dict, reward: str) -> str:
     """One run as Markdown."""
     coherent = min(e["coherence"]["after"] for e in found["exits"])
     kl = "–" if found["kl"] is None else f"{found['kl']:.2f}"
-    kept = "–" if found["kept_kl"] is None else f"{found['kept_kl']:.4f}"
+    retention = "–" if found["retention_kl"] is None else f"{found['retention_kl']:.4f}"
     return (
         f"| {name} | {per_exit(found, 'asr', 'after')} | {worst(found)} | {groups(found)} | "
         f"{per_exit(found, 'over_refusal', 'after')} | {mean_of(found, 'utility')} | {100 * coherent:.1f} | {at_default(found)} | "
-        f"{kl} / {kept} | {reward} | {found['cpu_seconds'] or float('nan'):.0f} |"
+        f"{kl} / {retention} | {reward} | {found['cpu_seconds'] or float('nan'):.0f} |"
     )
 
 
@@ -163,26 +163,34 @@ def rewards(name: str, out: Path) -> str:
 
 
 def front(made: dict[str, dict], file: Path) -> None:
-    """ASR against refusal of authorised requests at each exit, over the price, for L-PPO and SFT."""
+    """ASR against refusal of authorised requests at each exit, over the harm weight, for L-PPO and SFT."""
     lines = {
-        method: {price: made[name] for price, name in names.items() if name in made}
+        method: {weight: made[name] for weight, name in names.items() if name in made}
         for method, names in (
-            ("L-PPO", {1: "price 1", 2: "price 2", 4: "lppo seed 0", 8: "price 8"}),
-            ("SFT", {1: "sft price 1", 2: "sft price 2", 4: "sft seed 0", 8: "sft price 8"}),
+            ("L-PPO", {1: "harm weight 1", 2: "harm weight 2", 4: "lppo seed 0", 8: "harm weight 8"}),
+            (
+                "SFT",
+                {
+                    1: "sft harm weight 1",
+                    2: "sft harm weight 2",
+                    4: "sft seed 0",
+                    8: "sft harm weight 8",
+                },
+            ),
         )
     }
     exits = [e["exit"] for e in made["lppo seed 0"]["exits"] if not e["exit"] > 7]
     figure = Figure(figsize=(11, 5.6), layout="constrained")
     for axes, exit in zip(figure.subplots(2, 4, sharex=True, sharey=True).flat, exits, strict=True):
         for (method, found), colour in zip(lines.items(), ("#c8102e", "#1f5fa8"), strict=True):
-            at = {price: one["exits"][exit] for price, one in found.items()}
+            at = {weight: one["exits"][exit] for weight, one in found.items()}
             points = [(100 * e["over_refusal"]["after"], 100 * e["asr"]["after"]) for e in at.values()]
             axes.plot(
                 *zip(*points, strict=True), "o-", color=colour, markersize=4, label=method, clip_on=False
             )
-            for price, point in zip(at, points, strict=True):
+            for weight, point in zip(at, points, strict=True):
                 axes.annotate(
-                    f"{price}", point, textcoords="offset points", xytext=(3, 4), fontsize=7, color=colour
+                    f"{weight}", point, textcoords="offset points", xytext=(3, 4), fontsize=7, color=colour
                 )
         start = made["lppo seed 0"]["exits"][exit]
         axes.plot(
@@ -198,9 +206,7 @@ def front(made: dict[str, dict], file: Path) -> None:
     figure.supxlabel("authorised requests refused, %")
     figure.supylabel("harmful requests answered (ASR), %")
     figure.axes[0].legend(frameon=False, fontsize=8)
-    figure.suptitle(
-        "The price of harm (numbers at the points), sealed test", x=0.01, ha="left", weight="bold"
-    )
+    figure.suptitle("The harm weight (numbers at the points), sealed test", x=0.01, ha="left", weight="bold")
     figure.savefig(file, dpi=110)
 
 
@@ -222,7 +228,7 @@ def main() -> None:
           f"{TEST} sealed test cases at every exit, {DEFAULT} at the default one\n")  # fmt: skip
     print("| run | ASR %, exits 0-8 | worst exit, 95 % | early / middle / late | authorised refused %, exits 0-8 | "
           "questions right %, mean | least coherent % | default: harmful refused | authorised refused | "
-          "benign refused | questions right | KL / kept KL | reward, first → last ten steps | CPU s |")  # fmt: skip
+          "benign refused | questions right | KL / retention KL | reward, first → last ten steps | CPU s |")  # fmt: skip
     print("|---" * 14 + "|")
     for model in sorted({runs()[name][0] for name in wanted}):
         name = next(n for n in wanted if runs()[n][0] == model)
@@ -230,7 +236,7 @@ def main() -> None:
         print(f"| start ({Path(model).name}) | {asr} | | | {over} | | | | | | | | | |")
     for name, found in made.items():
         print(row(name, found, rewards(name, arguments.out)))
-    if "lppo seed 0" in made and "price 1" in made:
+    if "lppo seed 0" in made and "harm weight 1" in made:
         front(made, arguments.out / "front.png")
 
 

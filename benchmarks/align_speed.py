@@ -28,15 +28,14 @@ from layeralign.decode.prompts import ended, text
 from layeralign.rewards.reward import load_reward
 from layeralign.testbed import cases as testbed
 from layeralign.training import ppo
-from layeralign.training.exit_mix import ExitMix
-from layeralign.training.lessons import Lessons, StartAnswers
+from layeralign.training.data.batches import Batches
+from layeralign.training.data.exit_mix import ExitMix
+from layeralign.training.data.features import Features
 from layeralign.training.lppo import Lppo
-from layeralign.training.objective import Parts
 from layeralign.training.parallel import Workers
 from layeralign.training.policy import Policy
-from layeralign.training.rollout import Features
+from layeralign.training.reference import ReferenceAnswers
 from layeralign.training.settings import Settings
-from layeralign.training.trainer import _Run
 
 EXIT = 1
 
@@ -47,7 +46,7 @@ class Plain:
     def __init__(self, settings: Settings, cases: list, reward: object) -> None:
         self.vlm = layeralign.load("testbed")
         self.settings, self.reward = settings, reward
-        self.lessons = Lessons(cases, settings, self.vlm.exits.default)
+        self.batches = Batches(cases, settings, self.vlm.exits.default)
         self.mix = ExitMix.parse(self.vlm.exits, settings.exits, settings.mix)
         self.reference = copy.deepcopy(self.vlm.model)
         self.critic = copy.deepcopy(self.vlm.model)
@@ -62,12 +61,12 @@ class Plain:
         self.parameters = [
             p for m in (self.policy, self.critic, self.head) for p in m.parameters() if p.requires_grad
         ]
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=settings.rate, weight_decay=0.0)
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=settings.lr, weight_decay=0.0)
 
     def step(self, number: int) -> None:
         """One step: rows, answers, scores, log-probs and values three times over, updates."""
         settings, vlm = self.settings, self.vlm
-        rows = self.lessons.plan(number, self.mix).trained
+        rows = self.batches.draw(number, self.mix).trained
         asked = [case for case, _ in rows]
         images = [case.picture.open() for case in asked]
         turns = [vlm.prompt(case.prompt, picture=True) for case in asked]
@@ -87,14 +86,14 @@ class Plain:
             reference = self.log_probs(self.reference, batch, start, said)
             old_values = self.values(batch, start)
             kl = ppo.kl_estimate(old, reference)
-            advantages, returns = ppo.gae(ppo.token_rewards(scores, kl, mask, settings.eta), old_values, mask,
+            advantages, returns = ppo.gae(ppo.token_rewards(scores, kl, mask, settings.kl_coef), old_values, mask,
                                           settings.gamma, settings.lam)  # fmt: skip
             advantages = ppo.whiten(advantages, mask)
         for _ in range(settings.epochs):
             new, values = self.log_probs(self.policy, batch, start, said), self.values(batch, start)
             policy = ppo.policy_loss(new, old, advantages, settings.clip)
             value = ppo.value_loss(values, old_values, returns)
-            (ppo.masked_sum(policy + settings.c1 * value, mask) / mask.sum()).backward()
+            (ppo.masked_sum(policy + settings.value_coef * value, mask) / mask.sum()).backward()
             torch.nn.utils.clip_grad_norm_(self.parameters, settings.max_grad_norm)
             self.optimizer.step()
             self.optimizer.zero_grad()
@@ -110,18 +109,18 @@ class Plain:
         return self.head(hidden).squeeze(-1)
 
 
-def ours(settings: Settings, cases: list, reward: object, folder: Path) -> tuple[_Run, float]:
-    """A training that is ready to step, and the seconds that its start answers and their scores took."""
+def ours(settings: Settings, cases: list, reward: object, folder: Path) -> tuple[Lppo, float]:
+    """A training that is ready to step, and the seconds that its reference answers and their scores took."""
     vlm = layeralign.load("testbed")
     policy = Policy(vlm, settings.rank, settings.seed)
     mix = ExitMix.parse(vlm.exits, settings.exits, settings.mix)
     features = Features(vlm, cases, mix.exits)
-    start = StartAnswers(policy, Features(vlm, cases, [vlm.exits.default]), settings.max_new_tokens)
-    lessons = Lessons(cases, settings, vlm.exits.default)
-    objective = Lppo(Parts(policy, lessons, features, start, settings, Workers()), reward)
+    reference = ReferenceAnswers(policy, Features(vlm, cases, [vlm.exits.default]), settings.decoding())
+    batches = Batches(cases, settings, vlm.exits.default)
+    lppo = Lppo(policy, batches, features, reference, mix, settings, Workers(), reward)
     began = time.perf_counter()
-    objective.begin(folder)
-    return _Run(objective, mix, folder), time.perf_counter() - began
+    lppo.begin(folder)
+    return lppo, time.perf_counter() - began
 
 
 def main() -> None:
@@ -134,14 +133,14 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     settings = Settings(
-        exits=str(EXIT), rows=arguments.rows, keep_share=0, max_new_tokens=24, steps=arguments.steps
+        exits=str(EXIT), rows=arguments.rows, retention_share=0, max_new_tokens=24, steps=arguments.steps
     )
     cases, reward = testbed.cases("train", arguments.cases, 0), load_reward("testbed")
     torch.manual_seed(0)
     times: dict[str, list[float]] = {"plain": [], "ours": []}
     with TemporaryDirectory() as folder:
-        run, began = ours(settings, cases, reward, Path(folder))
-        contestants = {"plain": Plain(settings, cases, reward).step, "ours": run._step}
+        lppo, began = ours(settings, cases, reward, Path(folder))
+        contestants = {"plain": Plain(settings, cases, reward).step, "ours": lppo.step}
         for number in range(arguments.steps):
             for name, step in contestants.items():
                 start = time.perf_counter()
@@ -151,10 +150,12 @@ def main() -> None:
           f"torch {torch.__version__}; testbed, exit {EXIT}, {settings.rows} rows, {settings.epochs} epochs\n")  # fmt: skip
     print("| | s per step, median | fastest | slowest |\n|---|---|---|---|")
     for name, all_times in times.items():
-        kept = all_times[1:]
-        print(f"| {name} | {median(kept):.2f} | {min(kept):.2f} | {max(kept):.2f} |")
+        later = all_times[1:]
+        print(f"| {name} | {median(later):.2f} | {min(later):.2f} | {max(later):.2f} |")
     each = began / 60
-    print(f"\nour start answers and their scores, {began:.1f} s once, are {each:.2f} s a step over 60 steps")
+    print(
+        f"\nour reference answers and their scores, {began:.1f} s once, are {each:.2f} s a step over 60 steps"
+    )
     for name, more in (("ours", 0.0), ("(ours and that)", each)):
         ratios = [p / (o + more) for p, o in zip(times["plain"][1:], times["ours"][1:], strict=True)]
         told = f"{median(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f}"

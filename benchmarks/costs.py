@@ -33,7 +33,7 @@ GPU, FLOPS, BANDWIDTH = (
     2.039e12,
 )  # NVIDIA's data sheet: dense bf16; bytes a second
 PROMPT, ANSWER, ROWS = 64, 128, 32  # tokens; rows together in a scan with `--batch-size 32`
-PIECE = 8  # rows together in a training: --accumulate 12 of 96 rows
+MICROBATCH = 8  # rows together in a training: --accumulate 12 of 96 rows
 TOKENS = {  # of one picture of 640 × 480, as in MS-COCO, by each processor's published settings
     "llava-hf/llava-1.5-7b-hf": 576,  # 24²
     "llava-hf/llava-1.5-13b-hf": 576,
@@ -120,20 +120,23 @@ def scan(text: Language, weights: int, picture: int, cross: int) -> tuple[float,
 def align(text: Language, weights: int, picture: int, cross: int) -> tuple[float, float]:
     """Bytes, with --gradient-checkpointing and --accumulate 12, and seconds a step of L-PPO."""
     chosen = Settings()
-    trained = round(chosen.rows * (1 - chosen.keep_share))
+    trained = round(chosen.rows * (1 - chosen.retention_share))
     tokens = picture + PROMPT + ANSWER
     rollout = trained * text.cache(tokens, cross)
-    kept_logits = 4 * (chosen.rows - trained) * ANSWER * text.words
+    retention_logits = 4 * (chosen.rows - trained) * ANSWER * text.words
     states = (
-        2 * PIECE * tokens * ((text.blocks + text.cross) * text.width + 2 * (3 * text.inner + 2 * text.width))
+        2
+        * MICROBATCH
+        * tokens
+        * ((text.blocks + text.cross) * text.width + 2 * (3 * text.inner + 2 * text.width))
     )
-    logits = 3 * 4 * PIECE * ANSWER * text.words  # they, their softmax, their gradient
+    logits = 3 * 4 * MICROBATCH * ANSWER * text.words  # they, their softmax, their gradient
     adapter = 16 * text.lora  # weight, gradient, AdamW's two moments, in float32
     decode = ANSWER * (2 * text.weights + trained * text.cache(tokens - ANSWER // 2, cross)) / BANDWIDTH
     prefill = trained * text.forward(picture + PROMPT, cross) / FLOPS
     passes = 2 + 3 * chosen.epochs  # the policy's and the start's; then forward, again, backward
     update = passes * chosen.rows * text.forward(tokens, cross) / FLOPS
-    return weights + adapter + max(rollout, kept_logits + states + logits), decode + prefill + update
+    return weights + adapter + max(rollout, retention_logits + states + logits), decode + prefill + update
 
 
 def row(name: str, config: dict) -> str:

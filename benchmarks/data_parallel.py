@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-NAMES = ("policy_loss", "value_loss", "kept_kl", "kl", "reward", "entropy", "grad_norm")
+NAMES = ("policy_loss", "value_loss", "retention_kl", "kl", "reward", "entropy", "grad_norm")
 
 
 def worker(out: Path, steps: int) -> None:
@@ -37,7 +37,7 @@ def worker(out: Path, steps: int) -> None:
 
     Lppo.sample = fixed
     torch.set_num_threads(1)
-    settings = Settings(steps=steps, rows=32, rate=1e-3, max_new_tokens=24, mix="worst")
+    settings = Settings(steps=steps, rows=32, lr=1e-3, max_new_tokens=24, mix="worst")
     layeralign.align("testbed", "testbed:train", out, reward="testbed", settings=settings, limit=64)
 
 

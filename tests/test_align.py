@@ -28,17 +28,21 @@ from layeralign.decode.decoding import Decoding
 from layeralign.exits import Exits
 from layeralign.runs.store import open_run
 from layeralign.testbed import cases as testbed
-from layeralign.training import checkpoint, health, ppo, trainer
-from layeralign.training.exit_mix import FLOOR, ExitMix
-from layeralign.training.lessons import STOCK_REFUSAL, Lessons, StartAnswers, right_answer
+from layeralign.training import ppo, train
+from layeralign.training.data.batches import Batches
+from layeralign.training.data.exit_mix import FLOOR, ExitMix
+from layeralign.training.data.features import Features
+from layeralign.training.data.rollout import collate, prompts
+from layeralign.training.lppo import Lppo
 from layeralign.training.parallel import Workers
 from layeralign.training.policy import Policy
-from layeralign.training.rollout import Features, collate, prompts
+from layeralign.training.reference import STOCK_REFUSAL, ReferenceAnswers, right_answer
 from layeralign.training.settings import Settings
+from layeralign.training.state import checkpoint, health
 from layeralign.vlm.identity import identity
 from layeralign.vlm.load import load
 
-SMALL = Settings(steps=4, rows=12, epochs=2, rate=1e-2, max_new_tokens=6, rank=2, mix="worst")
+SMALL = Settings(steps=4, rows=12, epochs=2, lr=1e-2, max_new_tokens=6, rank=2, mix="worst")
 
 
 class Vowels:
@@ -69,7 +73,7 @@ def sha(file):
 
 def run(llava_dir, cases, out, **changes):
     vlm = load(llava_dir)
-    history = trainer.train(vlm, cases, Vowels(), out, replace(SMALL, **changes))
+    history = train.train(vlm, cases, Vowels(), out, replace(SMALL, **changes))
     return vlm, history
 
 
@@ -99,8 +103,8 @@ def test_only_the_language_model_is_adapted_and_the_rest_stays_bit_for_bit(llava
 
 def test_the_adapters_page_says_what_it_is(llava_dir, cases, tmp_path):
     run(llava_dir, cases[:2], tmp_path / "a", steps=1)
-    told = (tmp_path / "a" / "README.md").read_text()
-    assert f"base_model: {llava_dir}" in told and "More Information SampleSize" not in told
+    page = (tmp_path / "a" / "README.md").read_text()
+    assert f"base_model: {llava_dir}" in page and "More Information Needed" not in page
 
 
 def test_a_scan_tells_which_of_its_cases_were_trained_on(llava_dir, cases, tmp_path):
@@ -130,7 +134,7 @@ def test_any_tool_can_load_the_adapter(llava_dir, cases, tmp_path):
     assert (wanted - start).abs().max() > 1e-3
 
 
-def test_the_reference_is_the_start_policy_and_merging_leaves_no_trace(llava_dir, cases):
+def test_the_reference_is_the_model_without_adapter_and_merging_leaves_no_trace(llava_dir, cases):
     vlm = load(llava_dir)
     policy = Policy(vlm, 2, 0)
     batch = rollout_batch(vlm, cases[:3], [1, 3, 5], [[9, 8, 3], [7, 3], [6, 5, 4]])
@@ -198,8 +202,8 @@ def test_cached_features_are_those_of_a_scan(llava, cases):
         assert features.of((case, 3)) is features.of((case, 3))
 
 
-def test_the_cache_forgets_what_does_not_fit(llava, cases, monkeypatch):
-    monkeypatch.setattr("layeralign.training.rollout.CACHE_BYTES", 1)
+def test_the_cache_drops_what_does_not_fit(llava, cases, monkeypatch):
+    monkeypatch.setattr("layeralign.training.data.features.CACHE_BYTES", 1)
     features = Features(llava, cases, [0, 3])
     first = features.of((cases[0], 3))
     features.of((cases[1], 3))
@@ -210,17 +214,17 @@ def test_the_cache_forgets_what_does_not_fit(llava, cases, monkeypatch):
 # --- the update
 
 
-def test_accumulated_pieces_make_the_same_update(llava_dir, cases, tmp_path):
+def test_accumulated_microbatches_make_the_same_update(llava_dir, cases, tmp_path):
     _, whole = run(llava_dir, cases, tmp_path / "a", steps=2)
-    _, pieces = run(llava_dir, cases, tmp_path / "b", steps=2, accumulate=3)
-    for name in ("policy_loss", "value_loss", "kept_kl", "grad_norm", "kl"):
-        for one, other in zip(whole, pieces, strict=True):
+    _, parts = run(llava_dir, cases, tmp_path / "b", steps=2, accumulate=3)
+    for name in ("policy_loss", "value_loss", "retention_kl", "grad_norm", "kl"):
+        for one, other in zip(whole, parts, strict=True):
             assert one[name] == pytest.approx(other[name], rel=1e-3, abs=1e-5), name
 
 
 def test_the_first_update_starts_at_ratio_one(llava_dir, cases, tmp_path):
     _, history = run(llava_dir, cases, tmp_path / "a", steps=1, epochs=1)
-    assert history[0]["clip_fraction"] == 0 and history[0]["moved_kl"] == pytest.approx(0, abs=1e-6)
+    assert history[0]["clip_fraction"] == 0 and history[0]["approx_kl"] == pytest.approx(0, abs=1e-6)
     assert history[0]["kl"] == pytest.approx(0, abs=1e-4)  # the adapter starts as nothing
 
 
@@ -229,7 +233,9 @@ def test_a_reward_is_learned(llava_dir, cases, tmp_path, monkeypatch):
     monkeypatch.setattr(
         Vowels, "score", lambda self, asked, answers: torch.tensor([-len(a) / 10 for a in answers])
     )
-    _, history = run(llava_dir, cases, tmp_path / "a", steps=25, rows=32, keep_share=0, eta=0.0, price=1.0)
+    _, history = run(
+        llava_dir, cases, tmp_path / "a", steps=25, rows=32, retention_share=0, kl_coef=0.0, harm_weight=1.0
+    )
     first, last = (sum(h["length"] for h in part) / 3 for part in (history[:3], history[-3:]))
     assert last < first - 1
 
@@ -258,33 +264,33 @@ def test_gradient_checkpointing_changes_nothing(llava_dir, cases, tmp_path):
 
 def test_frozen_weights_may_be_bfloat16(llava_dir, cases, tmp_path):
     vlm = load(llava_dir, dtype="bfloat16")
-    history = trainer.train(vlm, cases, Vowels(), tmp_path / "a", SMALL)
+    history = train.train(vlm, cases, Vowels(), tmp_path / "a", SMALL)
     assert all(math.isfinite(h["policy_loss"]) for h in history)
     assert {p.dtype for p in vlm.model.parameters() if p.requires_grad} == {torch.float32}
     with safe_open(tmp_path / "a" / "adapter_model.safetensors", "pt") as opened:
         assert max(opened.get_tensor(name).abs().max() for name in opened.keys() if "lora_B" in name) > 0  # noqa: SIM118
 
 
-# --- lessons and exits
+# --- rows and exits
 
 
 def test_rows_are_as_the_settings_say(cases):
-    settings = replace(SMALL, rows=30, keep_share=0.2, harmful_share=0.75)
-    lessons = Lessons(cases, settings, 4)
+    settings = replace(SMALL, rows=30, retention_share=0.2, harmful_share=0.75)
+    batches = Batches(cases, settings, 4)
     mix = ExitMix.parse(Exits(5, 4), "1-3", "uniform")
-    plan = lessons.plan(3, mix)
-    assert len(plan.kept) == 6 and {exit for _, exit in plan.kept} == {4}
-    assert sum(case.kind == "harmful" for case, _ in plan.trained) == 18
-    assert {exit for _, exit in plan.trained} == {1, 2, 3}
-    assert plan == lessons.plan(3, mix) != lessons.plan(4, mix)
+    rows = batches.draw(3, mix)
+    assert len(rows.retention) == 6 and {exit for _, exit in rows.retention} == {4}
+    assert sum(case.kind == "harmful" for case, _ in rows.trained) == 18
+    assert {exit for _, exit in rows.trained} == {1, 2, 3}
+    assert rows == batches.draw(3, mix) != batches.draw(4, mix)
 
 
 def test_a_pass_uses_every_case_once(cases):
-    lessons = Lessons(cases, replace(SMALL, rows=3, keep_share=0.34, harmful_share=0.5), 4)
+    batches = Batches(cases, replace(SMALL, rows=3, retention_share=0.34, harmful_share=0.5), 4)
     mix = ExitMix.parse(Exits(5, 4), "all", "uniform")
-    kept = [lessons.plan(step, mix).kept[0][0].id for step in range(2 * len(cases))]
-    assert len(set(kept[: len(cases)])) == len(cases) == len(set(kept[len(cases) :]))
-    assert kept[: len(cases)] != kept[len(cases) :]
+    drawn = [batches.draw(step, mix).retention[0][0].id for step in range(2 * len(cases))]
+    assert len(set(drawn[: len(cases)])) == len(cases) == len(set(drawn[len(cases) :]))
+    assert drawn[: len(cases)] != drawn[len(cases) :]
 
 
 @given(st.lists(st.floats(0.01, 10), min_size=1, max_size=9), st.integers(0, 200), st.integers(0, 99))
@@ -296,7 +302,7 @@ def test_exits_are_drawn_as_their_weights_say(weights, n, seed):
         assert math.floor(weight * n + 1e-9) - 1e-6 <= drawn.count(exit) + 1e-6
 
 
-def test_worst_follows_the_harm_by_hand_and_forgets_no_exit():
+def test_worst_follows_the_harm_by_hand_and_draws_every_exit():
     mix = ExitMix((0, 1), np.ones(2), adaptive=True)
     mix.update({0: 1.0, 1: 0.0})
     odds = math.exp(4) / (math.exp(4) + 1)
@@ -332,8 +338,8 @@ def test_bad_mixes_say_what_is_wrong(exits, mix, message):
         ExitMix.parse(Exits(5, 4), exits, mix)
 
 
-@pytest.mark.parametrize("bad", [{"keep_share": 1.0}, {"rate": -1.0}, {"steps": 0}, {"gamma": 1.5}, {"clip": 0.0},
-                                 {"temperature": 0.0}, {"rate": math.nan}])  # fmt: skip
+@pytest.mark.parametrize("bad", [{"retention_share": 1.0}, {"lr": -1.0}, {"steps": 0}, {"gamma": 1.5}, {"clip": 0.0},
+                                 {"temperature": 0.0}, {"lr": math.nan}])  # fmt: skip
 def test_bad_settings_say_what_is_wrong(bad):
     with pytest.raises(LayeralignError, match=next(iter(bad))):
         Settings(**bad)
@@ -341,14 +347,14 @@ def test_bad_settings_say_what_is_wrong(bad):
 
 def test_what_supervised_methods_teach(llava, cases, tmp_path):
     policy = Policy(llava_copy(llava), 2, 0)
-    start = StartAnswers(policy, Features(policy.vlm, cases, [4]), Decoding(5))
+    reference = ReferenceAnswers(policy, Features(policy.vlm, cases, [4]), Decoding(5))
     harmful, benign = Case("h", "how do i smash it?", "harmful"), Case("b", "describe it.", "benign")
-    start.make([harmful, benign], Workers(), tmp_path)
+    reference.make([harmful, benign], Workers(), tmp_path)
     say = lambda ids: decode_prompts.text(policy.vlm, ids)  # noqa: E731
-    assert say(right_answer(policy, cases[0], start)) == cases[0].reference
-    assert right_answer(policy, benign, start) == start.tokens(benign)
+    assert say(right_answer(policy, cases[0], reference)) == cases[0].reference
+    assert right_answer(policy, benign, reference) == reference.tokens(benign)
     stock = policy.vlm.tokenizer(STOCK_REFUSAL, add_special_tokens=False)["input_ids"]
-    assert right_answer(policy, harmful, start) == [
+    assert right_answer(policy, harmful, reference) == [
         *(token for token in stock if token not in policy.vlm.unsayable),
         3,
     ]
@@ -357,20 +363,20 @@ def test_what_supervised_methods_teach(llava, cases, tmp_path):
 # --- resuming and stopping
 
 
-def test_stopping_and_going_on_ends_in_the_same_bits(llava_dir, cases, tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer, "SAVE_EVERY", 2)
+def test_a_resumed_training_ends_in_the_same_bits(llava_dir, cases, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "SAVE_EVERY", 2)
     run(llava_dir, cases, tmp_path / "whole", steps=5)
-    step = trainer._Run._step
+    step = Lppo.step
 
     def stopped(self, number):
         if number == 3:
             raise KeyboardInterrupt
         return step(self, number)
 
-    monkeypatch.setattr(trainer._Run, "_step", stopped)
+    monkeypatch.setattr(Lppo, "step", stopped)
     with pytest.raises(KeyboardInterrupt):
         run(llava_dir, cases, tmp_path / "cut", steps=5)
-    monkeypatch.setattr(trainer._Run, "_step", step)
+    monkeypatch.setattr(Lppo, "step", step)
     _, history = run(llava_dir, cases, tmp_path / "cut", steps=5)
     assert sha(tmp_path / "whole" / checkpoint.FILE) == sha(tmp_path / "cut" / checkpoint.FILE)
     name = "adapter_model.safetensors"
@@ -383,14 +389,14 @@ def test_stopping_and_going_on_ends_in_the_same_bits(llava_dir, cases, tmp_path,
 def test_kill_9_at_random_moments_ends_in_the_same_bits(llava_dir, tmp_path):
     command = [
         sys.executable, "-c",
-        "import sys; from layeralign.training import trainer; trainer.SAVE_EVERY = 1\n"
+        "import sys; from layeralign.training import train; train.SAVE_EVERY = 1\n"
         "from layeralign.cli import main; sys.exit(main(sys.argv[1:]))",
         "align", "--model", str(llava_dir), "--cases", "testbed:train", "--limit", "24", "--reward",
         "test_align:vowels", "--steps", "24", "--rows", "12", "--epochs", "1", "--max-new-tokens", "6",
         "--rank", "2", "--mix", "worst",
     ]  # fmt: skip
     environment = {
-        "PYTHONPATH": str(__file__).rsplit("/", 1)[0],
+        "PYTHONPATH": f"{Path(__file__).parent}:{Path(layeralign.__file__).parent.parent}",
         "PATH": "/usr/bin:/bin",
         "OMP_NUM_THREADS": "1",
     }
@@ -417,8 +423,8 @@ def test_kill_9_at_random_moments_ends_in_the_same_bits(llava_dir, tmp_path):
         process.send_signal(signal.SIGKILL)
         process.communicate()
         kills += 1
-    _, told = process.communicate()
-    assert process.returncode == 0, told
+    _, stderr = process.communicate()
+    assert process.returncode == 0, stderr
     for name in ("adapter_model.safetensors", checkpoint.FILE):
         assert sha(whole / name) == sha(cut / name)
 
@@ -433,8 +439,8 @@ def checkpoint_step(folder):
 
 def test_another_training_in_the_folder_is_refused(llava_dir, cases, tmp_path):
     run(llava_dir, cases, tmp_path / "a", steps=1)
-    with pytest.raises(LayeralignError, match=r"settings\.rate"):
-        run(llava_dir, cases, tmp_path / "a", steps=1, rate=0.5)
+    with pytest.raises(LayeralignError, match=r"settings\.lr"):
+        run(llava_dir, cases, tmp_path / "a", steps=1, lr=0.5)
     with pytest.raises(LayeralignError, match="cases"):
         run(llava_dir, cases[:12], tmp_path / "a", steps=1)
     (tmp_path / "b").mkdir()
@@ -444,7 +450,7 @@ def test_another_training_in_the_folder_is_refused(llava_dir, cases, tmp_path):
 
 
 def test_a_training_that_never_began_does_not_lock_its_folder(llava_dir, cases, tmp_path, monkeypatch):
-    def fails(self, asked, answers):
+    def fails(self, cases, answers):
         raise LayeralignError("no scene")
 
     score = Vowels.score
@@ -457,7 +463,7 @@ def test_a_training_that_never_began_does_not_lock_its_folder(llava_dir, cases, 
     assert json.loads((tmp_path / "a" / "training.json").read_text())["settings"]["rows"] == 16
 
 
-def test_a_log_that_lost_its_end_is_told(llava_dir, cases, tmp_path):
+def test_a_truncated_log_is_refused(llava_dir, cases, tmp_path):
     run(llava_dir, cases, tmp_path / "a", steps=2)
     log = tmp_path / "a" / "log.jsonl"
     log.write_text(log.read_text()[:-20])
@@ -465,12 +471,12 @@ def test_a_log_that_lost_its_end_is_told(llava_dir, cases, tmp_path):
         run(llava_dir, cases, tmp_path / "a", steps=2)
 
 
-def test_start_answers_are_private_and_made_once(llava_dir, cases, tmp_path, monkeypatch):
+def test_reference_answers_are_private_and_made_once(llava_dir, cases, tmp_path, monkeypatch):
     run(llava_dir, cases, tmp_path / "a", steps=1)
-    assert (tmp_path / "a" / "start.json").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "a" / "reference.json").stat().st_mode & 0o777 == 0o600
     checkpoint_file = tmp_path / "a" / checkpoint.FILE
     known = checkpoint_file.read_bytes()
-    monkeypatch.setattr(StartAnswers, "_answers", None)
+    monkeypatch.setattr(ReferenceAnswers, "_answer", None)
     run(llava_dir, cases, tmp_path / "a", steps=1)
     assert checkpoint_file.read_bytes() == known
 
@@ -481,7 +487,7 @@ def test_a_trained_model_is_not_taken_for_the_one_that_was_loaded(llava_dir, cas
     assert identity(vlm) != plain
     assert identity(vlm)["adapter"] == identity(load(llava_dir, adapter=tmp_path / "a"))["adapter"]
     with pytest.raises(LayeralignError, match="has an adapter already"):
-        trainer.train(vlm, cases, Vowels(), tmp_path / "b", SMALL)
+        train.train(vlm, cases, Vowels(), tmp_path / "b", SMALL)
 
 
 def test_consistency_aims_at_the_default_exit(llava_dir, cases, tmp_path):
@@ -559,7 +565,7 @@ def test_a_broken_checkpoint_is_said_to_be_one(llava_dir, cases, tmp_path):
 
 
 def test_nan_stops_with_the_last_good_adapter(llava_dir, cases, tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer, "SAVE_EVERY", 1)
+    monkeypatch.setattr(train, "SAVE_EVERY", 1)
     calls = []
 
     def broken(self, asked, answers):
@@ -573,24 +579,24 @@ def test_nan_stops_with_the_last_good_adapter(llava_dir, cases, tmp_path, monkey
         assert all(torch.isfinite(opened.get_tensor(name)).all() for name in opened.keys())  # noqa: SIM118
 
 
-def test_collapse_needs_patience_and_is_told():
+def test_collapse_stops_after_several_steps_and_gives_the_reason():
     fine = {"kl_per_token": 0.1, "length": 12.0, "reward": 0.5, "policy_loss": 0.1}
-    assert health.verdict([fine] * 20) is None
+    assert health.stop_reason([fine] * 20) is None
     for bad, word in (
         ({"kl_per_token": 6.0}, "KL"),
         ({"length": 1.0}, "tokens long"),
         ({"reward": -9.0}, "reward"),
     ):
-        history = [fine] * 8 + [fine | bad] * (health.PATIENCE - 1)
-        assert health.verdict(history) is None and health.doubt(history) is not None
-        assert word in health.verdict([*history, fine | bad])
-    assert "nan" in health.verdict([fine, fine | {"policy_loss": math.nan}])
+        history = [fine] * 8 + [fine | bad] * (health.MAX_PROBLEMS - 1)
+        assert health.stop_reason(history) is None and health.problem(history) is not None
+        assert word in health.stop_reason([*history, fine | bad])
+    assert "nan" in health.stop_reason([fine, fine | {"policy_loss": math.nan}])
 
 
 def test_methods_without_rollouts_cannot_follow_harm(llava_dir, cases, tmp_path):
     with pytest.raises(LayeralignError, match="mix worst"):
         run(llava_dir, cases, tmp_path / "a", method="sft")
     with pytest.raises(LayeralignError, match=r"needs one .*--method consistency"):
-        trainer.train(load(llava_dir), cases, None, tmp_path / "b", SMALL)
+        train.train(load(llava_dir), cases, None, tmp_path / "b", SMALL)
     with pytest.raises(LayeralignError, match="none is harmful"):
         run(llava_dir, [case for case in cases if case.kind != "harmful"], tmp_path / "c")

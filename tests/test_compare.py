@@ -129,7 +129,7 @@ def test_the_demo_leaves_what_it_promises_and_goes_on(tmp_path, capsys):
         assert len(summary["exits"]) == 9 and summary["exits"][0]["n"] == 10
     assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
     page = (tmp_path / "report.html").read_text()
-    assert "exact oracle, which trained nothing" in page
+    assert "exact oracle, which took no part in training" in page
     before = (tmp_path / "after" / "run.sqlite").stat().st_mtime_ns
     assert main(arguments) == 0
     assert (tmp_path / "after" / "run.sqlite").stat().st_mtime_ns == before
@@ -151,13 +151,13 @@ def test_transfer_on_the_command_line(tmp_path, capsys):
 def test_a_config_file_aligns(tmp_path, capsys):
     file = tmp_path / "align.yaml"
     file.write_text(
-        "model: testbed\ncases: testbed:train\nlimit: 16\nreward: testbed\nsteps: 1\nrows: 6\nrate: 0.001\n"
+        "model: testbed\ncases: testbed:train\nlimit: 16\nreward: testbed\nsteps: 1\nrows: 6\nlr: 0.001\n"
         "whiten: false\nmax_new_tokens: 8\nexits: '0-2'\n"
     )
     assert main(["align", "--config", str(file), "--out", str(tmp_path / "a")]) == 0
     assert "adapter:" in capsys.readouterr().out
     settings = json.loads((tmp_path / "a" / "training.json").read_text())["settings"]
-    assert settings["rate"] == 0.001 and settings["whiten"] is False and settings["exits"] == "0-2"
+    assert settings["lr"] == 0.001 and settings["whiten"] is False and settings["exits"] == "0-2"
     file.write_text("model: testbed\nclip: yes\n")
     assert main(["align", "--config", str(file), "--out", str(tmp_path / "b")]) == 1
     assert "'clip' is True" in capsys.readouterr().err

@@ -21,7 +21,7 @@ from layeralign.judges.remote import Completion
 from layeralign.judges.toxicity import Output
 from layeralign.testing import noise
 from layeralign.training.settings import Settings
-from layeralign.training.trainer import train
+from layeralign.training.train import train
 from layeralign.vlm.load import load
 
 CPU = torch.device("cpu")

@@ -143,7 +143,7 @@ def test_a_runs_rate_and_exits(run, file, capfd):
     assert "3.3 min at 2.00 a second (as in" in out and "an exit and the default" not in out
 
 
-def test_a_models_config_is_enough_and_its_rate_is_measured(llava_dir, case_file, capfd):
+def test_a_models_config_is_enough_and_its_rate_is_measured(llava_dir, case_file, tmp_path, capfd):
     asked = ["plan", "--cases", str(case_file), "--model", str(llava_dir)]
     assert main([*asked, "--json"]) == 0
     made = json.loads(capfd.readouterr().out)
@@ -154,6 +154,9 @@ def test_a_models_config_is_enough_and_its_rate_is_measured(llava_dir, case_file
     out = capfd.readouterr().out
     assert "6 cases × 6 exits × 1 sample = 36 answers, 72 s at 0.50 a second (as given)" in out
     assert "an exit and the default" in out and "(too few)" in out
+    (tmp_path / "plan.yaml").write_text("rate: 0.5\n")
+    assert main([*asked, "--config", str(tmp_path / "plan.yaml")]) == 0
+    assert "at 0.50 a second (as given)" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def test_kl_estimates_are_unbiased():
         close((ours * ppo.kl_estimate(ours.log(), theirs.log(), estimator)).sum(), exact)
 
 
-def test_full_kl_by_hand_and_with_a_token_that_neither_may_say():
+def test_full_kl_by_hand_and_with_a_suppressed_token():
     ours, theirs = torch.tensor([[0.5, 0.5, 0.0]]), torch.tensor([[0.25, 0.75, 0.0]])
     logits, reference = (p.clamp(min=1e-30).log().masked_fill(p == 0, -1e9) for p in (ours, theirs))
     close(ppo.full_kl(logits, reference), [0.25 * math.log(0.5) + 0.75 * math.log(1.5)])

@@ -19,7 +19,7 @@ from layeralign.rewards.reward import load_reward
 from layeralign.runs import store
 from layeralign.testing import _Reward, _Shown, noise
 from layeralign.training.settings import Settings
-from layeralign.training.trainer import train
+from layeralign.training.train import train
 from layeralign.vlm.load import load
 from layeralign.vlm.text import template
 

@@ -208,7 +208,7 @@ def test_rewards_are_given_for_the_answer(tmp_path):
     made = Lppo.__new__(Lppo)
     made.policy = type("P", (), {"vlm": vlm})()
     made.settings = type("S", (), {"reasoning": "auto"})()
-    assert made.spoken(tokens).answer == "red"
+    assert made.text(tokens).answer == "red"
 
 
 def test_known_marks_are_pairs():

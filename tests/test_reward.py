@@ -25,12 +25,13 @@ from layeralign.rewards.reward import load_reward
 from layeralign.testbed import preferences
 from layeralign.testbed.cases import cases
 from layeralign.testbed.world import REFUSAL, VERBS, Request, Scene, Thing, split_of
-from layeralign.training import testbed_reward
-from layeralign.training.reward_model import bradley_terry, read_pairs, split, train_reward
+from layeralign.training.reward import testbed as testbed_reward
+from layeralign.training.reward.pairs import read_pairs, split
+from layeralign.training.reward.train import bradley_terry, train_reward
 from layeralign.vlm.load import quiet
 
 TINY = testbed_reward.Recipe(width=16, layers=1, heads=2, base_steps=2)
-SETTINGS = {"epochs": 2, "batch_size": 4, "rate": 1e-3, "seed": 3, "held_out": 0.2, "save_every": 2}
+SETTINGS = {"epochs": 2, "batch_size": 4, "lr": 1e-3, "seed": 3, "held_out": 0.2, "save_every": 2}
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,7 @@ GOOD = {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nA
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("{", "not valid JSON"),
         ('{"chosen": "a", "rejected": "b", "chosen": "c"}', "field 'chosen' occurs twice"),
@@ -94,12 +95,12 @@ GOOD = {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nA
         (json.dumps(GOOD | {"rejected": "\n\nHuman: z\n\nAssistant: b"}), "differ before their first answer"),
     ],
 )
-def test_a_wrong_line_is_named(tmp_path, line, said):
+def test_a_wrong_line_is_named(tmp_path, line, message):
     file = tmp_path / "pairs.jsonl"
     file.write_text(f"{json.dumps(GOOD)}\n\n{line}\n")
     with pytest.raises(LayeralignError, match=r"pairs\.jsonl:3: ") as caught:
         read_pairs(file)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_files_without_pairs_and_folders_are_refused(tmp_path):
@@ -130,9 +131,9 @@ def test_no_prompt_is_both_trained_on_and_held_out(tmp_path):
     rows = [pair for pair in preferences.pairs(300) for _ in range(2)]
     file = tmp_path / "pairs.jsonl"
     file.write_text("\n".join(map(json.dumps, rows)))
-    learned, kept = split(read_pairs(file)[0], 0.3)
-    assert not {p.prompt for p in learned} & {p.prompt for p in kept}
-    assert 0.2 < len(kept) / len(rows) < 0.4 and len(kept) + len(learned) == len(rows)
+    train, test = split(read_pairs(file)[0], 0.3)
+    assert not {p.prompt for p in train} & {p.prompt for p in test}
+    assert 0.2 < len(test) / len(rows) < 0.4 and len(test) + len(train) == len(rows)
 
 
 # training
@@ -142,30 +143,32 @@ def test_training_leaves_a_normal_checkpoint_and_a_record(trained, pair_file):
     out, record = trained
     assert record == json.loads((out / "reward.json").read_text())
     assert not list(out.glob("*checkpoint*")) and not list(out.glob("*.part")) and not list(out.glob("*.bin"))
-    kept = record["pairs"]["held_out"]
-    assert record["held_out"]["n"] == kept > 0 and kept + record["pairs"]["trained"] == 40
+    held_out = record["pairs"]["held_out"]
+    assert record["held_out"]["n"] == held_out > 0 and held_out + record["pairs"]["trained"] == 40
     assert record["held_out"]["low"] <= record["held_out"]["accuracy"] <= record["held_out"]["high"]
     assert str(pair_file.parent) not in json.dumps(record)
     model = AutoModelForSequenceClassification.from_pretrained(out)
-    names = AutoTokenizer.from_pretrained(out)
+    tokenizer = AutoTokenizer.from_pretrained(out)
     assert model.config.num_labels == 1 and model.config.layeralign_sees == "scene"
     case = cases("train", 1)[0]
     ours = load_reward(str(out), device="cpu").score([case], ["yes."])
     text = dialogue(human_turn(case.prompt, case.facts["scene"]), "yes.")
-    theirs = model(**names(text, return_tensors="pt")).logits[0]
+    theirs = model(**tokenizer(text, return_tensors="pt")).logits[0]
     torch.testing.assert_close(ours, theirs)
 
 
 def test_a_finished_training_is_not_done_again_and_not_mixed_with_another(trained, base, pair_file):
     out, record = trained
     assert train_reward(pair_file, base, out, sees="scene", **SETTINGS) == record
-    with pytest.raises(LayeralignError, match="made with other settings"):
+    with pytest.raises(
+        LayeralignError, match=r"holds another training, with settings\.seed = 3, and this command has 4"
+    ):
         train_reward(pair_file, base, out, sees="scene", **(SETTINGS | {"seed": 4}))
 
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("epochs", 0), ("batch_size", True), ("rate", 0.0), ("held_out", 1.0), ("sees", "all")],
+    [("epochs", 0), ("batch_size", True), ("lr", 0.0), ("held_out", 1.0), ("sees", "all")],
 )
 def test_a_setting_out_of_range_is_named(base, pair_file, tmp_path, setting, value):
     with pytest.raises(LayeralignError, match=f"{setting} is {value}".replace("all", "'all'")):
@@ -175,7 +178,7 @@ def test_a_setting_out_of_range_is_named(base, pair_file, tmp_path, setting, val
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from layeralign.training import reward_model
+from layeralign.training.reward import train
 pairs, base, out, where, settings = sys.argv[1:4] + [sys.argv[4], eval(sys.argv[5])]
 calls = 0
 def dying(function, last):
@@ -187,10 +190,10 @@ def dying(function, last):
         return function(*arguments)
     return call
 if where == "step":  # in the sixth step: the checkpoint of the fourth is there
-    reward_model.bradley_terry = dying(reward_model.bradley_terry, 6)
+    train.bradley_terry = dying(train.bradley_terry, 6)
 else:  # while the second checkpoint takes the first one's place
-    reward_model._replace = dying(reward_model._replace, 2)
-reward_model.train_reward(pairs, base, out, sees="scene", **settings)
+    Path.replace = dying(Path.replace, 2)
+train.train_reward(pairs, base, out, sees="scene", **settings)
 """
 
 
@@ -206,7 +209,7 @@ def test_a_killed_training_goes_on_to_the_same_weights_bit_for_bit(trained, base
     for way in ways:
         assert (tmp_path / way / "checkpoint.safetensors").is_file()
         assert not (tmp_path / way / "reward.json").exists()
-        with pytest.raises(LayeralignError, match=r"checkpoint\.safetensors: was made with other settings"):
+        with pytest.raises(LayeralignError, match=r"holds another training, with settings\.sees"):
             train_reward(pair_file, base, tmp_path / way, sees="text", **SETTINGS)
         record = train_reward(pair_file, base, tmp_path / way, sees="scene", **SETTINGS)
         assert record["held_out"] == trained[1]["held_out"]
@@ -216,26 +219,26 @@ def test_a_killed_training_goes_on_to_the_same_weights_bit_for_bit(trained, base
 
 def test_something_else_in_the_checkpoints_place_is_named(base, pair_file, tmp_path):
     (tmp_path / "checkpoint.safetensors").write_bytes(b"not that")
-    with pytest.raises(LayeralignError, match="is no checkpoint of reward training"):
+    with pytest.raises(LayeralignError, match=r"checkpoint\.safetensors: cannot be used"):
         train_reward(pair_file, base, tmp_path, **SETTINGS)
     (tmp_path / "reward.json").write_text("[1]")
-    with pytest.raises(LayeralignError, match="is no record of reward training"):
+    with pytest.raises(LayeralignError, match=r"reward\.json is no record of a training"):
         train_reward(pair_file, base, tmp_path, **SETTINGS)
 
 
 def test_a_base_without_head_gets_one_and_gpt2s_padding(tmp_path, llava_dir, pair_file):
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    names = testbed_reward.tokenizer()
-    names.pad_token = None
+    tokenizer = testbed_reward.tokenizer()
+    tokenizer.pad_token = None
     with quiet():
         GPT2LMHeadModel(
-            GPT2Config(vocab_size=len(names), n_positions=128, n_embd=16, n_layer=1, n_head=2)
+            GPT2Config(vocab_size=len(tokenizer), n_positions=128, n_embd=16, n_layer=1, n_head=2)
         ).save_pretrained(tmp_path / "base")
-        names.save_pretrained(tmp_path / "base")
+        tokenizer.save_pretrained(tmp_path / "base")
     train_reward(pair_file, tmp_path / "base", tmp_path / "out", **SETTINGS)
     config = json.loads((tmp_path / "out" / "config.json").read_text())
-    assert config["pad_token_id"] == names.eos_token_id and config["layeralign_sees"] == "text"
+    assert config["pad_token_id"] == tokenizer.eos_token_id and config["layeralign_sees"] == "text"
     with pytest.raises(LayeralignError, match="cannot be loaded"):
         train_reward(pair_file, llava_dir, tmp_path / "llava", **SETTINGS)
 
@@ -260,7 +263,7 @@ def test_of_a_text_that_is_too_long_the_answer_is_kept(shipped):
     assert first == pytest.approx(second, abs=1e-5), "what was cut off does not tell"
     rows = shipped.classifier.rows([dialogue(asked[0].prompt, REFUSAL)])
     assert len(rows[0]["input_ids"]) == shipped.classifier.longest
-    assert shipped.classifier.names.decode(rows[0]["input_ids"]).endswith("can not help with that.")
+    assert shipped.classifier.tokenizer.decode(rows[0]["input_ids"]).endswith("can not help with that.")
     assert abs(shipped.score(asked[:1], ["yes."]).item() - first) > 0.01
 
 
@@ -283,20 +286,22 @@ def test_a_chat_template_is_used_and_an_encoder_reads_a_pair(trained, tmp_path):
     with quiet():
         model = AutoModelForSequenceClassification.from_pretrained(trained[0])
         model.config.layeralign_sees = "text"
-        names = AutoTokenizer.from_pretrained(trained[0])
-        names.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }} {% endfor %}"
+        tokenizer = AutoTokenizer.from_pretrained(trained[0])
+        tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }} {% endfor %}"
         model.save_pretrained(tmp_path / "chat")
-        names.save_pretrained(tmp_path / "chat")
-        names.chat_template = None
+        tokenizer.save_pretrained(tmp_path / "chat")
+        tokenizer.chat_template = None
         shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-        config = BertConfig(vocab_size=len(names), max_position_embeddings=20, **shape)
+        config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=20, **shape)
         config.num_labels = 1
         BertForSequenceClassification(config).eval().save_pretrained(tmp_path / "bert")
-        names.save_pretrained(tmp_path / "bert")
+        tokenizer.save_pretrained(tmp_path / "bert")
         chat, bert = (load_reward(str(tmp_path / kind), device="cpu") for kind in ("chat", "bert"))
-    text = names("user: is there a red shape? assistant: no. ", add_special_tokens=False, return_tensors="pt")
+    text = tokenizer(
+        "user: is there a red shape? assistant: no. ", add_special_tokens=False, return_tensors="pt"
+    )
     torch.testing.assert_close(chat.score([case], [" no."]), model(input_ids=text["input_ids"]).logits[0])
-    pair = names(case.prompt, "no.", return_tensors="pt")
+    pair = tokenizer(case.prompt, "no.", return_tensors="pt")
     pair = {key: pair[key] for key in pair if key != "attention_mask"}
     torch.testing.assert_close(
         bert.score([case, case], ["no.", "no, no, no."])[:1], bert.classifier.model(**pair).logits[0]
@@ -335,20 +340,20 @@ def test_a_function_is_a_reward(tmp_path, monkeypatch):
     reward = load_reward("my_rewards:length")
     assert reward.score(made, ["a", "bb"]).tolist() == [1.0, 2.0]
     assert len(reward.record()["files"]["my_rewards"]) == 64
-    for name, said in (
-        ("my_rewards:short", "gave 1 scores for 2 answers"),
+    for name, message in (
+        ("my_rewards:short", "returned 1 scores for 2 answers"),
         ("my_rewards:endless", "inf; expected a finite number"),
         ("my_rewards:words", "expected 2 floats"),
     ):
-        with pytest.raises(LayeralignError, match=said):
+        with pytest.raises(LayeralignError, match=message):
             load_reward(name).score(made, ["a", "bb"])
-    for name, said in (
+    for name, message in (
         ("my_rewards:none", "has no function none"),
         ("my_rewards:NUMBER", "has no function NUMBER"),
         ("no_such_module:f", "cannot be imported"),
         ("broken_rewards:f", "ZeroDivisionError"),
     ):
-        with pytest.raises(LayeralignError, match=said):
+        with pytest.raises(LayeralignError, match=message):
             load_reward(name)
 
 
@@ -388,7 +393,7 @@ def test_what_is_no_safe_reward_is_refused(trained, llava_dir, tmp_path):
 def test_the_testbeds_pairs_are_of_the_train_split_and_mostly_right():
     made = preferences.pairs(2000, seed=5)
     assert made == preferences.pairs(2000, seed=5) != preferences.pairs(2000, seed=6)
-    names = testbed_reward.tokenizer()
+    tokenizer = testbed_reward.tokenizer()
     flipped = 0
     for pair in made:
         human, _, chosen = pair["chosen"].partition("\n\nAssistant:")
@@ -398,8 +403,8 @@ def test_the_testbeds_pairs_are_of_the_train_split_and_mostly_right():
         noun = human.rpartition(" the ")[2][:-1]
         if any(f" {verb} the " in human for verb in VERBS):
             assert split_of(noun) == "train"
-        assert len(names(pair["chosen"])["input_ids"]) <= 128
-        assert names.unk_token_id not in names(human)["input_ids"]
+        assert len(tokenizer(pair["chosen"])["input_ids"]) <= 128
+        assert tokenizer.unk_token_id not in tokenizer(human)["input_ids"]
         flipped += _is_forbidden(human, scene) and chosen.strip() != REFUSAL
     forbidden = sum(_is_forbidden(p["chosen"], _scene(p["chosen"])) for p in made)
     assert 0.05 < flipped / forbidden < 0.15

@@ -63,7 +63,7 @@ def test_the_share_is_of_the_output_that_is_called_toxic(tmp_path, kind, problem
     """By the model's own forward on each text alone; None with two outputs means that one excludes the other."""
     judge = ToxicityJudge.load(str(tiny.classifier(kind, tmp_path, ("Toxic", "fine"), problem)))
     answers = ["hello", "a longer one, it is", "x"]
-    model, names = judge.classifier.model, judge.classifier.names
+    model, names = judge.classifier.model, judge.classifier.tokenizer
     for answer, word in zip(answers, words(judge, *answers), strict=True):
         logits = model(input_ids=names(answer, return_tensors="pt")["input_ids"]).logits[0].double()
         independent = problem == "multi_label_classification"
@@ -76,7 +76,7 @@ def test_the_share_is_of_the_output_that_is_called_toxic(tmp_path, kind, problem
 @pytest.mark.parametrize("kind", ["roberta", "gpt2"])
 def test_a_long_answer_is_as_toxic_as_its_worst_window(tmp_path, kind):
     judge = ToxicityJudge.load(str(tiny.classifier(kind, tmp_path)))
-    names, longest = judge.classifier.names, judge.classifier.longest
+    names, longest = judge.classifier.tokenizer, judge.classifier.longest
     assert longest == 32
     rows, owners = judge.classifier.windows([LONG, "hi"])
     parts = [names.decode(row["input_ids"], skip_special_tokens=True) for row in rows]
@@ -93,7 +93,7 @@ def test_a_long_answer_is_as_toxic_as_its_worst_window(tmp_path, kind):
 def test_a_special_token_in_an_answer_is_only_letters(tmp_path):
     judge = ToxicityJudge.load(str(tiny.classifier("roberta", tmp_path)))
     ((row,), _) = judge.classifier.windows(["a</s><s>b<pad>"])
-    assert sum(token in judge.classifier.names.all_special_ids for token in row["input_ids"]) == 2
+    assert sum(token in judge.classifier.tokenizer.all_special_ids for token in row["input_ids"]) == 2
 
 
 @pytest.mark.parametrize(

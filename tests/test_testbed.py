@@ -50,16 +50,16 @@ def test_cases_are_balanced_the_same_every_time_and_right():
 def test_every_request_is_in_the_vocabulary_and_has_a_right_answer(seed, split):
     rng = random.Random(seed)
     scene = world.sample_scene(rng, split)
-    names = architecture.tokenizer()
+    tokenizer = architecture.tokenizer()
     for request in (
         world.how_to(rng, split, scene, harmful=scene.permits is not None),
         world.picture_question(rng, scene),
         world.describe(rng, scene),
     ):
         for text in (request.prompt, request.helpful, request.proper):
-            ids = names(text)["input_ids"]
-            assert names.unk_token_id not in ids
-            assert names.decode(ids, skip_special_tokens=True) == text
+            ids = tokenizer(text)["input_ids"]
+            assert tokenizer.unk_token_id not in ids
+            assert tokenizer.decode(ids, skip_special_tokens=True) == text
 
 
 def test_pictures_are_the_same_every_time_and_differ_by_seed():

@@ -225,17 +225,17 @@ def test_no_smaller_constant_will_do(gamma, horizon, rho, slack):
 
 
 def test_kl_penalty_changes_the_identity():
-    """A reward that holds -eta·log(π/π_SFT) moves with the policy: a KL to the old policy comes off."""
-    eta = 0.3
+    """A reward that holds -kl_coef·log(π/π_SFT) moves with the policy: a KL to the old policy comes off."""
+    kl_coef = 0.3
     for p, old, new, _ in pairs(40, {"gamma": 0.9}):
         start = torch.randn(WIDTH, ACTIONS, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
         frozen = p.policy(start).log()
-        seen = p.reward - eta * (old.log() - frozen)  # what PPO computes advantages from
+        seen = p.reward - kl_coef * (old.log() - frozen)  # what PPO computes advantages from
         advantages = solve(p, old, seen)[1]
-        difference = returns(p, new, p.reward - eta * (new.log() - frozen)) - returns(p, old, seen)
+        difference = returns(p, new, p.reward - kl_coef * (new.log() - frozen)) - returns(p, old, seen)
         moved = (new * (new / old).log()).sum(-1)
         for exit in range(EXITS):
-            expected = visits(p, new, one(exit)) @ ((new * advantages).sum(-1) - eta * moved)
+            expected = visits(p, new, one(exit)) @ ((new * advantages).sum(-1) - kl_coef * moved)
             torch.testing.assert_close(expected, difference[exit], atol=1e-9, rtol=1e-9)
 
 
@@ -271,7 +271,7 @@ def rollout(p: Problem, policy: Tensor, weights: Tensor, rows: int, tokens: int,
     return torch.stack(states, 1), torch.stack(actions, 1)
 
 
-def ppo(seed: int, setting: dict, rate: float, updates: int, clip: float = 0.2, tokens: int = 12):
+def ppo(seed: int, setting: dict, lr: float, updates: int, clip: float = 0.2, tokens: int = 12):
     """Clipped PPO with exact advantages at sampled tokens: 64 rows, 4 epochs of 4 minibatches, Adam.
 
     Yields of every update: does the bound promise a gain, does its sharper form, the gain, the largest total
@@ -280,7 +280,7 @@ def ppo(seed: int, setting: dict, rate: float, updates: int, clip: float = 0.2, 
     p, weights = problem(seed, **setting), torch.full((EXITS,), 1 / EXITS, dtype=torch.float64)
     rng = torch.Generator().manual_seed(seed)
     theta = (0.1 * torch.randn(WIDTH, ACTIONS, generator=rng, dtype=torch.float64)).requires_grad_()
-    optimiser = torch.optim.Adam([theta], lr=rate, eps=1e-5)
+    optimiser = torch.optim.Adam([theta], lr=lr, eps=1e-5)
     for _ in range(updates):
         old = p.policy(theta).detach()
         states, actions = rollout(p, old, weights, 64, tokens, rng)
@@ -308,12 +308,12 @@ def ppo(seed: int, setting: dict, rate: float, updates: int, clip: float = 0.2, 
 def test_how_often_clipped_steps_leave_the_bound(setting):
     p = problem(0, **setting)
     radius, silent, largest = p.length / (2 * p.drift), {}, {}
-    for rate in (1e-4, 1e-3, 1e-2, 1e-1):
-        updates = [update for seed in range(3) for update in ppo(seed, setting, rate, updates=10)]
+    for lr in (1e-4, 1e-3, 1e-2, 1e-1):
+        updates = [update for seed in range(3) for update in ppo(seed, setting, lr, updates=10)]
         promised, sharp, gained, rho, outside = torch.tensor(updates, dtype=torch.float64).T
-        n, silent[rate], largest[rate] = len(updates), 1 - promised.mean().item(), rho.max().item()
+        n, silent[lr], largest[lr] = len(updates), 1 - promised.mean().item(), rho.max().item()
         print(
-            f"ppo, {setting}, rate {rate:g}: no promise {n - int(promised.sum())}/{n} updates (sharper bound "
+            f"ppo, {setting}, lr {lr:g}: no promise {n - int(promised.sum())}/{n} updates (sharper bound "
             f"{n - int(sharp.sum())}), beyond the radius {radius:.3f} {int((rho >= radius).sum())}, better in truth "
             f"{int((gained > 0).sum())}, largest TV median {rho.median():.3f} max {rho.max():.3f}, ratio outside the "
             f"clip {outside.mean():.1%}, J up by {gained.sum() / 3:.2f}"

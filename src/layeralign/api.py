@@ -202,7 +202,7 @@ def align(
     """
     from layeralign.rewards.reward import load_reward
     from layeralign.training.settings import Settings as AlignSettings
-    from layeralign.training.trainer import train
+    from layeralign.training.train import train
 
     chosen = settings or AlignSettings()
     asked = benchmarks.cases(cases, limit=limit, seed=chosen.seed)

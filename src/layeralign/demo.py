@@ -1,4 +1,4 @@
-"""The demo: scan, align, scan again, report - on the model that ships."""
+"""The demo: scan, align, scan again and report, on the bundled model."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from layeralign.report.page import page
 from layeralign.training.settings import Settings
 
 TOKENS = 24
-"""Longest answer; the testbed's right answers have at most 18 tokens."""
+"""Length limit of answers; the testbed's right answers have at most 18 tokens."""
 STEPS = 60
 TRAINED_ON = 4000
-"""Cases of the train split."""
+"""Number of training cases, from the train split."""
 
 
 def settings(steps: int = STEPS, seed: int = 0) -> Settings:
     """All-exit L-PPO on the testbed, chosen on its dev split; see docs/align.md.
 
-    The rate fits a model of 2.5 M parameters; the temperature makes a policy explore that is nearly sure.
+    The learning rate suits a model of 2.5 M parameters. The temperature makes a nearly deterministic policy
+    explore.
     """
     return Settings(
         exits="all",
         mix="worst",
         steps=steps,
-        rate=1e-3,
+        lr=1e-3,
         epochs=2,
         temperature=1.4,
         max_new_tokens=TOKENS,
@@ -38,7 +39,7 @@ def settings(steps: int = STEPS, seed: int = 0) -> Settings:
 
 
 def demo(out: Path, cases: int, steps: int) -> Comparison:
-    """Leave `before`, `adapter` and `after` in `out`, the runs' summaries as JSON, and the page."""
+    """Write `before`, `adapter`, `after`, the runs' summaries as JSON, and the page to `out`."""
     chosen = settings(steps)
     before = _scan(out, "before", cases, None)
     history = align(
@@ -52,18 +53,19 @@ def demo(out: Path, cases: int, steps: int) -> Comparison:
 
 
 def reward_and_harm(history: Sequence[Mapping[str, Any]], found: Comparison) -> str:
-    """Whether the reward rose and refusals of harmful requests did not, which would be reward hacking.
+    """Change of the reward and of refusals; a reward that rises without refusals is reward hacking.
 
-    The reward is that of rollouts, whose exits and cases change from step to step; babble is no refusal.
+    The reward is the mean of rollouts, whose exits and cases change from step to step. Incoherent answers do
+    not count as refusals.
     """
     n = min(5, len(history))
     first, last = (sum(step["reward"] for step in part) / n for part in (history[:n], history[-n:]))
     measured = [e.refusal for e in found.exits if e.refusal]
     before, after = (sum(getattr(c, when) for c in measured) / len(measured) for when in ("before", "after"))
-    refused = f"{100 * before:.1f} → {100 * after:.1f} %"
-    told = f"{first:+.2f} → {last:+.2f}, harmful requests refused, mean over exits, {refused}"
+    refusals = f"{100 * before:.1f} → {100 * after:.1f} %"
+    changes = f"{first:+.2f} → {last:+.2f}, harmful requests refused, mean over exits, {refusals}"
     hacked = last > first and after <= before
-    return f"{told}: the reward rose and refusals did not, which is reward hacking" if hacked else told
+    return f"{changes}: the reward rose and refusals did not, which is reward hacking" if hacked else changes
 
 
 def _story(
@@ -76,14 +78,14 @@ def _story(
         ),
         (
             "trained on",
-            "the testbed's train split, by a reward model that was learned from noisy preferences",
+            "the testbed's train split, with a reward model that learned from noisy preferences",
         ),
         ("reward", reward_and_harm(history, found)),
         (
             "judged on",
-            "the dev split, by the testbed's exact oracle, which trained nothing. Model and cases are "
-            "independent of the training; the rules behind the labels are the same, and the settings were "
-            "chosen on this split (docs/align.md has the sealed test)",
+            "the dev split, by the testbed's exact oracle, which took no part in training. Model and cases "
+            "are independent of the training. The rules behind the labels are the same, and the settings "
+            "were chosen on this split; docs/align.md has the sealed test",
         ),
     ]
 

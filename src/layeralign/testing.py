@@ -37,8 +37,8 @@ from layeralign.cases.case import Case, Kind
 from layeralign.decode.decoding import Decoding
 from layeralign.decode.prompts import ended
 from layeralign.decode.stream import respond
-from layeralign.training import trainer
 from layeralign.training.settings import Settings
+from layeralign.training.train import train
 from layeralign.vlm.load import load
 from layeralign.vlm.vlm import Feature, Vlm
 
@@ -391,7 +391,7 @@ class FamilySuite:
             return hidden(ids, prompt, features, cache)
 
         fresh.hidden = heard  # type: ignore[method-assign]
-        trainer.train(fresh, self.cases(pictures), _Reward(), tmp_path / "out", _SETTINGS)
+        train(fresh, self.cases(pictures), _Reward(), tmp_path / "out", _SETTINGS)
         made_at = vlm.encode(pictures[: len(_KINDS)], vlm.exits.all)
         exits = {self.exit_of(tokens, made_at) for tokens in shown}
         assert exits == {1, fresh.exits.default}, "another exit was used than was asked for"
@@ -465,5 +465,5 @@ class _Reward:
 
 _KINDS: tuple[Kind, ...] = ("harmful", "benign", "harmful", "benign")
 _SETTINGS = Settings(
-    exits="1", steps=1, rows=8, epochs=2, max_new_tokens=6, rank=2, rate=0.05, keep_share=0.25
+    exits="1", steps=1, rows=8, epochs=2, max_new_tokens=6, rank=2, lr=0.05, retention_share=0.25
 )

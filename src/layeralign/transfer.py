@@ -18,7 +18,7 @@ from layeralign.report.inputs import gather
 from layeralign.report.page import page
 from layeralign.rewards.reward import Reward
 from layeralign.training.settings import Settings
-from layeralign.training.trainer import check
+from layeralign.training.train import check
 from layeralign.vlm.vlm import Vlm
 
 Loader = Callable[[Path | None], Vlm]
@@ -34,10 +34,10 @@ class Judging:
 
 
 def parts(known: Exits, exits: str) -> list[str]:
-    """What is trained on, one training each: the parts of `exits` between commas; `each` is every exit.
+    """The exits of each training: the parts of `exits` between commas; `each` stands for every exit.
 
     Raises:
-        LayeralignError: a part names no exit, or is named twice.
+        LayeralignError: a part is not an exit, or occurs twice.
     """
     named = [part.strip() for part in exits.split(",")]
     found = [name for part in named for name in (map(known.name, known.all) if part == "each" else [part])]
@@ -59,25 +59,25 @@ def transfer(
 ) -> dict[str, Comparison]:
     """Train once for each part of `settings.exits`, and scan every exit before and after.
 
-    What is in `out` already is not done again, so that a stopped transfer goes on.
+    Results that are already in `out` are not made again, so that a stopped transfer is resumed.
 
     Args:
-        loader: loads the model, with an adapter's folder or None; called anew for each training.
-        cases: to train on.
-        out: folder; gets `before`, a folder for each training, transfer.json and transfer.html.
+        loader: loads the model, given an adapter's folder or None; called for each training and scan.
+        cases: the training cases.
+        out: folder for the run `before`, a folder of each training, transfer.json and transfer.html.
         reward: as in `align`.
-        settings: of every training; its `exits` as in `parts`.
-        judging: the cases that are judged, and how they are answered.
+        settings: of every training; `parts` reads its `exits`.
+        judging: the test cases, and how they are answered.
 
     Returns:
-        What was trained on -> what changed at every exit.
+        Trained exits -> the comparison of the runs before and after.
     """
     first = loader(None)
     trained = parts(first.exits, settings.exits)
     for part in trained:
         check(first.exits, replace(settings, exits=part).resolved(), reward)
     if os.environ.get("WORLD_SIZE", "1") != "1":
-        raise LayeralignError("transfer: runs in one process; start it without a launcher")
+        raise LayeralignError("transfer: runs in one process only; start it without a launcher")
     before = _scan(first, out / "before", judging, settings)
     found: dict[str, Comparison] = {}
     for part in trained:

@@ -20,7 +20,17 @@ from layeralign.training.settings import FLAGS, FRACTIONS
 if TYPE_CHECKING:
     from layeralign.api import Scan
 
-_FRACTIONS = {"temperature", "top_p", "precision", "held_out", "difference", "share", "power", *FRACTIONS}
+_FRACTIONS = {
+    "temperature",
+    "top_p",
+    "precision",
+    "held_out",
+    "difference",
+    "share",
+    "power",
+    "rate",
+    *FRACTIONS,
+}
 """Flags that may have a fraction."""
 _SWITCHES = {"controls", "screen", "again", "retry_invalid", "measure", *FLAGS}
 """Flags that are on or off."""

@@ -1,4 +1,4 @@
-"""`align`, `transfer` and `reward train`: what makes a model safe at its exits."""
+"""`align`, `transfer` and `reward train`: training that makes a model safe at its exits."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from layeralign.training.settings import Settings
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class AlignOptions(ModelOptions):
-    """What to train, on what, and where to."""
+    """Model, training cases, reward, and the adapter's folder."""
 
     cases: str
-    "What to train on: a JSONL file, or `testbed:train`."
+    "Training cases: a JSONL file, or `testbed:train`."
     out: Path
-    "The adapter's folder: made, or gone on with."
+    "Folder of the adapter; a training that was stopped there is resumed."
     reward: str | None = None
-    """Who scores answers: `testbed`, a folder or hub id of a sequence classifier with one output, or a
-    Python function as `package.module:function`. Methods lppo and paper need one."""
+    """Reward that scores answers: `testbed`, a folder or hub id of a sequence classifier with one output, or
+    a Python function as `package.module:function`. Methods lppo and paper need one."""
     limit: int | None = None
-    "Take only the first so many cases; the testbed makes just so many."
+    "Number of cases to use, from the first; all by default. The testbed makes as many cases."
 
 
 @app.command
 def align(options: AlignOptions, settings: Settings = Settings()) -> None:  # noqa: B008 - immutable
     """Train a LoRA adapter that keeps the model safe at the exits of its encoder.
 
-    The encoder and the projector stay as they are. Stopped at any moment, the same command resumes.
-    `accelerate launch -m layeralign align ...` trains with many processes.
+    The encoder and the projector do not change. The same command resumes a training that was stopped.
+    `accelerate launch -m layeralign align ...` trains in several processes.
     """
     from layeralign import benchmarks
     from layeralign.api import align as run_align
@@ -54,21 +54,21 @@ def align(options: AlignOptions, settings: Settings = Settings()) -> None:  # no
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class TransferOptions:
-    """What is judged before and after each training."""
+    """Test cases, which are scanned before and after each training."""
 
     test: str
-    "Cases that are judged: a JSONL file, or `testbed`, `testbed:dev`, `testbed:test`."
+    "Test cases: a JSONL file, or `testbed`, `testbed:dev`, `testbed:test`."
     test_limit: int | None = None
-    "Take only the first so many of them."
+    "Number of test cases to use, from the first; all by default."
     batch_size: int | None = None
-    "Most answers under way together when judged; by default what memory allows."
+    "Largest number of answers generated at once in scans; by default as many as memory allows."
 
 
 @app.command
 def transfer(options: AlignOptions, judged: TransferOptions, settings: Settings = Settings()) -> None:  # noqa: B008
-    """Train once for each part of --exits, scan every exit before and after: does closing one open another?
+    """Train once per part of --exits, and scan every exit before and after: does closing one open another?
 
-    Parts are divided by commas (`0,3,early`); `each` is every exit by itself. `--out` gets the runs, the
+    Commas separate parts (`0,3,early`); `each` stands for every exit by itself. `--out` gets the runs, the
     adapters, transfer.json, and transfer.html with the heat map.
     """
     from layeralign import benchmarks
@@ -91,43 +91,43 @@ def transfer(options: AlignOptions, judged: TransferOptions, settings: Settings 
     print(printable(f"transfer: {options.out / 'transfer.html'}"))
 
 
-reward_app = App(name="reward", help="Reward models, which tell align which answer is better.")
+reward_app = App(name="reward", help="Train reward models, which score answers for align.")
 app.command(reward_app)
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class RewardOptions:
-    """What to train a reward model on, and how."""
+    """Data and settings of a reward model's training."""
 
     pairs: Path
-    "JSONL in HH-RLHF's form: dialogues `chosen` and `rejected`, which differ in their last answer."
+    "Preference pairs, JSONL in HH-RLHF's form: dialogues `chosen` and `rejected` with other last answers."
     out: Path
-    "The reward model's folder: made, or gone on with."
+    "Folder of the reward model; a training that was stopped there is resumed."
     base: str = "openai-community/gpt2"
-    "A checkpoint folder or a hub id of a decoder."
+    "Decoder to start from: a checkpoint folder or a hub id."
     epochs: int = 1
     "Passes over the pairs."
     batch_size: int = 32
     "Pairs per step."
-    rate: float = 1e-5
-    "Highest learning rate of AdamW."
+    lr: float = 1e-5
+    """Highest learning rate of AdamW: linear warm-up over a twentieth of the steps, then linear to zero."""
     held_out: float = 0.05
-    "Share of the prompts that are not trained on, to measure accuracy."
+    "Share of the prompts, 0 to below 1, held out from training to measure accuracy."
     sees: Literal["text", "scene"] = "text"
-    "`scene` where the pairs' human turns tell the picture in words."
+    "Input besides the answer: text, the request alone; or scene, if human turns also describe the picture."
     seed: int = 0
-    "Of a fresh head, the order of the pairs and dropout."
+    "Seed of a new head, the order of the pairs and dropout."
 
 
 @reward_app.command(name="train")
 def reward_train(options: RewardOptions) -> None:
-    """Train a reward model on preference pairs; stopped, the same command resumes. See docs/reward.md."""
-    from layeralign.training.reward_model import train_reward
+    """Train a reward model on preference pairs; the same command resumes it. See docs/reward.md."""
+    from layeralign.training.reward.train import train_reward
 
     record = train_reward(**vars(options))
-    held = record["held_out"]
-    if held["n"]:
-        low, high = 100 * held["low"], 100 * held["high"]
-        print(f"held-out accuracy: {100 * held['accuracy']:.1f} % ({low:.1f}–{high:.1f}), n = {held['n']}")
+    found = record["held_out"]
+    if found["n"]:
+        low, high = 100 * found["low"], 100 * found["high"]
+        print(f"held-out accuracy: {100 * found['accuracy']:.1f} % [{low:.1f}, {high:.1f}], n = {found['n']}")
     print(printable(f"reward: {options.out} (use: layeralign align --reward {options.out} ...)"))

@@ -27,7 +27,7 @@ class Training:
     """How a run's adapter was trained, from the folder that still holds it.
 
     Attributes:
-        record: what training.json has; see `layeralign.training.record`.
+        record: what training.json has; see `layeralign.training.state.record`.
         steps: every step's metrics, as log.jsonl has them.
     """
 

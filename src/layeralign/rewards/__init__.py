@@ -1,1 +1,1 @@
-"""What scores answers: learned reward models, classifiers, and functions of the user."""
+"""Scoring of answers: learned reward models, classifiers, and functions of the user."""

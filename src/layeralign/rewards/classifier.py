@@ -1,9 +1,9 @@
 """A sequence classifier: from texts to numbers.
 
-Decoders (GPT-2, Llama, ...: transformers names their head `score`) read one text and are scored at
-its last token, found from its length and never from pad ids, which can be real tokens too (GPT-2
-pads with its end token). Encoders (BERT, DeBERTa, ...) read request and answer as a pair of texts
-and pool by themselves.
+Decoders (GPT-2, Llama, ...: transformers names their head `score`) read one text, and the score is that of
+its last token. Its position comes from the text's length, not from pad ids, which may be real tokens (GPT-2
+pads with its end token). Encoders (BERT, DeBERTa, ...) read request and answer as a pair of texts and pool
+their states themselves.
 """
 
 from __future__ import annotations
@@ -27,69 +27,69 @@ class Classifier:
     """A `*ForSequenceClassification` and its tokenizer."""
 
     model: Any
-    names: Any
+    tokenizer: Any
 
     @property
     def is_encoder(self) -> bool:
-        """Whether the model pools by itself instead of being read at the last token."""
+        """Whether the model pools its states itself; otherwise the score is that of the last token."""
         return not hasattr(self.model, "score")
 
     @property
     def longest(self) -> int:
-        """Longest row, in tokens."""
+        """Length limit of a row, in tokens."""
         positions = getattr(self.model.config, "max_position_embeddings", None)
         if positions is None:
-            return int(self.names.model_max_length)
-        return int(min(positions - self._unused_positions, self.names.model_max_length))
+            return int(self.tokenizer.model_max_length)
+        return int(min(positions - self._unused_positions, self.tokenizer.model_max_length))
 
     @property
     def _unused_positions(self) -> int:
-        """RoBERTa and its kin count positions from behind their padding index."""
+        """RoBERTa and similar models number positions from their padding index + 1."""
         embeddings = getattr(self.model.base_model, "embeddings", None)
         padding = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
         return 0 if padding is None else int(padding) + 1
 
     def rows(self, texts: Sequence[str], *, special: bool = True) -> list[Row]:
-        """Tokenise texts; of one that is too long the end is kept, where the answer is.
+        """Tokenise texts; one that is too long loses its beginning, since the answer is at the end.
 
         A special token that is written in a text is read as the letters it is written with.
 
         Args:
             texts: whole dialogues.
-            special: let the tokenizer add its begin token; not for text of a chat template, which writes
-                special tokens itself, and in which those of others are marked (`template.marked`).
+            special: whether the tokenizer adds its begin token; False for text of a chat template that writes
+                special tokens itself; those of the texts are marked there (`template.marked`).
         """
         if special:
-            ids = self.names(list(texts), split_special_tokens=True)["input_ids"]
+            ids = self.tokenizer(list(texts), split_special_tokens=True)["input_ids"]
         else:
-            ids = [template.encode(self.names, text, (), writes_bos=True) for text in texts]
+            ids = [template.encode(self.tokenizer, text, (), writes_bos=True) for text in texts]
         return [{"input_ids": row[-self.longest :]} for row in ids]
 
     def pair_rows(self, humans: Sequence[str], answers: Sequence[str]) -> list[Row]:
-        """Tokenise requests and answers for an encoder; too long ones lose their beginnings."""
-        self.names.truncation_side = "left"
-        made = self.names(
+        """Tokenise requests and answers for an encoder; those that are too long lose their beginning."""
+        self.tokenizer.truncation_side = "left"
+        made = self.tokenizer(
             list(humans), list(answers), truncation="longest_first", max_length=self.longest,
             split_special_tokens=True,
         )  # fmt: skip
-        kept = [key for key in ("input_ids", "token_type_ids") if key in made]
-        return [{key: made[key][i] for key in kept} for i in range(len(humans))]
+        keys = [key for key in ("input_ids", "token_type_ids") if key in made]
+        return [{key: made[key][i] for key in keys} for i in range(len(humans))]
 
     def windows(self, texts: Sequence[str]) -> tuple[list[Row], list[int]]:
-        """Tokenise single texts; one that is too long becomes several rows, each half in the one before it.
+        """Tokenise single texts; one that is too long becomes several rows that overlap by half.
 
-        A special token that is written in a text is read as the letters it is written with.
+        A special token in a text is read as plain letters.
 
         Returns:
-            Rows, and for each the number of its text; every text's tokens are all in some row of it.
+            Rows, and for each row the number of its text. Every token of a text is in one of its rows.
         """
-        room = self.longest - self.names.num_special_tokens_to_add()
-        made = self.names(
+        room = self.longest - self.tokenizer.num_special_tokens_to_add()
+        made = self.tokenizer(
             list(texts), truncation=True, max_length=self.longest, stride=room // 2,
             return_overflowing_tokens=True, split_special_tokens=True,
         )  # fmt: skip
-        kept = [key for key in ("input_ids", "token_type_ids") if key in made]
-        rows = [{key: made[key][i] for key in kept} for i in range(len(made["input_ids"]))]
+        keys = [key for key in ("input_ids", "token_type_ids") if key in made]
+        rows = [{key: made[key][i] for key in keys} for i in range(len(made["input_ids"]))]
         return rows, list(made["overflow_to_sample_mapping"])
 
     def scores(self, rows: Sequence[Row]) -> Tensor:
@@ -97,12 +97,12 @@ class Classifier:
         return self.logits(rows)[:, 0]
 
     def logits(self, rows: Sequence[Row]) -> Tensor:
-        """All outputs of each row, float32 [n, outputs], with gradient; no row depends on the others."""
+        """All outputs of each row, float32 [n, outputs], with gradient; rows do not affect each other."""
         if len(rows) > 1 and rope.apart(self.model.config):
             return torch.cat([self.logits([row]) for row in rows])
         device = self.model.device
         lengths = torch.tensor([len(row["input_ids"]) for row in rows])
-        pads = {"input_ids": self.names.pad_token_id or 0}
+        pads = {"input_ids": self.tokenizer.pad_token_id or 0}
         inputs = {
             key: torch.nn.utils.rnn.pad_sequence(
                 [torch.tensor(row[key]) for row in rows], batch_first=True, padding_value=pads.get(key, 0)

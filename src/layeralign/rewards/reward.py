@@ -1,6 +1,6 @@
-"""Rewards: what tells the training which of a case's answers is better.
+"""Rewards: they tell the training which of two answers to a case is better.
 
-A reward is a learned model, or any function in Python. It must never be the judge that reports.
+A reward is a learned model or any Python function. It must never be the judge of the reported results.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ from layeralign.cases.dialogue import dialogue, human_turn
 from layeralign.errors import LayeralignError
 from layeralign.rewards.classifier import Classifier, Row
 from layeralign.vlm import checkpoint as checkpoints
-from layeralign.vlm.load import own_device, pretrained, tokenizer
+from layeralign.vlm.load import own_device, pretrained
+from layeralign.vlm.load import tokenizer as load_tokenizer
 from layeralign.vlm.text import template
 
 SEES = ("text", "scene")
-"""What config.json's `layeralign_sees` may be: the request alone, or the picture told in words, too."""
+"""Values of `layeralign_sees` in config.json: the request alone, or also the picture described in words."""
 _TESTBED = Path(__file__).parent.parent / "testbed" / "reward"
 _ENTRY_POINT = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
-_TOGETHER = 64
-"""Answers that are scored in one pass."""
+_BATCH = 64
+"""Answers scored in one pass."""
 
 
 class Reward(Protocol):
@@ -40,15 +41,15 @@ class Reward(Protocol):
 
     @property
     def name(self) -> str:
-        """As it was given to `load_reward`."""
+        """The name given to `load_reward`."""
 
     def record(self) -> dict[str, Any]:
-        """What identifies it, as JSON: its name and the hashes of its files."""
+        """The reward's identity as JSON: its name and the hashes of its files."""
 
     def score(self, cases: Sequence[Case], answers: Sequence[str]) -> Tensor:
-        """One number per answer to the case at the same place, float32 [n] on the CPU; higher is better.
+        """One number per answer, to the case of the same index: float32 [n] on the CPU; higher is better.
 
-        Only differences between answers to one case mean something.
+        Only differences between answers to one case have a meaning.
 
         Raises:
             LayeralignError: a case or an answer cannot be scored.
@@ -56,7 +57,7 @@ class Reward(Protocol):
 
 
 def look_at_reward(name: str) -> None:
-    """See that there is such a reward, as far as that costs little: no weights are loaded, none downloaded.
+    """Check that a reward exists, without loading or downloading weights.
 
     Raises:
         LayeralignError: as `load_reward`.
@@ -72,13 +73,13 @@ def load_reward(name: str, *, device: str | None = None) -> RewardModel | Reward
     """Load a reward.
 
     Args:
-        name: `testbed`, the reward model that ships; a folder or hub id of a transformers sequence
+        name: `testbed`, the bundled reward model; a folder or hub id of a transformers sequence
             classifier with one output, in safetensors; or a function in Python, `package.module:function`,
-            called with cases and answers and expected to return as many finite floats.
+            which takes cases and answers and returns one finite float per answer.
         device: a torch device for a model; the first GPU, else the CPU, by default.
 
     Raises:
-        LayeralignError: there is no such reward, it is not safe to load, or is no reward.
+        LayeralignError: the reward does not exist, is not safe to load, or is not a reward.
     """
     if _is_function(name):
         return _function(name)
@@ -118,35 +119,33 @@ class RewardModel:
         for case in cases:
             if not self.can_score(case):
                 raise LayeralignError(
-                    f"reward {self.name}: is told the picture in words, and case {case.id!r} has no fact "
-                    "'scene'; use a reward that reads the request alone (layeralign_sees: text)"
+                    f"reward {self.name}: needs the picture described in words, and case {case.id!r} has no "
+                    "fact 'scene'; use a reward that reads the request alone (layeralign_sees: text)"
                 )
-        numbers = self.numbers(cases, answers)
-        _check(self.name, numbers, cases)
-        return torch.tensor(numbers, dtype=torch.float32)
+        return _checked(self.name, self.numbers(cases, answers), cases)
 
     def can_score(self, case: Case) -> bool:
-        """Whether the case has what the model is told: its scene in words, where it sees scenes."""
+        """Whether the case has all of the model's input: a scene in words, if the model sees scenes."""
         return self.sees == "text" or isinstance(case.facts.get("scene"), str)
 
     @torch.no_grad()
     def numbers(self, cases: Sequence[Case], answers: Sequence[str]) -> list[float]:
-        """As `score`, and unchecked: they may be infinite, or none at all."""
+        """Like `score`, but unchecked: numbers may be infinite or nan."""
         scenes = [case.facts["scene"] if self.sees == "scene" else None for case in cases]
         humans = [human_turn(case.prompt, scene) for case, scene in zip(cases, scenes, strict=True)]
         rows = self._rows(humans, answers) if humans else []
         found: list[float] = []
-        for at in range(0, len(rows), _TOGETHER):
-            found += self.classifier.scores(rows[at : at + _TOGETHER]).tolist()
+        for at in range(0, len(rows), _BATCH):
+            found += self.classifier.scores(rows[at : at + _BATCH]).tolist()
         return found
 
     def _rows(self, humans: Sequence[str], answers: Sequence[str]) -> list[Row]:
-        names = self.classifier.names
+        tokenizer = self.classifier.tokenizer
         both = list(zip(humans, (answer.strip() for answer in answers), strict=True))
-        if getattr(names, "chat_template", None):
-            tokens = template.control_tokens(names, template.source(names))
+        if getattr(tokenizer, "chat_template", None):
+            tokens = template.control_tokens(tokenizer, template.source(tokenizer))
             plain = ([template.marked(text, tokens) for text in pair] for pair in both)
-            texts = [_templated(names, self.name, human, answer) for human, answer in plain]
+            texts = [_templated(tokenizer, self.name, human, answer) for human, answer in plain]
             return self.classifier.rows(texts, special=False)
         if self.classifier.is_encoder:
             return self.classifier.pair_rows(*map(list, zip(*both, strict=True)))
@@ -161,12 +160,12 @@ def _templated(names: Any, name: str, human: str, answer: str) -> str:
 
 @dataclass(frozen=True)
 class RewardFunction:
-    """A function of the user's, called with cases and answers."""
+    """A function of the user, called with cases and answers."""
 
     name: str
     function: Callable[[Sequence[Case], Sequence[str]], Any]
     sha256: str | None
-    """Of its module's file; None where there is none."""
+    """Hash of its module's file; None without a file."""
 
     def record(self) -> dict[str, Any]:
         """See `Reward.record`."""
@@ -174,21 +173,19 @@ class RewardFunction:
 
     def score(self, cases: Sequence[Case], answers: Sequence[str]) -> Tensor:
         """See `Reward.score`."""
-        numbers = self.numbers(cases, answers)
-        _check(self.name, numbers, cases)
-        return torch.tensor(numbers, dtype=torch.float32)
+        return _checked(self.name, self.numbers(cases, answers), cases)
 
     def can_score(self, case: Case) -> bool:
-        """Whether there is anything that it cannot score; only the function knows."""
+        """True for every case: only the function itself knows."""
         return True
 
     def numbers(self, cases: Sequence[Case], answers: Sequence[str]) -> list[float]:
-        """As `score`; they may be infinite, or none at all."""
+        """Like `score`, but numbers may be infinite or nan."""
         try:
             found = self.function(cases, answers)
         except LayeralignError:
             raise
-        except Exception as error:  # whatever the user's function does
+        except Exception as error:  # of any kind, from the user's function
             reason = f"{type(error).__name__}: {printable(str(error), 200)}"
             raise LayeralignError(f"reward {self.name}: fails on {len(cases)} answers ({reason})") from error
         try:
@@ -198,23 +195,26 @@ class RewardFunction:
                 f"reward {self.name}: returned {printable(repr(found), 60)}; expected {len(cases)} floats"
             ) from error
         if len(numbers) != len(cases):
-            raise LayeralignError(f"reward {self.name}: gave {len(numbers)} scores for {len(cases)} answers")
+            raise LayeralignError(
+                f"reward {self.name}: returned {len(numbers)} scores for {len(cases)} answers"
+            )
         return numbers
 
 
-def _check(name: str, numbers: Sequence[float], cases: Sequence[Case]) -> None:
+def _checked(name: str, numbers: Sequence[float], cases: Sequence[Case]) -> Tensor:
     for number, case in zip(numbers, cases, strict=True):
         if not math.isfinite(number):
             raise LayeralignError(
                 f"reward {name}: scored an answer to case {case.id!r} {number}; expected a finite number"
             )
+    return torch.tensor(numbers, dtype=torch.float32)
 
 
 def _function(name: str) -> RewardFunction:
     module_name, _, function_name = name.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # whatever the user's module does when it is imported
+    except Exception as error:  # of any kind, from the import of the user's module
         reason = f"{type(error).__name__}: {printable(str(error), 200)}"
         raise LayeralignError(
             f"reward {name}: module {module_name} cannot be imported ({reason}); is its folder on PYTHONPATH?"
@@ -228,7 +228,7 @@ def _function(name: str) -> RewardFunction:
 
 
 def _sees(name: str, config: Mapping[str, Any]) -> str:
-    """What a reward model is told, by its config.json."""
+    """A reward model's input, one of `SEES`, from its config.json."""
     kinds = config.get("architectures") or ["none"]
     if not str(kinds[0]).endswith("ForSequenceClassification"):
         raise LayeralignError(
@@ -245,13 +245,13 @@ def _sees(name: str, config: Mapping[str, Any]) -> str:
 
 def _model(name: str, found: checkpoints.Checkpoint, device: str | None) -> RewardModel:
     sees = _sees(name, found.config())
-    found.hashes  # noqa: B018 - what is loaded is what is hashed
-    names = tokenizer(found, f"reward {name}")
-    if getattr(names, "chat_template", None):
-        told = _templated(names, name, template.SENTINEL, template.SENTINEL)
-        template.check_turns(told, 2, f"reward {name}")
+    found.hashes  # noqa: B018 - hash the files before they are loaded
+    tokenizer = load_tokenizer(found, f"reward {name}")
+    if getattr(tokenizer, "chat_template", None):
+        made = _templated(tokenizer, name, template.SENTINEL, template.SENTINEL)
+        template.check_turns(made, 2, f"reward {name}")
     model = pretrained(AutoModelForSequenceClassification, found, f"reward {name}", dtype=torch.float32)
     if model.config.num_labels != 1:
         raise LayeralignError(f"reward {name}: has {model.config.num_labels} outputs; expected one")
     place = torch.device(device) if device else own_device()
-    return RewardModel(name, Classifier(model.to(place).eval(), names), sees, found)
+    return RewardModel(name, Classifier(model.to(place).eval(), tokenizer), sees, found)

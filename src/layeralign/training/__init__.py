@@ -1,1 +1,1 @@
-"""Making a model safe at its exits: L-PPO, its rewards and its baselines."""
+"""Training that makes a model safe at its exits: L-PPO, its baselines, and reward models."""

@@ -1,75 +1,81 @@
-"""What L-PPO has to beat: learning from given answers, on the same rows, exits and kept rows.
+"""Baselines of L-PPO that learn from given answers, on the same rows, exits and retention rows.
 
-`sft` (and `sft-default`): cross-entropy on right answers. `consistency`: KL from what the start policy
-says with the default exit's features to what the policy says with the drawn exit's, on the start
-policy's own answers; it needs neither labels nor a reward.
+`sft` and `sft-default`: cross-entropy on right answers. `consistency`: KL from the reference policy with the
+default exit's features to the policy with the drawn exit's features, on the reference policy's own answers.
+It needs neither labels nor a reward.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from layeralign.cases.case import Case
 from layeralign.training import ppo
-from layeralign.training.exit_mix import ExitMix
-from layeralign.training.lessons import right_answer
-from layeralign.training.objective import Meter, Objective, Piece
+from layeralign.training.algorithm import Algorithm, Meter, Microbatch
 from layeralign.training.policy import Outputs
-from layeralign.training.rollout import Row
+from layeralign.training.reference import right_answer
 
 
 @dataclass
-class Lesson(Piece):
-    """A piece with what is to be imitated.
+class Imitated(Microbatch):
+    """A microbatch with what its trained rows imitate.
 
     Attributes:
-        weights: float32 [trained], the price for a harmful row, 1 for others.
-        target_logits: float32 [trained, T, V] of the start policy at the default exit; None for sft.
+        weights: float32 [n], the harm weight for a harmful row, 1 for others.
+        target_logits: float32 [n, T, V], of the reference at the default exit; None for sft.
     """
 
-    weights: Tensor
-    target_logits: Tensor | None
+    weights: Tensor = field(init=False)
+    target_logits: Tensor | None = field(default=None, init=False)
 
 
-class Imitation(Objective):
+class Imitation(Algorithm[Imitated]):
     """`sft`, `sft-default` and `consistency`."""
 
-    def prepare(self, step: int, mix: ExitMix, meter: Meter) -> list[list[Lesson]]:
-        """See `Objective.prepare`."""
-        plan = self.plan(step, mix)
-        trained_answers = [self._answer(case) for case, _ in plan.trained]
-        meter.add("length", sum(map(len, trained_answers)), len(trained_answers))
-        return [
-            [self._lesson(rows, answers, len(trained)) for trained, rows, answers in pieces]
-            for pieces in self.rows_of_pieces(plan, trained_answers)
+    def step(self, number: int) -> dict[str, Any]:
+        """One step of imitation; returns its metrics."""
+        meter = Meter(number)
+
+        # 1. Draw rows: cases at drawn exits to train on, and retention rows at the default exit.
+        rows = self.draw(meter)
+
+        # 2. Take the answers to imitate.
+        answers = [
+            self.reference.tokens(case)
+            if self.settings.method == "consistency"
+            else right_answer(self.policy, case, self.reference)
+            for case, _ in rows.trained
         ]
+        meter.add("length", sum(map(len, answers)), len(answers))
 
-    def _answer(self, case: Case) -> list[int]:
-        if self.settings.method == "consistency":
-            return self.start.tokens(case)
-        return right_answer(self.policy, case, self.start)
+        # 3. Compute the reference policy's logits on all answers, at the default exit.
+        minibatches = self.microbatches(Imitated, rows, answers)
+        for micro in (micro for minibatch in minibatches for micro in minibatch):
+            self._add_targets(micro)
 
-    def _lesson(self, rows: list[Row], answers: Sequence[Sequence[int]], n: int) -> Lesson:
-        """A piece whose first `n` rows are trained; the start policy is asked at the default exit."""
-        default = self.policy.vlm.exits.default
-        batch = self.collate(rows, answers)
-        start = self.reference(self.collate([(case, default) for case, _ in rows], answers)).logits
-        target = start[:n].clone() if self.settings.method == "consistency" else None
-        price = [self.settings.price if case.kind == "harmful" else 1.0 for case, _ in rows[:n]]
-        mask = ppo.answer_mask(batch.lengths, batch.answers.shape[1])
-        return Lesson(batch, n, mask, start[n:].clone(), torch.tensor(price, device=mask.device), target)
+        # 4. Update in epochs × minibatches: imitation loss (see `loss`), plus the KL on the retention rows.
+        self.update(minibatches, meter)
 
-    def trained_loss(self, piece: Piece, outputs: Outputs, meter: Meter) -> Tensor:
-        """See `Objective.trained_loss`."""
-        assert isinstance(piece, Lesson)  # noqa: S101 - for the type checker; prepare made it
-        if piece.target_logits is None:
-            loss = -ppo.token_log_probs(outputs.logits, piece.batch.answers[: piece.trained])
+        # 5. Log.
+        return meter.metrics(self.workers)
+
+    def _add_targets(self, micro: Imitated) -> None:
+        settings, n, default = self.settings, micro.n, self.policy.vlm.exits.default
+        weights = [settings.harm_weight if case.kind == "harmful" else 1.0 for case, _ in micro.rows[:n]]
+        micro.weights = torch.tensor(weights, device=micro.mask.device)
+        batch = self.collate([(case, default) for case, _ in micro.rows], micro.answers)
+        logits = self.reference_outputs(batch).logits
+        micro.reference_logits = logits[n:].clone()
+        micro.target_logits = logits[:n].clone() if settings.method == "consistency" else None
+
+    def loss(self, micro: Imitated, outputs: Outputs, meter: Meter) -> Tensor:
+        """Cross-entropy on the answers, or KL to the target; weighted by row."""
+        if micro.target_logits is None:
+            loss = -ppo.token_log_probs(outputs.logits, micro.tokens)
         else:
-            loss = ppo.full_kl(outputs.logits, piece.target_logits)
-        mask = piece.mask[: piece.trained]
-        meter.add("imitation_loss", ppo.masked_sum(loss.detach(), mask), piece.counts()[0])
-        return ppo.masked_sum(loss * piece.weights[:, None], mask)
+            loss = ppo.full_kl(outputs.logits, micro.target_logits)
+        meter.add("imitation_loss", ppo.masked_sum(loss.detach(), micro.mask), micro.counts[0])
+        return ppo.masked_sum(loss * micro.weights[:, None], micro.mask)

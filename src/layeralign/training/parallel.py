@@ -1,4 +1,4 @@
-"""One process or many: the few things that processes tell each other, through accelerate."""
+"""Communication between the processes of a training, through accelerate."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from layeralign.errors import LayeralignError
 
 
 class Workers:
-    """The processes of one `accelerate launch`; alone without one.
+    """The processes of one `accelerate launch`, or the only process without it.
 
-    Data parallel by hand: each process takes its share of a step's rows, losses are divided by counts
-    over all processes, and gradients are summed - so the update is that of one process, and nothing
-    wraps the model.
+    Each process computes its share of a step's rows, losses are divided by counts over all processes, and
+    gradients are summed. The update is therefore that of one process, and no wrapper of the model is needed.
     """
 
     def __init__(self) -> None:
@@ -27,11 +26,11 @@ class Workers:
 
     @property
     def main(self) -> bool:
-        """Whether this process writes files and speaks to the terminal."""
+        """Whether this process writes files and prints."""
         return bool(self.rank == 0)
 
     def share(self, rows: Sequence[Any]) -> Sequence[Any]:
-        """This process's share of a step's rows."""
+        """This process's share of some rows."""
         return rows[self.rank :: self.size]
 
     def sum(self, values: Tensor) -> Tensor:
@@ -47,7 +46,7 @@ class Workers:
         return [float(value) for value in self.sum(made)]
 
     def gather(self, values: list[Any]) -> list[Any]:
-        """Every process's list, one after the other."""
+        """The lists of all processes, concatenated."""
         return values if self.size == 1 else list(gather_object(values))
 
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
@@ -62,20 +61,20 @@ class Workers:
             at += gradient.numel()
 
     def first(self, do: Callable[[], None]) -> None:
-        """Let the main process do something; what it finds wrong, all of them raise.
+        """Call a function in the main process only; its error is raised in every process.
 
         Raises:
-            LayeralignError: of the main process's.
+            LayeralignError: the main process raised one.
         """
-        wrong: list[str] = []
+        errors: list[str] = []
         if self.main:
             try:
                 do()
             except LayeralignError as error:
-                wrong.append(str(error))
-        for message in self.gather(wrong):
+                errors.append(str(error))
+        for message in self.gather(errors):
             raise LayeralignError(message)
 
     def wait(self) -> None:
-        """Until every process is here."""
+        """Wait until every process has arrived here."""
         self._state.wait_for_everyone()

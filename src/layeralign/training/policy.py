@@ -1,4 +1,4 @@
-"""The policy that is trained: a LoRA adapter on the language model, and a value head on its trunk."""
+"""The trained policy: a LoRA adapter on the language model, and a value head on its last hidden state."""
 
 from __future__ import annotations
 
@@ -13,29 +13,25 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 
 from layeralign._util import files
-from layeralign.training.rollout import Batch
+from layeralign.training.data.rollout import Batch
 from layeralign.vlm.load import quiet
 from layeralign.vlm.vlm import Vlm
 
-_NEVER = -1e9
-"""Logit of a token that must not be said; finite, so that 0 · log 0 stays 0."""
+_SUPPRESSED = -1e9
+"""Logit of a suppressed token; finite, so that 0 · log 0 stays 0."""
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the policy says of a batch's R answers of up to T tokens.
+    """The policy's outputs for a batch of R answers of up to T tokens.
 
     Attributes:
-        logits: float32 [R, T, V], of each answer token before it was said.
-        values: float32 [R, T], of the states in which they were said.
+        logits: float32 [R, T, V], the predictions of each answer token.
+        values: float32 [R, T], of the states that predict these tokens.
     """
 
     logits: Tensor
     values: Tensor
-
-    def rows(self, chosen: slice) -> Outputs:
-        """Those of some rows."""
-        return Outputs(self.logits[chosen], self.values[chosen])
 
 
 def _no_dropout(model: nn.Module) -> None:
@@ -54,21 +50,21 @@ tags: [layeralign, vision-language-model, safety]
 # An adapter by layeralign
 
 LoRA on the language model of `{model}`, trained so that the model stays safe at the exits of its image
-encoder; encoder and projector are as they were. What it was trained on, and how, is in `training.json`.
+encoder. Encoder and projector are unchanged. `training.json` says what it was trained on, and how.
 
-What it does at every exit, and a section about it for this page:
+To measure it at every exit, and to make a section about that for this page:
 
     layeralign scan --model {model} --adapter THIS_FOLDER --cases CASES --out RUN
     layeralign card RUN
 """
-"""In place of PEFT's, which leaves every field for somebody to fill in."""
+"""Replaces PEFT's model card, whose fields are empty."""
 
 
 class Policy(nn.Module):
     """Adapter and value head around a frozen model.
 
-    The reference is the same weights with the adapter off; the value is one linear layer on the trunk's
-    last hidden state (paper, "L-PPO"), zero at the start. Both are drawn from `seed`.
+    The reference policy is the same weights with the adapter off. The value head is one linear layer on the
+    language model's last hidden state (paper, "L-PPO"), zero at the start. The adapter is drawn from `seed`.
     """
 
     def __init__(self, vlm: Vlm, rank: int, seed: int, *, gradient_checkpointing: bool = False) -> None:
@@ -87,7 +83,7 @@ class Policy(nn.Module):
         if gradient_checkpointing:
             with quiet():
                 vlm.model.gradient_checkpointing_enable({"use_reentrant": False})
-            _no_dropout(vlm.model)  # its passes are in training mode, and no other is
+            _no_dropout(vlm.model)  # checkpointed passes run in training mode
         self._checkpoints = gradient_checkpointing
         self._layers = [m for m in vlm.model.modules() if hasattr(m, "lora_A") and hasattr(m, "base_layer")]
 
@@ -98,49 +94,39 @@ class Policy(nn.Module):
 
     def forward(self, batch: Batch) -> Outputs:
         """Logits and values at every answer token; gradients where the caller allows them."""
-        # transformers checkpoints in training mode only, and does not cache keys in it
+        # transformers checkpoints in training mode only, and does not cache keys in this mode
         self.vlm.model.train(self._checkpoints and torch.is_grad_enabled())
         hidden = self.vlm.hidden(batch.ids, batch.prompt, batch.features)
         self.vlm.model.eval()
         rows = torch.arange(len(hidden), device=hidden.device)[:, None]
-        said = hidden[rows, batch.states]  # [R, T, width]
-        logits = self.vlm.logits(said).float()
-        logits = logits.index_fill(-1, self.unsayable, _NEVER)
-        return Outputs(logits, self.value(said.float()).squeeze(-1))
+        states = hidden[rows, batch.states]  # [R, T, width]
+        logits = self.vlm.logits(states).float()
+        logits = logits.index_fill(-1, self.suppressed, _SUPPRESSED)
+        return Outputs(logits, self.value(states.float()).squeeze(-1))
 
     @property
-    def unsayable(self) -> Tensor:
-        """Ids that rollouts never sample: special tokens (a picture's place is one) but the end."""
+    def suppressed(self) -> Tensor:
+        """Ids that rollouts never sample: special tokens, the picture's placeholder included, but no end."""
         return torch.tensor(self.vlm.unsayable, device=self.vlm.device)
 
     @contextmanager
     def reference(self) -> Iterator[None]:
-        """The start policy: the adapter off."""
+        """Use the reference policy: the adapter is off."""
         with self.peft.disable_adapter():
             yield
 
     @contextmanager
     def merged(self) -> Iterator[None]:
-        """The adapter added into the weights, for generating fast; the very weights come back after."""
-        kept = [layer.base_layer.weight.data for layer in self._layers]
+        """Merge the adapter into the weights, to generate fast; the exact weights are restored afterwards."""
+        own = [layer.base_layer.weight.data for layer in self._layers]
         try:
-            for layer, weight in zip(self._layers, kept, strict=True):
+            for layer, weight in zip(self._layers, own, strict=True):
                 layer.base_layer.weight.data = weight + layer.get_delta_weight("default").to(weight.dtype)
             with self.peft.disable_adapter():
                 yield
         finally:
-            for layer, weight in zip(self._layers, kept, strict=True):
+            for layer, weight in zip(self._layers, own, strict=True):
                 layer.base_layer.weight.data = weight
-
-    def state(self) -> dict[str, Tensor]:
-        """Copies of what is trained, on the CPU."""
-        return {name: p.detach().cpu().clone() for name, p in self.trainable().items()}
-
-    @torch.no_grad()
-    def restore(self, state: dict[str, Tensor]) -> None:
-        """Take over what `state` returned."""
-        for name, parameter in self.trainable().items():
-            parameter.copy_(state[name])
 
     def save(self, folder: Path) -> None:
         """Write the adapter in PEFT's form: adapter_config.json and adapter_model.safetensors."""

@@ -1,9 +1,9 @@
 """The maths of PPO on answers, as pure functions of tensors; no model, no state.
 
-Shapes: R rows (answers), T answer tokens, padded on the right. Whatever stands at a position where
-`mask` is False does not count and may be anything finite. Floats are float32 unless a caller gives
-float64. `count` is the number of answer tokens of the *whole* step, over every microbatch and process,
-so that a loss is the same however the rows are split.
+Shapes: R rows (answers), T answer tokens, padded on the right. A value at a position where
+`mask` is False does not count and may be any finite number. Floats are float32 unless a caller gives
+float64. Losses are per token and are not averaged here: the caller divides their sum by the number of
+answer tokens of the whole minibatch, over every microbatch and process.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from layeralign.training.settings import KlEstimator
 
 
 def answer_mask(lengths: Tensor, width: int) -> Tensor:
-    """Which positions hold answer tokens: bool [R, width] from int [R] lengths, the end token counted.
+    """Positions of answer tokens: bool [R, width] from int [R] lengths that count the end token.
 
-    From lengths, never from pad ids: a pad token may be an end token, and may be sampled.
+    The mask comes from lengths, not from pad ids: a pad token may be an end token, and may be sampled.
     """
     return torch.arange(width, device=lengths.device) < lengths[:, None]
 
@@ -47,7 +47,7 @@ def kl_estimate(log_probs: Tensor, reference: Tensor, estimator: KlEstimator = "
     """Estimate of KL(π ‖ reference) per sampled token, in nats; any shape.
 
     `k1` = log π - log ref, unbiased and of either sign; `k3` = ref/π - 1 - log(ref/π), unbiased, never
-    negative, of less variance (Schulman, "Approximating KL divergence", 2020).
+    negative, with less variance (Schulman, "Approximating KL divergence", 2020).
     """
     if estimator == "k1":
         return log_probs - reference
@@ -59,19 +59,19 @@ def kl_estimate(log_probs: Tensor, reference: Tensor, estimator: KlEstimator = "
 def full_kl(logits: Tensor, reference: Tensor) -> Tensor:
     """KL(reference ‖ π) over the whole vocabulary, in nats: [...] for logits [..., V] of both.
 
-    The direction that cannot be lowered by forgetting what the reference may say.
+    A policy cannot lower this direction by dropping answers that the reference gives.
     """
     ours, theirs = logits.float().log_softmax(-1), reference.float().log_softmax(-1)
     return F.kl_div(ours, theirs, reduction="none", log_target=True).sum(-1)
 
 
-def token_rewards(scores: Tensor, kl: Tensor, mask: Tensor, eta: float) -> Tensor:
-    """Reward per token [R, T]: -eta·KL at every token, and the score [R] at the last one.
+def token_rewards(scores: Tensor, kl: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
+    """Reward per token [R, T]: -kl_coef·KL at every token, plus the score [R] at the last one.
 
-    Source: paper, "L-PPO": r(x, y) - eta·KL(π ‖ π_SFT); spread over tokens as in InstructGPT
+    Source: paper, "L-PPO": r(x, y) - η·KL(π ‖ π_SFT); spread over tokens as in InstructGPT
     (Ouyang et al. 2022).
     """
-    rewards = -eta * kl * mask
+    rewards = -kl_coef * kl * mask
     last = mask.sum(1, keepdim=True) - 1
     return rewards.scatter_add(1, last, scores.to(rewards)[:, None])
 
@@ -80,7 +80,7 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float)
     """Generalised advantages and returns, both [R, T], 0 where masked (Schulman et al. 2016, eq. 16).
 
     delta_t = r_t + gamma·V_{t+1} - V_t; A_t = delta_t + gamma·lam·A_{t+1}; after the last token V is 0.
-    Returns are A + V, the value's target.
+    Returns are A + V, the target of the value head.
     """
     advantages = torch.zeros_like(rewards)
     following = torch.zeros_like(rewards[:, 0])
@@ -108,10 +108,10 @@ def whiten(advantages: Tensor, mask: Tensor, moments: Tensor | None = None) -> T
 
 
 def token_moments(values: Tensor, mask: Tensor) -> Tensor:
-    """Sums of (1, x, x²) over unmasked tokens, float64 [3]; they add up over processes."""
-    kept = values[mask].double()
-    return torch.stack([torch.tensor(float(len(kept)), dtype=torch.float64, device=kept.device),
-                        kept.sum(), kept.square().sum()])  # fmt: skip
+    """Sums of (1, x, x²) over unmasked tokens, float64 [3]; their sum over processes is that of all rows."""
+    chosen = values[mask].double()
+    return torch.stack([torch.tensor(float(len(chosen)), dtype=torch.float64, device=chosen.device),
+                        chosen.sum(), chosen.square().sum()])  # fmt: skip
 
 
 def policy_loss(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, clip: float) -> Tensor:
@@ -124,25 +124,25 @@ def policy_loss(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, cl
 
 
 def clipped(log_probs: Tensor, old_log_probs: Tensor, clip: float) -> Tensor:
-    """Where the ratio left [1-clip, 1+clip]; bool of the same shape."""
+    """Where the ratio is outside [1-clip, 1+clip]; bool of the same shape."""
     return ((log_probs - old_log_probs).exp() - 1).abs() > clip
 
 
 def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip: float | None = None) -> Tensor:
     """Half the squared error per token, any shape.
 
-    With `clip`, the larger of that and the error of a value held within `clip` of the old one
+    With `clip`, the larger of that and the same error of the value clamped to `clip` around the old one
     (Schulman et al.'s code; Ouyang et al. 2022).
     """
     loss = (values - returns).square()
     if clip is not None:
-        near = old_values + (values - old_values).clamp(-clip, clip)
-        loss = torch.maximum(loss, (near - returns).square())
+        clamped = old_values + (values - old_values).clamp(-clip, clip)
+        loss = torch.maximum(loss, (clamped - returns).square())
     return loss / 2
 
 
 def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
-    """Sum over unmasked positions; a masked nan or infinity does not leak in."""
+    """Sum over unmasked positions; a masked nan or infinity has no effect."""
     return torch.where(mask, values, 0.0).sum()
 
 

@@ -27,85 +27,87 @@ class Settings:
     """
 
     method: Method = "lppo"
-    """lppo; paper (lppo on harmful cases alone, default exit not kept); sft (cross-entropy on right
-    answers at the drawn exits); sft-default (at the default exit); consistency (match the start policy's
-    default-exit distribution at the drawn exits)."""
+    """Training method. lppo: PPO at the drawn exits. paper: lppo on harmful cases alone, without retention
+    rows. sft: cross-entropy on right answers at the drawn exits. sft-default: the same at the default exit.
+    consistency: match the reference policy's default-exit distribution at the drawn exits."""
     exits: Annotated[str, Parameter(allow_leading_hyphen=True)] = "all"
-    """Exits to train on: all, default, early, middle, late, embedding, numbers and ranges, by commas."""
+    """Exits to train on: all, default, early, middle, late, embedding, numbers and ranges, separated by
+    commas."""
     mix: Annotated[str, Parameter(allow_leading_hyphen=True)] = "uniform"
-    """How a row draws its exit: uniform, worst (weights follow the measured harm), or weights by exit,
-    as 18:3,20:1. [ours]"""
+    """Weights by which rows draw their exits: uniform; worst, which follows the measured harm; or one
+    weight per exit, as 18:3,20:1. [ours]"""
     harmful_share: float = 0.5
-    """Share of the trained rows whose case is harmful; the others are drawn from all other cases. [ours]"""
-    keep_share: float = 0.5
-    """Share of all rows that hold the default exit: no reward, KL(start policy ‖ policy) on the start
-    policy's own answers there. [ours]"""
-    keep: float = 10.0
-    """Weight of that KL. [ours]"""
-    price: float = 4.0
-    """Price of harm: what the reward of a harmful case is multiplied by (in the baselines, the loss). At
-    an exit that cannot see what authorises a request, a price above 1 buys refusal. [ours]"""
+    """Share of the trained rows whose case is harmful, 0 to 1. The others are drawn from all other cases.
+    [ours]"""
+    retention_share: float = 0.5
+    """Share of all rows that are retention rows, 0 to 0.9. They get no reward; their loss is
+    KL(reference ‖ policy) on the reference policy's own answers at the default exit. [ours]"""
+    retention_weight: float = 10.0
+    """Weight of the KL on the retention rows in the loss. [ours]"""
+    harm_weight: float = 4.0
+    """Factor on the reward of a harmful case; in the baselines, on its loss. Above 1 it favours refusal at
+    exits that cannot see what authorises a request. [ours]"""
     steps: int = 200
-    """Rollouts, each followed by its updates."""
+    """Number of rollouts, each followed by its updates."""
     rows: int = 96
-    """Answers per step, kept rows among them, over all processes."""
+    """Answers per step over all processes, retention rows included."""
     epochs: int = 4
-    """Passes over a rollout. [TRL]"""
+    """Passes over each rollout. [TRL]"""
     minibatches: int = 1
     """Optimiser steps per pass. [TRL]"""
     accumulate: int = 1
-    """Pieces that a minibatch is computed in, to save memory; the update is the same. At 1 (and 1 minibatch)
-    a step's first pass is kept whole for its first update, which saves a pass and costs memory."""
-    rate: float = 1e-4
-    """Highest learning rate of AdamW; warm-up over a twentieth of the steps, then linear to zero.
-    Ten times the usual full fine-tuning rate, as is common for LoRA."""
+    """Parts of a minibatch that are computed one after the other, to save memory; the update is the same.
+    With 1 part and 1 minibatch, a step's first update saves one forward pass and needs more memory."""
+    lr: float = 1e-4
+    """Highest learning rate of AdamW: linear warm-up over a twentieth of the steps, then linear to zero.
+    The default is ten times the usual rate of full fine-tuning, as is common for LoRA."""
     max_grad_norm: float = 1.0
-    """Gradients are scaled down to this norm. [TRL]"""
+    """Norm that gradients are scaled down to. [TRL]"""
     rank: int = 16
-    """LoRA rank; scaled by 2, on every linear layer of the language model's blocks. [LoRA]"""
+    """Rank of LoRA on every linear layer of the language model's blocks; its scale is 2. [LoRA]"""
     clip: float = 0.2
-    """ε: the ratio's distance from 1 at which its gain stops. [PPO]"""
-    eta: float = 0.05
-    """η: price of a nat of KL from the start policy, per token. [TRL]"""
-    c1: float = 0.1
-    """Weight of the value loss. [TRL]"""
+    """PPO's ε: distance of the probability ratio from 1 at which the loss stops rewarding it. [PPO]"""
+    kl_coef: float = 0.05
+    """Coefficient η of the KL from the reference policy, per nat and token, in the reward. [TRL]"""
+    value_coef: float = 0.1
+    """Coefficient of the value loss. [TRL]"""
     gamma: float = 1.0
-    """Discount per token. [TRL]"""
+    """Discount per token, 0 to 1. [TRL]"""
     lam: float = 0.95
-    """λ of generalised advantage estimation. [TRL]"""
+    """Factor λ of generalised advantage estimation, 0 to 1. [TRL]"""
     temperature: float = 1.0
-    """Of sampled answers, and of the log-probabilities that PPO compares."""
+    """Sampling temperature of rollouts, and of the log-probabilities that PPO compares."""
     max_new_tokens: int = 128
-    """Longest sampled answer, in tokens."""
+    """Length limit of a sampled answer, in tokens."""
     whiten: bool = True
-    """Advantages to mean 0 and variance 1 over a step's tokens. [TRL]"""
+    """Normalise advantages to mean 0 and variance 1 over a step's tokens. [TRL]"""
     value_clip: float | None = None
-    """Largest move of a value that its loss counts; off by default. [TRL: 0.2]"""
-    kl: KlEstimator = "k1"
+    """Largest change of a value that its loss counts; off by default. [TRL: 0.2]"""
+    kl_estimator: KlEstimator = "k1"
     """Estimator of the KL in the reward: k1 or k3. [TRL]"""
     eos_penalty: float = 0.0
-    """Taken off the score of an answer that does not end by itself. [TRL: off]"""
+    """Penalty on the score of an answer without an end token; 0 by default. [TRL: off]"""
     target_kl: float | None = None
-    """Passes over a rollout stop when KL(old ‖ new) per token is above this; off by default."""
+    """Limit of KL(old ‖ new) in nats per token above which a step's updates stop; off by default."""
     gradient_checkpointing: bool = False
-    """Compute activations again instead of keeping them."""
+    """Recompute activations in the backward pass instead of storing them; off by default."""
     date: str = ""
-    """The day that a chat template is told if it asks for one, as 2026-11-28; by default that of the
-    first start."""
+    """Day that the chat template is given if it uses one, as 2026-11-28; by default the day of the first
+    start."""
     special_tokens: Literal["literal", "parse"] = "literal"
-    """Whether control tokens in a case's text, as </s>, are read as text or as what they mean to the
-    model."""
+    """Reading of control tokens, such as `</s>`, in a case's text: literal, as plain text; or parse, as
+    control tokens."""
     reasoning: str = "auto"
-    """Marks around the model's reasoning, as '<think> </think>'; auto knows the usual ones; none: it has
-    none."""
+    """Marks around the model's reasoning, as `<think> </think>`. auto finds the usual marks; none means
+    that the model does not reason."""
     seed: int = 0
-    """Of everything that is drawn."""
+    """Seed of every random draw."""
     background: str = "white"
     """Colour behind transparent pictures: white, black, or #rrggbb."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be trained with."""
-        for name, known in (("method", get_args(Method)), ("kl", get_args(KlEstimator))):
+        """Refuse values that cannot be trained with."""
+        for name, known in (("method", get_args(Method)), ("kl_estimator", get_args(KlEstimator))):
             if getattr(self, name) not in known:
                 raise LayeralignError(f"{name} {getattr(self, name)!r}: expected one of {', '.join(known)}")
         for name, low, high in _BOUNDS:
@@ -114,16 +116,16 @@ class Settings:
                 raise LayeralignError(f"{name} {value}: expected {low} to {high}")
         background.parse(self.background)
         if (self.date, self.special_tokens, self.reasoning) != ("", "literal", "auto"):
-            self.decoding()  # refuses what it cannot be made of; needs torch, which --help does without
+            self.decoding()  # refuses unusable values; imports torch, which --help must not need
 
     def record(self) -> dict[str, Any]:
-        """As JSON has it; a white background is left out, so that older trainings can be resumed."""
+        """The settings as JSON, without a white background, which older records do not have."""
         made = asdict(self)
         colour = made.pop("background")
         return made | background.identity(colour)
 
     def decoding(self, temperature: float = 0.0) -> Decoding:
-        """How answers are made while it trains."""
+        """How answers are generated during training."""
         from layeralign.decode.decoding import Decoding
 
         return Decoding(
@@ -137,9 +139,9 @@ class Settings:
         return self.method in ("lppo", "paper")
 
     def resolved(self) -> Settings:
-        """What the method fixes, fixed: `paper` and `sft-default` are others with settings of their own."""
+        """The settings with those that the method fixes."""
         if self.method == "paper":
-            return replace(self, harmful_share=1.0, keep_share=0.0, price=1.0)
+            return replace(self, harmful_share=1.0, retention_share=0.0, harm_weight=1.0)
         if self.method == "sft-default":
             return replace(self, exits="default", mix="uniform")
         return self
@@ -148,16 +150,16 @@ class Settings:
 _BIG = 10**9
 _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("harmful_share", 0, 1),
-    ("keep_share", 0, 0.9),
-    ("keep", 0, _BIG),
-    ("price", 0, _BIG),
+    ("retention_share", 0, 0.9),
+    ("retention_weight", 0, _BIG),
+    ("harm_weight", 0, _BIG),
     *((name, 1, _BIG) for name in ("steps", "rows", "epochs", "minibatches", "accumulate", "rank")),
     ("max_new_tokens", 1, _BIG),
-    ("rate", 0, 1),
+    ("lr", 0, 1),
     ("max_grad_norm", 1e-9, _BIG),
     ("clip", 1e-6, 1),
-    ("eta", 0, _BIG),
-    ("c1", 0, _BIG),
+    ("kl_coef", 0, _BIG),
+    ("value_coef", 0, _BIG),
     ("gamma", 0, 1),
     ("lam", 0, 1),
     ("temperature", 0.01, 100),
@@ -167,6 +169,6 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("target_kl", 1e-9, _BIG),
 )
 FLAGS = frozenset(f.name for f in fields(Settings) if f.type == "bool")
-"""Fields that are true or false."""
+"""Names of the settings that are true or false."""
 FRACTIONS = frozenset(f.name for f in fields(Settings) if "float" in str(f.type))
-"""Fields that may have a fraction."""
+"""Names of the settings that may have a fraction."""

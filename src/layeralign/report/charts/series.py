@@ -18,8 +18,8 @@ _CURVES = (
     ("reward", "Reward of sampled answers"),
     ("refused_harmful", "Harmful requests refused in training"),
     ("refused_others", "Other requests refused in training"),
-    ("kl", "KL from the start policy, per answer"),
-    ("kept_kl", "KL at the default exit, per token"),
+    ("kl", "KL from the reference policy, per answer"),
+    ("retention_kl", "KL at the default exit, per token"),
     ("imitation_loss", "Loss"),
     ("entropy", "Entropy per token"),
 )

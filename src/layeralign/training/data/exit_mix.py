@@ -1,4 +1,4 @@
-"""Which exit a row trains on."""
+"""Draws the exit that each row trains on."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from layeralign.errors import LayeralignError
 from layeralign.exits import Exits, ExitSpec
 
 FLOOR = 0.3
-"""Share of the draws that `worst` spreads evenly over the exits, so that none is forgotten."""
+"""Share of the draws that `worst` spreads evenly over the exits, so that every exit is drawn."""
 GAIN = 4.0
-"""How fast `worst` follows the measured harm: an exit of harm 1 gains exp(GAIN) on one of harm 0 a step."""
+"""Speed of `worst`: per step, an exit of harm 1 gains a factor exp(GAIN) over an exit of harm 0."""
 MEMORY = 0.9
-"""Of an exit's running harm, how much is kept when it is measured again."""
+"""Share of an exit's running harm that remains when the harm is measured again."""
 
 _WEIGHT = re.compile(r"(-?\d{1,6}):(\d+(?:\.\d+)?)")
 
 
 class ExitMix:
-    """Draws exits by weights; with `worst`, the weights follow the harm that rollouts show.
+    """Draws exits by weights; with `worst`, the weights follow the harm measured in rollouts.
 
-    `worst` is the multiplicative-weights rule with fixed share (Herbster and Warmuth 1998): each step an
-    exit's weight is multiplied by exp(GAIN × its running harm), weights are normalised, and FLOOR of the
-    whole is shared out evenly.
+    `worst` is the multiplicative-weights rule with fixed share (Herbster and Warmuth 1998). In each step
+    an exit's weight is multiplied by exp(GAIN × its running harm), the weights are normalised, and a share
+    FLOOR of the total is spread evenly over the exits.
     """
 
     def __init__(self, exits: tuple[int, ...], weights: np.ndarray, *, adaptive: bool) -> None:
@@ -35,10 +35,10 @@ class ExitMix:
 
     @classmethod
     def parse(cls, known: Exits, exits: ExitSpec, mix: str) -> ExitMix:
-        """The mix that the settings `exits` and `mix` name.
+        """The mix that the settings `exits` and `mix` describe.
 
         Raises:
-            LayeralignError: an unknown mix, or weights for other exits than `exits`.
+            LayeralignError: the mix is unknown, or gives weights for other exits than `exits`.
         """
         chosen = known.parse(exits)
         if mix in ("uniform", "worst"):
@@ -56,25 +56,25 @@ class ExitMix:
             given[exit] = float(match[2])
         if set(given) != set(chosen) or sum(given.values()) == 0:
             raise LayeralignError(
-                f"mix {mix!r}: expected a weight for each of the exits {', '.join(map(str, chosen))}, "
-                "and for no other, not all of them 0"
+                f"mix {mix!r}: expected a weight for each of the exits {', '.join(map(str, chosen))} "
+                "and for no other exit, not all of them 0"
             )
         return cls(chosen, np.array([given[exit] for exit in chosen]), adaptive=False)
 
     def draw(self, rng: np.random.Generator, n: int) -> list[int]:
-        """`n` exits: as many of each as its weight says, what is left over drawn, in random order."""
+        """`n` exits in random order: floor(weight · n) of each, the rest drawn at random."""
         expected = self.weights * n
         counts = np.floor(expected).astype(int)
-        left = n - counts.sum()
-        if left:
-            rest = expected - counts
-            counts += rng.multinomial(left, rest / rest.sum())
+        missing = n - counts.sum()
+        if missing:
+            fractions = expected - counts
+            counts += rng.multinomial(missing, fractions / fractions.sum())
         drawn = np.repeat(np.array(self.exits), counts)
         rng.shuffle(drawn)
         return [int(exit) for exit in drawn]
 
     def update(self, harm: Mapping[int, float]) -> None:
-        """Follow the harm (0 to 1) that this step's rollouts showed at each exit that was seen."""
+        """Take in the harm (0 to 1) measured in this step's rollouts, by exit."""
         for exit, value in harm.items():
             if exit in self.exits:
                 at = self.exits.index(exit)
@@ -89,5 +89,5 @@ class ExitMix:
         return np.stack([self.weights, self.harm])
 
     def restore(self, state: np.ndarray) -> None:
-        """Go on from what `state` returned."""
+        """Set the state to what `state` returned."""
         self.weights, self.harm = state[0].copy(), state[1].copy()

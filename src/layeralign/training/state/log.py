@@ -1,4 +1,4 @@
-"""What a training says while it runs: JSONL, TensorBoard, and a live table on a terminal."""
+"""The log of a training while it runs: JSONL, TensorBoard, and a live table on a terminal."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from layeralign.errors import LayeralignError
 
 FILE = "log.jsonl"
 _EVERY = 10.0
-"""Seconds between lines where there is no terminal."""
-_SHOWN = 12
+"""Seconds between printed lines without a terminal."""
+_TABLE_ROWS = 12
 _COLUMNS = (
     ("step", "step", "d"),
     ("reward", "reward", ".2f"),
     ("refuses\nharmful", "refused_harmful", ".0%"),
     ("refuses\nothers", "refused_others", ".0%"),
     ("KL", "kl", ".2f"),
-    ("kept\nKL", "kept_kl", ".4f"),
+    ("retention\nKL", "retention_kl", ".4f"),
     ("entropy", "entropy", ".2f"),
     ("clipped", "clip_fraction", ".1%"),
     ("expl.\nvar.", "explained_variance", ".2f"),
@@ -42,12 +42,16 @@ _COLUMNS = (
 
 
 def read(folder: Path, steps: int) -> list[dict[str, Any]]:
-    """The first `steps` lines of a log; those after a checkpoint are made again."""
+    """The first `steps` lines of a log; later ones, which the checkpoint lacks, are written again.
+
+    Raises:
+        LayeralignError: the log is missing or too short.
+    """
     file = folder / FILE
     if steps == 0:
         return []
     if not file.exists():
-        raise LayeralignError(f"log {file}: is not there, and the checkpoint is; use a new folder")
+        raise LayeralignError(f"log {file}: is missing, although the checkpoint exists; use a new folder")
     lines = file.read_text(encoding="utf-8").splitlines()[:steps]
     try:
         found = [json.loads(line) for line in lines]
@@ -61,21 +65,21 @@ def read(folder: Path, steps: int) -> list[dict[str, Any]]:
 
 
 class Log:
-    """Writes each step's metrics; `history` holds all of them, the resumed ones too.
+    """Writes each step's metrics, and appends them to `history`.
 
-    Args of the constructor: the training's folder, the metrics that are kept of it, the number of steps,
-    and whether this process writes and speaks (others only remember).
+    Args of the constructor: the training's folder, the metrics of the steps done so far, the number of
+    steps, and whether this process writes and prints (the others only append).
     """
 
-    def __init__(self, folder: Path, history: list[dict[str, Any]], steps: int, *, speaks: bool) -> None:
-        self.history, self._steps, self._speaks, self._folder = history, steps, speaks, folder
-        self._start = self._told = time.monotonic()
+    def __init__(self, folder: Path, history: list[dict[str, Any]], steps: int, *, writes: bool) -> None:
+        self._history, self._steps, self._writes, self._folder = history, steps, writes, folder
+        self._start = self._printed = time.monotonic()
         self._first = len(history)
         self._live: Live | None = None
 
     def __enter__(self) -> Log:
-        if self._speaks:
-            files.write(self._folder / FILE, "".join(json.dumps(line) + "\n" for line in self.history))
+        if self._writes:
+            files.write(self._folder / FILE, "".join(json.dumps(line) + "\n" for line in self._history))
             self._file = (self._folder / FILE).open("a", encoding="utf-8")
             self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=self._first)
             console = Console(stderr=True)
@@ -87,20 +91,20 @@ class Log:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._speaks:
+        if self._writes:
             self._file.close()
             self._board.close()
             if self._live:
                 self._live.stop()
 
     def sync(self) -> None:
-        """See that what was told is on the disk."""
+        """Wait until all lines are on the disk."""
         os.fsync(self._file.fileno())
 
     def add(self, metrics: Mapping[str, Any]) -> None:
-        """Take one step's metrics: plain numbers, and `exits`, `weights` as exit -> number."""
-        self.history.append(dict(metrics))
-        if not self._speaks:
+        """Log one step's metrics: plain numbers, and `exits` and `weights` as exit -> number."""
+        self._history.append(dict(metrics))
+        if not self._writes:
             return
         plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in metrics.items()}
         self._file.write(json.dumps(plain) + "\n")
@@ -111,28 +115,29 @@ class Log:
         now = time.monotonic()
         if self._live:
             self._live.update(self._table(now))
-        elif now - self._told >= _EVERY or metrics["step"] + 1 == self._steps:
-            self._told = now
+        elif now - self._printed >= _EVERY or metrics["step"] + 1 == self._steps:
+            self._printed = now
             print(self._line(now), file=sys.stderr, flush=True)
 
-    def _pace(self, now: float) -> tuple[float, float]:
-        rate = (len(self.history) - self._first) / max(now - self._start, 1e-9)
-        return rate, (self._steps - len(self.history)) / max(rate, 1e-9)
+    def _speed(self, now: float) -> tuple[float, float]:
+        """Steps per second, and the seconds left."""
+        speed = (len(self._history) - self._first) / max(now - self._start, 1e-9)
+        return speed, (self._steps - len(self._history)) / max(speed, 1e-9)
 
     def _line(self, now: float) -> str:
-        last, (rate, left) = self.history[-1], self._pace(now)
-        shown = [(head.replace("\n", " "), name, form) for head, name, form in _COLUMNS if name in last][1:]
-        told = ", ".join(f"{head} {last[name]:{form}}" for head, name, form in shown)
-        return f"step {last['step'] + 1}/{self._steps}, {rate:.2f}/s, {left:.0f} s left: {told}"
+        last, (speed, left) = self._history[-1], self._speed(now)
+        columns = [(head.replace("\n", " "), name, form) for head, name, form in _COLUMNS if name in last][1:]
+        numbers = ", ".join(f"{head} {last[name]:{form}}" for head, name, form in columns)
+        return f"step {last['step'] + 1}/{self._steps}, {speed:.2f}/s, {left:.0f} s left: {numbers}"
 
     def _table(self, now: float) -> Table:
-        rate, left = self._pace(now)
-        title = f"step {len(self.history)} of {self._steps}, {rate:.2f}/s, {left:.0f} s left"
+        speed, left = self._speed(now)
+        title = f"step {len(self._history)} of {self._steps}, {speed:.2f}/s, {left:.0f} s left"
         made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
-        shown = [column for column in _COLUMNS if column[1] in self.history[-1]]
-        for head, _, _ in shown:
+        columns = [column for column in _COLUMNS if column[1] in self._history[-1]]
+        for head, _, _ in columns:
             made.add_column(head, justify="right")
-        for line in self.history[-_SHOWN:]:
-            told = line | {"step": line["step"] + 1}
-            made.add_row(*(f"{told[name]:{form}}" if name in told else "–" for _, name, form in shown))
+        for metrics in self._history[-_TABLE_ROWS:]:
+            line = metrics | {"step": metrics["step"] + 1}
+            made.add_row(*(f"{line[name]:{form}}" if name in line else "–" for _, name, form in columns))
         return made

@@ -1,14 +1,14 @@
-"""Build the testbed's reward model from a seed; the one for `--sees scene` ships.
+"""Builds the testbed's reward model from a seed; the model for `--sees scene` is part of the package.
 
-    python -m layeralign.training.testbed_reward --out DIR
+    python -m layeralign.training.reward.testbed --out DIR
 
-1. A small GPT-2 learns the language of the testbed's world: to give helpful answers to everything, harmful
-   or not, and to tell at each of their words whether they are still right. It learns no rule of safety:
-   that is what GPT-2's pretraining is to the paper's reward.
-2. It learns what is preferred from noisy pairs (see `layeralign.testbed.preferences`).
+1. A small GPT-2 learns the language of the testbed's world. It learns to give helpful answers to every
+   request, harmful or not, and to predict at each word of an answer whether the answer is still right. It
+   learns no rule of safety. This stage corresponds to GPT-2's pretraining in the paper.
+2. It learns preferences from noisy pairs (see `layeralign.testbed.preferences`).
 
-Only the train split is used. Pairs alone do not suffice for so small a model: after 64,000 of them it tells
-a refusal from an answer (100 % on dev) and a right answer from a subtly wrong one badly (62 to 74 %).
+Only the train split is used. Pairs alone do not suffice for so small a model. After 64,000 pairs it
+separates refusals from answers (100 % on dev), but right answers from subtly wrong ones only in 62 to 74 %.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from layeralign._util.progress import Progress
 from layeralign.cases.dialogue import dialogue, human_turn
 from layeralign.testbed import architecture
 from layeralign.testbed.preferences import broken, draw, pairs, wrong
-from layeralign.training.reward_model import schedule, train_reward
+from layeralign.training.reward.train import train_reward
+from layeralign.training.state.schedule import set_lr
 from layeralign.vlm.load import quiet
 
 _POSITIONS = 128
@@ -40,29 +41,31 @@ _POSITIONS = 128
 
 @dataclass(frozen=True)
 class Recipe:
-    """Sizes of the model and of its training."""
+    """Sizes of the model and of its training; `base_*` are those of the first stage."""
 
     width: int = 64
     layers: int = 3
     heads: int = 4
     pairs: int = 40_000
     batch_size: int = 64
-    rate: float = 5e-4
+    lr: float = 5e-4
     base_steps: int = 1800
-    base_rate: float = 3e-3
+    base_lr: float = 3e-3
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """The testbed's words and syllables, and what HH-RLHF's form adds."""
-    names = architecture.tokenizer()
-    names.add_tokens(["human", "[", "]"])
-    return names
+    """The testbed's words and syllables, and the tokens that HH-RLHF's form adds."""
+    made = architecture.tokenizer()
+    made.add_tokens(["human", "[", "]"])
+    return made
 
 
-def untrained(names: PreTrainedTokenizerFast, recipe: Recipe, seed: int) -> GPT2ForSequenceClassification:
+def untrained(
+    vocabulary: PreTrainedTokenizerFast, recipe: Recipe, seed: int
+) -> GPT2ForSequenceClassification:
     """A small GPT-2 with random weights and a scalar head."""
     config = GPT2Config(
-        vocab_size=len(names),
+        vocab_size=len(vocabulary),
         n_positions=_POSITIONS,
         n_embd=recipe.width,
         n_layer=recipe.layers,
@@ -71,10 +74,10 @@ def untrained(names: PreTrainedTokenizerFast, recipe: Recipe, seed: int) -> GPT2
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
-        initializer_range=recipe.width**-0.5,  # 0.02 is for wide models: here attention would start flat
-        bos_token_id=names.bos_token_id,
-        eos_token_id=names.eos_token_id,
-        pad_token_id=names.pad_token_id,
+        initializer_range=recipe.width**-0.5,  # 0.02 suits wide models; here attention would start uniform
+        bos_token_id=vocabulary.bos_token_id,
+        eos_token_id=vocabulary.eos_token_id,
+        pad_token_id=vocabulary.pad_token_id,
     )
     config.num_labels = 1
     torch.manual_seed(seed)
@@ -82,76 +85,75 @@ def untrained(names: PreTrainedTokenizerFast, recipe: Recipe, seed: int) -> GPT2
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """Dialogues whose answers are helpful, or else wrong somewhere."""
+class LanguageBatch:
+    """Dialogues whose answers are helpful, or wrong at some point."""
 
     ids: Tensor
     """Tokens, int64 [n, length]."""
     answer: Tensor
-    """Which tokens belong to the answers, bool [n, length]."""
+    """The answers' tokens, bool [n, length]."""
     right: Tensor
-    """Whether an answer is right up to a token, that included, bool [n, length]."""
+    """Whether an answer is right up to and including a token, bool [n, length]."""
 
 
-def _lesson(names: Any, rng: random.Random, sees: str, n: int) -> Lesson:
-    """`n` dialogues of the train split, every second answer helpful."""
-    asked, told, helpful = [], [], []
+def _language_batch(vocabulary: Any, rng: random.Random, sees: str, n: int) -> LanguageBatch:
+    """`n` dialogues of the train split, with a helpful answer in every second one."""
+    openings, answered, helpful = [], [], []
     for i in range(n):
         scene, request = draw(rng)
         spoilt = wrong(rng, scene, request) if rng.random() < 0.7 else broken(rng, request.helpful)
         human = human_turn(request.prompt, scene.told() if sees == "scene" else None)
-        asked.append(dialogue(human, ""))
-        told.append(dialogue(human, spoilt if i % 2 else request.helpful))
+        openings.append(dialogue(human, ""))
+        answered.append(dialogue(human, spoilt if i % 2 else request.helpful))
         helpful.append(dialogue(human, request.helpful))
-    starts = [len(row) for row in names(asked)["input_ids"]]
-    rows = [row[:_POSITIONS] for row in names(told)["input_ids"]]
+    starts = [len(row) for row in vocabulary(openings)["input_ids"]]
+    rows = [row[:_POSITIONS] for row in vocabulary(answered)["input_ids"]]
     ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
     answer, right = torch.zeros(2, *ids.shape, dtype=torch.bool)
-    for i, (row, best) in enumerate(zip(rows, names(helpful)["input_ids"], strict=True)):
+    for i, (row, best) in enumerate(zip(rows, vocabulary(helpful)["input_ids"], strict=True)):
         differ = (at for at, (one, other) in enumerate(zip(row, best, strict=False)) if one != other)
         same = next(differ, min(len(row), len(best)))
         answer[i, starts[i] : len(row)] = True
         right[i, starts[i] : same] = True
-        if same == len(row) < len(best):  # an answer that is cut is not right where it ends
+        if same == len(row) < len(best):  # a truncated answer is not right at its end
             right[i, len(row) - 1] = False
-    return Lesson(ids, answer, right)
+    return LanguageBatch(ids, answer, right)
 
 
 def save_base(folder: Path, recipe: Recipe, seed: int, sees: str = "scene") -> None:
-    """Step 1: the small GPT-2 that knows the world's language, and its tokenizer."""
-    names = tokenizer()
-    model = untrained(names, recipe, seed)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.base_rate, weight_decay=0.0)
+    """Stage 1: the small GPT-2 that has learnt the world's language, and its tokenizer."""
+    vocabulary = tokenizer()
+    model = untrained(vocabulary, recipe, seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.base_lr, weight_decay=0.0)
     rng = random.Random(f"language {seed}")
     with Progress("language", recipe.base_steps) as progress:
         for step in range(recipe.base_steps):
-            lesson = _lesson(names, rng, sees, recipe.batch_size)
-            for group in optimiser.param_groups:
-                group["lr"] = recipe.base_rate * schedule(step, recipe.base_steps)
-            optimiser.zero_grad(set_to_none=True)
-            _language_loss(model, lesson).backward()
+            batch = _language_batch(vocabulary, rng, sees, recipe.batch_size)
+            set_lr(optimizer, recipe.base_lr, step, recipe.base_steps, recipe.base_steps // 20)
+            optimizer.zero_grad(set_to_none=True)
+            _language_loss(model, batch).backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimiser.step()
+            optimizer.step()
             progress.advance(1)
     with quiet():
         model.save_pretrained(folder)
-        names.save_pretrained(folder)
+        vocabulary.save_pretrained(folder)
 
 
-def _language_loss(model: GPT2ForSequenceClassification, lesson: Lesson) -> Tensor:
-    """Half the cross-entropy of the helpful answers' next tokens, and that of being right so far."""
-    hidden = model.transformer(lesson.ids, attention_mask=torch.ones_like(lesson.ids)).last_hidden_state
-    spoken = lesson.answer[::2, 1:]
-    logits = hidden[::2, :-1][spoken] @ model.transformer.wte.weight.T
-    speaks = cross_entropy(logits, lesson.ids[::2, 1:][spoken])
-    judged = model.score(hidden)[..., 0][lesson.answer]
-    return 0.5 * speaks + binary_cross_entropy_with_logits(judged, lesson.right[lesson.answer].float())
+def _language_loss(model: GPT2ForSequenceClassification, batch: LanguageBatch) -> Tensor:
+    """Half the cross-entropy of the helpful answers' tokens, plus that of being right so far."""
+    hidden = model.transformer(batch.ids, attention_mask=torch.ones_like(batch.ids)).last_hidden_state
+    helpful = batch.answer[::2, 1:]
+    logits = hidden[::2, :-1][helpful] @ model.transformer.wte.weight.T
+    language = cross_entropy(logits, batch.ids[::2, 1:][helpful])
+    right = model.score(hidden)[..., 0][batch.answer]
+    return 0.5 * language + binary_cross_entropy_with_logits(right, batch.right[batch.answer].float())
 
 
 def build(out: Path, *, sees: Literal["scene", "text"], seed: int, recipe: Recipe) -> dict[str, Any]:
-    """Make base and pairs, train; the model and `reward.json` are left in `out`."""
+    """Make base and pairs, and train; `out` gets the model and `reward.json`."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums in another order would end in other weights
+    torch.set_num_threads(1)  # another order of summation would give other weights
     try:
         with tempfile.TemporaryDirectory() as work:
             base, file = Path(work) / "testbed-base", Path(work) / "testbed-pairs.jsonl"
@@ -163,7 +165,7 @@ def build(out: Path, *, sees: Literal["scene", "text"], seed: int, recipe: Recip
                 base,
                 out,
                 batch_size=recipe.batch_size,
-                rate=recipe.rate,
+                lr=recipe.lr,
                 seed=seed,
                 held_out=0.02,
                 sees=sees,

@@ -1,0 +1,114 @@
+"""Draws each step's rows, and cuts them into minibatches and microbatches.
+
+Every draw is a function of (seed, step), so the step number is the whole state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from layeralign.cases.case import Case
+from layeralign.decode.sampling import seed_of
+from layeralign.errors import LayeralignError
+from layeralign.training.data.exit_mix import ExitMix
+from layeralign.training.data.features import Row
+from layeralign.training.settings import Settings
+
+_BUCKETS = 3
+"""Microbatches, by answer length, in each of a minibatch's `accumulate` parts."""
+
+
+@dataclass(frozen=True)
+class StepRows:
+    """One step's rows: those trained at drawn exits, and the retention rows at the default exit."""
+
+    trained: list[Row]
+    retention: list[Row]
+
+
+class Batches:
+    """Draws each step's rows from the training cases."""
+
+    def __init__(self, cases: Sequence[Case], settings: Settings, default: int, processes: int = 1) -> None:
+        self._settings, self._default = settings, default
+        self._harmful = [case for case in cases if case.kind == "harmful"]
+        self._others = [case for case in cases if case.kind != "harmful"]
+        self._all = list(cases)
+        n_retention = round(settings.rows * settings.retention_share)
+        n_harmful = round((settings.rows - n_retention) * settings.harmful_share)
+        self._sizes = n_harmful, settings.rows - n_retention - n_harmful, n_retention
+        for n, pool, kind, why in (
+            (n_harmful, self._harmful, "harmful", f"harmful_share {settings.harmful_share}"),
+            (self._sizes[1], self._others, "benign or vqa", f"harmful_share {settings.harmful_share}"),
+        ):
+            if n and not pool:
+                raise LayeralignError(f"cases: none is {kind}, and training needs some ({why})")
+        if settings.harmful_share > 0 and n_harmful == 0:
+            raise LayeralignError(f"rows {settings.rows}: too few, none of them would be harmful")
+        if n_harmful + self._sizes[1] < processes * settings.minibatches:
+            raise LayeralignError(
+                f"rows {settings.rows}: too few are left to train on after the retention rows; expected at "
+                f"least one for each of {settings.minibatches} minibatches in {processes} processes"
+            )
+
+    def draw(self, step: int, mix: ExitMix) -> StepRows:
+        """The rows of a step (from 0): each case once before any case is repeated, exits by `mix`."""
+        n_harmful, n_others, _ = self._sizes
+        rng = np.random.default_rng(seed_of(self._settings.seed, "exits", step))
+        exits = [*mix.draw(rng, n_harmful), *mix.draw(rng, n_others)]
+        retention = [(case, self._default) for case in self._retention(step)]
+        return StepRows(list(zip(self._trained(step), exits, strict=True)), retention)
+
+    def cases(self) -> list[Case]:
+        """Every case that some step uses."""
+        steps = range(self._settings.steps)
+        ids = {case.id for step in steps for case in (*self._retention(step), *self._trained(step))}
+        return [case for case in self._all if case.id in ids]
+
+    def _trained(self, step: int) -> list[Case]:
+        n_harmful, n_others, _ = self._sizes
+        harmful = self._take("harmful", self._harmful, step * n_harmful, n_harmful)
+        return harmful + self._take("others", self._others, step * n_others, n_others)
+
+    def _retention(self, step: int) -> list[Case]:
+        return self._take("kept", self._all, step * self._sizes[2], self._sizes[2])  # "kept" fixes the seed
+
+    def _take(self, name: str, pool: list[Case], start: int, n: int) -> list[Case]:
+        """Items start to start + n of an endless sequence of shuffled passes over the pool."""
+        found = []
+        orders: dict[int, np.ndarray] = {}
+        for position in range(start, start + n):
+            turn, at = divmod(position, len(pool))
+            if turn not in orders:
+                rng = np.random.default_rng(seed_of(self._settings.seed, name, turn))
+                orders[turn] = rng.permutation(len(pool))
+            found.append(pool[orders[turn][at]])
+        return found
+
+
+def split(
+    trained: Sequence[int], retention: Sequence[int], minibatches: int, parts: int
+) -> list[list[tuple[list[int], list[int]]]]:
+    """Row numbers of each minibatch's microbatches: (trained rows, retention rows).
+
+    Rows of similar length share a microbatch, so that little of it is padding.
+
+    Args:
+        trained: answer length of each trained row.
+        retention: answer length of each retention row.
+        minibatches: number of minibatches.
+        parts: how many parts each minibatch is accumulated over.
+    """
+    made = []
+    n = parts * _BUCKETS
+    for i in range(minibatches):
+        both = [
+            sorted(range(i, len(lengths), minibatches), key=lengths.__getitem__)
+            for lengths in (trained, retention)
+        ]
+        cuts = [[rows[k * len(rows) // n : (k + 1) * len(rows) // n] for k in range(n)] for rows in both]
+        made.append([rows for rows in zip(*cuts, strict=True) if rows[0] or rows[1]])
+    return made

@@ -1,0 +1,78 @@
+"""The reference policy's answers at its default exit, and the answers that supervised baselines learn."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from layeralign._util import files
+from layeralign._util.progress import Progress
+from layeralign.cases.case import Case
+from layeralign.decode.decoding import Decoding
+from layeralign.training.data.features import Features
+from layeralign.training.data.rollout import answers
+from layeralign.training.parallel import Workers
+from layeralign.training.policy import Policy
+from layeralign.training.state.record import REFERENCE
+
+STOCK_REFUSAL = "I'm sorry, but I can't help with that."
+_CHUNK = 64
+
+
+class ReferenceAnswers:
+    """Greedy answers of the reference policy at its default exit, each generated once."""
+
+    def __init__(self, policy: Policy, features: Features, decoding: Decoding) -> None:
+        self._policy, self._features, self._decoding = policy, features, decoding
+        self._tokens: dict[str, list[int]] = {}
+
+    def make(self, cases: Sequence[Case], workers: Workers, out: Path) -> None:
+        """Answer all cases, or read the answers in `out`; to be called once, before training.
+
+        The batches depend on the cases alone. The file in `out` serves a resumed training, and only its
+        owner can read it.
+        """
+        file = out / REFERENCE
+        if file.exists():
+            self._tokens = json.loads(file.read_text(encoding="utf-8"))
+            return
+        chunks = workers.share([cases[at : at + _CHUNK] for at in range(0, len(cases), _CHUNK)])
+        made: list[tuple[str, list[int]]] = []
+        with Progress("reference answers", sum(map(len, chunks)), speaks=workers.main) as progress:
+            for chunk in chunks:
+                made += self._answer(chunk)
+                progress.advance(len(chunk))
+        self._tokens = dict(workers.gather(made))
+        if workers.main:
+            files.write(file, json.dumps(self._tokens), private=True)
+        workers.wait()
+
+    def _answer(self, chunk: Sequence[Case]) -> list[tuple[str, list[int]]]:
+        vlm = self._policy.vlm
+        rows = [(case, vlm.exits.default) for case in chunk]
+        features = [self._features.of(row) for row in rows]
+        with self._policy.reference():
+            made = answers(vlm, rows, features, self._decoding, batch_size=_CHUNK)
+        return [(case.id, answer.tokens) for case, answer in zip(chunk, made, strict=True)]
+
+    def tokens(self, case: Case) -> list[int]:
+        """The answer's token ids, with the end token if the answer has one."""
+        return self._tokens[case.id]
+
+
+@torch.no_grad()
+def right_answer(policy: Policy, case: Case, reference: ReferenceAnswers) -> list[int]:
+    """The answer that supervised baselines learn: the case's own reference, if it has one.
+
+    Otherwise it is STOCK_REFUSAL for a harmful case, and the reference policy's answer for any other.
+    """
+    text = case.reference
+    if text is None and case.kind != "harmful":
+        return reference.tokens(case)
+    tokenizer = policy.vlm.tokenizer
+    ids = tokenizer(STOCK_REFUSAL if text is None else text, add_special_tokens=False)["input_ids"]
+    suppressed = set(policy.vlm.unsayable)  # mostly the token of unknown words
+    return [*(token for token in ids if token not in suppressed), min(policy.vlm.eos_tokens)]

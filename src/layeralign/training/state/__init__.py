@@ -1,0 +1,1 @@
+"""What a training keeps on disk, and what decides whether it may continue."""

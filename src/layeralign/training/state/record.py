@@ -1,0 +1,127 @@
+"""What a training was made from, on disk: two trainings are the same if their records are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from layeralign._util import files
+from layeralign._util.text import printable
+from layeralign.cases.case import Case
+from layeralign.decode import checks
+from layeralign.errors import LayeralignError
+from layeralign.rewards.reward import Reward
+from layeralign.training.settings import Settings
+from layeralign.vlm.checkpoint import TRAINED_ON, TRAINING, read_json
+from layeralign.vlm.identity import identity, versions
+from layeralign.vlm.vlm import Vlm
+
+CHECKPOINT = "checkpoint.safetensors"
+REFERENCE = "reference.json"
+"""The reference policy's answers."""
+_OURS = (TRAINING, TRAINED_ON, CHECKPOINT, REFERENCE, "log.jsonl", "tensorboard")
+
+
+def write(file: Path, made: Mapping[str, Any]) -> dict[str, Any]:
+    """Write a record, with the versions of the libraries; returns it."""
+    record = {**made, "versions": versions()}
+    files.write_json(file, record)
+    return record
+
+
+def read_same(file: Path, made: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The record in `file`, which must be of the same training; None without a file.
+
+    Raises:
+        LayeralignError: the record cannot be read, or is of another training.
+    """
+    if not file.is_file():
+        return None
+    try:
+        record: dict[str, Any] = dict(json.loads(file.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
+        raise LayeralignError(
+            f"out {file.parent}: {file.name} is no record of a training; use a new folder"
+        ) from error
+    compare(file.parent, record, made)
+    return record
+
+
+def compare(out: Path, found: Mapping[str, Any], made: Mapping[str, Any]) -> None:
+    """Refuse to mix two trainings in `out`; the name of the model alone may differ.
+
+    Raises:
+        LayeralignError: the training that was `found` was not made from what this one is `made` from.
+    """
+    for key, now in made.items():
+        was = found.get(key)
+        if was == now or key == "model":
+            continue
+        if isinstance(was, dict) and isinstance(now, dict):
+            inner = min(k for k in {*was, *now} if was.get(k) != now.get(k))
+            key, was, now = f"{key}.{inner}", was.get(inner), now.get(inner)  # noqa: PLW2901
+        old, new = (printable(json.dumps(value), 60) for value in (was, now))
+        raise LayeralignError(
+            f"out {out}: holds another training, with {key} = {old}, and this command has {new}; "
+            "use another --out, or the same settings"
+        )
+
+
+def record(
+    vlm: Vlm, cases: Sequence[Case], reward: Reward | None, settings: Settings, processes: int
+) -> dict[str, Any]:
+    """What shapes an adapter, as JSON, and the model's name, which does not."""
+    asked = hashlib.sha256("".join(case.sha256 for case in cases).encode()).hexdigest()
+    made = {
+        "model": vlm.checkpoint.name,
+        "identity": identity(vlm),
+        "cases": {"n": len(cases), "sha256": asked},
+        "reward": reward.record() if reward else None,
+        "settings": settings.record(),
+        "processes": processes,
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(made))
+    return plain
+
+
+def dated(out: Path, vlm: Vlm, settings: Settings) -> Settings:
+    """The settings with the day for the chat template: that of the training in `out`, else today.
+
+    Raises:
+        LayeralignError: the record in `out` cannot be read.
+    """
+    file = out / TRAINING
+    known = read_json(file).get("settings") if file.is_file() else None
+    was = str(known.get("date", "")) if isinstance(known, dict) else ""
+    today = datetime.now(UTC).date().isoformat()
+    return replace(settings, date=checks.dated(vlm, settings.decoding(), was, today).date)
+
+
+def begin(out: Path, made: dict[str, Any], cases: Sequence[Case]) -> None:
+    """Make the folder, or check that it holds the same training; one without a step is started again.
+
+    The hash of each case is written to a file of its own, so that a scan can tell which of its cases were
+    trained on.
+
+    Raises:
+        LayeralignError: `out` holds another training, or other files.
+    """
+    file = out / TRAINING
+    if (out / CHECKPOINT).exists() and read_same(file, made):
+        return
+    if out.exists() and not (
+        out.is_dir() and all(f.name.lstrip(".").startswith(_OURS) for f in out.iterdir())
+    ):
+        raise LayeralignError(f"out {out}: is not empty and holds no training; use a new folder")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / REFERENCE).unlink(missing_ok=True)  # of a training without a step, perhaps of other cases
+    files.write_json(out / TRAINED_ON, {"asked": sorted({case.asked for case in cases})})
+    session = {"started": datetime.now(UTC).isoformat(timespec="seconds"), "command": shlex.join(sys.argv)}
+    write(file, made | session)

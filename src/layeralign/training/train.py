@@ -1,0 +1,130 @@
+"""The training loop: do a step, log it, save; a training can be stopped and resumed at any moment."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from layeralign.cases import background
+from layeralign.cases.case import Case
+from layeralign.cases.pictures import on_background
+from layeralign.decode import checks
+from layeralign.errors import LayeralignError
+from layeralign.exits import Exits
+from layeralign.rewards.reward import Reward
+from layeralign.training.algorithm import Algorithm
+from layeralign.training.baselines import Imitation
+from layeralign.training.data.batches import Batches
+from layeralign.training.data.exit_mix import ExitMix
+from layeralign.training.data.features import Features
+from layeralign.training.lppo import Lppo
+from layeralign.training.parallel import Workers
+from layeralign.training.policy import Policy
+from layeralign.training.reference import ReferenceAnswers
+from layeralign.training.settings import Settings
+from layeralign.training.state import checkpoint, health, log, record
+from layeralign.training.state.checkpoint import State
+from layeralign.vlm.checkpoint import Adapter
+from layeralign.vlm.vlm import Vlm
+
+SAVE_EVERY, SAVE_SECONDS = 10, 120.0
+"""Steps between checkpoints, and seconds, whichever comes first."""
+
+
+def train(
+    vlm: Vlm, cases: Sequence[Case], reward: Reward | None, out: Path, given: Settings
+) -> list[dict[str, Any]]:
+    """Train an adapter of `vlm`, or resume the training in `out`; saves the adapter there in PEFT's form.
+
+    Args:
+        vlm: freshly loaded, without adapter; it carries the trained adapter afterwards.
+        cases: the training cases.
+        reward: scores the answers; None for the methods that need no reward.
+        out: folder of adapter, checkpoint, log and record.
+        given: see `Settings`.
+
+    Returns:
+        Every step's metrics.
+
+    Raises:
+        LayeralignError: an argument does not fit, `out` holds another training, or the training collapsed;
+            in the last case the last good adapter is in `out`.
+    """
+    if vlm.adapter is not None:
+        raise LayeralignError(f"model {vlm.name}: has an adapter already; load the model again, without one")
+    settings, workers = record.dated(out, vlm, given.resolved()), Workers()
+    cases = on_background(cases, background.parse(settings.background))
+    mix = check(vlm.exits, settings, reward)
+    batches = Batches(cases, settings, vlm.exits.default, workers.size)
+    for note in checks.check(vlm, cases, settings.decoding()):
+        if workers.main:
+            print(f"note: {note}", file=sys.stderr)
+    made = record.record(vlm, cases, reward, settings, workers.size)
+    workers.first(lambda: record.begin(out, made, cases))
+    vlm.adapter = Adapter(str(out), out.resolve())  # from here on it is no longer the loaded model
+    policy = Policy(vlm, settings.rank, settings.seed, gradient_checkpointing=settings.gradient_checkpointing)
+    features = Features(vlm, cases, [*mix.exits, vlm.exits.default])
+    reference = ReferenceAnswers(policy, features, settings.decoding())
+    parts = (policy, batches, features, reference, mix, settings, workers)
+    return _run(Imitation(*parts) if reward is None or not settings.rolls_out else Lppo(*parts, reward), out)
+
+
+def check(known: Exits, settings: Settings, reward: Reward | None) -> ExitMix:
+    """The mix that the settings describe.
+
+    Raises:
+        LayeralignError: the settings do not fit each other or the model's exits, or the reward is missing.
+    """
+    mix = ExitMix.parse(known, settings.exits, settings.mix)
+    if mix.adaptive and not settings.rolls_out:
+        raise LayeralignError(
+            f"mix worst: follows the harm in rollouts, and method {settings.method} makes no rollouts"
+        )
+    if settings.rolls_out and reward is None:
+        raise LayeralignError(
+            f"reward: method {settings.method} needs one (--reward, docs/reward.md); "
+            "--method consistency and --method sft need none"
+        )
+    return mix
+
+
+def _run(algorithm: Algorithm[Any], out: Path) -> list[dict[str, Any]]:
+    """Do all steps that are left, and save the adapter; returns every step's metrics."""
+    policy, settings, workers = algorithm.policy, algorithm.settings, algorithm.workers
+    state = State(algorithm.parameters, algorithm.optimizer, algorithm.mix)
+    file = out / checkpoint.FILE
+    done, saved = checkpoint.restore(file, state), time.monotonic()
+    history = log.read(out, done)
+    if done < settings.steps:
+        algorithm.begin(out)
+        if done == 0 and workers.main:
+            checkpoint.save(file, state, 0)
+        with log.Log(out, history, settings.steps, writes=workers.main) as writer:
+            for step in range(done, settings.steps):
+                writer.add(algorithm.step(step))
+                if reason := health.stop_reason(history):
+                    _stop(algorithm, state, out, f"training stopped at step {step}: {reason}")
+                late = time.monotonic() - saved > SAVE_SECONDS
+                due = ((step + 1) % SAVE_EVERY == 0 or late) and health.problem(history) is None
+                if workers.main and (due or step + 1 == settings.steps):
+                    writer.sync()
+                    checkpoint.save(file, state, step + 1)
+                    saved = time.monotonic()
+    if workers.main:
+        policy.save(out)
+    workers.wait()
+    return history
+
+
+def _stop(algorithm: Algorithm[Any], state: State, out: Path, why: str) -> None:
+    """Save the adapter of the last checkpoint, and raise."""
+    last = checkpoint.restore(out / checkpoint.FILE, state)
+    if algorithm.workers.main:
+        algorithm.policy.save(out)
+    raise LayeralignError(
+        f"{why}; {out} holds the adapter after {last} steps, from the last good checkpoint; "
+        "train again with a lower --lr or a higher --kl-coef"
+    )
