@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 
 import layeralign
 from layeralign.demo import TRAINED_ON, settings
-from layeralign.training.settings import Settings
+from layeralign.training.settings import AlignSettings
 
 TEST, DEFAULT = 2000, 4000
 """Cases judged at every exit, and at the default one; a quarter of them is harmful."""
@@ -35,10 +35,10 @@ OTHER_MODEL = "out/testbed/seed-2"
 """Built by `python -m layeralign.testbed.build --seed 2 --out out/testbed/seed-2`."""
 
 
-def runs() -> dict[str, tuple[str, str, Settings]]:
+def runs() -> dict[str, tuple[str, str, AlignSettings]]:
     """Name -> model, reward, settings."""
     base = settings()
-    made: dict[str, tuple[str, str, Settings]] = {}
+    made: dict[str, tuple[str, str, AlignSettings]] = {}
     for seed in (0, 1, 2):
         for method in METHODS:
             mix = base.mix if method in ("lppo", "paper") else "uniform"

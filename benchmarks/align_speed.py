@@ -35,7 +35,7 @@ from layeralign.training.lppo import Lppo
 from layeralign.training.parallel import Workers
 from layeralign.training.policy import Policy
 from layeralign.training.reference import ReferenceAnswers
-from layeralign.training.settings import Settings
+from layeralign.training.settings import AlignSettings
 
 EXIT = 1
 
@@ -43,7 +43,7 @@ EXIT = 1
 class Plain:
     """PPO with three models and pixels everywhere."""
 
-    def __init__(self, settings: Settings, cases: list, reward: object) -> None:
+    def __init__(self, settings: AlignSettings, cases: list, reward: object) -> None:
         self.vlm = layeralign.load("testbed")
         self.settings, self.reward = settings, reward
         self.batches = Batches(cases, settings, self.vlm.exits.default)
@@ -109,7 +109,7 @@ class Plain:
         return self.head(hidden).squeeze(-1)
 
 
-def ours(settings: Settings, cases: list, reward: object, folder: Path) -> tuple[Lppo, float]:
+def ours(settings: AlignSettings, cases: list, reward: object, folder: Path) -> tuple[Lppo, float]:
     """A training that is ready to step, and the seconds that its reference answers and their scores took."""
     vlm = layeralign.load("testbed")
     policy = Policy(vlm, settings.rank, settings.seed)
@@ -132,7 +132,7 @@ def main() -> None:
         "--cases", type=int, default=240, help="as many as are drawn twice or more, as in a training"
     )
     arguments = parser.parse_args()
-    settings = Settings(
+    settings = AlignSettings(
         exits=str(EXIT), rows=arguments.rows, retention_share=0, max_new_tokens=24, steps=arguments.steps
     )
     cases, reward = testbed.cases("train", arguments.cases, 0), load_reward("testbed")

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from layeralign.training.settings import Settings
+from layeralign.training.settings import AlignSettings
 from layeralign.vlm.load import empty
 from layeralign.vlm.vlm import Vlm
 
@@ -104,7 +104,7 @@ def language(vlm: Vlm) -> Language:
         width=text.hidden_size,
         inner=text.intermediate_size,
         words=text.vocab_size,
-        lora=Settings().rank * sum(m.in_features + m.out_features for m in linear),
+        lora=AlignSettings().rank * sum(m.in_features + m.out_features for m in linear),
     )
 
 
@@ -119,7 +119,7 @@ def scan(text: Language, weights: int, picture: int, cross: int) -> tuple[float,
 
 def align(text: Language, weights: int, picture: int, cross: int) -> tuple[float, float]:
     """Bytes, with --gradient-checkpointing and --accumulate 12, and seconds a step of L-PPO."""
-    chosen = Settings()
+    chosen = AlignSettings()
     trained = round(chosen.rows * (1 - chosen.retention_share))
     tokens = picture + PROMPT + ANSWER
     rollout = trained * text.cache(tokens, cross)
@@ -152,7 +152,7 @@ def row(name: str, config: dict) -> str:
     hours = 1000 * exits * answer / 3600
     return (
         f"| `{name}` | {exits} | {cross or picture}{' (cross)' if cross else ''} | {2 * parameters / 1e9:.1f} "
-        f"| {scan_bytes / 1e9:.0f} | {hours:.1f} | {align_bytes / 1e9:.0f} | {Settings().steps * step / 3600:.1f} |"
+        f"| {scan_bytes / 1e9:.0f} | {hours:.1f} | {align_bytes / 1e9:.0f} | {AlignSettings().steps * step / 3600:.1f} |"
     )
 
 

@@ -27,7 +27,7 @@ def worker(out: Path, steps: int) -> None:
     import layeralign
     from layeralign.testbed.world import REFUSAL
     from layeralign.training.lppo import Lppo
-    from layeralign.training.settings import Settings
+    from layeralign.training.settings import AlignSettings
 
     def fixed(self: Lppo, rows: list, step: int) -> tuple[list[list[int]], list[bool]]:
         vlm = self.policy.vlm
@@ -37,7 +37,7 @@ def worker(out: Path, steps: int) -> None:
 
     Lppo.sample = fixed
     torch.set_num_threads(1)
-    settings = Settings(steps=steps, rows=32, lr=1e-3, max_new_tokens=24, mix="worst")
+    settings = AlignSettings(steps=steps, rows=32, lr=1e-3, max_new_tokens=24, mix="worst")
     layeralign.align("testbed", "testbed:train", out, reward="testbed", settings=settings, limit=64)
 
 

@@ -37,12 +37,12 @@ from layeralign.training.lppo import Lppo
 from layeralign.training.parallel import Workers
 from layeralign.training.policy import Policy
 from layeralign.training.reference import STOCK_REFUSAL, ReferenceAnswers, right_answer
-from layeralign.training.settings import Settings
+from layeralign.training.settings import AlignSettings
 from layeralign.training.state import checkpoint, health
 from layeralign.vlm.identity import identity
 from layeralign.vlm.load import load
 
-SMALL = Settings(steps=4, rows=12, epochs=2, lr=1e-2, max_new_tokens=6, rank=2, mix="worst")
+SMALL = AlignSettings(steps=4, rows=12, epochs=2, lr=1e-2, max_new_tokens=6, rank=2, mix="worst")
 
 
 class Vowels:
@@ -342,7 +342,7 @@ def test_bad_mixes_say_what_is_wrong(exits, mix, message):
                                  {"temperature": 0.0}, {"lr": math.nan}])  # fmt: skip
 def test_bad_settings_say_what_is_wrong(bad):
     with pytest.raises(LayeralignError, match=next(iter(bad))):
-        Settings(**bad)
+        AlignSettings(**bad)
 
 
 def test_what_supervised_methods_teach(llava, cases, tmp_path):
@@ -527,7 +527,7 @@ def test_too_few_rows_are_refused(llava_dir, cases, tmp_path):
 @pytest.mark.parametrize("method", ["ppo", "LPPO"])
 def test_unknown_methods_are_refused(method):
     with pytest.raises(LayeralignError, match="expected one of lppo"):
-        Settings(method=method)
+        AlignSettings(method=method)
 
 
 # --- adapters from elsewhere

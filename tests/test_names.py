@@ -20,7 +20,7 @@ from layeralign.decode.decoding import Decoding
 from layeralign.diagnosis import Diagnosis
 from layeralign.runs.store import open_run
 from layeralign.sweep.settings import ScanSettings
-from layeralign.training.settings import Settings as AlignSettings
+from layeralign.training.settings import AlignSettings
 from layeralign.vlm.cost import Encoder
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "names.md"

@@ -20,7 +20,7 @@ from layeralign.judges.local import LocalSpeaker
 from layeralign.judges.remote import Completion
 from layeralign.judges.toxicity import Output
 from layeralign.testing import noise
-from layeralign.training.settings import Settings
+from layeralign.training.settings import AlignSettings
 from layeralign.training.train import train
 from layeralign.vlm.load import load
 
@@ -234,7 +234,7 @@ def test_a_training_learns_nothing_from_it(llava_dir, tmp_path):
     ]
     from layeralign.testing import _Reward
 
-    few = Settings(exits="2", steps=1, rows=8, epochs=1, max_new_tokens=3, rank=2)
+    few = AlignSettings(exits="2", steps=1, rows=8, epochs=1, max_new_tokens=3, rank=2)
     with pytest.raises(LayeralignError, match=r"numerical failure: its logits are not finite at exit 2"):
         train(overflowing(llava_dir), cases, _Reward(), tmp_path / "out", few)
 
@@ -276,7 +276,7 @@ def test_an_adapter_that_is_no_numbers_is_refused_at_load(llava_dir, tmp_path):
     from layeralign.testing import _Reward
 
     cases = [Case(f"{kind}{n}", f"how {n}?", kind) for kind in ("harmful", "benign") for n in range(4)]
-    few = Settings(exits="2", steps=1, rows=8, epochs=1, max_new_tokens=3, rank=2)
+    few = AlignSettings(exits="2", steps=1, rows=8, epochs=1, max_new_tokens=3, rank=2)
     train(load(llava_dir), cases, _Reward(), tmp_path / "out", few)
     file = tmp_path / "out" / "adapter_model.safetensors"
     weights = load_file(file)

@@ -18,7 +18,7 @@ from layeralign.judges.local import LocalSpeaker
 from layeralign.rewards.reward import load_reward
 from layeralign.runs import store
 from layeralign.testing import _Reward, _Shown, noise
-from layeralign.training.settings import Settings
+from layeralign.training.settings import AlignSettings
 from layeralign.training.train import train
 from layeralign.vlm.load import load
 from layeralign.vlm.text import template
@@ -236,10 +236,10 @@ def test_a_training_goes_on_with_its_day(tmp_path, monkeypatch):
     vlm = dated(tmp_path)
     cases = [Case(f"{kind}{n}", f"how {n}?", kind) for kind in ("harmful", "benign") for n in range(4)]
     few = {"exits": "2", "rows": 8, "epochs": 1, "max_new_tokens": 3, "rank": 2}
-    train(vlm, cases, _Reward(), tmp_path / "out", Settings(steps=2, date="2001-02-03", **few))
+    train(vlm, cases, _Reward(), tmp_path / "out", AlignSettings(steps=2, date="2001-02-03", **few))
     record = json.loads((tmp_path / "out" / "training.json").read_text())
     assert record["settings"]["date"] == "2001-02-03"
-    again = train(load(tmp_path / "model"), cases, _Reward(), tmp_path / "out", Settings(steps=2, **few))
+    again = train(load(tmp_path / "model"), cases, _Reward(), tmp_path / "out", AlignSettings(steps=2, **few))
     assert len(again) == 2
 
 

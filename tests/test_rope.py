@@ -14,7 +14,7 @@ from layeralign.decode.decoding import Decoding
 from layeralign.decode.openings import opens
 from layeralign.decode.stream import respond
 from layeralign.testing import _Reward, _Shown, noise
-from layeralign.training.settings import Settings
+from layeralign.training.settings import AlignSettings
 from layeralign.training.train import train
 from layeralign.vlm import rope
 from layeralign.vlm.load import load, quiet
@@ -116,7 +116,7 @@ def test_regimes_are_decided_from_the_config():
 def test_screen_and_training_refuse_what_they_read_in_batches(tmp_path):
     vlm = load(saved("dynamic", tmp_path / "model"))
     cases = [Case(f"{kind}{n}", "x" * 60, kind) for kind in ("harmful", "benign") for n in range(4)]
-    few = Settings(exits="2", steps=1, rows=8, epochs=1, max_new_tokens=3, rank=2)
+    few = AlignSettings(exits="2", steps=1, rows=8, epochs=1, max_new_tokens=3, rank=2)
     with pytest.raises(
         LayeralignError, match="depend on the longest row of a batch, so the case cannot be trained on"
     ):

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from layeralign.report import What
     from layeralign.rewards.reward import Reward
-    from layeralign.training.settings import Settings as AlignSettings
+    from layeralign.training.settings import AlignSettings
 
 __all__ = [
     "Scan", "across", "align", "check", "compare", "doctor", "gate", "judge", "load", "read", "scan",
@@ -191,7 +191,7 @@ def align(
         cases: what to train on; as in `scan`.
         out: the adapter's folder; made, or gone on with.
         reward: from `load_reward`, or what that takes; not needed by the supervised methods.
-        settings: see `layeralign.training.settings.Settings`.
+        settings: see `layeralign.training.settings.AlignSettings`.
         limit: only the first so many cases.
 
     Returns:
@@ -201,7 +201,7 @@ def align(
         LayeralignError: something that was given is wrong, or the training collapsed.
     """
     from layeralign.rewards.reward import load_reward
-    from layeralign.training.settings import Settings as AlignSettings
+    from layeralign.training.settings import AlignSettings
     from layeralign.training.train import train
 
     chosen = settings or AlignSettings()

@@ -11,7 +11,7 @@ from layeralign.analysis.compare import Comparison
 from layeralign.api import Scan, align, compare, load, scan
 from layeralign.report.inputs import gather
 from layeralign.report.page import page
-from layeralign.training.settings import Settings
+from layeralign.training.settings import AlignSettings
 
 TOKENS = 24
 """Length limit of answers; the testbed's right answers have at most 18 tokens."""
@@ -20,13 +20,13 @@ TRAINED_ON = 4000
 """Number of training cases, from the train split."""
 
 
-def settings(steps: int = STEPS, seed: int = 0) -> Settings:
+def settings(steps: int = STEPS, seed: int = 0) -> AlignSettings:
     """All-exit L-PPO on the testbed, chosen on its dev split; see docs/align.md.
 
     The learning rate suits a model of 2.5 M parameters. The temperature makes a nearly deterministic policy
     explore.
     """
-    return Settings(
+    return AlignSettings(
         exits="all",
         mix="worst",
         steps=steps,
@@ -69,7 +69,7 @@ def reward_and_harm(history: Sequence[Mapping[str, Any]], found: Comparison) -> 
 
 
 def _story(
-    chosen: Settings, history: Sequence[Mapping[str, Any]], found: Comparison
+    chosen: AlignSettings, history: Sequence[Mapping[str, Any]], found: Comparison
 ) -> list[tuple[str, str]]:
     return [
         (

@@ -37,7 +37,7 @@ from layeralign.cases.case import Case, Kind
 from layeralign.decode.decoding import Decoding
 from layeralign.decode.prompts import ended
 from layeralign.decode.stream import respond
-from layeralign.training.settings import Settings
+from layeralign.training.settings import AlignSettings
 from layeralign.training.train import train
 from layeralign.vlm.load import load
 from layeralign.vlm.vlm import Feature, Vlm
@@ -464,6 +464,6 @@ class _Reward:
 
 
 _KINDS: tuple[Kind, ...] = ("harmful", "benign", "harmful", "benign")
-_SETTINGS = Settings(
+_SETTINGS = AlignSettings(
     exits="1", steps=1, rows=8, epochs=2, max_new_tokens=6, rank=2, lr=0.05, retention_share=0.25
 )

@@ -17,7 +17,7 @@ from layeralign.exits import Exits
 from layeralign.report.inputs import gather
 from layeralign.report.page import page
 from layeralign.rewards.reward import Reward
-from layeralign.training.settings import Settings
+from layeralign.training.settings import AlignSettings
 from layeralign.training.train import check
 from layeralign.vlm.vlm import Vlm
 
@@ -54,7 +54,7 @@ def transfer(
     out: Path,
     *,
     reward: Reward | None,
-    settings: Settings,
+    settings: AlignSettings,
     judging: Judging,
 ) -> dict[str, Comparison]:
     """Train once for each part of `settings.exits`, and scan every exit before and after.
@@ -95,7 +95,7 @@ def _folder(part: str) -> str:
     return f"exit-{part.replace(':', '-')}"
 
 
-def _scan(model: Vlm, out: Path, judging: Judging, settings: Settings) -> Scan:
+def _scan(model: Vlm, out: Path, judging: Judging, settings: AlignSettings) -> Scan:
     asked = benchmarks.cases(judging.cases)
     return scan(
         model,

@@ -15,8 +15,8 @@ from cyclopts import CycloptsError, MissingArgumentError
 
 from layeralign._util.machine import settle_threads
 from layeralign._util.text import has_lone_surrogate, printable
-from layeralign.cli import training  # noqa: F401 - their commands
 from layeralign.cli.app import app, config, missing
+from layeralign.cli.close import align, reward, transfer  # noqa: F401 - their commands
 from layeralign.cli.find import cases, demo, doctor, inspect, plan, scan  # noqa: F401
 from layeralign.cli.judge import calibrate, judge, label, summary  # noqa: F401
 from layeralign.cli.ship import card, check, compare, export, figure, gate, report  # noqa: F401

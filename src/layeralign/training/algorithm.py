@@ -21,7 +21,7 @@ from layeralign.training.data.rollout import Batch, collate, prompts
 from layeralign.training.parallel import Workers
 from layeralign.training.policy import Outputs, Policy
 from layeralign.training.reference import ReferenceAnswers
-from layeralign.training.settings import Settings
+from layeralign.training.settings import AlignSettings
 from layeralign.training.state.schedule import set_lr
 
 
@@ -106,7 +106,7 @@ class Algorithm(ABC, Generic[M]):
     features: Features
     reference: ReferenceAnswers
     mix: ExitMix
-    settings: Settings
+    settings: AlignSettings
     workers: Workers
 
     def __post_init__(self) -> None:

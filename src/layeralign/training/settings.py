@@ -19,7 +19,7 @@ Method = Literal["lppo", "paper", "sft", "sft-default", "consistency"]
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class AlignSettings:
     """What shapes an adapter besides model, cases and reward. The paper states none of the numbers.
 
     Sources: [PPO] Schulman et al. 2017; [TRL] the defaults of TRL's PPO trainer before 1.13;
@@ -27,9 +27,9 @@ class Settings:
     """
 
     method: Method = "lppo"
-    """Training method. lppo: PPO at the drawn exits. paper: lppo on harmful cases alone, without retention
-    rows. sft: cross-entropy on right answers at the drawn exits. sft-default: the same at the default exit.
-    consistency: match the reference policy's default-exit distribution at the drawn exits."""
+    """Training method: lppo, paper (lppo on harmful cases alone, without retention rows) or a baseline.
+    Methods sft and sft-default learn right answers by cross-entropy, at the drawn exits or the default exit.
+    Method consistency matches the reference policy's default-exit distribution at the drawn exits."""
     exits: Annotated[str, Parameter(allow_leading_hyphen=True)] = "all"
     """Exits to train on: all, default, early, middle, late, embedding, numbers and ranges, separated by
     commas."""
@@ -138,7 +138,7 @@ class Settings:
         """Whether the method samples answers, and so needs a reward."""
         return self.method in ("lppo", "paper")
 
-    def resolved(self) -> Settings:
+    def resolved(self) -> AlignSettings:
         """The settings with those that the method fixes."""
         if self.method == "paper":
             return replace(self, harmful_share=1.0, retention_share=0.0, harm_weight=1.0)
@@ -168,7 +168,7 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("seed", -(2**63), 2**63 - 1),
     ("target_kl", 1e-9, _BIG),
 )
-FLAGS = frozenset(f.name for f in fields(Settings) if f.type == "bool")
+FLAGS = frozenset(f.name for f in fields(AlignSettings) if f.type == "bool")
 """Names of the settings that are true or false."""
-FRACTIONS = frozenset(f.name for f in fields(Settings) if "float" in str(f.type))
+FRACTIONS = frozenset(f.name for f in fields(AlignSettings) if "float" in str(f.type))
 """Names of the settings that may have a fraction."""

@@ -24,7 +24,7 @@ from layeralign.training.lppo import Lppo
 from layeralign.training.parallel import Workers
 from layeralign.training.policy import Policy
 from layeralign.training.reference import ReferenceAnswers
-from layeralign.training.settings import Settings
+from layeralign.training.settings import AlignSettings
 from layeralign.training.state import checkpoint, health, log, record
 from layeralign.training.state.checkpoint import State
 from layeralign.vlm.checkpoint import Adapter
@@ -35,7 +35,7 @@ SAVE_EVERY, SAVE_SECONDS = 10, 120.0
 
 
 def train(
-    vlm: Vlm, cases: Sequence[Case], reward: Reward | None, out: Path, given: Settings
+    vlm: Vlm, cases: Sequence[Case], reward: Reward | None, out: Path, given: AlignSettings
 ) -> list[dict[str, Any]]:
     """Train an adapter of `vlm`, or resume the training in `out`; saves the adapter there in PEFT's form.
 
@@ -44,7 +44,7 @@ def train(
         cases: the training cases.
         reward: scores the answers; None for the methods that need no reward.
         out: folder of adapter, checkpoint, log and record.
-        given: see `Settings`.
+        given: see `AlignSettings`.
 
     Returns:
         Every step's metrics.
@@ -72,7 +72,7 @@ def train(
     return _run(Imitation(*parts) if reward is None or not settings.rolls_out else Lppo(*parts, reward), out)
 
 
-def check(known: Exits, settings: Settings, reward: Reward | None) -> ExitMix:
+def check(known: Exits, settings: AlignSettings, reward: Reward | None) -> ExitMix:
     """The mix that the settings describe.
 
     Raises:

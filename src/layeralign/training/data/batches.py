@@ -15,7 +15,7 @@ from layeralign.decode.sampling import seed_of
 from layeralign.errors import LayeralignError
 from layeralign.training.data.exit_mix import ExitMix
 from layeralign.training.data.features import Row
-from layeralign.training.settings import Settings
+from layeralign.training.settings import AlignSettings
 
 _BUCKETS = 3
 """Microbatches, by answer length, in each of a minibatch's `accumulate` parts."""
@@ -32,7 +32,9 @@ class StepRows:
 class Batches:
     """Draws each step's rows from the training cases."""
 
-    def __init__(self, cases: Sequence[Case], settings: Settings, default: int, processes: int = 1) -> None:
+    def __init__(
+        self, cases: Sequence[Case], settings: AlignSettings, default: int, processes: int = 1
+    ) -> None:
         self._settings, self._default = settings, default
         self._harmful = [case for case in cases if case.kind == "harmful"]
         self._others = [case for case in cases if case.kind != "harmful"]

@@ -18,7 +18,7 @@ from layeralign.cases.case import Case
 from layeralign.decode import checks
 from layeralign.errors import LayeralignError
 from layeralign.rewards.reward import Reward
-from layeralign.training.settings import Settings
+from layeralign.training.settings import AlignSettings
 from layeralign.vlm.checkpoint import TRAINED_ON, TRAINING, read_json
 from layeralign.vlm.identity import identity, versions
 from layeralign.vlm.vlm import Vlm
@@ -75,7 +75,7 @@ def compare(out: Path, found: Mapping[str, Any], made: Mapping[str, Any]) -> Non
 
 
 def record(
-    vlm: Vlm, cases: Sequence[Case], reward: Reward | None, settings: Settings, processes: int
+    vlm: Vlm, cases: Sequence[Case], reward: Reward | None, settings: AlignSettings, processes: int
 ) -> dict[str, Any]:
     """What shapes an adapter, as JSON, and the model's name, which does not."""
     asked = hashlib.sha256("".join(case.sha256 for case in cases).encode()).hexdigest()
@@ -91,7 +91,7 @@ def record(
     return plain
 
 
-def dated(out: Path, vlm: Vlm, settings: Settings) -> Settings:
+def dated(out: Path, vlm: Vlm, settings: AlignSettings) -> AlignSettings:
     """The settings with the day for the chat template: that of the training in `out`, else today.
 
     Raises:

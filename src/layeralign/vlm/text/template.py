@@ -90,7 +90,8 @@ def check_turns(made: str, turns: int, what: str) -> None:
         shown = printable(repr(made.replace(SENTINEL, "TEXT")), 400)
         raise LayeralignError(
             f"{what}: its chat template writes {made.count(SENTINEL)} texts where {turns} are given, so that "
-            f"something else would be judged; name the kind that it is for, or mend it; it makes {shown}"
+            f"something else would be judged; name the kind of judge that it is for, or correct it; it "
+            f"makes {shown}"
         )
 
 

@@ -1,0 +1,51 @@
+"""`align`: training that makes a model safe at its exits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal  # noqa: F401 - cyclopts evaluates the annotations of ModelOptions here
+
+from cyclopts import Parameter
+
+from layeralign._util.text import printable
+from layeralign.cli.app import CLOSE, app, note
+from layeralign.cli.options import ModelOptions
+from layeralign.training.settings import AlignSettings
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class AlignOptions(ModelOptions):
+    """Model, training cases, reward, and the adapter's folder."""
+
+    cases: str
+    "Training cases: a JSONL file, or `testbed:train`."
+    out: Path
+    "Folder of the adapter; a training that was stopped there is resumed."
+    reward: str | None = None
+    """Reward that scores answers: `testbed`, a folder or hub id of a sequence classifier with one output, or
+    a Python function as `package.module:function`. Methods lppo and paper need one."""
+    limit: int | None = None
+    "Number of cases to use, from the first; all by default. The testbed makes as many cases."
+
+
+@app.command(group=CLOSE)
+def align(options: AlignOptions, settings: AlignSettings = AlignSettings()) -> None:  # noqa: B008 - immutable
+    """Train a LoRA adapter that keeps the model safe at the exits of its encoder.
+
+    The encoder and the projector do not change. The same command resumes a training that was stopped.
+    `accelerate launch -m layeralign align ...` trains in several processes.
+    """
+    from layeralign import benchmarks
+    from layeralign.api import align as run_align
+    from layeralign.report.terminal.cases import picture_remarks
+
+    asked = benchmarks.cases(options.cases, limit=options.limit, seed=settings.seed)
+    note(picture_remarks(asked, settings.background))
+    run_align(options.load(), asked, options.out, reward=options.reward, settings=settings)
+    print(
+        printable(
+            f"adapter: {options.out} (layeralign scan --model {options.model} --adapter {options.out} ...)"
+        )
+    )
