@@ -14,7 +14,7 @@ from layeralign.stats.paired import Change, change, p_value
 
 @dataclass(frozen=True)
 class ControlMetrics:
-    """One control at one exit, beside the same cases with their own picture.
+    """One control at one exit, compared with the same cases with their own picture.
 
     Attributes:
         control: what the cases have instead of their picture: `no picture`, `blank` or `noise`.

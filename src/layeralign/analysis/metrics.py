@@ -17,7 +17,7 @@ from layeralign.stats.intervals import effective_rows, mean_interval, share_inte
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % interval, for prompts and pictures drawn from many like them.
+    """A metric with its 95 % interval, for prompts and pictures drawn from a population.
 
     Attributes:
         value: the share or difference; None where nothing was measured.

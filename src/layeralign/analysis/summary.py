@@ -26,7 +26,7 @@ ALPHA = 0.05
 
 @dataclass(frozen=True)
 class ExitMetrics(Metrics):
-    """One exit's figures.
+    """The metrics of one exit.
 
     Attributes:
         exit: its number; see `layeralign.exits`.
@@ -119,7 +119,7 @@ class Unfinished:
 
 @dataclass(frozen=True)
 class Cut:
-    """Answers to harmful requests that the longest length cut: how they would have gone on, nobody judged.
+    """Answers to harmful requests that were cut at the length limit; their continuation was never judged.
 
     Attributes:
         share: of all of them, at all exits.
@@ -136,7 +136,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class Summary:
-    """A run in figures; only `controls` has rows of controls.
+    """The metrics of a run; only `controls` counts rows of controls.
 
     Attributes:
         cut: None where no answer was.
