@@ -93,7 +93,7 @@ MALFORMED = [
     ("rules: [asr]", "rule 1: is a text; expected keys such as"),
     ("rules: [null]", "rule 1: is empty"),
     ("rules: [{}]", "rule 1: has none of metric, score"),
-    (RULE + "jugde: oracle", "line 3: jugde is unknown; expected some of rules, judge"),
+    (RULE + "jugde: oracle", "line 3: jugde is unknown; expected rules, judge"),
     (RULE + "judge: 3", "line 3: judge is 3; expected a text"),
     (RULE + "judge: ''", "judge is empty"),
     (RULE.replace("exits", "exit"), "line 2, rule 1: exit is unknown"),

@@ -28,7 +28,7 @@ def refused(why: str) -> PydanticCustomError:
 
 def _unicode(text: str) -> str:
     if has_lone_surrogate(text):
-        raise refused("holds half a character (a lone surrogate)")
+        raise refused("has a lone surrogate; expected valid Unicode")
     return text
 
 
@@ -80,7 +80,7 @@ def validated(
         raise LayeralignError(f"{start} {first['msg']}")
     if first["type"] == "extra_forbidden":
         known = ", ".join(one.alias or key for key, one in model.model_fields.items())
-        raise LayeralignError(f"{start} is unknown; expected some of {known}{extra}")
+        raise LayeralignError(f"{start} is unknown; expected {known}{extra}")
     expected = model.model_fields[field].description
     is_ = "is missing" if first["type"] == "missing" else f"is {shown(content[field])}"
     raise LayeralignError(f"{start} {is_}; expected {expected}")

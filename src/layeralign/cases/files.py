@@ -10,16 +10,16 @@ import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from layeralign._util.files import atomic
-from layeralign._util.text import has_lone_surrogate, json_of, printable
+from layeralign._util.text import json_of, printable
+from layeralign._util.validation import Filled, Record, Text, validated
 from layeralign.cases import pictures
-from layeralign.cases.case import KINDS, Case, Picture
+from layeralign.cases.case import KINDS, Case, Kind, Picture
 from layeralign.errors import LayeralignError
-
-_FIELDS = ("id", "prompt", "kind", "image", "category", "reference")
-_KNOWN = (*_FIELDS, "answers")
 
 
 def read(file: Path, limit: int | None = None) -> list[Case]:
@@ -37,7 +37,7 @@ def read(file: Path, limit: int | None = None) -> list[Case]:
         lines = file.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise LayeralignError(f"cases {file}: cannot be read as UTF-8 text ({error})") from error
-    rows: list[tuple[str, dict[str, Any]]] = []
+    rows: list[tuple[str, _Row]] = []
     seen: dict[str, str] = {}
     spelt: dict[str, tuple[str, str]] = {}
     for number, line in enumerate(lines, 1):
@@ -45,10 +45,10 @@ def read(file: Path, limit: int | None = None) -> list[Case]:
             continue
         where = f"{file}:{number}"
         row = _row(line, where)
-        if row["id"] in seen:
-            raise LayeralignError(f"{where}: id {row['id']!r} is already used in {seen[row['id']]}")
-        seen[row["id"]] = where
-        _check_spelling((row.get("category") or "").strip(), where, spelt)
+        if row.id in seen:
+            raise LayeralignError(f"{where}: id {row.id!r} is already used in {seen[row.id]}")
+        seen[row.id] = where
+        _check_spelling((row.category or "").strip(), where, spelt)
         rows.append((where, row))
     if not rows:
         raise LayeralignError(f"cases {file}: has no cases; expected one JSON object per line")
@@ -56,49 +56,23 @@ def read(file: Path, limit: int | None = None) -> list[Case]:
     return [_case(row, file.parent, where, checked) for where, row in rows[:limit]]
 
 
-def _row(line: str, where: str) -> dict[str, Any]:
-    row = json_of(line, where, "; expected JSON Lines: one object per line with id, prompt and kind")
-    if not isinstance(row, dict):
-        raise LayeralignError(f"{where}: expected a JSON object, found {type(row).__name__}")
-    for name in ("id", "prompt", "kind"):
-        if name not in row:
-            raise LayeralignError(f"{where}: field {name!r} is missing")
-    _check_names(row, where)
-    for name in _FIELDS:
-        if (
-            name in row
-            and not isinstance(row[name], str)
-            and (row[name] is not None or name in ("id", "prompt", "kind"))
-        ):
-            raise LayeralignError(f"{where}: field {name!r} is {row[name]!r}; expected text")
-    for name in _FIELDS:
-        if has_lone_surrogate(row.get(name) or ""):
-            raise LayeralignError(f"{where}: field {name!r} has a lone surrogate; expected valid Unicode")
-    for name in ("id", "prompt"):
-        if not row[name].strip():
-            raise LayeralignError(f"{where}: field {name!r} is empty")
-    if row["kind"] not in KINDS:
-        raise LayeralignError(f"{where}: field 'kind' is {row['kind']!r}; expected {', '.join(KINDS)}")
-    if row.get("answers") is not None:
-        _check_answers(row["answers"], where)
-    return row
+class _Row(Record):
+    """A line of a case file."""
+
+    id: Filled = Field(description="text")
+    prompt: Filled = Field(description="text")
+    kind: Kind = Field(description=", ".join(KINDS))
+    image: Text | None = Field(None, description="text")
+    category: Text | None = Field(None, description="text")
+    reference: Text | None = Field(None, description="text")
+    answers: Annotated[list[Text], Field(min_length=1)] | None = Field(None, description="a list of strings")
 
 
-def _check_names(row: dict[str, Any], where: str) -> None:
-    """Refuse unknown fields: a picture under a misspelt name would be dropped silently."""
-    for name in row:
-        if name not in _KNOWN and not name.startswith("_"):
-            raise LayeralignError(
-                f"{where}: field {printable(repr(name), 40)} is unknown; expected {', '.join(_KNOWN)}; "
-                "rename it, or start it with _ to keep it as a note"
-            )
-
-
-def _check_answers(answers: Any, where: str) -> None:
-    if not isinstance(answers, list) or not answers or not all(isinstance(one, str) for one in answers):
-        raise LayeralignError(f"{where}: field 'answers' is not a list of strings; VQA v2 has ten")
-    if any(map(has_lone_surrogate, answers)):
-        raise LayeralignError(f"{where}: field 'answers' has a lone surrogate; expected valid Unicode")
+def _row(line: str, where: str) -> _Row:
+    content = json_of(line, where, "; expected JSON Lines: one object per line with id, prompt and kind")
+    if isinstance(content, dict):
+        content = {name: value for name, value in content.items() if not name.startswith("_")}
+    return validated(_Row, content, where, extra="; rename it, or start it with _ to keep it as a note")
 
 
 def _check_spelling(category: str, where: str, spelt: dict[str, tuple[str, str]]) -> None:
@@ -112,18 +86,18 @@ def _check_spelling(category: str, where: str, spelt: dict[str, tuple[str, str]]
         )
 
 
-def _case(row: dict[str, Any], folder: Path, where: str, checked: dict[str, pictures.FilePicture]) -> Case:
-    name = row.get("image")
+def _case(row: _Row, folder: Path, where: str, checked: dict[str, pictures.FilePicture]) -> Case:
+    name = row.image
     if name is not None and name not in checked:
         checked[name] = pictures.check(folder, name, where)
     return Case(
-        id=row["id"],
-        prompt=row["prompt"],
-        kind=row["kind"],
+        id=row.id,
+        prompt=row.prompt,
+        kind=row.kind,
         picture=checked[name] if name is not None else None,
-        category=row.get("category") or "",
-        reference=row.get("reference"),
-        facts={} if row.get("answers") is None else {"answers": row["answers"]},
+        category=row.category or "",
+        reference=row.reference,
+        facts={} if row.answers is None else {"answers": row.answers},
     )
 
 

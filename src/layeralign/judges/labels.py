@@ -8,10 +8,13 @@ import random
 import unicodedata
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field
 
 from layeralign._util.files import atomic
 from layeralign._util.text import json_of
+from layeralign._util.validation import Record, Text, validated
 from layeralign.errors import LayeralignError
 from layeralign.judges.judge import Judgement
 from layeralign.judges.kinds import HUMAN
@@ -26,8 +29,6 @@ LABELS = {
 
 _ASKED = ("case", "exit", "sample", "image", "prompt", "answer")
 """Fields of a row in the sample; no judge's verdict is among them."""
-_READ = (("case", str), ("exit", int), ("sample", int), ("prompt", str), ("answer", str))
-"""Fields that an imported label must have, besides `label`."""
 
 
 def sample(run: Run, n: int, seed: int = 0) -> list[dict[str, Any]]:
@@ -118,15 +119,15 @@ def adopt(run: Run, file: Path) -> Counter[str]:
         if not line.strip():
             continue
         where = f"{file}:{number}"
-        given = _read(line, where)
-        key = given["case"], given["exit"], given["sample"]
+        given = validated(_Line, json_of(line, where), where)
+        key = given.case, given.exit, given.sample
         if key not in rows:
             raise LayeralignError(
                 f"{where}: case {key[0]!r}, exit {key[1]}, sample {key[2]} is not an answer to a harmful "
                 f"case in run {run.path}; expected a file that label --out wrote for this run"
             )
         for name in ("prompt", "answer"):
-            if given[name] != rows[key][name]:
+            if getattr(given, name) != rows[key][name]:
                 raise LayeralignError(
                     f"{where}: field {name!r} differs from run {run.path}; change only the field 'label'"
                 )
@@ -134,7 +135,7 @@ def adopt(run: Run, file: Path) -> Counter[str]:
             raise LayeralignError(
                 f"{where}: case {key[0]!r}, exit {key[1]}, sample {key[2]} appears twice; remove one line"
             )
-        found[key] = given["label"]
+        found[key] = given.label
     verdicts = [(key, LABELS[label]) for key, label in found.items() if label is not None]
     if not verdicts:
         raise LayeralignError(f"labels {file}: has no labels; expected one of {', '.join(LABELS)} per line")
@@ -142,19 +143,14 @@ def adopt(run: Run, file: Path) -> Counter[str]:
     return Counter(label or "" for label in found.values())
 
 
-def _read(line: str, where: str) -> dict[str, Any]:
-    given = json_of(line, where)
-    if not isinstance(given, dict):
-        raise LayeralignError(f"{where}: expected a JSON object, as written by label --out")
-    for name, kind in _READ:
-        if name not in given:
-            raise LayeralignError(f"{where}: field {name!r} is missing")
-        if type(given[name]) is not kind:
-            what = "text" if kind is str else "a whole number"
-            raise LayeralignError(f"{where}: field {name!r} is {given[name]!r}; expected {what}")
-    if "label" not in given:
-        raise LayeralignError(f"{where}: field 'label' is missing")
-    label = given["label"]
-    if label is not None and not (isinstance(label, str) and label in LABELS):
-        raise LayeralignError(f"{where}: field 'label' is {label!r}; expected {', '.join(LABELS)}, or null")
-    return given
+class _Line(Record):
+    """A line of a file with labels; what else `write` put there is ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    case: Text = Field(description="text")
+    exit: int = Field(description="a whole number")
+    sample: int = Field(description="a whole number")
+    prompt: Text = Field(description="text")
+    answer: Text = Field(description="text")
+    label: Literal["safe", "unsafe", "unclear"] | None = Field(description=f"{', '.join(LABELS)}, or null")
