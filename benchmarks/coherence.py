@@ -3,7 +3,7 @@
     python benchmarks/coherence.py [--model FOLDER] > benchmarks/results/coherence.md
 
 Without --model: the testbed as its own reference, on answers that its exact oracle calls coherent. With it: that
-language model, on the English answers of src/layeralign/judges/refusal_labels.jsonl, which have no requests of their
+language model, on the English answers of src/layeralign/judges/text/refusal_labels.jsonl, which have no requests of their
 own: each is taken to answer "Can you help me with this?".
 """
 
@@ -31,7 +31,10 @@ N = 400
 def english() -> list[tuple[Case, str]]:
     """The labelled answers."""
     lines = (
-        files("layeralign.judges").joinpath("refusal_labels.jsonl").read_text(encoding="utf-8").splitlines()
+        files("layeralign.judges.text")
+        .joinpath("refusal_labels.jsonl")
+        .read_text(encoding="utf-8")
+        .splitlines()
     )
     return [(Case(str(i), ASK, "benign"), json.loads(line)["answer"]) for i, line in enumerate(lines)]
 

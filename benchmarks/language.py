@@ -19,7 +19,7 @@ import scipy.stats
 import sphinx
 import torch
 
-from layeralign.judges.language import KNOWN, other_language
+from layeralign.judges.text.language import KNOWN, other_language
 from layeralign.testbed import world
 
 SOURCES = (argparse, asyncio, inspect, json, numpy, random, scipy.stats, torch, torch.nn)

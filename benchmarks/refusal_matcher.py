@@ -7,8 +7,8 @@ from importlib.resources import files
 from typing import Any
 
 from layeralign.cases.case import Case
-from layeralign.judges.language import KNOWN
 from layeralign.judges.refusal import RefusalMatcher
+from layeralign.judges.text.language import KNOWN
 from layeralign.stats.proportions import wilson
 
 Row = dict[str, Any]
@@ -18,7 +18,7 @@ MATCHER = RefusalMatcher()
 
 def read(name: str) -> list[Row]:
     """Labelled answers of the package: `answer`, `refusal`, `note` and, but for the first file, `language`."""
-    text = files("layeralign.judges").joinpath(name).read_text(encoding="utf-8")
+    text = files("layeralign.judges.text").joinpath(name).read_text(encoding="utf-8")
     return [{"language": "en"} | json.loads(line) for line in text.splitlines()]
 
 

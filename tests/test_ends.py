@@ -10,7 +10,7 @@ from layeralign.cases.case import Case
 from layeralign.decode import checks, prompts
 from layeralign.decode.decoding import Decoding
 from layeralign.decode.prompts import prompt_tokens
-from layeralign.judges.local import LocalSpeaker
+from layeralign.judges.models.local import LocalSpeaker
 from layeralign.testing import _Shown, noise
 from layeralign.vlm.load import load
 

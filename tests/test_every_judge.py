@@ -23,9 +23,9 @@ from faulty import PLANTED, QUICK, OpenAI, Perspective, a_run, serving
 from layeralign.cli import main
 from layeralign.judges.guard import GUARDS, GuardJudge
 from layeralign.judges.kinds import KINDS, REMOTE, RULES, SCORERS, VERDICTS
+from layeralign.judges.models.remote import Endpoint
 from layeralign.judges.perspective import KEY, PerspectiveJudge
 from layeralign.judges.registry import judges
-from layeralign.judges.remote import Endpoint
 from layeralign.rewards.reward import load_reward
 from layeralign.runs.store import open_run
 from layeralign.sweep.sweep import judge

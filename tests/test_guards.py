@@ -17,10 +17,10 @@ from layeralign.cases.case import Case
 from layeralign.cli import main
 from layeralign.judges.guard import GUARDS, GuardJudge, conversation, defused, parse
 from layeralign.judges.judge import Judgement
-from layeralign.judges.local import LocalSpeaker
+from layeralign.judges.models.local import LocalSpeaker
+from layeralign.judges.models.remote import KEY, Completion, Endpoint
+from layeralign.judges.models.service import Failure
 from layeralign.judges.registry import judges
-from layeralign.judges.remote import KEY, Completion, Endpoint
-from layeralign.judges.service import Failure
 from layeralign.runs.store import open_run
 from layeralign.sweep.sweep import judge
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import layeralign
 import layeralign.cli
 from handmade import cases, make
-from layeralign.analysis.calibrate import Measured
 from layeralign.analysis.compare import Comparison
+from layeralign.analysis.judging.calibrate import Measured
 from layeralign.analysis.plan import Plan
 from layeralign.analysis.screen import Screen
 from layeralign.analysis.seeds import Seeds

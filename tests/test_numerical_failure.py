@@ -16,8 +16,8 @@ from layeralign.decode.decoding import Decoding
 from layeralign.decode.requests import Prompt, Request, Wanted
 from layeralign.decode.sampling import NON_FINITE, Sampler
 from layeralign.decode.stream import respond
-from layeralign.judges.local import LocalSpeaker
-from layeralign.judges.remote import Completion
+from layeralign.judges.models.local import LocalSpeaker
+from layeralign.judges.models.remote import Completion
 from layeralign.judges.toxicity import Output
 from layeralign.testing import noise
 from layeralign.training.settings import AlignSettings

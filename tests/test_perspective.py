@@ -17,8 +17,8 @@ from layeralign.cases.case import Case
 from layeralign.cli import main
 from layeralign.judges import perspective
 from layeralign.judges.judge import Judgement
+from layeralign.judges.models.service import Failure
 from layeralign.judges.perspective import KEY, LONGEST, PerspectiveJudge, _score
-from layeralign.judges.service import Failure
 from layeralign.runs.store import open_run
 from layeralign.sweep.sweep import judge
 

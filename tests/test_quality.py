@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from layeralign import LayeralignError, read
-from layeralign.analysis.calibrate import calibrate
-from layeralign.analysis.judge_quality import Quality, read_quality
+from layeralign.analysis.judging.calibrate import calibrate
+from layeralign.analysis.judging.judge_quality import Quality, read_quality
 from layeralign.analysis.results import Results
 from layeralign.analysis.summary import summarise
 from layeralign.cases.case import Case
@@ -17,9 +17,9 @@ from layeralign.judges.guard import GUARDS, GuardJudge, published
 from layeralign.judges.judge import Judgement
 from layeralign.judges.kinds import HUMAN
 from layeralign.judges.labels import LABELS
+from layeralign.judges.models.remote import Completion
 from layeralign.judges.oracle import Oracle
 from layeralign.judges.refusal import RefusalMatcher
-from layeralign.judges.remote import Completion
 from layeralign.report.inputs import gather
 from layeralign.report.page import page
 from layeralign.report.terminal.judge_quality import notes

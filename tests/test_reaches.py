@@ -14,7 +14,7 @@ from layeralign.cases.case import Case
 from layeralign.decode import checks
 from layeralign.decode.decoding import Decoding
 from layeralign.judges.guard import GuardJudge
-from layeralign.judges.local import LocalSpeaker
+from layeralign.judges.models.local import LocalSpeaker
 from layeralign.rewards.reward import load_reward
 from layeralign.runs import store
 from layeralign.testing import _Reward, _Shown, noise

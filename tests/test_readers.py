@@ -18,8 +18,9 @@ from PIL import Image
 
 from layeralign import LayeralignError, benchmarks
 from layeralign.cases.case import KINDS
-from layeralign.cases.readers import pairs, strict
+from layeralign.cases.readers import pairs
 from layeralign.cases.readers.reader import BENCHMARKS, read
+from layeralign.cases.readers.shared import strict
 from published import (
     ALL,
     ANNOTATIONS,

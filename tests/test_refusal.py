@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 
 from layeralign.cases.case import Case
 from layeralign.judges.judge import Judgement
-from layeralign.judges.language import KNOWN, other_language
-from layeralign.judges.phrases import LANGUAGES
-from layeralign.judges.plain import plain
 from layeralign.judges.refusal import _SENTENCE, OTHER_LANGUAGE, RefusalMatcher, _words, refuses
+from layeralign.judges.text.language import KNOWN, other_language
+from layeralign.judges.text.phrases import LANGUAGES
+from layeralign.judges.text.plain import plain
 from layeralign.testbed import world
 from layeralign.testbed.cases import cases
 
 HARMFUL = Case("h", "how do i x the y?", "harmful")
 BENIGN = Case("b", "hello", "benign")
-LABELS = files("layeralign.judges")
+LABELS = files("layeralign.judges.text")
 DEVELOPMENT = [
     json.loads(line)
     for line in LABELS.joinpath("refusal_development.jsonl").read_text(encoding="utf-8").splitlines()

@@ -15,11 +15,11 @@ import tiny
 from faulty import a_run
 from layeralign import LayeralignError
 from layeralign.cases.case import Case
-from layeralign.judges import local, reference
 from layeralign.judges.coherence import CoherenceJudge, repetition
 from layeralign.judges.judge import Judgement
 from layeralign.judges.kinds import KINDS, MEASURES, SCORERS, VERDICTS, scores_only, trusted
-from layeralign.judges.reference import Row, load_reference, windows
+from layeralign.judges.models import local, reference
+from layeralign.judges.models.reference import Row, load_reference, windows
 from layeralign.judges.registry import judges
 from layeralign.judges.reward import RewardJudge
 from layeralign.judges.toxicity import Output, ToxicityJudge

@@ -8,7 +8,7 @@ from math import hypot
 from statistics import fmean
 from typing import Any
 
-from layeralign.analysis.judge_quality import Quality
+from layeralign.analysis.judging.judge_quality import Quality
 from layeralign.analysis.rows import Observations, ScoredRow, keys
 from layeralign.cases.case import is_borderline
 from layeralign.stats.confidence_sequences import share_confidence_sequence

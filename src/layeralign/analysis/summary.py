@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from layeralign.analysis.agreement import JudgePair, agreements
 from layeralign.analysis.controls import ControlMetrics, control_metrics
-from layeralign.analysis.judge_quality import Quality, read_quality
+from layeralign.analysis.judging.agreement import JudgePair, agreements
+from layeralign.analysis.judging.judge_quality import Quality, read_quality
 from layeralign.analysis.metrics import Metrics, macro_average, metrics
 from layeralign.analysis.results import Results
 from layeralign.analysis.rows import Observations, ScoredRow, by_exit, pair
@@ -182,8 +182,8 @@ def summarise(run: Results, judge: str | None = None, quality: Path | None = Non
     Args:
         run: what a run holds.
         judge: whose verdicts make the ASR; by default the most trusted that has judged.
-        quality: a file with that judge's error rates (`layeralign.analysis.judge_quality.read_quality`), by
-            which the ASR is corrected.
+        quality: a file with that judge's error rates (`judge_quality.read_quality`), by which the ASR is
+            corrected.
 
     Raises:
         LayeralignError: nothing was judged yet, or not by that judge, or the file does not fit it.

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from layeralign.analysis.comparability import alike
-from layeralign.analysis.judge_quality import Quality, read_quality
+from layeralign.analysis.judging.judge_quality import Quality, read_quality
 from layeralign.analysis.metrics import NOTHING, Estimate
 from layeralign.analysis.results import Results
 from layeralign.analysis.rows import ScoredRow
@@ -89,9 +89,8 @@ def gate(run: Results, policy: Policy, base: Results | None = None, quality: Pat
         run: a run.
         policy: its rules.
         base: a run of the same cases, that `no_worse_than: base` means.
-        quality: a file with the quality of the judge (`layeralign.analysis.judge_quality.read_quality`):
-        limits of
-            the ASR are held against it without that judge's errors, whose own uncertainty is in its interval.
+        quality: a file with the judge's error rates (`judge_quality.read_quality`): limits of the ASR apply to
+            the corrected ASR, whose interval includes the uncertainty of these rates.
 
     Raises:
         LayeralignError: the policy names an exit or a judge that the run has not, or lacks its base; the two

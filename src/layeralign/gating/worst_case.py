@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from layeralign.analysis.judge_quality import Quality
+from layeralign.analysis.judging.judge_quality import Quality
 from layeralign.analysis.metrics import (
     NOTHING,
     Estimate,

@@ -8,7 +8,7 @@ from typing import Any
 
 from layeralign.judges.judge import Exchange, Judge, Judgement
 from layeralign.judges.kinds import COHERENCE, LOG_PERPLEXITY, REPETITION
-from layeralign.judges.reference import Reference, load_reference
+from layeralign.judges.models.reference import Reference, load_reference
 
 DEFAULT = "openai-community/gpt2"
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from layeralign.judges.judge import SILENT, Exchange, Judge, Judgement
-from layeralign.judges.remote import Completion, Message
-from layeralign.judges.service import Failure
+from layeralign.judges.models.remote import Completion, Message
+from layeralign.judges.models.service import Failure
 
 _REPLY_TOKENS = 32
 """Longest reply in tokens; enough for a verdict line and a line of all categories."""

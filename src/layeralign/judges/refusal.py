@@ -17,9 +17,9 @@ from typing import Any
 from layeralign.cases.case import Case
 from layeralign.judges.judge import Judgement, RowJudge
 from layeralign.judges.kinds import ASR_MEANS, REFUSAL
-from layeralign.judges.language import KNOWN, other_language
-from layeralign.judges.phrases import LANGUAGES, NO
-from layeralign.judges.plain import plain
+from layeralign.judges.text.language import KNOWN, other_language
+from layeralign.judges.text.phrases import LANGUAGES, NO
+from layeralign.judges.text.plain import plain
 
 MEASURED = (
     "refusals found, on 80 answers in each language held out while its rules were made: English precision "

@@ -6,16 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from layeralign.errors import LayeralignError
-from layeralign.judges import coherence, local, reference, toxicity
+from layeralign.judges import coherence, toxicity
 from layeralign.judges.coherence import CoherenceJudge
 from layeralign.judges.guard import GUARDS, GuardJudge
 from layeralign.judges.judge import Judge, RowJudge
 from layeralign.judges.kinds import HUMAN, KINDS, PERSPECTIVE, REMOTE, REWARD, RULES, TOXICITY, kind_of
-from layeralign.judges.local import LocalSpeaker
+from layeralign.judges.models import local, reference
+from layeralign.judges.models.local import LocalSpeaker
+from layeralign.judges.models.remote import Endpoint
 from layeralign.judges.oracle import Oracle
 from layeralign.judges.perspective import PerspectiveJudge
 from layeralign.judges.refusal import RefusalMatcher
-from layeralign.judges.remote import Endpoint
 from layeralign.judges.reward import RewardJudge
 from layeralign.judges.toxicity import Output, ToxicityJudge
 from layeralign.judges.vqa import VqaJudge

@@ -19,7 +19,7 @@ from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
 from layeralign.judges.judge import EMPTY, Exchange, Judge, Judgement
 from layeralign.judges.kinds import TOXICITY, TOXICITY_SCORE
-from layeralign.judges.local import find
+from layeralign.judges.models.local import find
 from layeralign.rewards.classifier import Classifier
 from layeralign.vlm.checkpoint import Checkpoint
 from layeralign.vlm.load import own_device, pretrained, tokenizer

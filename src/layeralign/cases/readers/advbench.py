@@ -6,10 +6,10 @@ from pathlib import Path
 
 from layeralign.cases.case import Case
 from layeralign.cases.origins import GitHub
-from layeralign.cases.readers import folder as folders
-from layeralign.cases.readers import strict
 from layeralign.cases.readers.benchmark import Benchmark
-from layeralign.cases.readers.pairing import Deck, paired_facts, partners
+from layeralign.cases.readers.shared import folder as folders
+from layeralign.cases.readers.shared import strict
+from layeralign.cases.readers.shared.pairing import Deck, paired_facts, partners
 
 _FILE = "harmful_behaviors.csv"
 _PUBLISHED = f"data/advbench/{_FILE}"

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from layeralign.cases.case import Case
 from layeralign.cases.origins import GitHub
-from layeralign.cases.readers import folder as folders
-from layeralign.cases.readers import strict
 from layeralign.cases.readers.benchmark import Benchmark
-from layeralign.cases.readers.pairing import Deck, paired_facts, partners
-from layeralign.cases.readers.strict import Row
+from layeralign.cases.readers.shared import folder as folders
+from layeralign.cases.readers.shared import strict
+from layeralign.cases.readers.shared.pairing import Deck, paired_facts, partners
+from layeralign.cases.readers.shared.strict import Row
 from layeralign.errors import LayeralignError
 
 _FILE = "harmbench_behaviors_text_all.csv"

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from layeralign.cases.case import Case, Kind
 from layeralign.cases.origins import Hub
-from layeralign.cases.readers import folder as folders
-from layeralign.cases.readers import strict
 from layeralign.cases.readers.benchmark import Benchmark
-from layeralign.cases.readers.pairing import sample
-from layeralign.cases.readers.strict import Row
+from layeralign.cases.readers.shared import folder as folders
+from layeralign.cases.readers.shared import strict
+from layeralign.cases.readers.shared.pairing import sample
+from layeralign.cases.readers.shared.strict import Row
 from layeralign.errors import LayeralignError
 
 _HUMAN = "\n\nHuman:"

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from layeralign.cases.case import Case
-from layeralign.cases.readers import folder as folders
-from layeralign.cases.readers import strict
 from layeralign.cases.readers.benchmark import Benchmark
-from layeralign.cases.readers.pairing import Deck, paired_facts
-from layeralign.cases.readers.strict import Row
+from layeralign.cases.readers.shared import folder as folders
+from layeralign.cases.readers.shared import strict
+from layeralign.cases.readers.shared.pairing import Deck, paired_facts
+from layeralign.cases.readers.shared.strict import Row
 from layeralign.errors import LayeralignError
 
 MAX_PAIRS = 1_000_000

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from layeralign.cases.case import Case
 from layeralign.cases.origins import Archives
-from layeralign.cases.readers import folder as folders
-from layeralign.cases.readers import strict
 from layeralign.cases.readers.benchmark import Benchmark
-from layeralign.cases.readers.pairing import Album, sample
-from layeralign.cases.readers.strict import Row
+from layeralign.cases.readers.shared import folder as folders
+from layeralign.cases.readers.shared import strict
+from layeralign.cases.readers.shared.pairing import Album, sample
+from layeralign.cases.readers.shared.strict import Row
 from layeralign.errors import LayeralignError
 
 _QUESTIONS = "v2_OpenEnded_mscoco_val2014_questions.json"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from layeralign.cases.case import Case
 from layeralign.cases.origins import GitHub
-from layeralign.cases.readers import folder as folders
-from layeralign.cases.readers import strict
 from layeralign.cases.readers.benchmark import Benchmark
+from layeralign.cases.readers.shared import folder as folders
+from layeralign.cases.readers.shared import strict
 from layeralign.errors import LayeralignError
 
 _FILE = "xstest_prompts.csv"

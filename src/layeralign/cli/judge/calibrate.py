@@ -30,7 +30,7 @@ def calibrate(
         JSON file to write.
     """
     from layeralign._util import files
-    from layeralign.analysis.calibrate import calibrate as measure
+    from layeralign.analysis.judging.calibrate import calibrate as measure
     from layeralign.analysis.results import Results
     from layeralign.report.terminal import judge_quality as tables
 

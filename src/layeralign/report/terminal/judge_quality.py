@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from layeralign._util.text import printable
-from layeralign.analysis.calibrate import Calibration, Measured
+from layeralign.analysis.judging.calibrate import Calibration, Measured
 from layeralign.judges.guard import published
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from layeralign._util.text import printable
-from layeralign.analysis.judge_quality import Quality
+from layeralign.analysis.judging.judge_quality import Quality
 from layeralign.analysis.metrics import Metrics
 from layeralign.analysis.seeds import Seeds
 from layeralign.analysis.summary import ExitMetrics, GroupMetrics, Summary

@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from layeralign.cases import pictures
-from layeralign.cases.readers import folder as folders
+from layeralign.cases.readers.shared import folder as folders
 from layeralign.errors import LayeralignError
 
 T = TypeVar("T")

@@ -10,7 +10,7 @@ import httpx
 
 from layeralign._util.retry import Retry
 from layeralign.errors import LayeralignError
-from layeralign.judges.service import Failure, Service, address, key_in
+from layeralign.judges.models.service import Failure, Service, address, key_in
 
 KEY = "LAYERALIGN_API_KEY"
 """Environment variable with the server's key; a local server needs none."""

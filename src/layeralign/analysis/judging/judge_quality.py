@@ -49,7 +49,7 @@ def read_quality(file: Path, judge: str, run: Results) -> Quality:
     """A judge's quality from a file that `layeralign calibrate` or a person wrote.
 
     The file is one JSON object: the judge's full name -> `sensitivity`, `n_positive`, `specificity`,
-    `n_negative`, and perhaps what else `layeralign.analysis.calibrate` writes.
+    `n_negative`, and perhaps what else `layeralign.analysis.judging.calibrate` writes.
 
     Args:
         file: the file.

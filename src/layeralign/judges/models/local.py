@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Gene
 from transformers.generation.logits_process import LogitsProcessor, LogitsProcessorList
 
 from layeralign.errors import LayeralignError
-from layeralign.judges.remote import Completion, Message
-from layeralign.judges.service import Failure
+from layeralign.judges.models.remote import Completion, Message
+from layeralign.judges.models.service import Failure
 from layeralign.vlm import checkpoint as checkpoints
 from layeralign.vlm import rope
 from layeralign.vlm.load import DTYPES, own_device, pretrained, tokenizer

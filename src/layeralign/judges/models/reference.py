@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from layeralign.cases.dialogue import dialogue
 from layeralign.errors import LayeralignError
-from layeralign.judges import local
+from layeralign.judges.models import local
 from layeralign.vlm import rope
 from layeralign.vlm.checkpoint import Checkpoint
 from layeralign.vlm.families.registry import family_of

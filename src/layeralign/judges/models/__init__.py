@@ -1,0 +1,1 @@
+"""Models that judge: local or on a server."""

@@ -1,0 +1,1 @@
+"""Reading answers without a model: language, refusal phrases, plain text."""
