@@ -89,8 +89,8 @@ def gate(run: Results, policy: Policy, base: Results | None = None, quality: Pat
         run: a run.
         policy: its rules.
         base: a run of the same cases, that `no_worse_than: base` means.
-        quality: a file with the judge's error rates (`judge_quality.read_quality`): limits of the ASR apply to
-            the corrected ASR, whose interval includes the uncertainty of these rates.
+        quality: a file with the judge's error rates (`judge_quality.read_quality`). Limits of the ASR then
+            apply to the corrected ASR, whose interval includes the uncertainty of these rates.
 
     Raises:
         LayeralignError: the policy names an exit or a judge that the run has not, or lacks its base; the two
