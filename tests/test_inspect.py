@@ -163,7 +163,9 @@ def test_a_bad_config_is_one_sentence(tmp_path, change, says):
 def test_a_variant_is_refused_where_there_is_none(tmp_path):
     folder = saved(PUBLISHED["Qwen/Qwen3-VL-8B-Instruct"], tmp_path)
     assert "made of the exit's state" in empty(folder, variant="hold").variant
-    with pytest.raises(LayeralignError, match="variant 'keep': family qwen3_vl has no such variant; expected drop, hold"):
+    with pytest.raises(
+        LayeralignError, match="variant 'keep': family qwen3_vl has no such variant; expected drop, hold"
+    ):
         empty(folder, variant="keep")
 
 
