@@ -1,4 +1,4 @@
-"""Idefics3 and SmolVLM: tiles through SigLIP to its end, then pixel shuffle and one linear layer."""
+"""Idefics3 and SmolVLM: tiles through SigLIP, then pixel shuffle and one linear layer."""
 
 from __future__ import annotations
 

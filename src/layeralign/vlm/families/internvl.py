@@ -8,7 +8,7 @@ from layeralign.vlm.vlm import Vlm
 
 
 class InternVL(Vlm):
-    """InternVL 2.5 to 3.5 in transformers' form."""
+    """InternVL 2.5 to 3.5 in transformers' format."""
 
     family = "internvl"
     lead_alone = True
