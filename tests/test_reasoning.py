@@ -116,7 +116,7 @@ def writing(vlm, monkeypatch, text, ends=True):
         said["n"] = (at + 1) % len(line)
         return torch.full((len(logits),), line[at])
 
-    monkeypatch.setattr("layeralign.decode.sampling.Chooser.__call__", choose)
+    monkeypatch.setattr("layeralign.decode.sampling.Sampler.__call__", choose)
     return len(line)
 
 

@@ -172,8 +172,8 @@ def _try_picture(vlm: Vlm, case: Case) -> None:
     placed = vlm.tokens(vlm.prompt("Hello.", picture=True), feature).count(vlm.picture_token_id)
     if placed != wanted:
         raise LayeralignError(
-            f"model {vlm.checkpoint.name}: its chat template writes {placed} placeholders for {wanted} "
-            "picture tokens"
+            f"model {vlm.checkpoint.name}: its chat template writes {placed} placeholders "
+            f"for {wanted} picture tokens"
         )
 
 

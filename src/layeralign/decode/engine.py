@@ -136,7 +136,7 @@ class Engine(Generic[K]):
         return max(longest, self._longest_prompt) + self._longest
 
     def _halve(self) -> None:
-        """Requeue all rows, none of which was yielded, and continue with half as many."""
+        """Requeue all current rows, and continue with half as many."""
         prompts = [Prompt(row.prompt.ids, row.prompt.feature, (row.wanted,)) for row in self._rows]
         self._queue.put_back([Request((prompt,)) for prompt in prompts])
         self._clear()

@@ -36,7 +36,7 @@ class Reader:
         self.counts = Counts()
 
     def read(self, requests: Sequence[Request[Any]], *, whole: bool = False) -> tuple[Tensor, DynamicCache]:
-        """Prefill requests, all of which share equally many first tokens.
+        """Prefill requests that have the same number of shared tokens.
 
         Args:
             requests: The requests.

@@ -112,8 +112,8 @@ class Vlm:
         """
         if variant is not None and variant not in cls.variants:
             raise LayeralignError(
-                f"variant {variant!r}: family {cls.family} has no such variant; expected "
-                f"{', '.join(cls.variants)}"
+                f"variant {variant!r}: family {cls.family} has no such variant; "
+                f"expected {', '.join(cls.variants)}"
             )
 
     @property

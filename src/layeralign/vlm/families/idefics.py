@@ -12,7 +12,7 @@ class Idefics3(Vlm):
 
     family = "idefics3"
     lead_alone = True
-    unit = "tile (a picture has as many as its size asks for)"
+    unit = "tile (the number of tiles depends on the picture's size)"
     variants: ClassVar = {"norm": "for every tile blocks 1..l, post-norm, connector (pixel shuffle, linear)"}
 
 

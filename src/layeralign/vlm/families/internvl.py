@@ -12,7 +12,7 @@ class InternVL(Vlm):
 
     family = "internvl"
     lead_alone = True
-    unit = "tile (a picture has as many as its shape asks for)"
+    unit = "tile (the number of tiles depends on the picture's shape)"
     variants: ClassVar = {
         "blocks": "for every tile blocks 1..l, the tower's final norm where the config reads its last layer, "
         "no class token, pixel shuffle, projector"

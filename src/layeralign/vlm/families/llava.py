@@ -22,7 +22,7 @@ class LlavaNext(Llava):
 
     family = "llava_next"
     exits_together = False  # tiles are packed by the pictures' sizes
-    unit = "tile (a picture has 1 and as many more as its size asks for)"
+    unit = "tile (a picture has 1 or more, depending on its size)"
     variants: ClassVar = {
         "blocks": "for every tile blocks 1..l, class token as configured, no post-norm, projector; then the "
         "tiles packed, with newline tokens"

@@ -40,7 +40,7 @@ class Mllama(Vlm):
         "vendor": _CUT + "before block i, as the vendor's code, vLLM and older transformers do",
     }
     blocks_at = "transformer.layers"
-    unit = "picture (all tiles that it may have; those it has not are padding, and computed)"
+    unit = "picture (the largest number of tiles; unused tiles are padding and are computed, too)"
 
     @property
     def exits(self) -> Exits:
@@ -121,9 +121,8 @@ class Mllama(Vlm):
         run = partial(self.tower, **{name: self._put(made[name]) for name in takes})
         found = {}
         for exit, state in self._states(run, exits):
-            projected = self.model.model.multi_modal_projector(state).flatten(
-                1, -2
-            )  # [n, tiles · patches, width]
+            # [n, tiles · patches, width]
+            projected = self.model.model.multi_modal_projector(state).flatten(1, -2)
             found[exit] = [
                 Feature(tokens, self.placeholder, {"tiles": torch.tensor(tiles)})
                 for tokens, (tiles,) in zip(projected, made["num_tiles"], strict=True)

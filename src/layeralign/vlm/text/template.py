@@ -62,14 +62,13 @@ def _clock(template: str, date: str) -> Iterator[None]:
         names |= {"%a": names["%A"][:3], "%b": names["%B"][:3], "%h": names["%B"][:3], "%p": "AM", "%Z": ""}
         return now.strftime(re.sub("%[ABabhpZ]", lambda found: names[found[0]], format))
 
-    names = jinja._compile_jinja_template(
-        template
-    ).globals  # of the cached template that transformers renders
-    names["strftime_now"] = strftime_now
+    # The globals of the cached template, which transformers renders
+    functions = jinja._compile_jinja_template(template).globals
+    functions["strftime_now"] = strftime_now
     try:
         yield
     finally:
-        del names["strftime_now"]
+        del functions["strftime_now"]
 
 
 def encode(names: Any, text: str, before: Sequence[int], *, writes_bos: bool) -> list[int]:
