@@ -16,10 +16,10 @@ from layeralign import LayeralignError
 from layeralign._util import machine
 from layeralign.cases import files
 from layeralign.decode import engine, memory, prompts, sampling, stream
-from layeralign.decode.cache import Rows
+from layeralign.decode.cache import KVCache
 from layeralign.decode.decoding import Decoding
 from layeralign.decode.requests import Prompt, Request, Wanted, requests
-from layeralign.decode.sampling import Sampler, draws
+from layeralign.decode.sampling import Sampler, uniforms
 from layeralign.decode.stream import respond
 from layeralign.runs import store
 from layeralign.vlm.load import load
@@ -74,7 +74,7 @@ def written(n, tokens):
 @settings(max_examples=40)
 def test_rows_that_come_and_go_keep_their_keys(data):
     """Against a list of tensors for every row; rows grow by up to 45 tokens, as they said when they came."""
-    cache, wanted, most = Rows(), [], []
+    cache, wanted, most = KVCache(), [], []
     for _ in range(data.draw(st.integers(1, 25))):
         what = data.draw(st.sampled_from(["come", "grow", "go"]))
         if what == "come":
@@ -305,9 +305,9 @@ def test_the_extremes_of_a_draw_choose_what_can_be_said():
 
 
 def test_draws_are_a_function_of_the_seed_and_evenly_spread():
-    assert np.array_equal(draws(7, 20)[:10], draws(7, 10))
-    assert not np.array_equal(draws(7, 10), draws(8, 10))
-    many = np.concatenate([draws(sampling.seed_of(0, f"case {n}", 3, 0), 8) for n in range(2000)])
+    assert np.array_equal(uniforms(7, 20)[:10], uniforms(7, 10))
+    assert not np.array_equal(uniforms(7, 10), uniforms(8, 10))
+    many = np.concatenate([uniforms(sampling.seed_of(0, f"case {n}", 3, 0), 8) for n in range(2000)])
     assert many.min() >= 0 and many.max() < 1
     counts = np.histogram(many, 16, (0, 1))[0]
     assert ((counts - 1000) ** 2 / 1000).sum() < 37.7  # chi-square with 15 degrees of freedom, p = 0.001

@@ -171,7 +171,7 @@ class Exits:
         for track in self.tracks:
             if track.name == name and 0 <= at < track.exits:
                 return self._first(name) + at
-        raise LayeralignError(f"exits {spec!r}: {name}:{at} is not an exit; {self._bounds()}")
+        raise LayeralignError(f"exits {spec!r}: there is no exit {name}:{at}; {self._bounds()}")
 
     @property
     def _end(self) -> int:
