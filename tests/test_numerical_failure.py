@@ -99,7 +99,7 @@ def spoil(monkeypatch, vlm, doomed, bad):
     def step(self, state):
         for number, row in enumerate(self._rows):
             if row.wanted.keys[0] in doomed and len(row.tokens) == 3 and bad is not None:
-                for whole in (t for held in self._cache._held for t in held or ()):
+                for whole in (t for held in self._cache._kv for t in held or ()):
                     whole[number] = bad
         return own(self, state)
 
