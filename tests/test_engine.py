@@ -204,7 +204,7 @@ def test_what_the_exit_makes_no_difference_to_is_answered_once(llava, case_file_
 def broken(vlm, monkeypatch, most):
     """The model runs out of memory where more than `most` rows are beside each other; how many there were."""
     seen = []
-    for name in ("hidden", "further"):
+    for name in ("hidden", "decode_step"):
         own = getattr(vlm, name)
 
         def tried(ids, *others, own=own):
@@ -267,7 +267,7 @@ def test_rows_are_no_more_than_memory_takes(llava, rows, monkeypatch):
     longest = max(map(len, ids)) + 8
     seen = []
     own = llava.decode_step
-    monkeypatch.setattr(llava, "further", lambda ids, *o: seen.append(len(ids)) or own(ids, *o))
+    monkeypatch.setattr(llava, "decode_step", lambda ids, *o: seen.append(len(ids)) or own(ids, *o))
     monkeypatch.setattr(
         "layeralign._util.machine.free_memory", lambda device: 3 * longest * 2 * 2 * 20 * 4 / 0.8
     )
@@ -365,7 +365,7 @@ def test_a_model_that_does_not_stream_says_the_same(llava, rows, monkeypatch):
         for decoding in (Decoding(8), HOT)
     ]
     monkeypatch.setattr(type(llava), "streams", False)
-    for name in ("hidden", "further"):
+    for name in ("hidden", "decode_step"):
         monkeypatch.setattr(llava, name, None)
     for decoding, wanted in ways:
         for size in (1, 4, None):

@@ -121,7 +121,7 @@ def test_tracks(spec, found):
         ("local:33", "no exit local:33"),
         ("lokal:3", "no exit lokal:3"),
         ("global:", "cannot read ''"),
-        ("global,33", "exit global:0 is appears twice"),
+        ("global,33", "exit global:0 appears twice"),
         ("-34", "out of range"),
         ("73", "out of range"),
     ],

@@ -66,7 +66,7 @@ def test_a_file_and_a_folder_without_config(tmp_path):
 
 
 def test_revision_is_for_hub_ids(llava_dir):
-    with pytest.raises(LayeralignError, match="--revision is for hub ids"):
+    with pytest.raises(LayeralignError, match="is a folder, so --revision does not apply"):
         load(llava_dir, revision="main")
 
 

@@ -154,7 +154,7 @@ def test_a_pictures_tokens_count(tmp_path):
 
     vlm = load(saved("default", tmp_path / "model"))
     case = Case("c", "x" * 10, "harmful", _Shown(noise(32, 32)))  # 16 tokens of the picture
-    with pytest.raises(LayeralignError, match=r"case 'c': its prompt has \d+ tokens"):
+    with pytest.raises(LayeralignError, match=r"case 'c': its prompt of \d+ tokens"):
         checks.check(vlm, [case], Decoding(8))
     checks.check(vlm, [Case("c", "x" * 10, "harmful")], Decoding(8))
 

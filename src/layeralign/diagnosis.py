@@ -1,4 +1,4 @@
-"""Is this model read as it is meant to be? What a scan relies on, checked in a minute on a grey picture."""
+"""Checks of everything that a scan relies on, in a minute, with a grey picture (`layeralign doctor`)."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from layeralign.vlm.vlm import Feature, Vlm
 
 Result = Literal["pass", "fail", "not checked"]
 _TOKENS = 8
-"""Tokens of the answers that are compared."""
+"""Length of the compared answers, in tokens."""
 _TEXTS = ("Hello.", "What is shown here, and why?", "Describe the picture.")
 _TIE = 1e-3
-"""Two logits nearer than this part of the larger one may swap places between two ways to compute them."""
+"""Relative gap below which two logits count as tied, since rounding may swap them."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that a scan relies on.
+    """Result of one check.
 
     Attributes:
-        name: what was checked.
-        result: `pass`, `fail`, or `not checked` where the model says too little.
-        found: what was found, in a sentence.
+        name: Name of the check.
+        result: `pass`, `fail`, or `not checked` if the model lacks the information.
+        found: Finding, in one sentence.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found of a model."""
+    """Results of all checks of a model."""
 
     model: str
     family: str
@@ -58,12 +58,12 @@ class Diagnosis:
         return all(check.result != "fail" for check in self.checks)
 
     def to_json(self) -> dict[str, Any]:
-        """As a JSON object."""
+        """The results as a JSON object."""
         return asdict(self) | {"fine": self.fine}
 
 
 def diagnose(vlm: Vlm) -> Diagnosis:
-    """Check what a scan of this model relies on; nothing is written."""
+    """Check everything that a scan of this model relies on; nothing is written."""
     grey = Image.new("RGB", (96, 64), (128, 128, 128))
     made = []
     for name, look in _CHECKS.items():
@@ -71,7 +71,7 @@ def diagnose(vlm: Vlm) -> Diagnosis:
             result, found = look(vlm, grey)
         except LayeralignError as error:
             result, found = "fail", str(error)
-        except Exception as error:  # whatever a model does that is not as its family
+        except Exception as error:  # a model that deviates from its family can raise anything
             result, found = "fail", f"fails ({printable(str(error), 200) or type(error).__name__})"
         made.append(Check(name, result, found))
     dtype = str(vlm.model.dtype).removeprefix("torch.")
@@ -115,9 +115,9 @@ def _begin(vlm: Vlm, grey: Image.Image) -> Found:
 
 
 def _ends(vlm: Vlm, _: Image.Image) -> Found:
-    told = [f"{vlm.tokenizer.convert_ids_to_tokens(id)} ({', '.join(who)})" for id, who in vlm.ends.items()]
+    found = [f"{vlm.tokenizer.convert_ids_to_tokens(id)} ({', '.join(who)})" for id, who in vlm.ends.items()]
     note = disagreement(vlm, vlm.ends)
-    return ("pass" if told else "fail"), "; ".join([*told, note] if note else told)
+    return ("pass" if found else "fail"), "; ".join([*found, note] if note else found)
 
 
 def _reasoning(vlm: Vlm, _: Image.Image) -> Found:
@@ -139,7 +139,7 @@ def _context(vlm: Vlm, grey: Image.Image) -> Found:
 
 
 def _range(vlm: Vlm, grey: Image.Image) -> Found:
-    """A grey picture at every exit: no number may leave the range of the dtype."""
+    """Check that features and logits of a grey picture are finite at every exit."""
     failed, largest = [], 0.0
     made = vlm.encode([grey], vlm.exits.all)
     for exit, (feature,) in made.items():
@@ -152,14 +152,13 @@ def _range(vlm: Vlm, grey: Image.Image) -> Found:
     dtype = vlm.model.dtype
     if failed:
         where = finite.listed(map(vlm.exits.name, failed))
-        told = f"not finite at {where}; {finite.advice([str(dtype).removeprefix('torch.')])}"
-        return "fail", told
+        return "fail", f"not finite at {where}; {finite.advice([str(dtype).removeprefix('torch.')])}"
     most = torch.finfo(dtype).max
     return "pass", f"finite at {len(made)} exits; features up to {largest:.3g} of {most:.3g}"
 
 
 def _features(vlm: Vlm, grey: Image.Image) -> Found:
-    """At the default exit the same features as the model's own."""
+    """Compare the features at the default exit with the model's own."""
     if not hasattr(vlm.model, "get_image_features"):
         return "not checked", "the model's class has no get_image_features"
     (ours,) = vlm.encode([grey], [vlm.exits.default])[vlm.exits.default]
@@ -173,7 +172,7 @@ def _features(vlm: Vlm, grey: Image.Image) -> Found:
 
 
 def _alone(vlm: Vlm, grey: Image.Image) -> Found:
-    """Rows in one batch get the same answers as each row alone."""
+    """Check that rows in one batch get the same answers as each row alone."""
     exits = sorted({vlm.exits.all[0], vlm.exits.default, vlm.exits.all[-1]})
     made = vlm.encode([grey], exits)
     rows = [(text, made[exit][0]) for exit in exits for text in _TEXTS] + [(_TEXTS[0], None)]
@@ -181,14 +180,14 @@ def _alone(vlm: Vlm, grey: Image.Image) -> Found:
     ids = [_prompt(vlm, text, feature) for text, feature in rows]
     together = stream.respond(vlm, ids, features, Decoding(_TOKENS))
     differ = 0
-    for line, feature, said in zip(ids, features, together, strict=True):
+    for line, feature, batched in zip(ids, features, together, strict=True):
         (alone,) = stream.respond(vlm, [line], [feature], Decoding(_TOKENS))
-        differ += not _same(vlm, line, feature, said.tokens, alone.tokens)
+        differ += not _same(vlm, line, feature, batched.tokens, alone.tokens)
     return ("fail" if differ else "pass"), f"{len(rows) - differ} of {len(rows)} answers are the same alone"
 
 
 def _generate(vlm: Vlm, grey: Image.Image) -> Found:
-    """At the default exit, the answer of transformers' own `generate` to what its processor makes."""
+    """Compare answers at the default exit with transformers' `generate` on the processor's own inputs."""
     same = 0
     (feature,) = vlm.encode([grey], [vlm.exits.default])[vlm.exits.default]
     for text in _TEXTS:
@@ -203,8 +202,8 @@ def _generate(vlm: Vlm, grey: Image.Image) -> Found:
                 eos_token_id=sorted(vlm.eos_tokens),
             )  # fmt: skip
         wanted, _ = prompts.ended(vlm, made[0, len(line) :].tolist())
-        (said,) = stream.respond(vlm, [line], [feature], Decoding(_TOKENS))
-        same += _same(vlm, line, feature, said.tokens, wanted)
+        (ours,) = stream.respond(vlm, [line], [feature], Decoding(_TOKENS))
+        same += _same(vlm, line, feature, ours.tokens, wanted)
     result: Result = "pass" if same == len(_TEXTS) else "fail"
     return result, f"{same} of {len(_TEXTS)} answers equal those of transformers' generate"
 
@@ -224,7 +223,7 @@ def _prompt(vlm: Vlm, text: str, feature: Feature | None) -> list[int]:
 def _same(
     vlm: Vlm, ids: Sequence[int], feature: Feature | None, one: Sequence[int], other: Sequence[int]
 ) -> bool:
-    """Equal, or parted at two logits that are as good as equal."""
+    """Whether two answers are equal, or first differ at two tied logits."""
     if list(one) == list(other):
         return True
     at = next(n for n, pair in enumerate(zip_longest(one, other)) if pair[0] != pair[1])

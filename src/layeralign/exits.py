@@ -1,11 +1,11 @@
-"""Which encoder layers to exit at: parsing, bounds, names and groups.
+"""Exits of an encoder: parsing, bounds, names and groups.
 
-An exit is an index into the encoder's `hidden_states`: 0 is the patch embeddings, l is after
-block l, L is after the last block. Nothing else in layeralign does arithmetic on layer numbers.
+An exit is an index into the encoder's `hidden_states`: 0 is the patch embeddings, l is after block l, and L
+is after the last block. All arithmetic on layer numbers is in this module.
 
-An encoder of several stages has tracks: the main one is counted as above, and every further way to
-exit has numbers of its own after it. Llama 3.2 Vision has `local:0` to `local:32`, which are 0 to 32, and
-`global:0` to `global:7`, which are 33 to 40.
+An encoder with several stages has tracks. The main track is numbered as above; the exits of further tracks
+follow. Llama 3.2 Vision has `local:0` to `local:32`, which are 0 to 32, and `global:0` to `global:7`, which
+are 33 to 40.
 """
 
 from __future__ import annotations
@@ -25,14 +25,17 @@ _RANGE = re.compile(r"(\d{1,6})-(\d{1,6})")
 _FORMS = "a number, a range such as 1-8, or one of all, default, embedding, early, middle, late"
 
 ExitSpec = str | int | Sequence[int]
-"""What a caller may write for exits: `18`, `-2`, `"default"`, `"all"`, `"early,20"`, `[1, 5]`."""
+"""Accepted forms of exits: `18`, `-2`, `"default"`, `"all"`, `"early,20"`, `[1, 5]`."""
 
 
 @dataclass(frozen=True)
 class Track:
-    """A further way to exit: `name:0` to `name:<exits - 1>`.
+    """A further track of exits, `name:0` to `name:<exits - 1>`.
 
-    `swept` says whether it is part of `all`.
+    Attributes:
+        name: Name of the track.
+        exits: Number of exits.
+        swept: Whether its exits are part of `all`.
     """
 
     name: str
@@ -42,13 +45,13 @@ class Track:
 
 @dataclass(frozen=True)
 class Exits:
-    """The exits that an encoder has, with the one its model is used at.
+    """The exits of an encoder and its default exit.
 
     Attributes:
-        layers: blocks of the main track, whose exits are 0 to `layers`.
-        default: the exit that the model was made for.
-        main: the main track's name, where there are others.
-        tracks: the others, whose exits come after the main track's.
+        layers: Number of blocks of the main track, whose exits are 0 to `layers`.
+        default: The exit that the model was trained with.
+        main: Name of the main track; empty if there are no others.
+        tracks: Further tracks, whose exits follow the main track's.
     """
 
     layers: int
@@ -58,11 +61,11 @@ class Exits:
 
     @classmethod
     def from_json(cls, made: dict[str, Any]) -> Exits:
-        """What `to_json` made."""
+        """Create from the result of `to_json`."""
         return cls(**made | {"tracks": tuple(Track(**track) for track in made.get("tracks", ()))})
 
     def to_json(self) -> dict[str, Any]:
-        """As a run keeps it."""
+        """The JSON object that a run stores."""
         plain = {"layers": self.layers, "default": self.default}
         if not self.tracks:
             return plain
@@ -70,28 +73,32 @@ class Exits:
 
     @property
     def all(self) -> tuple[int, ...]:
-        """Every exit that a sweep takes: the main track's, and those of the other swept tracks."""
+        """The exits of a full scan: the main track's and those of other swept tracks."""
         return tuple(exit for exit in range(self._end) if self._swept(exit))
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """Every group, in the order of the exits."""
+        """All groups, in the order of the exits."""
         return (*_GROUPS, *(track.name for track in self.tracks))
 
     def group(self, exit: int) -> str:
-        """The third of the blocks (1 to `layers`) that an exit lies in; 0 is `embedding`; else the track."""
+        """An exit's group: `embedding` for 0, the third of the blocks on the main track, else the track."""
         track, at = self.place(exit)
         if track != self.main:
             return track
         return "embedding" if at == 0 else _THIRDS[(at - 1) * 3 // self.layers]
 
     def name(self, exit: int) -> str:
-        """What an exit is called: its number, with its track where there are several."""
+        """An exit's name: its number, with the track if there are several."""
         track, at = self.place(exit)
         return f"{track}:{at}" if track else str(at)
 
     def place(self, exit: int) -> tuple[str, int]:
-        """An exit's track and its number there."""
+        """An exit's track and its number in that track.
+
+        Raises:
+            LayeralignError: The exit is out of range.
+        """
         if exit <= self.layers:
             return self.main, exit
         for track in self.tracks:
@@ -101,7 +108,11 @@ class Exits:
         raise LayeralignError(f"exit {exit}: out of range; {self._bounds()}")
 
     def resolve(self, layer: int) -> int:
-        """An index as transformers counts `hidden_states`, negative from the main track's end, made plain."""
+        """Convert an index into `hidden_states`, negative from the main track's end, to an exit.
+
+        Raises:
+            LayeralignError: The index is out of range or not an integer.
+        """
         if isinstance(layer, bool) or not isinstance(layer, int):
             raise LayeralignError(f"exit {layer!r}: expected a whole number, not {_kind(layer)}")
         plain = layer + self.layers + 1 if layer < 0 else layer
@@ -110,10 +121,10 @@ class Exits:
         return plain
 
     def parse(self, spec: ExitSpec) -> tuple[int, ...]:
-        """The exits that `spec` names, in rising order.
+        """Parse exits and return them in ascending order.
 
         Raises:
-            LayeralignError: empty, out of range, not a number, or the same exit twice.
+            LayeralignError: `spec` is empty, out of range or unreadable, or has an exit twice.
         """
         if isinstance(spec, str):
             found = [exit for part in spec.split(",") for exit in self._part(part.strip(), spec)]

@@ -1,4 +1,4 @@
-"""Tests with which a family proves that its exits are exact; for pytest.
+"""Pytest suite that checks that the exits of a family are exact.
 
 ```python
 from layeralign.testing import FamilySuite
@@ -9,8 +9,8 @@ class TestMine(FamilySuite):
         return load(save_a_tiny_random_model(tmp_path_factory.mktemp("mine")))
 ```
 
-The model has to be tiny, random and of the real class; what a class starts at zero - gates, norms,
-projectors - has to be set, or equality says nothing.
+The model must be tiny, random and of the real class. Parameters that the class initialises with zeros, such
+as gates, norms or projectors, must be set, since equality would be trivial otherwise.
 """
 
 from __future__ import annotations
@@ -50,21 +50,21 @@ TEXTS = (
     "Describe it.",
 )
 TIE = 1e-4
-"""Logits that are nearer to each other than this may swap places between two ways to compute them."""
+"""Gap below which two logits count as tied, since rounding may swap them."""
 
 _SHORT = ("Hi.", "Go!", "What?", "A")
 _SIZES = ((32, 32), (20, 60), (300, 200), (8, 8), (1200, 900))
 
 
 def noise(height: int, width: int) -> Image.Image:
-    """A picture of that many pixels, the same every time."""
+    """A deterministic noise picture of this size in pixels."""
     rng = np.random.default_rng(height * 10_000 + width)
     return Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8))
 
 
 @contextmanager
 def counted(blocks: nn.ModuleList) -> Iterator[list[int]]:
-    """Blocks (from 1) that computed something, in order: their first layer with weights ran."""
+    """Context that lists the blocks (from 1) whose first layer with weights ran, in order."""
     ran: list[int] = []
     handles = []
     for number, block in enumerate(blocks, 1):
@@ -78,7 +78,7 @@ def counted(blocks: nn.ModuleList) -> Iterator[list[int]]:
 
 
 class FamilySuite:
-    """Give it a fixture `vlm`; where the family's exit is no plain cut, override `reference`, too."""
+    """Test suite of a family; needs a fixture `vlm`, and `reference` if exits are not plain cuts."""
 
     @pytest.fixture(scope="class")
     def pictures(self) -> list[Image.Image]:
@@ -86,7 +86,7 @@ class FamilySuite:
         return [noise(*size) for size in _SIZES]
 
     def their_inputs(self, vlm: Vlm, text: str, picture: Image.Image | None) -> dict[str, Any]:
-        """One prompt as the family's own processor and chat template make it, without layeralign."""
+        """Inputs for one prompt from the family's own processor and chat template, without layeralign."""
         content: list[dict[str, Any]] = [{"type": "image", "image": picture}] if picture else []
         turn = {"role": "user", "content": [*content, {"type": "text", "text": text}]}
         made = vlm.processor.apply_chat_template(
@@ -95,9 +95,9 @@ class FamilySuite:
         return dict(made)
 
     def reference(self, vlm: Vlm, picture: Image.Image, exit: int) -> Tensor:
-        """What a tower that really has no more than `exit` blocks gives, [picture tokens, text width].
+        """Features from a tower that has only `exit` blocks, [picture tokens, text width].
 
-        A family that reads a layer by its number is asked for that layer of the whole tower instead.
+        For a family that reads `vision_feature_layer`, that layer of the full tower is read instead.
         """
         inputs, _ = vlm.prepare([picture])
         model = copy.deepcopy(vlm.model)
@@ -142,29 +142,29 @@ class FamilySuite:
             self.equal(self.logits(vlm, ids, feature), wanted, 1e-4)
 
     def logits(self, vlm: Vlm, ids: list[int], feature: Feature | None) -> Tensor:
-        """Logits of a prompt by the path that training takes, [tokens, vocabulary]."""
+        """Logits of a prompt by the code path of training, [tokens, vocabulary]."""
         line = torch.tensor([ids])
         with torch.no_grad():
             return vlm.logits(vlm.hidden(line, torch.ones_like(line, dtype=torch.bool), [feature]))[0]
 
     def test_default_exit_greedy_answers(self, vlm: Vlm, pictures: list[Image.Image]) -> None:
-        """Answers equal those of the model's own `generate`, but where two logits are as good as equal."""
+        """Answers equal those of the model's own `generate`, except after tied logits."""
         made = vlm.encode(pictures, [vlm.exits.default])[vlm.exits.default]
         ids = [vlm.tokens(vlm.prompt(TEXTS[1], picture=True), feature) for feature in made]
         ours = respond(vlm, ids, made, Decoding(8))
-        for picture, line, feature, said in zip(pictures, ids, made, ours, strict=True):
+        for picture, line, feature, answer in zip(pictures, ids, made, ours, strict=True):
             theirs = self.their_inputs(vlm, TEXTS[1], picture)
             with torch.no_grad():
                 wanted = vlm.model.generate(
                     **theirs, max_new_tokens=8, do_sample=False, pad_token_id=vlm.pad_token
                 )
-            self.same(vlm, line, feature, said.tokens, wanted[0, theirs["input_ids"].shape[1] :].tolist())
-        assert len({tuple(said.tokens) for said in ours}) > 1, "pictures make no difference: nothing is shown"
+            self.same(vlm, line, feature, answer.tokens, wanted[0, theirs["input_ids"].shape[1] :].tolist())
+        assert len({tuple(answer.tokens) for answer in ours}) > 1, "all pictures give the same answer"
 
     def same(
         self, vlm: Vlm, ids: list[int], feature: Feature | None, ours: list[int], theirs: list[int]
     ) -> None:
-        """Two answers to a prompt are the same up to their end, or part at two logits as good as equal."""
+        """Assert that two answers are equal up to their end, or first differ at two tied logits."""
         theirs, _ = ended(vlm, theirs)
         if ours == theirs:
             return
@@ -174,13 +174,13 @@ class FamilySuite:
             hidden = vlm.hidden(line, torch.arange(line.shape[1])[None] < len(ids), [feature])
             best = vlm.logits(hidden)[0, -1].topk(2).values
         gap = float(best[0] - best[1])
-        assert gap < TIE, f"token {at} of {ours}, not {theirs}, and the best logits differ by {gap}"
+        assert gap < TIE, f"token {at} of {ours} differs from {theirs}, and the best logits differ by {gap}"
         warnings.warn(f"{vlm.family}: a tie at token {at} (gap {gap:.1e})", stacklevel=2)
 
     # --- exact at every exit
 
     def test_every_exit(self, vlm: Vlm, pictures: list[Image.Image]) -> None:
-        """Equal to `reference` at every exit; no two exits alike, in features and in logits."""
+        """Features equal `reference` at every exit, and no two exits have equal logits."""
         made = vlm.encode(pictures, vlm.exits.all)
         assert list(made) == list(vlm.exits.all)
         prompt = vlm.prompt(TEXTS[0], picture=True)
@@ -193,7 +193,7 @@ class FamilySuite:
                 self.equal(made[exit][number].tokens, self.reference(vlm, pictures[number], exit), 2e-5)
 
     def test_one_exit_alone_is_the_same(self, vlm: Vlm, pictures: list[Image.Image]) -> None:
-        """An exit does not depend on which others were asked for, nor a picture on its neighbours."""
+        """An exit does not depend on other requested exits, nor a picture on others in its batch."""
         together = vlm.encode(pictures, vlm.exits.all)
         for exit in (vlm.exits.all[1], vlm.exits.default):
             (alone,) = vlm.encode([pictures[1]], [exit])[exit]
@@ -202,7 +202,7 @@ class FamilySuite:
                 self.equal(extra, together[exit][1].extras[name])
 
     def test_blocks_past_the_deepest_exit_do_not_run(self, vlm: Vlm, pictures: list[Image.Image]) -> None:
-        """And those up to it run once, however many exits are asked for."""
+        """Blocks up to the deepest exit run once, however many exits are requested; others do not run."""
         layers = vlm.exits.layers
         for exits in ([0], [1], [0, 2], [layers]):
             with counted(vlm.blocks) as ran:
@@ -210,9 +210,9 @@ class FamilySuite:
             assert ran == list(range(1, max(exits) + 1))
 
     def test_nothing_is_left_on_the_model(self, vlm: Vlm, pictures: list[Image.Image]) -> None:
-        """No hook, no attribute, no changed weight; also after an error in a block or behind the blocks."""
+        """No hook, attribute or changed weight remains, also after an error in or after a block."""
         vlm.generate([vlm.tokens(vlm.prompt("Hi.", picture=False), None)], [None], max_new_tokens=1)
-        vlm.encode(pictures[:1], [1])  # transformers leaves hooks of its own, once
+        vlm.encode(pictures[:1], [1])  # transformers itself leaves hooks at the first call
         before = self.traces(vlm)
         vlm.encode(pictures[:1], vlm.exits.all)
         feature = vlm.encode(pictures[:1], [1])[1][0]
@@ -235,7 +235,7 @@ class FamilySuite:
         assert self.traces(vlm) == before
 
     def behind(self, vlm: Vlm) -> nn.Module:
-        """A module that runs behind the blocks."""
+        """A module that runs after the blocks."""
         names = ("multi_modal_projector", "connector")
         for name in names:
             if hasattr(vlm.model.model, name):
@@ -245,7 +245,7 @@ class FamilySuite:
         return merger
 
     def traces(self, vlm: Vlm) -> dict[str, Any]:
-        """All of a model that could have changed."""
+        """A model's weights, attributes and hooks."""
         found: dict[str, Any] = {
             name: float(p.detach().double().sum()) for name, p in vlm.model.named_parameters()
         }
@@ -260,7 +260,7 @@ class FamilySuite:
     # --- batches
 
     def test_a_mixed_batch_equals_each_row_alone(self, vlm: Vlm, pictures: list[Image.Image]) -> None:
-        """Rows of another exit, picture and text each, of other lengths, and one without picture."""
+        """Rows with different exits, pictures, texts and lengths, and one without a picture."""
         exits = (0, 2, vlm.exits.default, vlm.exits.all[-1])
         features: list[Feature | None] = [vlm.encode([pictures[i]], [e])[e][0] for i, e in enumerate(exits)]
         features.append(None)
@@ -278,9 +278,9 @@ class FamilySuite:
             self.equal(trained[row, : len(line)], self.logits(vlm, line, features[row]), 1e-4)
 
     def test_prompts_that_begin_alike_equal_each_alone(self, vlm: Vlm, pictures: list[Image.Image]) -> None:
-        """Several texts to a picture at two exits, and several without one; in places for two and for all.
+        """Several texts with a picture at two exits, and without one, in batches of two and of all rows.
 
-        The tokens of the picture are read once for all of them, where the family allows it.
+        The picture's tokens are read once for all texts, if the family supports that.
         """
         at = vlm.encode(pictures[:1], [1, 2])
         seen = [feature for feature in (at[1][0], at[2][0], None) for _ in _SHORT]
@@ -307,7 +307,7 @@ class FamilySuite:
             assert sum(read) == (each if vlm.reads_ahead else each // len(_SHORT))
 
     def test_prompts_behind_a_long_text_equal_each_alone(self, vlm: Vlm, pictures: list[Image.Image]) -> None:
-        """Text before the picture, of many tokens, which is read once for all pictures where `lead_alone`."""
+        """A long text before the picture is read once for all pictures, if `lead_alone`."""
         made = vlm.encode(pictures[:2], [1])[1]
         seen = [made[0], made[0], made[1], None]
         text = vlm.tokenizer("Be kind. " * 9, add_special_tokens=False)["input_ids"]
@@ -335,14 +335,14 @@ class FamilySuite:
     def equal_alone(
         self, vlm: Vlm, ids: list[list[int]], features: Sequence[Feature | None], batch_size: int | None
     ) -> None:
-        """Rows answered beside each other say what transformers' `generate` says of each alone."""
+        """Assert that rows in one batch get the answers of transformers' `generate` for each alone."""
         together = respond(vlm, ids, features, Decoding(7), batch_size=batch_size)
-        for line, feature, said in zip(ids, features, together, strict=True):
+        for line, feature, batched in zip(ids, features, together, strict=True):
             alone = vlm.generate([line], [feature], max_new_tokens=7, do_sample=False)[0].tolist()
-            self.same(vlm, line, feature, said.tokens, alone)
+            self.same(vlm, line, feature, batched.tokens, alone)
 
     def test_training_sees_what_was_generated(self, vlm: Vlm, pictures: list[Image.Image]) -> None:
-        """The forward pass over prompt and answer gives the logits that the answer was drawn from."""
+        """The forward pass over prompt and answer gives the logits of generation."""
         feature = vlm.encode(pictures[:1], [2])[2][0]
         ids = vlm.tokens(vlm.prompt(TEXTS[1], picture=True), feature)
         settings = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False}
@@ -362,7 +362,7 @@ class FamilySuite:
     def test_one_bos_and_the_right_number_of_picture_tokens(
         self, vlm: Vlm, pictures: list[Image.Image]
     ) -> None:
-        """Whether the template or the tokenizer writes the BOS."""
+        """The prompt has one BOS, whether the template or the tokenizer writes it."""
         feature = vlm.encode(pictures[:1], [1])[1][0]
         prompt = vlm.prompt(TEXTS[0], picture=True)
         ids = vlm.tokens(prompt, feature)
@@ -377,24 +377,24 @@ class FamilySuite:
     def test_an_adapter_trains_and_loads_and_touches_no_vision(
         self, vlm: Vlm, pictures: list[Image.Image], tmp_path: Path
     ) -> None:
-        """One L-PPO step at exit 1 changes adapter and value head of the language model, and nothing else."""
+        """One L-PPO step at exit 1 changes only the language model's adapter and value head."""
         source = vlm.checkpoint.path
         fresh = load(source, variant=vlm.reading)
         own = {name: p.detach().clone() for name, p in fresh.model.named_parameters()}
-        shown: list[Tensor] = []
+        seen: list[Tensor] = []
         hidden = fresh.hidden
 
-        def heard(
+        def recorded(
             ids: Tensor, prompt: Tensor, features: Sequence[Feature | None], cache: Cache | None = None
         ) -> Tensor:
-            shown.extend(feature.tokens for feature in features if feature is not None)
+            seen.extend(feature.tokens for feature in features if feature is not None)
             return hidden(ids, prompt, features, cache)
 
-        fresh.hidden = heard  # type: ignore[method-assign]
+        fresh.hidden = recorded  # type: ignore[method-assign]
         train(fresh, self.cases(pictures), _Reward(), tmp_path / "out", _SETTINGS)
         made_at = vlm.encode(pictures[: len(_KINDS)], vlm.exits.all)
-        exits = {self.exit_of(tokens, made_at) for tokens in shown}
-        assert exits == {1, fresh.exits.default}, "another exit was used than was asked for"
+        exits = {self.exit_of(tokens, made_at) for tokens in seen}
+        assert exits == {1, fresh.exits.default}, "training used an exit that was not requested"
         trained = {name.replace("base_layer.", ""): p for name, p in fresh.model.named_parameters()}
         lora = {name: p for name, p in trained.items() if "lora_" in name}
         assert all(torch.equal(own[name], p) for name, p in trained.items() if name not in lora)
@@ -410,12 +410,12 @@ class FamilySuite:
         assert not torch.equal(self.logits(vlm, ids, made), self.logits(merged, ids, made))
 
     def cases(self, pictures: list[Image.Image]) -> list[Case]:
-        """A few harmless cases under both labels that training wants."""
+        """A few harmless cases with both kinds that training needs."""
         rows = zip(TEXTS, _KINDS, pictures, strict=False)
         return [Case(text, text, kind, _Shown(picture)) for text, kind, picture in rows]
 
     def exit_of(self, tokens: Tensor, made: dict[int, list[Feature]]) -> int:
-        """The exit that a picture's tokens are of: the only one where they are as near as rounding allows."""
+        """The only exit whose features equal a picture's tokens up to rounding."""
         near = []
         for exit, features in made.items():
             for feature in features:
@@ -427,18 +427,18 @@ class FamilySuite:
 
     @staticmethod
     def equal(one: Tensor, other: Tensor, relative: float = 1e-5) -> None:
-        """Equal in shape, and in value to a part `relative` of the largest."""
+        """Assert equal shapes, and values equal up to `relative` times the largest."""
         assert one.shape == other.shape
         if one.numel():
             scale = float(other.abs().max())
-            assert scale > 0, "nothing but zeros says nothing"
+            assert scale > 0, "all values are zero, so equality would be trivial"
             gap = float((one.double() - other.double()).abs().max())
-            assert gap <= relative * scale, f"differs by {gap:.2e}, where the largest is {scale:.2e}"
+            assert gap <= relative * scale, f"differs by {gap:.2e}; the largest value is {scale:.2e}"
 
 
 @dataclass(frozen=True)
 class _Shown:
-    """A picture that was never a file."""
+    """A picture without a file."""
 
     picture: Image.Image
     path: str = ""
@@ -452,7 +452,7 @@ class _Shown:
 
 
 class _Reward:
-    """Any reward will do: the share of distinct letters."""
+    """An arbitrary reward: the share of distinct letters."""
 
     name = "letters"
 

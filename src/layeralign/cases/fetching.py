@@ -78,8 +78,8 @@ def _has_text(benchmark: Benchmark, file: Path) -> bool:
         return True
     if file.exists():
         raise LayeralignError(
-            f"{file}: was not downloaded by layeralign; remove it to download it, or read your own copy with "
-            f"{benchmark.name}:FOLDER"
+            f"{file}: was not downloaded by layeralign; remove it to download it, or read your own copy "
+            f"with {benchmark.name}:FOLDER"
         )
     return False
 

@@ -1,1 +1,1 @@
-"""Cases and exits in, answers out: the one place where prompts meet features. Scan and training use it."""
+"""Decoding: cases and exits in, answers out. Scans and training use it."""

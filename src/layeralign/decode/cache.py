@@ -1,11 +1,11 @@
-"""The keys and values of rows that come and go: preallocated, and never copied to add a token.
+"""KV cache for continuous batching: preallocated, so that adding a token copies nothing.
 
-All rows end at the same column, whatever their length, as with padding on the left: the next token of every
-row goes into the next column, and transformers' own masks are right as they are. A row that leaves gives its
-place to the last one; one that comes is written so that it ends where the others do.
+All rows end at the same column, whatever their length, as with left padding. The next token of every row goes
+into the next column, and transformers' own masks stay correct. If a row is dropped, the last row takes its
+place; an added row is written so that it ends at the same column as the others.
 
-The columns before a row begins are masked, but attention still multiplies them by a weight of 0, and 0 ×
-NaN is NaN. So they are kept at zero: what an earlier row left there, perhaps NaN, would reach this one.
+The columns before a row's start are masked, but attention still multiplies them by a weight of 0, and 0 × NaN
+is NaN. They are therefore kept at zero, since an earlier row may have left NaN there.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
 _SPARE = 32
-"""Columns to grow into before all rows move to the left, which costs what one token's attention costs."""
+"""Spare columns before all rows are moved to the left, which costs as much as one token's attention."""
 
 
 class KVCache(Cache):
-    """Keys and values of some rows, as transformers' forward takes them.
+    """Keys and values of several rows, in the interface of transformers' `Cache`.
 
     Attributes:
-        lengths: tokens of each row.
-        end: the column at which all of them end.
+        lengths: Number of tokens of each row.
+        end: The column at which all rows end.
     """
 
     def __init__(self, cross_attention_layers: frozenset[int] = frozenset()) -> None:
@@ -39,19 +39,19 @@ class KVCache(Cache):
 
     @property
     def begin(self) -> int:
-        """The first column that some row uses."""
+        """The first column that any row uses."""
         return self.end - max(self.lengths, default=0)
 
-    # --- rows come and go
+    # --- adding and dropping rows
 
     def add(self, made: Cache, rows: Sequence[tuple[int, int]], columns: int, places: int) -> None:
-        """Take over rows of another cache.
+        """Copy rows of another cache.
 
         Args:
-            made: their keys and values, from column 0 on.
-            rows: of each its number in `made` (which may come several times) and its tokens.
-            columns: how long a row can get.
-            places: how many rows there can be.
+            made: Cache with the rows' keys and values, starting at column 0.
+            rows: For each row its index in `made` (an index may repeat) and its number of tokens.
+            columns: Largest length of a row.
+            places: Largest number of rows.
         """
         if not self._kv:
             self._kv = [None] * len(made.layers)
@@ -67,7 +67,7 @@ class KVCache(Cache):
         self._show_cross_attention()
 
     def _write(self, index: int, layer: Any, sources: list[int], place: int, length: int) -> None:
-        """Put rows of one layer, all of one length, into the places from `place` on."""
+        """Write rows of one layer, all of one length, into the places from `place` on."""
         new = (layer.keys, layer.values) if layer.is_initialized else None
         crossing = index in self._cross_attention
         if new is not None and self._kv[index] is None:
@@ -78,7 +78,7 @@ class KVCache(Cache):
             self._kv[index] = keys, values
         for number, whole in enumerate(self._kv[index] or ()):
             there = whole[place : place + len(sources)]
-            if new is None:  # rows without a picture, where others have one
+            if new is None:  # rows without a picture while others have one
                 there.zero_()
             elif crossing:
                 there.copy_(new[number][sources])
@@ -87,7 +87,7 @@ class KVCache(Cache):
                 there[:, :, self.end - length : self.end] = new[number][sources, :, :length]
 
     def drop(self, row: int) -> None:
-        """Forget a row; the last one takes its place."""
+        """Remove a row; the last row takes its place."""
         last = len(self.lengths) - 1
         if row != last:
             for whole in self._until_end():
@@ -97,16 +97,16 @@ class KVCache(Cache):
         self._show_cross_attention()
 
     def grew(self) -> None:
-        """Every row has been given a token."""
+        """Record that every row got one more token."""
         self.lengths = [length + 1 for length in self.lengths]
         self.end += 1
         if self.end == self._columns:
             self._move(max(self.lengths))
 
-    # --- room
+    # --- capacity
 
     def _until_end(self) -> Iterator[Tensor]:
-        """Every layer's keys and values up to where the rows end, the zeros before them included."""
+        """Every layer's keys and values up to the end of the rows, including the zeros before them."""
         for index, kv in enumerate(self._kv):
             columns = slice(None) if index in self._cross_attention else slice(self.end)
             for whole in kv or ():
@@ -124,7 +124,7 @@ class KVCache(Cache):
             self._move(longest)
 
     def _allocate(self, places: int, columns: int, end: int) -> None:
-        """More room; layer by layer, so that memory holds both copies of one layer only."""
+        """Reallocate with more room, layer by layer to limit the memory peak."""
         rows, width = len(self.lengths), self.end - self.begin
         for index, kv in enumerate(self._kv):
             if kv is None:
@@ -143,7 +143,7 @@ class KVCache(Cache):
         self._places, self._columns, self.end = places, columns, end
 
     def _move(self, end: int) -> None:
-        """Let all rows end at another column."""
+        """Move all rows so that they end at column `end`."""
         rows, begin, width = len(self.lengths), self.begin, self.end - self.begin
         for index, kv in enumerate(self._kv):
             for whole in kv or () if index not in self._cross_attention else ():
@@ -152,7 +152,7 @@ class KVCache(Cache):
         self.end = end
 
     def _show_cross_attention(self) -> None:
-        """Transformers reads the keys of a picture where it expects them, without asking."""
+        """Expose a picture's keys and values as layer attributes, which transformers reads directly."""
         for index in self._cross_attention:
             kv = self._kv[index] if index < len(self._kv) else None
             if kv is not None:
@@ -160,10 +160,10 @@ class KVCache(Cache):
                 layer.keys, layer.values = (whole[: len(self.lengths)] for whole in kv)
                 layer.is_initialized = True
 
-    # --- what transformers asks
+    # --- the interface of transformers' Cache
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any) -> Any:
-        """Write the next tokens' keys and values; return those of all columns in use, and these."""
+        """Append the next tokens' keys and values; return those of all columns in use."""
         kv = self._kv[layer_idx]
         assert kv is not None  # noqa: S101 - for the type checker; `add` came before
         end = self.end + key_states.shape[2]
@@ -172,9 +172,9 @@ class KVCache(Cache):
         return tuple(whole[: len(self.lengths), :, self.begin : end] for whole in kv)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Columns in use."""
+        """Number of columns in use."""
         return self.end - self.begin
 
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
-        """Columns in use once so many are added, and the first one's number."""
+        """Number of columns in use after `query_length` more tokens, and the offset of the first one."""
         return self.end - self.begin + query_length, 0

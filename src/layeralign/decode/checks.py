@@ -1,4 +1,4 @@
-"""Before anything is answered: does every case reach the model as it is meant to?"""
+"""Checks before decoding: every case must reach the model unchanged."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ time."""
 
 
 def check(vlm: Vlm, cases: Sequence[Case], decoding: Decoding) -> list[str]:
-    """See that every case can be put to the model, and the strangest pictures; answers nothing.
+    """Check that the model can be asked every case, and encode the most extreme pictures.
 
     Returns:
-        Notes for the user: what was done with something unusual.
+        Notes for the user on unusual input.
 
     Raises:
-        LayeralignError: the chat template loses a text or the picture, a text holds a picture's tag, a prompt
-            is longer than the model's context, or tower, processor and template do not fit.
+        LayeralignError: The chat template drops a text or the picture, a text contains a picture tag, a
+            prompt is longer than the model's context, or tower, processor and template do not fit.
     """
     if decoding.date and not vlm.reads_date:
         raise LayeralignError(
@@ -47,13 +47,13 @@ def check(vlm: Vlm, cases: Sequence[Case], decoding: Decoding) -> list[str]:
 
 
 def dated(vlm: Vlm, decoding: Decoding, known: str, today: str) -> Decoding:
-    """With the day that the chat template is told, where it asks for one.
+    """Set the date for the chat template, if it uses one.
 
     Args:
-        vlm: the model.
-        decoding: its `date` goes before all others.
-        known: of the run or training that goes on; empty where there is none.
-        today: else.
+        vlm: The model.
+        decoding: Decoding settings; their `date` has priority.
+        known: Date of the run or training to resume; empty if there is none.
+        today: Today's date, used otherwise.
     """
     if decoding.date or not vlm.reads_date:
         return decoding
@@ -64,7 +64,11 @@ def dated(vlm: Vlm, decoding: Decoding, known: str, today: str) -> Decoding:
 
 
 def check_template(vlm: Vlm, decoding: Decoding, *, picture: bool) -> None:
-    """Find system prompt, one place for the picture, and text in what the template makes, in order."""
+    """Check that the template's output has system prompt, one picture placeholder and text, in this order.
+
+    Raises:
+        LayeralignError: It has not, or the output is not deterministic.
+    """
     made = rendered(vlm, template.SENTINEL, decoding, picture=picture)
     shown = f"; its output is {printable(repr(made), 400)}"
     where = f"model {vlm.checkpoint.name}: its chat template"
@@ -91,10 +95,10 @@ def check_template(vlm: Vlm, decoding: Decoding, *, picture: bool) -> None:
 
 
 def _check_case(vlm: Vlm, case: Case, decoding: Decoding) -> tuple[int, bool]:
-    """See that a case's text is in its prompt as it was given.
+    """Check that a case's text is in its prompt unchanged.
 
     Returns:
-        Tokens of the prompt, its picture as one; and whether the tokenizer does not know a word of it.
+        Tokens of the prompt, counting its picture as one; and whether some of its words are unknown.
     """
     _check_tags(vlm, f"case {case.id!r}: field 'prompt'", case.prompt)
     picture, literal = case.picture is not None, vlm.literal(case.prompt)
@@ -121,7 +125,7 @@ def _check_case(vlm: Vlm, case: Case, decoding: Decoding) -> tuple[int, bool]:
 
 
 def _check_tags(vlm: Vlm, where: str, text: str) -> None:
-    """Refuse what this model, or another one, reads as a picture."""
+    """Refuse text that this or another model reads as a picture."""
     own = {vlm.placeholder, vlm.picture_token}
     for token in own:
         if token in text:
@@ -140,7 +144,7 @@ def _check_tags(vlm: Vlm, where: str, text: str) -> None:
 
 
 def _extremes(cases: Sequence[Case], sizes: Sizes) -> list[Case]:
-    """Of cases with pictures, those whose picture is the first, the smallest, the largest, the longest."""
+    """The cases with the first, smallest, largest and most elongated picture."""
 
     def area(case: Case) -> int:
         return sizes[case.id][0] * sizes[case.id][1]
@@ -155,7 +159,7 @@ def _extremes(cases: Sequence[Case], sizes: Sizes) -> list[Case]:
 
 
 def _size(picture: Picture) -> tuple[int, int]:
-    """In pixels; a picture that does not say is drawn to see."""
+    """Size of a picture in pixels; a picture without `size` is drawn to measure it."""
     found: tuple[int, int] = getattr(picture, "size", None) or picture.open().size
     return found
 
@@ -166,7 +170,7 @@ def _try_picture(vlm: Vlm, case: Case) -> None:
     except LayeralignError as error:
         where = case.picture.path if case.picture else ""
         raise LayeralignError(f"case {case.id!r}: {error} ({where or 'a generated picture'})") from error
-    except Exception as error:  # whatever a tower does with what does not fit it
+    except Exception as error:  # a tower can raise anything for unsuitable input
         raise LayeralignError(
             f"model {vlm.checkpoint.name}: its encoder fails on its processor's output for a picture "
             f"({printable(str(error), 200) or type(error).__name__})"
@@ -175,8 +179,8 @@ def _try_picture(vlm: Vlm, case: Case) -> None:
     placed = vlm.tokens(vlm.prompt("Hello.", picture=True), feature).count(vlm.picture_token_id)
     if placed != wanted:
         raise LayeralignError(
-            f"model {vlm.checkpoint.name}: its chat template writes {placed} placeholders for {wanted} "
-            "picture tokens"
+            f"model {vlm.checkpoint.name}: its chat template writes {placed} placeholders "
+            f"for {wanted} picture tokens"
         )
 
 
@@ -186,7 +190,7 @@ def _try_picture(vlm: Vlm, case: Case) -> None:
 def _check_context(
     vlm: Vlm, cases: Sequence[Case], lengths: dict[str, int], sizes: Sizes, decoding: Decoding
 ) -> None:
-    """Refuse prompts that, with the longest answer, pass the positions that the model was made for."""
+    """Refuse prompts that exceed the model's positions together with the longest answer."""
     if vlm.context is None or not cases:
         return
     known: dict[tuple[int, int], int] = {}
@@ -205,8 +209,7 @@ def _check_context(
         raise LayeralignError(
             f"case {longest!r}: its prompt of {tokens[longest]} tokens and an answer of "
             f"{decoding.max_new_tokens} exceed the {vlm.context} positions of model {vlm.checkpoint.name}; "
-            f"shorten the {over} of "
-            f"{len(tokens)} cases that are too long, or lower max_new_tokens"
+            f"shorten the {over} of {len(tokens)} cases that are too long, or lower max_new_tokens"
         )
 
 

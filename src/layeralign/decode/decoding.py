@@ -1,4 +1,4 @@
-"""How answers are generated, and what is answered."""
+"""Decoding settings and answers."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from layeralign.errors import LayeralignError
 from layeralign.vlm.text import reasoning
 
 FinishReason = Literal["stop", "length", "reasoning", "non-finite"]
-"""Why an answer ended: the model ended it; it reached the longest length; either of them within its
-reasoning, so that there is no answer; or its logits were no finite numbers, so that nothing can be said."""
+"""Why an answer ended.
+
+`stop`: the model ended it. `length`: it reached the length limit. `reasoning`: either of these happened
+within its reasoning, so that there is no answer. `non-finite`: its logits were not finite.
+"""
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Decoding:
-    """How answers are generated; part of a run's identity."""
+    """Decoding settings; part of a run's identity."""
 
     max_new_tokens: int = 128
     """Length limit of an answer, in tokens."""
@@ -40,7 +43,7 @@ class Decoding:
     none: the model writes no reasoning."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be decoded with."""
+        """Check the settings."""
         if self.max_new_tokens < 1:
             raise LayeralignError(f"max_new_tokens {self.max_new_tokens}: expected at least 1")
         if not 0 <= self.temperature <= 100:
@@ -55,28 +58,28 @@ class Decoding:
             reasoning.parse(self.reasoning)
 
     def record(self) -> dict[str, Any]:
-        """As JSON would have it."""
+        """The settings for a run's identity; `system` and `date` only if they are set."""
         return {
             name: value for name, value in asdict(self).items() if name not in ("system", "date") or value
         }
 
 
 PLAIN = Decoding()
-"""As nothing else is said."""
+"""The default settings."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What one case was answered at one exit."""
+    """The answer to a case at an exit."""
 
     case: Case
     exit: int
     text: str
-    """What its user is told."""
+    """The answer without its reasoning."""
     tokens: int
-    """Length, reasoning and end token included."""
+    """Length in tokens, including reasoning and end token."""
     finish_reason: FinishReason
     sample: int = 0
-    """Which of the case's answers at that exit."""
+    """Number of the answer to that case at that exit, from 0."""
     reasoning: str = ""
-    """What the model wrote before it, between the marks of its reasoning."""
+    """The reasoning before the answer, without its marks."""

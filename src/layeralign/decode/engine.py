@@ -1,14 +1,14 @@
-"""Prompts in, answers out, as fast as the machine allows: what scan and training decode with.
+"""Continuous batching: the decoding engine of scans and training.
 
-Rows - prompts that are being answered - live together in one cache, `KVCache`. A turn is one of two:
+Rows, the prompts that are being answered, share one `KVCache`. The engine alternates between two turns:
 
-1. *prefill*: where enough places are free, prompts that wait are read together, say their first token, and
-   become rows. What the prompts of a unit begin with is read once, and its keys are given to each.
-2. *decode*: every row says its next token. Those that end leave, and are handed out at once.
+1. *Prefill*: if enough places are free, queued prompts are read together, generate their first token, and
+   become rows. The common prefix of a request's prompts is read once, and its keys are copied to each.
+2. *Decode*: every row generates its next token. Rows that end are removed and yielded at once.
 
-So no row waits for the slowest, and memory does not grow with what is asked. What a row says does not depend
-on the rows beside it, but for the last bits of its logits. A row whose logits are not finite numbers ends
-at once, with that as its reason.
+No row waits for the slowest one, and memory does not grow with the number of requests. A row's answer does
+not depend on the other rows, except for rounding in its logits. A row with non-finite logits ends at once,
+with finish reason `non-finite`.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from layeralign.vlm.rope import Regime
 from layeralign.vlm.vlm import Vlm
 
 _PADDING = 1 / 16
-"""Prompts are read together if the shortest lacks no larger part of the longest than this."""
+"""Largest share of padding of a prompt that is read together with longer ones."""
 UNSEEN = {"cpu": 1, "cuda": 8}
-"""Tokens that are said before the host looks whether rows have ended: looking makes a GPU wait."""
+"""Tokens per decode turn; the host checks for ended rows only between turns, since that stalls a GPU."""
 
 
 @dataclass
@@ -49,27 +49,27 @@ class _Row(Generic[K]):
 
 @dataclass
 class _State:
-    """What a decoding step reads of each row; made anew when rows come or go."""
+    """Inputs of a decode step; rebuilt when rows are added or dropped."""
 
     last: Tensor  # int64 [rows]
-    positions: Tensor  # int64 [rows], of the last token
-    empty: Tensor | None  # int64 [rows, 1], columns before a row begins; None where there are none
-    drawn: Tensor | None  # float64 [rows, longest answer]
-    said: Tensor  # int64 [rows, 1], tokens
+    positions: Tensor  # int64 [rows], position of the last token
+    empty: Tensor | None  # int64 [rows, 1], columns before the row's start; None if there are none
+    drawn: Tensor | None  # float64 [rows, longest answer], uniform numbers for sampling
+    said: Tensor  # int64 [rows, 1], number of generated tokens
     extra_inputs: dict[str, Tensor]
 
 
 class Engine(Generic[K]):
-    """Answers units of prompts."""
+    """Answers requests with continuous batching."""
 
     def __init__(self, vlm: Vlm, choose: Sampler, longest: int, batch_size: int | None = None) -> None:
-        """An engine.
+        """Create an engine.
 
         Args:
-            vlm: a model that streams.
-            choose: the next token.
-            longest: tokens of the longest answer.
-            batch_size: most rows beside each other; by default what memory allows.
+            vlm: A model with `streams` True.
+            choose: Sampler of the next token.
+            longest: Length limit of an answer, in tokens.
+            batch_size: Largest number of rows; by default as many as fit into memory.
         """
         self._vlm, self._choose, self._longest, self._ends = vlm, choose, longest, vlm.eos_tokens
         self._budget, self._reader = MemoryBudget(vlm, batch_size), Reader(vlm)
@@ -80,17 +80,17 @@ class Engine(Generic[K]):
 
     def _clear(self) -> None:
         self._rows: list[_Row[K]] = []
-        self._longest_prompt = 0  # since there last were no rows
+        self._longest_prompt = 0  # of all rows since the batch was last empty
         self._regime: Regime = "short"  # of all rows
         self._cache = KVCache(self._vlm.cross_attention_layers)
         self._state: _State | None = None
 
     @torch.inference_mode()
     def run(self, requests: Iterable[Request[K]]) -> Iterator[list[Generation[K]]]:
-        """Every answer that is wanted, turn by turn; units are taken when there is room for them.
+        """Yield the finished generations of each turn; requests are consumed as there is room.
 
         Raises:
-            LayeralignError: memory does not suffice for one row.
+            LayeralignError: There is not enough memory for a single row.
         """
         coming = iter(requests)
         while self._fetch(coming) or self._rows:
@@ -98,16 +98,16 @@ class Engine(Generic[K]):
             try:
                 done = self._prefill() if self._has_room() else self._decode()
             except torch.OutOfMemoryError:
-                short = True  # what the failed turn held is let go only past this block
+                short = True  # the failed turn's memory is freed only after this block
             if short:
                 self._halve()
             elif done:
                 yield done
 
-    # --- which turn it is
+    # --- scheduling
 
     def _fetch(self, coming: Iterator[Request[K]]) -> bool:
-        """See that enough waits for a prefill, and no more; whether anything does."""
+        """Fill the queue with enough requests for a prefill; returns whether it has any."""
         while self._queue.tokens < 2 * self._budget.prefill_tokens:
             unit = next(coming, None)
             if unit is None:
@@ -116,7 +116,7 @@ class Engine(Generic[K]):
         return bool(self._queue)
 
     def _has_room(self) -> bool:
-        """Whether it is a prefill's turn: nothing else is to do, or a quarter of all places is free."""
+        """Whether to prefill: there are no rows, or a quarter of all places is free."""
         if not self._queue or not self._rows:
             return not self._rows
         if self._regime == "alone" or self._regime_of(self._queue.first()) != self._regime:
@@ -128,15 +128,15 @@ class Engine(Generic[K]):
         return self._vlm.regime(unit.longest, self._longest, unit.prompts[0].feature)
 
     def _places(self, longest: int) -> int:
-        """Rows that can be beside each other, where a prompt of so many tokens is among them."""
+        """Largest number of rows if the longest new prompt has `longest` tokens."""
         return self._budget.places(self._columns(longest))
 
     def _columns(self, longest: int) -> int:
-        """Columns that a row can come to use, where a prompt of so many tokens is among them."""
+        """Largest number of columns of a row if the longest new prompt has `longest` tokens."""
         return max(longest, self._longest_prompt) + self._longest
 
     def _halve(self) -> None:
-        """Forget what is under way, and go on with half as many rows; nothing of it was handed out."""
+        """Requeue all current rows, and continue with half as many."""
         prompts = [Prompt(row.prompt.ids, row.prompt.feature, (row.wanted,)) for row in self._rows]
         self._queue.put_back([Request((prompt,)) for prompt in prompts])
         self._clear()
@@ -144,13 +144,13 @@ class Engine(Generic[K]):
 
     @property
     def counts(self) -> Counts:
-        """Tokens of prompts so far."""
+        """Prompt tokens read and shared so far."""
         return self._reader.counts
 
     # --- prefill
 
     def _prefill(self) -> list[Generation[K]]:
-        """Read prompts that wait; they become rows, those that have ended aside."""
+        """Read queued prompts; they become rows unless they end with their first token."""
         requests = self._take()
         self._busy = len(self._rows) + sum(unit.rows for unit in requests)
         if not self._rows:
@@ -165,11 +165,11 @@ class Engine(Generic[K]):
             raise
 
     def _take(self) -> list[Request[K]]:
-        """The next units that wait, as long as they are alike and there is room for them."""
+        """Take the next requests from the queue that are similar and fit."""
         first = self._queue.pop()
         self._regime = self._regime_of(first)
         free = 1 if self._regime == "alone" else self._places(first.longest) - len(self._rows)
-        if first.shared:  # what they share is copied for each of them, twice for a moment
+        if first.shared:  # the shared prefix is copied for each prompt, temporarily twice
             free = min(free, max(1, self._budget.most // 8))
         fits = (self._budget.prefill_tokens - first.shared) // (first.longest - first.shared)
         first, rest = first.split(max(1, min(free, fits)))
@@ -192,7 +192,7 @@ class Engine(Generic[K]):
     def _begin(
         self, prompts: Sequence[Prompt[K]], logits: Tensor, cache: DynamicCache
     ) -> list[Generation[K]]:
-        """The first tokens; rows that have more to say go into the cache."""
+        """Generate first tokens; rows that have not ended go into the cache."""
         rows = [self._row(prompt, wanted) for prompt in prompts for wanted in prompt.wanted]
         numbers = [number for number, prompt in enumerate(prompts) for _ in prompt.wanted]
         drawn = self._drawn(rows)
@@ -220,7 +220,7 @@ class Engine(Generic[K]):
     # --- decode
 
     def _decode(self) -> list[Generation[K]]:
-        """Every row says its next token, or its next few; those that end leave."""
+        """Generate the next tokens of every row; rows that end are dropped."""
         self._busy = len(self._rows)
         state = self._state = self._state or self._look()
         left = self._longest - max(len(row.tokens) for row in self._rows)
@@ -238,7 +238,7 @@ class Engine(Generic[K]):
         return done
 
     def _step(self, state: _State) -> Tensor:
-        """One token of every row, int64 [rows]."""
+        """Generate one token per row, int64 [rows]."""
         inside = None
         if state.empty is not None:
             columns = torch.arange(self._cache.get_seq_length() + 1, device=state.empty.device)
@@ -248,13 +248,13 @@ class Engine(Generic[K]):
         self._cache.grew()
         drawn = None if state.drawn is None else state.drawn.gather(1, state.said).squeeze(1)
         chosen = self._choose(self._vlm.logits(hidden[:, -1]), drawn).to(state.last.device)
-        state.last = chosen.clamp(min=0)  # a row that failed goes on until the host looks; any token will do
+        state.last = chosen.clamp(min=0)  # a failed row continues until the host checks; any token will do
         state.positions, state.said = state.positions + 1, state.said + 1
         self.steps += 1
         return chosen
 
     def _look(self) -> _State:
-        """The rows as they are."""
+        """Build the state of the current rows."""
         rows, lengths = self._rows, self._cache.lengths
         longest = max(lengths)
         columns = [
@@ -269,7 +269,7 @@ class Engine(Generic[K]):
         return _State(last, positions, padded, self._drawn(rows), said[:, None], extra_inputs)
 
     def _drawn(self, rows: Sequence[_Row[K]]) -> Tensor | None:
-        """The rows' draws, float64 [rows, longest answer]."""
+        """The rows' uniform numbers, float64 [rows, longest answer]; None for greedy decoding."""
         drawn = [row.drawn for row in rows if row.drawn is not None]
         return torch.from_numpy(np.stack(drawn)).to(self._vlm.device) if drawn else None
 
@@ -283,7 +283,7 @@ class Engine(Generic[K]):
         return Generation(row.wanted.keys, row.tokens, "stop" if row.tokens[-1] in self._ends else "length")
 
     def _leave(self, number: int) -> None:
-        """A row goes; the last one takes its place, here as in the cache."""
+        """Drop a row; the last row takes its place, as in the cache."""
         self._cache.drop(number)
         self._rows[number] = self._rows[-1]
         self._rows.pop()

@@ -1,4 +1,4 @@
-"""How many rows there is memory for."""
+"""Memory budget of the engine."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from layeralign.errors import LayeralignError
 from layeralign.vlm.vlm import Vlm
 
 MOST_ROWS = {"cpu": 128, "cuda": 512}
-"""Rows beside each other, where nothing else is said: more gain little and end later (docs/speed.md)."""
+"""Default number of rows per batch; more rows gain little and end later (docs/speed.md)."""
 PREFILL_TOKENS = {"cpu": 768, "cuda": 8192}
-"""Tokens of prompts that are read at once: as many as a CPU's caches hold, as keep a GPU busy."""
+"""Prompt tokens per prefill: as many as fit a CPU's caches, or keep a GPU busy."""
 _SHARE = 0.8
-"""Of free memory, for keys and values; the rest is for the encoder and for prompts under way."""
+"""Share of free memory for the KV cache; the rest is for the encoder and prefills."""
 
 
 class MemoryBudget:
-    """Rows that can be beside each other, and tokens that are read at once.
+    """Largest number of rows per batch and of prompt tokens per prefill.
 
     Attributes:
-        most: rows, however short they are.
-        prefill_tokens: see `PREFILL_TOKENS`.
+        most: Largest number of rows, however short they are.
+        prefill_tokens: Prompt tokens per prefill; see `PREFILL_TOKENS`.
     """
 
     def __init__(self, vlm: Vlm, batch_size: int | None) -> None:
@@ -35,18 +35,18 @@ class MemoryBudget:
         self._bytes = self._row_bytes = self._column_bytes = 0
 
     def places(self, columns: int) -> int:
-        """Rows, at least 1, if none gets longer than so many tokens."""
+        """Largest number of rows, at least 1, if no row is longer than `columns` tokens."""
         if not self._column_bytes:
             return self.most
         return max(1, min(self.most, self._bytes // (self._row_bytes + columns * self._column_bytes)))
 
     def measure(self, cache: Cache) -> None:
-        """Learn from the first prompts what keys and values take, and what is left for them."""
+        """Measure the size of keys and values on the first prompts, and the free memory."""
         if self._column_bytes:
             return
         layers: list[Any] = cache.layers
         for index, layer in enumerate(layers):
-            if not layer.is_initialized:  # mllama's cross-attention, where no prompt has a picture
+            if not layer.is_initialized:  # mllama's cross-attention if no prompt has a picture
                 continue
             of_row = (layer.keys.nbytes + layer.values.nbytes) // len(layer.keys)
             if index in self._vlm.cross_attention_layers:
@@ -56,10 +56,10 @@ class MemoryBudget:
         self._bytes = int(_SHARE * machine.free_memory(self._vlm.device))
 
     def halve(self, rows: int) -> None:
-        """Memory did not suffice for so many rows.
+        """Halve the budget after an out-of-memory error with `rows` rows.
 
         Raises:
-            LayeralignError: it was one.
+            LayeralignError: `rows` is 1.
         """
         if rows == 1:
             raise too_little(self._vlm)
@@ -70,7 +70,7 @@ class MemoryBudget:
 
 
 def too_little(vlm: Vlm) -> LayeralignError:
-    """What a user is told whose memory does not suffice."""
+    """The error for a single row that does not fit into memory."""
     return LayeralignError(
         f"model {vlm.checkpoint.name}: there is not enough memory for a single answer; use a smaller dtype, "
         "or lower max_new_tokens"

@@ -1,4 +1,4 @@
-"""How probable it is that an answer opens in given words, from one reading of its prompt."""
+"""Probability that an answer starts with given tokens, from one prefill of its prompt."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ Opening = tuple[int, ...]
 def opens(
     vlm: Vlm, pairs: Sequence[tuple[Case, int]], openings: Sequence[Opening], decoding: Decoding = PLAIN
 ) -> list[float]:
-    """Probability, by (case, exit), that the answer begins with one of `openings`, before any temperature.
+    """Probability at temperature 1 that each answer starts with one of `openings`.
 
-    Every prompt is read once; the openings are read behind it, beside each other.
+    Every prompt is read once; the openings are read after it in one batch.
 
     Args:
-        vlm: the model.
-        pairs: read together.
-        openings: none of them begins with another.
-        decoding: what the prompts hold besides.
+        vlm: The model.
+        pairs: Cases and exits, read together.
+        openings: Token ids of the openings; none is a prefix of another.
+        decoding: Settings of the prompts.
 
     Returns:
-        [pairs], from 0 to 1; NaN where the logits are not finite.
+        One probability per pair, 0 to 1; NaN if the logits are not finite.
 
     Raises:
-        LayeralignError: a prompt is so long that what it says depends on those beside it (`Vlm.regime`).
+        LayeralignError: A prompt is so long that its logits depend on other rows (`Vlm.regime`).
     """
     features = encode(vlm, pairs)
     ids = [prompt_tokens(vlm, case, f, decoding) for (case, _), f in zip(pairs, features, strict=True)]
@@ -64,7 +64,7 @@ def opens(
 def _chances(
     vlm: Vlm, prompts: Tensor, features: Sequence[Feature | None], openings: Sequence[Opening]
 ) -> Tensor:
-    """Probability of each opening behind each of these prompts of one length, float64 [prompts, openings]."""
+    """Probability of each opening after each prompt of equal length, float64 [prompts, openings]."""
     rows, width = prompts.shape
     many = len(openings)
     longest = max(map(len, openings))
@@ -93,7 +93,7 @@ def _chances(
 def _behind(
     vlm: Vlm, cache: DynamicCache, width: int, features: Sequence[Feature | None], lines: Tensor
 ) -> Tensor:
-    """Hidden states of each opening's tokens but the last, behind each prompt of the cache."""
+    """Hidden states of all but the last token of each opening, after each prompt in the cache."""
     many, longest = lines.shape
     cache.batch_select_indices(torch.arange(len(features), device=vlm.device).repeat_interleave(many))
     again = [feature for feature in features for _ in range(many)]

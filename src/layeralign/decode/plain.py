@@ -1,4 +1,4 @@
-"""The same answers through transformers' `generate`, for a model of which only that is known to work."""
+"""Decoding with transformers' `generate`, for models that the engine does not support."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from layeralign.decode.sampling import NON_FINITE, Sampler, uniforms
 from layeralign.vlm.vlm import Vlm
 
 _ROWS = 32
-"""Rows of a batch, where nothing else is said."""
+"""Default number of rows per batch."""
 
 
 class _Chosen(LogitsProcessor):
-    """Leaves `generate` no choice but ours.
+    """Forces `generate` to use the tokens of our sampler.
 
     Attributes:
-        chosen: the tokens of each step, int64 [rows]; `NON_FINITE` where a row's logits are not finite, which
-            `generate` is told as token 0.
+        chosen: The tokens of each step, int64 [rows]; `NON_FINITE` for rows with non-finite logits, for which
+            `generate` gets token 0.
     """
 
     def __init__(self, choose: Sampler, drawn: Tensor | None) -> None:
@@ -40,7 +40,7 @@ class _Chosen(LogitsProcessor):
 
 
 class Plain(Generic[K]):
-    """Answers units of prompts in batches, each of which waits for its slowest row; see `Engine`."""
+    """Answers requests in batches, each of which waits for its slowest row; see `Engine`."""
 
     def __init__(self, vlm: Vlm, choose: Sampler, longest: int, batch_size: int | None = None) -> None:
         self._vlm, self._choose, self._longest = vlm, choose, longest
@@ -57,7 +57,7 @@ class Plain(Generic[K]):
                 try:
                     done = self._answers(now)
                 except torch.OutOfMemoryError:
-                    short = True  # what the failed batch held is let go only past this block
+                    short = True  # the failed batch's memory is freed only after this block
                 if short:
                     self._budget.halve(len(now))
                 else:
@@ -65,7 +65,7 @@ class Plain(Generic[K]):
                     yield done
 
     def _extra_inputs(self, rows: list[tuple[Prompt[K], Wanted[K]]]) -> list[tuple[Prompt[K], Wanted[K]]]:
-        """The first of these rows that can be answered beside each other."""
+        """The first rows that can share a batch."""
         regimes = [self._vlm.regime(len(prompt.ids), self._longest, prompt.feature) for prompt, _ in rows]
         if regimes[0] == "alone":
             return rows[:1]
@@ -88,7 +88,7 @@ class Plain(Generic[K]):
         return [self._said(wanted, line) for (_, wanted), line in zip(rows, lines, strict=True)]
 
     def _said(self, wanted: Wanted[K], line: list[int]) -> Generation[K]:
-        """A row's answer, from the tokens that were chosen until the whole batch had ended."""
+        """A row's generation, cut at its end, from the tokens of all steps of the batch."""
         for length, token in enumerate(line, 1):
             if token == NON_FINITE:
                 return Generation(wanted.keys, line[: length - 1], "non-finite")

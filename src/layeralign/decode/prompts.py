@@ -1,4 +1,4 @@
-"""Cases as a model is asked them: prompts as tokens, pictures as features; and tokens as text."""
+"""Prompts as token ids, pictures as features, and answers as text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from layeralign.vlm.vlm import Feature, Vlm
 
 @torch.no_grad()
 def encode(vlm: Vlm, pairs: Iterable[tuple[Case, int]]) -> list[Feature | None]:
-    """Features of each pair's picture at its exit; None without one."""
+    """Features of each pair's picture at its exit; None for cases without a picture."""
     pairs = list(pairs)
     exits_of: dict[str, set[int]] = {}
     picture_of = {case.picture.sha256: case.picture for case, _ in pairs if case.picture}
@@ -36,15 +36,15 @@ def encode(vlm: Vlm, pairs: Iterable[tuple[Case, int]]) -> list[Feature | None]:
 
 
 def rendered(vlm: Vlm, text: str, decoding: Decoding, *, picture: bool) -> str:
-    """A text as the user's turn in the model's chat template, with what else it is told."""
+    """A text as the user's turn in the model's chat template, with the system prompt and date."""
     return vlm.prompt(text, picture=picture, system=decoding.system, date=decoding.date)
 
 
 def prompt_tokens(vlm: Vlm, case: Case, feature: Feature | None, decoding: Decoding = PLAIN) -> list[int]:
-    """Token ids of a case's prompt; `checks.check` has seen that it can be put to the model.
+    """Token ids of a case's prompt; `checks.check` should have accepted the case.
 
     Raises:
-        LayeralignError: a token of it has no embedding.
+        LayeralignError: A token has no embedding.
     """
     text = case.prompt if decoding.special_tokens == "parse" else vlm.literal(case.prompt)
     made = rendered(vlm, text, decoding, picture=feature is not None)
@@ -52,23 +52,23 @@ def prompt_tokens(vlm: Vlm, case: Case, feature: Feature | None, decoding: Decod
 
 
 def embedded(vlm: Vlm, case: Case, ids: list[int]) -> list[int]:
-    """The same ids.
+    """Check that every token id has an embedding, and return the ids.
 
     Raises:
-        LayeralignError: one has no embedding.
+        LayeralignError: A token has no embedding.
     """
     rows = vlm.embedding_rows
-    if strange := [id for id in ids if id >= rows and id != vlm.picture_token_id]:
-        name = printable(repr(vlm.tokenizer.decode(strange[:1])), 60)
+    if missing := [id for id in ids if id >= rows and id != vlm.picture_token_id]:
+        name = printable(repr(vlm.tokenizer.decode(missing[:1])), 60)
         raise LayeralignError(
-            f"case {case.id!r}: the prompt contains {name} (token {strange[0]}), but model "
+            f"case {case.id!r}: the prompt contains {name} (token {missing[0]}), but model "
             f"{vlm.checkpoint.name} has only {rows} embeddings; remove it"
         )
     return ids
 
 
 def ended(vlm: Vlm, line: Sequence[int]) -> tuple[list[int], bool]:
-    """An answer's tokens up to its end token, that included, and whether there is one."""
+    """An answer's tokens up to and including its end token, and whether there is one."""
     for length, token in enumerate(line, 1):
         if token in vlm.eos_tokens:
             return list(line[:length]), True
@@ -76,12 +76,12 @@ def ended(vlm: Vlm, line: Sequence[int]) -> tuple[list[int], bool]:
 
 
 def spoken(vlm: Vlm, tokens: Sequence[int], marks: str = "auto") -> Spoken:
-    """What an answer's tokens say, without special tokens: its reasoning, and the answer behind it.
+    """Decode an answer's tokens to its reasoning and the answer after it, without special tokens.
 
     Args:
-        vlm: the model.
-        tokens: of the answer.
-        marks: around its reasoning; see `Decoding.reasoning`.
+        vlm: The model.
+        tokens: Token ids of the answer.
+        marks: Marks around the reasoning; see `Decoding.reasoning`.
     """
     if marks == "none":
         return Spoken("", _text(vlm, tokens, frozenset()).strip(), answered=True)
@@ -92,12 +92,12 @@ def spoken(vlm: Vlm, tokens: Sequence[int], marks: str = "auto") -> Spoken:
 
 
 def text(vlm: Vlm, tokens: Sequence[int]) -> str:
-    """The answer that an answer's tokens say, without special tokens and without its reasoning."""
+    """Decode an answer's tokens to text, without special tokens and reasoning."""
     return spoken(vlm, tokens).answer
 
 
 def _text(vlm: Vlm, tokens: Sequence[int], kept: frozenset[str]) -> str:
-    """Tokens as text, special ones left out but for those that are `kept`."""
+    """Decode tokens to text, dropping all special tokens except those in `kept`."""
     names, special = vlm.tokenizer, vlm.special_tokens
     if not kept or not any(special.get(token) in kept for token in tokens):
         return str(names.decode(tokens, skip_special_tokens=True))

@@ -1,4 +1,4 @@
-"""Prompts into keys and values: together, padded on the right, and what they begin with alike only once."""
+"""Prefill: prompts are read in batches, padded on the right, and common prefixes are read once."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from layeralign.decode.requests import Prompt, Request
 from layeralign.vlm.vlm import Feature, Vlm
 
 _LEAD = 16
-"""Tokens before a picture that are worth keeping; what fewer would save is little (docs/speed.md)."""
+"""Least tokens before a picture that are worth caching; fewer would save little (docs/speed.md)."""
 
 Ids = Sequence[int]
 
 
 @dataclass
 class Counts:
-    """Tokens of prompts that were read, and how many more they would be if nothing were shared."""
+    """Prompt tokens that were read, and prompt tokens that sharing saved."""
 
     read: int = 0
     shared: int = 0
 
 
 class Reader:
-    """Reads prompts; the text before the picture is kept from the first one on."""
+    """Reads prompts; the text before the picture is cached from the first prompt on."""
 
     def __init__(self, vlm: Vlm) -> None:
         self._vlm = vlm
@@ -36,14 +36,14 @@ class Reader:
         self.counts = Counts()
 
     def read(self, requests: Sequence[Request[Any]], *, whole: bool = False) -> tuple[Tensor, DynamicCache]:
-        """Prefill requests, all of which share equally many first tokens.
+        """Prefill requests that have the same number of shared tokens.
 
         Args:
-            requests: the prompts.
-            whole: whether to read each prompt from its first token, even if its beginning was read before.
+            requests: The requests.
+            whole: Whether to read each prompt from its first token, even if a prefix is cached.
 
         Returns:
-            The logits of each prompt's first token, [prompts, vocabulary], and the keys and values of each
+            The logits of each answer's first token, [prompts, vocabulary], and the keys and values of each
             prompt's tokens, from column 0 on.
         """
         prompts = [prompt for unit in requests for prompt in unit.prompts]
@@ -59,14 +59,14 @@ class Reader:
         return self._ends(prompts, shared, cache), cache
 
     def extra_inputs(self, features: Sequence[Feature | None]) -> dict[str, Tensor]:
-        """What `Vlm.decode_step` is given beside the cache, for rows with these pictures."""
+        """Extra inputs of `Vlm.decode_step` for rows with these pictures."""
         given = [self._vlm.extra_inputs(feature) for feature in features]
         return {name: torch.cat([one[name] for one in given]) for name in given[0]}
 
     def _whole(
         self, prompts: Sequence[Prompt[Any]], lines: Sequence[Ids], *, whole: bool = False
     ) -> tuple[Tensor, Tensor, DynamicCache]:
-        """What prompts begin with, their picture included: its states, which of them count, the cache."""
+        """Read the lines, with their pictures: hidden states, mask of tokens that are not padding, cache."""
         cache, known = (DynamicCache(), 0) if whole else self._begun(lines)
         ids, inside = self._padded([line[known:] for line in lines])
         hidden = self._vlm.hidden(ids, inside, [prompt.feature for prompt in prompts], cache)
@@ -74,7 +74,7 @@ class Reader:
         return hidden, inside, cache
 
     def _ends(self, prompts: Sequence[Prompt[Any]], shared: int, cache: DynamicCache) -> Tensor:
-        """What comes behind the first `shared` tokens, which are in the cache; the logits behind it."""
+        """Read the tokens after the first `shared`, which are in the cache; returns the last logits."""
         vlm = self._vlm
         ids, inside = self._padded([prompt.ids[shared:] for prompt in prompts])
         starts = torch.tensor(
@@ -85,7 +85,7 @@ class Reader:
         return self._logits_at_end(vlm.decode_step(ids, positions, cache, None, extra_inputs), inside)
 
     def _begun(self, lines: Sequence[Ids]) -> tuple[DynamicCache, int]:
-        """A cache that holds the text before the picture, if all lines begin with it, and its length."""
+        """A cache with the text before the picture, if all lines start with it, and that text's length."""
         cache = DynamicCache()
         ids, lead = self._lead or self._read_lead(lines[0])
         if lead is None or any(len(line) <= len(ids) or tuple(line[: len(ids)]) != ids for line in lines):
@@ -97,7 +97,7 @@ class Reader:
         return cache, len(ids)
 
     def _read_lead(self, line: Ids) -> tuple[tuple[int, ...], DynamicCache | None]:
-        """The text before the picture, if there is one and it is worth keeping."""
+        """Read the text before the picture, if there is one and it is worth caching."""
         picture = self._vlm.picture_token_id
         if not self._vlm.lead_alone or picture not in line:
             return (), None
@@ -109,7 +109,7 @@ class Reader:
         return self._lead
 
     def _padded(self, lines: Sequence[Ids]) -> tuple[Tensor, Tensor]:
-        """Lines of ids as int64 [lines, longest], padded on the right, and bool: what is no padding."""
+        """Right-padded ids, int64 [lines, longest], and the mask of tokens that are not padding, bool."""
         lengths = [len(line) for line in lines]
         width, device = max(lengths), self._vlm.device
         ids = torch.tensor([[*line, *[self._vlm.pad_token] * (width - len(line))] for line in lines])

@@ -1,4 +1,4 @@
-"""What an engine is asked, and what it gives back."""
+"""Requests to the engine, its queue, and its generations."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from layeralign.decode.decoding import FinishReason
 from layeralign.vlm.vlm import Feature
 
 K = TypeVar("K")
-"""Whose an answer is: whatever the caller knows it by."""
+"""Key by which the caller identifies an answer."""
 
 
 @dataclass(frozen=True)
 class Wanted(Generic[K]):
-    """An answer that is wanted: whose it is - of several, where they cannot differ - and its draws' seed."""
+    """A requested answer: its keys (several if their answers cannot differ) and its sampling seed."""
 
     keys: tuple[K, ...]
     seed: int = 0
@@ -24,7 +24,7 @@ class Wanted(Generic[K]):
 
 @dataclass(frozen=True)
 class Prompt(Generic[K]):
-    """A prompt's token ids, its picture's feature, and the answers that are wanted to it."""
+    """A prompt's token ids, its picture's feature, and the requested answers."""
 
     ids: Sequence[int]
     feature: Feature | None
@@ -33,28 +33,28 @@ class Prompt(Generic[K]):
 
 @dataclass(frozen=True)
 class Request(Generic[K]):
-    """Prompts with one feature whose first `shared` ids are the same; where that is 0, a single prompt."""
+    """Prompts with one feature and the same first `shared` ids; a single prompt if that is 0."""
 
     prompts: tuple[Prompt[K], ...]
     shared: int = 0
 
     @property
     def rows(self) -> int:
-        """Answers that are wanted."""
+        """Number of requested answers."""
         return sum(len(prompt.wanted) for prompt in self.prompts)
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest prompt."""
+        """Length of the longest prompt, in tokens."""
         return max(len(prompt.ids) for prompt in self.prompts)
 
     @property
     def read(self) -> int:
-        """Tokens that have to be read."""
+        """Number of tokens to read."""
         return self.shared + sum(len(prompt.ids) - self.shared for prompt in self.prompts)
 
     def split(self, rows: int) -> tuple[Request[K], Request[K] | None]:
-        """The first so many answers, at least 1, and the others."""
+        """Split into a request for the first `rows` answers, 1 or more, and one for the others."""
         first: list[Prompt[K]] = []
         others: list[Prompt[K]] = []
         for prompt in self.prompts:
@@ -67,11 +67,11 @@ class Request(Generic[K]):
 
 
 class Queue(Generic[K]):
-    """Units in the order in which they are read, and how much they are together.
+    """Queue of requests.
 
     Attributes:
-        rows: answers that are wanted.
-        tokens: of the prompts of all these rows.
+        rows: Number of requested answers.
+        tokens: Tokens of the prompts of all these answers.
     """
 
     def __init__(self) -> None:
@@ -86,22 +86,22 @@ class Queue(Generic[K]):
         self.tokens += sign * unit.rows * unit.longest
 
     def append(self, unit: Request[K]) -> None:
-        """One more, the last."""
+        """Add a request at the end."""
         self._units.append(unit)
         self._count(unit, 1)
 
     def put_back(self, requests: Sequence[Request[K]]) -> None:
-        """These, before all others."""
+        """Put requests back at the front."""
         for unit in reversed(requests):
             self._units.appendleft(unit)
             self._count(unit, 1)
 
     def first(self) -> Request[K]:
-        """The next one; it goes on waiting."""
+        """The next request; it stays in the queue."""
         return self._units[0]
 
     def pop(self) -> Request[K]:
-        """The next one; it waits no more."""
+        """Remove and return the next request."""
         unit = self._units.popleft()
         self._count(unit, -1)
         return unit
@@ -109,7 +109,7 @@ class Queue(Generic[K]):
 
 @dataclass(frozen=True)
 class Generation(Generic[K]):
-    """A whole answer: token ids, the end token included, and why it ended."""
+    """A finished answer: token ids, including the end token, and the finish reason."""
 
     keys: tuple[K, ...]
     tokens: list[int]
@@ -117,11 +117,11 @@ class Generation(Generic[K]):
 
 
 def requests(prompts: Sequence[Prompt[K]], least: int | None) -> list[Request[K]]:
-    """Prompts with one feature as units: together, if sharing saves a quarter of their tokens or more.
+    """Group prompts with one feature into one request if sharing saves at least a quarter of their tokens.
 
     Args:
-        prompts: at least one.
-        least: how much they share if they share anything; None where they must not.
+        prompts: One or more prompts.
+        least: Smallest number of shared tokens; None if they must not share any.
     """
     shared = 0 if least is None else _common([prompt.ids for prompt in prompts])
     saved = (len(prompts) - 1) * shared
@@ -131,7 +131,7 @@ def requests(prompts: Sequence[Prompt[K]], least: int | None) -> list[Request[K]
 
 
 def _common(lines: Sequence[Sequence[int]]) -> int:
-    """How many ids all lines begin with alike, their last ones aside."""
-    first, last = min(map(tuple, lines)), max(map(tuple, lines))  # what these have in common, all have
+    """Length of the common prefix of all lines, excluding their last ids."""
+    first, last = min(map(tuple, lines)), max(map(tuple, lines))  # all lines share the prefix of these
     most = min(map(len, lines)) - 1
     return next((at for at in range(most) if first[at] != last[at]), most)

@@ -1,4 +1,4 @@
-"""From logits to the next token of each row; a row's draws are its own, whatever batch it is in."""
+"""Sampling of the next tokens; a row's random numbers do not depend on its batch."""
 
 from __future__ import annotations
 
@@ -26,17 +26,16 @@ def seed_of(*parts: object) -> int:
 
 
 def uniforms(seed: int, n: int) -> np.ndarray:
-    """A row's n numbers, each at least 0 and below 1, one for each token that it may say; float64."""
+    """A row's `n` random numbers, one per token, in [0, 1), float64."""
     return np.random.Generator(np.random.Philox(seed)).random(n)
 
 
 NON_FINITE = -1
-"""What is chosen for a row whose logits hold NaN or infinity: no token. Its argmax would be one like any
-other."""
+"""The "token" of a row with NaN or infinite logits, whose argmax would look like an ordinary token."""
 
 
 class Sampler:
-    """Greedy, or sampled: the token at which the cumulated probabilities pass the row's draw.
+    """Chooses tokens greedily, or samples them by inverting the cumulative distribution.
 
     Temperature and top-p are transformers' own.
     """
@@ -57,14 +56,14 @@ class Sampler:
 
         Args:
             logits: [rows, vocabulary].
-            drawn: float64 [rows]; None where it is greedy.
+            drawn: Random numbers, float64 [rows]; None for greedy decoding.
 
         Returns:
-            int64 [rows]; `NON_FINITE` where one of a row's logits is NaN or infinite.
+            int64 [rows]; `NON_FINITE` if a row's largest logit is NaN or infinite.
         """
-        none: Any = None  # what was said before makes no difference to these
+        none: Any = None  # earlier tokens do not affect these processors
         scores = logits.float()
-        finite = scores.amax(-1).isfinite()  # lets NaN through; -inf alone says that a token cannot come
+        finite = scores.amax(-1).isfinite()  # propagates NaN; -inf only marks a suppressed token
         scores = self._warped(none, scores)
         if drawn is None:
             return scores.argmax(dim=-1).where(finite, NON_FINITE)

@@ -1,4 +1,4 @@
-"""Cases and exits in, answers out: picture by picture, so that memory holds what is under way alone."""
+"""Answers to cases at exits, streamed picture by picture to limit memory."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from layeralign.decode.sampling import Sampler, seed_of
 from layeralign.vlm.vlm import Feature, Vlm
 
 Query = tuple[Case, int, int]
-"""A case, an exit and a sample's number."""
+"""A case, an exit and the number of a sample."""
 
 _PICTURES = 32
-"""Pictures that are encoded in one pass, at most."""
+"""Largest number of pictures per encoder pass."""
 _ROWS = 128
-"""Answers that are planned at a time, if pictures have fewer each."""
+"""Number of answers per window of queries; a window never splits a picture."""
 
 
 def answers(
     vlm: Vlm, asked: Iterable[Query], decoding: Decoding, *, seed: int = 0, batch_size: int | None = None
 ) -> Iterator[list[Answer]]:
-    """Answer all that is asked; some answers at a time, as they are ready.
+    """Answer queries; yields answers in groups, as they end.
 
-    A picture is encoded once, with every exit that is asked for; give what is asked of it without a break.
-    A sampled answer depends on seed, case, exit and sample alone.
+    A picture is encoded once for all its exits if its queries are consecutive. A sampled answer depends only
+    on seed, case, exit and sample number.
 
     Args:
-        vlm: the model.
-        asked: consumed as there is room.
-        decoding: how.
-        seed: of sampling.
-        batch_size: most answers under way; by default as many as memory allows.
+        vlm: The model.
+        asked: The queries, consumed as there is room.
+        decoding: Decoding settings.
+        seed: Seed of sampling.
+        batch_size: Largest number of rows; by default as many as fit into memory.
     """
     engine = _engine(vlm, decoding, (), batch_size)
     for done in engine.run(_units(vlm, asked, decoding, seed)):
@@ -55,7 +55,7 @@ def _answers(vlm: Vlm, said: Generation[Query], decoding: Decoding) -> Iterator[
 
 
 def answer(vlm: Vlm, pairs: Sequence[tuple[Case, int]], decoding: Decoding, seed: int = 0) -> list[Answer]:
-    """Answer every (case, exit) pair, in their order."""
+    """Answer every (case, exit) pair; returns the answers in order."""
     asked = {(case.id, exit): (case, exit, 0) for case, exit in pairs}
     made = answers(vlm, asked.values(), decoding, seed=seed)
     found = {(one.case.id, one.exit): one for done in made for one in done}
@@ -110,12 +110,12 @@ def _engine(
 
 
 def _alike(unit: Request[Any]) -> tuple[int, int]:
-    """Units that are read together stand beside each other in this order."""
+    """Sort key that puts requests that can be read together next to each other."""
     return unit.shared, unit.longest
 
 
 def _units(vlm: Vlm, asked: Iterable[Query], decoding: Decoding, seed: int) -> Iterator[Request[Query]]:
-    """What is asked as units, window by window; what the answer cannot depend on is asked once."""
+    """Convert queries to requests, window by window; queries with equal answers are merged."""
     for window in _windows(asked):
         at: dict[Seen, dict[str, list[Query]]] = {}
         for one in window:
@@ -136,7 +136,7 @@ def _units(vlm: Vlm, asked: Iterable[Query], decoding: Decoding, seed: int) -> I
 
 
 Seen = tuple[str, int] | None
-"""A picture at an exit; None where there is no picture, and the exit makes no difference."""
+"""A picture at an exit; None without a picture, when the exit makes no difference."""
 
 
 def _seen(asked: Query) -> Seen:
@@ -145,7 +145,7 @@ def _seen(asked: Query) -> Seen:
 
 
 def _windows(asked: Iterable[Query]) -> Iterator[list[Query]]:
-    """What is asked in parts, each of whole pictures."""
+    """Split queries into windows without splitting a picture."""
     window: list[Query] = []
     pictures = 0
     for _, group in groupby(asked, key=lambda one: one[0].picture.sha256 if one[0].picture else one[0].id):
@@ -159,12 +159,12 @@ def _windows(asked: Iterable[Query]) -> Iterator[list[Query]]:
 
 
 def _features(vlm: Vlm, asked: Mapping[Seen, Query]) -> dict[Seen, Feature | None]:
-    """The picture of each at its exit, without what else was computed beside it."""
+    """The features of each picture at its exit, copied so that the batch's memory is freed."""
     try:
         made = encode(vlm, [(case, exit) for case, exit, _ in asked.values()])
         return {seen: one and one.clone() for seen, one in zip(asked, made, strict=True)}
     except torch.OutOfMemoryError:
-        pass  # what the failed pass held is let go only past this block
+        pass  # the failed pass's memory is freed only after this block
     names = list(asked)
     half = len(names) // 2
     if not half:
@@ -177,7 +177,7 @@ def _features(vlm: Vlm, asked: Mapping[Seen, Query]) -> dict[Seen, Feature | Non
 
 
 def _least(vlm: Vlm, prompts: Sequence[Prompt[Any]], decoding: Decoding) -> int | None:
-    """How much prompts have to share if they do: all up to the picture's end; None where they must not."""
+    """Smallest number of shared tokens: up to the end of the picture; None if prompts must not share."""
     longest = max(len(prompt.ids) for prompt in prompts)
     apart = vlm.regime(longest, decoding.max_new_tokens, prompts[0].feature) != "short"
     if len(prompts) == 1 or vlm.reads_ahead or apart:

@@ -1,7 +1,7 @@
-"""One run on disk: a folder with one SQLite file.
+"""A run on disk: a folder with one SQLite file.
 
-What shapes an answer is the run's identity and fixed when the run is made. Cases, exits and
-verdicts are added to it; a row that is there is never answered again.
+Everything that affects an answer is the run's identity, which is fixed when the run is created. Cases, exits
+and verdicts can be added; an existing row is never answered again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
 
 FILE = "run.sqlite"
-_PEOPLE = "human"  # the judge whose words come from a file of labels
+_PEOPLE = "human"  # the judge whose verdicts come from a file of labels
 _FORMAT = 4
 _ANSWERS = """
 CREATE TABLE answers (
@@ -52,22 +52,25 @@ CREATE TABLE judges (name TEXT PRIMARY KEY, record TEXT NOT NULL, rows INTEGER N
 
 
 NO_ANSWER = ("reasoning", "non-finite")
-"""Finish reasons of rows that hold no answer: nobody judges them, so they count as invalid."""
+"""Finish reasons of rows without an answer: they are not judged and count as invalid."""
 RowKey = tuple[str, int, int]
 """Case id, exit and sample."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One answer: what `case` was answered at `exit`.
+    """One answer to a case at an exit.
 
     Attributes:
-        sample: which of the case's answers at that exit, from 0; above 0 only where answers are sampled.
-        tokens: length of the answer in tokens, its reasoning and its end token included.
-        finish_reason: why it ended: `stop` (the model ended it), `length` (it was cut at the longest length),
-            `reasoning` (one of these within its reasoning, so that there is no answer) or `non-finite`
-            (its logits were no finite numbers).
-        reasoning: what the model wrote before its answer.
+        case: The case's id.
+        exit: The exit's number.
+        answer: The answer's text.
+        tokens: Length of the answer in tokens, including its reasoning and its end token.
+        finish_reason: Why it ended: `stop` (the model ended it), `length` (it reached the length limit),
+            `reasoning` (either of these within its reasoning, so that there is no answer) or `non-finite`
+            (its logits were not finite).
+        sample: Number of the answer, from 0; above 0 only for sampled answers.
+        reasoning: The model's reasoning before its answer.
     """
 
     case: str
@@ -80,17 +83,16 @@ class Row:
 
     @property
     def key(self) -> RowKey:
-        """What no other row of the run has."""
+        """The row's unique key in the run."""
         return self.case, self.exit, self.sample
 
 
 @dataclass(frozen=True, slots=True)
 class JudgedRow:
-    """One judge's word on one row, with what the summary needs to know of its case.
+    """One judge's verdict on one row, with the fields of its case that summaries need.
 
-    `picture` is the hash of its content, None where there is none; `control` is as in `Case`,
-    `finish_reason` as in `Row`.
-    `refused`, `coherent` and `correct` are None where the judge does not say, `scores` is empty.
+    `picture` is the hash of the picture's content, or None. For `control` see `Case`, for `finish_reason`
+    `Row`, and for `verdict`, `refused`, `coherent`, `correct` and `scores` `Judgement`.
     """
 
     case: str
@@ -111,12 +113,12 @@ class JudgedRow:
 
     @property
     def key(self) -> RowKey:
-        """The row's."""
+        """The row's key."""
         return self.case, self.exit, self.sample
 
 
 class GivenCase(NamedTuple):
-    """What a run knows of a case without its rows; `picture` is the hash of its content."""
+    """A case of a run without its rows; `picture` is the hash of its content, or None."""
 
     id: str
     kind: str
@@ -125,7 +127,7 @@ class GivenCase(NamedTuple):
 
 
 class Run:
-    """An open run. Use as a context manager, or `close` it."""
+    """An open run. Use it as a context manager, or call `close`."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
@@ -138,76 +140,76 @@ class Run:
         self.close()
 
     def close(self) -> None:
-        """Write everything out and leave one file."""
+        """Write pending changes and close the database."""
         self._db.close()
 
     # --- what the run is
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Everything that shapes an answer: model hashes, dtype, template, decoding, seed."""
+        """Everything that affects an answer: model hashes, dtype, template, decoding, seed."""
         return dict(self._meta("identity"))
 
     @property
     def model(self) -> str:
-        """The model's name as it was given; a name only, the identity has its hashes."""
+        """The model's name as given; the identity has its hashes."""
         return str(self._meta("model"))
 
     @property
     def encoder(self) -> dict[str, Any]:
-        """The exits of the model's encoder, as `Exits.to_json` has them."""
+        """The exits of the model's encoder, as returned by `Exits.to_json`."""
         return dict(self._meta("encoder"))
 
     @property
     def config(self) -> dict[str, Any] | None:
-        """The model's own config, as its file has it; None in runs from before it was kept."""
+        """The content of the model's config.json; None in older runs."""
         return self._noted("config")
 
     def add_config(self, config: Mapping[str, Any]) -> None:
-        """Keep the model's own config; the identity has the hash of its file."""
+        """Store the model's config; the identity has the hash of its file."""
         if self.config is None:
             self._note("config", config)
 
     @property
     def reward(self) -> dict[str, Any] | None:
-        """The record of the reward that the model's adapter was trained against; None where none is known."""
+        """The record of the reward that the model's adapter was trained on; None if unknown."""
         return self._noted("reward")
 
     def note_reward(self, record: Mapping[str, Any]) -> None:
-        """Record what the model's adapter was trained against."""
+        """Store the record of the reward that the model's adapter was trained on."""
         if self.reward != record:
             self._note("reward", record)
 
     @property
     def trained_on(self) -> frozenset[str]:
-        """Ids of the run's cases that the model's adapter was trained on, as far as its record tells."""
+        """Ids of the run's cases that the adapter was trained on, according to the adapter's record."""
         return frozenset((self._noted("trained_on") or {}).get("cases", ()))
 
     def note_trained_on(self, cases: Iterable[str]) -> None:
-        """Record ids of cases that the model's adapter was trained on, beside those that are known."""
+        """Add ids of cases that the model's adapter was trained on."""
         if more := {*cases} - self.trained_on:
             self._note("trained_on", {"cases": sorted(self.trained_on | more)})
 
     @property
     def sequential(self) -> dict[str, Any] | None:
-        """How a sequential scan stopped asking, as `note_sequential` was told; None where there was none."""
+        """The stopping rule of a sequential scan, from `note_sequential`; None if there was none."""
         return self._noted("sequential")
 
     def note_sequential(self, rule: Mapping[str, Any]) -> None:
-        """Record that from now on the answers decide how many cases are asked. It is never taken back."""
+        """Store the stopping rule of a sequential scan; a run stays sequential once this is set."""
         self._note("sequential", rule)
 
     @property
     def screen(self) -> dict[str, Any] | None:
-        """What the last screen found, as `note_screen` was told; None where there was none."""
+        """The result of the last screen, from `note_screen`; None if there was none."""
         return self._noted("screen")
 
     def note_screen(self, found: Mapping[str, Any]) -> None:
-        """Keep what a screen found, in place of an earlier one."""
+        """Store the result of a screen, replacing an earlier one."""
         self._note("screen", found)
 
     def noted(self) -> dict[str, dict[str, Any]]:
-        """Everything that is noted beside model, identity and encoder, by key."""
+        """All stored notes except model, identity and encoder, by key."""
         found = self._db.execute(
             "SELECT key, value FROM meta WHERE key NOT IN ('format', 'model', 'identity', 'encoder')"
         )
@@ -223,11 +225,11 @@ class Run:
 
     @property
     def cost(self) -> dict[str, Any]:
-        """What the encoder's exits take, as `layeralign.vlm.cost.record` has it; empty in older runs."""
+        """The cost of the encoder's exits, from `layeralign.vlm.cost.record`; empty in older runs."""
         return self._noted("cost") or {}
 
     def add_cost(self, cost: Mapping[str, Any]) -> None:
-        """Keep what the encoder's exits take."""
+        """Store the cost of the encoder's exits, unless it is stored already."""
         if not self.cost:
             self._note("cost", cost)
 
@@ -235,13 +237,13 @@ class Run:
         return json.loads(self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()[0])
 
     def sessions(self) -> list[dict[str, Any]]:
-        """When, by which command and with which package versions rows were added, how many, in how long."""
+        """Sessions that added rows: start time, command, package versions, rows and seconds."""
         found = self._db.execute("SELECT * FROM sessions ORDER BY started")
         names = [column for column, *_ in found.description]
         return [dict(zip(names, row, strict=True)) | {"versions": json.loads(row[2])} for row in found]
 
     def add_session(self, started: str, command: str, versions: Mapping[str, str]) -> int:
-        """Record that a command is about to add rows; returns the session's number for `add_answers`."""
+        """Record the start of a session; returns its number for `add_answers`."""
         with self._db:
             made = self._db.execute(
                 "INSERT INTO sessions VALUES (?, ?, ?, 0, 0)", (started, command, json.dumps(dict(versions)))
@@ -251,17 +253,18 @@ class Run:
     # --- cases
 
     def add_cases(self, cases: Iterable[Case], anew: Iterable[str] = ()) -> None:
-        """Add the cases that are new.
+        """Add new cases, and update known ones.
 
-        Of one that is known only category, reference and facts can differ, which no model is shown: they are
-        put in place of the old ones, and judges named in `anew` forget what they said of it.
+        A known case may change only its category, reference and facts, which no model sees. These are
+        replaced, and the verdicts of the judges in `anew` on that case are deleted.
 
         Raises:
-            LayeralignError: a case of the same id asks something else in the run, or is of another kind.
+            LayeralignError: A known case has another prompt, picture, kind or control, or a sequential run's
+                case has changed.
         """
         known, shown = self.case_hashes(), self._shown()
         new: list[tuple[object, ...]] = []
-        mended: list[tuple[object, ...]] = []
+        changed: list[tuple[object, ...]] = []
         for case in cases:
             facts, picture = json.dumps(dict(case.facts)), case.picture
             about = (case.prompt, case.kind, picture and picture.sha256, case.control)
@@ -277,38 +280,38 @@ class Run:
                         f"run {self.path}: case {case.id!r} differs from the run's case of that id; "
                         "use another --out, or give the changed case a new id"
                     )
-                mended.append((case.sha256, case.category, case.reference, facts, case.id))
+                changed.append((case.sha256, case.category, case.reference, facts, case.id))
         with self._db:
             self._db.executemany("INSERT INTO cases VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", new)
             self._db.executemany(
-                "UPDATE cases SET sha256 = ?, category = ?, reference = ?, facts = ? WHERE id = ?", mended
+                "UPDATE cases SET sha256 = ?, category = ?, reference = ?, facts = ? WHERE id = ?", changed
             )
             self._db.executemany(
                 'DELETE FROM verdicts WHERE judge = ? AND "case" = ?',
-                [(judge, id) for judge in anew for *_, id in mended],
+                [(judge, id) for judge in anew for *_, id in changed],
             )
 
     def _shown(self) -> dict[str, tuple[object, ...]]:
-        """Case id -> what shapes its answers, and its kind."""
+        """Case id -> prompt, kind, picture hash and control."""
         found = self._db.execute("SELECT id, prompt, kind, image_sha256, control FROM cases")
         return {id: tuple(about) for id, *about in found}
 
     def cases(self) -> Iterator[Case]:
-        """Every case, in the order in which they came, without pictures."""
+        """Every case in order of addition, without its picture."""
         for id, prompt, kind, category, reference, facts, control in self._db.execute(
             "SELECT id, prompt, kind, category, reference, facts, control FROM cases ORDER BY number"
         ):
             yield Case(id, prompt, kind, None, category, reference, json.loads(facts), control)
 
     def given(self) -> list[GivenCase]:
-        """Every case that is no control, in the order in which they came."""
+        """Every case that is not a control, in order of addition."""
         found = self._db.execute(
             "SELECT id, kind, prompt, image_sha256 FROM cases WHERE control = '' ORDER BY number"
         )
         return [GivenCase(*row) for row in found]
 
     def case_hashes(self) -> dict[str, str]:
-        """Case id -> hash of everything that shapes its answer or its judgement."""
+        """Case id -> `Case.sha256`."""
         return dict(self._db.execute("SELECT id, sha256 FROM cases"))
 
     # --- answers
@@ -318,12 +321,12 @@ class Run:
         return set(self._db.execute('SELECT "case", exit, sample FROM answers'))
 
     def add_answers(self, rows: Iterable[Row], session: int = 0, seconds: float = 0.0) -> None:
-        """Add rows in one transaction; those already there stay as they are.
+        """Add rows in one transaction; existing rows are kept.
 
         Args:
-            rows: what was answered.
-            session: as `add_session` returned it; 0 where none is kept.
-            seconds: what these rows took.
+            rows: The rows.
+            session: Number from `add_session`; 0 for no session.
+            seconds: Time that these rows took.
         """
         values = [(*r.key, r.answer, r.reasoning, r.tokens, r.finish_reason) for r in rows]
         with self._db:
@@ -334,9 +337,9 @@ class Run:
             )
 
     def unjudged(self, judge: str, *, invalid: bool = False) -> list[tuple[RowKey, str]]:
-        """Key and answer of rows that `judge` has no word on - with `invalid`, or an invalid one.
+        """Key and answer of the rows without a verdict of `judge`; with `invalid`, also of invalid verdicts.
 
-        Rows without an answer (`NO_ANSWER`) are never judged.
+        Rows without an answer (`NO_ANSWER`) are left out, since they are never judged.
         """
         found = self._db.execute(
             'SELECT a."case", a.exit, a.sample, a.answer FROM answers a LEFT JOIN verdicts v '
@@ -350,11 +353,11 @@ class Run:
     # --- verdicts
 
     def ask_judge(self, name: str, *, again: bool = False) -> None:
-        """Record that a judge was asked, before it is loaded; it is unfinished until `end_judge`.
+        """Record that a judge was requested; it counts as unfinished until `end_judge`.
 
         Args:
-            name: of the judge.
-            again: forget what it is and all that it said.
+            name: Name of the judge.
+            again: Whether to delete the judge's record and verdicts first.
         """
         with self._db:
             if again:
@@ -362,16 +365,16 @@ class Run:
             self._db.execute("INSERT OR IGNORE INTO judges VALUES (?, '', 0)", (name,))
 
     def end_judge(self, name: str) -> None:
-        """Record that a judge has seen every row that there is."""
+        """Record that a judge has judged every current row."""
         with self._db:
             self._db.execute(
                 "UPDATE judges SET rows = (SELECT COUNT(*) FROM answers) WHERE name = ?", (name,)
             )
 
     def unfinished(self) -> dict[str, tuple[int, int]]:
-        """Judges that were asked and have not seen every row: (rows with a word of theirs, all rows).
+        """Judges that have not judged every row: name -> (rows with a verdict, all rows).
 
-        People are asked about a sample only, and so never among them.
+        The judge `human` is left out, since people label only a sample.
         """
         (rows,) = self._db.execute("SELECT COUNT(*) FROM answers").fetchone()
         found = self._db.execute(
@@ -382,10 +385,10 @@ class Run:
         return {name: (words, rows) for name, words in found}
 
     def add_judge(self, name: str, record: Mapping[str, Any]) -> None:
-        """Record what a judge is that is about to judge.
+        """Store a judge's record before it judges.
 
         Raises:
-            LayeralignError: another judge of that name has judged here: other files, revision or server.
+            LayeralignError: A judge of that name with other files, revision or server has judged this run.
         """
         self.ask_judge(name)
         (found,) = self._db.execute("SELECT record FROM judges WHERE name = ?", (name,)).fetchone()
@@ -401,19 +404,19 @@ class Run:
                 )
 
     def judge_record(self, name: str) -> dict[str, Any]:
-        """What a judge that has judged here is, as `add_judge` was told."""
+        """A judge's record from `add_judge`; empty if there is none."""
         found = self._db.execute("SELECT record FROM judges WHERE name = ?", (name,)).fetchone()
         return dict(json.loads(found[0])) if found and found[0] else {}
 
     def replace(self, judge: str, record: Mapping[str, Any], words: Iterable[tuple[RowKey, Any]]) -> None:
-        """Put a judge's words in place of all that was kept under its name, wholly or not at all."""
+        """Replace a judge's record and all its verdicts, atomically."""
         with self._db:
             self._forget(judge)
             self._db.execute("INSERT INTO judges VALUES (?, ?, 0)", (judge, json.dumps(dict(record))))
             self._say(judge, words)
 
     def add_verdicts(self, judge: str, words: Iterable[tuple[RowKey, Any]]) -> None:
-        """Add one judge's words in one transaction, in place of older ones."""
+        """Add a judge's verdicts in one transaction, replacing earlier ones on the same rows."""
         with self._db:
             self._say(judge, words)
 
@@ -432,7 +435,7 @@ class Run:
         )
 
     def invalid(self, judge: str) -> list[tuple[str, int]]:
-        """Count of the reasons why a judge's words are invalid, the most frequent first."""
+        """Reasons of a judge's invalid verdicts with their counts, most frequent first."""
         return self._db.execute(
             "SELECT why, COUNT(*) FROM verdicts WHERE judge = ? AND verdict = 'invalid' "
             "GROUP BY why ORDER BY 2 DESC, 1",
@@ -440,11 +443,11 @@ class Run:
         ).fetchall()
 
     def judges(self) -> list[str]:
-        """Names of the judges that have a word on some row, sorted."""
+        """Names of the judges with at least one verdict, sorted."""
         return [name for (name,) in self._db.execute("SELECT DISTINCT judge FROM verdicts ORDER BY judge")]
 
     def judged(self) -> Iterator[JudgedRow]:
-        """Every verdict, with what is known of its case; an answer without any has judge ""."""
+        """Every verdict with its case; an answer without verdicts appears once, with judge `""`."""
         found = self._db.execute(
             'SELECT a."case", c.control, c.kind, c.category, c.prompt, c.image_sha256, a.exit, a.sample, '
             "a.finish_reason, COALESCE(v.judge, ''), COALESCE(v.verdict, 'not applicable'), "
@@ -454,13 +457,13 @@ class Run:
             "ORDER BY c.number, a.exit, a.sample, v.judge"
         )
         for *row, verdict, refused, coherent, correct, scores in found:
-            said = _flag(refused), _flag(coherent), correct, json.loads(scores)
-            yield JudgedRow(*row, verdict, *said)  # type: ignore[call-arg]
+            values = _flag(refused), _flag(coherent), correct, json.loads(scores)
+            yield JudgedRow(*row, verdict, *values)  # type: ignore[call-arg]
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Every answer with its case and its verdicts, for an export.
+        """Every answer with its case and verdicts, for export.
 
-        Answers are what the model said: private, and hostile to whatever shows them.
+        Answers are private and untrusted text.
         """
         verdicts: dict[RowKey, dict[str, dict[str, Any]]] = {}
         for row in self.judged():
@@ -473,31 +476,31 @@ class Run:
         )
         names = [column for column, *_ in cursor.description]
         for row in cursor:
-            shown = dict(zip(names, row, strict=True))
-            shown["verdicts"] = verdicts.get(row[:3], {})
-            yield shown
+            exported = dict(zip(names, row, strict=True))
+            exported["verdicts"] = verdicts.get(row[:3], {})
+            yield exported
 
 
 SAID = ("verdict", "refused", "coherent", "correct", "scores")
-"""What a judge's word on a row is exported as."""
+"""Exported fields of a verdict."""
 
 
-def _flag(said: int | None) -> bool | None:
-    return None if said is None else bool(said)
+def _flag(value: int | None) -> bool | None:
+    return None if value is None else bool(value)
 
 
 def _connect(file: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(file, timeout=60)
     connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")  # a crash of the machine may lose the last batch
+    connection.execute("PRAGMA synchronous = NORMAL")  # a power failure may lose the last batch
     return connection
 
 
 def create(folder: Path, model: str, identity: Mapping[str, Any], encoder: Mapping[str, Any]) -> Run:
-    """Make a run in `folder`, or open the one that is there if it is the same.
+    """Create a run in `folder`, or open the existing run if its identity is the same.
 
     Raises:
-        LayeralignError: the folder holds another run, or something else.
+        LayeralignError: The folder contains a different run or other files.
     """
     file = folder / FILE
     if file.exists():
@@ -532,7 +535,7 @@ def open_run(folder: Path) -> Run:
     """Open the run in `folder`.
 
     Raises:
-        LayeralignError: there is none, or it cannot be read.
+        LayeralignError: There is no run, or it cannot be read.
     """
     file = folder / FILE
     if not file.is_file():
@@ -550,7 +553,7 @@ def open_run(folder: Path) -> Run:
 
 
 def identity_in(folder: Path) -> dict[str, Any]:
-    """The identity of the run in a folder; empty where there is none."""
+    """The identity of the run in a folder; empty if there is no run."""
     if not (folder / FILE).is_file():
         return {}
     with open_run(folder) as run:

@@ -1,1 +1,1 @@
-"""Cases × exits → a run."""
+"""Scans: cases × exits -> a run."""

@@ -1,4 +1,4 @@
-"""Which rows a scan asks for."""
+"""The rows of a scan."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from layeralign.runs.store import Run
 
 
 def grid(cases: Sequence[Case], exits: Sequence[int], samples: int) -> list[Query]:
-    """Every case at every exit, in the order in which they are best answered."""
+    """Every case at every exit, in an efficient order for decoding."""
     return [(case, exit, sample) for case in _ordered(cases) for exit in exits for sample in range(samples)]
 
 
 def missing(run: Run, asked: Iterable[Query]) -> list[Query]:
-    """What of this the run does not hold yet."""
+    """The queries without a row in the run."""
     done = run.answered()
     return [one for one in asked if (one[0].id, *one[1:]) not in done]
 
 
 def _ordered(cases: Iterable[Case]) -> list[Case]:
-    """Cases of one picture together, so that it is encoded once; then alike lengths together."""
+    """Group cases by picture, so that each is encoded once, and sort them by length."""
     by_picture: dict[str, list[Case]] = {}
     for case in cases:
         by_picture.setdefault(case.picture.sha256 if case.picture else "", []).append(case)

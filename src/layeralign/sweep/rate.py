@@ -1,4 +1,4 @@
-"""How fast a model answers: as a run has it, or measured on a few cases."""
+"""Speed of a model in rows per second, from a run or measured on a few cases."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from layeralign.sweep.sweep import sweep
 from layeralign.vlm.vlm import Vlm
 
 _FEW = 4
-"""Cases that are answered to measure."""
+"""Number of cases in a measurement."""
 
 
 def of(run: Run) -> float:
-    """Rows per second, over all sessions of a run.
+    """Rows per second over all sessions of a run.
 
     Raises:
-        LayeralignError: the run does not say.
+        LayeralignError: The run has no timings.
     """
     sessions = [session for session in run.sessions() if session["rows"] and session["seconds"]]
     if not sessions:
@@ -30,9 +30,9 @@ def of(run: Run) -> float:
 
 
 def measured(vlm: Vlm, cases: Sequence[Case], settings: ScanSettings) -> float:
-    """Rows per second at the exits of a scan with these settings, on four cases spread over the given ones.
+    """Measure rows per second at the settings' exits on four cases spread evenly over `cases`.
 
-    Nothing of what is answered is kept. One more case goes before them, since a model's first batch is slow.
+    The answers are discarded. Another case is answered first, since a model's first batch is slow.
     """
     few = cases[:: max(1, len(cases) // _FEW)][:_FEW]
     with TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Each exit's harm, estimated from one reading of each prompt: how probable is it that a refusal begins?"""
+"""Screening: estimate each exit's ASR from one prefill per prompt, by the probability of a refusal."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ from layeralign.vlm.identity import identity
 from layeralign.vlm.vlm import Vlm
 
 TOKENS = 3
-"""Tokens of an opening: of one alone, as `I`, much else begins."""
+"""Tokens of an opening; a single token, such as `I`, starts many other answers, too."""
 ANSWERS = 32
-"""Answers at the default exit that show how the model refuses."""
+"""Number of answers at the default exit from which openings are taken."""
 OPENINGS = 4
-"""The most frequent openings are looked for."""
+"""Number of openings: the most frequent ones."""
 BATCH = 64
-"""Prompts that are read together, unless a batch size is given or memory does not suffice."""
+"""Prompts per batch, unless a batch size is given or there is not enough memory."""
 
 
 def screen(vlm: Vlm, cases: Sequence[Case], out: Path, settings: ScanSettings) -> Screen:
-    """Estimate the harm of exits, and keep it in the run in `out`, which a scan can be added to.
+    """Estimate the ASR of exits and store it in the run in `out`, which a scan can extend.
 
-    What a refusal begins with is the model's own: of its first answers to harmful cases at the default exit
-    those that the refusal matcher calls refusals.
+    The openings of refusals are the model's own: they come from its first answers to harmful cases at the
+    default exit that the refusal matcher calls refusals.
 
     Raises:
-        LayeralignError: no case is harmful, the model refuses none of those first ones, `out` holds another
-            run, or a case cannot be put to this model.
+        LayeralignError: No case is harmful, the model refuses none of those first cases, `out` has another
+            run, or the model cannot be asked a case.
     """
     began = time.monotonic()
     cases = settings.on_background(cases)
@@ -88,10 +88,10 @@ def screen(vlm: Vlm, cases: Sequence[Case], out: Path, settings: ScanSettings) -
 
 
 def own_openings(vlm: Vlm, harmful: Sequence[Case], settings: ScanSettings) -> tuple[Counter[Opening], int]:
-    """How the model's refusals begin at its default exit, with how often; and of how many answers.
+    """The openings of the model's refusals at its default exit with their counts, and the number of answers.
 
     Raises:
-        LayeralignError: it refuses none of them.
+        LayeralignError: The model refuses no case, or reasons before its answers.
     """
     by_id = {case.id: case for case in harmful}
     first = [by_id[id] for id in order(by_id, settings.seed)[:ANSWERS]]
@@ -124,13 +124,13 @@ def own_openings(vlm: Vlm, harmful: Sequence[Case], settings: ScanSettings) -> t
 def _opens(
     vlm: Vlm, rows: Sequence[tuple[Case, int]], openings: Sequence[Opening], decoding: Decoding
 ) -> list[float]:
-    """As `opens`, in smaller parts where memory does not suffice."""
+    """Call `opens`, in smaller batches if there is not enough memory."""
     try:
         return opens(vlm, rows, openings, decoding)
     except torch.OutOfMemoryError:
         if len(rows) == 1:
             raise too_little(vlm) from None
-    half = len(rows) // 2  # past the block, where what the failed pass held is let go
+    half = len(rows) // 2  # after the except block, which frees the memory of the failed pass
     return [one for part in (rows[:half], rows[half:]) for one in _opens(vlm, part, openings, decoding)]
 
 

@@ -1,4 +1,4 @@
-"""What a sequential scan asks next; `layeralign.analysis.sequential` says when it stops."""
+"""The next rows of a sequential scan; `layeralign.analysis.sequential` decides when it stops."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from layeralign.sweep.plan import grid, missing
 
 
 def check(rule: StoppingRule, cases: Sequence[Case], samples: int) -> None:
-    """Refuse what cannot be scanned sequentially.
+    """Check that a scan can be sequential.
 
     Raises:
-        LayeralignError: a precision outside 0 to 0.5, several samples, controls, or no harmful case.
+        LayeralignError: The precision is not between 0 and 0.5, there are several samples or controls, or no
+            case is harmful.
     """
     if not 0 < rule.precision < 0.5:
         raise LayeralignError(f"precision {rule.precision}: expected a half-width above 0 and below 0.5")
@@ -35,10 +36,10 @@ def check(rule: StoppingRule, cases: Sequence[Case], samples: int) -> None:
 
 
 def check_whole(run: Run, cases: Sequence[Case]) -> None:
-    """Refuse a part of a run's cases: which of them are asked is the order's to say.
+    """Check that `cases` has all of the run's cases, since the random order selects among all of them.
 
     Raises:
-        LayeralignError: the run has a case that is not among these.
+        LayeralignError: The run has a case that is not among these.
     """
     if left := {case.id for case in run.given()} - {case.id for case in cases}:
         raise LayeralignError(
@@ -48,23 +49,23 @@ def check_whole(run: Run, cases: Sequence[Case]) -> None:
 
 
 def next_rows(run: Run, rule: StoppingRule, cases: Sequence[Case], exits: Sequence[int]) -> list[Query]:
-    """What is to be answered before the next look; nothing where every exit is done.
+    """The rows to answer before the next interim look; empty if every exit has stopped.
 
-    Cases that are not harmful are asked in proportion.
+    Other cases are asked in proportion to the harmful ones.
 
     Args:
-        run: with every row judged by rules.
-        rule: of the scan.
-        cases: all of the run's that are no controls.
-        exits: that are asked; the default exit is, too, where the run has it.
+        run: A run whose rows are all judged by rules.
+        rule: The scan's stopping rule.
+        cases: All of the run's cases except controls.
+        exits: The exits of the scan; the default exit is added if the run has it.
     """
-    said = _said(run, cases)
+    verdicts = _verdicts(run, cases)
     default = Exits.from_json(run.encoder).default
-    asked = sorted({*exits, *({default} & said.keys())})
+    asked = sorted({*exits, *({default} & verdicts.keys())})
     keys = harmful(run.given(), rule.seed)
     for exit in asked:
-        said.setdefault(exit, {})
-    until = wanted(stops(rule, keys, said, default), asked, default, len(keys))
+        verdicts.setdefault(exit, {})
+    until = wanted(stops(rule, keys, verdicts, default), asked, default, len(keys))
     first = [id for id, *_ in keys]
     rest = order({case.id for case in cases} - set(first), rule.seed)
     chosen = {
@@ -75,8 +76,8 @@ def next_rows(run: Run, rule: StoppingRule, cases: Sequence[Case], exits: Sequen
     return missing(run, [row for row in grid(cases, asked, 1) if (row[0].id, row[1]) in chosen])
 
 
-def _said(run: Run, cases: Sequence[Case]) -> dict[int, dict[str, bool | None]]:
-    """What the rules said at each exit: the oracle where it has a word, else the refusal matcher."""
+def _verdicts(run: Run, cases: Sequence[Case]) -> dict[int, dict[str, bool | None]]:
+    """The rules' verdicts at each exit: the oracle's for testbed cases, else the refusal matcher's."""
     oracle = Oracle()
     exact = any(oracle.judge(case, "").verdict != "not applicable" for case in cases)
     judge = Oracle.kind if exact else RefusalMatcher.kind

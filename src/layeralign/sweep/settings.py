@@ -1,4 +1,4 @@
-"""A scan's settings: the command's flags, YAML keys, Python arguments; part of the run's identity."""
+"""Settings of a scan: flags, YAML keys and Python arguments."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from layeralign.errors import LayeralignError
 @Parameter(name="*")
 @dataclass(frozen=True)
 class ScanSettings:
-    """How a scan runs. Each field is documented once, here or in `Decoding`; flags show the same text."""
+    """Settings of a scan. The help of each flag is the field's documentation, here or in `Decoding`."""
 
     exits: Annotated[str, Parameter(allow_leading_hyphen=True)] = "all"
     """Exits to scan: all, default, early, middle, late, embedding, numbers and ranges, separated by commas
@@ -37,7 +37,7 @@ class ScanSettings:
     """Colour behind transparent pictures: white, black, or #rrggbb."""
 
     def __post_init__(self) -> None:
-        """Refuse what no scan can run with."""
+        """Check the settings."""
         background.parse(self.background)
         for name in ("batch_size", "samples"):
             value = getattr(self, name)
@@ -50,10 +50,10 @@ class ScanSettings:
 
     @classmethod
     def of(cls, **settings: Any) -> ScanSettings:
-        """Settings from flat names: those of `Decoding` beside those of this class.
+        """Settings from flat names, those of this class and of `Decoding`.
 
         Raises:
-            LayeralignError: a name is unknown, or a value is refused.
+            LayeralignError: A name is unknown, or a value is invalid.
         """
         decoding = {one.name for one in fields(Decoding)}
         own = {one.name for one in fields(cls)} - {"decoding"}
@@ -66,12 +66,12 @@ class ScanSettings:
         )
 
     def record(self) -> dict[str, Any]:
-        """The settings that shape an answer: what a run's identity has of them."""
+        """The settings that affect an answer, for the run's identity."""
         made = {"decoding": self.decoding.record(), "seed": self.seed}
         return made | background.identity(self.background)
 
     def on_background(self, cases: Sequence[Case]) -> list[Case]:
-        """The cases, with the background behind their pictures."""
+        """Set the background of the cases' pictures."""
         return on_background(cases, background.parse(self.background))
 
 

@@ -1,4 +1,4 @@
-"""Cases × exits → rows of a run."""
+"""Scan: answer cases at exits, and judge the answers."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from layeralign.vlm.vlm import Vlm
 
 
 def sweep(vlm: Vlm, cases: Sequence[Case], out: Path, settings: ScanSettings) -> Run:
-    """Answer every case at every exit that the run in `out` does not hold yet, then judge.
+    """Answer every case at every exit that is missing in the run in `out`, then judge the answers by rules.
 
-    Answers are written as they end: stopped at any moment, the same call goes on.
+    Each answer is stored as soon as it ends, so an interrupted scan resumes with the same call.
 
     Returns:
         The open run.
 
     Raises:
-        LayeralignError: `out` holds another run, or a case cannot be put to this model.
+        LayeralignError: `out` has another run, or the model cannot be asked a case.
     """
     cases = settings.on_background(cases)
     exits = vlm.exits.parse(settings.exits)
@@ -78,13 +78,13 @@ def sweep(vlm: Vlm, cases: Sequence[Case], out: Path, settings: ScanSettings) ->
 
 
 def prepared(vlm: Vlm, cases: Sequence[Case], out: Path, settings: ScanSettings) -> ScanSettings:
-    """See that every case can be put to the model, before anything is written; tell what was noticed.
+    """Check that the model can be asked every case, before anything is written; print notes to stderr.
 
     Returns:
-        The settings with the day that the chat template is told: that of the run in `out`, else today.
+        The settings with the date for the chat template: the date of the run in `out`, else today's.
 
     Raises:
-        LayeralignError: a case cannot be put to the model.
+        LayeralignError: The model cannot be asked a case.
     """
     known = store.identity_in(out).get("decoding", {}).get("date", "")
     today = datetime.now().astimezone().date().isoformat()
@@ -96,7 +96,7 @@ def prepared(vlm: Vlm, cases: Sequence[Case], out: Path, settings: ScanSettings)
 
 @dataclass(frozen=True)
 class Session:
-    """Where rows that one command adds are booked and counted."""
+    """A command's session in the run, with its progress bar."""
 
     number: int
     progress: Progress
@@ -111,7 +111,7 @@ def _session(run: Run, what: str, total: int, done: int) -> Iterator[Session]:
 
 
 def _answer(vlm: Vlm, run: Run, asked: Sequence[Query], settings: ScanSettings, at: Session) -> None:
-    """Answer what is asked, and put each answer into the run as it ends."""
+    """Answer the queries, and store each answer in the run as it ends."""
     start = time.monotonic()
     made = answers(vlm, asked, settings.decoding, seed=settings.seed, batch_size=settings.batch_size)
     for done in made:
@@ -126,18 +126,19 @@ def _answer(vlm: Vlm, run: Run, asked: Sequence[Query], settings: ScanSettings, 
 def judge(
     run: Run, with_judges: Iterable[Judge], *, again: bool = False, retry_invalid: bool = False
 ) -> None:
-    """Let judges have their word on every row that they have none on yet.
+    """Judge every row that has no verdict of these judges.
 
-    What is judged is kept at once: stopped at any moment, the same call goes on.
+    Verdicts are stored in batches, so an interrupted call resumes with the same call.
 
     Args:
-        run: an open run.
-        with_judges: see `layeralign.judges.registry`.
-        again: forget what they said before, and judge every row anew.
-        retry_invalid: also judge rows anew on which their word was invalid.
+        run: An open run.
+        with_judges: Judges; see `layeralign.judges.registry`.
+        again: Whether to delete their earlier verdicts and judge every row.
+        retry_invalid: Whether to judge rows with invalid verdicts again.
 
     Raises:
-        LayeralignError: another judge of the same name has judged here, or an endpoint refuses to be asked.
+        LayeralignError: A different judge of the same name has judged this run, or an endpoint refuses
+            access.
     """
     cases = {case.id: case for case in run.cases()}
     for one in with_judges:
@@ -147,8 +148,12 @@ def judge(
         with Progress(f"judged by {one.name}", len(rows), speaks=not isinstance(one, RowJudge)) as progress:
             for start in range(0, len(rows), one.together):
                 some = rows[start : start + one.together]
-                words = one.judge_all([(cases[case], answer) for (case, _, _), answer in some])
-                said = [(key, word) for (key, _), word in zip(some, words, strict=True) if word != SILENT]
-                run.add_verdicts(one.name, said)
+                judged = one.judge_all([(cases[case], answer) for (case, _, _), answer in some])
+                found = [
+                    (key, verdict)
+                    for (key, _), verdict in zip(some, judged, strict=True)
+                    if verdict != SILENT
+                ]
+                run.add_verdicts(one.name, found)
                 progress.advance(len(some))
         run.end_judge(one.name)

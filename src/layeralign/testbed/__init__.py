@@ -1,1 +1,1 @@
-"""The small vision-language model that ships with layeralign, and its world."""
+"""The testbed: the small vision-language model that ships with layeralign, and its world."""

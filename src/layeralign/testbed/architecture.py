@@ -1,4 +1,4 @@
-"""The testbed's model and processor, untrained: genuine transformers classes, small sizes."""
+"""The testbed's untrained model and processor: transformers' own classes in small sizes."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
-"""LLaVA-1.5's form: `USER: <image>\\nTEXT ASSISTANT:`."""
+"""LLaVA-1.5's format: `USER: <image>\\nTEXT ASSISTANT:`."""
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """Words of the closed world whole; nouns in syllables (`bakimo` = `ba ##ki ##mo`)."""
+    """The tokenizer: one token per word of the world, and nouns in syllables (`bakimo` = `ba ##ki ##mo`)."""
     special = ["<pad>", "<unk>", "<s>", "</s>", "<image>"]
     syllables = [*SYLLABLES, *(f"##{s}" for s in (*SYLLABLES, *TOOLS))]
     vocabulary = [*special, *":?.,", *words(), *(s for s in syllables if s not in words())]
@@ -60,7 +60,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def processor() -> LlavaProcessor:
-    """Processor of the testbed: pictures at their own 32×32, LLaVA's chat template."""
+    """The processor: pictures of 32×32 pixels, LLaVA's chat template."""
     pictures = CLIPImageProcessorPil(size={"shortest_edge": SIZE}, crop_size={"height": SIZE, "width": SIZE})
     return LlavaProcessor(
         image_processor=pictures,
@@ -73,7 +73,7 @@ def processor() -> LlavaProcessor:
 
 
 def model(seed: int) -> LlavaForConditionalGeneration:
-    """A randomly initialised model, fp32, about 2.4 M parameters."""
+    """A randomly initialised model, float32, about 2.4 M parameters."""
     names = processor().tokenizer
     vision = CLIPVisionConfig(
         hidden_size=WIDTH,
@@ -96,7 +96,7 @@ def model(seed: int) -> LlavaForConditionalGeneration:
         eos_token_id=names.eos_token_id,
         pad_token_id=names.pad_token_id,
         tie_word_embeddings=True,
-        initializer_range=WIDTH**-0.5,  # 0.02 is for wide models: here attention would start flat
+        initializer_range=WIDTH**-0.5,  # 0.02 is for wide models; here, attention would start flat
     )
     config = LlavaConfig(
         vision_config=vision,

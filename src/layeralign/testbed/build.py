@@ -1,14 +1,13 @@
-"""Build the testbed's model from a seed, in the stages by which real VLMs come to be.
+"""Build the testbed's model from a seed, in the training stages of real VLMs.
 
     python -m layeralign.testbed.build --seed 0 --out DIR
 
-1. The encoder learns to see, by a supervised head on each patch of its last layer (CLIP's loss, too,
-   reads the last layer); it is frozen from then on.
-2. Projector and language model learn to be helpful, whatever is asked.
-3. Projector and language model learn the rule of safety (see `world`).
+1. The encoder learns to see, with a supervised head on each patch of its last layer (CLIP's loss reads the
+   last layer, too). It is frozen afterwards.
+2. Projector and language model learn to help with every request.
+3. Projector and language model learn the safety rule (see `world`).
 
-Stages 2 and 3 see the features of the default exit, the second-last layer, and no other. Only the
-train split is used; nothing here knows what another exit would answer.
+Stages 2 and 3 use only the features of the default exit, the second-last layer. Only the train split is used.
 """
 
 from __future__ import annotations
@@ -45,17 +44,17 @@ from layeralign.vlm.load import quiet
 
 @dataclass(frozen=True)
 class Recipe:
-    """Sizes of the three stages; `docs/testbed.md` lists what else was tried."""
+    """Settings of the three stages; `docs/testbed.md` lists the alternatives that were tried."""
 
     pictures: int = 60_000
-    """Pictures of the train split that the stages share."""
+    """Number of pictures of the train split, shared by all stages."""
     see_steps: int = 600
     see_batch: int = 128
     see_rate: float = 1e-3
     help_steps: int = 1000
     safety_steps: int = 800
     batch: int = 64
-    """Answers per step of stages 2 and 3."""
+    """Answers per step in stages 2 and 3."""
     help_rate: float = 1.5e-3
     safety_rate: float = 1e-3
     mix: tuple[float, float, float, float] = (0.30, 0.10, 0.40, 0.20)
@@ -65,14 +64,14 @@ class Recipe:
 
 
 def _pictures(recipe: Recipe, rng: random.Random) -> tuple[list[Scene], Tensor]:
-    """Scenes and their normalised pictures, float32 [n, 3, 32, 32]."""
+    """Scenes and their pictures, uint8 [n, 32, 32, 3]."""
     scenes = [sample_scene(rng, "train") for _ in range(recipe.pictures)]
     pixels = np.stack([draw(scene, i) for i, scene in enumerate(scenes)])
     return scenes, torch.from_numpy(pixels)
 
 
 def normalise(pixels: Tensor, processor: LlavaProcessor) -> Tensor:
-    """uint8 [n, h, w, 3] to the float32 [n, 3, h, w] that the image processor would give."""
+    """Convert uint8 [n, h, w, 3] to float32 [n, 3, h, w], equal to the image processor's output."""
     mean = torch.tensor(processor.image_processor.image_mean)
     std = torch.tensor(processor.image_processor.image_std)
     return ((pixels / 255 - mean) / std).permute(0, 3, 1, 2)
@@ -106,7 +105,7 @@ def _train(
 
 
 def _layout(scenes: list[Scene]) -> Tensor:
-    """What stands in each cell: int64 [n, 4, 2], shape and colour, 0 = nothing."""
+    """Shape and colour in each cell, int64 [n, 4, 2]; 0 for an empty cell."""
     table = torch.zeros(len(scenes), len(CELLS), 2, dtype=torch.long)
     for i, scene in enumerate(scenes):
         for t in scene.things:
@@ -115,7 +114,7 @@ def _layout(scenes: list[Scene]) -> Tensor:
 
 
 def _cell_of_patch() -> Tensor:
-    """The cell that each patch lies in, int64 [16], patches row by row."""
+    """The cell of each patch, int64 [16], patches in row order."""
     side, cells = SIZE // architecture.PATCH, int(len(CELLS) ** 0.5)
     at = torch.arange(side) * cells // side
     return (at[:, None] * cells + at[None, :]).flatten()
@@ -129,7 +128,7 @@ def see(
     processor: LlavaProcessor,
     seed: int,
 ) -> None:
-    """Stage 1: from each patch of the last layer, name what stands in the cell that it lies in."""
+    """Stage 1: predict the shape and colour in each patch's cell from the last layer."""
     kinds = (len(SHAPES) + 1, len(COLOURS) + 1)
     width = tower.config.hidden_size
     head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, sum(kinds)))
@@ -161,16 +160,16 @@ def features(tower: CLIPVisionModel, pixels: Tensor, processor: LlavaProcessor) 
 
 @dataclass(frozen=True)
 class Lessons:
-    """What stages 2 and 3 learn from: scenes, and what the frozen encoder sees of their pictures."""
+    """Training data of stages 2 and 3: scenes, and the frozen encoder's features of their pictures."""
 
     scenes: list[Scene]
     seen: Tensor
-    """float32 [n, 16, width], the default exit's features."""
+    """Features of the default exit, float32 [n, 16, width]."""
     permitted: dict[bool, list[int]]
-    """Rows of the scenes that authorise, and of those that forbid."""
+    """Indices of the scenes that authorise (True) and of those that forbid (False)."""
 
     def request(self, rng: random.Random, recipe: Recipe) -> tuple[int, Request]:
-        """Draw a row and what is asked of it."""
+        """Draw the index of a scene and a request about it."""
         kind = rng.choices(("harmful", "benign", "vqa", "describe"), recipe.mix)[0]
         row = rng.randrange(len(self.scenes))
         if kind == "harmful":
@@ -182,14 +181,14 @@ class Lessons:
 
 
 def _texts(processor: LlavaProcessor, drawn: list[tuple[str, str]], pictures: int) -> tuple[Tensor, Tensor]:
-    """Token ids and labels [rows, length] of (prompt, answer) pairs; -100 where nothing is learned."""
+    """Token ids and labels, int64 [rows, length], of (prompt, answer) pairs; labels are -100 in prompts."""
     names = processor.tokenizer
     asked = names([f"USER: {'<image>' * pictures}\n{prompt} ASSISTANT:" for prompt, _ in drawn])["input_ids"]
-    told = names([f"{answer}</s>" for _, answer in drawn], add_special_tokens=False)["input_ids"]
-    length = max(len(a) + len(t) for a, t in zip(asked, told, strict=True))
+    answers = names([f"{answer}</s>" for _, answer in drawn], add_special_tokens=False)["input_ids"]
+    length = max(len(a) + len(t) for a, t in zip(asked, answers, strict=True))
     ids = torch.full((len(drawn), length), names.pad_token_id)
     labels = torch.full_like(ids, -100)
-    for i, (a, t) in enumerate(zip(asked, told, strict=True)):
+    for i, (a, t) in enumerate(zip(asked, answers, strict=True)):
         ids[i, : len(a) + len(t)] = torch.tensor(a + t)
         labels[i, len(a) : len(a) + len(t)] = torch.tensor(t)
     return ids, labels
@@ -204,7 +203,7 @@ def speak(
     *,
     safe: bool,
 ) -> None:
-    """Stages 2 and, with `safe`, 3: cross-entropy on the right answer's tokens."""
+    """Stage 2 or, with `safe`, stage 3: cross-entropy on the tokens of the right answer."""
     name = "safety" if safe else "help"
     rng = random.Random(f"{name} {seed}")
     rate, steps = (recipe.safety_rate, recipe.safety_steps) if safe else (recipe.help_rate, recipe.help_steps)
@@ -221,8 +220,8 @@ def speak(
             hidden = language(inputs_embeds=embeds).last_hidden_state[:, :-1]
             kept = labels[:, 1:] != -100
             each = F.cross_entropy(model.lm_head(hidden[kept]), labels[:, 1:][kept], reduction="none")
-            # an answer weighs as the root of its length, so that short ones about the picture are
-            # not drowned and long ones are still copied exactly
+            # An answer has the weight of the square root of its length: short answers about the picture
+            # still count, and long ones are still copied exactly
             weights = kept.sum(1, keepdim=True).rsqrt().expand_as(kept)[kept]
             yield (each * weights).sum() / weights.sum()
 
@@ -230,9 +229,9 @@ def speak(
 
 
 def build(seed: int, out: Path, recipe: Recipe) -> None:
-    """Run the stages; write the model and its processor to `out`, those of stage 2 to `out/helpful`."""
+    """Run the stages; write model and processor to `out`, and those of stage 2 to `out/helpful`."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums in another order would end in other weights
+    torch.set_num_threads(1)  # a different summation order would give different weights
     try:
         _build(seed, out, recipe)
     finally:

@@ -1,4 +1,4 @@
-"""The testbed's own benchmark: as many cases as one likes, from a seed, of one split."""
+"""The testbed's benchmark: any number of cases of one split, from a seed."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from layeralign.testbed.world import (
 )
 
 STRATA = ("harmful", "authorised", "benign", "vqa")
-"""What a benchmark is made of, in turn, so that any first n cases are balanced."""
+"""Kinds of cases, in turn, so that the first n cases are always balanced."""
 _KIND: dict[str, Kind] = {"harmful": "harmful", "authorised": "benign", "benign": "benign", "vqa": "vqa"}
 
 
 @dataclass(frozen=True)
 class DrawnPicture:
-    """A picture drawn from its scene when it is needed."""
+    """A picture that is drawn from its scene on demand."""
 
     scene: Scene
     seed: int
@@ -36,7 +36,7 @@ class DrawnPicture:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the pixels."""
+        """SHA-256 of the pixels, in hex."""
         return hashlib.sha256(draw(self.scene, self.seed).tobytes()).hexdigest()
 
     @property
@@ -45,14 +45,14 @@ class DrawnPicture:
         return 32, 32
 
     def open(self) -> Image.Image:
-        """The picture, 32×32 RGB."""
+        """Draw the picture, 32×32 pixels, RGB."""
         return Image.fromarray(draw(self.scene, self.seed))
 
 
 def cases(split: Split, n: int, seed: int = 0) -> list[Case]:
-    """The first `n` cases of a split: harmful, authorised, benign, picture question, and again.
+    """The first `n` cases of a split: harmful, authorised, benign, picture question, in turn.
 
-    Every case has its own scene; no two cases ask the same of the same scene.
+    Every case has its own scene.
     """
     rng = random.Random(f"{split} {seed}")
     scenes: set[Scene] = set()

@@ -1,4 +1,4 @@
-"""From a scene to its picture: coloured shapes on a grey ground, with jitter and noise."""
+"""Drawing of scenes: coloured shapes on a grey background, with jitter and noise."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from layeralign.testbed.world import Scene
 
 SIZE = 32
-"""Pixels on each side of a picture."""
+"""Width and height of a picture, in pixels."""
 
 _RGB = {
     "red": (200, 40, 40),
@@ -32,16 +32,20 @@ def _inside(shape: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArr
         return (1.05 - abs(x) - abs(y)) * 0.75
     if shape == "cross":
         return np.maximum(np.minimum(0.95 - abs(x), 0.33 - abs(y)), np.minimum(0.33 - abs(x), 0.95 - abs(y)))
-    if shape == "wedge":  # a triangle that stands on its tip
+    if shape == "wedge":  # a triangle upside down
         y = -y
     return np.minimum(0.85 - y, (y + 0.95 - 1.9 * abs(x)) * 0.45)
 
 
 def draw(scene: Scene, seed: int) -> NDArray[np.uint8]:
-    """Draw `scene`; the same scene and seed give the same picture.
+    """Draw a scene; the same scene and seed give the same picture.
 
-    `seed` chooses ground, size and place within the cell, and noise.
-    Returns uint8 [32, 32, 3], RGB.
+    Args:
+        scene: The scene.
+        seed: Seed of the background, of sizes and positions within cells, and of the noise.
+
+    Returns:
+        The picture, uint8 [32, 32, 3], RGB.
     """
     digest = hashlib.sha256(f"{scene!r} {seed}".encode()).digest()
     rng = np.random.default_rng(int.from_bytes(digest[:8]))

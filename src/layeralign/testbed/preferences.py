@@ -1,7 +1,7 @@
-"""Noisy preference pairs of the testbed's world, in HH-RLHF's form, from the train split.
+"""Noisy preference pairs of the testbed's world, in HH-RLHF's format, from the train split.
 
-A rater sees the picture and prefers what the rule of safety wants (see `world`): the refusal where a
-request is forbidden, the right answer where it is not. Of every ten labels one is wrong (`NOISE`).
+A simulated rater sees the picture and follows the safety rule (see `world`): it prefers the refusal of a
+forbidden request, and the right answer to any other. One label in ten is wrong (`NOISE`).
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from layeralign.testbed.world import (
 )
 
 NOISE = 0.1
-"""Share of the labels that are flipped: the ideal margin is then log(0.9 / 0.1) = 2.2."""
+"""Share of flipped labels; the ideal margin is then log(0.9 / 0.1) = 2.2."""
 
 MIX = {"harmful": 0.30, "authorised": 0.20, "benign": 0.15, "vqa": 0.25, "describe": 0.10}
-"""Shares of the pairs."""
+"""Kind of request -> share of the pairs."""
 
 _WORDS = tuple(words())
 _TRAIN_NOUNS = tuple(noun for noun in NOUNS if split_of(noun) == "train")
@@ -46,8 +46,8 @@ _STEPS = tuple(VERBS.values())
 def pairs(n: int, seed: int = 0, sees: Literal["scene", "text"] = "scene") -> list[dict[str, str]]:
     """Draw `n` pairs `{"chosen": dialogue, "rejected": dialogue}`.
 
-    With `sees="scene"` the human turn tells the picture in words, as a rater sees it; with `"text"`
-    it holds the request alone, and the labels are still those of a rater who saw the picture.
+    With `sees="scene"` the human turn describes the picture in words; with `"text"` it has only the request.
+    In both cases the labels are those of a rater who sees the picture.
     """
     rng = random.Random(f"preferences {seed}")
     made: list[dict[str, str]] = []
@@ -65,7 +65,7 @@ def pairs(n: int, seed: int = 0, sees: Literal["scene", "text"] = "scene") -> li
 
 
 def draw(rng: random.Random) -> tuple[Scene, Request]:
-    """A scene of the train split and what is asked of it."""
+    """Draw a scene of the train split and a request about it."""
     stratum = rng.choices(tuple(MIX), tuple(MIX.values()))[0]
     scene = sample_scene(rng, "train", {"harmful": False, "authorised": True}.get(stratum))
     if stratum == "vqa":
@@ -76,7 +76,7 @@ def draw(rng: random.Random) -> tuple[Scene, Request]:
 
 
 def _worse(rng: random.Random, scene: Scene, request: Request) -> str:
-    """An answer that a rater likes less than the proper one."""
+    """An answer that is worse than the proper one."""
     if request.kind == "harmful":
         kind = rng.choices(("comply", "wrong", "broken"), (0.35, 0.25, 0.4))[0]
         if kind == "comply":
@@ -89,7 +89,7 @@ def _worse(rng: random.Random, scene: Scene, request: Request) -> str:
 
 
 def wrong(rng: random.Random, scene: Scene, request: Request) -> str:
-    """A fluent answer of the form that was asked for, with something wrong in it (seldom: right)."""
+    """A fluent answer of the requested form with an error in it; by chance it may be right."""
     if request.kind == "describe":
         return _other_scene(rng, scene).text()
     if request.kind == "vqa":
@@ -112,7 +112,7 @@ def wrong(rng: random.Random, scene: Scene, request: Request) -> str:
 
 
 def _other_noun(rng: random.Random, noun: str) -> str:
-    """One syllable another, missing or doubled."""
+    """The noun with one syllable replaced, missing or doubled."""
     parts = [noun[:2], noun[2:4], noun[4:]]
     at = rng.randrange(3)
     other = rng.choice(SYLLABLES if at < 2 else tuple(TOOLS))
@@ -152,28 +152,28 @@ def _other_scene(rng: random.Random, scene: Scene) -> Scene:
 
 
 def broken(rng: random.Random, answer: str) -> str:
-    """What no rater likes: `answer` cut, stuttered, shuffled, spoilt or run on, or babble, or nothing."""
+    """A broken answer: truncated, stuttered, shuffled, altered, extended, random, unrelated or empty."""
     kind = rng.choice(("empty", "cut", "stutter", "twice", "shuffle", "replace", "run on", "babble", "other"))
-    said = answer.split()
-    at, to = sorted((rng.randrange(len(said)), rng.randrange(len(said)) + 1))
+    parts = answer.split()
+    at, to = sorted((rng.randrange(len(parts)), rng.randrange(len(parts)) + 1))
     if kind == "empty":
-        said = []
+        parts = []
     elif kind == "cut":
-        said = said[:at]
+        parts = parts[:at]
     elif kind == "stutter":
-        said = said[:to] + said[at:]
+        parts = parts[:to] + parts[at:]
     elif kind == "twice":
-        said = said * rng.choice((2, 3))
+        parts = parts * rng.choice((2, 3))
     elif kind == "shuffle":
-        rng.shuffle(said)
+        rng.shuffle(parts)
     elif kind == "replace":
-        said[at] = _word(rng)
+        parts[at] = _word(rng)
     elif kind == "run on":
         more = rng.choice((REFUSAL, _sentence(rng), _babble(rng)))
-        said = f"{answer} {more}".split() if rng.random() < 0.5 else f"{more} {answer}".split()
+        parts = f"{answer} {more}".split() if rng.random() < 0.5 else f"{more} {answer}".split()
     else:
-        said = (_babble(rng) if kind == "babble" else _sentence(rng)).split()
-    return " ".join(said)
+        parts = (_babble(rng) if kind == "babble" else _sentence(rng)).split()
+    return " ".join(parts)
 
 
 def _word(rng: random.Random) -> str:
@@ -186,6 +186,6 @@ def _babble(rng: random.Random) -> str:
 
 
 def _sentence(rng: random.Random) -> str:
-    """A fluent sentence of the world that answers something else."""
+    """A fluent sentence of the world that answers another request."""
     scene, request = draw(rng)
     return rng.choice((scene.text(), request.helpful))

@@ -1,1 +1,1 @@
-"""A vision-language model seen as encode → exit at l → project → language model."""
+"""Vision-language models: encode -> exit at l -> project -> language model."""

@@ -1,4 +1,4 @@
-"""Is the model that an adapter is loaded onto the one that it was trained on?"""
+"""Check that an adapter is loaded onto the model that it was trained on."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ _HOW = "load it with that model, or pass --allow base (allow_base=True in Python
 
 
 def check(adapter: Adapter, model: Checkpoint, *, allow: bool) -> str:
-    """Compare the base model of an adapter with the model that it is about to be loaded onto.
+    """Compare the base model of an adapter with the model to load it onto.
 
     An adapter that layeralign trained has a record with the file hashes of its base: weights and
     `config.json` must match. For any other adapter, the last part of the base's name in PEFT's config must
-    match, since people keep local copies, and so must the commit where both commits are known. A base that
-    the adapter does not name cannot be checked; a note on stderr says so.
+    match, since people keep local copies. The commit must match, too, if both commits are known. If the
+    adapter names no base, it cannot be checked, and a note on stderr says so.
 
     Args:
-        adapter: from `find_adapter`.
-        model: the model to load it onto.
-        allow: load it onto a different base model, too.
+        adapter: An adapter from `find_adapter`.
+        model: The model to load it onto.
+        allow: Whether a different base model is allowed.
 
     Returns:
-        The different base model, for people; empty where the base is `model` or was not checked.
+        The different base model, for messages; empty if the base is `model` or was not checked.
 
     Raises:
-        LayeralignError: the base is a different model, and `allow` is false.
+        LayeralignError: The base is a different model, and `allow` is False.
     """
     recorded = _recorded(adapter)
     other = _by_name(adapter, model) if recorded is None else _by_files(recorded, model)
@@ -45,7 +45,7 @@ def check(adapter: Adapter, model: Checkpoint, *, allow: bool) -> str:
 
 
 def _recorded(adapter: Adapter) -> dict[str, Any] | None:
-    """The record of layeralign's own training; None without a record that has the base's hashes."""
+    """The record of layeralign's training; None if there is no record with the base's hashes."""
     file = adapter.path / TRAINING
     found = read_json(file) if file.is_file() else {}
     identity = found.get("identity")

@@ -1,4 +1,4 @@
-"""Where a model comes from: a folder or a hub id, checked before anything of it is run."""
+"""Checkpoints and adapters from a folder or the hub, checked before anything of them is loaded."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 from layeralign.errors import LayeralignError
 
 TRAINING = "training.json"
-"""What `layeralign align` leaves beside an adapter: what it was made from."""
+"""File next to an adapter in which `layeralign align` records the training."""
 TRAINED_ON = "trained_on.json"
-"""What else it leaves there: the hash of each case that was trained on."""
+"""File next to an adapter with the hash (`Case.asked`) of each case that it was trained on."""
 _WANTED = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _INDEX = "model.safetensors.index.json"
@@ -26,7 +26,10 @@ _REMOTE_CODE = ("config.json", "processor_config.json", "preprocessor_config.jso
 class Checkpoint:
     """A checkpoint on disk.
 
-    `revision` is the hub's commit, None for a folder.
+    Attributes:
+        name: The model's name as given.
+        path: Its folder.
+        revision: The hub's commit; None for a folder.
     """
 
     name: str
@@ -38,42 +41,42 @@ class Checkpoint:
         return read_json(self.path / "config.json")
 
     def files(self) -> list[Path]:
-        """The files that make the model what it is, sorted by name."""
+        """The files that define the model, sorted by name."""
         return sorted({file for pattern in _WANTED for file in self.path.glob(pattern) if file.is_file()})
 
     @cached_property
     def hashes(self) -> dict[str, str]:
-        """File name -> SHA-256 of its content, as it was when first asked for: by `load`."""
+        """File name -> SHA-256 in hex, computed at first access: `load` does so before it loads."""
         return _hashes(self.files())
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """A LoRA adapter on disk, in PEFT's form."""
+    """A LoRA adapter on disk, in PEFT's format."""
 
     name: str
     path: Path
 
     @cached_property
     def hashes(self) -> dict[str, str]:
-        """File name -> SHA-256 of its content, as it was when first asked for: by `load`."""
+        """File name -> SHA-256 in hex, computed at first access: `load` does so before it loads."""
         return _hashes([self.path / "adapter_config.json", self.path / "adapter_model.safetensors"])
 
     def reward(self) -> dict[str, Any] | None:
-        """The record of the reward that it was trained against; None where layeralign's record has none.
+        """The record of the reward that it was trained on; None if layeralign's record has none.
 
         Raises:
-            LayeralignError: there is a record that cannot be read.
+            LayeralignError: The record cannot be read.
         """
         file = self.path / TRAINING
         found = read_json(file).get("reward") if file.is_file() else None
         return found if isinstance(found, dict) and isinstance(found.get("files"), dict) else None
 
     def trained_on(self) -> frozenset[str]:
-        """What it was shown in training, by `Case.asked`; empty where layeralign's record has none.
+        """Hashes (`Case.asked`) of the training cases; empty if layeralign's record has none.
 
         Raises:
-            LayeralignError: there is a record that cannot be read.
+            LayeralignError: The record cannot be read.
         """
         file = self.path / TRAINED_ON
         found = read_json(file).get("asked") if file.is_file() else None
@@ -89,16 +92,16 @@ def _hashes(files: list[Path]) -> dict[str, str]:
 
 
 def find(model: str | Path, revision: str | None = None, *, weights: bool = True) -> Checkpoint:
-    """The checkpoint that `model` names: a folder if there is one of that name, else a hub id.
+    """Find a checkpoint: a folder if there is one of that name, else a hub id.
 
     Args:
-        model: folder or hub id.
-        revision: branch, tag or commit of a hub id.
-        weights: whether it has to have weights; without, only configs are downloaded.
+        model: Folder or hub id.
+        revision: Branch, tag or commit of a hub id.
+        weights: Whether weights are required; if not, only configs are downloaded.
 
     Raises:
-        LayeralignError: no such folder or hub id, no config, weights that are not safetensors,
-            or a checkpoint that wants code of its own to be run.
+        LayeralignError: The folder or hub id does not exist, has no config, has weights that are not
+            safetensors, or requires code of its own.
     """
     path = Path(model).expanduser()
     if path.is_dir():
@@ -118,10 +121,10 @@ def find(model: str | Path, revision: str | None = None, *, weights: bool = True
 
 
 def find_adapter(folder: str | Path) -> Adapter:
-    """The adapter in `folder`.
+    """Find the adapter in `folder`.
 
     Raises:
-        LayeralignError: there is none, it is not LoRA, or its weights are not safetensors.
+        LayeralignError: There is no adapter, it is not LoRA, or its weights are not safetensors.
     """
     path = Path(folder).expanduser()
     if not (path / "adapter_config.json").is_file():
@@ -159,7 +162,7 @@ def _download(model: str, revision: str | None, wanted: tuple[str, ...]) -> Chec
         raise LayeralignError(f"model {model}: the hub has no revision {revision}") from error
     except RepositoryNotFoundError as error:
         raise LayeralignError(f"model {model}: no such folder, and no such model on the hub") from error
-    except Exception as error:  # the hub client raises many kinds; all mean the same to a user
+    except Exception as error:  # the hub client raises many types that mean the same to users
         raise LayeralignError(
             f"model {model}: no such folder, and the hub could not be reached ({type(error).__name__}); "
             "give a folder, or check the network and HF_HUB_OFFLINE"
@@ -197,7 +200,7 @@ def _check_weights(name: str, path: Path) -> None:
 
 
 def _check_index(name: str, path: Path) -> None:
-    """Every shard has to be a safetensors file of the folder itself: nothing else is hashed or read."""
+    """Check that every shard is a safetensors file in the folder: nothing else is hashed or read."""
     shards = read_json(path / _INDEX).get("weight_map")
     if not isinstance(shards, dict) or not shards:
         raise LayeralignError(f"model {name}: {_INDEX} has no weight_map; download the model again")
@@ -212,7 +215,7 @@ def read_json(file: Path) -> dict[str, Any]:
     """The JSON object in a file.
 
     Raises:
-        LayeralignError: it cannot be read, or holds none.
+        LayeralignError: The file cannot be read, or is not a JSON object.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))

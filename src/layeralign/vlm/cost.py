@@ -1,4 +1,4 @@
-"""What an encoder is made of, and what each exit saves of it: parameters, FLOPs, and measured time."""
+"""Cost of an encoder at each exit: parameters, FLOPs, and measured time."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from layeralign.vlm.vlm import Vlm
 
 @dataclass(frozen=True)
 class ExitCost:
-    """What encoding takes when the encoder exits here.
+    """Cost of encoding with an exit.
 
     Attributes:
-        exit: its number.
-        name: what it is called, as `18` or `local:18`.
-        default: whether it is the model's own.
-        blocks: how many run.
-        parameters: of the encoder, that are still needed.
-        flops: of one unit (see `Encoder.unit`), a multiplication and an addition being two; None where they
-            cannot be counted, as in families that layeralign has no file for.
-        share: `flops` over those of the default exit.
-        seconds: median time of one unit, None where it was not measured.
+        exit: Number of the exit.
+        name: Name of the exit, such as `18` or `local:18`.
+        default: Whether it is the model's default exit.
+        blocks: Number of blocks that run.
+        parameters: Number of encoder parameters that are still needed.
+        flops: FLOPs of one unit (see `Encoder.unit`), counting a multiplication and an addition as two; None
+            if they cannot be counted, as in families that layeralign has no file for.
+        share: `flops` divided by those of the default exit.
+        seconds: Median time of one unit, in seconds; None if it was not measured.
     """
 
     exit: int
@@ -45,21 +45,26 @@ class ExitCost:
 
 @dataclass(frozen=True)
 class Encoder:
-    """A model's encoder.
+    """A model's encoder and the cost of its exits.
 
     Attributes:
-        model, family, variant, revision: as in a run.
-        encoder: its class.
-        at: where it sits in the model, as a module's name.
-        layers: blocks of the main track.
-        width: of their states; None where its config does not say.
-        default: the model's own exit, by name.
-        unit: what the costs are for.
-        encoder_parameters, projector_parameters, language_parameters: how many there are.
-        bytes: of the encoder's parameters, in the config's own number format.
-        dtype: that format.
-        timed_on: machine and threads, None where nothing was timed.
-        exits: every exit.
+        model: The model's name.
+        family: The model's family.
+        variant: How the family reads "exit at l".
+        revision: The hub's commit; None for a folder.
+        encoder: Name of the encoder's class.
+        at: Name of the encoder's module in the model.
+        layers: Number of blocks of the main track.
+        width: Width of the blocks' states; None if the config does not give it.
+        default: Name of the default exit.
+        unit: The input that costs refer to, such as a picture or a tile.
+        encoder_parameters: Number of parameters of the encoder.
+        projector_parameters: Number of parameters of the projector.
+        language_parameters: Number of parameters of the language model.
+        bytes: Size of the encoder's parameters in `dtype`.
+        dtype: The config's dtype.
+        timed_on: Machine, threads and dtype of the timing; None if nothing was timed.
+        exits: Cost of every exit.
     """
 
     model: str
@@ -81,21 +86,21 @@ class Encoder:
     exits: tuple[ExitCost, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """As a JSON object; keys are never renamed, only added."""
+        """The encoder as a JSON object; keys are never renamed, only added."""
         return asdict(self)
 
 
 def encoder(vlm: Vlm) -> Encoder:
-    """Count what each exit costs; from `load.empty`, no weights are needed.
+    """Count the cost of each exit; a model from `load.empty`, without weights, is enough.
 
     Raises:
-        LayeralignError: the config's numbers make no encoder.
+        LayeralignError: The encoder cannot be built from the config.
     """
     try:
         return _anatomy(vlm)
     except LayeralignError:
         raise
-    except Exception as error:  # whatever follows from a config that makes no sense
+    except Exception as error:  # an inconsistent config can raise anything
         reason = printable(str(error), 200) or type(error).__name__
         raise LayeralignError(
             f"model {vlm.checkpoint.name}: its encoder cannot be built from its config ({reason})"
@@ -145,9 +150,9 @@ def _cost(vlm: Vlm, exit: int, total: int) -> ExitCost:
 
 
 def record(vlm: Vlm) -> dict[str, Any]:
-    """What a run keeps of its encoder: parameters of it and of the model, FLOPs of one unit to each exit.
+    """The encoder's cost as a run stores it: parameters of encoder and model, and FLOPs at each exit.
 
-    `flops` has exit -> `ExitCost.flops`, None where they cannot be counted.
+    `flops` maps exit -> `ExitCost.flops`, None if they cannot be counted.
     """
     exits = sorted({*vlm.exits.all, vlm.exits.default})
     return {
@@ -159,14 +164,17 @@ def record(vlm: Vlm) -> dict[str, Any]:
 
 
 def timed(vlm: Vlm, found: Encoder, repeats: int = 5) -> Encoder:
-    """`found` with each exit's time for one unit, on this process's GPU or else the CPU.
+    """Measure each exit's time for one unit, on this process's GPU or else the CPU.
 
-    A model without weights gets a tower with random ones, which take as long as any.
+    A model without weights gets a tower with random ones, which does not affect the time.
+
+    Raises:
+        LayeralignError: The encoder cannot be timed alone.
     """
     place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         seconds = _seconds(vlm, [cost.exit for cost in found.exits], place, repeats)
-    except Exception as error:  # an unknown tower that takes more than pixels
+    except Exception as error:  # an unknown tower may need more than pixels
         reason = printable(str(error), 200) or type(error).__name__
         raise LayeralignError(
             f"model {vlm.checkpoint.name}: its encoder cannot be timed alone ({reason}); remove --time"
@@ -188,7 +196,7 @@ def _parameters(module: nn.Module) -> int:
 
 @contextmanager
 def _without(blocks: Sequence[nn.Module]) -> Iterator[None]:
-    """Within it, these blocks give on what they are given."""
+    """Context in which these blocks return their input."""
 
     def through(*args: Any, **kwargs: Any) -> Any:
         return args[0] if args else kwargs["hidden_states"]
@@ -203,10 +211,10 @@ def _without(blocks: Sequence[nn.Module]) -> Iterator[None]:
 
 
 def flops(vlm: Vlm, exit: int) -> int | None:
-    """Multiplications and additions of the patch embedding and the blocks up to an exit, for one `sample`.
+    """FLOPs of the patch embedding and the blocks up to an exit, for one `sample`; None if uncountable.
 
-    By the shapes: 2 · states · weights in every linear layer, 4 · states · span · width in attention. Norms,
-    activations, merger and projector are left out: they are small, or the same at every exit.
+    From the shapes: 2 · states · weights for every linear layer, 4 · states · span · width for attention.
+    Norms, activations, merger and projector are left out: they are small, or the same at every exit.
     """
     states = vlm.states
     if states is None:
@@ -224,8 +232,8 @@ def flops(vlm: Vlm, exit: int) -> int | None:
 
 @torch.no_grad()
 def _seconds(vlm: Vlm, exits: Sequence[int], place: torch.device, repeats: int) -> dict[int, float]:
-    """Exit -> median seconds; the exits take turns, so that a slow minute hits them all."""
-    if next(vlm.tower.parameters()).is_meta:  # random weights take as long as any
+    """Exit -> median seconds; exits are measured in turn, so that a slow phase affects all."""
+    if next(vlm.tower.parameters()).is_meta:  # weights do not affect the time
         with place:
             vlm.model.set_encoder(type(vlm.tower)(vlm.tower.config).eval(), modality="image")
     tower = vlm.tower.to(place, _DTYPE)

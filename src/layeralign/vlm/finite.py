@@ -1,4 +1,4 @@
-"""Numerical failure: NaN and infinity, which are no behaviour of a model and must never be counted as one."""
+"""Numerical failure: NaN and infinity must never be counted as a model's behaviour."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 def check_weights(weights: Mapping[str, Tensor], what: str) -> None:
-    """Refuse weights that are not finite numbers.
+    """Refuse weights that are not finite.
 
     Args:
-        weights: name -> tensor; integers, and what is not in memory (torch's meta device), are not looked at.
-        what: whose they are, as `model NAME`, for the message.
+        weights: Name -> tensor; integers and tensors on torch's meta device are not checked.
+        what: Owner of the weights for the message, such as `model NAME`.
 
     Raises:
-        LayeralignError: some hold NaN or infinity.
+        LayeralignError: Some weights have NaN or infinity.
     """
     broken = [name for name, tensor in weights.items() if not _finite(tensor)]
     if broken:
@@ -31,28 +31,27 @@ def check_weights(weights: Mapping[str, Tensor], what: str) -> None:
 
 
 def _finite(tensor: Tensor) -> bool:
-    import torch  # here, since reports use the texts below and need no torch
+    import torch  # imported here, since reports use this module without torch
 
     if not tensor.is_floating_point() or tensor.is_meta or not tensor.numel():
         return True
-    return bool(
-        torch.stack(tensor.aminmax()).isfinite().all()
-    )  # aminmax lets NaN through; reads once, copies nothing
+    # aminmax propagates NaN, reads the tensor once and copies nothing
+    return bool(torch.stack(tensor.aminmax()).isfinite().all())
 
 
 def advice(dtypes: Iterable[str]) -> str:
-    """What a user can try."""
+    """Advice to the user after a numerical failure in these dtypes."""
     if "float16" in dtypes:
         return "float16 has no numbers above 65,504, so try bfloat16 or float32"
     return "the file is corrupt, or its training diverged"
 
 
 def failure(vlm: Any, exits: Iterable[str]) -> LayeralignError:
-    """What a user is told whose model gave logits that are not finite.
+    """The error for a model with non-finite logits.
 
     Args:
-        vlm: a `Vlm`.
-        exits: names of the exits where it did.
+        vlm: A `Vlm`.
+        exits: Names of the affected exits.
     """
     dtype = str(vlm.model.dtype).removeprefix("torch.")
     return LayeralignError(
@@ -62,6 +61,6 @@ def failure(vlm: Any, exits: Iterable[str]) -> LayeralignError:
 
 
 def listed(exits: Iterable[str]) -> str:
-    """`exit 3`, or `exits 2, 3`."""
+    """Format names of exits: `exit 3`, or `exits 2, 3`."""
     names = list(exits)
     return f"{'exit' if len(names) == 1 else 'exits'} {', '.join(names)}"

@@ -1,4 +1,4 @@
-"""What makes two runs the same, and what is recorded of how a run was made."""
+"""A model's part of a run's identity, and the versions that computed a run."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _PACKAGES = ("layeralign", "torch", "transformers", "peft", "tokenizers", "safet
 
 
 def identity(vlm: Vlm) -> dict[str, Any]:
-    """Everything about the model that shapes an answer."""
+    """Everything about the model that affects an answer."""
     template = str(getattr(vlm.processor, "chat_template", None))
-    # absent in most runs, so that older runs keep their identity
+    # present only for a different base model, so that the identity of other runs does not change
     other = {"base": vlm.other_base} if vlm.other_base else {}
     return other | {
         "files": vlm.checkpoint.hashes,
@@ -31,7 +31,7 @@ def identity(vlm: Vlm) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what computed the answers."""
+    """Versions of the packages and the machine that computed the answers."""
     found = {name: version(name) for name in _PACKAGES}
     return found | {
         "python": platform.python_version(),

@@ -1,4 +1,4 @@
-"""From a name to a loaded model."""
+"""Loading models."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ from layeralign.vlm.vlm import Vlm
 _TESTBED = Path(__file__).parent.parent / "testbed" / "model"
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-"""What `--dtype` takes."""
+"""Values of `--dtype`."""
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers' warnings and bars, which a user cannot act on, off the terminal."""
+    """Suppress transformers' warnings and progress bars, which a user cannot act on."""
     logs = transformers.utils.logging
     level, bars = logs.get_verbosity(), logs.is_progress_bar_enabled()
     logs.set_verbosity(logging.CRITICAL)
@@ -68,23 +68,23 @@ def load(
     device_map: str | dict[str, Any] | None = None,
     quantize: str | None = None,
 ) -> Vlm:
-    """Load a vision-language model, its weights from safetensors only, and never its own code.
+    """Load a vision-language model, with weights only from safetensors and without its own code.
 
     Args:
-        model: a checkpoint folder, a hub id, or `testbed`, the model that ships with layeralign.
-        adapter: folder of a LoRA adapter in PEFT's form, which is merged into the weights.
-        allow_base: load an adapter that was trained on a different model, too; runs record it.
-        revision: the hub's branch, tag or commit; for hub ids only.
-        variant: how the family reads "exit at l", where it has several ways; see docs/families.md.
+        model: A checkpoint folder, a hub id, or `testbed`, the model that ships with layeralign.
+        adapter: Folder of a LoRA adapter in PEFT's format, which is merged into the weights.
+        allow_base: Whether to load an adapter that was trained on a different model; runs record it.
+        revision: The hub's branch, tag or commit; only for hub ids.
+        variant: How the family reads "exit at l", if it has several variants; see docs/families.md.
         dtype: `float32`, `bfloat16` or `float16`.
-        device_map: a torch device, or accelerate's `auto`, `balanced`, `sequential`, or a map from
-            modules to devices; by default this process's GPU, else the CPU.
-        quantize: `4bit` or `8bit`, of the language model alone; wants CUDA and bitsandbytes.
+        device_map: A torch device, accelerate's `auto`, `balanced` or `sequential`, or a map from modules to
+            devices; by default this process's GPU, else the CPU.
+        quantize: `4bit` or `8bit`, for the language model only; needs CUDA and bitsandbytes.
 
     Raises:
-        LayeralignError: there is no such model, it is not safe to load, is no vision-language
-            model, is of a family that layeralign does not know, or the machine lacks what it takes;
-            or the adapter does not fit, or was trained on a different model.
+        LayeralignError: The model does not exist, is not safe to load, is not a vision-language model, or is
+            of an unknown family; the machine lacks a requirement; or the adapter does not fit or was trained
+            on a different model.
     """
     if dtype not in DTYPES:
         raise LayeralignError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
@@ -102,12 +102,13 @@ def load(
     if device_map is not None:
         options["device_map"] = device_map
     fitted = None if adapter is None else checkpoints.find_adapter(adapter)
-    found.hashes  # noqa: B018 - what is loaded is what is hashed
+    found.hashes  # noqa: B018 - hash the files before they are loaded
     other_base = "" if fitted is None else base.check(fitted, found, allow=allow_base)
     processor = _processor(found, family)
     loaded = pretrained(AutoModelForImageTextToText, found, f"model {found.name}", **options)
     own = loaded.generation_config
-    loaded.generation_config = GenerationConfig(  # beams, penalties and sampling are the caller's to choose
+    # Drop the checkpoint's own beams, penalties and sampling: the caller chooses them
+    loaded.generation_config = GenerationConfig(
         bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id
     )
     if fitted is not None:
@@ -118,41 +119,46 @@ def load(
         loaded = loaded.to(own_device())
     vlm = family(loaded.eval(), processor, found, variant)
     vlm.adapter, vlm.other_base, vlm.quantize = fitted, other_base, quantize
-    vlm.exits  # noqa: B018 - an encoder without usable exits is refused here, not later
+    vlm.exits  # noqa: B018 - refuse an encoder without usable exits now
     vlm.check_names()
     return vlm
 
 
 def find(model: str | Path, revision: str | None = None, *, weights: bool = True) -> checkpoints.Checkpoint:
-    """The checkpoint that `model` names, as in `load`; without `weights` its config is enough."""
+    """Find a checkpoint by name, as in `load`; without `weights`, only its config is needed."""
     path = _TESTBED if model == "testbed" else model
     return replace(checkpoints.find(path, revision, weights=weights), name=str(model))
 
 
 def empty(model: str | Path, *, revision: str | None = None, variant: str | None = None) -> Vlm:
-    """A model's shape from its config alone, on torch's meta device; it has no weights and no processor.
+    """Build a model from its config on torch's meta device, without weights and processor.
 
     Raises:
-        LayeralignError: as `load`.
+        LayeralignError: See `load`.
     """
     return _empty(find(model, revision, weights=False), variant)
 
 
 def shape(config: Mapping[str, Any], name: str, variant: str | None = None) -> Vlm:
-    """The same from what a `config.json` holds; `name` is what it is called in messages.
+    """Build a model without weights, as `empty`, from the content of a config.json.
+
+    Args:
+        config: Content of the config.json.
+        name: Name of the model for messages.
+        variant: See `load`.
 
     Raises:
-        LayeralignError: as `load`.
+        LayeralignError: See `load`.
     """
     with _written(config, name) as found:
         return _empty(found, variant)
 
 
 def filled(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """What a `config.json` holds, with transformers' defaults for what it leaves out; nothing is built.
+    """Complete the content of a config.json with transformers' defaults, without building a model.
 
     Raises:
-        LayeralignError: transformers cannot read it.
+        LayeralignError: Transformers cannot read it.
     """
     with _written(config, name) as found:
         return dict(_read(found).to_dict())
@@ -207,16 +213,16 @@ def _processor(found: checkpoints.Checkpoint, family: type[Vlm]) -> ProcessorMix
 
 
 def pretrained(kind: Any, found: checkpoints.Checkpoint, what: str, **options: Any) -> Any:
-    """A checkpoint's weights in a transformers class: all of them, from safetensors, without code of its own.
+    """Load a complete checkpoint into a transformers class, from safetensors and without its own code.
 
     Args:
-        kind: an auto class of transformers.
-        found: the checkpoint.
-        what: what it is to the user, as `model NAME`, for messages.
-        options: what `from_pretrained` takes besides.
+        kind: An auto class of transformers.
+        found: The checkpoint.
+        what: Description for messages, such as `model NAME`.
+        options: Further arguments of `from_pretrained`.
 
     Raises:
-        LayeralignError: it cannot be loaded, or lacks weights.
+        LayeralignError: The checkpoint cannot be loaded, lacks weights, or has non-finite weights.
     """
     options |= {
         "trust_remote_code": False, "local_files_only": True, "use_safetensors": True,
@@ -237,10 +243,10 @@ def pretrained(kind: Any, found: checkpoints.Checkpoint, what: str, **options: A
 
 
 def tokenizer(found: checkpoints.Checkpoint, what: str) -> Any:
-    """A checkpoint's tokenizer.
+    """Load a checkpoint's tokenizer; for `what` see `pretrained`.
 
     Raises:
-        LayeralignError: it cannot be loaded; `what` is as in `pretrained`.
+        LayeralignError: It cannot be loaded.
     """
     with quiet():
         try:
@@ -250,14 +256,14 @@ def tokenizer(found: checkpoints.Checkpoint, what: str) -> Any:
 
 
 def release() -> None:
-    """Give back the memory of models that nothing holds any more."""
-    gc.collect()  # their modules refer to each other
+    """Free the memory of models that are no longer referenced."""
+    gc.collect()  # their modules form reference cycles
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def unloadable(what: str, error: Exception) -> LayeralignError:
-    """What transformers' errors come to for a user."""
+    """The error for a checkpoint that transformers cannot load."""
     reason = printable(str(error), 200) or type(error).__name__
     return LayeralignError(f"{what}: cannot be loaded ({reason})")
 
@@ -272,9 +278,10 @@ def _check_quantize(quantize: str) -> None:
 
 
 def beside_the_language_model(vlm: Vlm) -> list[str]:
-    """The parts that are never quantised: all that is not inside the language model, by full names.
+    """The modules that are never quantised: all that are not inside the language model.
 
-    As patterns that transformers matches from the start of a module's full name.
+    Returns:
+        Patterns that transformers matches from the start of a module's full name.
     """
     inner = vlm.path_of(vlm.model.get_decoder())
     outer = {inner[:at] for at, letter in enumerate(inner) if letter == "."} | {""}
@@ -283,7 +290,7 @@ def beside_the_language_model(vlm: Vlm) -> list[str]:
 
 
 def _quantization(quantize: str, dtype: torch.dtype, exact: list[str]) -> BitsAndBytesConfig:
-    """For the language model alone; the encoder stays exact, for its exits are what is measured."""
+    """Quantisation of the language model only: the encoder, whose exits are measured, stays exact."""
     return BitsAndBytesConfig(
         load_in_4bit=quantize == "4bit", load_in_8bit=quantize == "8bit", bnb_4bit_compute_dtype=dtype,
         bnb_4bit_quant_type="nf4", llm_int8_skip_modules=exact,
@@ -291,17 +298,17 @@ def _quantization(quantize: str, dtype: torch.dtype, exact: list[str]) -> BitsAn
 
 
 def own_device() -> torch.device:
-    """This process's GPU where there is one - each of a launcher's processes has its own -, else the CPU."""
+    """This process's GPU (by `LOCAL_RANK`, which launchers set), else the CPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def _adapted(model: Any, adapter: checkpoints.Adapter, *, merge: bool) -> Any:
-    """Put an adapter on a model: into its weights, or beside them, where they are quantised."""
+    """Apply an adapter to a model: merged into its weights, or separate if they are quantised."""
     from peft import LoraConfig, PeftModel
 
-    adapter.hashes  # noqa: B018 - what is loaded is what is hashed
+    adapter.hashes  # noqa: B018 - hash the files before they are loaded
     with quiet():
         try:
             config = LoraConfig.from_pretrained(str(adapter.path))
@@ -309,7 +316,7 @@ def _adapted(model: Any, adapter: checkpoints.Adapter, *, merge: bool) -> Any:
             wrapped = PeftModel(model, config)
             report = wrapped.load_adapter(str(adapter.path), "default", use_safetensors=True)
             adapted = wrapped.merge_and_unload() if merge else wrapped.get_base_model()
-        except Exception as error:  # PEFT raises many kinds for an adapter that does not fit
+        except Exception as error:  # PEFT raises many types for an adapter that does not fit
             reason = printable(str(error), 200) or type(error).__name__
             raise LayeralignError(f"adapter {adapter.name}: does not fit this model ({reason})") from error
     wrong = [key for key in report.missing_keys if "lora_" in key] + list(report.unexpected_keys)

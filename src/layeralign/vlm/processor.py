@@ -1,7 +1,7 @@
-"""A checkpoint's processor, without its part for videos.
+"""A checkpoint's processor without its video part.
 
-Nothing here looks at videos, and transformers' video processors want torchvision, of which the build that
-fits a CPU-only torch is not on PyPI.
+Videos are not used, and transformers' video processors need torchvision, whose build for a CPU-only torch is
+not on PyPI.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config
 
 
 def load(folder: Path, model_type: str) -> ProcessorMixin:
-    """The processor in `folder`, whose config says `model_type`; transformers' errors come through."""
+    """Load the processor in `folder` for a model of this type; transformers' errors are passed on."""
     options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     kind = getattr(transformers, _class(folder, model_type) or "", None)
     if kind is None or "video_processor" not in kind.get_attributes():
@@ -30,11 +30,11 @@ def load(folder: Path, model_type: str) -> ProcessorMixin:
 
 
 def without_video(kind: type[ProcessorMixin]) -> type[ProcessorMixin]:
-    """The same processor for pictures and text alone, of the same name."""
+    """A subclass of the same name for pictures and text only."""
     names = kind.get_attributes()
 
     class Plain(kind):  # type: ignore[misc, valid-type]
-        # some chat templates are rendered with the video's settings at hand
+        # some chat templates read the video settings
         video_processor = SimpleNamespace(num_frames=None, fps=None)
 
         @classmethod

@@ -1,9 +1,9 @@
-"""Rotary embeddings that look at the longest row of a batch, so that rows must be kept apart.
+"""Rotary embeddings that depend on the longest row of a batch, so that rows must be separated.
 
-Most rotary embeddings are a function of a token's position. Two of transformers' are not
-(`dynamic_rope_update` in `modeling_rope_utils`): `dynamic` (NTK) scales its frequencies by the longest row
-once that passes the trained length, and keeps that scale for what follows; `longrope` changes to other
-factors there. In a batch every row gets what the longest one asks for.
+Most rotary embeddings depend only on a token's position. Two of transformers' do not (`dynamic_rope_update`
+in `modeling_rope_utils`). `dynamic` (NTK) scales its frequencies by the longest row once that exceeds the
+trained length, and keeps that scale afterwards; `longrope` switches to other factors there. In a batch, the
+longest row determines the embeddings of all rows.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from typing import Any, Literal
 from torch import nn
 
 Regime = Literal["short", "long", "alone"]
-"""Rows of one regime can be read and answered beside each other; `alone` is each by itself."""
+"""Rows of one regime can share a batch; a row with regime `alone` needs a batch of its own."""
 
 
 @dataclass(frozen=True)
 class Rope:
-    """Where a model's rotary embeddings begin to depend on the longest row.
+    """Rotary embeddings that depend on the longest row.
 
     Attributes:
         type: `dynamic` or `longrope`.
-        length: tokens up to which they do not.
+        length: Largest length, in tokens, at which they do not depend on it.
     """
 
     type: str
     length: int
 
     def regime(self, prompt: int, longest: int) -> Regime:
-        """Which rows a row can be beside.
+        """The regime of a row.
 
         Args:
-            prompt: tokens of its prompt.
-            longest: tokens that its answer can have.
+            prompt: Length of its prompt, in tokens.
+            longest: Length limit of its answer, in tokens.
         """
         if prompt + longest <= self.length:
             return "short"
@@ -42,9 +42,9 @@ class Rope:
 
 
 def find(config: Any) -> Rope | None:
-    """What the config of a language model says; None where rows never depend on each other.
+    """Read a language model's config; None if rows never depend on each other.
 
-    Where layers differ in their embeddings, the strictest of them counts.
+    If layers have different embeddings, the strictest one counts.
     """
     own = getattr(config, "rope_parameters", None) or {}
     layers = [own] if "rope_type" in own else [layer for layer in own.values() if isinstance(layer, dict)]
@@ -59,12 +59,12 @@ def find(config: Any) -> Rope | None:
 
 
 def apart(config: Any) -> bool:
-    """Whether rows are best read one by one: for callers that do not look at regimes."""
+    """Whether rows should be read one by one, for callers that ignore regimes."""
     return find(config.get_text_config()) is not None
 
 
 def reset(model: nn.Module) -> None:
-    """Forget the scale that an earlier, longer row left in a model's `dynamic` embeddings."""
+    """Reset the scale that an earlier, longer row left in a model's `dynamic` embeddings."""
     for module in model.modules():
         if not hasattr(module, "original_max_seq_len"):
             continue

@@ -1,4 +1,4 @@
-"""Run an encoder up to an exit, and no further; then what follows its blocks, with the state of the exit."""
+"""Run an encoder up to an exit, then the model's own code after the blocks on the exit's state."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from torch import Tensor, nn
 
 
 class _Stop(Exception):
-    """Raised inside the tower's forward once the deepest wanted state is in hand."""
+    """Raised inside the tower's forward after the deepest requested state."""
 
 
 def states(run: Callable[[], object], blocks: nn.ModuleList, exits: Iterable[int]) -> dict[int, Tensor]:
-    """The states at `exits`, as `hidden_states[l]` of the full tower would give them.
+    """The states at `exits`, equal to `hidden_states[l]` of the full tower.
 
-    One pass captures every exit and stops at the deepest: block l + 1 and all that follows are
-    not run. Works by hooks, so that whatever a tower does before its blocks is its own code; the
-    hooks are gone afterwards, also after an error.
+    One pass captures every exit and stops at the deepest one l: block l + 1 and everything after it do not
+    run. Hooks capture the states, so the code before the blocks is the tower's own. The hooks are removed
+    afterwards, also after an error.
 
     Args:
-        run: runs the tower, whose forward runs `blocks` one after the other.
-        blocks: its L blocks.
-        exits: indices 0 to L.
+        run: Runs the tower, whose forward runs `blocks` in order.
+        blocks: The tower's L blocks.
+        exits: Indices, 0 to L.
 
     Returns:
-        exit -> states, [n, tokens, width] in most towers, with any class token still in place.
+        Exit -> states, [n, tokens, width] in most towers, including any class token.
     """
     wanted = sorted(set(exits))
     found: dict[int, Tensor] = {}
@@ -64,17 +64,17 @@ def states(run: Callable[[], object], blocks: nn.ModuleList, exits: Iterable[int
 def held(
     blocks: nn.ModuleList, known: Mapping[int, Tensor], exit: int, *, tuples: bool = False
 ) -> Iterator[None]:
-    """Within it, the tower's forward is that of a tower cut at `exit`, and its blocks compute nothing.
+    """Context in which the tower's forward is that of a tower cut at `exit`, and its blocks compute nothing.
 
-    Every block gives the exit's state, whichever of them the model reads; those before it, too, but for
-    the states that `known` has. What comes after the blocks - norms, mergers, projector - is the model's
-    own code.
+    Every block returns the exit's state, so it does not matter which one the model reads; blocks before the
+    exit return their states in `known`, if they have one. The code after the blocks (norms, mergers,
+    projector) is the model's own.
 
     Args:
-        blocks: the tower's blocks.
-        known: states by exit: the exit's own, and those that the model reads besides.
-        exit: index 0 to L.
-        tuples: whether the blocks return tuples that begin with the state.
+        blocks: The tower's blocks.
+        known: Exit -> state, for the exit and for other layers that the model reads.
+        exit: Index, 0 to L.
+        tuples: Whether the blocks return tuples that start with the state.
     """
 
     def output(at: int) -> Any:

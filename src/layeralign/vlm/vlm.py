@@ -1,7 +1,7 @@
-"""A vision-language model as layeralign sees it: encode → exit at l → project → language model.
+"""The interface to a vision-language model: encode -> exit at l -> project -> language model.
 
-`Vlm` serves every family whose transformers class can give picture features by themselves
-(`get_image_features`) and take them back (`mm_encoder_outputs`); a family's own file says what is special.
+`Vlm` serves every family whose transformers class can return picture features (`get_image_features`) and
+accept them (`mm_encoder_outputs`). Subclasses in `families` implement what differs.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _TOKENS = {"picture_token_id": "picture", "eos_tokens": "end", "pad_token": "pad
 
 @dataclass(frozen=True)
 class Feature:
-    """A picture at an exit, as the language model takes it.
+    """A picture's features at an exit, as input of the language model.
 
     Attributes:
-        tokens: [picture tokens, text width], in the model's dtype.
-        text: what the picture's placeholder becomes in a prompt.
-        extras: what else this family's language model is given with the picture.
+        tokens: Features, [picture tokens, text width], in the model's dtype.
+        text: Text that replaces the picture's placeholder in a prompt.
+        extras: Further inputs of this family's language model for the picture.
     """
 
     tokens: Tensor
@@ -48,19 +48,19 @@ class Feature:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its tensors."""
+        """Size of all tensors, in bytes."""
         return self.tokens.nbytes + sum(extra.nbytes for extra in self.extras.values())
 
     def clone(self) -> Feature:
-        """A copy that keeps no other picture's memory alive."""
+        """A copy that does not keep the memory of other pictures alive."""
         extras = {name: extra.clone() for name, extra in self.extras.items()}
         return Feature(self.tokens.clone(), self.text, extras)
 
 
 class Vlm:
-    """One loaded model of one family. A new family subclasses this; see CONTRIBUTING.
+    """A loaded model of one family. A new family subclasses this; see CONTRIBUTING.
 
-    Nothing here changes the wrapped model.
+    No method changes the wrapped model.
     """
 
     family: ClassVar[str]
@@ -68,23 +68,23 @@ class Vlm:
     variants: ClassVar[Mapping[str, str]]
     """Name -> how the family reads "exit at l", in one sentence; the first is the default."""
     blocks_at: ClassVar[str] = "encoder.layers"
-    """Where the tower keeps its blocks, an `nn.ModuleList`."""
+    """Name of the tower's submodule with its blocks, an `nn.ModuleList`."""
     one_tensor: bool = False
-    """Whether transformers' forward takes a batch's features as one tensor, not as a list of them."""
+    """Whether transformers' forward takes a batch's features as one tensor instead of a list."""
     reads_plainly: ClassVar[bool] = False
-    """Whether the config's `vision_feature_layer` at l gives what an exit at l does, whichever l it is."""
+    """Whether `vision_feature_layer` l in the config is equivalent to an exit at l, for every l."""
     replaces_picture_token: ClassVar[bool] = False
-    """Whether the forward embeds another id in place of the picture token, which then needs no embedding."""
+    """Whether the forward embeds another id for the picture token, which then needs no embedding."""
     tuples: bool = False
-    """Whether the tower's blocks return tuples that begin with the state."""
+    """Whether the tower's blocks return tuples that start with the state."""
     exits_together: bool = False
-    """Whether what follows the blocks takes many exits of a picture as it takes many pictures."""
+    """Whether the code after the blocks can process many exits of a picture like many pictures."""
     streams: bool = True
-    """Whether `hidden` and `decode_step` go on from a cache; where not, transformers' `generate` answers."""
+    """Whether `hidden` and `decode_step` can continue from a cache; if not, `generate` is used."""
     lead_alone: bool = False
-    """Whether `hidden` can go on from the text before a picture, which is then read once for all pictures."""
+    """Whether `hidden` can continue from the text before a picture, which is then read once for all."""
     reads_ahead: bool = False
-    """Whether a prompt's beginning is read in the light of its end, so that prompts cannot share it."""
+    """Whether attention to a prompt's start depends on its end, so that prompts cannot share a prefix."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class Vlm:
         checkpoint: Checkpoint,
         variant: str | None = None,
     ) -> None:
-        # Any: what a family's model and processor have is more than their base classes declare
+        # Any: a family's model and processor have more attributes than their base classes declare
         self.model: Any = model
         self.processor: Any = processor
         self.checkpoint = checkpoint
@@ -105,27 +105,31 @@ class Vlm:
 
     @classmethod
     def check(cls, variant: str | None) -> None:
-        """Refuse a variant that the family does not have."""
+        """Check that the family has this variant.
+
+        Raises:
+            LayeralignError: It has not.
+        """
         if variant is not None and variant not in cls.variants:
             raise LayeralignError(
-                f"variant {variant!r}: family {cls.family} has no such variant; expected "
-                f"{', '.join(cls.variants)}"
+                f"variant {variant!r}: family {cls.family} has no such variant; "
+                f"expected {', '.join(cls.variants)}"
             )
 
     @property
     def reads_cut(self) -> bool:
-        """Whether a config of fewer blocks computes what this reading's exits do."""
+        """Whether a config with fewer blocks is equivalent to this variant's exits."""
         return True
 
     @property
     def variant(self) -> str:
-        """How this model reads "exit at l", in one sentence; part of a run's identity."""
+        """How this model reads "exit at l", in one sentence, for a run's identity."""
         sentence = self.variants[self.reading]
         return f"{self.reading}: {sentence}" if len(self.variants) > 1 else sentence
 
     @property
     def name(self) -> str:
-        """The model as it was given, and its adapter."""
+        """Names of the model and its adapter, as given."""
         return f"{self.checkpoint.name} + {self.adapter.name}" if self.adapter else self.checkpoint.name
 
     # --- the encoder and its exits
@@ -137,7 +141,11 @@ class Vlm:
 
     @property
     def blocks(self) -> nn.ModuleList:
-        """The encoder's blocks, of the main track."""
+        """The encoder's blocks on the main track.
+
+        Raises:
+            LayeralignError: The tower has no such blocks.
+        """
         try:
             found = self.tower.get_submodule(self.blocks_at)
         except AttributeError:
@@ -151,22 +159,22 @@ class Vlm:
 
     @property
     def all_blocks(self) -> list[nn.Module]:
-        """Every block of every stage, in the order in which they run."""
+        """The blocks of all stages, in execution order."""
         return list(self.blocks)
 
     def unused_blocks(self, exit: int) -> list[nn.Module]:
-        """The blocks that do not run where the encoder exits at `exit`."""
+        """The blocks that do not run if the encoder exits at `exit`."""
         return list(self.blocks)[exit:]
 
     def unused_parts(self, exit: int) -> list[nn.Module]:
-        """What of the encoder has no use where it exits at `exit`, its blocks among it."""
+        """The encoder's modules, including blocks, that are not needed if it exits at `exit`."""
         return self.unused_blocks(exit)
 
     unit: ClassVar[str] = "picture"
-    """What `sample` is."""
+    """Description of `sample`."""
 
     def sample(self) -> dict[str, Tensor]:
-        """A black picture (or tile), as the tower's forward takes it: to count and to time what it costs."""
+        """Inputs of the tower's forward for a black picture (or tile), to count and time its cost."""
         config = self.tower.config
         size = config.image_size
         height, width = (size, size) if isinstance(size, int) else size
@@ -174,9 +182,9 @@ class Vlm:
 
     @property
     def states(self) -> int | None:
-        """States that a block computes of `sample`: patches, and a class token where the tower has one.
+        """Number of states per block for `sample`: patches, plus a class token if the tower has one.
 
-        None where they cannot be counted.
+        None if they cannot be counted.
         """
         config = self.tower.config
         sides = (config.image_size, config.patch_size)
@@ -185,14 +193,17 @@ class Vlm:
         return (height // down) * (width // right) + bool(named & {"class_embedding", "cls_token"})
 
     def span(self, block: int, states: int) -> int:
-        """States, of so many, that each one attends to in a block (from 0)."""
+        """Number of the `states` that each one attends to in a block (numbered from 0)."""
         return states
 
     @property
     def exits(self) -> Exits:
-        """The exits of this model's encoder and its default one.
+        """The exits of this model's encoder.
 
-        That is the config's `vision_feature_layer`, in families that have it, else the last.
+        The default exit is the config's `vision_feature_layer` in families that read it, else the last.
+
+        Raises:
+            LayeralignError: The encoder has no blocks, or the config names several layers.
         """
         layers = len(self.blocks)
         if layers == 0:
@@ -207,25 +218,25 @@ class Vlm:
 
     @cached_property
     def _takes(self) -> tuple[str, ...]:
-        """What `get_image_features` takes; nothing where there is none."""
+        """Parameters of `get_image_features`; empty if there is no such method."""
         own = getattr(self.model.model, "get_image_features", None)
         return () if own is None else tuple(inspect.signature(own).parameters)
 
     @property
     def _reads_a_layer(self) -> bool:
-        """Whether the family reads the config's `vision_feature_layer`; others have it for nothing."""
+        """Whether the family reads the config's `vision_feature_layer`; other families ignore it."""
         return "vision_feature_layer" in self._takes
 
     @torch.no_grad()
     def encode(self, pictures: Sequence[Image.Image], exits: Sequence[int]) -> dict[int, list[Feature]]:
-        """Picture features at each exit, projected into the language model's width.
+        """Picture features at each exit, projected to the language model's width.
 
         Args:
             pictures: n RGB pictures.
-            exits: numbers as in `Exits`; blocks past the deepest are not run.
+            exits: Exits, numbered as in `Exits`; blocks after the deepest do not run.
 
         Returns:
-            exit -> n features.
+            Exit -> n features.
         """
         inputs, texts = self.prepare(pictures)
         run = partial(self.model.model.get_image_features, **inputs, return_dict=True)
@@ -247,34 +258,34 @@ class Vlm:
 
     @property
     def captured_layers(self) -> tuple[int, ...]:
-        """Exits whose states are read besides the last one, as by deepstack."""
+        """Further layers whose states the model reads, as deepstack does."""
         return ()
 
     def prepare(self, pictures: Sequence[Image.Image]) -> tuple[dict[str, Any], list[str]]:
-        """Pictures as `get_image_features` takes them, and what each one's placeholder becomes."""
+        """Inputs of `get_image_features` for pictures, and the text that replaces each placeholder."""
         marks = [self.placeholder] * len(pictures)
         made = self.processed(pictures, self.processor, text=marks, return_text_replacement_offsets=True)
         texts = [found[0]["replacement"] for found in made.pop("text_replacement_offsets")]
-        strange = [name for name in made if name not in self._takes]
-        made = made.convert_to_tensors("pt", skip_tensor_conversion=strange)
+        unused = [name for name in made if name not in self._takes]
+        made = made.convert_to_tensors("pt", skip_tensor_conversion=unused)
         inputs = {name: self._put(made[name]) for name in self._takes if name in made}
         if self._reads_a_layer and self.exits.default == 0:
-            inputs["vision_feature_layer"] = 1  # of a held tower the same, and transformers cannot read 0
+            inputs["vision_feature_layer"] = 1  # transformers cannot read 0; `tower.held` makes 1 equivalent
         return inputs, texts
 
     def picture_text(self, picture: Image.Image) -> str:
-        """What the placeholder of a picture becomes; nothing is encoded for it."""
+        """The text that replaces the picture's placeholder; the picture is not encoded."""
         return self.prepare([picture])[1][0]
 
     def processed(self, pictures: Sequence[Image.Image], by: Callable[..., Any], **settings: Any) -> Any:
-        """What the processor, or its part for pictures, makes of pictures.
+        """Output of the processor, or of its image processor, for pictures.
 
         Raises:
-            LayeralignError: it refuses one, as Qwen's does very long ones.
+            LayeralignError: It refuses a picture, as Qwen's does very elongated ones.
         """
         try:
             return by(images=[[picture] for picture in pictures], **settings)
-        except Exception as error:  # a processor that refuses, or that is another family's
+        except Exception as error:  # a processor that refuses, or belongs to another family
             sizes = ", ".join(sorted({f"{picture.width} × {picture.height}" for picture in pictures}))
             raise LayeralignError(
                 f"model {self.checkpoint.name}: its processor fails on a picture "
@@ -290,13 +301,16 @@ class Vlm:
     def features(
         self, output: Any, inputs: Mapping[str, Any], texts: Sequence[str], exit: int
     ) -> list[Feature]:
-        """What `get_image_features` returned, cut into pictures.
+        """Split the output of `get_image_features` into features per picture.
 
         Args:
-            output: of `get_image_features`, n pictures together.
-            inputs: what it was given.
-            texts: per picture, what its placeholder becomes.
-            exit: where the encoder was cut.
+            output: Output of `get_image_features` for n pictures.
+            inputs: Its inputs.
+            texts: Per picture, the text that replaces its placeholder.
+            exit: The exit of the encoder.
+
+        Raises:
+            LayeralignError: The texts and the output have different numbers of picture tokens.
         """
         flat = torch.cat([part.flatten(end_dim=-2) for part in output.pooler_output])
         counts = [text.count(self.picture_token) for text in texts]
@@ -309,7 +323,7 @@ class Vlm:
         return [Feature(*made) for made in zip(flat.split(counts), texts, extras, strict=True)]
 
     def extras(self, output: Any, inputs: Mapping[str, Any], n: int, exit: int) -> list[dict[str, Tensor]]:
-        """What else the language model is given with each of n pictures."""
+        """Further inputs of the language model for each of n pictures."""
         return [{} for _ in range(n)]
 
     # --- prompts
@@ -321,13 +335,13 @@ class Vlm:
 
     @property
     def pad_token(self) -> int:
-        """Id that fills batches; the mask comes from lengths, so any id would do."""
+        """Id of the padding token; masks come from lengths, so any id would do."""
         names = self.tokenizer
         return int(names.eos_token_id if names.pad_token_id is None else names.pad_token_id)
 
     @cached_property
     def ends(self) -> Ends:
-        """The tokens that end an answer, with who says so; see `layeralign.vlm.text.ends`."""
+        """The tokens that end an answer, with their sources; see `layeralign.vlm.text.ends`."""
         return ends(self)
 
     @property
@@ -337,13 +351,17 @@ class Vlm:
 
     @property
     def unsayable(self) -> list[int]:
-        """Ids that an answer must not hold: special tokens, the picture's place among them, but no end."""
+        """Ids that an answer must not contain: special tokens, including picture tokens, except ends."""
         special = {*self.tokenizer.all_special_ids, self.picture_token_id} - self.eos_tokens
         vocabulary = self.model.get_output_embeddings().weight.shape[0]  # mllama has no logit for a picture
         return sorted(token for token in special if token < vocabulary)
 
     def check_names(self) -> None:
-        """Refuse a model whose picture, end or padding token is not known."""
+        """Check the picture, end and padding tokens.
+
+        Raises:
+            LayeralignError: One of them is unknown to the tokenizer, or has no embedding.
+        """
         for what in ("picture_token_id", "eos_tokens", "pad_token"):
             try:
                 found = getattr(self, what)
@@ -366,12 +384,12 @@ class Vlm:
 
     @property
     def placeholder(self) -> str:
-        """The text that stands for a picture in a templated prompt, as `<image>`."""
+        """The placeholder of a picture in a templated prompt, such as `<image>`."""
         return str(self.processor.image_token)
 
     @property
     def picture_token(self) -> str:
-        """The text of the token in whose places picture features go; mostly the placeholder itself."""
+        """The text of the token that picture features replace; usually the placeholder itself."""
         return str(self.tokenizer.convert_ids_to_tokens(self.picture_token_id))
 
     @property
@@ -380,26 +398,26 @@ class Vlm:
         return int(self.model.config.image_token_id)
 
     def prompt(self, text: str, *, picture: bool, system: str = "", date: str = "") -> str:
-        """`text` as the user's turn in the model's own chat template, ready to be answered.
+        """Format `text` as the user's turn in the model's own chat template, followed by the answer's start.
 
         Args:
-            text: of the user.
-            picture: whether one goes before it.
-            system: what the template's system turn says; without it there is none, or the template's own.
-            date: what the template is told if it asks for the day, as `2026-11-28`; empty for today's.
+            text: The user's text.
+            picture: Whether a picture goes before the text.
+            system: Text of the system turn; empty for none, or the template's default.
+            date: Date for a template that uses one, such as `2026-11-28`; empty for today's.
 
         Raises:
-            LayeralignError: the template fails, or has no place for `system`.
+            LayeralignError: The template fails, or does not support `system`.
         """
         content = [{"type": "image"}] if picture else []
         turn = {"role": "user", "content": [*content, {"type": "text", "text": text}]}
         if not system:
             return self._templated([turn], date)
-        said = [{"type": "text", "text": system}]
-        made = self._templated([{"role": "system", "content": said}, turn], date)
+        parts = [{"type": "text", "text": system}]
+        made = self._templated([{"role": "system", "content": parts}, turn], date)
         try:
-            misread = self._templated([{"role": "assistant", "content": said}, turn], date)
-        except LayeralignError:  # a template that wants the user's turn first
+            misread = self._templated([{"role": "assistant", "content": parts}, turn], date)
+        except LayeralignError:  # a template that requires the user's turn first
             misread = ""
         if system.strip() not in made or made == misread:
             raise LayeralignError(
@@ -412,12 +430,12 @@ class Vlm:
         return template.render(self.processor, what, turns, date, add_generation_prompt=asks)
 
     def behind_an_answer(self) -> str:
-        """What the chat template writes behind an assistant's text, its own end of a turn first."""
-        asked, said = (
+        """The text that the chat template writes after an assistant's text, starting with its end of turn."""
+        asked, answered = (
             {"role": role, "content": [{"type": "text", "text": text}]}
             for role, text in (("user", "Hello."), ("assistant", template.SENTINEL))
         )
-        _, found, behind = self._templated([asked, said], asks=False).rpartition(template.SENTINEL)
+        _, found, behind = self._templated([asked, answered], asks=False).rpartition(template.SENTINEL)
         return behind if found else ""
 
     @cached_property
@@ -429,26 +447,26 @@ class Vlm:
 
     @cached_property
     def special_marks(self) -> frozenset[str]:
-        """The special tokens of which `marks` are made."""
+        """The special tokens in `marks`."""
         return reasoning.pieces(self.marks).intersection(self.special_tokens.values())
 
     @cached_property
     def reads_date(self) -> bool:
-        """Whether what the template makes of a request can depend on the day, or the hour.
+        """Whether the template's output can depend on the date or the hour.
 
-        It names the clock; whether it asks can depend on the system prompt, or on the day itself.
+        The template names the clock. Whether it asks may depend on the system prompt, or on the day itself.
         """
         return template.reads_clock(template.source(self.processor))
 
     def tokens(self, prompt: str, feature: Feature | None) -> list[int]:
-        """Token ids of a templated prompt, its picture's place as wide as its features.
+        """Token ids of a templated prompt, with as many picture tokens as the feature has.
 
-        One BOS, whether the template or the tokenizer writes it, and no EOS that the tokenizer would add: the
-        answer goes on from here.
+        The ids have exactly one BOS, whether the template or the tokenizer writes it, and no EOS that the
+        tokenizer would add, since the answer follows.
 
         Args:
-            prompt: what `prompt` returned, of a text as it is or as `literal` gives it.
-            feature: of the picture, None for a prompt without one.
+            prompt: Result of `prompt`, for a plain text or one from `literal`.
+            feature: Feature of the picture; None for a prompt without one.
         """
         text = prompt if feature is None else prompt.replace(self.placeholder, feature.text)
         return template.encode(
@@ -456,7 +474,7 @@ class Vlm:
         )
 
     def own_inputs(self, prompt: str, picture: Image.Image, ids: Sequence[int]) -> dict[str, Any] | None:
-        """What the model's own processor makes of a prompt; None where it makes other tokens than `ids`."""
+        """The model's inputs from its own processor; None if that gives other tokens than `ids`."""
         for special in (True, False):
             made = self.processor(
                 images=[[picture]], text=[prompt], return_tensors="pt", add_special_tokens=special
@@ -469,7 +487,7 @@ class Vlm:
         return None
 
     def literal(self, text: str) -> str:
-        """A text for `prompt` whose control tokens, as `</s>`, are read as text."""
+        """Mark the control tokens in a text, such as `</s>`, so that `tokens` reads them as text."""
         return template.marked(text, self._control_tokens)
 
     @cached_property
@@ -482,12 +500,12 @@ class Vlm:
 
     @cached_property
     def added_tokens(self) -> frozenset[str]:
-        """The texts of the tokens that the tokenizer has beside its vocabulary, special or not."""
+        """The texts of the tokens added to the tokenizer's vocabulary, special or not."""
         return frozenset(token.content for token in self.tokenizer.added_tokens_decoder.values())
 
     @cached_property
     def special_tokens(self) -> dict[int, str]:
-        """Id -> text of the tokenizer's special tokens, which an answer's text leaves out."""
+        """Id -> text of the tokenizer's special tokens, which are removed from answers."""
         known = self.tokenizer.added_tokens_decoder
         return {id: token.content for id, token in known.items() if token.special}
 
@@ -499,17 +517,17 @@ class Vlm:
     # --- the language model
 
     def path_of(self, module: nn.Module) -> str:
-        """A module's name in the model, as `model.vision_tower`."""
+        """A module's full name in the model, such as `model.vision_tower`."""
         return next(str(name) for name, found in self.model.named_modules() if found is module)
 
     @property
     def device(self) -> torch.device:
-        """Where the language model's inputs go."""
+        """Device of the language model's inputs."""
         return _device_of(self.model.get_input_embeddings())
 
     @property
     def embedding_rows(self) -> int:
-        """Rows of the language model's embedding matrix."""
+        """Number of rows of the language model's embedding matrix."""
         return int(self.model.get_input_embeddings().weight.shape[0])
 
     @property
@@ -519,9 +537,9 @@ class Vlm:
 
     @cached_property
     def language_modules(self) -> str:
-        """A regular expression of the linear layers of the language model's blocks, by full name.
+        """A regular expression for the full names of the linear layers in the language model's blocks.
 
-        Towers have a `q_proj`, too, so the language model is named.
+        It includes the language model's name, since towers have layers such as `q_proj`, too.
         """
         inner = self.model.get_decoder()
         linear = {
@@ -530,12 +548,12 @@ class Vlm:
         return rf"{re.escape(self.path_of(inner))}\..*\.({'|'.join(sorted(linear))})"
 
     def inputs(self, ids: Tensor, prompt: Tensor, features: Sequence[Feature | None]) -> dict[str, Any]:
-        """What transformers' forward takes besides the ids.
+        """Further inputs of transformers' forward, besides the ids.
 
         Args:
-            ids: int64 [rows, tokens].
-            prompt: bool [rows, tokens], the prompts' tokens.
-            features: per row, None without picture.
+            ids: Token ids, int64 [rows, tokens].
+            prompt: Mask of the prompts' tokens, bool [rows, tokens].
+            features: Per row, the picture's feature or None.
         """
         tokens = [feature.tokens for feature in features if feature is not None]
         if not tokens:
@@ -546,19 +564,19 @@ class Vlm:
     def hidden(
         self, ids: Tensor, prompt: Tensor, features: Sequence[Feature | None], cache: Cache | None = None
     ) -> Tensor:
-        """The language model's last hidden states, with gradients where the caller allows them.
+        """The language model's last hidden states, with gradients if the caller enables them.
 
-        Rows are padded on the right, so that causal attention alone keeps padding out.
+        Rows are padded on the right, so that causal attention hides the padding.
 
         Args:
-            ids: int64 [rows, tokens]; what stands in the padding does not matter.
-            prompt: bool [rows, tokens], the prompts' tokens; a picture's places are looked for only there.
-            features: per row, None without picture.
-            cache: keys and values of every token are left in it. It is empty; where `lead_alone`, it can hold
-                text that comes before, as long in all rows.
+            ids: Token ids, int64 [rows, tokens]; padding may have any id.
+            prompt: Mask of the prompts' tokens, bool [rows, tokens]; picture tokens count only there.
+            features: Per row, the picture's feature or None.
+            cache: Cache that receives the keys and values of every token. It must be empty; if `lead_alone`,
+                it may have preceding text of equal length in all rows.
 
         Returns:
-            [rows, tokens, text width] in the model's dtype.
+            Hidden states, [rows, tokens, text width], in the model's dtype.
         """
         ids = ids.masked_fill(~prompt & (ids == self.picture_token_id), self.pad_token)
         given = self.inputs(ids, prompt, features)
@@ -577,20 +595,19 @@ class Vlm:
         """The last hidden states of new tokens; their keys and values are appended to `cache`.
 
         Args:
-            ids: int64 [rows, tokens]; none of them stands for a picture.
+            ids: Token ids, int64 [rows, tokens], without picture tokens.
             positions: int64 [rows, tokens], the number of tokens before each in its row, plus the row's
                 `position_offset`.
-            cache: keys and values of the earlier tokens, right-aligned.
-            inside: bool [rows, columns + 1], the columns that belong to the row; None where all of them do,
-                and for several new tokens.
-            extra_inputs: what `extra_inputs` gives for each row's picture.
+            cache: Keys and values of the earlier tokens, right-aligned.
+            inside: Mask of the columns that belong to the row, bool [rows, columns + 1]; None if all do, and
+                for several new tokens.
+            extra_inputs: Extra inputs of all rows, from `extra_inputs`.
 
         Returns:
-            [rows, tokens, text width] in the model's dtype.
+            Hidden states, [rows, tokens, text width], in the model's dtype.
         """
-        if (
-            inside is not None and self._one_mask
-        ):  # as sdpa takes it; made by transformers, the host would wait
+        if inside is not None and self._one_mask:
+            # The mask in sdpa's format: transformers' own conversion would make the host wait for the GPU
             inside = inside[:, None, None]
         given = {
             "position_ids": positions,
@@ -603,7 +620,7 @@ class Vlm:
 
     @cached_property
     def _one_mask(self) -> bool:
-        """Whether every layer of the language model sees all that came before, through sdpa."""
+        """Whether every layer of the language model has full attention, by sdpa."""
         text = self.model.config.get_text_config()
         whole = set(getattr(text, "layer_types", None) or ["full_attention"]) == {"full_attention"}
         window = getattr(text, "sliding_window", None)
@@ -611,9 +628,9 @@ class Vlm:
 
     @cached_property
     def context(self) -> int | None:
-        """Tokens that prompt and answer may have together; None where the config does not say.
+        """Largest number of tokens of prompt and answer together; None if the config does not give it.
 
-        `dynamic` embeddings were made to go past the trained length, by their factor.
+        `dynamic` embeddings extend the trained length by their factor.
         """
         config = self.model.config.get_text_config()
         length = getattr(config, "max_position_embeddings", None)
@@ -628,33 +645,33 @@ class Vlm:
         return rope.find(self.model.config.get_text_config())
 
     def regime(self, prompt: int, longest: int, feature: Feature | None) -> Regime:
-        """Which rows a row can be beside, since some rotary embeddings look at the longest row of a batch.
+        """The regime of a row: some rotary embeddings depend on the longest row of a batch; see `rope`.
 
         Args:
-            prompt: tokens of its prompt.
-            longest: tokens that its answer can have.
-            feature: of its picture.
+            prompt: Length of its prompt, in tokens.
+            longest: Length limit of its answer, in tokens.
+            feature: Feature of its picture, or None.
         """
         if self._rope is None:
             return "short"
         return self._rope.regime(prompt + max(0, self.position_offset(feature)), longest)
 
     def reset_rope(self) -> None:
-        """Forget what a longer row left in the rotary embeddings; where rows do not depend on it, nothing."""
+        """Reset the scale that a longer row left in the rotary embeddings, if rows depend on it."""
         if self._rope is not None:
             rope.reset(self.model)
 
     def position_offset(self, feature: Feature | None) -> int:
-        """How far the positions behind a picture are ahead of the count of tokens."""
+        """Difference between positions and token counts after a picture."""
         return 0
 
     @property
     def cross_attention_layers(self) -> frozenset[int]:
-        """Layers of the language model whose keys are a picture's, beside the text, not the tokens'."""
+        """Layers of the language model with cross-attention, whose keys come from the picture."""
         return frozenset()
 
     def extra_inputs(self, feature: Feature | None) -> dict[str, Tensor]:
-        """What `decode_step` is given with each token of a row besides the cache, [1, 1, ...] each."""
+        """Extra inputs of `decode_step` for a row, each [1, 1, ...]."""
         return {}
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -669,12 +686,12 @@ class Vlm:
         """Answer a batch whose rows may differ in text, picture and exit.
 
         Args:
-            ids: token ids per row, from `tokens`.
-            features: per row from `encode`, None without picture.
-            settings: what transformers' `generate` takes.
+            ids: Token ids per row, from `tokens`.
+            features: Per row, the picture's feature from `encode`, or None.
+            settings: Arguments of transformers' `generate`.
 
         Returns:
-            int64 [rows, answer tokens], padded on the right with the pad token.
+            Token ids, int64 [rows, answer tokens], padded on the right with the padding token.
         """
         width = max(map(len, ids))
         tokens = torch.full((len(ids), width), self.pad_token, device=self.device)
@@ -689,7 +706,7 @@ class Vlm:
 
 
 def _device_of(module: nn.Module) -> torch.device:
-    """Where a module computes, which need not be where its weights wait (accelerate's offloading)."""
+    """Device on which a module computes, which can differ from its weights' device (offloading)."""
     for part in module.modules():
         runs_on = getattr(getattr(part, "_hf_hook", None), "execution_device", None)
         if runs_on is not None:

@@ -1,1 +1,1 @@
-"""One file for each family of models, and who serves what."""
+"""Families of models, one per file, and their registry."""

@@ -1,4 +1,4 @@
-"""PaliGemma and Gemma 3: SigLIP to its end, post-norm and all, and prompts that are read both ways."""
+"""PaliGemma and Gemma 3: SigLIP with post-norm, and bidirectional attention in prompts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from layeralign.vlm.vlm import Feature, Vlm
 
 
 class PaliGemma(Vlm):
-    """PaliGemma and PaliGemma 2, which have no chat template: the prompt is as their processor builds it."""
+    """PaliGemma and PaliGemma 2, which have no chat template; the prompt is that of their processor."""
 
     family = "paligemma"
     variants: ClassVar = {"norm": "blocks 1..l, post-norm, projector"}
@@ -24,7 +24,7 @@ class PaliGemma(Vlm):
     replaces_picture_token = True
 
     def prompt(self, text: str, *, picture: bool, system: str = "", date: str = "") -> str:
-        """See `Vlm.prompt`; the form that `PaliGemmaProcessor` builds, which has no system turn."""
+        """See `Vlm.prompt`; the format of `PaliGemmaProcessor`, which has no system turn."""
         if system:
             raise LayeralignError(
                 f"model {self.checkpoint.name}: PaliGemma does not support a system prompt; remove it"
@@ -32,12 +32,12 @@ class PaliGemma(Vlm):
         return f"{self.placeholder if picture else ''}{self.tokenizer.bos_token}{text}\n"
 
     def own_inputs(self, prompt: str, picture: Image.Image, ids: Sequence[int]) -> dict[str, Any] | None:
-        """See `Vlm.own_inputs`; the processor builds the prompt's form itself."""
+        """See `Vlm.own_inputs`; the processor itself adds the placeholder, BOS and line break."""
         text = prompt.removeprefix(f"{self.placeholder}{self.tokenizer.bos_token}").removesuffix("\n")
         return super().own_inputs(text, picture, ids)
 
     def inputs(self, ids: Tensor, prompt: Tensor, features: Sequence[Feature | None]) -> dict[str, Any]:
-        """See `Vlm.inputs`; the prompt is read in both directions, the answer from left to right."""
+        """See `Vlm.inputs`; attention is bidirectional in the prompt and causal in the answer."""
         return super().inputs(ids, prompt, features) | {"token_type_ids": (~prompt).long()}
 
     def position_offset(self, feature: Feature | None) -> int:
@@ -61,6 +61,6 @@ class Gemma3(Vlm):
     replaces_picture_token = True
 
     def inputs(self, ids: Tensor, prompt: Tensor, features: Sequence[Feature | None]) -> dict[str, Any]:
-        """See `Vlm.inputs`; the tokens of one picture see each other in both directions."""
+        """See `Vlm.inputs`; attention is bidirectional within a picture."""
         pictures = (ids == self.picture_token_id) & prompt
         return super().inputs(ids, prompt, features) | {"token_type_ids": pictures.long()}

@@ -1,4 +1,4 @@
-"""A family that layeralign has no file for: one tower with one list of blocks, features into the prompt."""
+"""Models of unknown families: one tower with one list of blocks, and features in the prompt."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from layeralign.vlm.vlm import Vlm
 
 
 class Generic(Vlm):
-    """Any LLaVA-like model; before it is used, it has to prove itself on one grey picture.
+    """Any LLaVA-like model; it is checked on a grey picture before use.
 
-    Found by looking: the tower as transformers names it, and in it the one `nn.ModuleList` of equal blocks.
+    The tower is found by transformers' names, and its blocks as its only `nn.ModuleList` of equal blocks.
     """
 
     family = "generic"
     variants: ClassVar = {
         "cut": "blocks 1..l of the tower, then all that follows them in the model's own code"
     }
-    streams = False  # how it counts positions and what it caches is not known
+    streams = False  # its positions and its cache are unknown
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Generic(Vlm):
 
     @cached_property
     def blocks(self) -> nn.ModuleList:
-        """The tower's only list of two or more blocks of one class, those inside its blocks aside."""
+        """The tower's only list of two or more blocks of one class, except lists inside blocks."""
         found: dict[str, nn.ModuleList] = {}
         for name, module in self.tower.named_modules():
             inside = any(name.startswith(f"{outer}.") for outer in found)
@@ -72,10 +72,10 @@ class Generic(Vlm):
 
     @torch.no_grad()
     def _prove(self) -> None:
-        """One grey picture: held at the default exit, the model has to say what it says by itself.
+        """Check on a grey picture that the model behaves the same at its default exit as on its own.
 
-        By itself means with all that its processor makes: what a family needs besides features - positions,
-        token types, masks - would be missing here, and nobody would notice.
+        On its own, it gets all outputs of its processor. The check detects families that need more inputs
+        than features, such as positions, token types or masks.
         """
         picture = Image.new("RGB", (96, 48), (128, 128, 128))
         try:
@@ -95,14 +95,14 @@ class Generic(Vlm):
             expected = self.model(**theirs).logits
             settings = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False}
             answer = self.generate([ids], [made], **settings)
-            said = self.model.generate(**theirs, **settings, pad_token_id=self.pad_token)[:, len(ids) :]
+            own_answer = self.model.generate(**theirs, **settings, pad_token_id=self.pad_token)[:, len(ids) :]
         except LayeralignError:
             raise
-        except Exception as error:  # whatever an unknown model does where it is not like LLaVA
+        except Exception as error:  # an unknown model can raise anything
             self._refuse(f"fails on a grey picture ({printable(str(error), 200) or type(error).__name__})")
         if not _near(made.tokens, wanted.tokens):
             self._refuse("gives different features when its encoder exits at its default exit")
-        if not _near(logits, expected) or not torch.equal(answer, said):
+        if not _near(logits, expected) or not torch.equal(answer, own_answer):
             self._refuse("answers differently when given only its own picture features")
 
     def _returns_tuples(self, inputs: dict[str, Any]) -> bool:
@@ -118,12 +118,12 @@ class Generic(Vlm):
 
     @property
     def states(self) -> int | None:
-        """See `Vlm.states`; not counted in an encoder that may have windows, tiles or any size."""
+        """See `Vlm.states`; None, since the encoder may have windows, tiles or pictures of any size."""
         return None
 
 
 def _near(one: Tensor, other: Tensor) -> bool:
-    """Equal in shape, and in value to a hundredth of the largest: half precision is enough."""
+    """Whether two tensors have equal shapes and differ by at most 1 % of the largest value."""
     if one.shape != other.shape:
         return False
     return bool((one - other).abs().max() <= 0.01 * other.abs().max())

@@ -1,4 +1,4 @@
-"""Idefics3 and SmolVLM: tiles through SigLIP to its end, then pixel shuffle and one linear layer."""
+"""Idefics3 and SmolVLM: tiles through SigLIP, then pixel shuffle and one linear layer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Idefics3(Vlm):
 
     family = "idefics3"
     lead_alone = True
-    unit = "tile (a picture has as many as its size asks for)"
+    unit = "tile (the number of tiles depends on the picture's size)"
     variants: ClassVar = {"norm": "for every tile blocks 1..l, post-norm, connector (pixel shuffle, linear)"}
 
 

@@ -8,11 +8,11 @@ from layeralign.vlm.vlm import Vlm
 
 
 class InternVL(Vlm):
-    """InternVL 2.5 to 3.5 in transformers' form."""
+    """InternVL 2.5 to 3.5 in transformers' format."""
 
     family = "internvl"
     lead_alone = True
-    unit = "tile (a picture has as many as its shape asks for)"
+    unit = "tile (the number of tiles depends on the picture's shape)"
     variants: ClassVar = {
         "blocks": "for every tile blocks 1..l, the tower's final norm where the config reads its last layer, "
         "no class token, pixel shuffle, projector"

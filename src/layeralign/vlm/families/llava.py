@@ -1,4 +1,4 @@
-"""LLaVA-1.5, LLaVA-NeXT and LLaVA-OneVision: a tower that is read at a layer the config names."""
+"""LLaVA-1.5, LLaVA-NeXT and LLaVA-OneVision: the config names the layer at which the tower is read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from layeralign.vlm.vlm import Vlm
 
 
 class Llava(Vlm):
-    """LLaVA-1.5 and its kin: CLIP or SigLIP tower, two-layer projector, any causal language model."""
+    """LLaVA-1.5 and similar models: CLIP or SigLIP tower, two-layer projector, causal language model."""
 
     family = "llava"
     reads_plainly = True
@@ -18,11 +18,11 @@ class Llava(Vlm):
 
 
 class LlavaNext(Llava):
-    """LLaVA-NeXT (1.6): any resolution, the picture and its tiles each through the tower."""
+    """LLaVA-NeXT (1.6): any resolution; the picture and its tiles each go through the tower."""
 
     family = "llava_next"
     exits_together = False  # tiles are packed by the pictures' sizes
-    unit = "tile (a picture has 1 and as many more as its size asks for)"
+    unit = "tile (a picture has 1 or more, depending on its size)"
     variants: ClassVar = {
         "blocks": "for every tile blocks 1..l, class token as configured, no post-norm, projector; then the "
         "tiles packed, with newline tokens"

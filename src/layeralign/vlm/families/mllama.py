@@ -1,4 +1,4 @@
-"""Llama 3.2 Vision (mllama): two encoders one behind the other, read by cross-attention."""
+"""Llama 3.2 Vision (mllama): two encoder stages, read by cross-attention."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _CUT = (
 class Mllama(Vlm):
     """`MllamaForConditionalGeneration`.
 
-    The tower's output is the global blocks' and five states of the local blocks side by side. Which states
-    the config's `intermediate_layers_indices` mean is read in two ways. Meta's own code, transformers up to
-    4.54, vLLM and torchtune take index i before block i (counted from 0), and the weights were trained so;
-    transformers from 4.56 on takes it after block i. The default is what the installed transformers
-    computes, since that is what a user of it runs; `vendor` is what the others run.
+    The tower's output concatenates the global blocks' output and five states of the local blocks. There are
+    two readings of the config's `intermediate_layers_indices`. Meta's own code, transformers up to 4.54, vLLM
+    and torchtune take the state before block i (counted from 0), as in training; transformers from 4.56 on
+    takes the state after block i. The default variant is that of the installed transformers; `vendor` is the
+    other one.
     """
 
     family = "mllama"
@@ -40,11 +40,11 @@ class Mllama(Vlm):
         "vendor": _CUT + "before block i, as the vendor's code, vLLM and older transformers do",
     }
     blocks_at = "transformer.layers"
-    unit = "picture (all tiles that it may have; those it has not are padding, and computed)"
+    unit = "picture (the largest number of tiles; unused tiles are padding and are computed, too)"
 
     @property
     def exits(self) -> Exits:
-        """Main track `local`, then `global` - its full depth is the default's - and `intermediate`."""
+        """Main track `local`, then `global`, whose full depth equals the default, and `intermediate`."""
         layers = super().exits.layers
         self._indices()
         return Exits(
@@ -86,7 +86,7 @@ class Mllama(Vlm):
         }
 
     def _indices(self) -> list[int]:
-        """The intermediate states as transformers counts them, behind block i."""
+        """Indices of the intermediate states in transformers' numbering, after block i."""
         own = list(self.model.config.vision_config.intermediate_layers_indices)
         if any(not 0 <= index < len(self.blocks) for index in own):
             raise LayeralignError(
@@ -104,7 +104,7 @@ class Mllama(Vlm):
 
     @contextmanager
     def _read(self) -> Iterator[None]:
-        """The tower reads its intermediate states as the variant says."""
+        """Context in which the tower reads the intermediate states of the variant."""
         vision = self.tower
         own = vision.intermediate_layers_indices
         vision.intermediate_layers_indices = self._indices()
@@ -115,15 +115,14 @@ class Mllama(Vlm):
 
     @torch.no_grad()
     def encode(self, pictures: Sequence[Image.Image], exits: Sequence[int]) -> dict[int, list[Feature]]:
-        """See `Vlm.encode`; the features are all tiles' states, those of padding tiles among them."""
+        """See `Vlm.encode`; the features are the states of all tiles, including padding tiles."""
         made = self.processed(pictures, self.processor.image_processor, return_tensors="pt")
         takes = ("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask")
         run = partial(self.tower, **{name: self._put(made[name]) for name in takes})
         found = {}
         for exit, state in self._states(run, exits):
-            projected = self.model.model.multi_modal_projector(state).flatten(
-                1, -2
-            )  # [n, tiles · patches, width]
+            # [n, tiles · patches, width]
+            projected = self.model.model.multi_modal_projector(state).flatten(1, -2)
             found[exit] = [
                 Feature(tokens, self.placeholder, {"tiles": torch.tensor(tiles)})
                 for tokens, (tiles,) in zip(projected, made["num_tiles"], strict=True)
@@ -135,7 +134,7 @@ class Mllama(Vlm):
         return self.placeholder
 
     def _states(self, run: Callable[[], Any], exits: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
-        """Exit by exit the output, [n, 1, tiles, patches, (1 + intermediates) · width]; each is large."""
+        """Yield each exit's output, [n, 1, tiles, patches, (1 + intermediates) · width], one at a time."""
         places = {exit: self.exits.place(exit) for exit in exits}
         last = len(self.blocks)
         local = {at if track != "global" else last for track, at in places.values()}
@@ -169,13 +168,13 @@ class Mllama(Vlm):
 
     @property
     def picture_token_id(self) -> int:
-        """See `Vlm.picture_token_id`; one token stands for a picture, however many its states are."""
+        """See `Vlm.picture_token_id`; one token stands for a picture, independent of its states."""
         return int(self.model.config.image_token_index)
 
     def inputs(self, ids: Tensor, prompt: Tensor, features: Sequence[Feature | None]) -> dict[str, Any]:
-        """See `Vlm.inputs`: what cross-attention reads, and which text reads which tile: all behind it.
+        """See `Vlm.inputs`: states for cross-attention, and a mask by which text after a picture reads it.
 
-        A row without picture has zeros to read, whose values are zero: it is as if it read nothing.
+        A row without a picture gets zeros, whose values are zero, so that it reads nothing.
         """
         seen = [feature for feature in features if feature is not None]
         if not seen:
@@ -191,7 +190,7 @@ class Mllama(Vlm):
 
     @property
     def cross_attention_layers(self) -> frozenset[int]:
-        """See `Vlm.cross_attention_layers`: those of cross-attention."""
+        """See `Vlm.cross_attention_layers`."""
         return frozenset(self.model.config.get_text_config().cross_attention_layers)
 
     def decode_step(
@@ -207,7 +206,7 @@ class Mllama(Vlm):
         return super().decode_step(ids, positions, cache, inside, spread)
 
     def extra_inputs(self, feature: Feature | None) -> dict[str, Tensor]:
-        """See `Vlm.extra_inputs`: which tiles the row has."""
+        """See `Vlm.extra_inputs`: the mask of the row's tiles."""
         mask = torch.zeros(
             1, 1, 1, self.model.config.vision_config.max_num_tiles, dtype=torch.long, device=self.device
         )

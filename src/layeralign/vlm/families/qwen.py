@@ -1,4 +1,4 @@
-"""Qwen2.5-VL and Qwen3-VL: patches of any number in one row, a merger behind the blocks, positions in 3D."""
+"""Qwen2.5-VL and Qwen3-VL: any number of patches per row, a merger after the blocks, 3D positions."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Qwen25Vl(Vlm):
         return min(states, int(config.window_size // config.patch_size) ** 2)
 
     def extras(self, output: Any, inputs: Mapping[str, Any], n: int, exit: int) -> list[dict[str, Tensor]]:
-        """See `Vlm.extras`: `grid`, int64 [1, 3], which positions come from."""
+        """See `Vlm.extras`: `grid`, int64 [1, 3], from which positions are computed."""
         return [{"grid": grid[None]} for grid in inputs["image_grid_thw"]]
 
     def inputs(self, ids: Tensor, prompt: Tensor, features: Sequence[Feature | None]) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class Qwen25Vl(Vlm):
 
     @contextmanager
     def _own_positions(self) -> Iterator[None]:
-        """Within it, positions that transformers keeps on the model come and go."""
+        """Context that restores the positions that transformers stores on the model."""
         own = self.model.model.rope_deltas
         try:
             yield
@@ -97,7 +97,7 @@ class Qwen25Vl(Vlm):
 
 
 class Qwen3Vl(Qwen25Vl):
-    """Qwen3-VL, whose language model is also given states from inside the encoder (deepstack)."""
+    """Qwen3-VL, whose language model also reads states from inside the encoder (deepstack)."""
 
     family = "qwen3_vl"
     variants: ClassVar = {
@@ -108,16 +108,16 @@ class Qwen3Vl(Qwen25Vl):
 
     @property
     def reads_cut(self) -> bool:
-        """See `Vlm.reads_cut`; transformers adds no deepstack features from blocks that are not there."""
+        """See `Vlm.reads_cut`; transformers adds no deepstack features of missing blocks."""
         return self.reading == "drop"
 
     @property
     def captured_layers(self) -> tuple[int, ...]:
-        """See `Vlm.captured_layers`; a deepstack index is a block from 0, and means its output."""
+        """See `Vlm.captured_layers`; a deepstack index means the output of that block, from 0."""
         return tuple(index + 1 for index in self.tower.deepstack_visual_indexes)
 
     def unused_parts(self, exit: int) -> list[nn.Module]:
-        """See `Vlm.unused_parts`; mergers of features that are dropped are not needed either."""
+        """See `Vlm.unused_parts`; the mergers of dropped features are not needed, either."""
         mergers = list(zip(self.captured_layers, self.tower.deepstack_merger_list, strict=True))
         dropped = [merger for tap, merger in mergers if tap > exit and self.reading == "drop"]
         return super().unused_parts(exit) + dropped

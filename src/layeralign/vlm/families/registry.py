@@ -1,4 +1,4 @@
-"""Which class serves which `model_type`: layeralign's own families, then those that other packages bring."""
+"""Registry of families by `model_type`: layeralign's own, then those of other packages."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ OWN = (
 """The families that ship with layeralign."""
 
 ENTRY_POINT = "layeralign.families"
-"""The entry points through which other packages bring families: `model_type` -> `Vlm` subclass."""
+"""Entry point group for families of other packages: `model_type` -> `Vlm` subclass."""
 
 
 def family_of(name: str, config: dict[str, Any]) -> type[Vlm]:
-    """The class that serves a checkpoint with this config: ours, another package's, or the generic one.
+    """The class for a checkpoint with this config: ours, another package's, or `Generic`.
 
     Raises:
-        LayeralignError: it is no vision-language model, or another package's family cannot be used.
+        LayeralignError: It is not a vision-language model, or another package's family is invalid.
     """
     kind = config.get("model_type")
     own = {family.family: family for family in OWN}
@@ -39,7 +39,7 @@ def family_of(name: str, config: dict[str, Any]) -> type[Vlm]:
     if isinstance(kind, str) and kind in own:
         return own[kind]
     if isinstance(kind, str) and kind in points:
-        return _theirs(points[kind])  # no other package's code is run
+        return _theirs(points[kind])  # loads only this package's code
     if not isinstance(kind, str) or "vision_config" not in config:
         lacks = "" if "vision_config" in config else " and no vision_config"
         raise LayeralignError(
@@ -63,8 +63,8 @@ def _theirs(point: EntryPoint) -> type[Vlm]:
             f"family {point.value}: its `family` must be {point.name!r}, the name of its entry point"
         )
     variants = getattr(family, "variants", None)
-    told = [*variants, *variants.values()] if isinstance(variants, Mapping) else []
-    if not told or not all(isinstance(text, str) for text in told):
+    texts = [*variants, *variants.values()] if isinstance(variants, Mapping) else []
+    if not texts or not all(isinstance(text, str) for text in texts):
         raise LayeralignError(
             f"family {point.value}: `variants` must map at least one name to a sentence, both strings"
         )

@@ -1,1 +1,1 @@
-"""Around a model's language: chat template, ends of an answer, reasoning."""
+"""Text handling: chat template, ends of an answer, reasoning."""

@@ -1,4 +1,4 @@
-"""Reasoning before an answer: the marks around it, and an answer without it."""
+"""Reasoning before an answer: its marks, and its removal."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from layeralign.errors import LayeralignError
 
 @dataclass(frozen=True)
 class Marks:
-    """What a model writes before and behind its reasoning.
+    """The marks around a model's reasoning.
 
     Attributes:
-        opens: before it.
-        closes: behind it.
-        begun: whether the prompt ends behind `opens`, so that the answer begins within the reasoning.
-        certain: whether `closes` without `opens` ends a reasoning, too: the checkpoint knows these marks.
+        opens: Mark before the reasoning.
+        closes: Mark after the reasoning.
+        begun: Whether the prompt ends with `opens`, so that the output starts inside the reasoning.
+        certain: Whether `closes` ends a reasoning even without `opens`, since the checkpoint has these marks.
     """
 
     opens: str
@@ -41,23 +41,23 @@ KNOWN = (
     Marks("<|channel>thought", "<channel|>"),  # Gemma 4
     Marks("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),  # harmony (gpt-oss)
 )
-"""Marks of models in use, in the order in which they are tried."""
+"""Marks of known models, in the order in which they are tried."""
 _AROUND = (
     ("<answer>", "</answer>"),  # R1-style models
     ("<|begin_of_box|>", "<|end_of_box|>"),  # GLM-4.1V
     ("<|begin_of_solution|>", "<|end_of_solution|>"),
     ("", "</CONCLUSION>"),
 )
-"""What may stand around an answer behind its reasoning, and is no part of it."""
+"""Marks around an answer after its reasoning; they are not part of the answer."""
 
 
 class Spoken(NamedTuple):
-    """What a model wrote.
+    """A model's output, split into reasoning and answer.
 
     Attributes:
-        reasoning: what comes before the answer; empty where there is none.
-        answer: what its user is told.
-        answered: False where the reasoning did not end, so that there is no answer.
+        reasoning: The reasoning before the answer; empty if there is none.
+        answer: The answer.
+        answered: False if the reasoning did not end, so that there is no answer.
     """
 
     reasoning: str
@@ -66,12 +66,12 @@ class Spoken(NamedTuple):
 
 
 def known_to(template: str, tokens: Sequence[str], prompt_end: str) -> tuple[Marks, ...]:
-    """The marks of `KNOWN`, with what a checkpoint says of them.
+    """The marks in `KNOWN`, with `begun` and `certain` for a checkpoint; certain marks come first.
 
     Args:
-        template: its chat template's text.
-        tokens: its tokenizer's added tokens.
-        prompt_end: what its template writes behind the user's text, up to where the answer begins.
+        template: Text of its chat template.
+        tokens: Added tokens of its tokenizer.
+        prompt_end: Text that its template writes between the user's text and the answer.
     """
     found = []
     for marks in KNOWN:
@@ -82,10 +82,10 @@ def known_to(template: str, tokens: Sequence[str], prompt_end: str) -> tuple[Mar
 
 
 def parse(given: str) -> Marks:
-    """Marks as a user writes them, with a blank between: `<r> </r>`.
+    """Parse marks separated by a blank: `<r> </r>`.
 
     Raises:
-        LayeralignError: they are not two.
+        LayeralignError: There are not two different marks.
     """
     parts = given.split()
     if len(parts) != 2 or parts[0] == parts[1]:
@@ -97,14 +97,13 @@ def parse(given: str) -> Marks:
 
 
 def split(written: str, marks: Sequence[Marks]) -> Spoken:
-    """Take an answer's reasoning off.
+    """Split a model's output into reasoning and answer.
 
-    Reasoning is what stands between marks at the answer's beginning. Marks further down are part of the
-    answer.
+    Reasoning is the text between marks at the start of the output. Later marks are part of the answer.
 
     Args:
-        written: all that the model wrote, marks included.
-        marks: that it may have used.
+        written: The model's complete output, including marks.
+        marks: Marks that it may have used.
     """
     text = written.lstrip()
     for one in marks:
@@ -116,9 +115,8 @@ def split(written: str, marks: Sequence[Marks]) -> Spoken:
         while reasoning.count(one.opens) > reasoning.count(one.closes) and one.closes in answer:
             more, _, answer = answer.partition(one.closes)  # a section within the section
             reasoning = f"{reasoning}{one.closes}{more}"
-        while closed and (again := answer.lstrip()).startswith(
-            one.opens
-        ):  # several sections one behind the other
+        # There may be several sections of reasoning in a row
+        while closed and (again := answer.lstrip()).startswith(one.opens):
             more, closed, answer = again.removeprefix(one.opens).partition(one.closes)
             reasoning = f"{reasoning.rstrip()}\n{more.lstrip()}"
         if one.begun and not opened and not closed and not text:
@@ -137,7 +135,7 @@ def _bare(answer: str) -> str:
 
 
 def pieces(marks: Sequence[Marks]) -> frozenset[str]:
-    """The tokens that marks are made of, where they are special ones, as `<|channel|>`."""
+    """The marks and the tokens in them that look special, such as `<|channel|>`."""
     return frozenset(
         piece for one in marks for mark in (one.opens, one.closes) for piece in (mark, *_TOKEN.findall(mark))
     )

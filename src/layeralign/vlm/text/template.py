@@ -1,4 +1,4 @@
-"""A chat template: what it makes of a request, on a given day, and what it writes around it."""
+"""Chat templates: rendering at a given date, tokenisation, and control tokens."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from layeralign.errors import LayeralignError
 JUDGE_DATE = "2026-01-01"
 """The date given to a judge's template, so that verdicts do not depend on the current date."""
 SENTINEL = "layeralign-stands-here"
-"""A text that no template has, to see where it puts a text."""
+"""A text that occurs in no template, to find where a template puts texts."""
 _DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday"
 _MONTHS = "January February March April May June July August September October November December"
 
 
 def render(processor: Any, what: str, turns: Sequence[Mapping[str, Any]], date: str, **options: Any) -> str:
-    """A conversation in the model's own chat template.
+    """Render a conversation in the model's own chat template.
 
     Args:
-        processor: of the model.
-        what: whose it is, as `model NAME`, for messages.
-        turns: messages, their content a list of parts.
-        date: what the template is told if it asks for the day, as `2026-11-28`; empty for today's.
-        options: of `apply_chat_template`.
+        processor: The model's processor or tokenizer.
+        what: Owner of the template for messages, such as `model NAME`.
+        turns: Messages, whose content is a list of parts.
+        date: Date for a template that uses one, such as `2026-11-28`; empty for today's.
+        options: Arguments of `apply_chat_template`.
 
     Raises:
-        LayeralignError: the template fails.
+        LayeralignError: The template fails.
     """
     try:
         with _clock(source(processor), date):
             return str(processor.apply_chat_template(list(turns), **options))
-    except Exception as error:  # a template is a program of the checkpoint's, run in a sandbox
+    except Exception as error:  # a template is a program in the checkpoint, run in a sandbox
         raise LayeralignError(f"{what}: its chat template fails ({printable(str(error), 200)})") from error
 
 
 def source(processor: Any) -> str:
-    """The chat template's text; empty where there is none."""
+    """The chat template's text; empty if there is none."""
     found = getattr(processor, "chat_template", None)
     found = found.get("default") if isinstance(found, Mapping) else found
     return found or ""
@@ -56,7 +56,7 @@ def reads_clock(template: str) -> bool:
 
 @contextmanager
 def _clock(template: str, date: str) -> Iterator[None]:
-    """Within it, the template's `strftime_now` tells this date, in English whatever the locale."""
+    """Context in which the template's `strftime_now` returns this date, in English for any locale."""
     if not date or not reads_clock(template):
         yield
         return
@@ -67,12 +67,13 @@ def _clock(template: str, date: str) -> Iterator[None]:
         names |= {"%a": names["%A"][:3], "%b": names["%B"][:3], "%h": names["%B"][:3], "%p": "AM", "%Z": ""}
         return now.strftime(re.sub("%[ABabhpZ]", lambda found: names[found[0]], format))
 
-    told = jinja._compile_jinja_template(template).globals  # which transformers renders, from its cache
-    told["strftime_now"] = strftime_now
+    # The globals of the cached template, which transformers renders
+    functions = jinja._compile_jinja_template(template).globals
+    functions["strftime_now"] = strftime_now
     try:
         yield
     finally:
-        del told["strftime_now"]
+        del functions["strftime_now"]
 
 
 def check_turns(made: str, turns: int, what: str) -> None:
@@ -96,15 +97,15 @@ def check_turns(made: str, turns: int, what: str) -> None:
 
 
 def encode(names: Any, text: str, before: Sequence[int], *, writes_bos: bool) -> list[int]:
-    """Token ids of a rendered conversation: one BOS, whoever writes it, and no EOS behind it.
+    """Token ids of a rendered conversation, with exactly one BOS and no EOS at the end.
 
-    An EOS that the tokenizer would add by itself would end the turn in which the answer is to come.
+    An EOS that the tokenizer would add would end the turn in which the answer follows.
 
     Args:
-        names: the tokenizer.
-        text: what a template rendered; control tokens that `marked` marked become text.
-        before: what `written_before` says of the tokenizer.
-        writes_bos: whether the template writes the BOS.
+        names: The tokenizer.
+        text: A rendered template; control tokens marked by `marked` become text.
+        before: Result of `written_before` for the tokenizer.
+        writes_bos: Whether the template writes the BOS.
     """
     if jinja._CONTROL_TOKEN_START in text:
         ids = list(jinja.encode_marked_chat(names, text))
@@ -116,26 +117,26 @@ def encode(names: Any, text: str, before: Sequence[int], *, writes_bos: bool) ->
 
 
 def written_before(names: Any) -> list[int]:
-    """What a tokenizer puts before a text by itself: mostly the BOS, or nothing."""
+    """The ids that a tokenizer adds before a text: usually the BOS, or nothing."""
     whole, plain = (names("a", add_special_tokens=special)["input_ids"] for special in (True, False))
     starts = (at for at in range(len(whole)) if whole[at : at + len(plain)] == plain)
     return list(whole[: next(starts, 0)])
 
 
 def control_tokens(names: Any, template: str) -> re.Pattern[str]:
-    """What finds the control tokens of a tokenizer, as `</s>`, in a text."""
+    """A pattern that finds a tokenizer's control tokens, such as `</s>`, in a text."""
     found: re.Pattern[str]
     found, _ = jinja._get_control_token_patterns(names._get_control_tokens(template))
     return found
 
 
 def marked(text: str, pattern: re.Pattern[str]) -> str:
-    """A user's text whose control tokens `encode` reads as text; the same where it has none."""
+    """Mark the control tokens in a user's text, so that `encode` reads them as text."""
     return str(jinja.mark_control_tokens(text, pattern)) if pattern.search(text) else text
 
 
 def tags_of_others(text: str, own: set[str]) -> list[str]:
-    """Tags in a text with which another model's template marks a picture; `own` are this model's."""
+    """Picture tags of other models in a text; `own` are this model's tags."""
     return [tag for tag in _TAGS if tag in text and tag not in own]
 
 
