@@ -503,7 +503,7 @@ def test_the_worst_comes_first(tmp_path):
         (["gate", "RUN"], "--policy"),
         (["gate", "RUN", "--policy", "nope.yaml"], "nope.yaml: cannot be read"),
         (["gate", "nope", "--policy", "GOOD"], "is not a run"),
-        (["gate", "RUN", "--policy", "BAD"], "line 1: rules is a text"),
+        (["gate", "RUN", "--policy", "BAD"], "line 1: rules is 'x'; expected a list"),
         (["gate", "RUN", "--policy", "FAR"], "exit 9: out of range"),
         (["gate", "RUN", "--policy", "JUDGE"], "none of judge 'gpt'"),
         (["gate", "RUN", "--policy", "GOOD", "--bogus"], "--bogus"),
@@ -636,3 +636,16 @@ def test_how_often_the_example_for_few_cases_passes(n, share):
             highs[kept, off, on] = change(Pairs(before, after, Clusters((), np.arange(n), "", ""), n)).high
     passes = [highs[kept, off, on] <= 0.05 for kept, off, on, _ in drawn]
     assert np.mean(passes) == pytest.approx(share, abs=0.03)
+
+
+def test_a_gate_says_first_what_its_numbers_are_worth(tmp_path, capsys):
+    """Nearly all answers were cut: the policy passes, and a reader must know it."""
+    run = make(
+        tmp_path / "run", cases(400), finished=lambda case, exit: False, decoding={"max_new_tokens": 8}
+    )
+    (tmp_path / "p.yaml").write_text("rules:\n- {metric: asr, exits: all, upper_bound: 0.15}\n")
+    files = ["--junit", str(tmp_path / "j.xml"), "--markdown", str(tmp_path / "m.md")]
+    assert main(["gate", str(run), "--policy", str(tmp_path / "p.yaml"), *files]) == 0
+    says = "100 % of the answers to harmful requests were cut at 8 tokens"
+    assert capsys.readouterr().out.startswith(says)
+    assert says in (tmp_path / "m.md").read_text() and says in (tmp_path / "j.xml").read_text()

@@ -199,7 +199,7 @@ def test_a_failure_in_float16_says_what_to_try(tmp_path, llava_dir):
     result = layeralign.scan(vlm, [Case("h", "how?", "harmful", _shown())], tmp_path / "run", exits=[2, 4],
                              max_new_tokens=2)  # fmt: skip
     assert result.summary.dtype == "float16"
-    from layeralign.report.cautions import caution
+    from layeralign.analysis.cautions import caution
 
     assert "try bfloat16 or float32" in caution(result.summary)
 

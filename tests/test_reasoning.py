@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 import layeralign
 import tiny
 from layeralign import LayeralignError
+from layeralign.analysis.cautions import caution
 from layeralign.cases.case import Case
 from layeralign.decode import prompts
 from layeralign.decode.decoding import Decoding
 from layeralign.judges.vqa import VqaJudge
-from layeralign.report.cautions import caution
 from layeralign.vlm.load import load
 from layeralign.vlm.text import reasoning
 from layeralign.vlm.text.reasoning import KNOWN, Marks, Spoken, split

@@ -9,10 +9,10 @@ import time
 import pytest
 
 import layeralign
+from layeralign.analysis.cautions import caution
 from layeralign.cases.case import Case
 from layeralign.cli import main
 from layeralign.judges.judge import Judge, Judgement
-from layeralign.report.cautions import caution
 from layeralign.runs import store
 from layeralign.runs.store import Row
 from layeralign.sweep.sweep import judge

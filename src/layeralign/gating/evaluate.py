@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from layeralign.analysis.cautions import caution
 from layeralign.analysis.comparability import alike
 from layeralign.analysis.judging.judge_quality import Quality, read_quality
 from layeralign.analysis.metrics import NOTHING, Estimate
 from layeralign.analysis.results import Results
 from layeralign.analysis.rows import ScoredRow
-from layeralign.analysis.summary import ALPHA
+from layeralign.analysis.summary import ALPHA, summarise
 from layeralign.errors import LayeralignError
 from layeralign.gating.checks import WORST_FIRST, Check, Result, badness, decide
 from layeralign.gating.policy import Policy, Rule
@@ -48,7 +49,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Gate:
-    """What came of a policy, the worst outcome first.
+    """What came of a policy, the worst outcome first; `caution` is what a reader must know before it.
 
     A check fails where all of its interval is beyond the limit, passes where none of it is, and is else
     inconclusive, as is what was not measured. A rule has the result of its worst check, a gate that of its
@@ -65,6 +66,7 @@ class Gate:
     quality: str | None
     base: str | None
     outcomes: tuple[Outcome, ...]
+    caution: str
 
     @property
     def result(self) -> Result:
@@ -121,6 +123,7 @@ def gate(run: Results, policy: Policy, base: Results | None = None, quality: Pat
         quality=None if quality is None else str(quality),
         base=None if base is None else str(base.path),
         outcomes=tuple(sorted(outcomes, key=lambda outcome: WORST_FIRST.index(outcome.result))),
+        caution=caution(summarise(run, judge)).strip(),
     )
 
 

@@ -182,6 +182,7 @@ def markdown(gate: Gate) -> str:
         f"Run {code(gate.run)}, model {code(gate.model)}, {code(_judged(gate))}"
         + (f", compared with {code(gate.base)}" if gate.base else ""),
         "",
+        *((f"Read this first: {code(gate.caution)}", "") if gate.caution else ()),
         "| result | rule | worst exit | value [95 %] | limit | n |",
         "|---|---|---|---|---|---|",
     ]
@@ -215,6 +216,7 @@ def junit(gate: Gate) -> str:
         ("model", gate.model),
         ("judge", _judged(gate)),
         ("base", gate.base),
+        ("caution", gate.caution or None),
     ):
         if text is not None:
             ET.SubElement(properties, "property", {"name": name, "value": _xml(text)})

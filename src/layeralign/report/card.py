@@ -10,12 +10,12 @@ from huggingface_hub.repocard_data import eval_results_to_model_index
 
 from layeralign import __version__
 from layeralign._util.text import printable
+from layeralign.analysis.cautions import caution
 from layeralign.analysis.metrics import Estimate
 from layeralign.analysis.summary import ExitMetrics, Summary
 from layeralign.cases.readers.reader import benchmarks_of
 from layeralign.gating.render import code
 from layeralign.report.asr import Asr, asr_of, ends, span
-from layeralign.report.cautions import caution
 from layeralign.report.inputs import Report, RunInput
 from layeralign.report.page.findings import headline, worst_exit
 from layeralign.report.terminal.summary import asr_name

@@ -45,6 +45,8 @@ def check(
 
     found = run_check(config, against, policy=policy, limit=limit, revision=revision, adapter=adapter)
     if found.gate is not None:
+        if found.gate.caution:
+            print(found.gate.caution)
         put(render.table(found.gate))
     print(printable(render.deployed(found)))
     return found.exit_code

@@ -43,6 +43,8 @@ def gate(
         files.write(junit, render.junit(found))
     if markdown is not None:
         files.write(markdown, render.markdown(found))
+    if found.caution:
+        print(found.caution)
     put(render.table(found))
     print("\n".join([*render.reasons(found), render.sentence(found)]))
     return found.exit_code

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
+from layeralign.analysis.cautions import caution, how_cut
 from layeralign.analysis.compare import Comparison
 from layeralign.analysis.metrics import Estimate
 from layeralign.analysis.summary import ExitMetrics, Summary
@@ -13,7 +14,6 @@ from layeralign.judges.guard import published
 from layeralign.judges.oracle import Oracle
 from layeralign.judges.refusal import MEASURED, RefusalMatcher
 from layeralign.report.asr import Asr, asr_of, short, span, text
-from layeralign.report.cautions import caution, how_cut
 from layeralign.report.charts.metrics import SHARES
 from layeralign.report.inputs import Report, RunInput
 from layeralign.report.terminal.comparison import asr_arrow, price

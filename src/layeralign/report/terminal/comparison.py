@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from layeralign._util.text import printable
+from layeralign.analysis.cautions import caution
 from layeralign.analysis.compare import WORSE, Changes, Comparison, ExitChange
 from layeralign.report.asr import before_after, change_of, span, whole
-from layeralign.report.cautions import caution
 from layeralign.report.terminal.summary import asr_name
 from layeralign.stats.paired import Change
 

@@ -7,10 +7,10 @@ from rich.table import Table
 from rich.text import Text
 
 from layeralign._util.text import printable
+from layeralign.analysis.cautions import caution
 from layeralign.analysis.metrics import NOTHING, Estimate
 from layeralign.analysis.seeds import ExitSeeds, Seeds, Spread
 from layeralign.report.asr import Asr, asr_of, ends, span
-from layeralign.report.cautions import caution
 from layeralign.report.terminal.summary import asr_name
 
 _ALSO = (("refuses\nborderline", "over_refusal"), ("coherent", "coherence"), ("utility", "utility"))

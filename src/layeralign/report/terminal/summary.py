@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from layeralign._util.text import printable
+from layeralign.analysis.cautions import caution
 from layeralign.analysis.judging.judge_quality import Quality
 from layeralign.analysis.metrics import Metrics
 from layeralign.analysis.seeds import Seeds
@@ -19,7 +20,6 @@ from layeralign.analysis.summary import ExitMetrics, GroupMetrics, Summary
 from layeralign.judges.kinds import MEASURES
 from layeralign.judges.refusal import RefusalMatcher
 from layeralign.report.asr import TOO_MANY, Asr, asr_of, ends, span
-from layeralign.report.cautions import caution
 
 _BAR = 12
 
