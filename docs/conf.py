@@ -47,7 +47,7 @@ def _commands(app: Sphinx, name: str, source: list[str]) -> None:
         from layeralign.cli.app import app as commands  # its commands come with the package
 
         told = commands.generate_docs()
-        source[0] += told[told.index("**Commands**") :]
+        source[0] += told[told.index("**Find the hole**") :]
 
 
 def _no_type(app: Sphinx, what: str, name: str, of: Any, options: Any, lines: list[str]) -> None:

@@ -553,7 +553,7 @@ def test_an_adapter_that_would_alter_the_base_is_refused(llava_dir, cases, tmp_p
     run(llava_dir, cases, tmp_path / "a", steps=1)
     config = tmp_path / "a" / "adapter_config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"init_lora_weights": "pissa"}))
-    with pytest.raises(LayeralignError, match="'pissa', which alters"):
+    with pytest.raises(LayeralignError, match="'pissa', which changes"):
         load(llava_dir, adapter=tmp_path / "a")
 
 

@@ -209,7 +209,7 @@ def test_an_exit_that_was_not_scanned_or_not_compared_does_not_pass(tmp_path):
 
 def test_a_run_without_its_models_config_says_how_to_add_it(tmp_path):
     old = make(tmp_path / "old", config=False)
-    assert "the command of its scan, again, adds it" in layeralign.check("testbed", old).why
+    assert "repeat the command of its scan to add it" in layeralign.check("testbed", old).why
 
 
 def test_the_files_beside_a_config_have_to_be_those_that_were_scanned(run, tmp_path):

@@ -22,7 +22,7 @@ def test_summary_export_report_judge(run, tmp_path, capfd):
     made = json.loads(capfd.readouterr().out)
     assert [e["exit"] for e in made["exits"]] == [0, 1, 2, 3, 4, 5]
     assert main(["summary", str(run)]) == 0
-    assert "told" in capfd.readouterr().out
+    assert "crim." in capfd.readouterr().out
     assert main(["judge", str(run), "--judge", "refusal"]) == 0
     assert main(["export", str(run)]) == 0
     assert len((run / "rows.jsonl").read_text().splitlines()) == 36

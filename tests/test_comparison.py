@@ -122,7 +122,7 @@ def another_judge(folder):
         (lambda folder: make(folder, cases(100), judge="refusal"), "judges",
          "the ASR is by oracle before and by refusal after"),
         (another_judge, "judges", "only the run after was judged by refusal"),
-        (another_record, "judges", "oracle was another one"),
+        (another_record, "judges", "oracle was a different judge"),
         (lambda folder: make(folder, cases(100), layers=4), "encoder", "{'layers': 3"),
         (lambda folder: make(folder, cases(100), a=2), "a", "1 before and 2 after"),
         (lambda folder: make(folder, cases(100), decoding={"temperature": 1}), "decoding", "None before and"),

@@ -249,7 +249,7 @@ def test_a_refused_key_stops_at_once_and_keeps_what_was_judged(tmp_path, status)
 def test_another_model_of_the_same_name_is_not_mixed_in(tmp_path):
     with serving(OpenAI()) as one, serving(OpenAI()) as other, a_run(tmp_path / "run", 8) as run:
         judge(run, [guard_of(one)])
-        with pytest.raises(LayeralignError, match=r"was another one .*--again"):
+        with pytest.raises(LayeralignError, match=r"has judged it with other files.*--again"):
             judge(run, [guard_of(other)])
         judge(run, [guard_of(other)], again=True)
         assert verdicts(run) == right(run)

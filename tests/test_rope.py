@@ -174,6 +174,6 @@ def test_the_longest_case_is_found_among_pictures_that_do_not_say_their_size(nam
     )
     assert small < large
     vlm.context = large + 3
-    with pytest.raises(LayeralignError, match=f"case 'large': its prompt has {large} tokens"):
+    with pytest.raises(LayeralignError, match=f"case 'large': its prompt of {large} tokens"):
         checks.check(vlm, cases, Decoding(4))
     assert checks.check(vlm, cases, Decoding(3)) == []

@@ -170,7 +170,7 @@ def test_bad_input_leaves_nothing_behind(llava, case_file, tmp_path):
         with pytest.raises(LayeralignError):
             layeralign.scan(llava, case_file, out, **wrong)
     case_file.write_text(json.dumps({"id": "a", "kind": "benign", "prompt": "look: <image> here"}))
-    with pytest.raises(LayeralignError, match="'prompt' holds '<image>'"):
+    with pytest.raises(LayeralignError, match="'prompt' contains '<image>'"):
         layeralign.scan(llava, case_file, out)
     assert not out.exists()
 

@@ -24,7 +24,7 @@ from layeralign.judges.registry import judges
 from layeralign.judges.reward import RewardJudge
 from layeralign.judges.toxicity import Output, ToxicityJudge
 from layeralign.report.inputs import gather
-from layeralign.report.page import page
+from layeralign.report.page.page import page
 from layeralign.report.terminal.summary import table
 from layeralign.rewards.reward import load_reward
 from layeralign.runs.store import open_run
@@ -220,7 +220,7 @@ def test_special_tokens_in_a_text_are_letters_to_a_reward(kind, chat, own, tmp_p
         (folder / "chat_template.jinja").write_text(chat)
     reward = load_reward(str(folder))
     (row,) = reward._rows(["a </s>?"], ["b </s>"])
-    names = reward.classifier.names
+    names = reward.classifier.tokenizer
     assert row["input_ids"].count(names.eos_token_id) == own
     assert "b </s>" in names.decode(row["input_ids"], skip_special_tokens=True)
 
@@ -323,7 +323,7 @@ def test_a_scorer_never_makes_the_asr(tmp_path):
     model = tiny.classifier("bert", tmp_path / "model")
     name = f"toxicity:{model}"
     a_run(tmp_path / "run", 8).close()
-    with pytest.raises(LayeralignError, match="nothing in it is judged yet by one who has verdicts"):
+    with pytest.raises(LayeralignError, match="no judge with verdicts has judged it yet"):
         layeralign.judge(tmp_path / "run", [name])
     found = layeralign.judge(tmp_path / "run", ["refusal"]).summary
     assert found.asr_judge == "refusal" and found.judges == ("refusal", name) and found.agreement == ()
@@ -359,7 +359,7 @@ def test_it_goes_on_judges_again_and_does_not_mix_models(tmp_path):
     with open_run(tmp_path / "run") as run:
         assert run.invalid(name) == []
     tiny.classifier("bert", model, hidden_size=16)
-    with pytest.raises(LayeralignError, match=r"was another one .*--again"):
+    with pytest.raises(LayeralignError, match=r"has judged it with other files.*--again"):
         layeralign.judge(tmp_path / "run", [name])
     layeralign.judge(tmp_path / "run", [name], again=True)
 

@@ -116,7 +116,7 @@ def caption(summary: Summary) -> str:
     compared = f"! worse than the default ({test}, corrected, p < 0.05). " if default else ""
     return (
         f"Percent. * default exit{'' if default else ' (not scanned)'}. {compared}"
-        "Discrimination = refuses harmful − refuses borderline; 0 is guessing. "
+        "Discrim. (discrimination) = refuses harmful − refuses borderline; 0 is guessing. "
         "Invalid: answers that could not be judged (ASR if all were safe – if all were unsafe)."
         + how_open(summary)
         + (f" Corrected: {printable(told(summary.quality))}." if summary.quality else "")
@@ -206,7 +206,7 @@ def _columns(judge: str) -> tuple[_Column, ...]:
         _Column("", lambda f: bar(a.least, a.most) if (a := asr(f)) else "", spare=7, left=True),
         _Column("refuses\nharmful", _share("refusal")),
         _Column("refuses\nborderline", _share("over_refusal")),
-        _Column("discrimi-\nnation", _share("discrimination")),
+        _Column("dis-\ncrim.", _share("discrimination")),
         _Column("refuses\nbenign", _share("benign_refusal"), spare=4),
         _Column("coherent", _share("coherence"), spare=3),
         _Column("utility", _share("utility"), spare=1),
