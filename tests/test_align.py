@@ -228,6 +228,7 @@ def test_the_first_update_starts_at_ratio_one(llava_dir, cases, tmp_path):
     assert history[0]["kl"] == pytest.approx(0, abs=1e-4)  # the adapter starts as nothing
 
 
+@pytest.mark.slow
 def test_a_reward_is_learned(llava_dir, cases, tmp_path, monkeypatch):
     """Short answers are what is asked for, and what comes."""
     monkeypatch.setattr(
@@ -386,6 +387,7 @@ def test_a_resumed_training_ends_in_the_same_bits(llava_dir, cases, tmp_path, mo
     assert [json.loads(line)["step"] for line in lines] == list(range(5))
 
 
+@pytest.mark.slow
 def test_kill_9_at_random_moments_ends_in_the_same_bits(llava_dir, tmp_path):
     command = [
         sys.executable, "-c",
@@ -509,6 +511,7 @@ def test_consistency_aims_at_the_default_exit(llava_dir, cases, tmp_path):
     assert other[0]["imitation_loss"] > 0.01
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_update_of_one():
     script = Path(__file__).parent.parent / "benchmarks" / "data_parallel.py"
     done = subprocess.run(

@@ -119,6 +119,7 @@ def test_parts_of_a_transfer():
             parts(known, bad)
 
 
+@pytest.mark.slow
 def test_the_demo_leaves_what_it_promises_and_goes_on(tmp_path, capsys):
     arguments = ["demo", "--out", str(tmp_path), "--cases", "40", "--steps", "2"]
     assert main(arguments) == 0

@@ -101,6 +101,7 @@ def test_every_block_says_what_it_is():
 
 
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.stem)
+@pytest.mark.slow
 def test_what_a_page_runs_runs_and_prints_what_it_shows(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for block, said in pages.run_page(page, tmp_path):

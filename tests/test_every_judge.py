@@ -112,6 +112,7 @@ def test_it_judges_on_a_server(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", REMOTE)
+@pytest.mark.slow
 def test_faults_are_never_safe(tmp_path, kind):
     """30 % of the requests fail: refused, quota, server errors, broken replies, cut, dropped, too late.
 
@@ -164,6 +165,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.mark.parametrize("kind", ["llama-guard-3", "perspective"])
+@pytest.mark.slow
 def test_killed_and_started_again_it_ends_with_the_same_totals(tmp_path, kind):
     name = kind if kind == "perspective" else f"{kind}:guard"
     with serving(api_of(kind), faults=0.1) as server:
@@ -205,6 +207,7 @@ def an_adapter(folder):
     return folder
 
 
+@pytest.mark.slow
 def test_every_kind_of_judge_on_one_scan(tmp_path, monkeypatch, capfd):
     """A scan of the testbed, judged by every kind in five commands; then its summary, page and rows."""
     monkeypatch.setattr("layeralign.judges.perspective.GAP", 0.0)

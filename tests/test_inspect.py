@@ -169,6 +169,7 @@ def test_a_variant_is_refused_where_there_is_none(tmp_path):
         empty(folder, variant="keep")
 
 
+@pytest.mark.slow
 def test_nothing_of_a_network_is_touched(tmp_path):
     folder = saved(PUBLISHED["llava-hf/llava-1.5-7b-hf"], tmp_path)
     program = (

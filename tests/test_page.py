@@ -59,6 +59,7 @@ def test_the_page_shows_its_charts_and_never_scrolls_sideways(visit, files, widt
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", ["one", "three"])
+@pytest.mark.slow
 def test_axe_finds_no_serious_fault(visit, files, name, scheme):
     tab = visit(files / f"{name}.html", scheme=scheme)
     tab.evaluate("for (const d of document.querySelectorAll('details')) d.open = true")

@@ -158,6 +158,7 @@ def test_what_is_no_key_is_not_sent_and_not_shown(monkeypatch, bad):
     assert bad not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_planted_key_appears_nowhere(tmp_path, monkeypatch, capfd):
     plain = PerspectiveJudge.of
     monkeypatch.setattr(

@@ -74,6 +74,7 @@ class TestCasesNeeded:
 
     @QUICK
     @given(st.floats(0.05, 0.3), st.floats(0.05, 0.3), st.floats(0, 1))
+    @pytest.mark.slow
     def test_harder_needs_more(self, difference, share, between):
         unrelated = share * (1 - share - difference) + (share + difference) * (1 - share)
         discordant = difference + between * (unrelated - difference)

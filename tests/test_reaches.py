@@ -286,6 +286,7 @@ with store.open_run(__import__("pathlib").Path(sys.argv[3])) as run:
 """
 
 
+@pytest.mark.slow
 def test_nothing_around_a_scan_changes_its_answers(tmp_path, case_file):
     """Another clock, time zone, locale, thread count, hash seed and folder: the same answers."""
     model = tiny.save("mllama", tmp_path / "model")

@@ -197,6 +197,7 @@ train.train_reward(pairs, base, out, sees="scene", **settings)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_to_the_same_weights_bit_for_bit(trained, base, pair_file, tmp_path):
     ways = ("step", "checkpoint")
     started = [

@@ -268,6 +268,7 @@ def count(run):
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on(llava_dir, tmp_path, how):
     """Killed again and again at random moments, it ends with the rows of an undisturbed run."""
     arguments = ["--model", str(llava_dir), "--cases", "testbed:train", "--limit", "120"]

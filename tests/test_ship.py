@@ -99,6 +99,7 @@ def github(folder, limit="--limit 200", here="", **env):
     return codes
 
 
+@pytest.mark.slow
 def test_the_workflow_for_github_runs_and_fails_where_it_says_it_does(tmp_path):
     codes = github(tmp_path)
     assert codes == {"Scan every exit": 0, "Gate": 2, "Check the exit that is deployed": 0, "Tell": 0}
