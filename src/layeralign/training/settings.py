@@ -1,4 +1,4 @@
-"""How a model is aligned: every constant by name, with its source where the paper leaves it unstated."""
+"""Settings of a training, each with its source where the paper does not state it."""
 
 from __future__ import annotations
 
