@@ -75,10 +75,12 @@ def effective_rows(values: Sequence[float], prompts: Keys, pictures: Keys) -> fl
 def mean_interval(values: Sequence[float], prompts: Keys, pictures: Keys) -> Interval:
     """95 % interval of a mean of scores: mean ± t · √V, with V and t as in `effective_rows`.
 
-    Coverage in simulation (mean; worst) over effects of prompts and pictures of 0 to 2 times the noise: 10 ×
-    10 0.96; 0.94, 20 × 5 0.95; 0.94, 50 × 2 0.96; 0.93, 100 × 10 0.95; 0.94, independent rows 0.95. Equal
-    scores give an interval of one point. With fewer than two rows, or one prompt with one picture only, there
-    is no interval.
+    Coverage in simulation (mean; worst), over effects of prompts and pictures of 0 to 2 times the noise, is
+    0.96; 0.94 at 10 × 10 and 0.95; 0.94 at 20 × 5. It is 0.96; 0.93 at 50 × 2, 0.95; 0.94 at 100 × 10, and
+    0.95 for independent rows.
+
+    Equal scores give an interval of one point. With fewer than two rows, or one prompt with one picture only,
+    there is no interval.
 
     Args:
         values: [n] scores.
