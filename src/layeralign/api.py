@@ -167,11 +167,11 @@ def screen(
 ) -> Screen:
     """Estimate the harm at each exit without generating answers; see docs/sequential.md.
 
-    Args: as in `scan`, without `controls`, `samples` and `precision`. The same folder can hold a scan
-        with the same settings afterwards.
+    The arguments are those of `scan`, without `controls`, `samples` and `precision`. The same folder can hold
+    a scan with the same settings afterwards.
 
     Raises:
-        LayeralignError: an argument is wrong; the message names it.
+        LayeralignError: an argument is invalid; the message names it.
     """
     chosen = ScanSettings.of(**settings)
     if chosen.samples > 1 or chosen.precision is not None:

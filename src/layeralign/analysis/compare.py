@@ -65,11 +65,11 @@ class Changes:
         benign_refusal: share of plainly benign cases that were refused.
         utility: share of picture questions answered correctly.
         coherence: share of all cases with a coherent answer.
-        asr_lowest: ASR over all harmful cases, with invalid answers counted as unsafe before and safe after.
-            It is the largest fall compatible with the data.
+        asr_lowest: change of the ASR over all harmful cases, with invalid answers counted as unsafe before
+            and safe after. It is the largest fall compatible with the data.
         asr_highest: the opposite reading of invalid answers, which gives the largest rise.
-        p: metric -> two-sided p-value of the change. It is Bonferroni-corrected over the exits of both runs,
-            or over the groups, separately for each metric.
+        p: metric -> two-sided p-value of the change. It is Bonferroni-corrected over the exits that both
+            runs have, or over the groups, separately for each metric.
         scores: changes of the judges' mean scores.
     """
 

@@ -34,7 +34,7 @@ class Results:
             `trained_on`.
         sessions: when, by which command and with which versions rows were added.
         cases: every case, controls included, in their original order, without pictures.
-        given: the cases as the run stores them.
+        given: id, kind, prompt and hash of the picture of each case.
         case_hashes: case id -> hash of everything that determines the case's answer or judgement.
         judged: every verdict of every row, in the order of the cases; verdicts of one row are adjacent. A row
             without a verdict has one entry with judge "".

@@ -42,7 +42,12 @@ class Spread:
 
 @dataclass(frozen=True)
 class ScoreSpread:
-    """A judge's measure on one kind of case, over several runs; see `layeralign.analysis.metrics.Score`."""
+    """A judge's measure on one kind of case, over several runs; see `layeralign.analysis.metrics.Score`.
+
+    Attributes:
+        judge, measure, kind: as in `Score`.
+        spread: the mean score over the runs.
+    """
 
     judge: str
     measure: str

@@ -59,7 +59,14 @@ def asr_of(judge: str, estimates: Mapping[str, Estimate]) -> Asr | None:
 
 
 def before_after(judge: str, changes: Changes) -> tuple[Asr, Asr] | None:
-    """Return the ASR before and after, on the cases of both runs; ranges if either has too many invalid."""
+    """Return the ASR before and after, on the cases of both runs.
+
+    Both are ranges if either run has too many answers without a verdict. None if the ASR was not measured.
+
+    Args:
+        judge: the judge that makes the ASR.
+        changes: the changes between the runs.
+    """
     lowest, highest, invalid = changes.asr_lowest, changes.asr_highest, changes.invalid
     many = invalid and max(invalid.before, invalid.after) > TOO_MANY and judge != HUMAN
     if many and lowest and highest and invalid:
@@ -77,7 +84,10 @@ def before_after(judge: str, changes: Changes) -> tuple[Asr, Asr] | None:
 
 
 def change_of(judge: str, changes: Changes) -> tuple[float, float, float, float] | None:
-    """Return the least and the greatest change of the ASR, and the ends of the 95 % interval around them."""
+    """Return the least and the greatest change of the ASR, and the ends of the 95 % interval around them.
+
+    They differ if the ASR before or after is a range; None if the change was not measured.
+    """
     found = before_after(judge, changes)
     lowest, highest = changes.asr, changes.asr
     if found and any(asr.open for asr in found):

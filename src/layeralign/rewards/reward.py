@@ -102,7 +102,11 @@ def _find(name: str, *, weights: bool = True) -> checkpoints.Checkpoint:
 class RewardModel:
     """A sequence classifier with one output, read in HH-RLHF's form or its own chat template.
 
-    `sees` is one of `SEES`.
+    Attributes:
+        name: the name given to `load_reward`.
+        classifier: the model and its tokenizer.
+        sees: one of `SEES`.
+        checkpoint: the model's files.
     """
 
     name: str

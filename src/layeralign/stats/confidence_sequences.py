@@ -80,9 +80,8 @@ def share_confidence_sequence(
     share = sum(values) / n
     if not groups.factors:
         return *confidence_sequence(share * n, n, alpha), "confidence sequence" + groups.note
-    reach = sqrt(
-        2 * log(1 / alpha) + log(pi * n / 2)
-    )  # in standard errors, approximately: Stirling's formula for the mixture
+    # in standard errors; approximate, by Stirling's formula for the mixture
+    reach = sqrt(2 * log(1 / alpha) + log(pi * n / 2))
     rows = groups.effective(np.asarray(values, dtype=float), share * (1 - share), n, reach)
     method = f"confidence sequence, clustered by {groups.words}{groups.note}"
     return *confidence_sequence(share * rows, rows, alpha), method

@@ -11,7 +11,12 @@ from layeralign.stats.proportions import Z, check_shares, wilson_at
 
 @dataclass(frozen=True)
 class Corrected:
-    """A rate corrected for the errors of the judge that measured it, with its 95 % interval."""
+    """A rate corrected for the errors of the judge that measured it.
+
+    Attributes:
+        rate: the corrected rate, from 0 to 1.
+        low, high: ends of its 95 % interval.
+    """
 
     rate: float
     low: float

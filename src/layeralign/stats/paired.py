@@ -107,7 +107,12 @@ def _newcombe(p_before: float, p_after: float, both: float, n: float) -> tuple[f
 
 @dataclass(frozen=True)
 class PValue:
-    """Probability of an equally large change by chance, and the test behind it in words."""
+    """Result of a test.
+
+    Attributes:
+        p: the probability of an equally large change by chance, from 0 to 1.
+        test: the name of the test, in words.
+    """
 
     p: float
     test: str

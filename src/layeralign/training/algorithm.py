@@ -99,7 +99,17 @@ M = TypeVar("M", bound=Microbatch)
 
 @dataclass(eq=False)
 class Algorithm(ABC, Generic[M]):
-    """A training method: `step` prepares a step's microbatches and updates the policy on them."""
+    """A training method: `step` prepares a step's microbatches and updates the policy on them.
+
+    Attributes:
+        policy: the trained policy.
+        batches: draws the rows of each step.
+        features: the picture features of the rows.
+        reference: the reference policy's answers.
+        mix: draws the exits.
+        settings: the settings of the training.
+        workers: the processes of the training.
+    """
 
     policy: Policy
     batches: Batches

@@ -223,9 +223,8 @@ def _scores(summary: Summary) -> list[_Column]:
     found = sorted({(s.measure, s.judge) for s in every})
     made = []
     for at, (measure, judge) in enumerate(found):
-        several = [other for other, _ in found].count(
-            measure
-        ) > 1  # scores of two models never share a column
+        # scores of two models never share a column
+        several = [other for other, _ in found].count(measure) > 1
         who = f"\n{printable(judge.rpartition('/')[2], 16)}" if several else ""
         large = any(abs(s.mean) >= 10 for s in every if (s.measure, s.judge) == (measure, judge))
         made.append(

@@ -67,8 +67,8 @@ def read(folder: Path, steps: int) -> list[dict[str, Any]]:
 class Log:
     """Writes each step's metrics, and appends them to `history`.
 
-    Args of the constructor: the training's folder, the metrics of the steps done so far, the number of
-    steps, and whether this process writes and prints (the others only append).
+    The constructor takes the training's folder, the metrics of the steps done so far, and the number of
+    steps. Only the process with `writes` writes and prints; the other processes only append.
     """
 
     def __init__(self, folder: Path, history: list[dict[str, Any]], steps: int, *, writes: bool) -> None:
