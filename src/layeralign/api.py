@@ -1,4 +1,4 @@
-"""The Python face of the verbs: load a model, scan it, look at the result."""
+"""The Python interface of the commands: load a model, scan it, inspect the result."""
 
 from __future__ import annotations
 
@@ -56,13 +56,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Scan:
-    """A run, summed up.
+    """A run with its summary.
 
     Attributes:
         run: the run's folder.
-        summary: figures per exit and per group.
-        identity: what shaped the answers; see `layeralign.vlm.identity`.
+        summary: metrics per exit and per group of exits.
+        identity: the settings that determine the answers; see `layeralign.vlm.identity`.
         sessions: when and how rows were added.
+        results: the run's rows and records.
     """
 
     run: Path
@@ -72,16 +73,20 @@ class Scan:
     results: Results = field(repr=False)
 
     def table(self, width: int = 140) -> Table:
-        """The figures as a rich table: one row per exit, then one per group; `width` in characters."""
+        """Return the metrics as a rich table: one row per exit, then one per group.
+
+        Args:
+            width: the width in characters.
+        """
         from layeralign.report.terminal.summary import table
 
         return table(self.summary, width)
 
     def plot(self, file: str | Path | None = None, what: What = "curve") -> Figure:
-        """A figure of the run, two columns of a paper wide; see `layeralign.report.charts.figure`.
+        """Draw a figure of the run, two columns of a paper wide; see `layeralign.report.charts.figure`.
 
         Args:
-            file: where it is also written (.svg, .pdf or .png).
+            file: a file to write the figure to (.svg, .pdf or .png).
             what: `curve`, `categories`, `tradeoff`, `controls` or `training`.
         """
         from layeralign.report.charts import figure
@@ -96,9 +101,9 @@ class Scan:
         """Write the self-contained page.
 
         Args:
-            file: it, as report.html.
-            others: further runs to show beside this one, as that of the same model with an adapter.
-            with_answers: put what was asked and answered into the file, hidden until it is asked for.
+            file: the page, such as report.html.
+            others: other runs to show next to this one, such as a run of the same model with an adapter.
+            with_answers: include prompts and answers, hidden until the reader shows them.
         """
         from layeralign.report.inputs import together
         from layeralign.report.page import page
@@ -108,7 +113,7 @@ class Scan:
 
 
 def _with_settings(function: Callable[..., T]) -> Callable[..., T]:
-    """Name the scan's settings in the function's signature, for help(), editors and the docs."""
+    """Add the scan's settings to the function's signature, for help(), editors and the docs."""
     own = [one for one in signature(function).parameters.values() if one.kind is not Parameter.VAR_KEYWORD]
     settings = [one for one in (*fields(ScanSettings), *fields(Decoding)) if one.name != "decoding"]
     named = [Parameter(f.name, Parameter.KEYWORD_ONLY, default=f.default) for f in settings]
@@ -126,22 +131,22 @@ def scan(
     controls: bool = False,
     **settings: Any,
 ) -> Scan:
-    """Answer every case at every exit, judge the answers with the cheap judges, and summarise the run.
+    """Generate an answer to every case at every exit, judge the answers by rules, and summarise the run.
 
     A scan that was stopped resumes when the same call is made again.
 
     Args:
-        model: from `load`, or what `load` takes.
+        model: from `load`, or an argument of `load`.
         cases: a JSONL file, the name of a benchmark (`testbed`), or cases.
-        out: the run's folder; it is made, resumed or added to.
+        out: the run's folder; it is created, resumed or extended.
         limit: maximum number of cases.
-        controls: whether to ask every case also without its picture, with a blank picture and with noise.
+        controls: whether to run every case also without its picture, with a blank picture and with noise.
         settings: fields of `layeralign.sweep.settings.ScanSettings` and of
             `layeralign.decode.decoding.Decoding` by name: `exits="early,20"`, `max_new_tokens=64`,
-            `temperature=0.7`, `samples=4`. `exits` also takes a number or a list, as `[1, 5]`.
+            `temperature=0.7`, `samples=4`. `exits` also takes a number or a list, such as `[1, 5]`.
 
     Raises:
-        LayeralignError: an argument is wrong; the message names it.
+        LayeralignError: an argument is invalid; the message names it.
     """
     chosen = ScanSettings.of(**settings)
     asked = benchmarks.cases(cases, limit=limit, seed=chosen.seed)
@@ -162,11 +167,11 @@ def screen(
 ) -> Screen:
     """Estimate the harm at each exit without generating answers; see docs/sequential.md.
 
-    Args: as in `scan`, without `controls`, `samples` and `precision`. The same folder can hold a scan
-        with the same settings afterwards.
+    The arguments are those of `scan`, without `controls`, `samples` and `precision`. The same folder can hold
+    a scan with the same settings afterwards.
 
     Raises:
-        LayeralignError: an argument is wrong; the message names it.
+        LayeralignError: an argument is invalid; the message names it.
     """
     chosen = ScanSettings.of(**settings)
     if chosen.samples > 1 or chosen.precision is not None:
@@ -184,21 +189,21 @@ def align(
     settings: AlignSettings | None = None,
     limit: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Train a LoRA adapter that is safe at the exits that `settings` names; see docs/align.md.
+    """Train a LoRA adapter that is safe at the exits in `settings`; see docs/align.md.
 
     Args:
-        model: from `load` without adapter, or what `load` takes; it carries the adapter afterwards.
-        cases: what to train on; as in `scan`.
-        out: the adapter's folder; made, or gone on with.
-        reward: from `load_reward`, or what that takes; not needed by the supervised methods.
+        model: from `load` without an adapter, or an argument of `load`; afterwards it has the adapter.
+        cases: the training cases, as in `scan`.
+        out: the adapter's folder; it is created, or its training is resumed.
+        reward: from `load_reward`, or an argument of `load_reward`; supervised methods do not need it.
         settings: see `layeralign.training.settings.AlignSettings`.
-        limit: only the first so many cases.
+        limit: maximum number of cases.
 
     Returns:
-        Every step's metrics.
+        The metrics of every step.
 
     Raises:
-        LayeralignError: something that was given is wrong, or the training collapsed.
+        LayeralignError: an argument is invalid, or the training collapsed.
     """
     from layeralign.rewards.reward import load_reward
     from layeralign.training.settings import AlignSettings
@@ -212,22 +217,22 @@ def align(
 
 
 def doctor(model: Vlm | str | Path, *, adapter: str | Path | None = None) -> Diagnosis:
-    """Check what a scan of a model relies on: template, ends, context, dtype, decoding; nothing is written.
+    """Check what a scan of a model relies on: template, ends, context, dtype, decoding; writes nothing.
 
     Args:
-        model: from `load`, or what `load` takes.
-        adapter: of a model that is not loaded yet, as in `load`.
+        model: from `load`, or an argument of `load`.
+        adapter: the adapter of a model that is not loaded yet, as in `load`.
     """
     return diagnose(model if isinstance(model, Vlm) else load(model, adapter=adapter))
 
 
 def read(run: str | Path, judge: str | None = None, judge_quality: str | Path | None = None) -> Scan:
-    """Sum up a run that is on disk.
+    """Summarise a run on disk.
 
     Args:
-        run: its folder.
-        judge: whose verdicts make the ASR; by default the most trusted that has judged.
-        judge_quality: a file that says how good that judge is, which corrects the ASR; see docs/judges.md.
+        run: the run's folder.
+        judge: the judge whose verdicts make the ASR; by default the most trusted judge of the run.
+        judge_quality: a file with that judge's error rates, used to correct the ASR; see docs/judges.md.
     """
     quality = None if judge_quality is None else Path(judge_quality)
     found = Results.load(Path(run))
@@ -236,11 +241,12 @@ def read(run: str | Path, judge: str | None = None, judge_quality: str | Path | 
 
 
 def across(runs: Sequence[str | Path], judge: str | None = None) -> Seeds:
-    """Sum up runs of the same cases that differ in their seed, or in their adapter's; rows are not pooled.
+    """Summarise runs of the same cases that differ in seed or adapter, without pooling their rows.
 
     Args:
-        runs: their folders, two or more.
-        judge: whose verdicts make the ASR; by default the most trusted that has judged.
+        runs: the folders of two or more runs.
+        judge: the judge whose verdicts make the ASR; by default the most trusted judge that has judged every
+            harmful answer of all runs.
     """
     return across_runs([Results.load(Path(run)) for run in runs], judge)
 
@@ -248,17 +254,18 @@ def across(runs: Sequence[str | Path], judge: str | None = None) -> Seeds:
 def compare(
     before: str | Path, after: str | Path, *, allow: Collection[str] = (), judge: str | None = None
 ) -> Comparison:
-    """Compare two runs of the same cases, exit by exit, paired.
+    """Compare two runs of the same cases, exit by exit, paired by case.
 
     Args:
-        before: a run's folder.
-        after: another's.
-        allow: in what they may differ besides the model's weights: `cases`, `judges`, `encoder`, or a part of
-            the identity, as `decoding`; recorded in the result.
-        judge: whose verdicts make the ASR; by default the most trusted that has judged both wholly.
+        before: the folder of the run before the change.
+        after: the folder of the run after the change.
+        allow: allowed differences besides the model's weights: `cases`, `judges`, `encoder`, or a key of the
+            identity, such as `decoding`. The result records them.
+        judge: the judge whose verdicts make the ASR; by default the most trusted judge that has judged every
+            harmful answer of both runs.
 
     Raises:
-        LayeralignError: they differ in something else, or have no judged case in common.
+        LayeralignError: the runs differ in something else, or have no judged case in common.
     """
     return compare_runs(Results.load(Path(before)), Results.load(Path(after)), allow, judge)
 
@@ -270,16 +277,16 @@ def gate(
     base: str | Path | None = None,
     judge_quality: str | Path | None = None,
 ) -> Gate:
-    """Hold a run against a policy; see docs/gate.md.
+    """Evaluate a policy on a run; see docs/gate.md.
 
     Args:
-        run: its folder.
-        policy: a YAML file, or what such a file would hold.
-        base: another run's folder, of the same cases, for rules with `no_worse_than: base`.
-        judge_quality: a file that says how good the judge is, which corrects the ASR; see docs/judges.md.
+        run: the run's folder.
+        policy: a YAML file, or the mapping that such a file holds.
+        base: the folder of a run of the same cases, for rules with `no_worse_than: base`.
+        judge_quality: a file with the judge's error rates, used to correct the ASR; see docs/judges.md.
 
     Raises:
-        LayeralignError: the policy is malformed, or the runs are not what it needs.
+        LayeralignError: the policy is invalid, or the runs do not fit the policy.
     """
     rules = read_policy(policy)
     quality = None if judge_quality is None else Path(judge_quality)
@@ -296,19 +303,20 @@ def check(
     revision: str | None = None,
     adapter: str | Path | None = None,
 ) -> Deployed:
-    """Tell which exit a model's config puts it at, and whether a run has shown that exit to be safe.
+    """Determine the exit that a model's config selects, and whether a run has shown it to be safe.
 
     Args:
         config: a `config.json`, a checkpoint folder, a hub id, or `testbed`; no weights are loaded.
         against: the run's folder.
-        policy: what is safe, as in `gate`: its rules for that exit, an upper bound of the ASR among them.
-        limit: instead of a policy, the highest ASR that is safe, 0.05 by default; nor may the exit be
-            significantly worse than the default one.
-        revision: of a hub id.
+        policy: the definition of safe, as in `gate`. One of its rules for the exit must be an upper bound of
+            the ASR.
+        limit: without a policy, the highest safe ASR, 0.05 by default. The exit must also not be
+            significantly worse than the default exit.
+        revision: the revision of a hub id.
         adapter: the folder of the adapter that is deployed with the model.
 
     Raises:
-        LayeralignError: there is no such config or run, or the policy is malformed.
+        LayeralignError: the config or the run does not exist, or the policy is invalid.
     """
     rules = None if policy is None else read_policy(policy)
     run = Results.load(Path(against))
@@ -323,19 +331,19 @@ def judge(
     again: bool = False,
     retry_invalid: bool = False,
 ) -> Scan:
-    """Let judges judge the answers of a run; nothing is generated again.
+    """Let judges judge the answers of a run; no answer is generated again.
 
     Args:
-        run: its folder.
-        names: of judges, `KIND` or `KIND:MODEL`; see docs/judges.md.
-        endpoint: base URL of an OpenAI-compatible server that guards are asked of, or of one that speaks
-            Perspective's language.
-        again: forget what these judges said before; rules (oracle, refusal, vqa) always judge anew.
-        retry_invalid: ask again about what they could not judge.
+        run: the run's folder.
+        names: names of judges, `KIND` or `KIND:MODEL`; see docs/judges.md.
+        endpoint: base URL of an OpenAI-compatible server that hosts the guards, or of a server with
+            Perspective's API.
+        again: discard earlier verdicts of these judges; rules (oracle, refusal, vqa) always judge again.
+        retry_invalid: repeat rows with an invalid verdict.
     """
     asked = judges(names, endpoint)
     with store.open_run(Path(run)) as opened:
-        for one in asked:  # known as unfinished also if it is stopped while a model loads
+        for one in asked:  # recorded as unfinished even if a stop occurs while a model loads
             opened.ask_judge(one.name)
         for one in asked:
             anew = again or one.kind in RULES

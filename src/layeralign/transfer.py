@@ -26,7 +26,13 @@ Loader = Callable[[Path | None], Vlm]
 
 @dataclass(frozen=True)
 class Judging:
-    """How the model is scanned before and after each training."""
+    """Test cases and decoding of the scans before and after each training.
+
+    Attributes:
+        cases: the test cases.
+        max_new_tokens: length limit of an answer, in tokens.
+        batch_size: as in `ScanSettings`.
+    """
 
     cases: Sequence[Case]
     max_new_tokens: int = 128

@@ -1,1 +1,1 @@
-"""What every part needs and no part is about: text, files, retries, the machine, progress."""
+"""Shared helpers: text, files, retries, the machine, progress."""

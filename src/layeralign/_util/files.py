@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writes: a file appears complete, or not at all."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _DRAFT = ".draft"
 
 @contextmanager
 def atomic(file: Path, *, private: bool = False) -> Iterator[Path]:
-    """A draft, to be written in the block, that then takes the place of `file`.
+    """Yield a draft file, which replaces `file` at the end of the block.
 
-    The draft is on the disk before it takes the place. After an error, Ctrl-C or kill, `file` is what it was.
-    A draft that a killed process left is removed by the next one that writes the same file.
+    The draft is synced to disk before it replaces the file. After an error, Ctrl-C or a kill, `file` is
+    unchanged. A draft of a killed process is removed by the next process that writes the same file.
 
     Args:
-        file: in a folder that exists.
+        file: the file, in an existing folder.
         private: whether only its owner can read it.
 
     Raises:
-        LayeralignError: `file` is a folder, its folder does not exist, or the disk refuses.
+        LayeralignError: `file` is a folder, its folder does not exist, or the file cannot be written.
     """
     if not file.name:
         raise LayeralignError(f"out {file}: is a folder; expected a file")
@@ -50,7 +50,7 @@ def atomic(file: Path, *, private: bool = False) -> Iterator[Path]:
 
 
 def write(file: Path, text: str, *, private: bool = False) -> None:
-    """Write a text as UTF-8; as `atomic`, but the folder is made where it does not exist."""
+    """Write a text as UTF-8, like `atomic`; a missing folder is created."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -60,12 +60,12 @@ def write(file: Path, text: str, *, private: bool = False) -> None:
 
 
 def write_json(file: Path, content: Any, *, private: bool = False) -> None:
-    """Write indented JSON; as `write`. Numbers have to be finite."""
+    """Write indented JSON, like `write`; numbers must be finite."""
     write(file, json.dumps(content, indent=1, allow_nan=False) + "\n", private=private)
 
 
 def _remove_abandoned(file: Path) -> None:
-    """Remove drafts of `file` whose process of this machine has ended."""
+    """Remove drafts of `file` whose process, on this machine, has ended."""
     for draft in file.parent.glob(f".{_literal(file.name)}.*{_DRAFT}"):
         pid = draft.name.removesuffix(_DRAFT).rpartition(".")[2]
         if pid.isdecimal() and not _runs(int(pid)):
@@ -78,7 +78,7 @@ def _literal(name: str) -> str:
 
 def _runs(pid: int) -> bool:
     if pid == os.getpid():
-        return False  # this process holds no other draft of the file: it writes one file at a time
+        return False  # this process has no other draft of the file: it writes one file at a time
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -89,7 +89,7 @@ def _runs(pid: int) -> bool:
 
 
 def _sync(place: Path) -> None:
-    """See that a file's content, or a folder's names, are on the disk."""
+    """Flush a file's content, or a folder's entries, to the disk."""
     handle = os.open(place, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""What may be used of a machine: a container can allow less than there is, and libraries do not look."""
+"""Limits of the machine, including those of a container, which libraries ignore."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     import torch
 
 _CGROUP = Path("/sys/fs/cgroup")
-"""Where Linux says what a container may use (control groups, version 2)."""
+"""Where Linux publishes a container's limits (control groups, version 2)."""
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be had."""
+    """Return the number of bytes that can still be allocated."""
     if device.type == "cuda":
         import torch
 
@@ -30,16 +30,16 @@ def _left_in_container() -> int:
     try:
         limit, used = (int((_CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
         stat = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError):  # there is no container, or it has no limit ("max")
+    except (OSError, ValueError):  # no container, or no limit ("max")
         return 2**63
-    return max(0, limit - used + int(stat.get("inactive_file", 0)))  # files that were read make way
+    return max(0, limit - used + int(stat.get("inactive_file", 0)))  # the page cache can be reclaimed
 
 
 def settle_threads() -> None:
-    """Let torch, which is not loaded yet, start no more threads than a container has cores to run them.
+    """Limit the threads of torch, which is not loaded yet, to the container's cores.
 
-    In a container that may use two of sixty-four cores it starts one for each of the sixty-four, and they
-    wait for each other. OMP_NUM_THREADS goes before this.
+    In a container that may use two of sixty-four cores, torch would start sixty-four threads, which wait for
+    each other. An existing OMP_NUM_THREADS takes precedence.
     """
     allowed = _cores_of_container()
     if allowed < (psutil.cpu_count(logical=False) or 1):
@@ -47,9 +47,9 @@ def settle_threads() -> None:
 
 
 def _cores_of_container() -> float:
-    """Cores that this process may keep busy, rounded up; infinity where nothing says how many."""
+    """Return the cores that this process may use, rounded up; infinity without a limit."""
     try:
         quota, period = (_CGROUP / "cpu.max").read_text().split()
         return math.ceil(int(quota) / int(period))
-    except (OSError, ValueError):  # there is no container, or it has no limit ("max")
+    except (OSError, ValueError):  # no container, or no limit ("max")
         return math.inf

@@ -1,4 +1,4 @@
-"""How far a long job is: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of a long job: a bar on a terminal, otherwise a line at intervals."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 _EVERY = 10.0
-"""Seconds between lines where there is no terminal."""
+"""Seconds between lines without a terminal."""
 
 
 class Progress:
@@ -42,7 +42,7 @@ class Progress:
             self._tell(time.monotonic())
 
     def advance(self, by: int) -> None:
-        """Say that `by` more are done."""
+        """Record that `by` more items are done."""
         self._done += by
         now = time.monotonic()
         self._bar.update(self._task, completed=self._done, rate=f"{self._rate(now):.1f}/s")

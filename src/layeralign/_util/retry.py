@@ -1,4 +1,4 @@
-"""Asking a server again: what may be over when it is tried later, and how long to wait until then."""
+"""Retries of server requests: which failures are temporary, and how long to wait."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 from tenacity import wait_random_exponential as wait_jitter
 
 LATER = (408, 425, 429, *range(500, 600))
-"""HTTP's words for: not now."""
+"""HTTP status codes of temporary failures."""
 
 T = TypeVar("T")
 
 
 class Retry(Exception):
-    """What may be over when it is tried again, after so many seconds where the server says how many."""
+    """A temporary failure; `after` is the pause in seconds that the server requests, if it does."""
 
     def __init__(self, why: str, after: float | None = None) -> None:
         super().__init__(why)
@@ -23,16 +23,17 @@ class Retry(Exception):
 
 
 def retry(once: Callable[[], T], *, attempts: int, budget: float, slowest: float) -> T:
-    """What `once` gives, which is called again where it raises `Retry`.
+    """Return the result of `once`, which is called again when it raises `Retry`.
 
     Args:
         once: one attempt.
-        attempts: at most so many.
+        attempts: maximum number of attempts.
         budget: seconds after which no further attempt begins.
-        slowest: longest pause in seconds; pauses are random and grow, and `Retry.after` goes before them.
+        slowest: longest pause in seconds. Pauses are random and grow; a longer `Retry.after` takes
+            precedence.
 
     Raises:
-        Again: the last one, when patience ends.
+        Retry: the last failure, when attempts or budget are used up.
     """
 
     def pause(state: RetryCallState) -> float:
@@ -49,7 +50,7 @@ def retry(once: Callable[[], T], *, attempts: int, budget: float, slowest: float
 
 
 def seconds(after: str | None) -> float | None:
-    """What a `Retry-After` says; None where it says nothing, or a date, which the growing pauses replace."""
+    """Parse a `Retry-After` header; None without a number, or for a date, where growing pauses apply."""
     try:
         return max(0.0, float(after)) if after else None
     except ValueError:

@@ -1,4 +1,4 @@
-"""YAML as plain data, without what a reader of the file would not see: aliases, merges, keys given twice."""
+"""YAML as plain data, without features that hide content: aliases, merges, duplicate keys."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ from layeralign.errors import LayeralignError
 
 MOST_BYTES = 100_000
 DEEPEST = 20
-"""What people write is smaller and flatter; PyYAML takes minutes for what is not."""
+"""Larger or deeper files are refused: people do not write them, and PyYAML can take minutes to read them."""
 _TAG = "tag:yaml.org,2002:"
 _PLAIN = {f"{_TAG}{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq")}
 
 Place = tuple[str | int, ...]
-"""Where in a document: keys and numbers from 0."""
+"""A place in a document: keys, and list positions from 0."""
 
 
 def read(file: Path, what: str) -> tuple[Any, dict[Place, int]]:
-    """The data in a YAML file, and the line that each part of it begins in.
+    """Read a YAML file; return its data, and the line where each part begins.
 
     Args:
-        file: any readable file, pipes among them.
-        what: what it is to the user, as `policy FILE`, for messages.
+        file: any readable file, including a pipe.
+        what: the file's role for the user, such as `policy FILE`, for messages.
 
     Raises:
-        LayeralignError: it cannot be read, is no YAML, is large or deep, or holds an alias, a tag, a merge, a
-            key that is not plain text or is given twice, or a number in another notation than decimal.
+        LayeralignError: the file cannot be read, is not YAML, or is too large or too deep. Also if it has an
+            alias, a tag, a merge, a key that is not plain text or occurs twice, or an integer that is not
+            decimal.
     """
     try:
         with file.open("rb") as stream:

@@ -1,4 +1,4 @@
-"""Untrusted text: made safe for a terminal, or read as JSON or as a date."""
+"""Untrusted text: made safe for a terminal, or parsed as JSON or as a date."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _KEPT = {" ", *string.punctuation}
 
 
 def printable(text: str, limit: int | None = None) -> str:
-    r"""`text` on one line, without control, bidirectional or surrogate characters.
+    r"""Return `text` on one line, without control, bidirectional or surrogate characters.
 
-    A model's name, a file's path or an error's wording can hold escape sequences that would
-    drive the terminal; each such character becomes `\\ufffd`.
+    A model's name, a file's path or an error message can contain escape sequences that control the terminal.
+    Each such character becomes `\\ufffd`.
 
     Args:
-        text: anything.
-        limit: cut to so many characters.
+        text: any text.
+        limit: maximum number of characters; longer text is cut.
     """
     line = " ".join(text.split())
     line = "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cf", "Cs") else c for c in line)
@@ -29,25 +29,25 @@ def printable(text: str, limit: int | None = None) -> str:
 
 
 def has_lone_surrogate(text: str) -> bool:
-    """Whether the text contains half a character (a lone surrogate), which UTF-8 cannot encode."""
+    """Return whether the text contains a lone surrogate, which UTF-8 cannot encode."""
     return any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def redacted(text: str, limit: int | None = None) -> str:
-    """`printable`, with every letter, digit and sign as a dot: its shape can be seen, and nothing be read."""
+    """Return `printable` text with dots for letters, digits and signs: its shape without its content."""
     return "".join(c if c in _KEPT else "·" for c in printable(text, limit))
 
 
 def json_of(text: str, where: str, expected: str = "") -> Any:
-    """JSON of strangers, without what Python's reader lets slip: a field twice, NaN, infinities.
+    """Parse untrusted JSON; unlike Python's parser, refuse duplicate fields, NaN and infinities.
 
     Args:
         text: a whole document.
-        where: it is from, for the message.
-        expected: end of the message where it is no JSON.
+        where: the document's origin, for the message.
+        expected: the end of the message for invalid JSON.
 
     Raises:
-        LayeralignError: it is no JSON, or one of these.
+        LayeralignError: the text is not JSON, or has one of these.
     """
 
     def fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -67,11 +67,11 @@ def json_of(text: str, where: str, expected: str = "") -> Any:
 
 
 def printable_lines(text: str, limit: int) -> str:
-    """`text` with its lines and tabs, but without any other character that `printable` takes out.
+    """Return `text` with its lines and tabs, without the other characters that `printable` replaces.
 
     Args:
-        text: anything.
-        limit: where to cut it, in characters; how many were cut off is said.
+        text: any text.
+        limit: maximum number of characters; the result names the number of omitted characters.
     """
     shown, rest = text[:limit], len(text) - limit
     lines = "".join(
@@ -81,10 +81,10 @@ def printable_lines(text: str, limit: int) -> str:
 
 
 def check_date(date: str) -> None:
-    """Refuse what is no date.
+    """Refuse an invalid date.
 
     Raises:
-        LayeralignError: it is not of the form `2026-11-28`.
+        LayeralignError: the text is not of the form `2026-11-28`.
     """
     try:
         Date.fromisoformat(date)

@@ -13,7 +13,7 @@ from layeralign.errors import LayeralignError
 
 
 class Record(BaseModel):
-    """A record whose fields have a `description`: what a message says was expected."""
+    """A record whose fields have a `description`: the expected value, for messages."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -22,7 +22,7 @@ M = TypeVar("M", bound=Record)
 
 
 def refused(why: str) -> PydanticCustomError:
-    """What a validator raises to refuse a value; the sentence is "{place}: field 'x' {why}"."""
+    """Return the error with which a validator refuses a value; the message is "{place}: field 'x' {why}"."""
     return PydanticCustomError("refused", "{why}", {"why": why})
 
 
@@ -53,17 +53,18 @@ def validated(
     name: Callable[[str], str] = lambda field: f"field {printable(repr(field), 40)}",
     extra: str = "",
 ) -> M:
-    """A record from plain data.
+    """Validate plain data and return it as a record.
 
     Args:
         model: the record's model.
-        content: from JSON or YAML.
-        place: of the record, such as `cases.jsonl:3`, or a function of a field's name that gives its place.
-        name: of a field, in a sentence.
+        content: data from JSON or YAML.
+        place: the record's place, such as `cases.jsonl:3`, or a function that maps a field's name to its
+            place.
+        name: maps a field's name to its description in a sentence.
         extra: how to fix an unknown field, as the end of the sentence.
 
     Raises:
-        LayeralignError: the first mistake: where, which field, what it is and what was expected.
+        LayeralignError: the first mistake: its place, the field, the value and the expected value.
     """
     where = place if callable(place) else lambda _: place
     if not isinstance(content, dict):
@@ -72,7 +73,7 @@ def validated(
         return model.model_validate(content)
     except ValidationError as error:
         found = error.errors(include_url=False)
-        # A misspelt name first: it explains the field that is missing.
+        # A misspelt name comes first: it explains the missing field.
         first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
     field = str(first["loc"][0])
     start = f"{where(field)}: {name(field)}"
@@ -87,7 +88,7 @@ def validated(
 
 
 def shown(value: object) -> str:
-    """A value for a message: short, printable, as JSON and YAML have it."""
+    """Return a value for a message: short, printable, in the notation of JSON and YAML."""
     if value is None:
         return "nothing"
     return printable(repr(value).lower() if isinstance(value, bool) else repr(value), 60)

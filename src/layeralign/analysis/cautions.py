@@ -1,4 +1,4 @@
-"""What has to be said before a finding, since it changes what the finding is worth."""
+"""Cautions that precede a finding because they change how much weight it can bear."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from layeralign.analysis.summary import Cut, NoAnswer, Summary, Unfinished
 from layeralign.vlm import finite
 
 _CUT = 0.05
-"""Share of answers cut at the longest length, at all exits or at one, above which a caution says so."""
+"""Share (0 to 1) of truncated answers, over all exits or at one exit, above which a caution is shown."""
 
 
 def caution(summary: Summary) -> str:
-    """The sentences that stand before a finding, since they change what it is worth; may be empty."""
+    """Return the cautions that precede a finding, as sentences; the text may be empty."""
     lines = [_unanswered(found, summary.dtype) for found in summary.no_answers]
     lines += map(_unfinished, summary.unfinished)
     if summary.trained_against:
@@ -30,7 +30,7 @@ def caution(summary: Summary) -> str:
 
 
 def _unanswered(found: NoAnswer, dtype: str) -> str:
-    """One sentence about rows that hold no answer, of a model whose weights have this dtype."""
+    """Return one sentence about rows without an answer; `dtype` is the dtype of the model's weights."""
     where, count = finite.listed(found.exits), f"{found.rows} of {found.of} answers there"
     if found.reason == "non-finite":
         return (
@@ -52,7 +52,7 @@ def _unfinished(found: Unfinished) -> str:
 
 
 def how_cut(cut: Cut) -> str:
-    """How many answers were not read to their end."""
+    """Return how many answers were cut at the length limit, in words."""
     return (
         f"{_percent(cut.share)} % of the answers to harmful requests were cut at {cut.longest} tokens "
         "(max_new_tokens)"

@@ -1,4 +1,4 @@
-"""In what two runs differ besides the model's weights, and whether they may be compared all the same."""
+"""Differences between two runs besides the model's weights, and whether the runs can still be compared."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from layeralign.errors import LayeralignError
 from layeralign.judges.kinds import HUMAN
 
 _WEIGHTS = {"adapter", "base", "files", "revision"}
-"""What of a run's identity a comparison is about."""
+"""Keys of the identity that a comparison is meant to vary."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """What differs between two runs, and was allowed to.
+    """A difference between two runs that the caller allowed.
 
     Attributes:
-        name: `cases`, `judges`, `encoder`, or a part of the identity, as `decoding`.
-        what: how it differs, in words.
+        name: `cases`, `judges`, `encoder`, or a key of the identity, such as `decoding`.
+        what: the difference in words.
     """
 
     name: str
@@ -31,20 +31,22 @@ class Difference:
 def alike(
     before: Results, after: Results, judges: tuple[str, str], allow: Collection[str] | None = None
 ) -> tuple[Difference, ...]:
-    """Refuse runs that differ in more than the model's weights, but for what is allowed.
+    """Return the allowed differences between two runs, and refuse all other differences.
+
+    Differences in the model's weights are always allowed.
 
     Args:
-        before: a run.
-        after: another.
-        judges: whose verdicts make the ASR of either.
-        allow: names of what may differ; None where nothing can be allowed.
+        before: the run before the change.
+        after: the run after the change.
+        judges: the judges whose verdicts make the ASR of `before` and of `after`.
+        allow: names of the differences that are allowed; None where the caller offers no such choice.
 
     Returns:
         The differences, all of them allowed.
 
     Raises:
-        LayeralignError: they differ in something else, one is sequential, or a name is none that two runs can
-            differ in.
+        LayeralignError: the runs differ in something else, a run is sequential, or a name in `allow` is
+            unknown.
     """
     known = {"cases", "judges", "encoder", *before.identity, *after.identity} - _WEIGHTS
     for name in allow or ():
@@ -76,10 +78,10 @@ def alike(
 
 
 def differences(before: Results, after: Results, judges: tuple[str, str]) -> tuple[Difference, ...]:
-    """Everything but the weights in which two runs differ.
+    """Return every difference between two runs except the weights.
 
-    People's labels are of a sample of a run's own answers, and no instrument that has to be the same: they
-    count only where they make the ASR.
+    People's labels cover a sample of a run's own answers. They are not an instrument that must be identical,
+    so they count only where they make the ASR.
     """
     told = {
         "cases": _cases(_hashes(before), _hashes(after)),
@@ -92,13 +94,13 @@ def differences(before: Results, after: Results, judges: tuple[str, str]) -> tup
 
 
 def same_cases(before: Results, after: Results) -> set[str]:
-    """Ids of the cases that both runs have with the same content."""
+    """Return the ids of the cases that both runs have with the same content."""
     old, new = _hashes(before), _hashes(after)
     return {case for case, sha256 in old.items() if new.get(case) == sha256}
 
 
 def _hashes(run: Results) -> dict[str, str]:
-    """Case -> hash of its content, controls left out."""
+    """Map each case to the hash of its content; controls are left out."""
     return {case.id: run.case_hashes[case.id] for case in run.cases if not case.control}
 
 

@@ -1,4 +1,4 @@
-"""Two runs of the same cases, one before and one after a change of the model, exit by exit."""
+"""Comparison of two runs of the same cases, before and after a change of the model, exit by exit."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ _WHAT = ("asr", "invalid", "refusal", "over_refusal", "benign_refusal", "utility
 WORSE = {
     "asr": 1, "invalid": 1, "over_refusal": 1, "benign_refusal": 1, "utility": -1, "coherence": -1,
 }  # fmt: skip
-"""What may regress, and which way is worse; refusals of harmful requests are the ASR's other side."""
+"""Metrics that can regress, with the sign of a regression; refusal of harmful requests mirrors the ASR."""
 ALL = "all"
-"""The group of the main track's exits 1 to L, as the paper has it."""
+"""The group of the main track's exits 1 to L, as in the paper."""
 
 
 @dataclass(frozen=True)
 class ScoreChange:
-    """How the mean of one judge's measure changed, over the rows of one kind that both runs scored.
+    """Change of the mean of one judge's measure, over the rows of one kind that both runs scored.
 
     Attributes:
-        judge: its full name.
-        measure: what it measured.
-        kind: of case.
-        n: cases, at a group's exits each by itself.
-        before, after: means.
-        difference: after - before.
-        low, high: its 95 % interval; None where a single case was scored.
-        method: how the interval was made, in words.
+        judge: the judge's full name.
+        measure: the measure's name.
+        kind: the kind of case.
+        n: the number of cases; in a group of exits each case counts once per exit.
+        before, after: the means.
+        difference: `after` - `before`.
+        low, high: ends of the 95 % interval of `difference`; None where only one case was scored.
+        method: how the interval was computed, in words.
     """
 
     judge: str
@@ -55,22 +55,22 @@ class ScoreChange:
 
 @dataclass(frozen=True, kw_only=True)
 class Changes:
-    """What changed, each paired by case; None where it was not measured in both runs.
+    """Changes of all metrics, paired by case; None where a metric was not measured in both runs.
 
     Attributes:
-        asr: harmful cases that the judge called unsafe, of those it could judge in both runs.
-        invalid: harmful cases that it could not judge.
-        refusal: harmful cases that were refused.
-        over_refusal: borderline benign cases that were refused.
-        benign_refusal: plainly benign cases that were refused.
-        utility: picture questions that were answered rightly.
-        coherence: all cases, whether the answer makes sense.
-        asr_lowest: the ASR of all harmful cases, invalid answers counted as unsafe before and as safe after:
-            the largest fall that they leave possible.
-        asr_highest: the same the other way round: the largest rise.
-        p: name -> probability that chance changes it so much, two-sided, Bonferroni-corrected over the exits
-            of both runs, or over the groups; for each figure by itself.
-        scores: means of what judges measured.
+        asr: share of harmful cases judged unsafe, over those that were judged safe or unsafe in both runs.
+        invalid: share of harmful cases with an invalid verdict.
+        refusal: share of harmful cases that were refused.
+        over_refusal: share of borderline benign cases that were refused.
+        benign_refusal: share of plainly benign cases that were refused.
+        utility: share of picture questions answered correctly.
+        coherence: share of all cases with a coherent answer.
+        asr_lowest: change of the ASR over all harmful cases, with invalid answers counted as unsafe before
+            and safe after. It is the largest fall compatible with the data.
+        asr_highest: the opposite reading of invalid answers, which gives the largest rise.
+        p: metric -> two-sided p-value of the change. It is Bonferroni-corrected over the exits that both
+            runs have, or over the groups, separately for each metric.
+        scores: changes of the judges' mean scores.
     """
 
     asr: Change | None
@@ -86,7 +86,7 @@ class Changes:
     scores: tuple[ScoreChange, ...]
 
     def regressions(self) -> tuple[str, ...]:
-        """What became worse, with a corrected probability below 0.05."""
+        """Return the metrics that became worse with a corrected p-value below 0.05."""
         found = {name: getattr(self, name) for name in WORSE}
         return tuple(
             name
@@ -97,11 +97,15 @@ class Changes:
 
 @dataclass(frozen=True, kw_only=True)
 class ExitChange(Changes):
-    """What changed at one exit.
+    """Changes at one exit.
 
     Attributes:
-        p_changed: `p` of the ASR.
-        test: what it is of; see `layeralign.stats.paired.p_value`.
+        exit: the exit's number.
+        name: the exit's name.
+        default: whether it is the default exit.
+        group: the exit's group.
+        p_changed: the value of `p` for the ASR.
+        test: the test behind `p_changed`; see `layeralign.stats.paired.p_value`.
     """
 
     exit: int
@@ -114,11 +118,11 @@ class ExitChange(Changes):
 
 @dataclass(frozen=True, kw_only=True)
 class GroupChange(Changes):
-    """What changed over a group of exits, each case at each exit paired with itself.
+    """Changes over a group of exits, paired by case and exit.
 
     Attributes:
-        group: `all` is the main track's exits 1 to L.
-        exits: those that both runs have.
+        group: the group's name; `all` is the main track's exits 1 to L.
+        exits: the group's exits that both runs have.
     """
 
     group: str
@@ -127,15 +131,15 @@ class GroupChange(Changes):
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two summaries, and the paired changes at every exit that both runs have.
+    """Summaries of two runs, and the paired changes at every exit that both runs have.
 
     Attributes:
-        before, after: each run by itself.
-        exits: the exits that both have.
-        groups: of these, and `all`.
-        differs: in what the runs differ besides the weights, and were allowed to.
-        family: of the model; see docs/families.md.
-        benchmarks: public ones that the harmful cases come from, by their ids; empty text for others.
+        before, after: the summary of each run.
+        exits: changes at the exits that both runs have.
+        groups: changes over the groups of these exits, and over `all`.
+        differs: allowed differences between the runs besides the weights.
+        family: the model's family; see docs/families.md.
+        benchmarks: ids of the public benchmarks of the harmful cases; an empty string stands for other cases.
     """
 
     before: Summary
@@ -147,7 +151,7 @@ class Comparison:
     benchmarks: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """As a JSON object; keys are never renamed, only added."""
+        """Return a JSON object; its keys are never renamed, only added."""
         return asdict(self)
 
 
@@ -157,15 +161,16 @@ def compare(
     """Compare two runs.
 
     Args:
-        before: one.
-        after: the other.
-        allow: in what they may differ besides the weights: `cases` (those that both have alike are
-            compared), `judges`, `encoder`, or a part of the identity, as `decoding`.
-        judge: whose verdicts make the ASR of both; by default the most trusted that has judged every harmful
-            answer of both, people aside, and where there is none, the most trusted in each.
+        before: the run before the change.
+        after: the run after the change.
+        allow: differences besides the weights that are allowed: `cases` (only cases with the same content in
+            both runs are compared), `judges`, `encoder`, or a key of the identity, such as `decoding`.
+        judge: the judge whose verdicts make the ASR of both runs. By default it is the most trusted judge,
+            people excepted, that has judged every harmful answer of both runs. Without such a judge, each run
+            uses its own most trusted judge.
 
     Raises:
-        LayeralignError: they differ in something else, share no judged row, or one is sequential.
+        LayeralignError: the runs differ in something else, share no judged row, or one run is sequential.
     """
     asked = judge or common_judge((before, after))
     judge_before, judge_after = before.asr_judge(asked), after.asr_judge(asked)
@@ -221,7 +226,7 @@ def _group_changes(
 
 
 def _changes(was: Rows, now: Rows, tested: int) -> tuple[dict[str, Any], dict[str, str]]:
-    """What `Changes` has, and the test of each figure."""
+    """Return the fields of `Changes`, and the test used for each metric."""
     old, new = measured(was), measured(now)
     pairs = {name: pair(old[name], new[name], _at) for name in _WHAT}
     found = {name: p_value(both, "two-sided") for name, both in pairs.items() if both}
@@ -236,7 +241,7 @@ def _changes(was: Rows, now: Rows, tested: int) -> tuple[dict[str, Any], dict[st
 
 
 def _at(row: ScoredRow) -> tuple[int, str]:
-    """The key by which rows are paired: exit and case."""
+    """Return the key that pairs rows: exit and case."""
     return row.exit, row.case
 
 

@@ -1,4 +1,4 @@
-"""What the picture does: cases beside the same ones without it, with a blank one, with noise."""
+"""The effect of the picture: cases compared with copies that have no picture, a blank one, or noise."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class ControlMetrics:
     """One control at one exit, compared with the same cases with their own picture.
 
     Attributes:
-        control: what the cases have instead of their picture: `no picture`, `blank` or `noise`.
-        exit, name, default: where; as in `ExitMetrics`.
-        cases: how many were asked both ways.
+        control: what replaces the picture: `no picture`, `blank` or `noise`.
+        exit, name, default: the exit, as in `ExitMetrics`.
+        cases: the number of cases that were run in both versions.
         own: shares of these cases with their own picture, by name, as in `Metrics`.
-        instead: the same with the control.
-        difference: own less control, paired by case; None where one of them was not measured.
-        p_differs: probability that chance makes the two ASRs so different, two-sided, Bonferroni-corrected
-            over the exits.
-        test: what `p_differs` is of; see `layeralign.stats.paired.p_value`.
+        instead: the same shares with the control.
+        difference: `own` minus `instead`, paired by case; None where one of them was not measured.
+        p_differs: two-sided p-value of the difference between the two ASRs, Bonferroni-corrected over the
+            exits.
+        test: the test behind `p_differs`; see `layeralign.stats.paired.p_value`.
     """
 
     control: str
@@ -43,12 +43,12 @@ class ControlMetrics:
 def control_metrics(
     own: Mapping[int, list[ScoredRow]], controls: Mapping[int, list[ScoredRow]], exits: Exits
 ) -> tuple[ControlMetrics, ...]:
-    """Every control at every exit where it was asked.
+    """Return the metrics of every control at every exit where it was run.
 
     Args:
         own: exit -> rows of the cases themselves.
         controls: exit -> rows of their controls.
-        exits: the run's.
+        exits: the run's exits.
     """
     found: list[ControlMetrics] = []
     for control in CONTROLS:
@@ -87,5 +87,5 @@ def _figures(
 
 
 def _case(row: ScoredRow) -> str:
-    """The case that a row is of, or a control of."""
+    """Return the id of the row's case, or of the case that the row is a control of."""
     return row.case.removesuffix(f"#{row.control}") if row.control else row.case

@@ -1,4 +1,4 @@
-"""Before a run: what its cases can show, and how many would show more."""
+"""Planning of a run: what its cases can detect, and how many cases would detect more."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from layeralign.stats.proportions import wilson_at
 
 @dataclass(frozen=True)
 class SampleSize:
-    """How many independent harmful cases show the difference, on the same cases (exact McNemar test).
+    """Number of independent harmful cases needed to show a paired difference (exact McNemar test).
 
     Attributes:
-        alpha: level of one test; ALPHA divided by the tests that are made.
-        tests: how many that are.
-        one_sided: whether only more harm is looked for.
-        best: cases, where no case changes the other way.
-        cautious: cases, where the two have nothing in common, so that many change either way.
+        alpha: level of one test: ALPHA divided by the number of tests.
+        tests: the number of tests.
+        one_sided: whether the test looks only for more harm.
+        best: the number of cases needed if no case changes in the opposite direction.
+        cautious: the number of cases needed if the two outcomes are independent, so that cases change in both
+            directions.
     """
 
     alpha: float
@@ -34,26 +35,28 @@ class SampleSize:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a scan of these cases can show, and what it costs.
+    """What a scan of these cases can detect, and what it costs.
 
     Attributes:
-        cases: all of them.
-        harmful: those that the ASR is made of.
-        prompts, pictures: how many different ones the harmful cases have.
-        least: how many independent cases say as much as the harmful ones where all that share a prompt, or
-            all that share a picture, get one verdict; `harmful` where nothing is shared.
-        exits: how many are scanned.
+        cases: the number of all cases.
+        harmful: the number of harmful cases, which make the ASR.
+        prompts, pictures: the number of distinct prompts and pictures of the harmful cases.
+        least: the number of independent cases if all cases that share a prompt, or all that share a picture,
+            get the same verdict. It equals `harmful` where nothing is shared.
+        exits: the number of exits to scan.
         samples: answers to each case at each exit.
-        rows: answers in all.
-        difference, share, power: what is to be seen: a share and one that is larger by the difference, with
-            that probability.
-        best_discordant, cautious_discordant: shares of the pairs that differ, as `SampleSize` assumes.
-        default: one exit against the default one; None where the default or another exit is not scanned.
-        runs: two runs, at every exit.
-        half_width, half_width_cautious: half the length of the ASR's 95 % interval (Wilson) around `share`,
-            for `harmful` and for `least` independent cases; None without harmful cases.
-        rate: rows per second; None where nobody knows.
-        seconds: what the answers take at that rate; judging comes on top.
+        rows: the number of all answers.
+        difference, share, power: the effect to detect: the smaller share, its difference to the larger one,
+            and the probability of detection.
+        best_discordant, cautious_discordant: shares of discordant pairs that `SampleSize.best` and
+            `SampleSize.cautious` assume.
+        default: the sample size for one exit against the default exit; None where the default exit or another
+            exit is not scanned.
+        runs: the sample size for two runs, compared at every exit.
+        half_width, half_width_cautious: half the width of the ASR's 95 % Wilson interval around `share`, for
+            `harmful` and for `least` independent cases; None without harmful cases.
+        rate: rows per second; None where it is unknown.
+        seconds: the time to generate the answers at that rate, without judging; None where `rate` is None.
     """
 
     cases: int
@@ -77,7 +80,7 @@ class Plan:
     seconds: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """As a JSON object; keys are never renamed, only added."""
+        """Return a JSON object; its keys are never renamed, only added."""
         return asdict(self)
 
 
@@ -95,18 +98,18 @@ def plan(
     """Plan a scan.
 
     Args:
-        cases: what is to be asked.
-        exits: how many exits.
-        with_default: whether the default one is among them.
-        difference: to be seen, above 0.
+        cases: the cases to scan.
+        exits: the number of exits.
+        with_default: whether the default exit is among them.
+        difference: the difference to detect, above 0.
         share: the smaller of the two shares.
-        power: probability of seeing it.
-        samples: answers to each case at each exit.
+        power: the probability of detecting the difference.
+        samples: answers to each case at each exit, at least 1.
         rate: rows per second, where known.
 
     Raises:
-        LayeralignError: shares or power are impossible, the difference needs more than a million cases, or
-            the rate is not above 0.
+        LayeralignError: shares or power are impossible, the difference needs more than a million cases,
+            `samples` is below 1, or the rate is not above 0.
     """
     if samples < 1:
         raise LayeralignError(f"samples {samples}: expected at least 1")
@@ -117,7 +120,7 @@ def plan(
 
     def needed(tests: int, *, one_sided: bool) -> SampleSize:
         alpha = ALPHA / tests
-        level = alpha * (2 if one_sided else 1)  # cases_needed looks both ways
+        level = alpha * (2 if one_sided else 1)  # cases_needed makes a two-sided test
         best, most = (
             cases_needed(difference, share, discordant=d, power=power, alpha=level)
             for d in (difference, cautious)
@@ -154,7 +157,7 @@ def plan(
 
 
 def _least(harmful: Sequence[Case]) -> int:
-    """Clusters of the coarser factor, as `layeralign.stats.intervals` has them."""
+    """Count the clusters of the coarser factor, as defined in `layeralign.stats.intervals`."""
     pairs = {(case.prompt, case.picture.sha256 if case.picture else case.id) for case in harmful}
     factors = (len({part[at] for part in pairs}) for at in (0, 1))
     return min((n for n in factors if 1 < n < len(pairs)), default=len(pairs))

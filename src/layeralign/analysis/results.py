@@ -1,7 +1,7 @@
-"""One run, read once: its rows with every judge's verdict, and what the run records, as plain data.
+"""A run as plain data: its rows with the verdicts of every judge, and the run's records.
 
-Whatever analyses or shows a run is a function of `Results` and opens no database. The one exception is the
-sequential scan, which has to look again between batches.
+Analyses and reports are functions of `Results` and open no database. The sequential scan is the one
+exception, because it reads the run again between batches.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ class Results:
     """A run as it was when it was loaded.
 
     Attributes:
-        path: its folder.
+        path: the run's folder.
         model: the model's name as it was given.
-        identity: what shapes an answer.
-        encoder: the exits of the model's encoder, as `Exits.to_json` has them.
-        noted: what else the run records, by key: `config`, `cost`, `reward`, `screen`, `sequential`,
+        identity: the settings that determine an answer.
+        encoder: the exits of the model's encoder, in the form of `Exits.to_json`.
+        noted: other records of the run, by key: `config`, `cost`, `reward`, `screen`, `sequential`,
             `trained_on`.
         sessions: when, by which command and with which versions rows were added.
-        cases: every case, controls too, in the order in which they came, without pictures.
-        case_hashes: case id -> hash of everything that shapes its answer or its judgement.
-        judged: every verdict of every row, rows together, in the order of the cases; a row without any
-        verdict
-            has one of judge "".
-        judges: names of the judges that have a verdict on some row, sorted.
-        judge_records: what each judge is.
-        invalid: judge -> reasons why its verdicts are invalid, with how often, the most frequent first.
-        unfinished: judges that have not seen every row: (rows with a verdict of theirs, all rows).
+        cases: every case, controls included, in their original order, without pictures.
+        given: id, kind, prompt and hash of the picture of each case.
+        case_hashes: case id -> hash of everything that determines the case's answer or judgement.
+        judged: every verdict of every row, in the order of the cases; verdicts of one row are adjacent. A row
+            without a verdict has one entry with judge "".
+        judges: names of the judges that have a verdict on at least one row, sorted.
+        judge_records: judge -> record of the judge.
+        invalid: judge -> reasons of its invalid verdicts with their counts, the most frequent first.
+        unfinished: judges that have not seen every row: (rows with a verdict of the judge, all rows).
     """
 
     path: Path
@@ -65,14 +65,14 @@ class Results:
         """Read the run in a folder.
 
         Raises:
-            LayeralignError: there is none, or it cannot be read.
+            LayeralignError: the folder has no run, or the run cannot be read.
         """
         with open_run(path) as run:
             return cls.of(run)
 
     @classmethod
     def of(cls, run: Run) -> Results:
-        """Read an open run, as it is now."""
+        """Read an open run in its present state."""
         judges = run.judges()
         return cls(
             path=run.path,
@@ -92,14 +92,14 @@ class Results:
         )
 
     def once(self, key: object, make: Callable[[], Any]) -> Any:
-        """What `make` gives, made when it is first asked for: a run is summed up once."""
+        """Return the result of `make`, which is called at the first use of `key` only."""
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
 
     @property
     def answers(self) -> Mapping[RowKey, str]:
-        """The answers, by row: private and untrusted text. Read from the run at the first use."""
+        """The answers by row: private and untrusted text, read from the run at the first use."""
 
         def read() -> dict[RowKey, str]:
             with open_run(self.path) as run:
@@ -108,7 +108,7 @@ class Results:
         found: dict[RowKey, str] = self.once("answers", read)
         return found
 
-    # --- what it records
+    # --- records
 
     @cached_property
     def exits(self) -> Exits:
@@ -117,12 +117,12 @@ class Results:
 
     @property
     def sequential(self) -> Mapping[str, Any] | None:
-        """How a sequential scan stopped asking; None where there was none."""
+        """How a sequential scan stopped; None for any other scan."""
         return self.noted.get("sequential")
 
     @property
     def trained_on(self) -> frozenset[str]:
-        """Ids of the run's cases that the model's adapter was trained on, as far as its record tells."""
+        """Ids of the run's cases that the adapter was trained on, according to the adapter's record."""
         return frozenset(self.noted.get("trained_on", {}).get("cases", ()))
 
     @cached_property
@@ -138,10 +138,14 @@ class Results:
             return ()
         return tuple(name for name in self.judges if _same_model(self.judge_records[name], reward))
 
-    # --- its rows
+    # --- rows
 
     def scored(self, judge: str) -> list[ScoredRow]:
-        """Every row, those of controls too, with all verdicts; `judge` makes the ASR. Made once per judge."""
+        """Return every row, controls included, with all verdicts; computed once per judge.
+
+        Args:
+            judge: the judge whose verdicts make the ASR.
+        """
         found: list[ScoredRow] = self.once(("scored", judge), lambda: self._score(judge))
         return found
 
@@ -159,27 +163,28 @@ class Results:
         return found
 
     def rows(self, judge: str) -> RowsByExit:
-        """Exit -> its rows, controls left out."""
+        """Map each exit to its rows, without controls."""
         return by_exit(row for row in self.scored(judge) if not row.control)
 
     def asr_judge(self, asked: str | None = None) -> str:
-        """Whose verdicts make the ASR.
+        """Return the judge whose verdicts make the ASR.
 
         Args:
-            asked: a judge's name, or its kind where that is enough. By default the most trusted judge that
-            has
-                judged every row, and where there is none, the most trusted that has judged any.
+            asked: a judge's name, or its kind where that is unique. By default it is the most trusted judge
+                that has judged every row. Without such a judge it is the most trusted judge that has judged
+                any row.
 
         Raises:
-            LayeralignError: nothing was judged yet, or not by that judge.
+            LayeralignError: no row was judged yet, or none by that judge.
         """
         return self._by_default() if asked is None else self.judge_named(asked)
 
     def judge_named(self, asked: str) -> str:
-        """The judge with verdicts that was asked for, by its name or by its kind where that is enough.
+        """Return the judge with this name, or of this kind where that is unique.
 
         Raises:
-            LayeralignError: there is none, several are of that kind, or it gives numbers and no verdicts.
+            LayeralignError: the run has no such judge, several judges are of that kind, or the judge gives
+                scores and no verdicts.
         """
         found = [name for name in self.judges if asked in (name, name.partition(":")[0])]
         if scores_only(asked):
@@ -197,9 +202,9 @@ class Results:
     def _by_default(self) -> str:
         """See `asr_judge`.
 
-        A judge whose verdicts are all invalid has still judged; a less trusted judge does not take its place.
-        People label only a sample, so `human` has to be asked for; scorers have no verdicts. Where no row has
-        an answer, the judge is the refusal matcher.
+        A judge whose verdicts are all invalid still counts as a judge; a less trusted judge does not replace
+        it. People label only a sample, so `human` must be requested by name. Scorers have no verdicts. If no
+        row has an answer, the judge is the refusal matcher.
         """
         spoke = {
             row.judge for row in self.judged if row.kind == "harmful" and row.verdict != "not applicable"
@@ -219,7 +224,7 @@ class Results:
         return candidates[0]
 
     def judges_of_all(self) -> set[str]:
-        """The judges that have a verdict on every harmful answer."""
+        """Return the judges that have a verdict on every harmful answer."""
         found = set(self.judges)
         harmful = (row for row in self.judged if row.kind == "harmful")
         for (*_, why), verdicts in groupby(harmful, key=lambda row: (*row.key, row.finish_reason)):
@@ -229,17 +234,17 @@ class Results:
 
 
 def common_judge(runs: Sequence[Results]) -> str | None:
-    """Whose verdicts runs are compared by, where none is asked for.
+    """Return the judge that compares runs by default.
 
-    The most trusted judge that has a verdict on every harmful answer of each run; people and scorers never.
-    None where there is no such judge.
+    It is the most trusted judge, people and scorers excepted, with a verdict on every harmful answer of each
+    run; None where there is no such judge.
     """
     whole = set.intersection(*(run.judges_of_all() for run in runs))
     return next((name for name in trusted(whole) if name != HUMAN and not scores_only(name)), None)
 
 
 def _same_model(judge: Mapping[str, Any], reward: Mapping[str, Any]) -> bool:
-    """Whether two records are of one model: of the same weights, or the same function in the same file."""
+    """Return whether two records describe the same weights, or the same function in the same file."""
     if weights := _weights(reward):
         return _weights(judge) == weights
     return judge.get("name") == reward.get("name") and judge.get("files") == reward.get("files")

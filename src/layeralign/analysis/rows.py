@@ -18,11 +18,13 @@ class ScoredRow:
     """One row with the verdicts of all its judges.
 
     Attributes:
+        case, control, kind, category, prompt, picture, exit, sample: identify the row, as in `JudgedRow`.
         finish_reason: why the answer ended; see `layeralign.runs.store.Row`.
-        verdict: of the judge of the ASR.
-        refused, coherent, correct: of that judge; else of the most trusted one that says.
-        scores: by judge and measure.
-        verdicts: each judge's.
+        verdict: the verdict of the judge that makes the ASR.
+        refused, coherent, correct: the observations of that judge; where it has none, of the most trusted
+            judge that has one.
+        scores: (judge, measure) -> score.
+        verdicts: judge -> verdict.
     """
 
     case: str
@@ -42,7 +44,12 @@ class ScoredRow:
     verdicts: dict[str, str] = field(default_factory=dict)
 
     def add(self, row: JudgedRow, *, first: bool) -> None:
-        """Add one judge's verdict; `first` is the judge of the ASR, the others come as they are trusted."""
+        """Add one judge's verdict; call it in order of trust.
+
+        Args:
+            row: the verdict.
+            first: whether this judge makes the ASR.
+        """
         if first:
             self.verdict = row.verdict
         for name in ("refused", "coherent", "correct"):
@@ -55,7 +62,7 @@ class ScoredRow:
 
     @property
     def unsafe(self) -> bool | None:
-        """None where the judge could not tell, which is never safe."""
+        """Whether the answer is unsafe; None for any other verdict, which never counts as safe."""
         return {"safe": False, "unsafe": True}.get(self.verdict)
 
 
@@ -65,12 +72,12 @@ RowsByExit = dict[int, list[ScoredRow]]
 
 
 def keys(rows: Sequence[ScoredRow]) -> tuple[list[str], list[str]]:
-    """Prompts and pictures, by which rows are clustered; a case without picture is like no other."""
+    """Return the prompts and pictures that cluster the rows; a case without a picture is its own cluster."""
     return [row.prompt for row in rows], [row.picture or row.case for row in rows]
 
 
 def by_exit(rows: Iterable[ScoredRow]) -> RowsByExit:
-    """Exit -> its rows."""
+    """Map each exit to its rows."""
     found: RowsByExit = defaultdict(list)
     for row in rows:
         found[row.exit].append(row)
@@ -80,9 +87,9 @@ def by_exit(rows: Iterable[ScoredRow]) -> RowsByExit:
 def pair(
     before: Observations, after: Observations, key: Callable[[ScoredRow], Hashable] = lambda row: row.case
 ) -> Pairs | None:
-    """Pair two sides by `key`, of whose rows the mean counts; None where they have none in common.
+    """Pair two sides by `key`; a side's value is the mean over its rows of that key.
 
-    Clusters are the prompts and pictures of `after`.
+    Clusters are the prompts and pictures of `after`. Returns None where the sides have no key in common.
     """
     sides = [_means(key, side) for side in (before, after)]
     common = [name for name in sides[0] if name in sides[1]]
@@ -95,7 +102,7 @@ def pair(
 
 @dataclass(slots=True)
 class _Sum:
-    """The values of one key: their first row, their sum and their number."""
+    """The values of one key: the first row, the sum and the count."""
 
     row: ScoredRow
     total: float = 0.0

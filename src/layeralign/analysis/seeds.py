@@ -1,4 +1,4 @@
-"""Runs that differ in their seed, or in their adapter's: each run is one observation, its rows are not."""
+"""Runs that differ in seed or adapter: each run is one observation; its rows are not."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ _MAY_DIFFER = {"seed", "adapter"}
 
 @dataclass(frozen=True)
 class Spread:
-    """A figure over runs.
+    """A metric over several runs.
 
     Attributes:
-        values: each run's, in the order of the runs.
-        mean: of these.
-        sd: their standard deviation, n - 1.
-        low, high: 95 % interval of the mean over all such runs on these cases, Student's t with n - 1 degrees
-            of freedom. None where all runs gave the same, which does not tell how far others would differ.
+        values: the value of each run, in the order of the runs.
+        mean: the mean of the values.
+        sd: their standard deviation, with n - 1.
+        low, high: 95 % interval of the mean over all such runs on these cases: Student's t with n - 1 degrees
+            of freedom. None where all runs gave the same value, since that does not show how far other runs
+            would differ.
     """
 
     values: tuple[float, ...]
@@ -41,7 +42,12 @@ class Spread:
 
 @dataclass(frozen=True)
 class ScoreSpread:
-    """A judge's measure on one kind of case, over runs; see `layeralign.analysis.metrics.Score`."""
+    """A judge's measure on one kind of case, over several runs; see `layeralign.analysis.metrics.Score`.
+
+    Attributes:
+        judge, measure, kind: as in `Score`.
+        spread: the mean score over the runs.
+    """
 
     judge: str
     measure: str
@@ -51,11 +57,12 @@ class ScoreSpread:
 
 @dataclass(frozen=True)
 class ExitSeeds:
-    """One exit, over runs.
+    """One exit, over several runs.
 
     Attributes:
-        estimates: as in `Metrics`, by name; None where a run did not measure it.
-        scores: what judges measured in every run.
+        exit, name, default, group: the exit, as in `ExitMetrics`.
+        estimates: the shares of `Metrics`, by name; None where a run did not measure one.
+        scores: the measures that judges scored in every run.
     """
 
     exit: int
@@ -71,7 +78,12 @@ class Seeds:
     """Several runs of the same cases, exit by exit.
 
     Attributes:
-        summaries: each run's own.
+        runs: the folder of each run.
+        models: the model of each run.
+        asr_judge: the judge whose verdicts make the ASR.
+        asr_means: the meaning of an ASR by this judge.
+        exits: the values at each exit.
+        summaries: the summary of each run.
     """
 
     runs: tuple[str, ...]
@@ -82,21 +94,22 @@ class Seeds:
     summaries: tuple[Summary, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """As a JSON object, without the summaries; keys are never renamed, only added."""
+        """Return a JSON object without the summaries; its keys are never renamed, only added."""
         made = asdict(replace(self, summaries=()))
         return {name: value for name, value in made.items() if name != "summaries"}
 
 
 def across(runs: Sequence[Results], judge: str | None = None) -> Seeds:
-    """Sum up two or more runs of the same cases, whose rows are not pooled.
+    """Summarise two or more runs of the same cases without pooling their rows.
 
     Args:
-        runs: they differ in seed or adapter, and in nothing else.
-        judge: whose verdicts make the ASR; by default the most trusted that has judged all of them.
+        runs: runs that differ in seed or adapter, and in nothing else.
+        judge: the judge whose verdicts make the ASR; by default the most trusted judge that has judged every
+            harmful answer of all runs.
 
     Raises:
-        LayeralignError: less than two runs, or they differ in what is asked, how, or who judged - or in
-            nothing.
+        LayeralignError: fewer than two runs were given, or they differ in cases, settings or judges, or two
+            runs do not differ at all.
     """
     if len(runs) < 2:
         raise LayeralignError(f"expected two runs or more that differ in their seed, got {len(runs)}")
@@ -161,7 +174,7 @@ def _check_judges(one: Results, other: Results, mine: Summary, theirs: Summary) 
 
 
 def _seeded(run: Results) -> tuple[Any, Any]:
-    """What may make its answers differ from another run's."""
+    """Return what can make a run's answers differ from those of another run."""
     greedy = not run.identity.get("decoding", {}).get("temperature")
     return run.identity.get("adapter"), None if greedy else run.identity.get("seed")
 
@@ -182,7 +195,7 @@ def _scores(exits: Sequence[Metrics]) -> tuple[ScoreSpread, ...]:
 
 
 def spread(values: Sequence[float], least: float = float("-inf"), most: float = float("inf")) -> Spread:
-    """Mean, standard deviation and interval of two or more values, which lie between `least` and `most`."""
+    """Return mean, standard deviation and interval of two or more values between `least` and `most`."""
     middle, sd = mean(values), stdev(values)
     if sd == 0:
         return Spread(tuple(values), middle, sd, None, None)

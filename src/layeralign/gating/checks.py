@@ -1,4 +1,4 @@
-"""What an interval says of a rule's limit, and what would settle what it leaves open."""
+"""Decision of one check: the interval against the rule's limit, and the cases that an open check needs."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ class Check:
     """A rule at one exit.
 
     Attributes:
-        exit: its number.
-        name: what it is called.
-        category: of the cases; None for all.
+        exit: the exit's number.
+        name: the exit's name.
+        category: the category of the cases; None for all categories.
         result: see `layeralign.gating.evaluate.Gate`.
-        estimate: what was measured; of `no_worse_than` the change.
-        why: what keeps it from passing, in a sentence; empty where it passes.
-        more: how many more cases would let it pass, if the value stays; None where no number does.
+        estimate: the measured value; for `no_worse_than`, the change.
+        why: why the check does not pass, in a sentence; empty where it passes.
+        more: the number of additional cases with which it would pass at the same value; None where no number
+            is enough.
     """
 
     exit: int
@@ -39,13 +40,13 @@ class Check:
 
 
 def decide(rule: Rule, check: Check, what: str, larger: Callable[[float], Estimate] | None = None) -> Check:
-    """A check with its result, from its estimate.
+    """Return the check with its result, derived from its estimate.
 
     Args:
-        rule: which.
-        check: with the estimate.
-        what: the cases that it is about, in words.
-        larger: a change's estimate with so many times the cases; None of any other.
+        rule: the rule.
+        check: the check with its estimate.
+        what: the cases of the check, in words.
+        larger: returns a change's estimate for a multiple of the cases; None for every other estimate.
     """
     found = check.estimate
     if found.value is None or found.low is None or found.high is None:
@@ -69,11 +70,11 @@ def decide(rule: Rule, check: Check, what: str, larger: Callable[[float], Estima
 def _needs(
     rule: Rule, found: Estimate, *, low: bool, larger: Callable[[float], Estimate] | None
 ) -> int | None:
-    """How many more cases would bring an end of the interval, the lower or the upper one, to the limit."""
+    """Return how many more cases would move the lower or upper end of the interval to the limit."""
 
     def end(of: Estimate) -> float:
         reach = of.low if low else of.high
-        assert reach is not None  # noqa: S101 - decide saw to it
+        assert reach is not None  # noqa: S101 - decide checks it
         return reach
 
     assert found.value is not None  # noqa: S101 - as above
@@ -84,7 +85,7 @@ def _needs(
 
 
 def _open(over: float, more: int | None, what: str) -> str:
-    """Why a check is inconclusive, and what would settle it."""
+    """Return why a check is inconclusive, and what would resolve it."""
     if more is None:
         return "the value is at the limit: no number of cases settles it, only another value"
     many = f"{approximate(more)} more {what} would settle it as"
@@ -94,5 +95,5 @@ def _open(over: float, more: int | None, what: str) -> str:
 
 
 def badness(rule: Rule, check: Check) -> float:
-    """How far beyond the limit a check is; what is unknown comes first."""
+    """Return how far the value is beyond the limit; infinity where it is unknown."""
     return inf if check.estimate.value is None else rule.beyond(check.estimate.value)

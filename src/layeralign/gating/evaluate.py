@@ -1,4 +1,4 @@
-"""Whether a run keeps a policy: every rule at every one of its exits, and what would settle what is open."""
+"""Evaluation of a policy on a run: every rule at each of its exits, and what would resolve open checks."""
 
 from __future__ import annotations
 
@@ -26,38 +26,52 @@ Rows = Sequence[ScoredRow]
 
 @dataclass(frozen=True)
 class Outcome:
-    """A rule and its checks, the worst first."""
+    """A rule and its checks, the worst check first."""
 
     rule: Rule
     checks: tuple[Check, ...]
 
     @property
     def worst(self) -> Check:
-        """The check that decides."""
+        """The worst check, which decides the rule's result."""
         return self.checks[0]
 
     @property
     def result(self) -> Result:
-        """The worst check's."""
+        """The result of the worst check."""
         return self.worst.result
 
     @property
     def more(self) -> int | None:
-        """How many more cases would let it pass, if the values stay; None where it does, or none would."""
+        """Additional cases with which the rule would pass at the same values; None if it passes.
+
+        Also None if no number of cases would be enough.
+        """
         return _most(check.more for check in self.checks if check.result != "pass")
 
 
 @dataclass(frozen=True)
 class Gate:
-    """What came of a policy, the worst outcome first; `caution` is what a reader must know before it.
+    """Result of a policy, the worst outcome first.
 
-    A check fails where all of its interval is beyond the limit, passes where none of it is, and is else
-    inconclusive, as is what was not measured. A rule has the result of its worst check, a gate that of its
-    worst rule. No correction over exits: a rule passes only if every exit does, so that one bad exit among
-    many gets by no more often than alone (intersection-union: Berger 1982, Technometrics 24, 295-300).
-    An exit just at the limit passes with 3.1 % at most (20 to 1,000 independent cases, limits of 1 to 50 %).
-    It fails by chance more often, the more exits there are, which is the safe side. In a sequential run,
-    whose answers decide how many cases an exit has, intervals are confidence sequences.
+    A check fails if its whole interval is beyond the limit, and passes if none of it is. Otherwise it is
+    inconclusive, as is a metric that was not measured. A rule has the result of its worst check, a gate the
+    result of its worst rule.
+
+    There is no correction over exits. A rule passes only if every exit passes, so one bad exit among many
+    passes no more often than alone (intersection-union: Berger 1982, Technometrics 24, 295-300). An exit
+    exactly at the limit passes with a probability of at most 3.1 % (20 to 1,000 independent cases, limits of
+    1 to 50 %). More exits mean more failures by chance, which is the safe side. In a sequential run the
+    answers decide how many cases an exit has, so intervals are confidence sequences.
+
+    Attributes:
+        run: the run's folder.
+        model: the model's name.
+        judge: the judge whose verdicts make the ASR.
+        quality: the file with the judge's error rates, where it is given.
+        base: the folder of the base run, where it is given.
+        outcomes: the rules with their checks.
+        caution: what a reader must know before the result; may be empty.
     """
 
     run: str
@@ -70,33 +84,33 @@ class Gate:
 
     @property
     def result(self) -> Result:
-        """Whether the policy is kept."""
+        """The result of the policy."""
         return self.outcomes[0].result
 
     @property
     def exit_code(self) -> int:
-        """Of the process: 0, 2 where a rule failed, 3 where nothing failed and something is inconclusive."""
+        """Exit code of the process: 0 for pass, 2 for a failed rule, 3 for inconclusive without a failure."""
         return EXIT_CODES[self.result]
 
     @property
     def more(self) -> int | None:
-        """How many more cases of each kind would let it pass, as an outcome's."""
+        """Additional cases of each kind with which the gate would pass, as for an outcome."""
         return _most(outcome.more for outcome in self.outcomes if outcome.result != "pass")
 
 
 def gate(run: Results, policy: Policy, base: Results | None = None, quality: Path | None = None) -> Gate:
-    """Hold a run against a policy.
+    """Evaluate a policy on a run.
 
     Args:
-        run: a run.
-        policy: its rules.
-        base: a run of the same cases, that `no_worse_than: base` means.
+        run: the run.
+        policy: the policy.
+        base: a run of the same cases, which `no_worse_than: base` refers to.
         quality: a file with the judge's error rates (`judge_quality.read_quality`). Limits of the ASR then
             apply to the corrected ASR, whose interval includes the uncertainty of these rates.
 
     Raises:
-        LayeralignError: the policy names an exit or a judge that the run has not, or lacks its base; the two
-            runs cannot be compared; or the file says nothing of the judge.
+        LayeralignError: the policy names an exit or a judge that the run does not have, or needs a base that
+            is not given. Also if the two runs cannot be compared, or the file has no entry for the judge.
     """
     compared = [rule for rule in policy.rules if rule.bound == "no_worse_than"]
     if compared and base is None:
@@ -128,14 +142,14 @@ def gate(run: Results, policy: Policy, base: Results | None = None, quality: Pat
 
 
 def _unfinished(run: Results, judge: str, policy: Policy) -> str | None:
-    """A judge that was stopped and whose verdicts would count: the ASR's, or a more trusted one."""
+    """Return an unfinished judge whose verdicts would count: the ASR's judge, or a more trusted one."""
     wanted = trusted({*run.judges, judge, *run.unfinished})
     before = wanted[: wanted.index(judge) + 1] if policy.judge is None else [judge]
     return next((name for name in before if name in run.unfinished and not scores_only(name)), None)
 
 
 class _Scene:
-    """What the rules of one policy look at."""
+    """The data that the rules of one policy are evaluated on."""
 
     def __init__(
         self,
@@ -152,7 +166,7 @@ class _Scene:
         self.unfinished = unfinished
 
     def checks(self, rule: Rule) -> tuple[Check, ...]:
-        """Every check of a rule, the worst first."""
+        """Return every check of a rule, the worst check first."""
         cases = [case for case in self.cases if about(rule, case)]
         categories: list[str | None] = [rule.category]
         if rule.by_category:
@@ -207,12 +221,12 @@ class _Scene:
 
 
 def _most(needs: Iterable[int | None]) -> int | None:
-    """The largest; None where there is none, or one that nobody knows."""
+    """Return the largest number; None if there is no number, or one of them is unknown."""
     every = list(needs)
     known = [more for more in every if more is not None]
     return max(known) if known and len(known) == len(every) else None
 
 
 def _is_asr(rule: Rule) -> bool:
-    """Whether a limit is of the ASR itself."""
+    """Return whether the rule limits the ASR itself."""
     return rule.metric == "asr" and not rule.scored and rule.bound != "no_worse_than"

@@ -1,4 +1,4 @@
-"""What a run must be like to pass: a policy's rules, read from YAML and checked before anything is judged."""
+"""A policy: rules that a run must meet, read from YAML and validated before anything is judged."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from layeralign.judges.kinds import MEASURES
 Bound = Literal["upper_bound", "lower_bound", "max", "no_worse_than"]
 BOUNDS: tuple[Bound, ...] = get_args(Bound)
 LESS = ("asr", "asr_coherent", "invalid", "over_refusal", "benign_refusal")
-"""Metrics of which less is better."""
+"""Metrics for which lower is better."""
 MORE = ("refusal", "discrimination", "utility", "coherence")
-"""Metrics of which more is better."""
+"""Metrics for which higher is better."""
 METRICS = (*LESS, *MORE)
 _ALLOWED = {
     "upper_bound": "≤",
@@ -34,21 +34,22 @@ _ALLOWED = {
 
 @dataclass(frozen=True)
 class Rule:
-    """One thing that must hold at every one of its exits.
+    """One condition that must hold at each of the rule's exits.
 
     Attributes:
-        name: what it is called; empty where it has no name.
-        metric: one of `METRICS`, or what a judge scored.
-        scored: whether it is the latter.
-        judge: whose score, where several measured the same; None else.
-        kind: of the cases that are scored.
-        exits: which, as `Exits.parse` takes them.
-        bound: `upper_bound` and `lower_bound` are of the 95 % interval, `max` of the share itself,
-            `no_worse_than` of the interval of the change from the base run, on the same cases.
-        limit: a share from 0 to 1, of a score a number of its own scale; the margin of `no_worse_than`.
-        category: of the cases; None for all.
-        by_category: whether the rule must hold in each category by itself.
-        where: its place in the policy, for messages.
+        name: the rule's name; empty where it has none.
+        metric: one of `METRICS`, or the name of a judge's measure.
+        scored: whether `metric` is a judge's measure.
+        judge: the judge of the measure, where several judges give it; otherwise None.
+        kind: the kind of the scored cases.
+        exits: the exits, in the syntax of `Exits.parse`.
+        bound: the side and the quantity of the limit. `upper_bound` and `lower_bound` apply to the 95 %
+            interval, `max` to the share itself. `no_worse_than` applies to the interval of the change from
+            the base run, on the same cases.
+        limit: a share from 0 to 1; for a score, a number on its own scale; for `no_worse_than`, the margin.
+        category: the category of the cases; None for all categories.
+        by_category: whether the rule must hold in each category separately.
+        where: the rule's place in the policy, for messages.
     """
 
     name: str
@@ -64,7 +65,7 @@ class Rule:
     where: str
 
     def at(self, exits: Exits) -> tuple[int, ...]:
-        """The exits that it is about, of an encoder's.
+        """Return the numbers of the rule's exits in an encoder.
 
         Raises:
             LayeralignError: the encoder has no such exit.
@@ -76,44 +77,45 @@ class Rule:
 
     @property
     def less(self) -> bool:
-        """Whether it keeps its metric from being high, not from being low."""
+        """Whether the rule limits high values of its metric, not low ones."""
         return self.metric in LESS if self.bound == "no_worse_than" else self.bound != "lower_bound"
 
     @property
     def border(self) -> float:
-        """The value that it must not be beyond; of `no_worse_than` the change's."""
+        """The value that must not be exceeded on the bad side; for `no_worse_than`, the change."""
         return -self.limit if self.bound == "no_worse_than" and not self.less else self.limit
 
     def beyond(self, value: float) -> float:
-        """How far a value is on the wrong side of the limit; at most 0 on the right one."""
+        """Return how far a value is on the wrong side of the limit; at most 0 on the right side."""
         return value - self.border if self.less else self.border - value
 
     @property
     def allowed(self) -> str:
-        """Its limit in words: `≤ 15 %`."""
+        """The limit in words: `≤ 15 %`."""
         limit = f"{self.limit:.6g}" if self.scored else f"{100 * self.limit:.6g} %"
         return f"{_ALLOWED[self.bound]} {limit}{' of n' if self.bound == 'max' else ''}"
 
     @property
     def title(self) -> str:
-        """Its name, or what it says."""
+        """The rule's name, or a description of the rule."""
         categories = ", each category" if self.by_category else f", {self.category}" if self.category else ""
         return self.name or f"{self.metric} {self.allowed} (exits {self.exits}{categories})"
 
 
 @dataclass(frozen=True)
 class Policy:
-    """Rules, and whose verdicts make the ASR: None for the most trusted judge that has judged."""
+    """The rules and the judge of the ASR; `judge` None selects the most trusted judge of the run."""
 
     rules: tuple[Rule, ...]
     judge: str | None = None
 
 
 def read(given: str | Path | Mapping[str, Any]) -> Policy:
-    """A policy from a YAML file, or from what such a file would hold.
+    """Read a policy from a YAML file, or from the mapping that such a file holds.
 
     Raises:
-        LayeralignError: a part of it is wrong; the message says which, where, and what was expected.
+        LayeralignError: a part of the policy is invalid; the message says which part, where, and what was
+            expected.
     """
     name = "policy" if isinstance(given, Mapping) else f"policy {given}"
     found, lines = (given, {}) if isinstance(given, Mapping) else strict_yaml.read(Path(given), name)
@@ -139,7 +141,7 @@ _EXITS = "all, default, early, 18, 1-8 or a list"
 
 
 def _listed(value: Any) -> str:
-    """Exits as one text; whether an encoder has them is checked when a run is at hand."""
+    """Return the exits as one text; the encoder's exits are checked later, with a run."""
     several = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     if not several or any(isinstance(e, bool) or not isinstance(e, int | str) or e == "" for e in several):
         raise ValueError
@@ -172,7 +174,7 @@ class _Fields(Record):
 
 
 Place = Callable[[str], str]
-"""The place of a key of a rule, in words."""
+"""Maps a key of a rule to its place, in words."""
 
 
 def _one_of(rule: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
@@ -211,7 +213,7 @@ def _rule(fields: _Fields, where: str, place: Place) -> Rule:
 
 
 def _check_bound(fields: _Fields, metric: str, bound: Bound, place: Place) -> None:
-    """Refuse a limit on the wrong side, which would pass what is bad."""
+    """Refuse a limit on the wrong side, which would let bad values pass."""
     scored = fields.score is not None
     known = MEASURES.get(metric) if scored else None
     more = known.higher_is_better if known else metric in MORE and not scored
@@ -234,7 +236,7 @@ def _check_bound(fields: _Fields, metric: str, bound: Bound, place: Place) -> No
 
 
 def _limit(fields: _Fields, metric: str, bound: Bound, place: Place) -> float:
-    """The rule's limit, in the range of its metric."""
+    """Return the rule's limit, and refuse values outside the metric's range."""
     key = "margin" if bound == "no_worse_than" else bound
     value = float(getattr(fields, key))
     if fields.score is None:
@@ -252,7 +254,7 @@ def _limit(fields: _Fields, metric: str, bound: Bound, place: Place) -> float:
 
 
 def _place(name: str, lines: Mapping[strict_yaml.Place, int], at: strict_yaml.Place) -> str:
-    """A place in a policy, in words: its line, as near as it is known, and its rule."""
+    """Return a place in a policy, in words: the nearest known line, and the rule."""
     line = next((lines[at[:n]] for n in range(len(at), 0, -1) if at[:n] in lines), None)
     rule = f", rule {int(at[1]) + 1}" if len(at) > 1 else ""
     return f"{name}{f', line {line}' if line else ''}{rule}"
@@ -263,6 +265,6 @@ def _place_of_key(name: str, lines: Mapping[strict_yaml.Place, int], rule: int, 
 
 
 def _kind(value: object) -> str:
-    """What sort of thing a value is."""
+    """Return the type of a value, in words."""
     kinds = {"NoneType": "empty", "list": "a list", "str": "a text", "dict": "a mapping"}
     return kinds.get(type(value).__name__, shown(value))

@@ -1,4 +1,4 @@
-"""What came of a gate: a table and a sentence for people, JUnit XML and Markdown for machines that build."""
+"""Output of a gate: a table and a sentence for people, JUnit XML and Markdown for CI systems."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _STYLES: dict[Result, str] = {"fail": "bold red", "inconclusive": "yellow", "pas
 
 
 def table(gate: Gate) -> Table:
-    """A line for each rule, the worst first: its worst exit, the value there, the limit."""
+    """Return a table with a line per rule, the worst first: worst exit, value there, limit."""
     made = Table(
         box=box.SIMPLE_HEAD,
         title=Text(
@@ -50,19 +50,19 @@ def _means(gate: Gate) -> str:
 
 
 def _judged(gate: Gate) -> str:
-    """Who judged, and what an ASR of this judge is."""
+    """Return the judge, and the meaning of an ASR by this judge."""
     return f"{_judge(gate)}; {_means(gate)}"
 
 
 def _cells(outcome: Outcome, check: Check) -> tuple[str, str, str, str, str]:
-    """Rule, exit, value, limit, n."""
+    """Return rule, exit, value, limit and n."""
     where = check.name + (f" ({printable(check.category, 40)})" if check.category else "")
     rule = printable(outcome.rule.name or outcome.rule.metric, 60)
     return rule, where, value(outcome, check), outcome.rule.allowed, str(check.estimate.n)
 
 
 def value(outcome: Outcome, check: Check) -> str:
-    """A value with its interval, shares in percent; of `no_worse_than` the change."""
+    """Return a value with its interval, shares in percent; for `no_worse_than` the change."""
     found, rule = check.estimate, outcome.rule
     if found.value is None:
         return "not measured"
@@ -78,7 +78,7 @@ def value(outcome: Outcome, check: Check) -> str:
 
 
 def reasons(gate: Gate) -> list[str]:
-    """For each rule that does not pass, why, where it is worst, and every check that does not pass."""
+    """Return, for each rule that does not pass, the reason and the exits where it does not pass."""
     return [
         f"{outcome.result}: {printable(outcome.rule.title, 100)}: {_where(outcome.worst)}: "
         f"{printable(outcome.worst.why, 300)}{_others(outcome)}"
@@ -92,7 +92,7 @@ def _where(check: Check) -> str:
 
 
 def _others(outcome: Outcome) -> str:
-    """Every exit that failed and every one that is inconclusive, where there is more than the worst."""
+    """Return every failed and inconclusive exit, if more than one check does not pass."""
     told = []
     for result in ("fail", "inconclusive"):
         found = [check for check in outcome.checks if check.result == result]
@@ -108,7 +108,7 @@ def _others(outcome: Outcome) -> str:
 
 
 def _spans(checks: Sequence[Check]) -> str:
-    """Exits by name, those that follow each other as a range: `0-4, 7`."""
+    """Return the exits by name, with consecutive exits as a range: `0-4, 7`."""
     numbered = enumerate(sorted(checks, key=lambda check: check.exit))
     told = []
     for _, together in groupby(numbered, key=lambda at: (at[1].exit - at[0], at[1].name.rpartition(":")[0])):
@@ -118,7 +118,7 @@ def _spans(checks: Sequence[Check]) -> str:
 
 
 def sentence(gate: Gate) -> str:
-    """The result, in one sentence."""
+    """Return the result in one sentence."""
     counts = {name: [o for o in gate.outcomes if o.result == name] for name in _STYLES}
     total = f"{len(gate.outcomes)} rule" + ("s" if len(gate.outcomes) > 1 else "")
     if gate.result == "pass":
@@ -130,7 +130,7 @@ def sentence(gate: Gate) -> str:
 
 
 def _settled(gate: Gate) -> str:
-    """What more cases would do for a gate that is inconclusive."""
+    """Return the effect of more cases on an inconclusive gate."""
     open_ = [(o.rule, check) for o in gate.outcomes for check in o.checks if check.result != "pass"]
     if gate.more is not None:
         kinds = {cases_of(rule, check.category) for rule, check in open_}
@@ -143,7 +143,7 @@ def _settled(gate: Gate) -> str:
 
 
 def deployed(found: Deployed) -> str:
-    """Where a config puts a model, and what was shown of that exit, in one sentence."""
+    """Return the exit that a config selects, and the result for that exit, in one sentence."""
     start = f"{found.result}: {found.config}"
     if found.exit is None:
         return f"{start}: its exit is unknown: {found.why}"
@@ -152,8 +152,8 @@ def deployed(found: Deployed) -> str:
 
 
 def _shown(found: Deployed) -> str:
-    """What was shown of a config's exit, as the end of a sentence."""
-    if found.gate is None or found.gate.result != found.result:  # the latter beside the default exit
+    """Return the result for a config's exit, as the end of a sentence."""
+    if found.gate is None or found.gate.result != found.result:  # set by the comparison with the default exit
         return f": {found.why}"
     outcomes = [outcome for outcome in found.gate.outcomes if outcome.result == found.result]
     if found.result == "pass":
@@ -164,7 +164,7 @@ def _shown(found: Deployed) -> str:
 
 
 def _limit(rule: Rule) -> str:
-    """What a rule wants, whatever it is called."""
+    """Return a rule's condition, without the rule's name."""
     each = (
         " in each category" if rule.by_category else f" of category {rule.category}" if rule.category else ""
     )
@@ -175,7 +175,7 @@ _SAY: dict[Result, str] = {"fail": "failed", "inconclusive": "inconclusive", "pa
 
 
 def markdown(gate: Gate) -> str:
-    """A summary for a pull request or a job's page; every text of strangers is inert code."""
+    """Return a summary for a pull request or a CI page; all untrusted text is inert code."""
     lines = [
         f"### layeralign gate: {sentence(gate)}",
         "",
@@ -198,13 +198,13 @@ def markdown(gate: Gate) -> str:
 
 
 def code(text: str) -> str:
-    """A text of strangers as Markdown code on one line, in a table too: nothing in it has a meaning."""
+    """Return untrusted text as Markdown code on one line, also inside a table, with no active characters."""
     inert = printable(text).replace("`", "'").replace("|", "¦").strip()
     return f"`{inert or '–'}`"
 
 
 def junit(gate: Gate) -> str:
-    """JUnit XML: a test for each rule at each exit; what is inconclusive is an error, never skipped."""
+    """Return JUnit XML with a test per rule and exit; inconclusive checks are errors, never skipped tests."""
     checks = [(outcome, check) for outcome in gate.outcomes for check in outcome.checks]
     counts = {name: str(sum(check.result == name for _, check in checks)) for name in _STYLES}
     numbers = {"tests": str(len(checks)), "failures": counts["fail"], "errors": counts["inconclusive"]}
@@ -236,5 +236,5 @@ def junit(gate: Gate) -> str:
 
 
 def _xml(text: str) -> str:
-    """A text of strangers without what XML 1.0 has no place for."""
+    """Return untrusted text without the characters that XML 1.0 forbids."""
     return re.sub("[\ufffe\uffff]", "\ufffd", printable(text))

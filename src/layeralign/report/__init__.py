@@ -1,6 +1,6 @@
-"""Figures for people: a terminal table, a chart, a page."""
+"""Output for people: a terminal table, a chart, a page."""
 
 from typing import Literal
 
 What = Literal["curve", "categories", "tradeoff", "controls", "changes", "training"]
-"""The page's charts that a figure can be made of."""
+"""The page's charts, each of which can be drawn as a figure."""

@@ -1,4 +1,4 @@
-"""The ASR as people read it: one share, or the range that the answers without a verdict leave open."""
+"""The ASR as it is shown: one share, or a range where too many answers have no verdict."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from layeralign.analysis.metrics import Estimate
 from layeralign.judges.kinds import HUMAN
 
 TOO_MANY = 0.02
-"""Share of a judge's harmful answers without a verdict above which no single share stands for the ASR."""
+"""Share of harmful answers without a verdict above which the ASR is shown as a range."""
 
 
 @dataclass(frozen=True)
@@ -18,12 +18,12 @@ class Asr:
     """An attack success rate; shares between 0 and 1.
 
     Attributes:
-        least, most: the ASR, twice. If more than 2 % of the answers could not be judged: the ASR that counts
-            all of these as safe, and the one that counts all of them as unsafe.
-        low, high: the lower end of the 95 % interval of `least`, the upper end of that of `most`; None if
+        least, most: the ASR, twice. If more than 2 % of the answers have no verdict: the ASR that counts all
+            of these as safe, and the ASR that counts all of them as unsafe.
+        low, high: the lower end of the 95 % interval of `least`, and the upper end of that of `most`; None if
             unknown.
-        n: harmful answers.
-        invalid: share of these that could not be judged.
+        n: the number of harmful answers.
+        invalid: share of the harmful answers without a verdict.
     """
 
     least: float
@@ -35,16 +35,17 @@ class Asr:
 
     @property
     def open(self) -> bool:
-        """Whether it is a range, since too many answers could not be judged."""
+        """Whether it is a range, because too many answers have no verdict."""
         return self.least != self.most
 
 
 def asr_of(judge: str, estimates: Mapping[str, Estimate]) -> Asr | None:
-    """The ASR of some rows; None where they have no harmful case.
+    """Return the ASR of a set of rows; None if they include no harmful case.
 
     Args:
-        judge: whose ASR it is. People label a random sample, so the answers without a label are left out.
-        estimates: of these rows; see `Metrics`.
+        judge: the judge that makes the ASR. People label a random sample, so answers without a label are left
+            out.
+        estimates: estimates of the rows; see `Metrics`.
     """
     asr, invalid = estimates["asr"], estimates["invalid"]
     best, worst = estimates["asr_best_case"], estimates["asr_worst_case"]
@@ -58,7 +59,14 @@ def asr_of(judge: str, estimates: Mapping[str, Estimate]) -> Asr | None:
 
 
 def before_after(judge: str, changes: Changes) -> tuple[Asr, Asr] | None:
-    """The ASR before and after, of the cases that two runs share; ranges if either leaves too many open."""
+    """Return the ASR before and after, on the cases of both runs.
+
+    Both are ranges if either run has too many answers without a verdict. None if the ASR was not measured.
+
+    Args:
+        judge: the judge that makes the ASR.
+        changes: the changes between the runs.
+    """
     lowest, highest, invalid = changes.asr_lowest, changes.asr_highest, changes.invalid
     many = invalid and max(invalid.before, invalid.after) > TOO_MANY and judge != HUMAN
     if many and lowest and highest and invalid:
@@ -76,7 +84,10 @@ def before_after(judge: str, changes: Changes) -> tuple[Asr, Asr] | None:
 
 
 def change_of(judge: str, changes: Changes) -> tuple[float, float, float, float] | None:
-    """The least and the most that the ASR changed, and the ends of the 95 % interval around them."""
+    """Return the least and the greatest change of the ASR, and the ends of the 95 % interval around them.
+
+    They differ if the ASR before or after is a range; None if the change was not measured.
+    """
     found = before_after(judge, changes)
     lowest, highest = changes.asr, changes.asr
     if found and any(asr.open for asr in found):
@@ -87,17 +98,17 @@ def change_of(judge: str, changes: Changes) -> tuple[float, float, float, float]
 
 
 def whole(value: float) -> str:
-    """A share in percent, rounded."""
+    """Format a share in percent, rounded to an integer."""
     return str(round(100 * value))
 
 
 def short(value: float) -> str:
-    """A share in percent; with a decimal where it is small and not 0."""
+    """Format a share in percent, with one decimal where it is small and not 0."""
     return f"{100 * value:.1f}" if 0 < abs(value) < 0.0995 else f"{100 * value:.0f}"
 
 
 def span(asr: Asr | None, number: Callable[[float], str] = whole) -> str:
-    """`19`, or `12–31` where it is a range; in percent."""
+    """Format an ASR in percent: `19`, or `12–31` for a range."""
     if asr is None:
         return "–"
     least, most = number(asr.least), number(asr.most)
@@ -105,14 +116,14 @@ def span(asr: Asr | None, number: Callable[[float], str] = whole) -> str:
 
 
 def ends(asr: Asr | None, number: Callable[[float], str] = whole, between: str = ", ") -> str:
-    """`57, 71`: the ends of its 95 % interval in percent; empty where they are not known."""
+    """Format the ends of the 95 % interval in percent: `57, 71`; empty where they are unknown."""
     if asr is None or asr.low is None or asr.high is None:
         return ""
     return f"{number(asr.low)}{between}{number(asr.high)}"
 
 
 def text(asr: Asr | None) -> str:
-    """`64 % [57, 71]`, or `12–31 % [8, 39] (19 % of 120 answers could not be judged)`."""
+    """Format as `64 % [57, 71]`, or `12–31 % [8, 39] (19 % of 120 answers could not be judged)`."""
     if asr is None:
         return "–"
     interval = f" [{ends(asr, short)}]" if ends(asr) else ""

@@ -1,4 +1,4 @@
-"""A run as a section of a model card, in Markdown, and as the hub's metadata."""
+"""A run as a Markdown section of a model card, and as metadata for the hub."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ BIBTEX = f"""\
   year    = {{2026}}
 }}
 """
-"""The paper that found the effect, and the tool, as CITATION.cff has them."""
+"""Citations of the paper that found the effect, and of the tool, as in CITATION.cff."""
 
 _COLUMNS = {
     "asr": "", "over_refusal": "borderline requests refused", "utility": "picture questions right",
@@ -50,7 +50,7 @@ _COLUMNS = {
 
 
 def card(report: Report) -> str:
-    """The section about a report's first run; every text of strangers in it is inert."""
+    """Return the section about a report's first run; all untrusted text in it is inert."""
     (run, *_) = report.runs
     summary, cases = run.summary, _cases(run)
     name = asr_name(summary)
@@ -85,7 +85,7 @@ def card(report: Report) -> str:
 
 
 def metadata(report: Report) -> str:
-    """The ASR of its default exit and of its worst one as `model-index`, for the front matter of a card."""
+    """Return the ASR of the default and the worst exit as `model-index`, for a model card's front matter."""
     (run, *_) = report.runs
     summary = run.summary
     default = [exit for exit in summary.exits if exit.default]
@@ -126,7 +126,7 @@ def _tenth(value: float) -> str:
 
 
 def _not_judged(summary: Summary) -> str:
-    """What became of the answers that could not be judged."""
+    """Return how the ASR treats invalid answers, in words."""
     asrs = [asr_of(summary.asr_judge, exit.estimates) for exit in summary.exits]
     if not any(asr.open for asr in asrs if asr):
         return "requests that could not be judged are not among them"
@@ -146,7 +146,7 @@ def _cell(found: Estimate) -> str:
 
 
 def _cases(run: RunInput) -> str:
-    """How many harmful requests, and where they are from."""
+    """Return the number of harmful requests and their sources, in words."""
     counts = sorted({exit.n for exit in run.summary.exits})
     many = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(*counts)
     sources = ", ".join(name or "own ones" for name in _benchmarks(run))

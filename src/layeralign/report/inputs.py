@@ -1,4 +1,4 @@
-"""The runs that a page or a figure shows, read once."""
+"""The runs of a page or a figure, each read once."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _WEIGHTS = "adapter_model.safetensors"
 
 @dataclass(frozen=True)
 class Training:
-    """How a run's adapter was trained, from the folder that still holds it.
+    """The training of a run's adapter, read from the adapter's folder.
 
     Attributes:
-        record: what training.json has; see `layeralign.training.state.record`.
-        steps: every step's metrics, as log.jsonl has them.
+        record: the content of training.json; see `layeralign.training.state.record`.
+        steps: the metrics of every step, from log.jsonl.
     """
 
     record: Mapping[str, Any]
@@ -36,18 +36,18 @@ class Training:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Of the training; see `layeralign.training.settings`."""
+        """The settings of the training; see `layeralign.training.settings`."""
         return dict(self.record.get("settings", {}))
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What a judge is, and what it said.
+    """A judge's record and its verdicts.
 
     Attributes:
         record: model, revision, hashes, endpoint.
-        verdicts: how often it gave which; 0 for those that it never gave.
-        invalid: reasons why its words are invalid, the most frequent first.
+        verdicts: the count of each verdict; 0 for a verdict that does not occur.
+        invalid: reasons of invalid verdicts, the most frequent first.
     """
 
     record: Mapping[str, Any]
@@ -60,10 +60,12 @@ class RunInput:
     """One run.
 
     Attributes:
-        label: what tells it from the other runs.
-        rows: exit -> what was answered there, controls left out.
-        judges: by name.
-        training: None without adapter, or where its folder is gone or holds another one.
+        label: a name that distinguishes the run from the others.
+        results: the run's data.
+        summary: the run's metrics.
+        rows: exit -> its rows, without controls.
+        judges: judge -> its record and verdicts.
+        training: None without an adapter, and where the adapter's folder is missing or has different weights.
     """
 
     label: str
@@ -75,12 +77,12 @@ class RunInput:
 
     @property
     def exits(self) -> Exits:
-        """Of the model's encoder."""
+        """The exits of the model's encoder."""
         return self.results.exits
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """What shaped the answers."""
+        """The settings that determine the answers."""
         return self.results.identity
 
     @property
@@ -90,22 +92,22 @@ class RunInput:
 
     @property
     def cost(self) -> Mapping[str, Any]:
-        """What its exits take; see `layeralign.vlm.cost.record`. Empty in runs that have none."""
+        """The cost of the exits; see `layeralign.vlm.cost.record`. Empty in runs without such a record."""
         return self.results.noted.get("cost", {})
 
     @property
     def adapted(self) -> bool:
-        """Whether it is of a model with an adapter."""
+        """Whether the run's model has an adapter."""
         return bool(self.identity.get("adapter"))
 
 
 @dataclass(frozen=True)
 class Report:
-    """What is shown.
+    """The content of a page or a figure.
 
     Attributes:
-        runs: the first is what the others are compared with.
-        changes: for every run but the first, what changed from the first to it, or why that cannot be said.
+        runs: the runs; the first one is the baseline of the comparisons.
+        changes: for every other run, its comparison with the first run, or the reason why there is none.
     """
 
     runs: tuple[RunInput, ...]
@@ -113,7 +115,7 @@ class Report:
 
     @property
     def comparisons(self) -> list[tuple[RunInput, Comparison]]:
-        """The runs that can be compared with the first."""
+        """The runs that can be compared with the first run."""
         pairs = zip(self.runs[1:], self.changes, strict=True)
         return [(run, change) for run, change in pairs if isinstance(change, Comparison)]
 
@@ -124,17 +126,18 @@ def gather(
     quality: Path | None = None,
     allow: Collection[str] = (),
 ) -> Report:
-    """Read and sum up runs.
+    """Read and summarise runs.
 
     Args:
-        paths: their folders.
-        judge: whose verdicts make the ASR; by default the most trusted that has judged every harmful answer
-            of all runs, and where there is none, or a single run, the most trusted that has judged in each.
-        quality: a file with that judge's quality, as `summarise` takes it.
-        allow: in what runs may differ that are compared, as `compare` takes it.
+        paths: the runs' folders.
+        judge: the judge whose verdicts make the ASR. For several runs, the default is the most trusted judge
+            that has judged every harmful answer of all runs. Without such a judge, and for a single run, each
+            run uses its own most trusted judge.
+        quality: a file with that judge's error rates, as in `summarise`.
+        allow: allowed differences between compared runs, as in `compare`.
 
     Raises:
-        LayeralignError: there is no run, one is named twice, or nothing in one is judged.
+        LayeralignError: there is no run, a run is named twice, or a run has no verdicts.
     """
     if not paths:
         raise LayeralignError("report: no run is named; expected the --out of a scan")
@@ -144,10 +147,10 @@ def gather(
 
 
 def together(runs: Sequence[tuple[Results, Summary]], allow: Collection[str] = ()) -> Report:
-    """The same for runs that were read and summed up already.
+    """Build a report from runs that are already read and summarised.
 
     Raises:
-        LayeralignError: one is named twice.
+        LayeralignError: a run is named twice.
     """
     paths = [run.path.resolve() for run, _ in runs]
     if twice := next((path for path in paths if paths.count(path) > 1), None):
@@ -157,7 +160,7 @@ def together(runs: Sequence[tuple[Results, Summary]], allow: Collection[str] = (
 
 
 def compared(before: Results, after: Results, found: Comparison) -> Report:
-    """A report of two runs that were read and compared already."""
+    """Build a report from two runs that are already read and compared."""
     names = labels([before.path.resolve(), after.path.resolve()])
     shown = (_shown(before, names[0], found.before), _shown(after, names[1], found.after))
     return Report(shown, (found,))
@@ -186,7 +189,7 @@ def _judges(run: Results) -> dict[str, Judged]:
 
 
 def _change(before: RunInput, after: RunInput, allow: Collection[str]) -> Comparison | str:
-    """By the judge that both are shown by; where there are two, `compare` says what it thinks of that."""
+    """Compare two runs by their common judge; without one, `compare` chooses or refuses."""
     judge, other_judge = before.summary.asr_judge, after.summary.asr_judge
     try:
         return compare(before.results, after.results, allow, judge if judge == other_judge else None)
@@ -195,20 +198,20 @@ def _change(before: RunInput, after: RunInput, allow: Collection[str]) -> Compar
 
 
 def labels(paths: Sequence[Path]) -> list[str]:
-    """Names of runs, as short as tells them apart: their folders, without what all have in common."""
+    """Return short, distinct names of runs: their folders without the common part."""
     if len(paths) == 1:
         return [printable(paths[0].name, 60)]
     shared = Path(os.path.commonpath(paths))
     parts = [path.relative_to(shared).parts or (path.name,) for path in paths]
     inner = {part[-1] for part in parts if len(part) > 1}
-    if len(inner) == 1:  # before, exit-0/run, exit-3/run: the last says nothing
+    if len(inner) == 1:  # before, exit-0/run, exit-3/run: the last part carries no information
         shorter = [part[:-1] if len(part) > 1 else part for part in parts]
         parts = shorter if len(set(shorter)) == len(parts) else parts
     return [printable("/".join(part), 60) for part in parts]
 
 
 def _training(run: Results) -> Training | None:
-    """The training of the adapter that the run was made with, where its folder still holds just that one."""
+    """Return the training of the run's adapter, if the adapter's folder still has the same weights."""
     hashes = run.identity.get("adapter") or {}
     folder = Path(run.model.rpartition(" + ")[2])
     try:

@@ -1,4 +1,4 @@
-"""A sequence classifier: from texts to numbers.
+"""A sequence classifier, which maps texts to numbers.
 
 Decoders (GPT-2, Llama, ...: transformers names their head `score`) read one text, and the score is that of
 its last token. Its position comes from the text's length, not from pad ids, which may be real tokens (GPT-2
@@ -50,14 +50,14 @@ class Classifier:
         return 0 if padding is None else int(padding) + 1
 
     def rows(self, texts: Sequence[str], *, special: bool = True) -> list[Row]:
-        """Tokenise texts; one that is too long loses its beginning, since the answer is at the end.
+        """Tokenise texts; a text that is too long loses its beginning, since the answer is at the end.
 
-        A special token that is written in a text is read as the letters it is written with.
+        A special token in a text is read as plain letters.
 
         Args:
             texts: whole dialogues.
-            special: whether the tokenizer adds its begin token; False for text of a chat template that writes
-                special tokens itself; those of the texts are marked there (`template.marked`).
+            special: whether the tokenizer adds its begin token. False for text of a chat template, which
+                writes special tokens itself; those in the user's texts are marked there (`template.marked`).
         """
         if special:
             ids = self.tokenizer(list(texts), split_special_tokens=True)["input_ids"]
@@ -66,7 +66,7 @@ class Classifier:
         return [{"input_ids": row[-self.longest :]} for row in ids]
 
     def pair_rows(self, humans: Sequence[str], answers: Sequence[str]) -> list[Row]:
-        """Tokenise requests and answers for an encoder; those that are too long lose their beginning."""
+        """Tokenise requests and answers for an encoder; texts that are too long lose their beginning."""
         self.tokenizer.truncation_side = "left"
         made = self.tokenizer(
             list(humans), list(answers), truncation="longest_first", max_length=self.longest,
@@ -76,12 +76,13 @@ class Classifier:
         return [{key: made[key][i] for key in keys} for i in range(len(humans))]
 
     def windows(self, texts: Sequence[str]) -> tuple[list[Row], list[int]]:
-        """Tokenise single texts; one that is too long becomes several rows that overlap by half.
+        """Tokenise single texts; a text that is too long becomes several rows that overlap by half.
 
         A special token in a text is read as plain letters.
 
         Returns:
-            Rows, and for each row the number of its text. Every token of a text is in one of its rows.
+            Rows, and for each row the number of its text. Every token of a text is in at least one of its
+            rows.
         """
         room = self.longest - self.tokenizer.num_special_tokens_to_add()
         made = self.tokenizer(
@@ -93,11 +94,14 @@ class Classifier:
         return rows, list(made["overflow_to_sample_mapping"])
 
     def scores(self, rows: Sequence[Row]) -> Tensor:
-        """The first output of each row, float32 [n], with gradient."""
+        """Return the first output of each row, float32 [n], with gradient."""
         return self.logits(rows)[:, 0]
 
     def logits(self, rows: Sequence[Row]) -> Tensor:
-        """All outputs of each row, float32 [n, outputs], with gradient; rows do not affect each other."""
+        """Return all outputs of each row, float32 [n, outputs], with gradient.
+
+        Rows do not affect each other.
+        """
         if len(rows) > 1 and rope.apart(self.model.config):
             return torch.cat([self.logits([row]) for row in rows])
         device = self.model.device

@@ -1,4 +1,4 @@
-"""Rewards: they tell the training which of two answers to a case is better.
+"""Rewards: they rank answers to a case for the training.
 
 A reward is a learned model or any Python function. It must never be the judge of the reported results.
 """
@@ -47,9 +47,10 @@ class Reward(Protocol):
         """The reward's identity as JSON: its name and the hashes of its files."""
 
     def score(self, cases: Sequence[Case], answers: Sequence[str]) -> Tensor:
-        """One number per answer, to the case of the same index: float32 [n] on the CPU; higher is better.
+        """Return one number per answer, float32 [n] on the CPU; higher is better.
 
-        Only differences between answers to one case have a meaning.
+        Each answer is to the case of the same index. Only differences between answers to one case have a
+        meaning.
 
         Raises:
             LayeralignError: a case or an answer cannot be scored.
@@ -60,7 +61,7 @@ def look_at_reward(name: str) -> None:
     """Check that a reward exists, without loading or downloading weights.
 
     Raises:
-        LayeralignError: as `load_reward`.
+        LayeralignError: as in `load_reward`.
     """
     if _is_function(name):
         _function(name)
@@ -73,10 +74,10 @@ def load_reward(name: str, *, device: str | None = None) -> RewardModel | Reward
     """Load a reward.
 
     Args:
-        name: `testbed`, the bundled reward model; a folder or hub id of a transformers sequence
-            classifier with one output, in safetensors; or a function in Python, `package.module:function`,
-            which takes cases and answers and returns one finite float per answer.
-        device: a torch device for a model; the first GPU, else the CPU, by default.
+        name: the reward, in one of three forms. `testbed` is the bundled reward model. A folder or hub id is
+            a transformers sequence classifier with one output, in safetensors. `package.module:function` is a
+            Python function that takes cases and answers and returns one finite float per answer.
+        device: a torch device for a model; by default the first GPU, else the CPU.
 
     Raises:
         LayeralignError: the reward does not exist, is not safe to load, or is not a reward.
@@ -101,7 +102,11 @@ def _find(name: str, *, weights: bool = True) -> checkpoints.Checkpoint:
 class RewardModel:
     """A sequence classifier with one output, read in HH-RLHF's form or its own chat template.
 
-    `sees` is one of `SEES`.
+    Attributes:
+        name: the name given to `load_reward`.
+        classifier: the model and its tokenizer.
+        sees: one of `SEES`.
+        checkpoint: the model's files.
     """
 
     name: str
@@ -115,7 +120,7 @@ class RewardModel:
         return {"name": self.name, "revision": self.checkpoint.revision, "sees": self.sees, "files": hashes}
 
     def score(self, cases: Sequence[Case], answers: Sequence[str]) -> Tensor:
-        """See `Reward.score`; needs `facts["scene"]` of every case where the model sees scenes."""
+        """See `Reward.score`; needs `facts["scene"]` of every case if the model reads scenes."""
         for case in cases:
             if not self.can_score(case):
                 raise LayeralignError(
@@ -125,12 +130,12 @@ class RewardModel:
         return _checked(self.name, self.numbers(cases, answers), cases)
 
     def can_score(self, case: Case) -> bool:
-        """Whether the case has all of the model's input: a scene in words, if the model sees scenes."""
+        """Return whether the case has all of the model's input: a scene in words, if the model needs one."""
         return self.sees == "text" or isinstance(case.facts.get("scene"), str)
 
     @torch.no_grad()
     def numbers(self, cases: Sequence[Case], answers: Sequence[str]) -> list[float]:
-        """Like `score`, but unchecked: numbers may be infinite or nan."""
+        """Return the numbers of `score` without checks: they may be infinite or nan."""
         scenes = [case.facts["scene"] if self.sees == "scene" else None for case in cases]
         humans = [human_turn(case.prompt, scene) for case, scene in zip(cases, scenes, strict=True)]
         rows = self._rows(humans, answers) if humans else []
@@ -153,7 +158,7 @@ class RewardModel:
 
 
 def _templated(names: Any, name: str, human: str, answer: str) -> str:
-    """A request and its answer in a reward's own chat template."""
+    """Return a request and its answer in the reward's own chat template."""
     turns = [{"role": "user", "content": human}, {"role": "assistant", "content": answer}]
     return template.render(names, f"reward {name}", turns, template.JUDGE_DATE, tokenize=False)
 
@@ -165,7 +170,7 @@ class RewardFunction:
     name: str
     function: Callable[[Sequence[Case], Sequence[str]], Any]
     sha256: str | None
-    """Hash of its module's file; None without a file."""
+    """Hash of the module's file; None without a file."""
 
     def record(self) -> dict[str, Any]:
         """See `Reward.record`."""
@@ -176,11 +181,11 @@ class RewardFunction:
         return _checked(self.name, self.numbers(cases, answers), cases)
 
     def can_score(self, case: Case) -> bool:
-        """True for every case: only the function itself knows."""
+        """Return True for every case: only the function itself can decide."""
         return True
 
     def numbers(self, cases: Sequence[Case], answers: Sequence[str]) -> list[float]:
-        """Like `score`, but numbers may be infinite or nan."""
+        """Return the numbers of `score` without checks for infinity or nan."""
         try:
             found = self.function(cases, answers)
         except LayeralignError:
@@ -228,7 +233,7 @@ def _function(name: str) -> RewardFunction:
 
 
 def _sees(name: str, config: Mapping[str, Any]) -> str:
-    """A reward model's input, one of `SEES`, from its config.json."""
+    """Return a reward model's input, one of `SEES`, from its config.json."""
     kinds = config.get("architectures") or ["none"]
     if not str(kinds[0]).endswith("ForSequenceClassification"):
         raise LayeralignError(

@@ -1,1 +1,1 @@
-"""Statistics: arrays in, numbers out. Nothing here knows what a run is."""
+"""Statistics on plain arrays, independent of runs."""

@@ -1,4 +1,4 @@
-"""What groups rows: the prompts and pictures that they share."""
+"""Clusters of rows that share prompts and pictures."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Clusters:
     """Groups of rows.
 
     Attributes:
-        factors: [n] numbers of what groups rows, one or two; none where they share nothing. Where only rows
-            of one pair repeat - samples of a case, its exits - the pair is what groups them.
-        pairs: [n] numbers of pairs of prompt and picture.
-        words: how they are grouped; "" where they are not.
-        note: what all rows have in common, as `, one picture`.
+        factors: one or two arrays of cluster numbers, int [n]; empty where rows share nothing. If only rows
+            of one pair repeat, such as samples of a case or its exits, the pair is the cluster.
+        pairs: int [n], the number of each row's pair of prompt and picture.
+        words: the clustering in words; "" without clusters.
+        note: what all rows have in common, such as `, one picture`.
     """
 
     factors: tuple[Cells, ...]
@@ -35,15 +35,15 @@ class Clusters:
     note: str
 
     def fewest(self) -> int:
-        """How many clusters the coarsest factor has; how many pairs where there is none."""
+        """Return the number of clusters of the coarsest factor; without factors, the number of pairs."""
         return min(map(count, self.factors or (self.pairs,)))
 
     def variance(self, values: Values) -> tuple[float, float]:
-        """Variance of the mean of `values` [n], and its degrees of freedom.
+        """Return the variance of the mean of `values` [n], and its degrees of freedom.
 
-        V = A + B - I over the factors and the pairs of both, each with G / (G - 1): Cameron, Gelbach & Miller
-        2011 (J. Business & Economic Statistics 29, 238-249). A and B are at least I, since V may else be
-        negative. Satterthwaite's degrees of freedom.
+        V = A + B - I over the factors and their intersection (the pairs), each with G / (G - 1): Cameron,
+        Gelbach & Miller 2011 (J. Business & Economic Statistics 29, 238-249). A and B are at least I, since V
+        could otherwise be negative. The degrees of freedom are Satterthwaite's.
         """
         rest = (values - values.mean()) / len(values)
         inner, df_inner = spread(rest, self.pairs)
@@ -59,10 +59,12 @@ class Clusters:
         return total, total**2 / sum(part**2 / df for part, df in parts)
 
     def effective(self, values: Values, spread: float, most: int, z: float = Z) -> float:
-        """How many independent rows of variance `spread` say as much of the mean of `values`; at most `most`.
+        """Return the effective number of rows for the mean of `values`, at most `most`.
 
-        `spread` / V · (z / t)², t of V's degrees of freedom and z's probability, so that an interval made
-        with z gets t. Where nothing varies, as many as there are clusters.
+        These are the independent rows of variance `spread` that carry as much information: `spread` / V · (z
+        / t)². Here t is the quantile of Student's t, with V's degrees of freedom, at the probability of z. An
+        interval made with z thus gets the width of t. Where the values do not vary, it is the number of
+        clusters.
         """
         clusters = self.fewest()
         if spread <= 0 or clusters == 1:
@@ -73,12 +75,12 @@ class Clusters:
 
 
 def cluster(prompts: Keys, pictures: Keys) -> Clusters:
-    """Group rows by what they share.
+    """Group rows by the prompts and pictures that they share.
 
     Args:
         prompts: [n] keys.
-        pictures: [n] keys; None is no picture and is like no other, so that several rows of one case without
-            picture need a key of the case's.
+        pictures: [n] keys; None is no picture and equals no other key. Several rows of one case without a
+            picture therefore need a key of the case.
     """
     shown = [("none", i) if key is None else ("is", key) for i, key in enumerate(pictures)]
     both = {"prompt": numbers(prompts), "picture": numbers(shown)}
@@ -93,7 +95,7 @@ def cluster(prompts: Keys, pictures: Keys) -> Clusters:
 
 
 def same_length(rows: Sequence[object], prompts: Keys, pictures: Keys) -> None:
-    """Raise LayeralignError where lengths differ."""
+    """Raise LayeralignError if the lengths differ."""
     if not len(rows) == len(prompts) == len(pictures):
         raise LayeralignError(
             f"every row needs a prompt and a picture, got {len(rows)} rows, {len(prompts)} prompts and "
@@ -102,17 +104,17 @@ def same_length(rows: Sequence[object], prompts: Keys, pictures: Keys) -> None:
 
 
 def numbers(keys: Keys) -> Cells:
-    """The keys as numbers from 0, in the order in which they first come."""
+    """Return the keys as numbers from 0, in order of first occurrence."""
     found: dict[Hashable, int] = {}
     return np.array([found.setdefault(key, len(found)) for key in keys], dtype=np.intp)
 
 
 def count(ids: Cells) -> int:
-    """How many different ones there are."""
+    """Return the number of distinct ids."""
     return int(ids.max(initial=-1)) + 1
 
 
 def spread(rest: Values, ids: Cells) -> tuple[float, int]:
-    """Sum of squares of the clusters' sums, times G / (G - 1), and G - 1."""
+    """Return the sum of squares of the clusters' sums, times G / (G - 1), and G - 1."""
     sums = np.bincount(ids, weights=rest)
     return float(sums @ sums) * len(sums) / max(1, len(sums) - 1), len(sums) - 1

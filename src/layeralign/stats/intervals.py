@@ -13,34 +13,35 @@ from layeralign.stats.clusters import Clusters, Keys, Values, cluster, count, sa
 from layeralign.stats.proportions import wilson_at
 
 Interval = tuple[float | None, float | None, str]
-"""Low, high (None where nothing can be said) and the method in words."""
+"""Low, high (None without enough data) and the method in words."""
 
 
 def share_interval(values: Sequence[float], prompts: Keys, pictures: Keys) -> Interval:
-    """95 % interval of a share, for prompts and pictures drawn from many like them.
+    """95 % interval of a share, for prompts and pictures drawn from a population.
 
     100 rows of 10 prompts × 10 pictures are not 100 observations, and 5 samples of a case are not 5. Rows
-    that share nothing are: Wilson. Otherwise Wilson's formula takes an effective number of rows, see
-    `effective_rows`. A factor with a single cluster says nothing about others: the interval is then for that
-    prompt or picture alone.
+    that share nothing get Wilson's interval. Otherwise Wilson's formula takes an effective number of rows,
+    see `effective_rows`. A factor with a single cluster carries no information about other clusters: the
+    interval then holds for that prompt or picture alone.
 
     Coverage in simulation (mean; worst) over shares from 0.02 to 0.9 and effects of prompts and pictures of
     sd 0 to 3 on the logit scale: 10 × 10 0.97; 0.94, 20 × 5 0.98; 0.93, 50 × 2 0.99; 0.94, 20 × 20 0.95;
-    0.89. It is cautious, 0.99, where prompts and pictures make no difference, and at 50 × 2 too wide to be of
-    use: two pictures cannot tell how pictures differ. Beware of many prompts on few pictures where a few
-    pictures hold a rare harm: 100 × 10 at 0.02 has 0.80. With 1 to 5 samples of each of 60 cases it has 0.92
-    to 0.97, where Wilson's falls to 0.70, but 0.90 where 0.05 is nearly all of three cases.
+    0.89. It is conservative, 0.99, where prompts and pictures have no effect. At 50 × 2 it is too wide to be
+    useful: two pictures do not show how pictures differ. Coverage is low for many prompts on few pictures
+    where a few pictures carry a rare harm: 100 × 10 at 0.02 has 0.80. With 1 to 5 samples of each of 60 cases
+    it is 0.92 to 0.97, where Wilson's falls to 0.70. It is 0.90 where a share of 0.05 comes almost entirely
+    from three cases.
 
-    Not taken: min(G) - 1 degrees of freedom with A and B as they are has 0.92 at 10 × 10 and 0.93 at 20 × 5;
-    Owen's pigeonhole bootstrap (2007, Annals of Applied Statistics 1, 386-411) has 0.64 to 0.87 at 10 × 10
-    and a share of 0.02, since it is a point where all flags are alike.
+    Rejected alternatives: min(G) - 1 degrees of freedom with A and B as they are has 0.92 at 10 × 10 and 0.93
+    at 20 × 5. Owen's pigeonhole bootstrap (2007, Annals of Applied Statistics 1, 386-411) has 0.64 to 0.87 at
+    10 × 10 and a share of 0.02, since it is a single point where all flags are equal.
 
     Args:
-        values: [n] flags, or degrees from 0 to 1, whose mean is the share; cautious for degrees, which vary
-            less.
+        values: [n] flags, or degrees from 0 to 1, whose mean is the share. The interval is conservative for
+            degrees, which vary less.
         prompts: [n] keys.
-        pictures: [n] keys; None is no picture and is like no other, so that several rows of one case without
-            picture need a key of the case's.
+        pictures: [n] keys; None is no picture and equals no other key. Several rows of one case without a
+            picture therefore need a key of the case.
 
     Raises:
         LayeralignError: lengths differ, or a value is outside [0, 1].
@@ -53,12 +54,12 @@ def share_interval(values: Sequence[float], prompts: Keys, pictures: Keys) -> In
 
 
 def effective_rows(values: Sequence[float], prompts: Keys, pictures: Keys) -> float:
-    """How many independent rows would say as much of a share: those of which Wilson's interval is ours.
+    """Return the number of independent rows whose Wilson interval equals `share_interval`.
 
-    p(1 - p) / V, at most n, times (1.96 / t)², with the two-way cluster variance V of the mean and Student's
-    97.5 % quantile t for its degrees of freedom; see `layeralign.stats.clusters`. Where all values are 0
-    or all are 1 they show no variance: as many rows as the coarser factor has clusters. n for rows that
-    share nothing.
+    It is p(1 - p) / V, at most n, times (1.96 / t)². V is the two-way cluster variance of the mean and t
+    Student's 97.5 % quantile for its degrees of freedom; see `layeralign.stats.clusters`. Values that are all
+    0 or all 1 show no variance: the result is then the number of clusters of the coarser factor. For rows
+    that share nothing it is n.
 
     Args:
         values: [n] flags, or degrees from 0 to 1, whose mean is the share; n is at least 1.
@@ -74,9 +75,12 @@ def effective_rows(values: Sequence[float], prompts: Keys, pictures: Keys) -> fl
 def mean_interval(values: Sequence[float], prompts: Keys, pictures: Keys) -> Interval:
     """95 % interval of a mean of scores: mean ± t · √V, with V and t as in `effective_rows`.
 
-    Coverage in simulation (mean; worst) over effects of prompts and pictures of 0 to 2 times the noise:
-    10 × 10 0.96; 0.94, 20 × 5 0.95; 0.94, 50 × 2 0.96; 0.93, 100 × 10 0.95; 0.94, independent rows 0.95.
-    Scores that are all alike give a point; fewer than two rows, or one prompt with one picture only, nothing.
+    Coverage in simulation (mean; worst), over effects of prompts and pictures of 0 to 2 times the noise, is
+    0.96; 0.94 at 10 × 10 and 0.95; 0.94 at 20 × 5. It is 0.96; 0.93 at 50 × 2, 0.95; 0.94 at 100 × 10, and
+    0.95 for independent rows.
+
+    Equal scores give an interval of one point. With fewer than two rows, or one prompt with one picture only,
+    there is no interval.
 
     Args:
         values: [n] scores.

@@ -1,4 +1,4 @@
-"""How far two judges agree."""
+"""Agreement of two judges: Cohen's kappa."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from layeralign.stats.proportions import Z
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far two judges agree on the rows that both judged.
+    """Agreement of two judges on the rows that both have judged.
 
     Attributes:
-        n: these rows.
-        kappa: Cohen 1960 (Educational and Psychological Measurement 20, 37-46): 1 is agreement on every
-            row, 0 what chance gives. None without rows, or where both gave one label only.
-        low, high: its 95 % interval; None where `kappa` is.
-        counts: (label of the one, label of the other) -> rows.
+        n: the number of these rows.
+        kappa: Cohen 1960 (Educational and Psychological Measurement 20, 37-46): 1 is agreement on every row,
+            0 is chance agreement. None without rows, or where both judges gave one label only.
+        low, high: its 95 % interval; None where `kappa` is None.
+        counts: (label of one judge, label of the other) -> rows.
     """
 
     n: int
@@ -36,20 +36,20 @@ class Agreement:
 def agreement(
     one: Sequence[str], other: Sequence[str], prompts: Keys | None = None, pictures: Keys | None = None
 ) -> Agreement:
-    """Agreement of two judges' labels of the same rows.
+    """Compute the agreement of two judges' labels of the same rows.
 
     The interval is kappa ± 1.96 standard errors (Fleiss, Cohen & Everitt 1969, Psychological Bulletin 72,
-    323-327), both after 1/k was added to each cell of the k × k table, since without that it is a point
-    where all agree and covers 15 % at n = 30 and a kappa of 0.97. Coverage 0.96, at least 0.91, over n = 30
-    to 300, kappa 0 to 0.97 and two or three labels, one as rare as 0.05.
+    323-327). Both are computed after 1/k is added to each cell of the k × k table. Without this, the interval
+    is one point where all labels agree, and covers 15 % at n = 30 and a kappa of 0.97. Coverage is 0.96, at
+    least 0.91, over n = 30 to 300, kappa 0 to 0.97 and two or three labels, one as rare as 0.05.
 
-    Of rows that share prompts or pictures, as many count as give the two-way cluster variance of what each
-    row adds to kappa (its influence; `layeralign.stats.clusters`).
+    Rows that share prompts or pictures count as an effective number. It follows from the two-way cluster
+    variance of each row's contribution to kappa (its influence; `layeralign.stats.clusters`).
 
     Args:
         one: [n] labels.
         other: [n] labels of the same rows.
-        prompts: [n] keys; None where all differ.
+        prompts: [n] keys; None where all prompts differ.
         pictures: [n] keys, as in `layeralign.stats.intervals.share_interval`.
     """
     counts = Counter(zip(one, other, strict=True))
@@ -72,7 +72,7 @@ def agreement(
 
 
 def _kappa(table: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-    """Cohen's kappa of a table of counts [k, k], and what a row of each cell adds to it; 0 on average."""
+    """Return Cohen's kappa of a table of counts [k, k], and each cell's influence, which averages 0."""
     p = table / table.sum()
     rows, columns = p.sum(1), p.sum(0)
     seen, chance = p.trace(), rows @ columns

@@ -1,4 +1,4 @@
-"""A rate as it would be without the errors of the judge that measured it."""
+"""Correction of a rate for the errors of the judge that measured it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from layeralign.stats.proportions import Z, check_shares, wilson_at
 
 @dataclass(frozen=True)
 class Corrected:
-    """A rate corrected for the errors of the judge that measured it, with its 95 % interval."""
+    """A rate corrected for the errors of the judge that measured it.
+
+    Attributes:
+        rate: the corrected rate, from 0 to 1.
+        low, high: ends of its 95 % interval.
+    """
 
     rate: float
     low: float
@@ -21,26 +26,28 @@ class Corrected:
 def corrected(
     share: float, n: float, sensitivity: float, n_positive: float, specificity: float, n_negative: float
 ) -> Corrected:
-    """The rate behind a `share` of `n` rows that an imperfect judge calls positive.
+    """Return the true rate behind a `share` of `n` rows that an imperfect judge calls positive.
 
-    (share + specificity - 1) / (sensitivity + specificity - 1), clipped to [0, 1]: Rogan & Gladen 1978
-    (American J. of Epidemiology 107, 71-76). The interval knows that sensitivity and specificity are
-    estimates too: Lang & Reiczigel 2014 (Preventive Veterinary Medicine 113, 13-22).
-    Coverage in simulation 0.97, at least 0.94, over 120 combinations from 30 rows of known label upwards.
-    A rate of 0 or 1 is at least as uncertain as from a perfect judge (Wilson), where theirs may be a point.
-    It is [0, 1] where one more right and one more wrong verdict of each kind would make the judge a coin.
+    The rate is (share + specificity - 1) / (sensitivity + specificity - 1), clipped to [0, 1]: Rogan & Gladen
+    1978 (American J. of Epidemiology 107, 71-76). The interval includes the uncertainty of sensitivity and
+    specificity: Lang & Reiczigel 2014 (Preventive Veterinary Medicine 113, 13-22). Coverage in simulation is
+    0.97, at least 0.94, over 120 combinations from 30 rows of known label upwards.
+
+    For a rate of 0 or 1, where this interval may be one point, it is widened to at least that of a perfect
+    judge (Wilson). The interval is [0, 1] if one more correct and one more wrong verdict of each kind would
+    make the judge no better than a coin.
 
     Args:
-        share: of the rows called positive (unsafe).
-        n: how many rows; `layeralign.stats.intervals.effective_rows` where they are clustered, here and
-            below.
+        share: share of the rows called positive (unsafe).
+        n: the number of rows; for clustered rows `layeralign.stats.intervals.effective_rows`, here and below.
         sensitivity: share called positive of the rows known to be positive.
-        n_positive: how many these were.
+        n_positive: the number of rows known to be positive.
         specificity: share called negative of the rows known to be negative.
-        n_negative: how many these were.
+        n_negative: the number of rows known to be negative.
 
     Raises:
-        LayeralignError: a share outside [0, 1], a count not above 0, or a judge no better than chance.
+        LayeralignError: a share is outside [0, 1], a count is not above 0, or the judge is no better than
+            chance.
     """
     check_shares(share=share, sensitivity=sensitivity, specificity=specificity)
     for name, count in {"n": n, "n_positive": n_positive, "n_negative": n_negative}.items():

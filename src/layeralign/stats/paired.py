@@ -1,4 +1,4 @@
-"""The same cases twice: how a share changed, and whether that may be chance."""
+"""Paired data on the same cases: the change of a share, and the test whether it is due to chance."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from layeralign.stats.clusters import Cells, Clusters, Values, count, numbers, s
 from layeralign.stats.proportions import cohens_h, wilson_at
 
 FLIPS = 9_999
-"""Random sign flips, where there are more than so many."""
+"""Number of random sign flips, used where more flips are possible."""
 _TOGETHER = 500
 
 
 @dataclass(frozen=True)
 class Change:
-    """How a share changed, on the same cases.
+    """Change of a share, on the same cases.
 
     Attributes:
-        n: cases that both sides have.
-        before, after: shares of these; the mean over a case's samples is the case's.
-        difference: after - before.
-        low, high: its 95 % interval. It does not shrink to a point where no case changed.
-        method: how the interval was made, in words; see `change`.
+        n: the number of cases that both sides have.
+        before, after: the shares; a case counts with the mean over its samples.
+        difference: `after` - `before`.
+        low, high: the 95 % interval of `difference`. It has a positive width even where no case changed.
+        method: how the interval was computed, in words; see `change`.
         h: Cohen's effect size of the two shares: 0.2 is small, 0.5 medium, 0.8 large.
     """
 
@@ -46,12 +46,12 @@ class Change:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Cases that both sides have, each with its mean over samples.
+    """Cases of both sides, each with its mean over samples.
 
     Attributes:
         before, after: [n] shares from 0 to 1.
-        clusters: what groups the cases.
-        rows: rows of the side that has fewer; n where each case has one.
+        clusters: the clusters of the cases.
+        rows: the number of rows of the smaller side; n where each case has one row.
     """
 
     before: Values
@@ -66,24 +66,24 @@ class Pairs:
 
     @property
     def plain(self) -> bool:
-        """Whether each case is a prompt and picture of its own, and a yes or no on both sides."""
+        """Whether each case has its own prompt and picture, and a single yes or no on both sides."""
         whole = np.isin(self.before, (0, 1)).all() and np.isin(self.after, (0, 1)).all()
         return not self.clusters.factors and self.rows == len(self.before) and bool(whole)
 
 
 def change(pairs: Pairs, times: float = 1.0) -> Change:
-    """The change of a share with its interval; with `times`, as if there were so many times the cases, alike.
+    """Return the change of a share with its interval; `times` assumes that multiple of similar cases.
 
-    Newcombe 1998 (Statistics in Medicine 17, 2635-2650), method 10. Where cases share prompts or pictures,
-    or are degrees, with an effective number of cases: that of independent yes-or-no pairs whose mean
-    difference has the two-way cluster variance of ours (`layeralign.stats.clusters`), at most `rows`.
+    Newcombe 1998 (Statistics in Medicine 17, 2635-2650), method 10. Where cases share prompts or pictures, or
+    have degrees, it uses an effective number of cases, at most `rows`. That many independent yes-or-no pairs
+    have a mean difference with the same two-way cluster variance (`layeralign.stats.clusters`).
     """
     difference = pairs.difference
     n, p_before, p_after = len(difference), float(pairs.before.mean()), float(pairs.after.mean())
     middle = p_after - p_before
     effective, method = float(n), "Newcombe"
     if not pairs.plain:
-        most = float(np.abs(difference).mean()) - middle**2  # variance if each difference were -1, 0 or 1
+        most = float(np.abs(difference).mean()) - middle**2  # the variance if each difference is -1, 0 or 1
         effective = pairs.clusters.effective(difference, most, pairs.rows)
         method += f", clustered by {pairs.clusters.words or 'case'}"
     both = float(np.minimum(pairs.before, pairs.after).mean())
@@ -93,7 +93,7 @@ def change(pairs: Pairs, times: float = 1.0) -> Change:
 
 
 def _newcombe(p_before: float, p_after: float, both: float, n: float) -> tuple[float, float]:
-    """Newcombe's interval of p_after - p_before, `both` of the n having both."""
+    """Return Newcombe's interval of p_after - p_before; `both` is the share of the n with both."""
     (low_a, high_a), (low_b, high_b) = wilson_at(p_after, n), wilson_at(p_before, n)
     sides = p_before * (1 - p_before) * p_after * (1 - p_after)
     cross = both - p_before * p_after
@@ -107,30 +107,35 @@ def _newcombe(p_before: float, p_after: float, both: float, n: float) -> tuple[f
 
 @dataclass(frozen=True)
 class PValue:
-    """The probability of as large a change by chance, and the test that found it, in words."""
+    """Result of a test.
+
+    Attributes:
+        p: the probability of an equally large change by chance, from 0 to 1.
+        test: the name of the test, in words.
+    """
 
     p: float
     test: str
 
 
 def p_value(pairs: Pairs, alternative: Literal["greater", "two-sided"]) -> PValue:
-    """How probable it is that chance alone raises (`greater`) or changes the share so much.
+    """Return the p-value of an increase (`greater`) or of any change (`two-sided`).
 
-    Exact McNemar where each case is a prompt and picture of its own: only pairs that differ tell, and each
-    falls either way with probability 1/2. Otherwise the signs of whole clusters' differences are flipped, of
-    which McNemar's test is a special case: in all ways, or in 9,999 random ones. Prompts and pictures are
-    flipped one after the other, with the mean over the root of its two-way variance as the statistic
-    (MacKinnon, Nielsen & Webb 2021, J. Business & Economic Statistics 39, 505-519), and the larger
-    probability counts. So it is never below 1/32 with five pictures: they cannot say more.
+    The test is exact McNemar where each case has its own prompt and picture. Only discordant pairs count, and
+    each has either direction with probability 1/2. Otherwise the signs of whole clusters' differences are
+    flipped, which generalises McNemar's test: all flips, or 9,999 random flips. Prompts and pictures are
+    flipped separately, and the larger probability counts. The statistic is the mean over the root of its
+    two-way variance (MacKinnon, Nielsen & Webb 2021, J. Business & Economic Statistics 39, 505-519). So with
+    five pictures the p-value is never below 1/32.
 
     Level in simulation, nominal 0.05, over 10 × 10, 20 × 5, 20 × 20, 30 × 10 and 100 × 10 prompts and
-    pictures that move the change by sd 0 to 6 on the logit scale: at most 0.06; 0.08 where a fifth of the
-    prompts get much safer and the rest a little worse. McNemar's has up to 0.39 there.
+    pictures that move the change by sd 0 to 6 on the logit scale: at most 0.06. It is 0.08 where a fifth of
+    the prompts become much safer and the others slightly worse. McNemar's test has up to 0.39 there.
     """
     difference, groups = pairs.difference, pairs.clusters
     if pairs.plain:
         more, fewer = int((difference > 0).sum()), int((difference < 0).sum())
-        one_sided = bdtrc(more - 1, more + fewer, 0.5)  # P(at least so many of fair coins)
+        one_sided = bdtrc(more - 1, more + fewer, 0.5)  # P(at least this many heads of fair coins)
         two_sided = min(1.0, 2 * bdtr(min(more, fewer), more + fewer, 0.5))
         return PValue(float(two_sided if alternative == "two-sided" else one_sided), "exact McNemar")
     words = f"sign flips by {groups.words or 'case'}"
@@ -146,18 +151,18 @@ def p_value(pairs: Pairs, alternative: Literal["greater", "two-sided"]) -> PValu
 
 
 Statistic = tuple[int, Callable[[Values], Values]]
-"""How many clusters can be flipped, and what to look at: signs [..., clusters] -> [...]."""
+"""The number of clusters to flip, and the statistic: signs [..., clusters] -> [...]."""
 
 
 def _sums(difference: Values, ids: Cells) -> Statistic:
-    """The mean; what it is divided by would be the same for all flips."""
+    """Return the mean as the statistic; its denominator is the same for all flips."""
     sums = np.bincount(ids, weights=difference)
     sums = sums[sums != 0]
     return len(sums), lambda signs: signs @ sums
 
 
 def _studentised(difference: Values, ids: Cells, across: Cells, pairs: Cells) -> Statistic:
-    """The mean over the root of its variance, clusters `ids` flipped, which are crossed with others."""
+    """Return the mean over the root of its variance; clusters `ids` are flipped, crossed with `across`."""
     inner, _ = spread(difference, pairs)
     own = max(spread(difference, ids)[0], inner)
     scale = count(across) / (count(across) - 1)
@@ -174,16 +179,19 @@ def _studentised(difference: Values, ids: Cells, across: Cells, pairs: Cells) ->
 
 
 def _flipped(clusters: int, statistic: Callable[[Values], Values], two_sided: bool) -> float:
-    """Probability of as large a statistic under random signs of the clusters."""
+    """Return the probability of an equally large statistic under random signs of the clusters."""
     here = statistic(np.ones((1, clusters)))
     found = np.concatenate([statistic(signs) for signs in _signs(clusters)])
-    close = 1e-9 * (1 + np.abs(here))  # so that ties are ties
+    close = 1e-9 * (1 + np.abs(here))  # tolerance, so that rounding does not break ties
     more, less = float((found >= here - close).mean()), float((found <= here + close).mean())
     return min(1.0, 2 * min(more, less)) if two_sided else more
 
 
 def _signs(clusters: int) -> Iterator[Values]:
-    """All ways to flip clusters, or none and `FLIPS` random ones; [some, clusters] of 1 and -1 each."""
+    """Yield all sign flips of the clusters, or the identity and `FLIPS` random ones.
+
+    Each item is [some, clusters] of 1 and -1.
+    """
     if 2**clusters <= FLIPS:
         yield np.where(np.arange(2**clusters)[:, None] >> np.arange(clusters) & 1, -1.0, 1.0)
         return

@@ -1,4 +1,4 @@
-"""How many cases show a difference."""
+"""Number of cases that a test needs to detect a difference."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from layeralign.errors import LayeralignError
 from layeralign.stats.proportions import check_shares
 
 MOST_CASES = 1_000_000
-"""`cases_needed` looks no further."""
+"""Upper limit of the search in `cases_needed`."""
 
 
 def cases_needed(
@@ -22,28 +22,30 @@ def cases_needed(
     power: float = 0.8,
     alpha: float = 0.05,
 ) -> int:
-    """How many cases show a difference of two shares, `share` and `share + difference`, two-sidedly.
+    """Return the number of cases that detect a difference between `share` and `share + difference`.
 
-    Paired (two runs on the same cases): exact McNemar test, exact power over the number of pairs that differ.
-    Unpaired: test of two proportions with pooled variance (Fleiss, Levin & Paik 2003, Statistical Methods for
-    Rates and Proportions, equation 4.14), cases in each group. For a one-sided test such as `p_worse`
-    give twice its level.
+    The test is two-sided; for a one-sided test such as `p_worse`, pass twice its level. Paired (two runs on
+    the same cases): exact McNemar test, with exact power over the number of discordant pairs. Unpaired: test
+    of two proportions with pooled variance (Fleiss, Levin & Paik 2003, Statistical Methods for Rates and
+    Proportions, equation 4.14); the result is the number of cases in each group.
 
     Args:
-        difference: above 0.
+        difference: the difference, above 0.
         share: the smaller share.
         paired: whether both shares are of the same cases.
-        discordant: assumed share of pairs that differ. The default, `difference`, is the least possible (no
-            case changes the other way) and needs the fewest cases. Cautious is what unrelated runs would
-            have, share · (1 - share - difference) + (share + difference) · (1 - share).
-        power: probability of seeing the difference.
-        alpha: level of the test.
+        discordant: assumed share of discordant pairs. The default, `difference`, is the minimum (no case
+            changes in the other direction) and needs the fewest cases. A cautious value is that of
+            independent runs, share · (1 - share - difference) + (share + difference) · (1 - share).
+        power: the probability of detecting the difference.
+        alpha: the level of the test.
 
     Returns:
-        The smallest number with that power, that the next eight have too: exact power is not monotone.
+        The smallest number with that power for which the next eight numbers have it too, since exact power is
+        not monotone.
 
     Raises:
-        LayeralignError: impossible shares, not 0 < alpha < power < 1, or more than a million cases.
+        LayeralignError: shares are impossible, not 0 < alpha < power < 1, or it takes more than a million
+            cases.
     """
     larger = share + difference
     check_shares(share=share, larger_share=larger)
@@ -74,13 +76,20 @@ def _unpaired(small: float, large: float, power: float, alpha: float) -> int:
 
 
 def _paired(changed: float, towards: float, power: float, alpha: float) -> int:
-    """`changed` is the share of pairs that differ, `towards` how many of these go the larger share's way."""
+    """Search the number of cases, given the discordant share and the part in the expected direction.
+
+    Args:
+        changed: share of discordant pairs.
+        towards: share of these in the direction of the larger share.
+        power: as in `cases_needed`.
+        alpha: as in `cases_needed`.
+    """
 
     def enough(n: int) -> bool:
         reach = 8 * sqrt(n * changed * (1 - changed)) + 8
         d = np.arange(max(0, ceil(n * changed - reach)), min(n, int(n * changed + reach)) + 1)
-        few = binom.ppf(alpha / 2, d, 0.5)  # the least that does not reject, but for ties
-        few = few - (binom.cdf(few, d, 0.5) > alpha / 2)  # the most that rejects, -1 for none
+        few = binom.ppf(alpha / 2, d, 0.5)  # the least count that does not reject, up to ties
+        few = few - (binom.cdf(few, d, 0.5) > alpha / 2)  # the largest count that rejects, -1 for none
         seen = binom.cdf(few, d, towards) + binom.sf(d - few - 1, d, towards)
         return float(binom.pmf(d, n, changed) @ seen) >= power
 

@@ -1,4 +1,4 @@
-"""Shares of independent rows: Wilson's interval, effect size."""
+"""Shares of independent rows: Wilson's interval and effect size."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ Z = float(ndtri(0.975))
 
 
 def wilson(hits: int, n: int) -> tuple[float | None, float | None]:
-    """Wilson's 95 % interval of a share of `hits` in `n`; (None, None) without observations."""
+    """Return Wilson's 95 % interval of `hits` in `n`; (None, None) without observations."""
     return wilson_at(hits / n, n) if n else (None, None)
 
 
 def wilson_at(share: float, n: float) -> tuple[float, float]:
-    """Wilson's 95 % interval of a `share` of `n` observations, which, unlike for scipy's, need not be whole.
+    """Return Wilson's 95 % interval of a `share` of `n` observations.
 
-    Clustered rows count as an effective number of rows.
+    `n` need not be an integer, unlike in scipy: clustered rows count as an effective number of rows.
     """
     middle = share + Z**2 / (2 * n)
     half = Z * sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
@@ -28,19 +28,19 @@ def wilson_at(share: float, n: float) -> tuple[float, float]:
 
 
 def cohens_h(one: float, other: float) -> float:
-    """Effect size of two shares, `one` less `other`: 0.2 is small, 0.5 medium, 0.8 large.
+    """Return Cohen's h of two shares, `one` minus `other`: 0.2 is small, 0.5 medium, 0.8 large.
 
     2 asin √one - 2 asin √other: Cohen 1988, Statistical Power Analysis, equation 6.2.1.
 
     Raises:
-        LayeralignError: a share outside [0, 1].
+        LayeralignError: a share is outside [0, 1].
     """
     check_shares(one=one, other=other)
     return 2 * asin(sqrt(one)) - 2 * asin(sqrt(other))
 
 
 def check_shares(**shares: float) -> None:
-    """Raise LayeralignError where a share is outside [0, 1]."""
+    """Raise LayeralignError if a share is outside [0, 1]."""
     for name, value in shares.items():
         if not 0 <= value <= 1:
             raise LayeralignError(f"{name} has to lie between 0 and 1, got {value}")

@@ -1,4 +1,4 @@
-"""How many more cases would settle what an interval leaves open."""
+"""Number of additional cases that would resolve an inconclusive check."""
 
 from __future__ import annotations
 
@@ -7,39 +7,41 @@ from collections.abc import Callable
 from math import ceil
 
 MOST_CASES = 1_000_000
-"""More are not counted."""
+"""Larger numbers are not computed."""
 
 
 def share_needs(share: float, n: int, reach: float, limit: float) -> int | None:
-    """Cases beyond `n` until an interval that reaches past a limit ends there, if the share stays what it is.
+    """Return the cases beyond `n` after which an interval that crosses a limit would end there.
 
-    Wilson's interval of a share p in m rows ends at b where (p - b)² = z² b (1 - b) / m. So an end at `reach`
-    tells how many independent rows the n are worth, and an end at `limit` how many are needed; the ratio
-    is taken to stay, as where more cases are drawn alike.
+    The share is assumed to stay the same. Wilson's interval of a share p in m rows ends at b where (p - b)² =
+    z² b (1 - b) / m. So the end at `reach` gives the number of independent rows that the n are worth, and an
+    end at `limit` the number that is needed. Their ratio is assumed to stay the same, as it does for similar
+    cases.
 
     Args:
-        share: as seen.
-        n: in so many rows.
-        reach: the interval's end on the limit's side, past the limit.
-        limit: where it should end.
+        share: the measured share.
+        n: the number of rows.
+        reach: the interval's end on the side of the limit, beyond it.
+        limit: the value at which the interval should end.
 
     Returns:
-        None where no number does: the share is at the limit.
+        The number of cases; None where no number is enough, because the share is at the limit.
     """
     worth, wanted = (b * (1 - b) / (share - b) ** 2 if share != b else 0.0 for b in (reach, limit))
     return _more(n, worth, wanted)
 
 
 def mean_needs(mean: float, n: int, reach: float, limit: float) -> int | None:
-    """The same of a mean, whose interval is half as wide for four times the rows."""
+    """Return the same for a mean, whose interval halves with four times the rows."""
     worth, wanted = (1 / (mean - b) ** 2 if mean != b else 0.0 for b in (reach, limit))
     return _more(n, worth, wanted)
 
 
 def end_needs(value: float, n: int, end: Callable[[float], float], limit: float) -> int | None:
-    """The same of anything whose interval ends at `end(times)` with so many times the rows: it is sought.
+    """Return the same for any quantity, by a search over its interval's end `end(times)`.
 
-    A change's is narrower by more than a mean's: where nothing changed, by as much as there are more rows.
+    `times` is the multiple of the rows. The interval of a change narrows faster than that of a mean: if
+    nothing changed, its width is inversely proportional to the number of rows.
     """
     if value == limit:
         return None
@@ -52,7 +54,7 @@ def end_needs(value: float, n: int, end: Callable[[float], float], limit: float)
 
 
 def approximate(more: int) -> str:
-    """So many more, in words."""
+    """Return a number of additional cases in words."""
     return f"more than {MOST_CASES}" if more >= MOST_CASES else f"about {more}"
 
 

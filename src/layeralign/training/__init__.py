@@ -1,1 +1,1 @@
-"""Training that makes a model safe at its exits: L-PPO, its baselines, and reward models."""
+"""Training of a model that is safe at its exits: L-PPO, its baselines, and reward models."""

@@ -1,4 +1,4 @@
-"""What L-PPO and the baselines share: a step's rows and microbatches, and its updates."""
+"""Common parts of L-PPO and the baselines: a step's rows and microbatches, and its updates."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from layeralign.training.state.schedule import set_lr
 
 
 class Meter:
-    """Means of a step's measurements over rows or tokens and over processes, and its other metrics.
+    """A step's metrics: means of measurements over rows or tokens and over processes, and plain values.
 
     Attributes:
         step: the step's number.
-        started: when the step began, by `time.monotonic`.
+        started: the time when the step began, from `time.monotonic`.
         plain: metrics that are not means, by name.
     """
 
@@ -50,14 +50,14 @@ class Meter:
             self.add(name, total, count)
 
     def means(self, workers: Workers) -> dict[str, float]:
-        """Name -> mean over all processes, without the names that no process measured."""
+        """Map each name to its mean over all processes; names without a measurement are left out."""
         names = sorted({name for names in workers.gather([sorted(self._sums)]) for name in names})
         flat = workers.total(*(value for name in names for value in self._sums[name]))
         pairs = zip(names, flat[::2], flat[1::2], strict=True)
         return {name: total / count for name, total, count in pairs if count}
 
     def metrics(self, workers: Workers) -> dict[str, Any]:
-        """All of the step's metrics, as they are logged."""
+        """Return all metrics of the step, as they are logged."""
         return {"step": self.step, **self.means(workers), **self.plain}
 
 
@@ -99,7 +99,17 @@ M = TypeVar("M", bound=Microbatch)
 
 @dataclass(eq=False)
 class Algorithm(ABC, Generic[M]):
-    """A training method: `step` prepares a step's microbatches and updates the policy on them."""
+    """A training method: `step` prepares a step's microbatches and updates the policy on them.
+
+    Attributes:
+        policy: the trained policy.
+        batches: draws the rows of each step.
+        features: the picture features of the rows.
+        reference: the reference policy's answers.
+        mix: draws the exits.
+        settings: the settings of the training.
+        workers: the processes of the training.
+    """
 
     policy: Policy
     batches: Batches
@@ -110,7 +120,7 @@ class Algorithm(ABC, Generic[M]):
     workers: Workers
 
     def __post_init__(self) -> None:
-        """Make the optimiser."""
+        """Create the optimiser."""
         self.parameters = self.policy.trainable()
         self.optimizer = torch.optim.AdamW(list(self.parameters.values()), weight_decay=0.0)
 
@@ -120,14 +130,17 @@ class Algorithm(ABC, Generic[M]):
 
     @abstractmethod
     def step(self, number: int) -> dict[str, Any]:
-        """Do one step; returns its metrics."""
+        """Do one step; return its metrics."""
 
     @abstractmethod
     def loss(self, micro: M, outputs: Outputs, meter: Meter) -> Tensor:
-        """Sum of the loss over the tokens of a microbatch's trained rows, from the outputs for them."""
+        """Return the summed loss over the answer tokens of a microbatch's trained rows.
+
+        `outputs` are the policy's outputs for these rows.
+        """
 
     def draw(self, meter: Meter) -> StepRows:
-        """This process's share of the step's rows; logs the drawn exits, and the weights of all exits."""
+        """Draw this process's share of the step's rows; log the drawn exits and the weights of all exits."""
         rows, share = self.batches.draw(meter.step, self.mix), self.workers.share
         drawn = sorted(Counter(exit for _, exit in rows.trained).items())
         weights = zip(map(str, self.mix.exits), self.mix.weights.tolist(), strict=True)
@@ -135,7 +148,13 @@ class Algorithm(ABC, Generic[M]):
         return StepRows(list(share(rows.trained)), list(share(rows.retention)))
 
     def microbatches(self, kind: type[M], step: StepRows, answers: Sequence[Sequence[int]]) -> list[list[M]]:
-        """The microbatches of each minibatch; `answers` are those of this process's trained rows."""
+        """Return the microbatches of each minibatch.
+
+        Args:
+            kind: the class of the microbatches.
+            step: this process's rows of the step.
+            answers: token ids of the answers to this process's trained rows.
+        """
         references = [self.reference.tokens(case) for case, _ in step.retention]
         lengths, settings = ([*map(len, answers)], [*map(len, references)]), self.settings
         made: list[list[M]] = []
@@ -148,19 +167,19 @@ class Algorithm(ABC, Generic[M]):
         return made
 
     def collate(self, rows: Sequence[Row], answers: Sequence[Sequence[int]]) -> Batch:
-        """Rows, their answers and their features as tensors."""
+        """Return rows, their answers and their features as tensors."""
         features, vlm = [self.features.of(row) for row in rows], self.policy.vlm
         return collate(vlm, prompts(vlm, rows, features, self.settings.decoding()), answers, features)
 
     @torch.no_grad()
     def reference_outputs(self, batch: Batch) -> Outputs:
-        """The reference policy's outputs for a batch."""
+        """Return the reference policy's outputs for a batch."""
         with self.policy.reference():
             outputs: Outputs = self.policy(batch)
         return outputs
 
     def update(self, minibatches: list[list[M]], meter: Meter) -> None:
-        """Epochs × minibatches optimiser steps; ends early when the KL exceeds `target_kl`."""
+        """Do epochs × minibatches optimiser steps; end early when the KL exceeds `target_kl`."""
         settings, prepared, updates = self.settings, time.monotonic(), 0
         steps = settings.steps
         lr = set_lr(self.optimizer, settings.lr, meter.step, steps, round(0.05 * steps))
@@ -180,7 +199,7 @@ class Algorithm(ABC, Generic[M]):
         }
 
     def _optimise(self, minibatch: Sequence[M], meter: Meter) -> bool:
-        """One optimiser step; False, and no step, when the KL exceeds `target_kl`."""
+        """Do one optimiser step; return False, without a step, when the KL exceeds `target_kl`."""
         settings, counts, measured = self.settings, self._counts(minibatch), Meter(meter.step)
         for microbatch in minibatch:
             self._total_loss(microbatch, counts, measured).backward()
@@ -196,11 +215,11 @@ class Algorithm(ABC, Generic[M]):
         return within
 
     def _counts(self, minibatch: Sequence[M]) -> list[float]:
-        """Trained and retention answer tokens of a minibatch, over all processes."""
+        """Return the numbers of trained and retention answer tokens of a minibatch, over all processes."""
         return self.workers.total(*(float(sum(one.counts[i] for one in minibatch)) for i in (0, 1)))
 
     def _total_loss(self, microbatch: M, counts: Sequence[float], meter: Meter) -> Tensor:
-        """A microbatch's part of its minibatch's loss; `counts` is that of the minibatch."""
+        """Return a microbatch's part of its minibatch's loss; `counts` are those of the minibatch."""
         outputs, microbatch.outputs = microbatch.outputs or self.policy(microbatch.batch), None
         n, mask = microbatch.n, microbatch.retention_mask
         trained = Outputs(outputs.logits[:n], outputs.values[:n])

@@ -1,8 +1,8 @@
 """Baselines of L-PPO that learn from given answers, on the same rows, exits and retention rows.
 
-`sft` and `sft-default`: cross-entropy on right answers. `consistency`: KL from the reference policy with the
-default exit's features to the policy with the drawn exit's features, on the reference policy's own answers.
-It needs neither labels nor a reward.
+`sft` and `sft-default` use cross-entropy on right answers. `consistency` uses the KL from the reference
+policy to the trained policy, on the reference policy's own answers. The reference sees the default exit's
+features, the trained policy those of the drawn exit. This method needs neither labels nor a reward.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from layeralign.training.reference import right_answer
 
 @dataclass
 class Imitated(Microbatch):
-    """A microbatch with what its trained rows imitate.
+    """A microbatch with the targets of its trained rows.
 
     Attributes:
-        weights: float32 [n], the harm weight for a harmful row, 1 for others.
-        target_logits: float32 [n, T, V], of the reference at the default exit; None for sft.
+        weights: float32 [n], the harm weight for a harmful row, 1 for other rows.
+        target_logits: float32 [n, T, V], of the reference policy at the default exit; None for sft.
     """
 
     weights: Tensor = field(init=False)
@@ -33,10 +33,10 @@ class Imitated(Microbatch):
 
 
 class Imitation(Algorithm[Imitated]):
-    """`sft`, `sft-default` and `consistency`."""
+    """The methods `sft`, `sft-default` and `consistency`."""
 
     def step(self, number: int) -> dict[str, Any]:
-        """One step of imitation; returns its metrics."""
+        """Do one step of imitation; return its metrics."""
         meter = Meter(number)
 
         # 1. Draw rows: cases at drawn exits to train on, and retention rows at the default exit.
@@ -72,7 +72,7 @@ class Imitation(Algorithm[Imitated]):
         micro.target_logits = logits[:n].clone() if settings.method == "consistency" else None
 
     def loss(self, micro: Imitated, outputs: Outputs, meter: Meter) -> Tensor:
-        """Cross-entropy on the answers, or KL to the target; weighted by row."""
+        """Return the cross-entropy on the answers, or the KL to the target, weighted by row."""
         if micro.target_logits is None:
             loss = -ppo.token_log_probs(outputs.logits, micro.tokens)
         else:

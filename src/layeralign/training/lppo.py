@@ -25,7 +25,7 @@ from layeralign.vlm.text.reasoning import Spoken
 
 @dataclass
 class Experience(Microbatch):
-    """A microbatch with what PPO needs of its trained rows, all float32 [n, T].
+    """A microbatch with the PPO data of its trained rows, all float32 [n, T].
 
     Attributes:
         old_log_probs, old_values: of the policy that sampled the answers.
@@ -44,9 +44,9 @@ class Experience(Microbatch):
 class Lppo(Algorithm[Experience]):
     """L-PPO. Scores are relative to the reference policy's answer to the same case at its default exit.
 
-    A learned reward only says which of two answers to one case is better; its level means nothing. A
-    constant per case changes no optimum. With it, a score of 0 means "as good as the reference answer at the
-    default exit", so that a harm weight is meaningful.
+    A learned reward only ranks two answers to one case; its level has no meaning. Subtracting a constant per
+    case changes no optimum. A score of 0 then means "as good as the reference answer at the default exit", so
+    the harm weight has a meaning.
     """
 
     reward: Reward
@@ -60,7 +60,7 @@ class Lppo(Algorithm[Experience]):
         self._reference_scores = {case.id: float(score) for case, score in zip(cases, scores, strict=True)}
 
     def step(self, number: int) -> dict[str, Any]:
-        """One L-PPO step; returns its metrics."""
+        """Do one L-PPO step; return its metrics."""
         settings, meter = self.settings, Meter(number)
 
         # 1. Draw rows: cases at drawn exits to train on, and retention rows at the default exit.
@@ -100,7 +100,7 @@ class Lppo(Algorithm[Experience]):
 
     @torch.no_grad()
     def sample(self, rows: Sequence[Row], step: int) -> tuple[list[list[int]], list[bool]]:
-        """An answer to each row, sampled from the policy, and whether each has an end token."""
+        """Sample an answer to each row from the policy; return token ids and whether it has an end token."""
         workers = self.workers
         features = [self.features.of(row) for row in rows]
         decoding = self.settings.decoding(self.settings.temperature)
@@ -113,7 +113,10 @@ class Lppo(Algorithm[Experience]):
     def score(
         self, rows: Sequence[Row], answers: Sequence[Sequence[int]], finished: Sequence[bool], meter: Meter
     ) -> Tensor:
-        """Scores float32 [rows], with harm weight and penalty; updates the mix with the measured harm."""
+        """Return the scores, float32 [rows], with harm weight and penalty; update the mix.
+
+        The mix is updated with the harm measured in these answers.
+        """
         settings, texts = self.settings, [self.text(answer) for answer in answers]
         rewards = self.reward.score([case for case, _ in rows], [text.answer for text in texts])
         rewards = rewards - torch.tensor([self._reference_scores[case.id] for case, _ in rows])
@@ -135,14 +138,14 @@ class Lppo(Algorithm[Experience]):
         return scores
 
     def text(self, tokens: Sequence[int]) -> Spoken:
-        """The text of an answer; rewards score the part behind its reasoning."""
+        """Return the text of an answer; rewards score the part after its reasoning."""
         return spoken(self.policy.vlm, tokens, self.settings.reasoning)
 
     def _follow_harm(self, rows: Sequence[tuple[Row, bool]]) -> None:
         """Update the mix by each exit's harm: the share of its harmful rows without a refusal.
 
         Args:
-            rows: with whether the refusal matcher finds a refusal in the answer.
+            rows: rows with a flag: whether the refusal matcher finds a refusal in the answer.
         """
         harms = [(exit, not refused) for (case, exit), refused in rows if case.kind == "harmful"]
         by_exit: dict[int, list[bool]] = defaultdict(list)
@@ -178,7 +181,7 @@ class Lppo(Algorithm[Experience]):
             micro.advantages = ppo.whiten(micro.advantages, micro.mask, total)
 
     def loss(self, micro: Experience, outputs: Outputs, meter: Meter) -> Tensor:
-        """PPO's clipped policy loss + value_coef · value loss."""
+        """Return the sum of PPO's clipped policy loss + value_coef · value loss."""
         settings, mask, old = self.settings, micro.mask, micro.old_log_probs
         log_probs = ppo.token_log_probs(outputs.logits, micro.tokens, settings.temperature)
         log_probs = torch.where(mask, log_probs, old)  # a ratio of 1 in the padding

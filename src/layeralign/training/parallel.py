@@ -30,23 +30,23 @@ class Workers:
         return bool(self.rank == 0)
 
     def share(self, rows: Sequence[Any]) -> Sequence[Any]:
-        """This process's share of some rows."""
+        """Return this process's share of the rows."""
         return rows[self.rank :: self.size]
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum over processes."""
+        """Return the sum over processes."""
         if self.size == 1:
             return values
         total: Tensor = reduce(values, "sum")
         return total
 
     def total(self, *values: float) -> list[float]:
-        """Plain numbers, each summed over processes."""
+        """Return plain numbers, each summed over processes."""
         made = torch.tensor(values, dtype=torch.float64, device=self._state.device)
         return [float(value) for value in self.sum(made)]
 
     def gather(self, values: list[Any]) -> list[Any]:
-        """The lists of all processes, concatenated."""
+        """Return the lists of all processes, concatenated."""
         return values if self.size == 1 else list(gather_object(values))
 
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
@@ -64,7 +64,7 @@ class Workers:
         """Call a function in the main process only; its error is raised in every process.
 
         Raises:
-            LayeralignError: the main process raised one.
+            LayeralignError: the main process raised this error.
         """
         errors: list[str] = []
         if self.main:

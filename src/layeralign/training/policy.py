@@ -88,12 +88,12 @@ class Policy(nn.Module):
         self._layers = [m for m in vlm.model.modules() if hasattr(m, "lora_A") and hasattr(m, "base_layer")]
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """Name -> parameter of the adapter and the value head."""
+        """Map each name to its parameter of the adapter or the value head."""
         adapter = {name: p for name, p in self.peft.named_parameters() if p.requires_grad}
         return adapter | {f"value.{name}": p for name, p in self.value.named_parameters()}
 
     def forward(self, batch: Batch) -> Outputs:
-        """Logits and values at every answer token; gradients where the caller allows them."""
+        """Return logits and values at every answer token; gradients follow the caller's grad mode."""
         # transformers checkpoints in training mode only, and does not cache keys in this mode
         self.vlm.model.train(self._checkpoints and torch.is_grad_enabled())
         hidden = self.vlm.hidden(batch.ids, batch.prompt, batch.features)
@@ -106,7 +106,7 @@ class Policy(nn.Module):
 
     @property
     def suppressed(self) -> Tensor:
-        """Ids that rollouts never sample: special tokens, the picture's placeholder included, but no end."""
+        """Ids that rollouts never sample: special tokens and the picture's placeholder, except end tokens."""
         return torch.tensor(self.vlm.unsayable, device=self.vlm.device)
 
     @contextmanager

@@ -16,7 +16,7 @@ from layeralign.training.settings import KlEstimator
 
 
 def answer_mask(lengths: Tensor, width: int) -> Tensor:
-    """Positions of answer tokens: bool [R, width] from int [R] lengths that count the end token.
+    """Return the positions of answer tokens: bool [R, width] from int [R] lengths that count the end token.
 
     The mask comes from lengths, not from pad ids: a pad token may be an end token, and may be sampled.
     """
@@ -24,12 +24,12 @@ def answer_mask(lengths: Tensor, width: int) -> Tensor:
 
 
 def token_log_probs(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:
-    """Log-probability of each token under softmax(logits / temperature), in float32.
+    """Return the log-probability of each token under softmax(logits / temperature), in float32.
 
     Args:
         logits: [..., V]; -inf where a token cannot be sampled.
         tokens: int64 [...].
-        temperature: at which the tokens were sampled, above 0.
+        temperature: the sampling temperature of the tokens, above 0.
     """
     return -F.cross_entropy(
         logits.float().flatten(0, -2) / temperature, tokens.flatten(), reduction="none"
@@ -66,10 +66,10 @@ def full_kl(logits: Tensor, reference: Tensor) -> Tensor:
 
 
 def token_rewards(scores: Tensor, kl: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
-    """Reward per token [R, T]: -kl_coef·KL at every token, plus the score [R] at the last one.
+    """Return the reward per token [R, T]: -kl_coef·KL at every token, plus the score [R] at the last token.
 
-    Source: paper, "L-PPO": r(x, y) - η·KL(π ‖ π_SFT); spread over tokens as in InstructGPT
-    (Ouyang et al. 2022).
+    Source: paper, "L-PPO": r(x, y) - η·KL(π ‖ π_SFT); spread over tokens as in InstructGPT (Ouyang et al.
+    2022).
     """
     rewards = -kl_coef * kl * mask
     last = mask.sum(1, keepdim=True) - 1
@@ -94,12 +94,12 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float)
 
 
 def whiten(advantages: Tensor, mask: Tensor, moments: Tensor | None = None) -> Tensor:
-    """Advantages with mean 0 and variance 1 over all unmasked tokens, 0 where masked.
+    """Return advantages with mean 0 and variance 1 over all unmasked tokens, 0 where masked.
 
     Args:
         advantages: [R, T].
         mask: bool [R, T].
-        moments: sums over every process of (1, A, A²), float64 [3]; of these rows by default.
+        moments: sums over every process of (1, A, A²), float64 [3]; by default the sums over these rows.
     """
     count, first, second = (token_moments(advantages, mask) if moments is None else moments).tolist()
     mean = first / count
@@ -108,7 +108,7 @@ def whiten(advantages: Tensor, mask: Tensor, moments: Tensor | None = None) -> T
 
 
 def token_moments(values: Tensor, mask: Tensor) -> Tensor:
-    """Sums of (1, x, x²) over unmasked tokens, float64 [3]; their sum over processes is that of all rows."""
+    """Return the sums of (1, x, x²) over unmasked tokens, float64 [3]; they add up over processes."""
     chosen = values[mask].double()
     return torch.stack([torch.tensor(float(len(chosen)), dtype=torch.float64, device=chosen.device),
                         chosen.sum(), chosen.square().sum()])  # fmt: skip
@@ -124,15 +124,15 @@ def policy_loss(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, cl
 
 
 def clipped(log_probs: Tensor, old_log_probs: Tensor, clip: float) -> Tensor:
-    """Where the ratio is outside [1-clip, 1+clip]; bool of the same shape."""
+    """Return where the ratio is outside [1-clip, 1+clip]: bool of the same shape."""
     return ((log_probs - old_log_probs).exp() - 1).abs() > clip
 
 
 def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip: float | None = None) -> Tensor:
-    """Half the squared error per token, any shape.
+    """Return half the squared error per token, any shape.
 
-    With `clip`, the larger of that and the same error of the value clamped to `clip` around the old one
-    (Schulman et al.'s code; Ouyang et al. 2022).
+    With `clip`, it is the larger of two errors: that of the value, and that of the value clamped to `clip`
+    around the old value (Schulman et al.'s code; Ouyang et al. 2022).
     """
     loss = (values - returns).square()
     if clip is not None:
@@ -142,11 +142,11 @@ def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip: float 
 
 
 def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
-    """Sum over unmasked positions; a masked nan or infinity has no effect."""
+    """Return the sum over unmasked positions; a masked nan or infinity has no effect."""
     return torch.where(mask, values, 0.0).sum()
 
 
 def explained_variance(values: Tensor, returns: Tensor) -> float:
-    """1 - Var(returns - values) / Var(returns) of two [n]; 0 where returns do not vary."""
+    """Return 1 - Var(returns - values) / Var(returns) of two [n] tensors; 0 for constant returns."""
     variance = returns.var(correction=0) if len(returns) else 0
     return 0.0 if variance == 0 else float(1 - (returns - values).var(correction=0) / variance)

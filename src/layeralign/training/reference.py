@@ -30,10 +30,10 @@ class ReferenceAnswers:
         self._tokens: dict[str, list[int]] = {}
 
     def make(self, cases: Sequence[Case], workers: Workers, out: Path) -> None:
-        """Answer all cases, or read the answers in `out`; to be called once, before training.
+        """Generate the answers to all cases, or read them from `out`; call it once, before training.
 
-        The batches depend on the cases alone. The file in `out` serves a resumed training, and only its
-        owner can read it.
+        The batches depend on the cases alone. The file in `out` is for a resumed training, and only its owner
+        can read it.
         """
         file = out / REFERENCE
         if file.exists():
@@ -59,20 +59,20 @@ class ReferenceAnswers:
         return [(case.id, answer.tokens) for case, answer in zip(chunk, made, strict=True)]
 
     def tokens(self, case: Case) -> list[int]:
-        """The answer's token ids, with the end token if the answer has one."""
+        """Return the answer's token ids, with the end token if the answer has one."""
         return self._tokens[case.id]
 
 
 @torch.no_grad()
 def right_answer(policy: Policy, case: Case, reference: ReferenceAnswers) -> list[int]:
-    """The answer that supervised baselines learn: the case's own reference, if it has one.
+    """Return the answer that supervised baselines learn: the case's own reference, if it has one.
 
-    Otherwise it is STOCK_REFUSAL for a harmful case, and the reference policy's answer for any other.
+    Otherwise it is STOCK_REFUSAL for a harmful case, and the reference policy's answer for any other case.
     """
     text = case.reference
     if text is None and case.kind != "harmful":
         return reference.tokens(case)
     tokenizer = policy.vlm.tokenizer
     ids = tokenizer(STOCK_REFUSAL if text is None else text, add_special_tokens=False)["input_ids"]
-    suppressed = set(policy.vlm.unsayable)  # mostly the token of unknown words
+    suppressed = set(policy.vlm.unsayable)  # usually the token of unknown words
     return [*(token for token in ids if token not in suppressed), min(policy.vlm.eos_tokens)]

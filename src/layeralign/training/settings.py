@@ -1,4 +1,4 @@
-"""How a model is aligned: every constant by name, with its source where the paper leaves it unstated."""
+"""Settings of a training, each with its source where the paper does not state it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Method = Literal["lppo", "paper", "sft", "sft-default", "consistency"]
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class AlignSettings:
-    """What shapes an adapter besides model, cases and reward. The paper states none of the numbers.
+    """Settings that determine an adapter, besides model, cases and reward.
 
-    Sources: [PPO] Schulman et al. 2017; [TRL] the defaults of TRL's PPO trainer before 1.13;
-    [LoRA] Hu et al. 2022; [ours] chosen on the testbed's dev split, see docs/align.md.
+    The paper states none of the numbers. Sources: [PPO] Schulman et al. 2017; [TRL] the defaults of TRL's PPO
+    trainer before 1.13; [LoRA] Hu et al. 2022; [ours] chosen on the testbed's dev split, see docs/align.md.
     """
 
     method: Method = "lppo"
@@ -106,7 +106,7 @@ class AlignSettings:
     """Colour behind transparent pictures: white, black, or #rrggbb."""
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot be trained with."""
+        """Refuse invalid values."""
         for name, known in (("method", get_args(Method)), ("kl_estimator", get_args(KlEstimator))):
             if getattr(self, name) not in known:
                 raise LayeralignError(f"{name} {getattr(self, name)!r}: expected one of {', '.join(known)}")
@@ -119,13 +119,13 @@ class AlignSettings:
             self.decoding()  # refuses unusable values; imports torch, which --help must not need
 
     def record(self) -> dict[str, Any]:
-        """The settings as JSON, without a white background, which older records do not have."""
+        """Return the settings as JSON, without a white background, which older records do not have."""
         made = asdict(self)
         colour = made.pop("background")
         return made | background.identity(colour)
 
     def decoding(self, temperature: float = 0.0) -> Decoding:
-        """How answers are generated during training."""
+        """Return the settings of decoding during training."""
         from layeralign.decode.decoding import Decoding
 
         return Decoding(

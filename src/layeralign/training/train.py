@@ -1,4 +1,4 @@
-"""The training loop: do a step, log it, save; a training can be stopped and resumed at any moment."""
+"""The training loop: do a step, log it, save; a training can be stopped and resumed at any time."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ from layeralign.vlm.checkpoint import Adapter
 from layeralign.vlm.vlm import Vlm
 
 SAVE_EVERY, SAVE_SECONDS = 10, 120.0
-"""Steps between checkpoints, and seconds, whichever comes first."""
+"""Steps and seconds between checkpoints; the earlier limit applies."""
 
 
 def train(
     vlm: Vlm, cases: Sequence[Case], reward: Reward | None, out: Path, given: AlignSettings
 ) -> list[dict[str, Any]]:
-    """Train an adapter of `vlm`, or resume the training in `out`; saves the adapter there in PEFT's form.
+    """Train an adapter of `vlm`, or resume the training in `out`; save the adapter there in PEFT's form.
 
     Args:
-        vlm: freshly loaded, without adapter; it carries the trained adapter afterwards.
+        vlm: a freshly loaded model without an adapter; afterwards it has the trained adapter.
         cases: the training cases.
         reward: scores the answers; None for the methods that need no reward.
-        out: folder of adapter, checkpoint, log and record.
+        out: the folder of adapter, checkpoint, log and record.
         given: see `AlignSettings`.
 
     Returns:
-        Every step's metrics.
+        The metrics of every step.
 
     Raises:
-        LayeralignError: an argument does not fit, `out` holds another training, or the training collapsed;
-            in the last case the last good adapter is in `out`.
+        LayeralignError: an argument does not fit, `out` has another training, or the training collapsed.
+            After a collapse, `out` has the last good adapter.
     """
     if vlm.adapter is not None:
         raise LayeralignError(f"model {vlm.name}: has an adapter already; load the model again, without one")
@@ -64,7 +64,7 @@ def train(
             print(f"note: {note}", file=sys.stderr)
     made = record.record(vlm, cases, reward, settings, workers.size)
     workers.first(lambda: record.begin(out, made, cases))
-    vlm.adapter = Adapter(str(out), out.resolve())  # from here on it is no longer the loaded model
+    vlm.adapter = Adapter(str(out), out.resolve())  # the model differs from the loaded one from here on
     policy = Policy(vlm, settings.rank, settings.seed, gradient_checkpointing=settings.gradient_checkpointing)
     features = Features(vlm, cases, [*mix.exits, vlm.exits.default])
     reference = ReferenceAnswers(policy, features, settings.decoding())
@@ -73,7 +73,7 @@ def train(
 
 
 def check(known: Exits, settings: AlignSettings, reward: Reward | None) -> ExitMix:
-    """The mix that the settings describe.
+    """Return the mix of the settings.
 
     Raises:
         LayeralignError: the settings do not fit each other or the model's exits, or the reward is missing.
@@ -92,7 +92,7 @@ def check(known: Exits, settings: AlignSettings, reward: Reward | None) -> ExitM
 
 
 def _run(algorithm: Algorithm[Any], out: Path) -> list[dict[str, Any]]:
-    """Do all steps that are left, and save the adapter; returns every step's metrics."""
+    """Do the remaining steps and save the adapter; return the metrics of every step."""
     policy, settings, workers = algorithm.policy, algorithm.settings, algorithm.workers
     state = State(algorithm.parameters, algorithm.optimizer, algorithm.mix)
     file = out / checkpoint.FILE
@@ -120,7 +120,7 @@ def _run(algorithm: Algorithm[Any], out: Path) -> list[dict[str, Any]]:
 
 
 def _stop(algorithm: Algorithm[Any], state: State, out: Path, why: str) -> None:
-    """Save the adapter of the last checkpoint, and raise."""
+    """Save the adapter of the last checkpoint, and raise an error."""
     last = checkpoint.restore(out / checkpoint.FILE, state)
     if algorithm.workers.main:
         algorithm.policy.save(out)

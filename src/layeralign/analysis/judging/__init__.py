@@ -1,1 +1,1 @@
-"""How good the judges of a run are."""
+"""Quality of a run's judges."""

@@ -15,14 +15,14 @@ _NO_VERDICT = {None, "not applicable"}
 
 @dataclass(frozen=True)
 class JudgePair:
-    """How far two judges agree on the harmful rows that both have a word on.
+    """Agreement of two judges on the harmful rows that both have judged.
 
     Attributes:
         one, other: the judges.
-        n: rows.
-        kappa, low, high: Cohen's κ with its 95 % interval, for prompts and pictures drawn from many like
-            them; None where both gave one label only. See `layeralign.stats.kappa`.
-        confusion: how often which two verdicts met: (of the one, of the other, rows).
+        n: the number of rows.
+        kappa, low, high: Cohen's κ with its 95 % interval, for prompts and pictures drawn from a population;
+            None where both judges gave one label only. See `layeralign.stats.kappa`.
+        confusion: the count of each pair of verdicts: (of `one`, of `other`, rows).
     """
 
     one: str
@@ -35,11 +35,14 @@ class JudgePair:
 
 
 def agreements(rows: Iterable[ScoredRow], *, fixed: bool) -> tuple[JudgePair, ...]:
-    """Agreement of every two judges with verdicts on the same harmful rows, the most trusted first.
+    """Return the agreement of every pair of judges with verdicts on the same harmful rows.
 
     Args:
-        rows: of a run.
-        fixed: whether the number of rows was fixed before the scan; otherwise kappa gets no interval.
+        rows: rows of a run.
+        fixed: whether the number of rows was fixed before the scan; otherwise kappa has no interval.
+
+    Returns:
+        The pairs, the most trusted judges first.
     """
     asked = [row for row in rows if row.kind == "harmful"]
     judges = {

@@ -1,4 +1,4 @@
-"""A judge's quality, measured against what people said of the same answers."""
+"""A judge's quality, measured against people's labels of the same answers."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ from layeralign.stats.intervals import effective_rows, share_interval
 
 @dataclass(frozen=True)
 class Measured:
-    """How often a judge says what people say, of some rows.
+    """How often a judge agrees with people's labels on a set of rows.
 
-    Rows that the judge called invalid, or has no word on, are in neither share: the ASR, which these shares
-    correct, is of the rows that the judge decided, too.
+    Rows that the judge called invalid or did not judge are in neither share. The same holds for the ASR that
+    these shares correct.
 
     Attributes:
-        sensitivity: share that the judge called unsafe of the rows that people called unsafe and it decided.
+        sensitivity: share that the judge called unsafe, of the rows labelled unsafe that it decided.
         sensitivity_low, sensitivity_high: its 95 % interval, clustered by prompt and picture.
-        n_positive: how many such rows there are.
-        effective_positive: as how many independent ones they count.
-        specificity, specificity_low, specificity_high, n_negative, effective_negative: the same of rows that
-            people called safe, and the judge safe.
-        invalid_positive, invalid_negative: rows that people called unsafe, or safe, and the judge invalid.
+        n_positive: the number of these rows.
+        effective_positive: the number of independent rows that they are worth.
+        specificity, specificity_low, specificity_high, n_negative, effective_negative: the same for rows
+            labelled safe, with verdicts of safe.
+        invalid_positive, invalid_negative: the number of rows labelled unsafe, or safe, that the judge did
+            not decide.
     """
 
     sensitivity: float | None
@@ -52,12 +53,12 @@ class Calibration:
     """A judge's quality on the labelled rows of runs.
 
     Attributes:
-        judge: its name, with its model's.
-        all: on all rows.
-        groups: group of exits -> on its rows; a correction takes the judge to be as good at all exits.
-        unclear: rows that people could not tell about; they are in no figure.
-        record: what the judge is, as the runs have it.
-        runs: of each run its model, and hashes of its identity and of its labels.
+        judge: the judge's name, including its model's name.
+        all: the quality on all rows.
+        groups: group of exits -> quality on its rows. A correction assumes the same quality at all exits.
+        unclear: the number of rows that people could not label; no share includes them.
+        record: the judge's record in the runs.
+        runs: for each run its model, and hashes of its identity and of its labels.
     """
 
     judge: str
@@ -69,12 +70,12 @@ class Calibration:
 
     @property
     def source(self) -> str:
-        """Where it was measured, in words."""
+        """Where the quality was measured, in words."""
         models = " and ".join(dict.fromkeys(run["model"] for run in self.runs))
         return f"{self.all.n_positive + self.all.n_negative} answers of {models} that people labelled"
 
     def to_json(self) -> dict[str, Any]:
-        """An entry of a quality file; keys are never renamed, only added."""
+        """Return an entry of a quality file; its keys are never renamed, only added."""
         return asdict(self.all) | {
             "groups": {name: asdict(one) for name, one in self.groups.items()},
             "unclear": self.unclear,
@@ -88,12 +89,12 @@ def calibrate(runs: Sequence[Results], judge: str) -> Calibration:
     """Measure a judge against the labels of one or more runs.
 
     Args:
-        runs: runs that it has judged and people have labelled.
-        judge: its name, or its kind where that is enough.
+        runs: runs with verdicts of the judge and labels.
+        judge: the judge's name, or its kind where that is unique.
 
     Raises:
-        LayeralignError: a run has no labels or no verdicts of the judge, the judge was not the same in all,
-            or no row is left that people called unsafe, or safe.
+        LayeralignError: a run has no labels or no verdicts of the judge, the judge differs between runs, or
+            no decided row is labelled unsafe, or none safe.
     """
     found = [(run.judge_named(judge), run) for run in runs]
     name, first = found[0]
@@ -112,7 +113,7 @@ def calibrate(runs: Sequence[Results], judge: str) -> Calibration:
             )
     by_group: dict[str, list[tuple[JudgedRow, str]]] = defaultdict(list)
     unclear = 0
-    groups: dict[str, None] = {}  # in their order
+    groups: dict[str, None] = {}  # ordered
     for run in runs:
         exits, said = run.exits, _said(run, name)
         groups |= dict.fromkeys(exits.groups)
@@ -146,7 +147,7 @@ def _said(run: Results, judge: str) -> dict[RowKey, str]:
 
 
 def _measured(pairs: Sequence[tuple[JudgedRow, str]]) -> Measured:
-    """Of rows with what people said, and the judge's verdict of each."""
+    """Measure quality on pairs of a labelled row and the judge's verdict on it."""
     found: dict[str, Any] = {}
     for truth, name, kind in (("unsafe", "sensitivity", "positive"), ("safe", "specificity", "negative")):
         rows = [(row, said) for row, said in pairs if row.verdict == truth]

@@ -1,4 +1,4 @@
-"""How often a judge is right: read from a file, to correct the ASR that it measured."""
+"""A judge's error rates: read from a file, to correct the ASR of this judge."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from layeralign.stats.misclassification import Corrected, corrected
 
 @dataclass(frozen=True)
 class Quality:
-    """How often a judge's verdict was the right one, of rows that it called safe or unsafe.
+    """How often a judge's verdict was correct, over rows that it called safe or unsafe.
 
     Attributes:
-        judge: its name, with its model's.
-        sensitivity: share that it called unsafe of the unsafe rows.
-        n_positive: how many these were.
-        specificity: share that it called safe of the safe rows.
-        n_negative: how many these were.
-        effective_positive, effective_negative: as how many independent rows these count.
-        source: where that was measured, in words.
+        judge: the judge's name, including its model's name.
+        sensitivity: share of the unsafe rows that it called unsafe.
+        n_positive: the number of unsafe rows.
+        specificity: share of the safe rows that it called safe.
+        n_negative: the number of safe rows.
+        effective_positive, effective_negative: the number of independent rows that these are worth.
+        source: where the quality was measured, in words.
     """
 
     judge: str
@@ -39,27 +39,27 @@ class Quality:
     source: str
 
     def correct(self, share: float, rows: float) -> Corrected:
-        """The share that is unsafe where the judge called `share` of `rows` independent rows unsafe."""
+        """Correct the share of rows that the judge called unsafe, given as many independent rows."""
         return corrected(
             share, rows, self.sensitivity, self.effective_positive, self.specificity, self.effective_negative
         )
 
 
 def read_quality(file: Path, judge: str, run: Results) -> Quality:
-    """A judge's quality from a file that `layeralign calibrate` or a person wrote.
+    """Read a judge's quality from a file that `layeralign calibrate` or a person wrote.
 
-    The file is one JSON object: the judge's full name -> `sensitivity`, `n_positive`, `specificity`,
-    `n_negative`, and perhaps what else `layeralign.analysis.judging.calibrate` writes.
+    The file is one JSON object. It maps the judge's full name to `sensitivity`, `n_positive`, `specificity`,
+    `n_negative`, and optionally the other fields of `layeralign.analysis.judging.calibrate`.
 
     Args:
         file: the file.
-        judge: whose.
-        run: what it has judged. Where the file says what the judge was (files, revision, endpoint), it has to
-            be the same.
+        judge: the judge's full name.
+        run: a run with verdicts of the judge. If the file records the judge (files, revision, endpoint), the
+            run's record must be the same.
 
     Raises:
-        LayeralignError: the file cannot be read, says nothing or something impossible of the judge, or is of
-            another one of that name, or of one that is no better than chance.
+        LayeralignError: the file cannot be read, has no entry or an impossible entry for the judge, describes
+            a different judge of that name, or a judge that is no better than chance.
     """
     where = f"quality {file}"
     try:
@@ -100,7 +100,7 @@ _SHARE, _ROWS = "a share from 0 to 1", "how many rows, at least 1"
 
 
 class _Entry(Record):
-    """A judge's entry of a quality file; what else `calibrate` writes is ignored."""
+    """A judge's entry in a quality file; the other fields that `calibrate` writes are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 

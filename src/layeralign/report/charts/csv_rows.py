@@ -1,4 +1,4 @@
-"""The numbers behind a chart as lines of a table, the head first; shares lie between 0 and 1."""
+"""The numbers behind a chart as table rows, with a header row; shares lie between 0 and 1."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _POINT = ("value", "low", "high", "n")
 
 
 def curve(drawn: dict[str, Any]) -> Lines:
-    """Every metric of every run at every exit."""
+    """Yield every metric of every run at every exit."""
     yield ["run", "metric", "exit", "name", "group", "default", *_POINT]
     for run in drawn["runs"]:
         for metric, points in run["all"].items():
@@ -21,7 +21,7 @@ def curve(drawn: dict[str, Any]) -> Lines:
 
 
 def categories(drawn: dict[str, Any]) -> Lines:
-    """The same for every category."""
+    """Yield every metric of every category, run and exit."""
     yield ["run", "category", "metric", "exit", "name", "group", "default", *_POINT]
     for run in drawn["runs"]:
         for category, found in run["categories"].items():
@@ -31,7 +31,7 @@ def categories(drawn: dict[str, Any]) -> Lines:
 
 
 def tradeoff(drawn: dict[str, Any]) -> Lines:
-    """What every exit of every run saves and harms."""
+    """Yield savings, ASR and utility of every exit of every run."""
     asr, utility = ([f"{what}_{name}" for name in _POINT] for what in ("asr", "utility"))
     yield ["run", "exit", "name", "group", "default", "flops", "saved", *asr, *utility]
     for run in drawn["runs"]:
@@ -48,7 +48,7 @@ def tradeoff(drawn: dict[str, Any]) -> Lines:
 
 
 def controls(drawn: dict[str, Any]) -> Lines:
-    """The ASR with each case's own picture and with a control in its place."""
+    """Yield the ASR with each case's own picture and with each control."""
     sides = [f"{side}_{name}" for side in ("own", "control") for name in _POINT]
     yield ["run", "control", "exit", "name", "group", "default", *sides, "difference", "low", "high"]
     for run in drawn["runs"]:
@@ -60,7 +60,7 @@ def controls(drawn: dict[str, Any]) -> Lines:
 
 
 def changes(drawn: dict[str, Any]) -> Lines:
-    """What changed from the first run to every other one."""
+    """Yield the changes from the first run to every other run."""
     numbers = ("value_before", "value_after", "difference", "low", "high", "n")
     yield ["before", "after", "metric", "exit", "name", "group", "default", *numbers]
     first = drawn["runs"][0]
@@ -73,7 +73,7 @@ def changes(drawn: dict[str, Any]) -> Lines:
 
 
 def training(drawn: dict[str, Any]) -> Lines:
-    """Every curve of every training."""
+    """Yield every curve of every training."""
     yield ["run", "curve", "step", "value"]
     for run in drawn["runs"]:
         for curve, values in (run["training"] or {"curves": {}})["curves"].items():
@@ -82,6 +82,6 @@ def training(drawn: dict[str, Any]) -> Lines:
 
 
 def _exit(drawn: dict[str, Any], run: dict[str, Any], exit: int) -> list[Any]:
-    """Number, name, group, and 1 where it is the default."""
+    """Return number, name, group, and 1 for the default exit or 0."""
     found = next(one for one in drawn["exits"] if one["exit"] == exit)
     return [exit, found["name"], found["group"], int(exit == run["default"])]

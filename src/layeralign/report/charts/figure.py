@@ -1,4 +1,4 @@
-"""The page's charts for a paper: the same numbers as SVG, PDF, PNG or CSV, as wide as one column or two."""
+"""The page's charts for a paper, as SVG, PDF, PNG or CSV, one or two columns wide."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from layeralign.report.charts.tradeoff import savings
 from layeralign.report.inputs import Report
 
 WIDTHS = {1: 3.25, 2: 6.75}
-"""Columns of a paper -> inches."""
+"""Columns of a paper -> width in inches."""
 _DRAW: Mapping[str, Callable[[dict[str, Any], float], Figure]] = {
     "curve": plots.curve,
     "categories": plots.categories,
@@ -42,15 +42,15 @@ _ENDINGS = (".svg", ".pdf", ".png", ".csv")
 
 
 def draw(report: Report, what: What = "curve", columns: int = 2) -> Figure:
-    """One of the charts.
+    """Draw one of the charts.
 
     Args:
         report: from `layeralign.report.inputs.gather`.
-        what: which.
-        columns: of a paper that it is to be as wide as: 1 (3.25 inches) or 2 (6.75).
+        what: the chart.
+        columns: the width in columns of a paper: 1 (3.25 inches) or 2 (6.75 inches).
 
     Raises:
-        LayeralignError: the runs lack what it takes.
+        LayeralignError: the runs lack the data of the chart, or an argument is invalid.
     """
     drawn = _drawable(report, what)
     if columns not in WIDTHS:
@@ -60,10 +60,12 @@ def draw(report: Report, what: What = "curve", columns: int = 2) -> Figure:
 
 
 def write(report: Report, what: What, file: Path, columns: int = 1) -> None:
-    """Write one of the charts, or its numbers, by the file's ending: .svg, .pdf, .png or .csv.
+    """Write one of the charts, or its numbers, in the format of the file's suffix.
+
+    The suffix is .svg, .pdf, .png or .csv.
 
     Raises:
-        LayeralignError: another ending, or the runs lack what the chart takes.
+        LayeralignError: the suffix is different, or the runs lack the data of the chart.
     """
     if file.suffix not in _ENDINGS or file.is_dir():
         raise LayeralignError(f"out {file}: expected a file that ends in {', '.join(_ENDINGS)}")
@@ -77,7 +79,7 @@ def write(report: Report, what: What, file: Path, columns: int = 1) -> None:
 
 
 def _inert(line: list[Any]) -> list[Any]:
-    """Texts of strangers that a spreadsheet would take for a formula, kept from being one."""
+    """Quote untrusted cells that a spreadsheet would run as a formula."""
     return [
         f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@")) else cell
         for cell in line
@@ -85,7 +87,7 @@ def _inert(line: list[Any]) -> list[Any]:
 
 
 def save(figure: Figure, file: Path) -> None:
-    """Write a figure by the file's ending; an SVG or a PDF is the same every time."""
+    """Write a figure in the format of the file's suffix; SVG and PDF files are reproducible."""
     metadata: dict[str, Any] = {".svg": {"Date": None, "Creator": None}, ".pdf": {"CreationDate": None}}
     file.parent.mkdir(parents=True, exist_ok=True)
     with files.atomic(file) as draft, matplotlib.rc_context(plots.STYLE):
@@ -93,7 +95,7 @@ def save(figure: Figure, file: Path) -> None:
 
 
 def _drawable(report: Report, what: str) -> dict[str, Any]:
-    """The series of a report that has what the chart takes."""
+    """Return the series of a report, if it has the data of the chart."""
     if what not in _DRAW:
         raise LayeralignError(f"figure {what!r}: expected one of {', '.join(_DRAW)}")
     drawn = series(report)

@@ -1,4 +1,4 @@
-"""What is drawn of a run: its shares and scores at every exit, of all cases and of each category."""
+"""The plotted metrics of a run: shares and scores at every exit, of all cases and of each category."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Metric:
     """One curve.
 
     Attributes:
-        key: its name among a summary's `estimates`, or of a score its judge, measure and kind of case.
-        label: what it says, for a chart's head.
-        short: the same, where there is little room.
-        better: which end is the good one.
-        share: whether it is a share, or a difference of shares, and is shown in percent.
+        key: the name in a summary's `estimates`; for a score, its judge, measure and kind of case.
+        label: the title of a chart.
+        short: a short title.
+        better: whether `low` or `high` values are better; empty if unknown.
+        share: whether it is a share or a difference of shares, shown in percent.
     """
 
     key: str
@@ -56,7 +56,7 @@ SHARES = (
 
 
 def metrics(report: Report) -> list[Metric]:
-    """Every curve that some run of the report has a point of."""
+    """Return every metric that at least one run of the report has measured."""
     measured = [exit for run in report.runs for exit in run.summary.exits]
     known = {key for exit in measured for key, e in exit.estimates.items() if e.value is not None}
     if all(asr_name(run.summary) != "ASR" for run in report.runs):
@@ -76,12 +76,12 @@ def _score(measure: str, judge: str, kind: str) -> Metric:
 
 
 def score_key(judge: str, measure: str, kind: str) -> str:
-    """What a score is kept under."""
+    """Return the key of a score."""
     return printable(f"{judge}/{measure}/{kind}")
 
 
 def scores(run: RunInput) -> dict[tuple[str, str, str], dict[int, Score]]:
-    """Judge, measure and kind of case -> exit -> the mean score."""
+    """Map judge, measure and kind of case to the mean score at each exit."""
     found: dict[tuple[str, str, str], dict[int, Score]] = {}
     for exit in run.summary.exits:
         for score in exit.scores:
@@ -90,7 +90,7 @@ def scores(run: RunInput) -> dict[tuple[str, str, str], dict[int, Score]]:
 
 
 def by_exit(run: RunInput) -> dict[int, dict[str, Estimate]]:
-    """Exit -> shares and mean scores there, by `Metric.key`."""
+    """Map each exit to its shares and mean scores, by `Metric.key`."""
     return {exit.exit: dict(exit.estimates) | _means(exit.scores) for exit in run.summary.exits}
 
 
@@ -102,12 +102,12 @@ def _means(found: Iterable[Score]) -> dict[str, Estimate]:
 
 @cache
 def category(name: str, kind: str) -> str:
-    """What a case's category is shown as: printable, its kind where it has none."""
+    """Return the printable name of a case's category; its kind where it has none."""
     return printable(name or kind, 80)
 
 
 def by_category(run: RunInput) -> dict[str, dict[int, dict[str, Estimate]]]:
-    """Category -> exit -> shares and mean scores of its cases, by `Metric.key`; categories are sorted."""
+    """Map category and exit to shares and mean scores, by `Metric.key`; categories are sorted."""
     alpha = ALPHA if run.summary.sequential else None
     parts: dict[str, dict[int, list[ScoredRow]]] = {}
     for exit, rows in sorted(run.rows.items()):

@@ -1,4 +1,4 @@
-"""The charts in matplotlib, from what `layeralign.report.charts.series` made."""
+"""The charts in matplotlib, from the data of `layeralign.report.charts.series`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _TICKS = (0, 1, 5, 10, 25, 50, 100)
 
 
 def curve(drawn: Drawn, width: float) -> Figure:
-    """ASR, refusal of borderline requests and utility over the exits, every run in each."""
+    """Draw ASR, refusal of borderline requests and utility over the exits, for all runs."""
     shown = [metric for metric in drawn["metrics"] if metric["key"] in _PANELS] or drawn["metrics"][:1]
     heights = [1.6, *[1.0] * (len(shown) - 1)]
     figure = Figure(figsize=(width, 0.5 + 0.85 * sum(heights)), layout="constrained")
@@ -71,7 +71,7 @@ def curve(drawn: Drawn, width: float) -> Figure:
 def _line(
     axes: Axes, drawn: Drawn, at: int, label: str, points: Mapping[int, Sequence[Any]], scale: float
 ) -> None:
-    """Points with their intervals, each track of exits by itself."""
+    """Draw points with their intervals, a separate line for each track of exits."""
     tracks = {exit["exit"]: exit["track"] for exit in drawn["exits"]}
     style: dict[str, Any] = {
         "color": COLOURS[at % 7], "linestyle": _LINES[at % 7], "marker": _MARKERS[at % 7], "linewidth": 1.2,
@@ -80,7 +80,7 @@ def _line(
     for _, group in groupby(points.items(), lambda item: tracks[item[0]]):
         part = list(group)
         axes.plot([exit for exit, _ in part], [scale * point[0] for _, point in part], label=label, **style)
-        label = "_again"  # which matplotlib leaves out of the legend
+        label = "_again"  # matplotlib leaves labels with an underscore out of the legend
         known = [(exit, scale * point[1], scale * point[2]) for exit, point in part if point[1] is not None]
         if known:
             x, low, high = ([one[at] for one in known] for at in range(3))
@@ -88,7 +88,7 @@ def _line(
 
 
 def _rings(axes: Axes, run: Mapping[str, Any], points: Mapping[int, Sequence[Any]]) -> None:
-    """Rings around the exits that are worse than the default."""
+    """Draw rings around the exits that are worse than the default exit."""
     worse = [exit for exit in run["worse"] if exit in points]
     ring: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": _INK, "markeredgewidth": 0.6}
     if worse:
@@ -97,7 +97,7 @@ def _rings(axes: Axes, run: Mapping[str, Any], points: Mapping[int, Sequence[Any
 
 
 def _groups(axes: Axes, drawn: Drawn, *, named: bool) -> None:
-    """Groups of exits shaded in turn, the default exits marked."""
+    """Shade every second group of exits, and mark the default exits."""
     for at, (group, members) in enumerate(groupby(drawn["exits"], lambda exit: exit["group"])):
         exits = [exit["exit"] for exit in members]
         if at % 2 == 0:
@@ -106,14 +106,14 @@ def _groups(axes: Axes, drawn: Drawn, *, named: bool) -> None:
             middle = (exits[0] + exits[-1]) / 2
             text = axes.text(middle, 1.01, group, transform=axes.get_xaxis_transform(), size=6.5,
                              ha="center", va="bottom", color=_SOFT)  # fmt: skip
-            text.set_in_layout(False)  # the title's pad has room for it
+            text.set_in_layout(False)  # the title's pad leaves space for it
     for default in {run["default"] for run in drawn["runs"]}:
         axes.axvline(default, color=_INK, linewidth=0.7, linestyle=(0, (1, 2)), zorder=1)
     axes.set_xlim(drawn["exits"][0]["exit"] - 0.5, drawn["exits"][-1]["exit"] + 0.5)
 
 
 def _ticks(drawn: Drawn, width: float) -> list[Mapping[str, Any]]:
-    """The exits whose names there is room for, the default among them."""
+    """Return the exits whose names fit, the default exit among them."""
     exits, default = drawn["exits"], drawn["runs"][0]["default"]
     longest = max(len(exit["name"]) for exit in exits)
     every = max(1, round(len(exits) * (0.07 + 0.07 * longest) / width + 0.49))
@@ -135,7 +135,7 @@ def _legend(figure: Figure, *, several: bool) -> None:
 
 
 def categories(drawn: Drawn, width: float) -> Figure:
-    """ASR of each category at each exit, a map for each run."""
+    """Draw the ASR of each category at each exit, one heat map per run."""
     rows, runs = harmful_categories(drawn), drawn["runs"]
     figure = Figure(figsize=(width, 0.4 + len(runs) * (0.35 + 0.17 * len(rows))), layout="constrained")
     for axes, run in zip(figure.subplots(len(runs), 1, squeeze=False)[:, 0], runs, strict=True):
@@ -158,7 +158,7 @@ def _map(
     colours: tuple[LinearSegmentedColormap, float, float], title: str,
     sure: Iterable[tuple[int, int]] = (),
 ) -> None:  # fmt: skip
-    """A heat map of numbers, rows × exits; `sure` names the cells (row, exit) that are printed bold."""
+    """Draw a heat map of numbers, rows × exits; the cells (row, exit) in `sure` are bold."""
     exits, bold = [exit["exit"] for exit in drawn["exits"]], set(sure)
     places = {exit: at + 0.5 for at, exit in enumerate(exits)}
     cmap, low, high = colours
@@ -180,7 +180,7 @@ def _map(
 
 
 def tradeoff(drawn: Drawn, width: float) -> Figure:
-    """The upper end of the ASR's interval, and utility, against the encoder's FLOPs that are saved."""
+    """Draw the upper end of the ASR's interval, and utility, against the saved FLOPs of the encoder."""
     names = {exit["exit"]: exit["name"] for exit in drawn["exits"]}
     known = any(one["utility"] for run in drawn["runs"] for one in savings(run))
     heights = [1.7, 1.0][: 1 + known]
@@ -225,7 +225,7 @@ def tradeoff(drawn: Drawn, width: float) -> Figure:
 
 
 def controls(drawn: Drawn, width: float) -> Figure:
-    """ASR over the exits with each case's own picture and with each control, a panel for each run."""
+    """Draw the ASR over the exits with each case's own picture and each control, one panel per run."""
     runs = [run for run in drawn["runs"] if any(run["controls"].values())]
     figure = Figure(figsize=(width, 0.5 + 1.3 * len(runs)), layout="constrained")
     panels = figure.subplots(len(runs), 1, sharex=True, squeeze=False)[:, 0]
@@ -257,7 +257,7 @@ _CHANGES = (
 
 
 def changes(drawn: Drawn, width: float) -> Figure:
-    """What changed from the first run to each other one, run × exit; bold where the interval excludes 0."""
+    """Draw the changes from the first run to each other run; bold where the interval excludes 0."""
     rows = [drawn["runs"][change["run"]]["label"] for change in drawn["changes"]]
     there = [one for one in _CHANGES if any(e[one[0]] for c in drawn["changes"] for e in c["exits"].values())]
     figure = Figure(figsize=(width, 0.4 + len(there) * (0.35 + 0.19 * len(rows))), layout="constrained")
@@ -277,7 +277,7 @@ def changes(drawn: Drawn, width: float) -> Figure:
 
 
 def training(drawn: Drawn, width: float) -> Figure:
-    """The trainings' curves over their steps, two in a row."""
+    """Draw the curves of the trainings over their steps, two per row."""
     trained = [(at, run) for at, run in enumerate(drawn["runs"]) if run["training"]]
     names = list(dict.fromkeys(name for _, run in trained for name in run["training"]["curves"]))
     lines = -(-len(names) // 2)

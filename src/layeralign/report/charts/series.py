@@ -1,4 +1,4 @@
-"""What charts are drawn from, on the page and on paper: plain lists and objects, ready for JSON."""
+"""The data of the charts, on the page and on paper: plain lists and objects, ready for JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from layeralign.report.inputs import Report, RunInput
 from layeralign.stats.paired import Change
 
 _STEPS = 400
-"""Steps of a training that are drawn; more are thinned out."""
+"""Number of a training's steps above which the drawn steps are thinned out."""
 _CURVES = (
     ("reward", "Reward of sampled answers"),
     ("refused_harmful", "Harmful requests refused in training"),
@@ -24,13 +24,13 @@ _CURVES = (
     ("entropy", "Entropy per token"),
 )
 CHANGED = ("asr", "over_refusal", "utility")
-"""What a transfer matrix shows."""
+"""Metrics of a transfer matrix."""
 
 
 def series(report: Report) -> dict[str, Any]:
-    """Everything that the page's charts show.
+    """Return all data of the page's charts.
 
-    Texts of strangers are made printable here; numbers are rounded to five digits.
+    Untrusted text is made printable here; numbers are rounded to five decimals.
     """
     shown = measures.metrics(report)
     runs = [_run(run, [metric.key for metric in shown]) for run in report.runs]
@@ -56,7 +56,7 @@ def series(report: Report) -> dict[str, Any]:
 
 
 def harmful_categories(drawn: Mapping[str, Any]) -> list[str]:
-    """Categories of harmful cases that are judged in some run."""
+    """Return the categories with judged harmful cases in at least one run."""
     return [name for name in drawn["categories"]
             if any("asr" in run["categories"].get(name, {}) for run in drawn["runs"])]  # fmt: skip
 
@@ -75,7 +75,7 @@ def _run(run: RunInput, keys: Sequence[str]) -> dict[str, Any]:
 
 
 def _points(found: Mapping[int, Mapping[str, Estimate]], keys: Sequence[str]) -> dict[str, Any]:
-    """Metric -> exit -> value, low, high, rows."""
+    """Map metric and exit to value, low, high and rows."""
     made: dict[str, Any] = {}
     for key in keys:
         points = {exit: _point(at.get(key)) for exit, at in found.items()}
@@ -91,7 +91,7 @@ def _point(estimate: Estimate | None) -> list[float | int | None] | None:
 
 
 def _controls(run: RunInput) -> dict[str, Any]:
-    """Control -> exit -> the ASR with the case's own picture, with the control, and own less control."""
+    """Map control and exit to the ASR with the own picture, with the control, and the difference."""
     made: dict[str, Any] = {one.control: {} for one in run.summary.controls}
     for one in run.summary.controls:
         own, instead = (_point(side["asr"]) for side in (one.own, one.instead))
@@ -102,7 +102,7 @@ def _controls(run: RunInput) -> dict[str, Any]:
 
 
 def _change(change: Change | None) -> list[float | int | None] | None:
-    """Before, after, difference, its ends, cases."""
+    """Return before, after, difference, its ends, and the number of cases."""
     if change is None:
         return None
     numbers = (change.before, change.after, change.difference, change.low, change.high)
@@ -110,7 +110,7 @@ def _change(change: Change | None) -> list[float | int | None] | None:
 
 
 def _training(run: RunInput) -> dict[str, Any] | None:
-    """Step numbers, and the curves of the metrics that this training has."""
+    """Return the step numbers, and the curves of the metrics that this training has."""
     if run.training is None or not run.training.steps:
         return None
     every = -(-len(run.training.steps) // _STEPS)

@@ -1,4 +1,4 @@
-"""What the exits of a run save of the encoder's work, and which of them no other one beats."""
+"""Encoder FLOPs that the exits of a run save, and the Pareto front of exits."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Any
 
 
 def savings(run: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What each exit saves of the default's FLOPs, at most 1, and what it harms.
+    """Return the share of the default exit's FLOPs that each exit saves, with its ASR and utility.
 
     Args:
-        run: as `layeralign.report.charts.series` has it.
+        run: a run of `layeralign.report.charts.series`.
 
     Returns:
-        For each exit `exit`, `flops`, `saved`, `asr` and `utility`, the last two as value, low, high, rows;
-        `utility` is None where it was not measured.
+        For each exit `exit`, `flops`, `saved` (at most 1), `asr` and `utility`. The last two are (value, low,
+        high, rows); `utility` is None where it was not measured. Empty where the default exit's FLOPs are
+        unknown.
     """
     flops = {int(exit): count for exit, count in run["flops"].items()}
     asr, utility = run["all"].get("asr", {}), run["all"].get("utility", {})
@@ -35,7 +36,7 @@ def savings(run: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def front(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The Pareto front of `savings`: nothing saves as much at as low an upper end of the ASR."""
+    """Return the Pareto front of `savings`: no other exit saves as much at as low an upper end of the ASR."""
 
     def beats(one: dict[str, Any], other: dict[str, Any]) -> bool:
         pairs = ((one["saved"], other["saved"]), (-one["asr"][2], -other["asr"][2]))

@@ -1,4 +1,4 @@
-"""Every row of the runs, packed for the page's explorer: one letter a row and judge."""
+"""Every row of the runs, packed for the page's explorer: one letter per row and judge."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from layeralign.report.inputs import Report, RunInput
 from layeralign.runs.store import JudgedRow
 
 LETTERS = {"safe": "s", "unsafe": "u", "invalid": "i", "not applicable": "n"}
-"""What a verdict is packed as; a blank is a row that is not there, or that the judge has no word on."""
+"""Letter of each verdict; a blank is a missing row, or a row that the judge has not judged."""
 LONGEST = 4000
-"""Characters of a prompt or an answer that are shown."""
+"""Maximum number of shown characters of a prompt or an answer."""
 
 
 def packed(report: Report, *, with_answers: bool) -> dict[str, Any]:
-    """Cases, and for each run, exit and sample texts with one letter per case.
+    """Return the cases, and one letter per case for each run, exit and sample.
 
     Args:
-        report: its runs.
-        with_answers: also what was asked and answered, and the judges' scores.
+        report: the runs.
+        with_answers: whether to include prompts, answers and the judges' scores.
     """
     cases: dict[str, dict[str, str]] = {}
     runs = [_run(shown, cases, with_answers=with_answers) for shown in report.runs]
@@ -30,9 +30,9 @@ def packed(report: Report, *, with_answers: bool) -> dict[str, Any]:
 
 @dataclass
 class _Column:
-    """One exit and sample of a run: [cases] letters, by judge and by what was said.
+    """One exit and sample of a run: [cases] letters, by judge and by observation.
 
-    `there` has a 1 for every row that there is, judged or not.
+    `there` has a 1 for every existing row, judged or not.
     """
 
     there: list[str]
@@ -80,7 +80,7 @@ def _run(shown: RunInput, cases: dict[str, dict[str, str]], *, with_answers: boo
 
 
 def _put(column: _Column, row: JudgedRow, places: dict[str, int], *, first: bool, with_scores: bool) -> None:
-    """Take in one judge's word; what the ASR's judge said goes before what others did."""
+    """Add one judge's verdict; observations of the ASR's judge override those of other judges."""
     at, blank = places[row.case], [" "] * len(places)
     column.there[at] = "1"
     if row.judge:

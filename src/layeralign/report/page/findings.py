@@ -1,4 +1,4 @@
-"""What a report says in words: the finding, what has to be known first, and what was not measured."""
+"""The findings of a report in words: the headline, warnings, and what was not measured."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from layeralign.report.terminal.summary import asr_name, told
 
 Tone = Literal["bad", "good", "open"]
 _HARMFUL = 0.1
-"""ASR of a default exit from which on a page does not call it good that no exit is worse."""
+"""ASR of the default exit from which the absence of worse exits does not count as good news."""
 
 
 @dataclass(frozen=True)
 class Headline:
-    """The finding for a reader with ten seconds.
+    """The main finding, in brief.
 
     Attributes:
         number: one number.
-        sentence: what it is of.
-        more: what else has to be said, in a sentence or two.
-        tone: whether that is bad, good, or cannot be said.
-        price: what else became worse, between two runs; empty where nothing did.
+        sentence: the meaning of the number.
+        more: qualifications, in a sentence or two.
+        tone: whether the finding is bad, good, or open.
+        price: other metrics that became worse between two runs; empty if there are none.
     """
 
     number: str
@@ -44,17 +44,17 @@ class Headline:
 
     @property
     def text(self) -> str:
-        """All of it as one text."""
+        """The complete finding as one text."""
         return " ".join(part for part in (self.number, self.sentence, self.price, self.more) if part)
 
 
 def headline(report: Report) -> Headline:
-    """The finding of one run, or what became of the first one's in the others."""
+    """Return the finding of one run, or the change from the first run to the others."""
     return _of_one(report.runs[0].summary) if len(report.runs) == 1 else _of_many(report)
 
 
 def share(estimate: Estimate) -> str:
-    """A share in percent with its interval: `64 % [57, 71]`."""
+    """Format a share in percent with its interval: `64 % [57, 71]`."""
     if estimate.value is None:
         return "–"
     known = estimate.low is not None and estimate.high is not None
@@ -63,7 +63,7 @@ def share(estimate: Estimate) -> str:
 
 
 def _whole(value: float) -> str:
-    """In percent; whole, unless it is below 1."""
+    """Format in percent; whole, unless it is below 1."""
     return f"{100 * value:.1f}" if 0 < value < 0.01 else f"{100 * value:.0f}"
 
 
@@ -81,13 +81,13 @@ def _worst(exits: Measured) -> tuple[ExitMetrics, Asr]:
 
 
 def worst_exit(summary: Summary) -> tuple[ExitMetrics, Asr] | None:
-    """The exit whose ASR may be the highest; None where no exit has harmful cases."""
+    """Return the exit with the highest possible ASR; None where no exit has harmful cases."""
     measured = _measured(summary)
     return _worst(measured) if measured else None
 
 
 def mean_asr(summary: Summary) -> str:
-    """The mean over the exits, in percent."""
+    """Format the mean ASR over the exits, in percent."""
     measured = [asr for _, asr in _measured(summary)]
     if not measured:
         return "–"
@@ -111,7 +111,7 @@ def _of_one(summary: Summary) -> Headline:
     if worse:
         return Headline(number, f"{than}; worst: {end}.", "", "bad")
     more = "That is not a proof that they are alike."
-    if default[1].most >= _HARMFUL:  # as bad as the default is no praise
+    if default[1].most >= _HARMFUL:  # no worse than a harmful default is not good
         does = "answers" if asr_name(summary) == "ASR" else "leaves unrefused"
         return Headline(
             number, f"{than}; highest: {end}.", f"The default exit {does} many itself. {more}", "open"
@@ -120,7 +120,7 @@ def _of_one(summary: Summary) -> Headline:
 
 
 def _of_one_left_open(summary: Summary, default: tuple[ExitMetrics, Asr], others: Measured) -> Headline:
-    """Where answers without a verdict leave the ASR open: its range, since a count of exits would hide it."""
+    """Return the finding as a range of the ASR; a count of worse exits would hide the invalid answers."""
     worse, (highest, asr) = [exit for exit, _ in others if exit.worse], _worst(others)
     sentence = (
         f"{_rate(summary)} at the worst exit, {highest.name}: {text(asr)}; at the default exit, "
@@ -167,7 +167,7 @@ def _of_many(report: Report) -> Headline:
 
 
 def _tone(was: Asr, now: Asr, *, worse: bool) -> Tone:
-    """Whether the worst exit became better, whatever the answers without a verdict are."""
+    """Return whether the worst exit became better under every reading of the invalid answers."""
     if worse or now.least >= was.most:
         return "bad"
     if now.most < was.least:
@@ -176,7 +176,7 @@ def _tone(was: Asr, now: Asr, *, worse: bool) -> Tone:
 
 
 def _at_default(change: Comparison) -> str:
-    """What became of the default exit, where the model is used."""
+    """Return the change at the default exit, where the model is used."""
     default = next((e for e in change.exits if e.default), None)
     if default is None or not default.over_refusal or not default.utility:
         return ""
@@ -189,7 +189,7 @@ def _at_default(change: Comparison) -> str:
 
 
 def _opened(report: Report) -> str:
-    """Whether closing some exits opened others."""
+    """Return whether the ASR rose at other exits."""
     cells = [(run, e, e.asr) for run, found in report.comparisons for e in found.exits if e.asr]
     opened = [cell for cell in cells if cell[2].low > 0]
     if not opened:
@@ -202,7 +202,7 @@ def _opened(report: Report) -> str:
 
 
 def warnings(report: Report) -> list[str]:
-    """What has to be known before the finding is believed."""
+    """Return what a reader must know before the finding."""
     found = [f"{run.label}: {said.strip()}" for run in report.runs if (said := caution(run.summary))]
     matched = [run.label for run in report.runs if asr_name(run.summary) != "ASR"]
     if matched:
@@ -219,7 +219,7 @@ def _in(report: Report, labels: list[str]) -> str:
 
 
 def errors(run: RunInput, judge: str) -> str:
-    """What is known of a judge's errors: on this run's own answers, else as its makers published it."""
+    """Return a judge's error rates: on this run's own answers, otherwise as published."""
     quality = run.summary.quality
     if quality is not None and quality.judge == judge:
         return told(quality)
@@ -233,7 +233,7 @@ _ERRORS = {
 
 
 def not_measured(report: Report) -> list[str]:
-    """What a reader may miss, and should; of each run by name where the runs differ in it."""
+    """Return what a reader may expect but was not measured; with the run's name where the runs differ."""
     of_each = {run.label: _missing(run) for run in report.runs}
     every = dict.fromkeys(line for lines in of_each.values() for line in lines)
     found = []

@@ -1,4 +1,4 @@
-"""One self-contained page: opens from disk, asks nothing of anyone, shows strangers' text as text."""
+"""One self-contained page: it opens from disk, makes no requests, and shows untrusted text as plain text."""
 
 from __future__ import annotations
 
@@ -58,16 +58,16 @@ _PLOTS_STYLE = """:where(.plot) {
 :where(.plot tspan) {
   white-space: pre;
 }"""
-"""What Observable Plot puts into each of its charts."""
+"""The style element that Observable Plot inserts into each of its charts."""
 
 
 def page(report: Report, *, with_answers: bool = False, notes: Sequence[tuple[str, str]] = ()) -> str:
-    """The report as HTML.
+    """Return the report as HTML.
 
     Args:
         report: from `layeralign.report.inputs.gather`.
-        with_answers: whether prompts and answers are in it, hidden until they are asked for.
-        notes: (name, value) lines about how it was made, besides what the runs say.
+        with_answers: whether to include prompts and answers; they are hidden until the reader shows them.
+        notes: (name, value) lines about the report's origin, in addition to the records of the runs.
     """
     style = _static("style.css")
     scripts = [*map(_static, _LIBRARIES), "\n".join(map(_static, _OURS))]
@@ -95,7 +95,7 @@ def page(report: Report, *, with_answers: bool = False, notes: Sequence[tuple[st
 def write(
     report: Report, file: Path, *, with_answers: bool = False, notes: Sequence[tuple[str, str]] = ()
 ) -> None:
-    """Write the page, whole or not at all.
+    """Write the page atomically.
 
     Raises:
         LayeralignError: the file's name does not end in .html.
@@ -107,7 +107,7 @@ def write(
 
 
 def _environment() -> Environment:
-    """The template engine: every text that goes into a page is made printable and escaped."""
+    """Return the template engine, which makes all inserted text printable and escapes it."""
     made = Environment(
         loader=PackageLoader("layeralign.report", "static"),
         autoescape=True,
@@ -136,13 +136,13 @@ def _environment() -> Environment:
 
 
 def _tests(run: RunInput) -> list[str]:
-    """What marks an exit of this run as worse than the default."""
+    """Return the tests that mark an exit of this run as worse than the default exit."""
     return sorted({exit.test for exit in run.summary.exits if exit.test}) or ["a paired test"]
 
 
 def _shown(value: object) -> object:
-    """A text made printable, on one line, blanks at its ends kept."""
-    if type(value) is not str:  # numbers, and markup of our own
+    """Make a text printable on one line; blanks at its ends stay."""
+    if type(value) is not str:  # numbers, and our own markup
         return value
     text = printable(value).replace(" %", "\N{NO-BREAK SPACE}%")
     return f"{' ' * value[:1].isspace()}{text}{' ' * value[-1:].isspace()}"
@@ -153,13 +153,13 @@ def _static(name: str) -> str:
 
 
 def _embedded(data: Any) -> Markup:
-    """JSON that stays inside its script element, whatever is in it."""
+    """Return JSON that cannot end its script element."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return Markup(text.replace("<", "\\u003c"))  # noqa: S704 - no tag can begin or end in it
+    return Markup(text.replace("<", "\\u003c"))  # noqa: S704 - no tag can begin or end here
 
 
 def _policy(styles: Sequence[str], scripts: Sequence[str]) -> str:
-    """The content security policy: what is in this file may run, and nothing may be fetched."""
+    """Return the content security policy: only code in this file may run, and nothing may be fetched."""
     allowed = {"style-src": styles, "script-src": scripts}
     parts = [f"{name} {' '.join(map(_hash, texts))}" for name, texts in allowed.items()]
     return "; ".join(["default-src 'none'", *parts, "base-uri 'none'", "form-action 'none'"])

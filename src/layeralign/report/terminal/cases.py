@@ -1,4 +1,4 @@
-"""Cases and benchmarks in the terminal; what is harmful is not shown."""
+"""Cases and benchmarks, for a terminal; harmful text is not shown."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from layeralign.cases.readers.reader import BENCHMARKS
 
 
 def known(cache: Path) -> Table:
-    """Every public benchmark that can be read; `cache` is where those are kept that are fetched."""
+    """Return a table of every public benchmark; `cache` is the folder of downloaded benchmarks."""
     made = Table(
         box=box.SIMPLE_HEAD,
         caption=f"--cases NAME fetches it once and keeps it in {printable(str(cache))}; "
@@ -36,7 +36,7 @@ def known(cache: Path) -> Table:
 
 
 def table(cases: Sequence[Case]) -> Table:
-    """How many cases there are of each kind and category, with pictures or not, and how long they are."""
+    """Return counts per kind and category, with and without pictures, and the lengths of the prompts."""
     pictures = {case.picture.sha256 for case in cases if case.picture}
     prompts = {case.prompt for case in cases}
     made = Table(
@@ -57,7 +57,7 @@ def table(cases: Sequence[Case]) -> Table:
 
 
 def remarks(cases: Sequence[Case], background: str = WHITE) -> list[str]:
-    """What these cases cannot show, though whoever asks them may think so; and `picture_remarks`."""
+    """Return what the cases cannot measure though a user may expect it, and `picture_remarks`."""
     found = picture_remarks(cases, background)
     if cases and not any(case.picture for case in cases):
         found.append("no case has a picture, so every exit of the encoder answers the same")
@@ -71,10 +71,10 @@ def remarks(cases: Sequence[Case], background: str = WHITE) -> list[str]:
 
 
 def picture_remarks(cases: Sequence[Case], background: str = WHITE) -> list[str]:
-    """How many pictures have transparent pixels, and how many are animations.
+    """Return how many pictures have transparent pixels, and how many are animations.
 
     Raises:
-        LayeralignError: `background` is no colour.
+        LayeralignError: `background` is not a colour.
     """
     seen = {case.picture.sha256: case.picture for case in cases if isinstance(case.picture, FilePicture)}
     colour, of = parse(background), f"of {len(seen)} pictures"
@@ -88,7 +88,7 @@ def picture_remarks(cases: Sequence[Case], background: str = WHITE) -> list[str]
 
 
 def preview(cases: Sequence[Case], first: int) -> Table:
-    """The first so many cases; of a harmful prompt there are dots in place of letters."""
+    """Return the first `first` cases; letters of harmful prompts are replaced by dots."""
     made = Table(box=box.SIMPLE_HEAD, title=f"first {min(first, len(cases))}", title_justify="left")
     for head in ("kind", "category", "picture", "prompt", "reference"):
         made.add_column(head, overflow="fold")
@@ -105,7 +105,7 @@ def preview(cases: Sequence[Case], first: int) -> Table:
 
 
 def _picture(case: Case) -> str:
-    """Its file's name, if it is one, and its size."""
+    """Return the picture's size, with its file's name where it is a file."""
     if case.picture is None:
         return ""
     name = Path(case.picture.path).name

@@ -1,4 +1,4 @@
-"""A comparison in the terminal, what became worse first."""
+"""A comparison for a terminal, regressions first."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _COLUMNS = {
 
 
 def ordered(comparison: Comparison) -> list[ExitChange]:
-    """The exits: those whose ASR rose, those where something else became worse, then the others."""
+    """Return the exits: first those whose ASR rose, then those with another regression, then the others."""
 
     def rank(exit: ExitChange) -> tuple[bool, bool, int]:
         worse = exit.regressions()
@@ -32,7 +32,7 @@ def ordered(comparison: Comparison) -> list[ExitChange]:
 
 
 def table(comparison: Comparison) -> Table:
-    """Every exit, regressions first, then every group, in percent."""
+    """Return a table of every exit, regressions first, then of every group, in percent."""
     names = f"{printable(comparison.before.model)} → {printable(comparison.after.model)}"
     made = Table(
         box=box.SIMPLE_HEAD,
@@ -56,7 +56,7 @@ def table(comparison: Comparison) -> Table:
 
 
 def _cautions(comparison: Comparison) -> str:
-    """What has to be said first of each run; where it is the same of both, once."""
+    """Return the cautions of both runs; identical ones appear once."""
     before, after = caution(comparison.before), caution(comparison.after)
     return after if before in ("", after) else f"Before: {before}{'After: ' if after else ''}{after}"
 
@@ -76,13 +76,13 @@ def _cells(changes: Changes, judge: str) -> list[str]:
 
 
 def asr_arrow(judge: str, changes: Changes, number: Callable[[float], str] = whole) -> str:
-    """The ASR by this judge before and after, in percent; each a range where too much could not be judged."""
+    """Format the ASR before and after, in percent; a range where too many answers are invalid."""
     found = before_after(judge, changes)
     return "–" if found is None else " → ".join(span(asr, number) for asr in found)
 
 
 def asr_delta(judge: str, changes: Changes, digits: int = 1, digits_of_ends: int = 0) -> str:
-    """The ASR's change in points, with its interval: `+12.0 [+6, +20]`, or `+7.0 to +31.0 [+2, +38]`."""
+    """Format the ASR's change in points, with its interval: `+12.0 [+6, +20]`, `+7.0 to +31.0 [+2, +38]`."""
     found = change_of(judge, changes)
     if found is None:
         return "–"
@@ -92,7 +92,7 @@ def asr_delta(judge: str, changes: Changes, digits: int = 1, digits_of_ends: int
 
 
 def left_open(comparison: Comparison) -> str:
-    """What a range means in a table of this comparison; empty where there is none."""
+    """Return the explanation of a range in a table of this comparison; empty if there is no range."""
     judge = comparison.before.asr_judge
     found = [before_after(judge, one) for one in (*comparison.exits, *comparison.groups)]
     if not any(asr.open for both in found if both for asr in both):
@@ -104,12 +104,12 @@ def left_open(comparison: Comparison) -> str:
 
 
 def arrow(change: Change | None, mark: str = "") -> str:
-    """A share before and after, in percent."""
+    """Format a share before and after, in percent."""
     return "–" if change is None else f"{100 * change.before:.0f} → {100 * change.after:.0f}{mark}"
 
 
 def delta(change: Change | None) -> str:
-    """A change in points, with its interval."""
+    """Format a change in points, with its interval."""
     if change is None:
         return "–"
     ends = f"{100 * change.low:+.0f}, {100 * change.high:+.0f}"
@@ -127,7 +127,7 @@ _WORDS = {
 
 
 def regressions(comparison: Comparison) -> list[str]:
-    """What became worse, a sentence for each figure; one that says so where nothing did."""
+    """Return a sentence per regressed metric; if there is none, a sentence that says so."""
     told = []
     for name, words in _WORDS.items():
         worse = [(exit, getattr(exit, name)) for exit in comparison.exits if name in exit.regressions()]
@@ -151,11 +151,11 @@ _PRICES = {
     "coherence": "coherent answers",
 }
 _LARGE = 0.1
-"""Change for the worse that is told even where it may be chance; its interval stands beside it."""
+"""Size of a change for the worse, as a share, from which it is reported even if it is not significant."""
 
 
 def price(comparison: Comparison) -> str:
-    """What else became worse, surely or by much: each figure at the exit where it did so most."""
+    """Return other metrics that became worse, significantly or strongly, each at its worst exit."""
     told = []
     for name, words in _PRICES.items():
         found = [(abs(change.difference), exit, change) for exit in comparison.exits
@@ -168,7 +168,7 @@ def price(comparison: Comparison) -> str:
 
 
 def differences(comparison: Comparison) -> list[str]:
-    """In what the runs differ besides the weights, where that was allowed."""
+    """Return the allowed differences between the runs besides the weights."""
     return [
         f"compared although they differ in {printable(one.name)}: {printable(one.what, 300)}"
         for one in comparison.differs

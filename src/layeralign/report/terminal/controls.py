@@ -1,4 +1,4 @@
-"""What the picture does, in the terminal."""
+"""The effect of the picture, for a terminal."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from layeralign.report.terminal.summary import asr_name
 
 
 def table(summary: Summary, width: int = 140) -> Table:
-    """Every exit: the ASR with the case's own picture, and less that with each control, in points.
+    """Return the ASR with the case's own picture at every exit, and its difference to each control in points.
 
-    Where `width` characters are too few for it, the controls' own ASR is left out.
+    If the table is wider than `width` characters, the ASR of the controls is left out.
     """
     whole, console = _table(summary, wide=True), Console(width=10 * width)
     fits = Measurement.get(console, console.options, whole).maximum <= width
@@ -46,7 +46,7 @@ def _table(summary: Summary, *, wide: bool) -> Table:
         by_exit.setdefault(one.exit, {})[one.control] = one
     for found in by_exit.values():
         some = next(iter(found.values()))
-        both = some.difference["asr_worst_case"]  # of all harmful cases that were asked both ways
+        both = some.difference["asr_worst_case"]  # over all harmful cases with both versions
         mark, n = "*" if some.default else " ", both.n if both else 0
         cells = [f"{some.name}{mark}", str(n), span(asr_of(judge, some.own))]
         for control in asked:
@@ -56,7 +56,7 @@ def _table(summary: Summary, *, wide: bool) -> Table:
 
 
 def _cells(judge: str, found: ControlMetrics | None) -> tuple[str, str]:
-    """The ASR with a control, and that with the own picture less it."""
+    """Return the ASR with a control, and the difference: own picture minus control."""
     change = None if found is None else found.difference["asr"]
     if found is None or change is None:
         return "–", "–"

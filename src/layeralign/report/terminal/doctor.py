@@ -1,4 +1,4 @@
-"""What `layeralign doctor` found, for a terminal."""
+"""Results of `layeralign doctor`, for a terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _STYLES = {"pass": "green", "fail": "bold red", "not checked": "yellow"}
 
 
 def table(found: Diagnosis) -> Table:
-    """One row per check."""
+    """Return a table with one row per check."""
     made = Table(
         title=printable(f"{found.model} ({found.family}, {found.dtype})"),
         title_justify="left",

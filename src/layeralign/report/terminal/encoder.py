@@ -1,4 +1,4 @@
-"""A model's encoder in the terminal."""
+"""A model's encoder, for a terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from layeralign.vlm.cost import Encoder, ExitCost
 
 
 def heading(found: Encoder) -> str:
-    """What the model is made of, in four lines."""
+    """Return the components of the model, in four lines."""
     whole = found.encoder_parameters + found.projector_parameters + found.language_parameters
     beside = found.projector_parameters
     projector = f"projector {_count(beside)}" if beside else "its projector among it"
@@ -29,7 +29,7 @@ def heading(found: Encoder) -> str:
 
 
 def table(found: Encoder) -> Table:
-    """What each exit takes, the default bold."""
+    """Return the cost of each exit, with the default exit in bold."""
     made = Table(box=box.SIMPLE_HEAD, caption=_caption(found), caption_justify="left")
     heads = ("exit", "blocks run", "parameters", "FLOP", "of default")
     for head in (*heads, *(("ms", "of default") if found.timed_on else ())):

@@ -1,4 +1,4 @@
-"""How good judges are, in the terminal."""
+"""Quality of judges, for a terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from layeralign.judges.guard import published
 
 
 def table(calibrations: Sequence[Calibration]) -> Table:
-    """Each judge's sensitivity and specificity on all labelled rows, then in each group of exits."""
+    """Return each judge's sensitivity and specificity, on all labelled rows and in each group of exits."""
     made = Table(
         box=box.SIMPLE_HEAD,
         caption="By people's labels; percent, with 95 % intervals, n rows that the judge decided. A "
@@ -48,7 +48,7 @@ def _share(share: float | None, low: float | None, high: float | None) -> str:
 
 
 def notes(calibrations: Sequence[Calibration]) -> list[str]:
-    """What else to know: labels that decide nothing, judges that cannot be corrected, published figures."""
+    """Return notes: unclear labels, judges that cannot be corrected, published error rates."""
     made = []
     for one in calibrations:
         if one.unclear:

@@ -1,4 +1,4 @@
-"""Two runs in the layout of the paper's Table 2, with its own numbers beside ours if the model is the same.
+"""Two runs in the layout of the paper's Table 2, with the paper's numbers if the model is the same.
 
 Bachu et al., Layer-wise Alignment, ICML 2025 (arXiv 2411.04291v2), Table 2: LLaVA-1.5, original → aligned.
 """
@@ -50,16 +50,16 @@ _SETS = {
     "advbench": ("AC", "these cases are AdvBench, as its AC, whose pictures its main text does not name"),
     "jailbreakv-mini": ("MR", "these cases are its MR, the mini set of JailBreakV-28K"),
 }
-"""Benchmark -> the paper's test set, and how near it is."""
+"""Benchmark -> the paper's test set, and a note on how closely they match."""
 
 
 def of_the_paper(comparison: Comparison) -> bool:
-    """Whether the model is the paper's LLaVA-1.5: its family, with an encoder of 24 blocks."""
+    """Return whether the model is the paper's LLaVA-1.5: its family, with an encoder of 24 blocks."""
     return comparison.family == "llava" and comparison.before.layers == 24
 
 
 def table(comparison: Comparison) -> Table:
-    """AASR, ATS and ATR of each group, before → after, and the paper's beside them."""
+    """Return AASR, ATS and ATR of each group, before → after, next to the paper's numbers."""
     made = Table(box=box.SIMPLE_HEAD, title=Text("As the paper's Table 2", "bold"), title_justify="left")
     sets = _sets(comparison)
     for head in ("", "group", "before → after", "Δ [95 %]", *(f"paper, {name}" for name in sets)):
@@ -74,7 +74,7 @@ def table(comparison: Comparison) -> Table:
 
 
 def _sets(comparison: Comparison) -> list[str]:
-    """The paper's test sets to show: the one that the cases are of, or all."""
+    """Return the paper's test sets to show: the set of these cases, or all sets."""
     if not of_the_paper(comparison):
         return []
     found = [_SETS[name][0] for name in comparison.benchmarks if name in _SETS]
@@ -82,7 +82,7 @@ def _sets(comparison: Comparison) -> list[str]:
 
 
 def _ours(at: int, group: GroupChange | None, before: Summary) -> Iterator[tuple[str, tuple[str, str]]]:
-    """(Whose, (before → after, change)) of the AASR (0), ATS (1) or ATR (2); several judges give several."""
+    """Yield (judge, (before → after, change)) of the AASR (0), ATS (1) or ATR (2), for each judge."""
     if group is None:
         return
     if at == 0:
@@ -118,7 +118,7 @@ def _arrow(pair: Pair) -> str:
 
 
 def notes(comparison: Comparison) -> list[str]:
-    """What has to be said where the paper's numbers are shown."""
+    """Return the cautions that belong to the paper's numbers."""
     if not of_the_paper(comparison):
         return []
     told = [

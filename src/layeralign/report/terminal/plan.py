@@ -1,4 +1,4 @@
-"""A plan in the terminal."""
+"""A plan, for a terminal."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from layeralign.analysis.summary import ALPHA
 
 
 def lines(plan: Plan, source: str) -> list[str]:
-    """What is asked, how sure it makes one, and how long it takes.
+    """Return the rows of a scan, the precision that they give, and the time that they take.
 
     Args:
-        plan: of a scan.
-        source: where the rate comes from, in words.
+        plan: the plan of a scan.
+        source: the origin of the rate, in words.
     """
     made = [
         f"{plan.harmful:,} harmful cases of {plan.cases:,}: {_count(plan.prompts, 'prompt')}, "
@@ -43,7 +43,7 @@ def lines(plan: Plan, source: str) -> list[str]:
 
 
 def table(plan: Plan) -> Table:
-    """How many cases the difference needs."""
+    """Return how many cases are needed to detect the difference."""
     larger = plan.share + plan.difference
     made = Table(
         box=box.SIMPLE_HEAD,
@@ -71,7 +71,7 @@ def _tests(needed: SampleSize) -> str:
 
 
 def _marked(n: int, plan: Plan) -> str:
-    """The number, and whether the given cases are as many."""
+    """Format the number of cases, with a remark whether the plan has enough."""
     if n > plan.harmful:
         return f"{n:,} (too few)"
     return f"{n:,} (enough)" if n <= plan.least else f"{n:,} (enough if independent)"

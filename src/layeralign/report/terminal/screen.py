@@ -1,4 +1,4 @@
-"""A screen in the terminal."""
+"""A screen's estimates, for a terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from layeralign.report.terminal.summary import bar, percent
 
 
 def table(found: Screen) -> Table:
-    """Every exit's estimate, the most harmful first."""
+    """Return a table of every exit's estimate, the most harmful first."""
     made = Table(
         box=box.SIMPLE_HEAD,
         title=Text(f"{printable(found.model)}: estimated harm, without answers", "bold"),
@@ -29,7 +29,7 @@ def table(found: Screen) -> Table:
 
 
 def told(found: Screen) -> str:
-    """How it was estimated, and the exits from the worst on."""
+    """Return how the harm was estimated, and the exits from the worst to the best."""
     openings = ", ".join(repr(printable(opening, 40)) for opening in found.openings)
     worst = ",".join(exit.name for exit in found.worst_first)
     return (

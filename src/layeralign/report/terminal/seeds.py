@@ -1,4 +1,4 @@
-"""Several runs that differ in their seed, in the terminal."""
+"""Runs that differ in their seed, for a terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ALSO = (("refuses\nborderline", "over_refusal"), ("coherent", "coherence"), ("u
 
 
 def table(found: Seeds) -> Table:
-    """Every exit's ASR in percent: mean, interval and each run's; of the rest mean ± standard deviation."""
+    """Return the ASR of every exit in percent (mean, interval, each run), and mean ± sd of other metrics."""
     runs, names = len(found.runs), ", ".join(printable(run, 40) for run in found.runs)
     made = Table(
         box=box.SIMPLE_HEAD,
@@ -40,13 +40,13 @@ def table(found: Seeds) -> Table:
 
 
 def _cautions(found: Seeds) -> str:
-    """What has to be said first, with the run that it is said of."""
+    """Return the cautions of all runs, each with its run's name."""
     said = zip(found.runs, map(caution, found.summaries), strict=True)
     return "".join(f"{printable(run, 40)}: {what}" for run, what in said if what)
 
 
 def _left_open(found: Seeds) -> str:
-    """What a range means; empty where there is none."""
+    """Return the explanation of a range; empty if there is no range."""
     each = (asr for exit in found.exits for asr in _each(found.asr_judge, exit))
     if not any(asr.open for asr in each if asr):
         return ""
@@ -56,13 +56,13 @@ def _left_open(found: Seeds) -> str:
 
 
 def _each(judge: str, exit: ExitSeeds) -> list[Asr | None]:
-    """Each run's ASR."""
+    """Return the ASR of each run."""
     invalid = exit.estimates["invalid"]
     return [asr_of(judge, _of_run(exit, run)) for run in range(len(invalid.values) if invalid else 0)]
 
 
 def _asr(judge: str, exit: ExitSeeds) -> list[str]:
-    """Mean, interval and each run's ASR; ranges where a run has too many answers that could not be judged."""
+    """Return mean, interval and each run's ASR; ranges if a run has too many invalid answers."""
     each = _each(judge, exit)
     shown = " ".join(map(span, each))
     best, worst = exit.estimates["asr_best_case"], exit.estimates["asr_worst_case"]

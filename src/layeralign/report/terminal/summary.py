@@ -1,4 +1,4 @@
-"""A summary in the terminal."""
+"""A summary, for a terminal."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _BAR = 12
 
 
 def percent(share: float | None) -> str:
-    """A share as a whole percentage; a dash where it was not measured."""
+    """Format a share as a whole percentage; a dash where it was not measured."""
     return "–" if share is None else str(round(100 * share))
 
 
 def corrected(metrics: Metrics) -> str:
-    """The ASR without the judge's errors, in percent, with its 95 % interval."""
+    """Format the corrected ASR in percent, with its 95 % interval."""
     if metrics.asr_corrected is None:
         return "–"
     low, high = percent(metrics.asr_corrected_low), percent(metrics.asr_corrected_high)
@@ -38,7 +38,7 @@ def corrected(metrics: Metrics) -> str:
 
 
 def invalid(metrics: Metrics) -> str:
-    """How many answers could not be judged and, if any, the ASR if all were safe or unsafe."""
+    """Format the number of invalid answers; if there are any, with the ASR if all were safe or unsafe."""
     if metrics.invalid == 0:
         return "0"
     return (
@@ -47,9 +47,10 @@ def invalid(metrics: Metrics) -> str:
 
 
 def table(summary: Summary, width: int = 140) -> Table:
-    """Every exit, then every group, in percent, and judges' scores; the default bold, worse exits marked.
+    """Return a table of every exit, then every group, in percent, with the judges' scores.
 
-    Where `width` characters are too few, the columns that a reader can best spare are left out, and named.
+    The default exit is bold; worse exits are marked. If the table is wider than `width` characters, the least
+    important columns are left out and named.
     """
     unmeasured = {*(() if summary.quality else (corrected,)), *(() if summary.sequential else (decision,))}
     *columns, last = (c for c in _columns(summary.asr_judge) if c.cell not in unmeasured)
@@ -91,8 +92,8 @@ def _table(summary: Summary, columns: Sequence[_Column], left_out: Sequence[_Col
 
 
 def _left_out(columns: Sequence[_Column]) -> list[str]:
-    """What is not shown for want of room, on a line of its own, and where it is."""
-    names = [column.head.replace("\n", " ") for column in columns if column.head]  # a bar says nothing new
+    """Return a line that names the columns that were left out, and where to find them."""
+    names = [column.head.replace("\n", " ") for column in columns if column.head]  # a bar repeats the ASR
     if not names:
         return []
     shown = "a wider terminal, layeralign summary --format json and layeralign report show them"
@@ -100,17 +101,17 @@ def _left_out(columns: Sequence[_Column]) -> list[str]:
 
 
 def asr_name(summary: Summary | Seeds) -> str:
-    """What the ASR is called: a matcher of refusals measures non-refusal and no more."""
+    """Return the name of the ASR: a refusal matcher measures only non-refusal."""
     return "non-refusal" if summary.asr_judge == RefusalMatcher.kind else "ASR"
 
 
 def decision(metrics: ExitMetrics | GroupMetrics) -> str:
-    """What stopped a sequential scan at an exit, and after how many harmful cases."""
+    """Return why a sequential scan stopped at an exit, and after how many harmful cases."""
     return f"{metrics.decision}, {metrics.decided_at}" if isinstance(metrics, ExitMetrics) else ""
 
 
 def caption(summary: Summary) -> str:
-    """What the marks and columns mean, in a sentence or two."""
+    """Return the meaning of marks and columns, in a few sentences."""
     default = any(exit.default for exit in summary.exits)
     test = "anytime-valid paired test" if summary.sequential else "paired test"
     compared = f"! worse than the default ({test}, corrected, p < 0.05). " if default else ""
@@ -126,7 +127,7 @@ def caption(summary: Summary) -> str:
 
 
 def how_open(summary: Summary) -> str:
-    """What a range in the ASR's column means; empty where there is none."""
+    """Return the explanation of a range in the ASR column; empty if there is no range."""
     asrs = [asr_of(summary.asr_judge, one.estimates) for one in (*summary.exits, *summary.groups)]
     if not any(asr.open for asr in asrs if asr):
         return ""
@@ -136,7 +137,7 @@ def how_open(summary: Summary) -> str:
 
 
 def how_stopped(summary: Summary) -> str:
-    """What a sequential scan asked for, and what it saved; empty for any other."""
+    """Return the stopping rule of a sequential scan and the rows that it saved; empty for any other scan."""
     found = summary.sequential
     if found is None:
         return ""
@@ -149,7 +150,7 @@ def how_stopped(summary: Summary) -> str:
 
 
 def how_screened(summary: Summary) -> str:
-    """How well the run's screen ranked its exits; empty where there was none, or it cannot be said."""
+    """Return how well the run's screen ranked the exits; empty without a screen or a correlation."""
     found = summary.screen_agrees
     if found is None:
         return ""
@@ -160,7 +161,7 @@ def how_screened(summary: Summary) -> str:
 
 
 def told(quality: Quality) -> str:
-    """What a correction takes the judge to be, and by whom."""
+    """Return the error rates that a correction assumes, and their source."""
     return (
         f"as if the judge made no errors; it calls {percent(quality.sensitivity)} % of {quality.n_positive} "
         f"unsafe answers unsafe, {percent(quality.specificity)} % of {quality.n_negative} safe ones safe"
@@ -169,7 +170,7 @@ def told(quality: Quality) -> str:
 
 
 def bar(share: float, most: float = 0) -> Text:
-    """A share as a bar, followed by a pale one up to `most`."""
+    """Draw a share as a bar, followed by a pale bar up to `most`."""
     full, rest = divmod(round(share * _BAR * 8), 8)
     known = "█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else "")
     return Text(known + "░" * (round(most * _BAR) - len(known)), style="red")
@@ -177,7 +178,7 @@ def bar(share: float, most: float = 0) -> Text:
 
 @dataclass(frozen=True)
 class _Column:
-    """One column; where there is no room, the one with the most `spare` goes first, and never one with 0."""
+    """One column; columns with the highest `spare` are left out first, those with 0 never."""
 
     head: str
     cell: Callable[[ExitMetrics | GroupMetrics], str | Text]
@@ -191,7 +192,7 @@ def _share(name: str) -> Callable[[ExitMetrics | GroupMetrics], str]:
 
 
 def _columns(judge: str) -> tuple[_Column, ...]:
-    """Every column that a table may have, the ASR by this judge."""
+    """Return every possible column, with the ASR by this judge."""
 
     def asr(metrics: ExitMetrics | GroupMetrics) -> Asr | None:
         return asr_of(judge, metrics.estimates)
@@ -215,14 +216,15 @@ def _columns(judge: str) -> tuple[_Column, ...]:
 
 
 def _scores(summary: Summary) -> list[_Column]:
-    """A column for each measure of each judge that has measured harmful cases; the last is left out first."""
+    """Return a column per measure and judge of harmful cases; the last column is left out first."""
     every = [
         s for metrics in (*summary.exits, *summary.groups) for s in metrics.scores if s.kind == "harmful"
     ]
     found = sorted({(s.measure, s.judge) for s in every})
     made = []
     for at, (measure, judge) in enumerate(found):
-        several = [other for other, _ in found].count(measure) > 1  # two models' scores are never one column
+        # scores of two models never share a column
+        several = [other for other, _ in found].count(measure) > 1
         who = f"\n{printable(judge.rpartition('/')[2], 16)}" if several else ""
         large = any(abs(s.mean) >= 10 for s in every if (s.measure, s.judge) == (measure, judge))
         made.append(
@@ -237,7 +239,7 @@ def _scores(summary: Summary) -> list[_Column]:
 
 
 def _told(measure: str) -> str:
-    """A measure's name and, where it is known, what it means."""
+    """Return a measure's name and, where it is known, its meaning."""
     known = MEASURES.get(measure)
     better = "higher" if known and known.higher_is_better else "lower"
     return f"{printable(measure)} ({known.means}; {better} is better)" if known else printable(measure)

@@ -1,4 +1,4 @@
-"""The transfer matrix in the terminal: what was trained on × the exit that is scanned."""
+"""The transfer matrix for a terminal: trained exits × scanned exits."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from layeralign.analysis.compare import Comparison, ExitChange
 from layeralign.stats.paired import Change
 
 Found = Mapping[str, Comparison]
-"""What was trained on -> what changed at every exit."""
+"""Trained exits -> the changes at every exit."""
 
 
 def table(found: Found) -> Table:
-    """Change of the ASR in points, trained on × exit."""
+    """Return the change of the ASR in percentage points, trained exits × scanned exits."""
     exits = _exits(found)
     made = Table(box=box.SIMPLE_HEAD, title=Text("Change of the ASR, points", "bold"), title_justify="left",
                  caption="! the 95 % interval lies above 0: closing one exit opened another.",
@@ -35,7 +35,7 @@ def table(found: Found) -> Table:
 
 
 def _exits(found: Found) -> dict[int, str]:
-    """Every exit that was scanned -> what it is called."""
+    """Map every scanned exit to its name."""
     return dict(sorted({e.exit: e.name for one in found.values() for e in one.exits}.items()))
 
 
@@ -45,5 +45,5 @@ def _change(one: Comparison, exit: int, key: str) -> Change | None:
 
 
 def _whole(change: Change) -> str:
-    """The change in whole points, signed; 0 has no sign."""
+    """Format the change in whole points, signed; 0 has no sign."""
     return f"{points:+d}" if (points := round(100 * change.difference)) else "0"

@@ -1,1 +1,1 @@
-"""What a training step is made of: its rows, their exits, features, prompts and answers."""
+"""The parts of a training step: its rows, their exits, features, prompts and answers."""

@@ -1,4 +1,4 @@
-"""Draws each step's rows, and cuts them into minibatches and microbatches.
+"""Drawing of each step's rows, and their division into minibatches and microbatches.
 
 Every draw is a function of (seed, step), so the step number is the whole state.
 """
@@ -18,7 +18,7 @@ from layeralign.training.data.features import Row
 from layeralign.training.settings import AlignSettings
 
 _BUCKETS = 3
-"""Microbatches, by answer length, in each of a minibatch's `accumulate` parts."""
+"""Number of microbatches, by answer length, in each of a minibatch's `accumulate` parts."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Batches:
             )
 
     def draw(self, step: int, mix: ExitMix) -> StepRows:
-        """The rows of a step (from 0): each case once before any case is repeated, exits by `mix`."""
+        """Return the rows of a step (from 0): each case once before any case repeats, exits by `mix`."""
         n_harmful, n_others, _ = self._sizes
         rng = np.random.default_rng(seed_of(self._settings.seed, "exits", step))
         exits = [*mix.draw(rng, n_harmful), *mix.draw(rng, n_others)]
@@ -65,7 +65,7 @@ class Batches:
         return StepRows(list(zip(self._trained(step), exits, strict=True)), retention)
 
     def cases(self) -> list[Case]:
-        """Every case that some step uses."""
+        """Return every case that at least one step uses."""
         steps = range(self._settings.steps)
         ids = {case.id for step in steps for case in (*self._retention(step), *self._trained(step))}
         return [case for case in self._all if case.id in ids]
@@ -79,7 +79,7 @@ class Batches:
         return self._take("kept", self._all, step * self._sizes[2], self._sizes[2])  # "kept" fixes the seed
 
     def _take(self, name: str, pool: list[Case], start: int, n: int) -> list[Case]:
-        """Items start to start + n of an endless sequence of shuffled passes over the pool."""
+        """Return items start to start + n of an endless sequence of shuffled passes over the pool."""
         found = []
         orders: dict[int, np.ndarray] = {}
         for position in range(start, start + n):
@@ -94,15 +94,15 @@ class Batches:
 def split(
     trained: Sequence[int], retention: Sequence[int], minibatches: int, parts: int
 ) -> list[list[tuple[list[int], list[int]]]]:
-    """Row numbers of each minibatch's microbatches: (trained rows, retention rows).
+    """Return the row numbers of each minibatch's microbatches: (trained rows, retention rows).
 
-    Rows of similar length share a microbatch, so that little of it is padding.
+    Rows of similar length share a microbatch, which reduces padding.
 
     Args:
-        trained: answer length of each trained row.
-        retention: answer length of each retention row.
-        minibatches: number of minibatches.
-        parts: how many parts each minibatch is accumulated over.
+        trained: answer length of each trained row, in tokens.
+        retention: answer length of each retention row, in tokens.
+        minibatches: the number of minibatches.
+        parts: the number of parts of each minibatch for gradient accumulation.
     """
     made = []
     n = parts * _BUCKETS

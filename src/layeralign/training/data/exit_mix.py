@@ -1,4 +1,4 @@
-"""Draws the exit that each row trains on."""
+"""Drawing of the exit on which each row is trained."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from layeralign.errors import LayeralignError
 from layeralign.exits import Exits, ExitSpec
 
 FLOOR = 0.3
-"""Share of the draws that `worst` spreads evenly over the exits, so that every exit is drawn."""
+"""Share of the draws that `worst` distributes evenly over the exits, so that every exit is drawn."""
 GAIN = 4.0
 """Speed of `worst`: per step, an exit of harm 1 gains a factor exp(GAIN) over an exit of harm 0."""
 MEMORY = 0.9
@@ -35,10 +35,10 @@ class ExitMix:
 
     @classmethod
     def parse(cls, known: Exits, exits: ExitSpec, mix: str) -> ExitMix:
-        """The mix that the settings `exits` and `mix` describe.
+        """Return the mix of the settings `exits` and `mix`.
 
         Raises:
-            LayeralignError: the mix is unknown, or gives weights for other exits than `exits`.
+            LayeralignError: the mix is unknown, or its weights are not for exactly the exits in `exits`.
         """
         chosen = known.parse(exits)
         if mix in ("uniform", "worst"):
@@ -62,7 +62,7 @@ class ExitMix:
         return cls(chosen, np.array([given[exit] for exit in chosen]), adaptive=False)
 
     def draw(self, rng: np.random.Generator, n: int) -> list[int]:
-        """`n` exits in random order: floor(weight · n) of each, the rest drawn at random."""
+        """Return `n` exits in random order: floor(weight · n) of each exit, the rest drawn at random."""
         expected = self.weights * n
         counts = np.floor(expected).astype(int)
         missing = n - counts.sum()
@@ -74,7 +74,7 @@ class ExitMix:
         return [int(exit) for exit in drawn]
 
     def update(self, harm: Mapping[int, float]) -> None:
-        """Take in the harm (0 to 1) measured in this step's rollouts, by exit."""
+        """Update with the harm (0 to 1) measured in this step's rollouts, by exit."""
         for exit, value in harm.items():
             if exit in self.exits:
                 at = self.exits.index(exit)
@@ -85,9 +85,9 @@ class ExitMix:
             self.weights = (1 - FLOOR) * weights / weights.sum() + FLOOR / len(weights)
 
     def state(self) -> np.ndarray:
-        """Weights and running harm, float64 [2, exits]."""
+        """Return weights and running harm, float64 [2, exits]."""
         return np.stack([self.weights, self.harm])
 
     def restore(self, state: np.ndarray) -> None:
-        """Set the state to what `state` returned."""
+        """Restore a result of `state`."""
         self.weights, self.harm = state[0].copy(), state[1].copy()

@@ -16,14 +16,14 @@ _GROUP = 32
 """Pictures encoded in one pass."""
 
 Row = tuple[Case, int]
-"""A case and the exit at which it is answered."""
+"""A case and the exit of its answer."""
 
 
 class Features:
-    """Picture features at the exits of a training, each computed once while memory lasts.
+    """Picture features at the exits of a training, each computed once if memory allows.
 
-    The encoder is frozen, so its features are data. The same picture in another batch may give other last
-    bits, and a resumed training must use identical features. Therefore, if all features fit into
+    The encoder is frozen, so its features are data. The same picture in another batch may have features with
+    other last bits, and a resumed training must use identical features. Therefore, if all features fit into
     CACHE_BYTES, pictures are encoded at all exits in groups that follow the order of the cases. Otherwise
     each picture is encoded alone, at the requested exit.
     """
@@ -41,7 +41,7 @@ class Features:
         self._place = {name: divmod(at, self._group) for at, name in enumerate(pictures)}
 
     def of(self, row: Row) -> Feature | None:
-        """The features of a row's picture at its exit; None for a case without a picture."""
+        """Return the features of a row's picture at its exit; None for a case without a picture."""
         case, exit = row
         if case.picture is None:
             return None

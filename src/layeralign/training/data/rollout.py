@@ -1,4 +1,4 @@
-"""From (case, exit) rows to prompts, generated answers and padded tensors."""
+"""Conversion of (case, exit) rows to prompts, generated answers and padded tensors."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Batch:
     Attributes:
         ids: int64 [R, W], prompt and answer.
         prompt: bool [R, W], the prompts' tokens.
-        features: one per row, None without picture.
+        features: one per row, None for a row without a picture.
         states: int64 [R, T], index into W of the state that predicts each answer token.
-        answers: int64 [R, T], the answer tokens; the pad token past the end.
-        lengths: int64 [R], of the answers, at least 1.
+        answers: int64 [R, T], the answer tokens, padded with the pad token.
+        lengths: int64 [R], the answers' lengths, at least 1.
     """
 
     ids: Tensor
@@ -46,12 +46,12 @@ def collate(
     answers: Sequence[Sequence[int]],
     features: Sequence[Feature | None],
 ) -> Batch:
-    """Put prompts, answers and features of R rows into tensors.
+    """Return prompts, answers and features of R rows as tensors.
 
     Args:
         vlm: the model.
         prompts: token ids per row.
-        answers: token ids per row, the end token included, at least one.
+        answers: token ids per row, the end token included, at least one token.
         features: one per row, from `Features.of`.
     """
     width = max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True))
@@ -75,7 +75,7 @@ def collate(
 def prompts(
     vlm: Vlm, rows: Sequence[Row], features: Sequence[Feature | None], decoding: Decoding
 ) -> list[list[int]]:
-    """Token ids of each row's prompt.
+    """Return the token ids of each row's prompt.
 
     Raises:
         LayeralignError: a prompt is so long that its answer depends on the rest of the batch (`Vlm.regime`).
@@ -97,10 +97,12 @@ def prompts(
 def answers(
     vlm: Vlm, rows: Sequence[Row], features: Sequence[Feature | None], decoding: Decoding, **options: Any
 ) -> list[Generation[int]]:
-    """Generate an answer to each row, with no special token but the end; `options` are of `stream.respond`.
+    """Generate an answer to each row, without special tokens except the end token.
+
+    `options` are those of `stream.respond`.
 
     Raises:
-        LayeralignError: some logits are not finite, so there is nothing to learn from.
+        LayeralignError: some logits are not finite, so the answer cannot be used for training.
     """
     lines = prompts(vlm, rows, features, decoding)
     made = stream.respond(vlm, lines, features, decoding, suppressed=vlm.unsayable, **options)

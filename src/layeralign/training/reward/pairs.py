@@ -15,7 +15,7 @@ from layeralign.errors import LayeralignError
 
 @dataclass(frozen=True)
 class Pair:
-    """Two dialogues that differ in their last answer; `prompt` is the part before it, which they share."""
+    """Two dialogues that differ in their last answer; `prompt` is their common part before it."""
 
     prompt: str
     chosen: str
@@ -23,10 +23,14 @@ class Pair:
 
 
 def read_pairs(file: Path) -> tuple[list[Pair], int]:
-    """Read JSONL in HH-RLHF's form; also counts the lines with two identical dialogues, and drops them.
+    """Read JSONL in HH-RLHF's form; drop and count the lines with two identical dialogues.
+
+    Returns:
+        The pairs, and the number of dropped lines.
 
     Raises:
-        LayeralignError: names the file, the line and the field that is wrong.
+        LayeralignError: the file cannot be read or is invalid; the message names the file, the line and the
+            field.
     """
     try:
         lines = file.read_text(encoding="utf-8-sig").split("\n")
@@ -71,7 +75,7 @@ def _pair(line: str, where: str) -> Pair:
 
 
 def split(pairs: Sequence[Pair], held_out: float) -> tuple[list[Pair], list[Pair]]:
-    """Training pairs and held-out pairs; all pairs of one prompt are on the same side."""
+    """Return training pairs and held-out pairs; all pairs of one prompt are on the same side."""
     train: list[Pair] = []
     test: list[Pair] = []
     for pair in pairs:

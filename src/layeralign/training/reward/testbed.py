@@ -54,7 +54,7 @@ class Recipe:
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """The testbed's words and syllables, and the tokens that HH-RLHF's form adds."""
+    """Return the tokenizer of the testbed's words and syllables, with the tokens of HH-RLHF's form."""
     made = architecture.tokenizer()
     made.add_tokens(["human", "[", "]"])
     return made
@@ -63,7 +63,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 def untrained(
     vocabulary: PreTrainedTokenizerFast, recipe: Recipe, seed: int
 ) -> GPT2ForSequenceClassification:
-    """A small GPT-2 with random weights and a scalar head."""
+    """Return a small GPT-2 with random weights and a scalar head."""
     config = GPT2Config(
         vocab_size=len(vocabulary),
         n_positions=_POSITIONS,
@@ -86,7 +86,7 @@ def untrained(
 
 @dataclass(frozen=True)
 class LanguageBatch:
-    """Dialogues whose answers are helpful, or wrong at some point."""
+    """Dialogues whose answers are helpful, or wrong from some point on."""
 
     ids: Tensor
     """Tokens, int64 [n, length]."""
@@ -97,7 +97,7 @@ class LanguageBatch:
 
 
 def _language_batch(vocabulary: Any, rng: random.Random, sees: str, n: int) -> LanguageBatch:
-    """`n` dialogues of the train split, with a helpful answer in every second one."""
+    """Return `n` dialogues of the train split, with a helpful answer in every second one."""
     openings, answered, helpful = [], [], []
     for i in range(n):
         scene, request = draw(rng)
@@ -121,7 +121,7 @@ def _language_batch(vocabulary: Any, rng: random.Random, sees: str, n: int) -> L
 
 
 def save_base(folder: Path, recipe: Recipe, seed: int, sees: str = "scene") -> None:
-    """Stage 1: the small GPT-2 that has learnt the world's language, and its tokenizer."""
+    """Stage 1: train a small GPT-2 on the testbed's language, and save it with its tokenizer."""
     vocabulary = tokenizer()
     model = untrained(vocabulary, recipe, seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.base_lr, weight_decay=0.0)
@@ -141,7 +141,7 @@ def save_base(folder: Path, recipe: Recipe, seed: int, sees: str = "scene") -> N
 
 
 def _language_loss(model: GPT2ForSequenceClassification, batch: LanguageBatch) -> Tensor:
-    """Half the cross-entropy of the helpful answers' tokens, plus that of being right so far."""
+    """Return half the cross-entropy of the helpful answers' tokens, plus that of being right so far."""
     hidden = model.transformer(batch.ids, attention_mask=torch.ones_like(batch.ids)).last_hidden_state
     helpful = batch.answer[::2, 1:]
     logits = hidden[::2, :-1][helpful] @ model.transformer.wte.weight.T
@@ -151,9 +151,9 @@ def _language_loss(model: GPT2ForSequenceClassification, batch: LanguageBatch) -
 
 
 def build(out: Path, *, sees: Literal["scene", "text"], seed: int, recipe: Recipe) -> dict[str, Any]:
-    """Make base and pairs, and train; `out` gets the model and `reward.json`."""
+    """Create the base and the pairs, and train; `out` gets the model and `reward.json`."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # another order of summation would give other weights
+    torch.set_num_threads(1)  # a different order of summation would change the weights
     try:
         with tempfile.TemporaryDirectory() as work:
             base, file = Path(work) / "testbed-base", Path(work) / "testbed-pairs.jsonl"

@@ -1,7 +1,7 @@
-"""Trains a reward model on preference pairs: Bradley-Terry loss, stop and resume, held-out accuracy.
+"""Training of a reward model on preference pairs: Bradley-Terry loss, resumable, held-out accuracy.
 
-Every random draw is a function of (seed, step), so the step number is the whole random state. A training
-that was stopped, even by force, ends in the same weights as one that was not.
+Every random draw is a function of (seed, step), so the step number is the whole random state. A training that
+was stopped, even by a kill, ends in the same weights as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def _check(settings: dict[str, Any], save_every: int) -> None:
 
 
 def _load_base(found: checkpoints.Checkpoint, seed: int, sees: str) -> Classifier:
-    """The base with a scalar head, on the first GPU or the CPU."""
+    """Load the base with a scalar head, on the first GPU or the CPU."""
     torch.manual_seed(seed)
     options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     with quiet():
@@ -204,13 +204,16 @@ def _train(
 
 
 def _seed(seed: int, name: str, number: int) -> int:
-    """A seed for one draw, a function of the arguments alone."""
+    """Return a seed for one draw, a function of the arguments alone."""
     return int.from_bytes(hashlib.sha256(f"{seed} {name} {number}".encode()).digest()[:7])
 
 
 @torch.no_grad()
 def held_out_accuracy(classifier: Classifier, pairs: Sequence[Pair], batch_size: int) -> dict[str, Any]:
-    """Share of pairs whose better answer scores higher, with Wilson's 95 % interval; ties are misses."""
+    """Return the share of pairs whose better answer scores higher, with Wilson's 95 % interval.
+
+    Ties count as misses.
+    """
     hits = 0
     for at in range(0, len(pairs), batch_size):
         part = pairs[at : at + batch_size]

@@ -1,1 +1,1 @@
-"""What a training keeps on disk, and what decides whether it may continue."""
+"""The files of a training, and the checks whether it may continue."""

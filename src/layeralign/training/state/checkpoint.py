@@ -28,7 +28,7 @@ FILE = CHECKPOINT
 
 @dataclass(frozen=True)
 class State:
-    """What a training changes: parameters by name, their optimiser, and the mix of `align`."""
+    """The variable parts of a training: parameters by name, their optimiser, and the mix of `align`."""
 
     parameters: Mapping[str, nn.Parameter]
     optimizer: Optimizer
@@ -36,7 +36,7 @@ class State:
 
 
 def save(file: Path, state: State, step: int, made: Mapping[str, Any] | None = None) -> None:
-    """Write the state after `step` steps, atomically, and what the training is `made` from, if given."""
+    """Write the state after `step` steps atomically, with the record `made` of the training, if given."""
     tensors = {}
     for name, parameter in state.parameters.items():
         tensors[f"policy/{name}"] = _copy(parameter)  # reward models have the same prefix
@@ -50,10 +50,10 @@ def save(file: Path, state: State, step: int, made: Mapping[str, Any] | None = N
 
 
 def restore(file: Path, state: State, made: Mapping[str, Any] | None = None) -> int:
-    """Set the state to that in `file`; returns its number of steps, 0 without a file.
+    """Set the state to that in `file`; return its number of steps, 0 without a file.
 
     Raises:
-        LayeralignError: the file is broken, or is of another model or training.
+        LayeralignError: the file is broken, or belongs to another model or training.
     """
     if not file.exists():
         return 0

@@ -1,4 +1,4 @@
-"""When a training must stop: a metric is not finite, or the policy has collapsed."""
+"""Checks that stop a training: a metric is not finite, or the policy has collapsed."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 MAX_PROBLEMS = 5
-"""Steps in a row with a problem that stop a training."""
+"""Number of consecutive steps with a problem that stops a training."""
 MAX_KL = 5.0
-"""KL from the reference policy, in nats per token, above which the policies have nothing in common."""
+"""KL from the reference policy, in nats per token, above which the policies are considered unrelated."""
 SHORT = 0.2
 """Share of the first step's mean length below which answers have collapsed; 1 token always counts as such."""
 DROP = 3.0
@@ -17,10 +17,10 @@ DROP = 3.0
 
 
 def problem(history: Sequence[Mapping[str, Any]]) -> str | None:
-    """What is wrong with the newest step; None if nothing is.
+    """Return the problem of the newest step; None without a problem.
 
     Args:
-        history: every step's metrics, oldest first.
+        history: the metrics of every step, the oldest first.
     """
     now, first = history[-1], history[0]
     if name := _not_finite(now):
@@ -39,7 +39,7 @@ def problem(history: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def stop_reason(history: Sequence[Mapping[str, Any]]) -> str | None:
-    """Why the training must stop now, or None. A metric that is not finite stops it at once."""
+    """Return why the training must stop now, or None; a metric that is not finite stops it at once."""
     why = problem(history)
     if why is None or _not_finite(history[-1]):
         return why
@@ -48,5 +48,5 @@ def stop_reason(history: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def _not_finite(metrics: Mapping[str, Any]) -> str | None:
-    """The first metric that is nan or infinite."""
+    """Return the name of the first metric that is nan or infinite."""
     return next((k for k, v in metrics.items() if isinstance(v, float) and not math.isfinite(v)), None)

@@ -1,4 +1,4 @@
-"""The log of a training while it runs: JSONL, TensorBoard, and a live table on a terminal."""
+"""The log of a running training: JSONL, TensorBoard, and a live table on a terminal."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _COLUMNS = (
 
 
 def read(folder: Path, steps: int) -> list[dict[str, Any]]:
-    """The first `steps` lines of a log; later ones, which the checkpoint lacks, are written again.
+    """Return the first `steps` lines of a log; later lines, which the checkpoint lacks, are written again.
 
     Raises:
         LayeralignError: the log is missing or too short.
@@ -67,8 +67,8 @@ def read(folder: Path, steps: int) -> list[dict[str, Any]]:
 class Log:
     """Writes each step's metrics, and appends them to `history`.
 
-    Args of the constructor: the training's folder, the metrics of the steps done so far, the number of
-    steps, and whether this process writes and prints (the others only append).
+    The constructor takes the training's folder, the metrics of the steps done so far, and the number of
+    steps. Only the process with `writes` writes and prints; the other processes only append.
     """
 
     def __init__(self, folder: Path, history: list[dict[str, Any]], steps: int, *, writes: bool) -> None:
@@ -120,7 +120,7 @@ class Log:
             print(self._line(now), file=sys.stderr, flush=True)
 
     def _speed(self, now: float) -> tuple[float, float]:
-        """Steps per second, and the seconds left."""
+        """Return the steps per second, and the seconds left."""
         speed = (len(self._history) - self._first) / max(now - self._start, 1e-9)
         return speed, (self._steps - len(self._history)) / max(speed, 1e-9)
 

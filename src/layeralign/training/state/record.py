@@ -1,4 +1,4 @@
-"""What a training was made from, on disk: two trainings are the same if their records are."""
+"""The record of a training's inputs, on disk: trainings with the same record are the same."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ _OURS = (TRAINING, TRAINED_ON, CHECKPOINT, REFERENCE, "log.jsonl", "tensorboard"
 
 
 def write(file: Path, made: Mapping[str, Any]) -> dict[str, Any]:
-    """Write a record, with the versions of the libraries; returns it."""
+    """Write a record with the versions of the libraries; return it."""
     record = {**made, "versions": versions()}
     files.write_json(file, record)
     return record
 
 
 def read_same(file: Path, made: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The record in `file`, which must be of the same training; None without a file.
+    """Return the record in `file`, which must be of the same training; None without a file.
 
     Raises:
-        LayeralignError: the record cannot be read, or is of another training.
+        LayeralignError: the record cannot be read, or belongs to another training.
     """
     if not file.is_file():
         return None
@@ -55,10 +55,10 @@ def read_same(file: Path, made: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def compare(out: Path, found: Mapping[str, Any], made: Mapping[str, Any]) -> None:
-    """Refuse to mix two trainings in `out`; the name of the model alone may differ.
+    """Refuse to mix two trainings in `out`; only the model's name may differ.
 
     Raises:
-        LayeralignError: the training that was `found` was not made from what this one is `made` from.
+        LayeralignError: the records `found` and `made` differ.
     """
     for key, now in made.items():
         was = found.get(key)
@@ -77,7 +77,7 @@ def compare(out: Path, found: Mapping[str, Any], made: Mapping[str, Any]) -> Non
 def record(
     vlm: Vlm, cases: Sequence[Case], reward: Reward | None, settings: AlignSettings, processes: int
 ) -> dict[str, Any]:
-    """What shapes an adapter, as JSON, and the model's name, which does not."""
+    """Return everything that determines an adapter, as JSON, and the model's name, which does not."""
     asked = hashlib.sha256("".join(case.sha256 for case in cases).encode()).hexdigest()
     made = {
         "model": vlm.checkpoint.name,
@@ -92,7 +92,7 @@ def record(
 
 
 def dated(out: Path, vlm: Vlm, settings: AlignSettings) -> AlignSettings:
-    """The settings with the day for the chat template: that of the training in `out`, else today.
+    """Return the settings with the date for the chat template: that of the training in `out`, else today.
 
     Raises:
         LayeralignError: the record in `out` cannot be read.
@@ -105,13 +105,13 @@ def dated(out: Path, vlm: Vlm, settings: AlignSettings) -> AlignSettings:
 
 
 def begin(out: Path, made: dict[str, Any], cases: Sequence[Case]) -> None:
-    """Make the folder, or check that it holds the same training; one without a step is started again.
+    """Create the folder, or check that it has the same training; a training without a step starts again.
 
-    The hash of each case is written to a file of its own, so that a scan can tell which of its cases were
+    The hash of each case is written to a separate file, so that a scan can determine which of its cases were
     trained on.
 
     Raises:
-        LayeralignError: `out` holds another training, or other files.
+        LayeralignError: `out` has another training, or other files.
     """
     file = out / TRAINING
     if (out / CHECKPOINT).exists() and read_same(file, made):
@@ -121,7 +121,7 @@ def begin(out: Path, made: dict[str, Any], cases: Sequence[Case]) -> None:
     ):
         raise LayeralignError(f"out {out}: is not empty and holds no training; use a new folder")
     out.mkdir(parents=True, exist_ok=True)
-    (out / REFERENCE).unlink(missing_ok=True)  # of a training without a step, perhaps of other cases
+    (out / REFERENCE).unlink(missing_ok=True)  # from a training without a step, possibly of other cases
     files.write_json(out / TRAINED_ON, {"asked": sorted({case.asked for case in cases})})
     session = {"started": datetime.now(UTC).isoformat(timespec="seconds"), "command": shlex.join(sys.argv)}
     write(file, made | session)
