@@ -24,7 +24,6 @@ napoleon_use_ivar = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented_params"
-autodoc_preserve_defaults = True
 
 html_theme = "furo"  # nothing of it comes from another place, so the site works from a disk
 html_title = "layeralign"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from inspect import Parameter, Signature, signature
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from layeralign import benchmarks
 from layeralign.analysis.compare import Comparison
@@ -18,7 +17,6 @@ from layeralign.analysis.seeds import across as across_runs
 from layeralign.analysis.summary import Summary, summarise
 from layeralign.cases.case import Case
 from layeralign.cases.controls import with_controls
-from layeralign.decode.decoding import Decoding
 from layeralign.diagnosis import Diagnosis, diagnose
 from layeralign.errors import LayeralignError
 from layeralign.gating.deployed import Deployed
@@ -31,7 +29,7 @@ from layeralign.judges.registry import judges
 from layeralign.runs import store
 from layeralign.runs.frames import to_datasets, to_pandas, to_polars
 from layeralign.sweep.screen import screen as screen_exits
-from layeralign.sweep.settings import ScanSettings
+from layeralign.sweep.settings import ScanSettings, names_settings
 from layeralign.sweep.sweep import judge as judge_run
 from layeralign.sweep.sweep import sweep
 from layeralign.vlm.load import load, release
@@ -50,8 +48,6 @@ __all__ = [
     "screen",
     "to_datasets", "to_pandas", "to_polars",
 ]  # fmt: skip
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -112,16 +108,7 @@ class Scan:
         page.write(together(runs), Path(file), with_answers=with_answers)
 
 
-def _with_settings(function: Callable[..., T]) -> Callable[..., T]:
-    """Add the scan's settings to the function's signature, for help(), editors and the docs."""
-    own = [one for one in signature(function).parameters.values() if one.kind is not Parameter.VAR_KEYWORD]
-    settings = [one for one in (*fields(ScanSettings), *fields(Decoding)) if one.name != "decoding"]
-    named = [Parameter(f.name, Parameter.KEYWORD_ONLY, default=f.default) for f in settings]
-    function.__signature__ = Signature([*own, *named])  # type: ignore[attr-defined]
-    return function
-
-
-@_with_settings
+@names_settings
 def scan(
     model: Vlm | str | Path,
     cases: str | Path | Sequence[Case],
@@ -156,7 +143,7 @@ def scan(
     return read(out)
 
 
-@_with_settings
+@names_settings
 def screen(
     model: Vlm | str | Path,
     cases: str | Path | Sequence[Case],

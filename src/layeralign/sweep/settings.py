@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from cyclopts import Parameter
 
@@ -77,3 +78,19 @@ class ScanSettings:
 
 def _listed(exits: int | Sequence[int]) -> Sequence[int]:
     return [exits] if isinstance(exits, int) else exits
+
+
+T = TypeVar("T")
+
+
+def names_settings(function: Callable[..., T]) -> Callable[..., T]:
+    """Add the scan's settings to the function's signature, for help(), editors and the docs."""
+    own = [
+        one
+        for one in inspect.signature(function).parameters.values()
+        if one.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
+    settings = [one for one in (*fields(ScanSettings), *fields(Decoding)) if one.name != "decoding"]
+    named = [inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default) for f in settings]
+    function.__signature__ = inspect.Signature([*own, *named])  # type: ignore[attr-defined]
+    return function
