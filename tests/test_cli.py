@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from handmade import cases, make, unsafe_first
 from layeralign.cli import main
 
 
@@ -248,6 +249,29 @@ def test_help_is_quick_to_load():
     """Help must not wait for torch."""
     code = "import sys, layeralign.cli; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_commands_that_read_a_run_do_without_torch(tmp_path):
+    """It takes seconds to import."""
+    runs = [
+        str(make(tmp_path / name, cases(20, 4, 4), unsafe_first({0: n}))) for name, n in (("a", 9), ("b", 2))
+    ]
+    (tmp_path / "p.yaml").write_text("rules: [{metric: asr, exits: all, upper_bound: 0.9}]\n")
+    commands = [
+        ["summary", runs[0]], ["card", runs[0]], ["gate", runs[0], "--policy", str(tmp_path / "p.yaml")],
+        ["report", runs[0], "--out", str(tmp_path / "r.html")], ["export", runs[0]],
+        ["compare", *runs, "--out", str(tmp_path / "c.html")], ["figure", *runs, "--out", str(tmp_path / "f.csv")],
+    ]  # fmt: skip
+    code = (
+        "import json, sys; from layeralign.cli import main\n"
+        "for command in json.loads(sys.argv[1]):\n"
+        "    assert main(command) == 0, command\n"
+        "    assert 'torch' not in sys.modules and 'transformers' not in sys.modules, command\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(commands)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_process_ends_with_the_exit_code():

@@ -18,7 +18,7 @@ from layeralign.errors import LayeralignError
 from layeralign.training.settings import FLAGS, FRACTIONS
 
 if TYPE_CHECKING:
-    from layeralign.api import Scan
+    from layeralign.analysis.summary import Summary
 
 _FRACTIONS = {
     "temperature",
@@ -102,14 +102,15 @@ def missing(error: MissingArgumentError) -> str:
     return f"{command}: {name} {'needs a value' if given else 'is missing'}; see layeralign {command} --help"
 
 
-def show(result: Scan) -> None:
-    """Print a run's table, as wide as there is room, and what its controls show."""
+def show(summary: Summary) -> None:
+    """Print a run's table, as wide as there is room, and the table of its controls."""
     from layeralign.report.terminal import controls
+    from layeralign.report.terminal.summary import table
 
-    shown = _console()
-    shown.print(result.table(shown.width))
-    if result.summary.controls:
-        shown.print(controls.table(result.summary, shown.width))
+    console = _console()
+    console.print(table(summary, console.width))
+    if summary.controls:
+        console.print(controls.table(summary, console.width))
 
 
 def note(remarks: Iterable[str]) -> None:

@@ -6,6 +6,7 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
@@ -13,12 +14,14 @@ from rich.text import Text
 
 from layeralign._util.text import printable
 from layeralign.gating.checks import Check, Result
-from layeralign.gating.deployed import Deployed
 from layeralign.gating.evaluate import Gate, Outcome
 from layeralign.gating.policy import Rule
 from layeralign.gating.worst_case import cases_of
 from layeralign.judges.kinds import meaning
 from layeralign.stats.sample_size import approximate
+
+if TYPE_CHECKING:
+    from layeralign.gating.deployed import Deployed
 
 _STYLES: dict[Result, str] = {"fail": "bold red", "inconclusive": "yellow", "pass": "green"}
 

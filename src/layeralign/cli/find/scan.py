@@ -64,5 +64,5 @@ def scan(options: ScanOptions, settings: ScanSettings = ScanSettings()) -> None:
         print(printable(f"run: {options.out} (the same command without --screen scans)"))
         return
     sweep(vlm, with_controls(cases) if options.controls else cases, options.out, settings).close()
-    show(api.read(options.out))
+    show(api.read(options.out).summary)
     print(printable(f"run: {options.out} (page: layeralign report {options.out} --out report.html)"))

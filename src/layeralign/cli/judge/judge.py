@@ -44,7 +44,7 @@ def judge(
     names = judge or list(RULES)
     kinds = {kind_of(name) for name in names}
     found = run_judge(run, names, endpoint=endpoint, again=again, retry_invalid=retry_invalid)
-    show(found)
+    show(found.summary)
     for name in found.summary.judges:
         for why, count in found.results.invalid[name] if kind_of(name) in kinds else ():
             print(printable(f"{name}: {count} invalid{': ' if why else ''}{why}"))

@@ -32,20 +32,22 @@ def summary(
     judge_quality
         File with the judge's error rates, as calibrate writes it: adds the corrected ASR.
     """
-    from layeralign.api import across, read
+    from layeralign.analysis.results import Results
+    from layeralign.analysis.seeds import across
+    from layeralign.analysis.summary import summarise
     from layeralign.report.terminal import seeds
 
     if len(runs) > 1:
         if judge_quality is not None:
             raise LayeralignError("summary: --judge-quality corrects the ASR of one run, got several runs")
-        means = across(runs, judge)
+        means = across([Results.load(run) for run in runs], judge)
         if format == "json":
             print(json.dumps(means.to_json(), indent=2, allow_nan=False))
         else:
             put(seeds.table(means))
         return
-    result = read(runs[0], judge, judge_quality)
+    found = summarise(Results.load(runs[0]), judge, judge_quality)
     if format == "json":
-        print(json.dumps(result.summary.to_json(), indent=2, allow_nan=False))
+        print(json.dumps(found.to_json(), indent=2, allow_nan=False))
     else:
-        show(result)
+        show(found)

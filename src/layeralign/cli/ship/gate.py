@@ -35,10 +35,13 @@ def gate(
         Markdown file to write, with a summary.
     """
     from layeralign._util import files
-    from layeralign.api import gate as run_gate
+    from layeralign.analysis.results import Results
     from layeralign.gating import render
+    from layeralign.gating.evaluate import gate as evaluate
+    from layeralign.gating.policy import read
 
-    found = run_gate(run, policy, base=base, judge_quality=judge_quality)
+    rules, other = read(policy), None if base is None else Results.load(base)
+    found = evaluate(Results.load(run), rules, other, judge_quality)
     if junit is not None:
         files.write(junit, render.junit(found))
     if markdown is not None:
