@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,6 +83,11 @@ def cluster(prompts: Keys, pictures: Keys) -> Clusters:
         pictures: [n] keys; None is no picture and equals no other key. Several rows of one case without a
             picture therefore need a key of the case.
     """
+    return _cluster(tuple(prompts), tuple(pictures))
+
+
+@lru_cache(maxsize=256)  # the metrics of one exit are about the same rows
+def _cluster(prompts: Keys, pictures: Keys) -> Clusters:
     shown = [("none", i) if key is None else ("is", key) for i, key in enumerate(pictures)]
     both = {"prompt": numbers(prompts), "picture": numbers(shown)}
     pairs = numbers(list(zip(both["prompt"].tolist(), both["picture"].tolist(), strict=True)))
