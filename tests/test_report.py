@@ -73,12 +73,12 @@ def test_the_price_of_a_training_is_in_the_head_of_its_page(tmp_path):
     handmade.make(tmp_path / "after", asked, word({1: 10, 3: 1}, 3))
     handmade.make(tmp_path / "alike", asked, word({1: 2, 3: 1}, 1))
     report = gather([tmp_path / "before", tmp_path / "after"])
-    told = words.headline(report).price
-    assert told.startswith("Price: borderline requests refused at exit 1: 10 → 50 %, +40.0 [+")
+    told = words.headline(report).cost
+    assert told.startswith("Cost: borderline requests refused at exit 1: 10 → 50 %, +40.0 [+")
     assert "picture questions right at exit 0: 100 → 85 %, -15.0 [-" in told and "coherent" not in told
     assert told.replace(" %", "\N{NO-BREAK SPACE}%") in page.page(report)
-    assert words.headline(gather([tmp_path / "before", tmp_path / "alike"])).price == ""
-    assert words.headline(gather([tmp_path / "after", tmp_path / "before"])).price == ""
+    assert words.headline(gather([tmp_path / "before", tmp_path / "alike"])).cost == ""
+    assert words.headline(gather([tmp_path / "after", tmp_path / "before"])).cost == ""
 
 
 def test_no_exit_is_called_good_for_being_no_worse_than_a_bad_one(tmp_path):

@@ -16,7 +16,7 @@ from layeralign.judges.refusal import MEASURED, RefusalMatcher
 from layeralign.report.asr import Asr, asr_of, short, span, text
 from layeralign.report.charts.metrics import SHARES
 from layeralign.report.inputs import Report, RunInput
-from layeralign.report.terminal.comparison import asr_arrow, price
+from layeralign.report.terminal.comparison import asr_arrow, cost
 from layeralign.report.terminal.summary import asr_name, told
 
 Tone = Literal["bad", "good", "open"]
@@ -33,19 +33,19 @@ class Headline:
         sentence: the meaning of the number.
         more: qualifications, in a sentence or two.
         tone: whether the finding is bad, good, or open.
-        price: other metrics that became worse between two runs; empty if there are none.
+        cost: other metrics that became worse between two runs; empty if there are none.
     """
 
     number: str
     sentence: str
     more: str
     tone: Tone
-    price: str = ""
+    cost: str = ""
 
     @property
     def text(self) -> str:
         """The complete finding as one text."""
-        return " ".join(part for part in (self.number, self.sentence, self.price, self.more) if part)
+        return " ".join(part for part in (self.number, self.sentence, self.cost, self.more) if part)
 
 
 def headline(report: Report) -> Headline:
@@ -163,7 +163,7 @@ def _of_many(report: Report) -> Headline:
     more = f"{more}.{_at_default(change) if change else ''}{_opened(report)}"
     number = f"{span(asr_was, _whole)} → {span(asr_now, _whole)} %"
     tone = _tone(asr_was, asr_now, worse=counts[1][0] > 0)
-    return Headline(number, sentence, more, tone, price(change) if change else "")
+    return Headline(number, sentence, more, tone, cost(change) if change else "")
 
 
 def _tone(was: Asr, now: Asr, *, worse: bool) -> Tone:

@@ -144,7 +144,7 @@ def regressions(comparison: Comparison) -> list[str]:
     return told or ["no exit became significantly worse in anything that was measured in both runs"]
 
 
-_PRICES = {
+_COSTS = {
     "over_refusal": "borderline requests refused",
     "benign_refusal": "plainly benign requests refused",
     "utility": "picture questions right",
@@ -154,17 +154,17 @@ _LARGE = 0.1
 """Size of a change for the worse, as a share, from which it is reported even if it is not significant."""
 
 
-def price(comparison: Comparison) -> str:
+def cost(comparison: Comparison) -> str:
     """Return other metrics that became worse, significantly or strongly, each at its worst exit."""
     told = []
-    for name, words in _PRICES.items():
+    for name, words in _COSTS.items():
         found = [(abs(change.difference), exit, change) for exit in comparison.exits
                  if (change := getattr(exit, name)) is not None
                  and (name in exit.regressions() or change.difference * WORSE[name] >= _LARGE)]  # fmt: skip
         if found:
             _, exit, most = max(found, key=lambda one: one[0])
             told.append(f"{words} at exit {exit.name}: {arrow(most)} %, {delta(most)} points")
-    return f"Price: {'; '.join(told)}." if told else ""
+    return f"Cost: {'; '.join(told)}." if told else ""
 
 
 def differences(comparison: Comparison) -> list[str]:
