@@ -1,5 +1,5 @@
 /* What every part of the page uses: its data, elements, numbers, and the frame of a chart.
-   Texts go in as texts (append, textContent), never as markup: models and cases are strangers. */
+   Texts go in as texts (append, textContent), never as markup: models and cases are untrusted. */
 "use strict";
 
 const DATA = JSON.parse(document.getElementById("series").textContent);
