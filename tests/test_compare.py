@@ -136,6 +136,7 @@ def test_the_demo_leaves_what_it_promises_and_goes_on(tmp_path, capsys):
     assert (tmp_path / "after" / "run.sqlite").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_transfer_on_the_command_line(tmp_path, capsys):
     command = [
         "transfer", "--model", "testbed", "--cases", "testbed:train", "--limit", "40", "--test", "testbed:dev",

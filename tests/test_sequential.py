@@ -94,6 +94,7 @@ class TestWhen:
         assert stops(StoppingRule(0.05, 0), keys(200), {0: flags(200), 1: late}, 0)[1] == Stop("above", 70)
 
     @pytest.mark.parametrize("shared", [False, True])
+    @pytest.mark.slow
     def test_how_often_any_exit_is_called_different_that_is_not(self, shared):
         """Eight exits whose answers differ from the default's but not on average; a look after each ten."""
         rng, runs, wrong = np.random.default_rng(3), 300, 0
@@ -226,6 +227,7 @@ def test_it_is_asked_no_more_and_told_in_the_table_and_on_the_page(bundled, whol
     assert "confidence sequence" in page
 
 
+@pytest.mark.slow
 def test_killed_at_any_row_it_goes_on_to_the_same_end(bundled, whole, tmp_path, monkeypatch):
     """Batches of another size, too: when one looks depends on neither."""
     rng, own, left = np.random.default_rng(0), store.Run.add_answers, [0]

@@ -305,6 +305,7 @@ def ppo(seed: int, setting: dict, lr: float, updates: int, clip: float = 0.2, to
 @pytest.mark.parametrize(
     "setting", [{"gamma": 0.9}, {"gamma": 1.0, "horizon": 12}], ids=["gamma-0.9", "horizon-12"]
 )
+@pytest.mark.slow
 def test_how_often_clipped_steps_leave_the_bound(setting):
     p = problem(0, **setting)
     radius, silent, largest = p.length / (2 * p.drift), {}, {}

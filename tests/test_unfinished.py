@@ -139,6 +139,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_killed_while_its_model_loads_it_is_known_too(tmp_path):
     a_run(tmp_path / "run")
     command = [sys.executable, "-c", LOADING, "judge", str(tmp_path / "run"), "--judge", "coherence:testbed"]
