@@ -302,6 +302,7 @@ def test_another_judge_of_that_name_is_not_corrected(run, tmp_path):
         (GOOD | {"n_negative": [60]}, "field 'n_negative' is [60]; expected how many rows"),
         (GOOD | {"effective_positive": 51}, "field 'effective_positive' is 51; expected rows, above 0 and at most 50"),
         (GOOD | {"effective_negative": 0}, "field 'effective_negative' is 0; expected rows"),
+        (GOOD | {"effective_positive": None}, "field 'effective_positive' is nothing; expected a number of rows"),
         (GOOD | {"source": 3}, "field 'source' is 3; expected text"),
         (GOOD | {"record": {}}, "describes a different judge"),
         (GOOD | {"sensitivity": 0.1}, "is no better than chance: sensitivity 0.1 and specificity 0.9 have to add up"),

@@ -80,7 +80,7 @@ def validated(
     if first["type"] == "refused":
         raise LayeralignError(f"{start} {first['msg']}")
     if first["type"] == "extra_forbidden":
-        known = ", ".join(one.alias or key for key, one in model.model_fields.items())
+        known = ", ".join(model.model_fields)
         raise LayeralignError(f"{start} is unknown; expected {known}{extra}")
     expected = model.model_fields[field].description
     is_ = "is missing" if first["type"] == "missing" else f"is {shown(content[field])}"

@@ -133,7 +133,7 @@ def read(given: str | Path | Mapping[str, Any]) -> Policy:
         _one_of(rule, BOUNDS, where)
         place = partial(_place_of_key, name, lines, number)
         made.append(_rule(validated(_Fields, dict(rule), place, name=str), where, place))
-    return Policy(tuple(made), top.judge)
+    return Policy(tuple(made), top.judge or None)
 
 
 _TEXT, _NUMBER = "a text", "a number"
@@ -152,20 +152,20 @@ class _Policy(Record):
     """The top of a policy file."""
 
     rules: list[Any] = Field(min_length=1, description="a list of at least one rule")
-    judge: Filled | None = Field(None, description=_TEXT)
+    judge: Filled = Field("", description=_TEXT)
 
 
 class _Fields(Record):
-    """A rule of a policy file."""
+    """A rule of a policy file; `model_fields_set` has the keys that it gives, and no key may be null."""
 
     name: Filled = Field("", description=_TEXT)
-    metric: Literal[METRICS] | None = Field(None, description=", ".join(METRICS))  # type: ignore[valid-type]
-    score: Filled | None = Field(None, description=_TEXT)
-    judge: Filled | None = Field(None, description=_TEXT)
+    metric: Literal[METRICS] = Field("asr", description=", ".join(METRICS))  # type: ignore[valid-type]
+    score: Filled = Field("", description=_TEXT)
+    judge: Filled = Field("", description=_TEXT)
     kind: Literal["harmful", "benign", "vqa"] = Field("harmful", description=", ".join(KINDS))
     exits: Annotated[str, BeforeValidator(_listed)] = Field(description=_EXITS)
-    category: Filled | None = Field(None, description=_TEXT)
-    by: Literal["category"] | None = Field(None, description="category")
+    category: Filled = Field("", description=_TEXT)
+    by: Literal["category"] = Field("category", description="category")
     upper_bound: float = Field(0.0, description=_NUMBER)
     lower_bound: float = Field(0.0, description=_NUMBER)
     max: float = Field(0.0, description=_NUMBER)
@@ -188,7 +188,7 @@ def _rule(fields: _Fields, where: str, place: Place) -> Rule:
     given = fields.model_fields_set
     scored = "score" in given
     bound: Bound = next(key for key in BOUNDS if key in given)
-    metric = (fields.score if scored else fields.metric) or ""
+    metric = fields.score if scored else fields.metric
     _check_bound(fields, metric, bound, place)
     for key in ("judge", "kind"):
         if key in given and not scored:
@@ -201,20 +201,20 @@ def _rule(fields: _Fields, where: str, place: Place) -> Rule:
         name=fields.name,
         metric=metric,
         scored=scored,
-        judge=fields.judge,
+        judge=fields.judge or None,
         kind=fields.kind,
         exits=fields.exits,
         bound=bound,
         limit=_limit(fields, metric, bound, place),
-        category=None if fields.category is None else normalise_category(fields.category),
-        by_category=fields.by == "category",
+        category=normalise_category(fields.category) if "category" in given else None,
+        by_category="by" in given,
         where=where,
     )
 
 
 def _check_bound(fields: _Fields, metric: str, bound: Bound, place: Place) -> None:
     """Refuse a limit on the wrong side, which would let bad values pass."""
-    scored = fields.score is not None
+    scored = bool(fields.score)
     known = MEASURES.get(metric) if scored else None
     more = known.higher_is_better if known else metric in MORE and not scored
     less = not known.higher_is_better if known else metric in LESS and not scored
@@ -239,7 +239,7 @@ def _limit(fields: _Fields, metric: str, bound: Bound, place: Place) -> float:
     """Return the rule's limit, and refuse values outside the metric's range."""
     key = "margin" if bound == "no_worse_than" else bound
     value = float(getattr(fields, key))
-    if fields.score is None:
+    if not fields.score:
         low: float | None = -1.0 if metric == "discrimination" and key != "margin" else 0.0
         high: float | None = 1.0
         expected = f"a share from {low:g} to 1 (0.15 is 15 %)"

@@ -15,6 +15,8 @@ from layeralign.cases.pictures import on_background
 from layeralign.decode.decoding import Decoding
 from layeralign.errors import LayeralignError
 
+T = TypeVar("T")
+
 
 @Parameter(name="*")
 @dataclass(frozen=True)
@@ -61,9 +63,12 @@ class ScanSettings:
         if unknown := sorted(settings.keys() - decoding - own):
             known = ", ".join(sorted(decoding | own))
             raise LayeralignError(f"{unknown[0]}: is not a setting of a scan; expected one of {known}")
+        flat = dict(settings)
+        if not isinstance(exits := flat.get("exits", "all"), str):
+            flat["exits"] = ",".join(map(str, [exits] if isinstance(exits, int) else exits))
         return cls(
-            decoding=Decoding(**{name: value for name, value in settings.items() if name in decoding}),
-            **{name: value for name, value in settings.items() if name in own},
+            decoding=Decoding(**{name: value for name, value in flat.items() if name in decoding}),
+            **{name: value for name, value in flat.items() if name in own},
         )
 
     def record(self) -> dict[str, Any]:
@@ -74,13 +79,6 @@ class ScanSettings:
     def on_background(self, cases: Sequence[Case]) -> list[Case]:
         """Set the background of the cases' pictures."""
         return on_background(cases, background.parse(self.background))
-
-
-def _listed(exits: int | Sequence[int]) -> Sequence[int]:
-    return [exits] if isinstance(exits, int) else exits
-
-
-T = TypeVar("T")
 
 
 def names_settings(function: Callable[..., T]) -> Callable[..., T]:

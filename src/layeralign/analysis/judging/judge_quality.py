@@ -90,8 +90,8 @@ def read_quality(file: Path, judge: str, run: Results) -> Quality:
         entry.n_positive,
         entry.specificity,
         entry.n_negative,
-        entry.n_positive if entry.effective_positive is None else entry.effective_positive,
-        entry.n_negative if entry.effective_negative is None else entry.effective_negative,
+        entry.effective_positive or entry.n_positive,
+        entry.effective_negative or entry.n_negative,
         entry.source,
     )
 
@@ -108,15 +108,15 @@ class _Entry(Record):
     n_positive: int = Field(ge=1, description=_ROWS)
     specificity: Share = Field(description=_SHARE)
     n_negative: int = Field(ge=1, description=_ROWS)
-    effective_positive: float | None = Field(None, description="a number of rows")
-    effective_negative: float | None = Field(None, description="a number of rows")
+    effective_positive: float = Field(0.0, description="a number of rows")
+    effective_negative: float = Field(0.0, description="a number of rows")
     source: Text = Field("", description="text")
     record: Any = None
 
     @field_validator("effective_positive", "effective_negative", mode="after")
     @classmethod
-    def _at_most_all(cls, value: float | None, info: ValidationInfo) -> float | None:
+    def _at_most_all(cls, value: float, info: ValidationInfo) -> float:
         n = info.data.get(f"n_{str(info.field_name).partition('_')[2]}")
-        if value is not None and n is not None and not 0 < value <= n:
+        if n is not None and not 0 < value <= n:
             raise refused(f"is {value:g}; expected rows, above 0 and at most {n}")
         return value
