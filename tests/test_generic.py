@@ -261,3 +261,48 @@ class TestContributing(shown()["TestAyaVision"]):
 
     def test_it_is_the_shown_one(self, vlm):
         assert vlm.family == "aya_vision" and vlm.variant.startswith("for every tile")
+
+
+class TestLlavaWithAnotherTower(FamilySuite):
+    """A known family with a tower of another kind: DINOv2 has its blocks at `encoder.layer`."""
+
+    @pytest.fixture(scope="class")
+    def vlm(self, tmp_path_factory):
+        return load(dinov2_llava(tmp_path_factory.mktemp("dinov2")))
+
+    def reference(self, vlm, picture, exit):
+        made = vlm.processor(images=[[picture]], text=[vlm.placeholder], return_tensors="pt")
+        with torch.no_grad():
+            state = vlm.tower(made["pixel_values"], output_hidden_states=True).hidden_states[exit]
+            return vlm.model.model.multi_modal_projector(state[:, 1:]).flatten(end_dim=-2)
+
+    def test_it_is_a_llava(self, vlm):
+        assert vlm.family == "llava" and vlm.exits.layers == tiny.BLOCKS and not vlm.own_tower
+
+
+def dinov2_llava(folder):
+    processor, kind, config = tiny.llava()
+    config.vision_config = t.Dinov2Config(**{**tiny.VISION, "mlp_ratio": 2}, layerscale_value=1.0)
+    torch.manual_seed(0)
+    unlike = kind(config)
+    with quiet():
+        unlike.save_pretrained(folder)
+        processor.save_pretrained(folder)
+    return folder
+
+
+def test_a_tower_whose_features_move_is_refused_with_what_to_write(tmp_path, monkeypatch):
+    plain = t.Dinov2Model.forward
+
+    @wraps(plain)
+    def louder(self, *args, **kwargs):
+        made = plain(self, *args, **kwargs)
+        if made.hidden_states is not None and self.training is False:
+            louder.calls += 1
+            made.hidden_states = tuple(state * louder.calls for state in made.hidden_states)
+        return made
+
+    louder.calls = 0
+    monkeypatch.setattr(t.Dinov2Model, "forward", louder)
+    with pytest.raises(LayeralignError, match=r"family llava does not know its vision tower \(Dinov2Model\)"):
+        load(dinov2_llava(tmp_path))

@@ -33,6 +33,7 @@ from layeralign.errors import LayeralignError
 from layeralign.vlm import base, finite
 from layeralign.vlm import checkpoint as checkpoints
 from layeralign.vlm import processor as processors
+from layeralign.vlm.families import proof
 from layeralign.vlm.families.registry import family_of
 from layeralign.vlm.vlm import Vlm
 
@@ -120,6 +121,8 @@ def load(
     vlm = family(loaded.eval(), processor, found, variant)
     vlm.adapter, vlm.other_base, vlm.quantize = fitted, other_base, quantize
     vlm.exits  # noqa: B018 - refuse an encoder without usable exits now
+    if not vlm.own_tower:
+        proof.prove(vlm)
     vlm.check_names()
     return vlm
 

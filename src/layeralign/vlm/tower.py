@@ -60,6 +60,17 @@ def states(run: Callable[[], object], blocks: nn.ModuleList, exits: Iterable[int
     return found
 
 
+def lists_of_blocks(tower: nn.Module) -> dict[str, nn.ModuleList]:
+    """A tower's lists of two or more blocks of one class, by name, without lists inside blocks."""
+    found: dict[str, nn.ModuleList] = {}
+    for name, module in tower.named_modules():
+        inside = any(name.startswith(f"{outer}.") for outer in found)
+        alike = isinstance(module, nn.ModuleList) and len({type(block) for block in module}) == 1
+        if alike and len(module) > 1 and not inside:
+            found[name] = module
+    return found
+
+
 @contextmanager
 def held(
     blocks: nn.ModuleList, known: Mapping[int, Tensor], exit: int, *, tuples: bool = False

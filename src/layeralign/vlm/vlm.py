@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn, cast
 
 import torch
 from PIL import Image
@@ -139,23 +139,41 @@ class Vlm:
         """The image encoder, an `nn.Module`."""
         return self.model.get_encoder(modality="image")
 
-    @property
+    @cached_property
     def blocks(self) -> nn.ModuleList:
-        """The encoder's blocks on the main track.
+        """The encoder's blocks on the main track: at `blocks_at`, else the tower's only list of blocks.
 
         Raises:
-            LayeralignError: The tower has no such blocks.
+            LayeralignError: The tower has no such blocks, or several lists of them.
         """
+        if self.own_tower:
+            return cast(nn.ModuleList, self.tower.get_submodule(self.blocks_at))
+        found = tower.lists_of_blocks(self.tower)
+        if len(found) != 1:
+            names = f" ({', '.join(found)})" if found else ""
+            self.refuse(f"has {len(found)} lists of blocks in its vision tower{names} instead of one")
+        return next(iter(found.values()))
+
+    @property
+    def own_tower(self) -> bool:
+        """Whether the family says where this tower's blocks are; any other tower is checked by `proof`."""
+        if type(self).blocks is not Vlm.blocks:
+            return True
         try:
-            found = self.tower.get_submodule(self.blocks_at)
+            return isinstance(self.tower.get_submodule(self.blocks_at), nn.ModuleList)
         except AttributeError:
-            found = None
-        if not isinstance(found, nn.ModuleList):
-            raise LayeralignError(
-                f"model {self.checkpoint.name}: its vision tower ({type(self.tower).__name__}) has no blocks "
-                f"at {self.blocks_at}"
-            )
-        return found
+            return False
+
+    def refuse(self, what: str) -> NoReturn:
+        """Refuse a model whose tower this family does not know.
+
+        Raises:
+            LayeralignError: Always.
+        """
+        raise LayeralignError(
+            f"model {self.checkpoint.name}: family {self.family} does not know its vision tower "
+            f"({type(self.tower).__name__}), and the model {what}; CONTRIBUTING explains how to add a family"
+        )
 
     @property
     def all_blocks(self) -> list[nn.Module]:

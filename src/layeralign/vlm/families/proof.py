@@ -1,0 +1,67 @@
+"""Proof that a model with a tower or a family unknown to us is the same model when cut."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from layeralign._util.text import printable
+from layeralign.errors import LayeralignError
+from layeralign.vlm import tower
+from layeralign.vlm.vlm import Vlm
+
+
+@torch.no_grad()
+def prove(vlm: Vlm) -> None:
+    """Check on a grey picture that the model behaves the same at its default exit as on its own.
+
+    On its own, it gets all outputs of its processor. The check detects families that need more inputs
+    than features, such as positions, token types or masks.
+    """
+    picture = Image.new("RGB", (96, 48), (128, 128, 128))
+    try:
+        inputs, texts = vlm.prepare([picture])
+        own = vlm.model.model.get_image_features(**inputs, return_dict=True)
+        vlm.one_tensor = isinstance(own.pooler_output, Tensor)
+        vlm.tuples = _returns_tuples(vlm, inputs)
+        (made,) = vlm.encode([picture], [vlm.exits.default])[vlm.exits.default]
+        (wanted,) = vlm.features(own, inputs, texts, vlm.exits.default)
+        prompt = vlm.prompt("Hello.", picture=True)
+        ids = vlm.tokens(prompt, made)
+        theirs = vlm.own_inputs(prompt, picture, ids)
+        if theirs is None:
+            vlm.refuse("builds a different prompt with its own processor")
+        line = torch.tensor([ids], device=vlm.device)
+        logits = vlm.logits(vlm.hidden(line, torch.ones_like(line, dtype=torch.bool), [made]))
+        expected = vlm.model(**theirs).logits
+        settings = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False}
+        answer = vlm.generate([ids], [made], **settings)
+        own_answer = vlm.model.generate(**theirs, **settings, pad_token_id=vlm.pad_token)[:, len(ids) :]
+    except LayeralignError:
+        raise
+    except Exception as error:  # an unknown model can raise anything
+        vlm.refuse(f"fails on a grey picture ({printable(str(error), 200) or type(error).__name__})")
+    if not _near(made.tokens, wanted.tokens):
+        vlm.refuse("gives different features when its encoder exits at its default exit")
+    if not _near(logits, expected) or not torch.equal(answer, own_answer):
+        vlm.refuse("answers differently when given only its own picture features")
+
+
+def _returns_tuples(vlm: Vlm, inputs: dict[str, Any]) -> bool:
+    kinds: list[bool] = []
+    handle = vlm.blocks[0].register_forward_hook(lambda *given: kinds.append(isinstance(given[2], tuple)))
+    try:
+        tower.states(lambda: vlm.model.model.get_image_features(**inputs), vlm.blocks, [1])
+    finally:
+        handle.remove()
+    return kinds[0]
+
+
+def _near(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors have equal shapes and differ by at most 1 % of the largest value."""
+    if one.shape != other.shape:
+        return False
+    return bool((one - other).abs().max() <= 0.01 * other.abs().max())
