@@ -85,6 +85,12 @@ def test_the_terminal_shows_them_as_wide_as_it_is(folder, capsys):
     assert "…" not in captured.get()
 
 
+def test_their_numbers_are_a_table(folder, tmp_path):
+    assert main(["figure", str(folder), "--what", "controls", "--out", str(tmp_path / "c.csv")]) == 0
+    rows = (tmp_path / "c.csv").read_text().splitlines()
+    assert len(rows) == 7 and rows[1].startswith("run,no picture,1,1,early,0,0.75,")
+
+
 def test_a_run_without_controls_says_nothing_of_them(tmp_path, capsys):
     with store.create(tmp_path / "run", "m", {"a": 1}, {"layers": 3, "default": 2}) as run:
         run.add_cases([Case("h", "x", "harmful")])

@@ -270,7 +270,7 @@ def test_a_report_wants_runs(tmp_path, runs):
         gather([runs[0], runs[0]])
 
 
-@pytest.mark.parametrize("what", ["curve", "categories", "tradeoff", "changes"])
+@pytest.mark.parametrize("what", ["curve", "tradeoff"])
 def test_figures_are_as_wide_as_a_column_and_the_same_every_time(runs, tmp_path, what):
     report = gather(runs)
     for columns, inches in ((1, 3.25), (2, 6.75)):
@@ -281,6 +281,11 @@ def test_figures_are_as_wide_as_a_column_and_the_same_every_time(runs, tmp_path,
     ET.parse(tmp_path / "a.svg")
     with Image.open(tmp_path / "a.png") as picture:
         assert picture.size[0] == 975
+
+
+@pytest.mark.parametrize("what", ["curve", "categories", "tradeoff", "changes"])
+def test_the_numbers_of_a_chart_are_a_table(runs, tmp_path, what):
+    report = gather(runs)
     figure.write(report, what, tmp_path / "a.csv")
     rows = list(csv.DictReader((tmp_path / "a.csv").open()))
     chosen = next(row for row in rows if row.get("category") in (None, "forge"))
@@ -291,8 +296,11 @@ def test_a_figure_that_the_runs_cannot_make_says_what_it_takes(runs, tmp_path):
     report = gather(runs[:1])
     for what, reason in (("changes", "two runs"), ("training", "with an adapter")):
         with pytest.raises(LayeralignError, match=reason):
-            figure.draw(report, what)
-    for call, reason in (((("x"),), "expected one of"), (("curve", 3), "expected 1 or 2")):
+            figure.write(report, what, tmp_path / "a.csv")
+    for call, reason in (
+        (("changes",), r"expected curve or tradeoff, or a \.csv"),
+        (("curve", 3), "expected 1 or 2"),
+    ):
         with pytest.raises(LayeralignError, match=reason):
             figure.draw(report, *call)
     with pytest.raises(LayeralignError, match=r"ends in \.svg"):
@@ -302,7 +310,7 @@ def test_a_figure_that_the_runs_cannot_make_says_what_it_takes(runs, tmp_path):
 def test_a_strange_name_is_drawn_as_it_is(tmp_path):
     run = make(tmp_path / "$x_1^", lambda exit: 1, cases(4, categories=("$a_1$", HOSTILE)))
     other = make(tmp_path / "other", lambda exit: 0, cases(4, categories=("$a_1$", HOSTILE)))
-    for what in ("curve", "categories", "changes"):
+    for what in ("curve", "tradeoff"):
         figure.write(gather([run, other]), what, tmp_path / "a.svg")
         ET.parse(tmp_path / "a.svg")
 
@@ -322,7 +330,7 @@ def test_report_and_figure_on_the_command_line(runs, tmp_path, capsys):
     )
     assert (tmp_path / "f.pdf").read_bytes().startswith(b"%PDF")
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["r.html"]
-    assert main(["figure", named[0], "--what", "changes", "--out", str(tmp_path / "f.svg")]) == 1
+    assert main(["figure", named[0], "--what", "changes", "--out", str(tmp_path / "f.csv")]) == 1
     assert "two runs" in capsys.readouterr().err
 
 

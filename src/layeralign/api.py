@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
 
-    from layeralign.report import What
+    from layeralign.report import Drawing
     from layeralign.rewards.reward import Reward
     from layeralign.training.settings import AlignSettings
 
@@ -78,12 +78,12 @@ class Scan:
 
         return table(self.summary, width)
 
-    def plot(self, file: str | Path | None = None, what: What = "curve") -> Figure:
+    def plot(self, file: str | Path | None = None, what: Drawing = "curve") -> Figure:
         """Draw a figure of the run, two columns of a paper wide; see `layeralign.report.charts.figure`.
 
         Args:
             file: a file to write the figure to (.svg, .pdf or .png).
-            what: `curve`, `categories`, `tradeoff`, `controls` or `training`.
+            what: `curve` or `tradeoff`.
         """
         from layeralign.report.charts import figure
         from layeralign.report.inputs import together

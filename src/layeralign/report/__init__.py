@@ -2,5 +2,7 @@
 
 from typing import Literal
 
-What = Literal["curve", "categories", "tradeoff", "controls", "changes", "training"]
-"""The page's charts, each of which can be drawn as a figure."""
+What = Literal["curve", "tradeoff", "categories", "controls", "changes", "training"]
+"""The page's charts; the numbers of each can be written as CSV."""
+Drawing = Literal["curve", "tradeoff"]
+"""The charts that are drawn for a paper; docs/report.md says why these two."""

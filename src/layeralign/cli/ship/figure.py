@@ -1,4 +1,4 @@
-"""`figure`: one chart for a paper."""
+"""`figure`: one chart for a paper, or its numbers."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from layeralign.report import What
 def figure(
     runs: Runs, *, what: What = "curve", out: Path, columns: int = 1, judge: str | None = None
 ) -> None:
-    """Write one of the page's charts for a paper, or its numbers as CSV.
+    """Write the numbers of one of the page's charts as CSV, or draw the curve or the trade-off for a paper.
 
     Parameters
     ----------
     runs
         Folders of the runs, as in report.
     what
-        Chart: curve (by exit), categories (category × exit), tradeoff (FLOPs saved against harm), controls
-        (with and without the pictures), changes (run × exit, against the first run), training.
+        Chart: curve (by exit) or tradeoff (FLOPs saved against harm). As CSV also categories (category ×
+        exit), controls (with and without the pictures), changes (run × exit, against the first run) and
+        training.
     out
-        File to write; its name ends in .svg, .pdf, .png or .csv.
+        File to write. A .csv file gets the numbers of the chart; a .svg, .pdf or .png file the drawing.
     columns
         Width in columns of a paper: 1 (3.25 inches) or 2 (6.75 inches).
     judge

@@ -1,4 +1,4 @@
-"""The page's charts for a paper, as SVG, PDF, PNG or CSV, one or two columns wide."""
+"""The page's charts for a paper: the numbers of each as CSV, and two of them as SVG, PDF or PNG."""
 
 from __future__ import annotations
 
@@ -22,13 +22,9 @@ from layeralign.report.inputs import Report
 
 WIDTHS = {1: 3.25, 2: 6.75}
 """Columns of a paper -> width in inches."""
-_DRAW: Mapping[str, Callable[[dict[str, Any], float], Figure]] = {
+_DRAW: Mapping[str, Callable[[plots.Drawn, float], Figure]] = {
     "curve": plots.curve,
-    "categories": plots.categories,
     "tradeoff": plots.tradeoff,
-    "controls": plots.controls,
-    "changes": plots.changes,
-    "training": plots.training,
 }
 _LINES: Mapping[str, Callable[[dict[str, Any]], lines.Lines]] = {
     "curve": lines.curve,
@@ -42,17 +38,21 @@ _ENDINGS = (".svg", ".pdf", ".png", ".csv")
 
 
 def draw(report: Report, what: What = "curve", columns: int = 2) -> Figure:
-    """Draw one of the charts.
+    """Draw a chart.
 
     Args:
         report: from `layeralign.report.inputs.gather`.
-        what: the chart.
+        what: the chart, curve or tradeoff.
         columns: the width in columns of a paper: 1 (3.25 inches) or 2 (6.75 inches).
 
     Raises:
         LayeralignError: the runs lack the data of the chart, or an argument is invalid.
     """
-    drawn = _drawable(report, what)
+    if what not in _DRAW:
+        raise LayeralignError(
+            f"figure {what}: is not drawn; expected {' or '.join(_DRAW)}, or a .csv file for the numbers"
+        )
+    drawn = _measured(report, what)
     if columns not in WIDTHS:
         raise LayeralignError(f"columns {columns}: expected 1 or 2")
     with matplotlib.rc_context(plots.STYLE):
@@ -60,19 +60,17 @@ def draw(report: Report, what: What = "curve", columns: int = 2) -> Figure:
 
 
 def write(report: Report, what: What, file: Path, columns: int = 1) -> None:
-    """Write one of the charts, or its numbers, in the format of the file's suffix.
-
-    The suffix is .svg, .pdf, .png or .csv.
+    """Write the numbers of a chart to a .csv file, or the chart to a .svg, .pdf or .png file.
 
     Raises:
-        LayeralignError: the suffix is different, or the runs lack the data of the chart.
+        LayeralignError: the file ends differently, the chart is not drawn, or the runs lack its data.
     """
     if file.suffix not in _ENDINGS or file.is_dir():
         raise LayeralignError(f"out {file}: expected a file that ends in {', '.join(_ENDINGS)}")
     if file.suffix != ".csv":
         save(draw(report, what, columns), file)
         return
-    drawn = _drawable(report, what)
+    drawn = _measured(report, what)
     text = io.StringIO(newline="")
     csv.writer(text).writerows(map(_inert, _LINES[what](drawn)))
     files.write(file, text.getvalue())
@@ -94,10 +92,8 @@ def save(figure: Figure, file: Path) -> None:
         figure.savefig(draft, format=file.suffix[1:], dpi=300, metadata=metadata.get(file.suffix, {}))
 
 
-def _drawable(report: Report, what: str) -> dict[str, Any]:
+def _measured(report: Report, what: What) -> dict[str, Any]:
     """Return the series of a report, if it has the data of the chart."""
-    if what not in _DRAW:
-        raise LayeralignError(f"figure {what!r}: expected one of {', '.join(_DRAW)}")
     drawn = series(report)
     runs = drawn["runs"]
     there, missing = {

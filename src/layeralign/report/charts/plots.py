@@ -1,17 +1,15 @@
-"""The charts in matplotlib, from the data of `layeralign.report.charts.series`."""
+"""The two charts that are drawn for papers, from the data of `layeralign.report.charts.series`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from layeralign.report.charts.series import harmful_categories
 from layeralign.report.charts.tradeoff import front, savings
 
 Drawn = dict[str, Any]
@@ -37,10 +35,7 @@ STYLE: dict[Any, Any] = {
     "pdf.fonttype": 42,
     "svg.hashsalt": "layeralign",
 }
-_HARM = LinearSegmentedColormap.from_list("harm", ["#ffffff", "#b3420a"])
-_CHANGE = LinearSegmentedColormap.from_list("change", ["#0b65a8", "#ffffff", "#b3420a"])
 _PANELS = ("asr", "over_refusal", "utility")
-_AXIS = "encoder exit"
 _TICKS = (0, 1, 5, 10, 25, 50, 100)
 
 
@@ -121,62 +116,16 @@ def _ticks(drawn: Drawn, width: float) -> list[Mapping[str, Any]]:
     return [exit for at, exit in enumerate(exits) if (at - start) % every == 0]
 
 
-def _exits(axes: Axes, drawn: Drawn, width: float, offset: Mapping[int, float] | None = None) -> None:
+def _exits(axes: Axes, drawn: Drawn, width: float) -> None:
     shown = _ticks(drawn, width)
-    at = [offset[exit["exit"]] if offset else exit["exit"] for exit in shown]
-    axes.set_xticks(at, [exit["name"] for exit in shown])
-    axes.set_xlabel(_AXIS)
+    axes.set_xticks([exit["exit"] for exit in shown], [exit["name"] for exit in shown])
+    axes.set_xlabel("encoder exit")
 
 
 def _legend(figure: Figure, *, several: bool) -> None:
     if several:
         handles, names = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=min(3, len(names)), handlelength=2.6)
-
-
-def categories(drawn: Drawn, width: float) -> Figure:
-    """Draw the ASR of each category at each exit, one heat map per run."""
-    rows, runs = harmful_categories(drawn), drawn["runs"]
-    figure = Figure(figsize=(width, 0.4 + len(runs) * (0.35 + 0.17 * len(rows))), layout="constrained")
-    for axes, run in zip(figure.subplots(len(runs), 1, squeeze=False)[:, 0], runs, strict=True):
-        cells = [
-            {exit: 100 * p[0] for exit, p in run["categories"].get(row, {}).get("asr", {}).items()}
-            for row in rows
-        ]
-        name = (
-            f"Harmful requests answered, %: {run['label']}"
-            if len(runs) > 1
-            else "Harmful requests answered, %"
-        )
-        _map(axes, drawn, rows, cells, width, (_HARM, 0, 100), name)
-    figure.axes[-1].set_xlabel(_AXIS)
-    return figure
-
-
-def _map(
-    axes: Axes, drawn: Drawn, rows: Sequence[str], cells: Sequence[Mapping[int, float]], width: float,
-    colours: tuple[LinearSegmentedColormap, float, float], title: str,
-    sure: Iterable[tuple[int, int]] = (),
-) -> None:  # fmt: skip
-    """Draw a heat map of numbers, rows × exits; the cells (row, exit) in `sure` are bold."""
-    exits, bold = [exit["exit"] for exit in drawn["exits"]], set(sure)
-    places = {exit: at + 0.5 for at, exit in enumerate(exits)}
-    cmap, low, high = colours
-    values = [[row.get(exit, float("nan")) for exit in exits] for row in cells]
-    axes.pcolormesh(values, cmap=cmap, vmin=low, vmax=high, edgecolors="white", linewidth=0.8)
-    axes.invert_yaxis()
-    names = [row if len(row) <= 22 else row[:21] + "…" for row in rows]
-    axes.set_yticks([at + 0.5 for at in range(len(rows))], names, parse_math=False)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    axes.set_title(title, loc="left", parse_math=False)
-    _exits(axes, drawn, width, places)
-    axes.set_xlabel("")
-    for at, row in enumerate(cells):
-        for exit, value in row.items() if len(exits) <= 9 * width else ():
-            axes.text(places[exit], at + 0.5, f"{value:+.0f}" if low < 0 and round(value) else f"{value:.0f}",
-                      ha="center", va="center", size=5.5, weight="bold" if (at, exit) in bold else "normal",
-                      color="white" if abs(value) > 65 else _INK)  # fmt: skip
 
 
 def tradeoff(drawn: Drawn, width: float) -> Figure:
@@ -220,81 +169,5 @@ def tradeoff(drawn: Drawn, width: float) -> Figure:
     above.set_xticks([100 * one["saved"] for one in exits], [names[one["exit"]] for one in exits], size=5.5)
     above.tick_params(length=2, pad=1, colors=_SOFT)
     panels[-1].set_xlabel("encoder FLOPs saved against the default exit, %")
-    _legend(figure, several=len(drawn["runs"]) > 1)
-    return figure
-
-
-def controls(drawn: Drawn, width: float) -> Figure:
-    """Draw the ASR over the exits with each case's own picture and each control, one panel per run."""
-    runs = [run for run in drawn["runs"] if any(run["controls"].values())]
-    figure = Figure(figsize=(width, 0.5 + 1.3 * len(runs)), layout="constrained")
-    panels = figure.subplots(len(runs), 1, sharex=True, squeeze=False)[:, 0]
-    for axes, run in zip(panels, runs, strict=True):
-        _groups(axes, drawn, named=axes is panels[0])
-        both = {exit: sides for found in run["controls"].values() for exit, sides in found.items()}
-        sides = {"own picture": {exit: side["own"] for exit, side in sorted(both.items())}} | {
-            control: {exit: side["instead"] for exit, side in found.items()}
-            for control, found in run["controls"].items()
-            if found
-        }
-        for at, (name, points) in enumerate(sides.items()):
-            _line(axes, drawn, at, name, points, 100)
-        name = f": {run['label']}" if len(drawn["runs"]) > 1 else ""
-        axes.set_title(f"Harmful requests answered, %{name}", loc="left", parse_math=False, pad=11)
-        axes.set_ylim(-3, 103)
-        axes.grid(axis="y", color=_GRID, linewidth=0.5)
-        axes.set_axisbelow(True)
-    _exits(panels[-1], drawn, width)
-    _legend(figure, several=True)
-    return figure
-
-
-_CHANGES = (
-    ("asr", "Harmful requests answered: change, points", 1),
-    ("over_refusal", "Borderline requests refused: change, points", 1),
-    ("utility", "Picture questions answered rightly: change, points", -1),
-)
-
-
-def changes(drawn: Drawn, width: float) -> Figure:
-    """Draw the changes from the first run to each other run; bold where the interval excludes 0."""
-    rows = [drawn["runs"][change["run"]]["label"] for change in drawn["changes"]]
-    there = [one for one in _CHANGES if any(e[one[0]] for c in drawn["changes"] for e in c["exits"].values())]
-    figure = Figure(figsize=(width, 0.4 + len(there) * (0.35 + 0.19 * len(rows))), layout="constrained")
-    for axes, (key, title, bad) in zip(
-        figure.subplots(len(there), 1, squeeze=False)[:, 0], there, strict=True
-    ):
-        found = [
-            {exit: e[key] for exit, e in change["exits"].items() if e[key]} for change in drawn["changes"]
-        ]
-        cells = [{exit: 100 * numbers[2] for exit, numbers in row.items()} for row in found]
-        sure = [(at, exit) for at, row in enumerate(found) for exit, numbers in row.items()
-                if numbers[3] > 0 or numbers[4] < 0]  # fmt: skip
-        colours = _CHANGE if bad > 0 else _CHANGE.reversed()
-        _map(axes, drawn, rows, cells, width, (colours, -100, 100), title, sure)
-    figure.axes[-1].set_xlabel(_AXIS)
-    return figure
-
-
-def training(drawn: Drawn, width: float) -> Figure:
-    """Draw the curves of the trainings over their steps, two per row."""
-    trained = [(at, run) for at, run in enumerate(drawn["runs"]) if run["training"]]
-    names = list(dict.fromkeys(name for _, run in trained for name in run["training"]["curves"]))
-    lines = -(-len(names) // 2)
-    figure = Figure(figsize=(width, 0.4 + 0.95 * lines), layout="constrained")
-    panels = figure.subplots(lines, 2, squeeze=False).ravel()
-    for axes, name in zip(panels, names, strict=False):
-        for at, run in trained:
-            values = run["training"]["curves"].get(name)
-            if values:
-                numbers = [float("nan") if value is None else value for value in values]
-                axes.plot(run["training"]["steps"], numbers, color=COLOURS[at % 7], linestyle=_LINES[at % 7],
-                          linewidth=0.8, label=run["label"])  # fmt: skip
-        axes.set_title(name, loc="left", size=6.5)
-        axes.grid(axis="y", color=_GRID, linewidth=0.5)
-    for axes in panels[len(names) :]:
-        axes.set_visible(False)
-    for axes in panels[max(0, len(names) - 2) : len(names)]:
-        axes.set_xlabel("step")
     _legend(figure, several=len(drawn["runs"]) > 1)
     return figure
