@@ -162,4 +162,4 @@ def test_a_config_file_aligns(tmp_path, capsys):
     assert settings["lr"] == 0.001 and settings["whiten"] is False and settings["exits"] == "0-2"
     file.write_text("model: testbed\nclip: yes\n")
     assert main(["align", "--config", str(file), "--out", str(tmp_path / "b")]) == 1
-    assert "'clip' is True" in capsys.readouterr().err
+    assert "align.yaml, line 2: clip is true; expected a number" in capsys.readouterr().err

@@ -15,7 +15,8 @@ from cyclopts import CycloptsError, MissingArgumentError
 
 from layeralign._util.machine import settle_threads
 from layeralign._util.text import has_lone_surrogate, printable
-from layeralign.cli.app import app, config, missing
+from layeralign.cli import config_file
+from layeralign.cli.app import app, missing
 from layeralign.cli.close import align, reward, transfer  # noqa: F401 - their commands
 from layeralign.cli.find import cases, demo, doctor, inspect, plan, scan  # noqa: F401
 from layeralign.cli.judge import calibrate, judge, label, summary  # noqa: F401
@@ -38,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise LayeralignError(
                 f"argument {strange[0]}: is not valid UTF-8; rename the file or folder, or retype the value"
             )
-        tokens, app.config = config([token for token in tokens if token != "--debug"])
+        tokens, app.config = config_file.take([token for token in tokens if token != "--debug"])
         code = app(tokens, exit_on_error=False, print_error=False)
     except (LayeralignError, CycloptsError) as error:
         return _fail(missing(error) if isinstance(error, MissingArgumentError) else str(error), debug)

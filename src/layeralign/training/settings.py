@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from cyclopts import Parameter
@@ -168,7 +168,3 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("seed", -(2**63), 2**63 - 1),
     ("target_kl", 1e-9, _BIG),
 )
-FLAGS = frozenset(f.name for f in fields(AlignSettings) if f.type == "bool")
-"""Names of the settings that are true or false."""
-FRACTIONS = frozenset(f.name for f in fields(AlignSettings) if "float" in str(f.type))
-"""Names of the settings that may have a fraction."""
