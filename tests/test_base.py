@@ -108,6 +108,13 @@ def test_a_record_without_hashes_leaves_the_name(llava_dir, tmp_path, record):
         load(llava_dir, adapter=folder)
 
 
+def test_a_damaged_list_of_training_cases_is_refused(tmp_path):
+    assert Adapter("a", tmp_path).trained_on() == frozenset()
+    (tmp_path / "trained_on.json").write_text('{"asked": "0f"}')
+    with pytest.raises(LayeralignError, match=r"trained_on\.json: field 'asked' is '0f'; expected a list"):
+        Adapter("a", tmp_path).trained_on()
+
+
 def test_adapters_from_elsewhere_are_known_by_the_name_of_their_base(llava_dir, tmp_path, capfd):
     load(llava_dir, adapter=peft(llava_dir, tmp_path / "own"))  # as PEFT itself wrote it
     assert capfd.readouterr().err == ""

@@ -222,9 +222,10 @@ def test_something_else_in_the_checkpoints_place_is_named(base, pair_file, tmp_p
     (tmp_path / "checkpoint.safetensors").write_bytes(b"not that")
     with pytest.raises(LayeralignError, match=r"checkpoint\.safetensors: cannot be used"):
         train_reward(pair_file, base, tmp_path, **SETTINGS)
-    (tmp_path / "reward.json").write_text("[1]")
-    with pytest.raises(LayeralignError, match=r"reward\.json is no record of a training"):
-        train_reward(pair_file, base, tmp_path, **SETTINGS)
+    for record, why in (("[1]", "expected a JSON object"), ('{"settings": []}', r"field 'settings' is \[\]")):
+        (tmp_path / "reward.json").write_text(record)
+        with pytest.raises(LayeralignError, match=rf"reward\.json is no record of a training .*{why}"):
+            train_reward(pair_file, base, tmp_path, **SETTINGS)
 
 
 def test_a_base_without_head_gets_one_and_gpt2s_padding(tmp_path, llava_dir, pair_file):

@@ -18,6 +18,7 @@ from layeralign.analysis.rows import ScoredRow
 from layeralign.analysis.summary import Summary, summarise
 from layeralign.errors import LayeralignError
 from layeralign.exits import Exits
+from layeralign.vlm.checkpoint import TRAINING, read_json
 
 _WEIGHTS = "adapter_model.safetensors"
 
@@ -218,8 +219,8 @@ def _training(run: Results) -> Training | None:
         weights = hashlib.sha256((folder / _WEIGHTS).read_bytes()).hexdigest()
         if weights != hashes.get(_WEIGHTS):
             return None
-        record = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+        record = read_json(folder / TRAINING)
         lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
         return Training(record, [json.loads(line) for line in lines])
-    except (OSError, ValueError):
+    except (LayeralignError, OSError, ValueError):
         return None

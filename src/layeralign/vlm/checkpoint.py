@@ -10,6 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
+from layeralign._util.validation import Record, validated
 from layeralign.errors import LayeralignError
 
 TRAINING = "training.json"
@@ -20,6 +23,12 @@ _WANTED = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _INDEX = "model.safetensors.index.json"
 _REMOTE_CODE = ("config.json", "processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
+
+
+class _TrainedOn(Record):
+    """The content of `trained_on.json`."""
+
+    asked: list[str] = Field(description="a list of hashes; train again, or remove the file")
 
 
 @dataclass(frozen=True)
@@ -79,8 +88,8 @@ class Adapter:
             LayeralignError: The record cannot be read.
         """
         file = self.path / TRAINED_ON
-        found = read_json(file).get("asked") if file.is_file() else None
-        return frozenset(map(str, found)) if isinstance(found, list) else frozenset()
+        found = validated(_TrainedOn, read_json(file), str(file)).asked if file.is_file() else ()
+        return frozenset(found)
 
 
 def _hashes(files: list[Path]) -> dict[str, str]:

@@ -12,8 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import ConfigDict, Field
+
 from layeralign._util import files
 from layeralign._util.text import printable
+from layeralign._util.validation import Record, validated
 from layeralign.cases.case import Case
 from layeralign.decode import checks
 from layeralign.errors import LayeralignError
@@ -27,6 +30,14 @@ CHECKPOINT = "checkpoint.safetensors"
 REFERENCE = "reference.json"
 """The reference policy's answers."""
 _OURS = (TRAINING, TRAINED_ON, CHECKPOINT, REFERENCE, "log.jsonl", "tensorboard")
+
+
+class _Training(Record):
+    """The part that every record of a training has; `compare` checks the rest."""
+
+    model_config = ConfigDict(extra="allow")
+
+    settings: dict[str, Any] = Field(description="an object")
 
 
 def write(file: Path, made: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,14 +55,20 @@ def read_same(file: Path, made: Mapping[str, Any]) -> dict[str, Any] | None:
     """
     if not file.is_file():
         return None
-    try:
-        record: dict[str, Any] = dict(json.loads(file.read_text(encoding="utf-8")))
-    except (TypeError, ValueError) as error:
-        raise LayeralignError(
-            f"out {file.parent}: {file.name} is no record of a training; use a new folder"
-        ) from error
+    record = _read(file)
     compare(file.parent, record, made)
     return record
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        found = read_json(file)
+        validated(_Training, found, file.name)
+    except LayeralignError as error:
+        raise LayeralignError(
+            f"out {file.parent}: {file.name} is no record of a training ({error}); use a new folder"
+        ) from error
+    return found
 
 
 def compare(out: Path, found: Mapping[str, Any], made: Mapping[str, Any]) -> None:
@@ -98,8 +115,7 @@ def dated(out: Path, vlm: Vlm, settings: AlignSettings) -> AlignSettings:
         LayeralignError: the record in `out` cannot be read.
     """
     file = out / TRAINING
-    known = read_json(file).get("settings") if file.is_file() else None
-    was = str(known.get("date", "")) if isinstance(known, dict) else ""
+    was = str(_read(file)["settings"].get("date", "")) if file.is_file() else ""
     today = datetime.now(UTC).date().isoformat()
     return replace(settings, date=checks.dated(vlm, settings.decoding(), was, today).date)
 
