@@ -13,8 +13,8 @@ from layeralign.judges.oracle import outcome
 from layeralign.testbed import architecture, build, world
 from layeralign.testbed.cases import STRATA, cases
 from layeralign.testbed.draw import draw
+from layeralign.vlm.feature import Feature
 from layeralign.vlm.load import load
-from layeralign.vlm.vlm import Feature
 
 
 def test_splits_share_no_scene_no_noun_and_no_pair():

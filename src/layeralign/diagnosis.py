@@ -17,8 +17,9 @@ from layeralign.decode.checks import check_template
 from layeralign.decode.decoding import Decoding
 from layeralign.errors import LayeralignError
 from layeralign.vlm import finite
+from layeralign.vlm.feature import Feature
 from layeralign.vlm.text.ends import disagreement
-from layeralign.vlm.vlm import Feature, Vlm
+from layeralign.vlm.vlm import Vlm
 
 Result = Literal["pass", "fail", "not checked"]
 _TOKENS = 8

@@ -39,8 +39,9 @@ from layeralign.decode.prompts import ended
 from layeralign.decode.stream import respond
 from layeralign.training.settings import AlignSettings
 from layeralign.training.train import train
+from layeralign.vlm.feature import Feature
 from layeralign.vlm.load import load
-from layeralign.vlm.vlm import Feature, Vlm
+from layeralign.vlm.vlm import Vlm
 
 TEXTS = (
     "Hello.",

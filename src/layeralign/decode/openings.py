@@ -13,7 +13,8 @@ from layeralign.cases.case import Case
 from layeralign.decode.decoding import PLAIN, Decoding
 from layeralign.decode.prompts import encode, prompt_tokens
 from layeralign.errors import LayeralignError
-from layeralign.vlm.vlm import Feature, Vlm
+from layeralign.vlm.feature import Feature
+from layeralign.vlm.vlm import Vlm
 
 Opening = tuple[int, ...]
 """The first tokens of an answer."""

@@ -10,9 +10,10 @@ from layeralign._util.text import printable
 from layeralign.cases.case import Case
 from layeralign.decode.decoding import PLAIN, Decoding
 from layeralign.errors import LayeralignError
+from layeralign.vlm.feature import Feature
 from layeralign.vlm.text import reasoning
 from layeralign.vlm.text.reasoning import Spoken
-from layeralign.vlm.vlm import Feature, Vlm
+from layeralign.vlm.vlm import Vlm
 
 
 @torch.no_grad()

@@ -11,7 +11,8 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from layeralign.decode.requests import Prompt, Request
-from layeralign.vlm.vlm import Feature, Vlm
+from layeralign.vlm.feature import Feature
+from layeralign.vlm.vlm import Vlm
 
 _LEAD = 16
 """Least tokens before a picture that are worth caching; fewer would save little (docs/speed.md)."""

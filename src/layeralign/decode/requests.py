@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from layeralign.decode.decoding import FinishReason
-from layeralign.vlm.vlm import Feature
+from layeralign.vlm.feature import Feature
 
 K = TypeVar("K")
 """Key by which the caller identifies an answer."""

@@ -16,7 +16,8 @@ from layeralign.decode.plain import Plain
 from layeralign.decode.prompts import encode, prompt_tokens, spoken
 from layeralign.decode.requests import Generation, Prompt, Request, Wanted, requests
 from layeralign.decode.sampling import Sampler, seed_of
-from layeralign.vlm.vlm import Feature, Vlm
+from layeralign.vlm.feature import Feature
+from layeralign.vlm.vlm import Vlm
 
 Query = tuple[Case, int, int]
 """A case, an exit and the number of a sample."""

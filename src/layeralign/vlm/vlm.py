@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, ClassVar, NoReturn, cast
 
@@ -24,37 +23,13 @@ from layeralign.errors import LayeralignError
 from layeralign.exits import Exits
 from layeralign.vlm import rope, tower
 from layeralign.vlm.checkpoint import Adapter, Checkpoint
+from layeralign.vlm.feature import Feature
 from layeralign.vlm.rope import Regime, Rope
 from layeralign.vlm.text import reasoning, template
 from layeralign.vlm.text.ends import Ends, ends
 from layeralign.vlm.text.reasoning import Marks
 
 _TOKENS = {"picture_token_id": "picture", "eos_tokens": "end", "pad_token": "padding"}
-
-
-@dataclass(frozen=True)
-class Feature:
-    """A picture's features at an exit, as input of the language model.
-
-    Attributes:
-        tokens: Features, [picture tokens, text width], in the model's dtype.
-        text: Text that replaces the picture's placeholder in a prompt.
-        extras: Further inputs of this family's language model for the picture.
-    """
-
-    tokens: Tensor
-    text: str
-    extras: Mapping[str, Tensor] = field(default_factory=dict)
-
-    @property
-    def nbytes(self) -> int:
-        """Size of all tensors, in bytes."""
-        return self.tokens.nbytes + sum(extra.nbytes for extra in self.extras.values())
-
-    def clone(self) -> Feature:
-        """A copy that does not keep the memory of other pictures alive."""
-        extras = {name: extra.clone() for name, extra in self.extras.items()}
-        return Feature(self.tokens.clone(), self.text, extras)
 
 
 class Vlm:

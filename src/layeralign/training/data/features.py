@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 
 from layeralign.cases.case import Case
-from layeralign.vlm.vlm import Feature, Vlm
+from layeralign.vlm.feature import Feature
+from layeralign.vlm.vlm import Vlm
 
 CACHE_BYTES = 4 * 2**30
 """Memory limit of the cache; the least recently used features are dropped first."""

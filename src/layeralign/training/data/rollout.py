@@ -16,7 +16,8 @@ from layeralign.decode.requests import Generation
 from layeralign.errors import LayeralignError
 from layeralign.training.data.features import Row
 from layeralign.vlm import finite
-from layeralign.vlm.vlm import Feature, Vlm
+from layeralign.vlm.feature import Feature
+from layeralign.vlm.vlm import Vlm
 
 
 @dataclass(frozen=True)

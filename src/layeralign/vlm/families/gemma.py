@@ -10,7 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from layeralign.errors import LayeralignError
-from layeralign.vlm.vlm import Feature, Vlm
+from layeralign.vlm.feature import Feature
+from layeralign.vlm.vlm import Vlm
 
 
 class PaliGemma(Vlm):

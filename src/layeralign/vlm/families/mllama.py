@@ -15,7 +15,8 @@ from transformers import Cache
 from layeralign.errors import LayeralignError
 from layeralign.exits import Exits, Track
 from layeralign.vlm import tower
-from layeralign.vlm.vlm import Feature, Vlm
+from layeralign.vlm.feature import Feature
+from layeralign.vlm.vlm import Vlm
 
 _CUT = (
     "local:l is local blocks 1..l, the five intermediate states clipped at l, all global blocks; "

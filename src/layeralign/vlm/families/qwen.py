@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from transformers import Cache
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
-from layeralign.vlm.vlm import Feature, Vlm
+from layeralign.vlm.feature import Feature
+from layeralign.vlm.vlm import Vlm
 
 
 class Qwen25Vl(Vlm):
