@@ -114,7 +114,7 @@ class Vlm:
         """The image encoder, an `nn.Module`."""
         return self.model.get_encoder(modality="image")
 
-    @cached_property
+    @property
     def blocks(self) -> nn.ModuleList:
         """The encoder's blocks on the main track: at `blocks_at`, else the tower's only list of blocks.
 
