@@ -1,4 +1,4 @@
-"""The log of a running training: JSONL, TensorBoard, and a live table on a terminal."""
+"""The log of a running training: JSONL, TensorBoard, and a live table."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rich.live import Live
 from rich.table import Table
 from torch.utils.tensorboard import SummaryWriter
 
-from layeralign._util import files
+from layeralign._util import files, notebook
 from layeralign.errors import LayeralignError
 
 FILE = "log.jsonl"
@@ -76,6 +76,7 @@ class Log:
         self._start = self._printed = time.monotonic()
         self._first = len(history)
         self._live: Live | None = None
+        self._output = notebook.Output() if notebook.in_notebook() else None
 
     def __enter__(self) -> Log:
         if self._writes:
@@ -115,6 +116,8 @@ class Log:
         now = time.monotonic()
         if self._live:
             self._live.update(self._table(now))
+        elif self._output:
+            self._output.show(notebook.table(self._table(now)), self._line(now))
         elif now - self._printed >= _EVERY or metrics["step"] + 1 == self._steps:
             self._printed = now
             print(self._line(now), file=sys.stderr, flush=True)
