@@ -93,5 +93,5 @@ def _cell(tag: str, content: Any, column: Column, below: str) -> str:
     text, side = _text(content), "right" if column.justify == "right" else "left"
     style = f"{_CELL}{side};border-bottom:{below}"
     style += f";color:{tone}" if (tone := _tone(text.style)) else ""
-    style += ";white-space:normal;min-width:16em" if column.overflow == "fold" else ""
+    style += ";white-space:normal;min-width:5em" if column.overflow == "fold" else ""
     return f'<{tag} style="{style}">{lines(text)}</{tag}>'

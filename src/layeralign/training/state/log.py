@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -136,11 +136,16 @@ class Log:
     def _table(self, now: float) -> Table:
         speed, left = self._speed(now)
         title = f"step {len(self._history)} of {self._steps}, {speed:.2f}/s, {left:.0f} s left"
-        made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
-        columns = [column for column in _COLUMNS if column[1] in self._history[-1]]
-        for head, _, _ in columns:
-            made.add_column(head, justify="right")
-        for metrics in self._history[-_TABLE_ROWS:]:
-            line = metrics | {"step": metrics["step"] + 1}
-            made.add_row(*(f"{line[name]:{form}}" if name in line else "–" for _, name, form in columns))
-        return made
+        return table(self._history, title)
+
+
+def table(history: Sequence[Mapping[str, Any]], title: str) -> Table:
+    """Return the last steps of a training, oldest first."""
+    made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
+    columns = [column for column in _COLUMNS if history and column[1] in history[-1]]
+    for head, _, _ in columns:
+        made.add_column(head, justify="right")
+    for metrics in history[-_TABLE_ROWS:]:
+        line = {**metrics, "step": metrics["step"] + 1}
+        made.add_row(*(f"{line[name]:{form}}" if name in line else "–" for _, name, form in columns))
+    return made
