@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from PIL import Image
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import datasets
     import pandas
 
-    Rows = Sequence[Case] | Sequence[Mapping[str, Any]] | pandas.DataFrame | datasets.Dataset
+    Rows: TypeAlias = Sequence[Case] | Sequence[Mapping[str, Any]] | pandas.DataFrame | datasets.Dataset
 
 
 def read(given: Rows, limit: int | None = None) -> list[Case]:
