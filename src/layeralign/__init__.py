@@ -7,6 +7,7 @@ it at every exit; what that gives has a table, a plot and a page. Every command 
 from __future__ import annotations
 
 import inspect as _inspect
+import warnings as _warnings
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -55,10 +56,13 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     """Load the API when it is first used: it takes seconds to import torch."""
-    if name in ("demo", "transfer"):
-        return getattr(import_module(f"layeralign.studies.{name}"), name)
     if name in __all__:
-        return getattr(import_module("layeralign.api"), name)
+        module = f"layeralign.studies.{name}" if name in ("demo", "transfer") else "layeralign.api"
+        with _warnings.catch_warnings():
+            _warnings.filterwarnings(
+                "ignore", "IProgress not found"
+            )  # of tqdm in a notebook; our bars need none
+            return getattr(import_module(module), name)
     raise AttributeError(f"module 'layeralign' has no attribute {name!r}")
 
 

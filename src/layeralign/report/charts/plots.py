@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 import numpy as np
+from matplotlib import figure as figures
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from layeralign.report.charts.tradeoff import front, savings
 
@@ -43,8 +44,19 @@ STYLE: dict[Any, Any] = {
     "pdf.fonttype": 42,
     "svg.hashsalt": "layeralign",
 }
+_DPI = 120
+"""Pixels per inch in a notebook: two columns of a paper have 810 pixels."""
 _PANELS = ("asr", "over_refusal", "utility")
 _TICKS = (0, 1, 5, 10, 25, 50, 100)
+
+
+class Figure(figures.Figure):
+    """A figure that a notebook shows whatever its backend."""
+
+    def _repr_png_(self) -> bytes:
+        picture = io.BytesIO()
+        self.savefig(picture, format="png", dpi=_DPI)
+        return picture.getvalue()
 
 
 def curve(drawn: Drawn, width: float) -> Figure:

@@ -90,8 +90,6 @@ class Shown:
         made = self._draw(what)
         if file is not None:
             figure.save(made, Path(file))
-        if notebook.in_notebook():
-            import matplotlib.pyplot  # noqa: F401 - registers how a notebook shows a figure
         return made
 
 
