@@ -23,7 +23,7 @@ import torch
 from matplotlib.figure import Figure
 
 import layeralign
-from layeralign.demo import TRAINED_ON, settings
+from layeralign.studies.demo import TRAINED_ON, settings
 from layeralign.training.settings import AlignSettings
 
 TEST, DEFAULT = 2000, 4000

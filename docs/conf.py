@@ -6,7 +6,8 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-from layeralign import __version__
+import layeralign
+from layeralign import __version__, api
 
 project = "layeralign"
 release = __version__
@@ -36,6 +37,7 @@ html_show_sphinx = False
 
 def setup(app: Sphinx) -> None:
     """Two pages are made of the code itself: the commands', and what Python can call."""
+    layeralign.cases, layeralign.report = api.cases, api.report  # the names are those of packages, too
     app.connect("source-read", _commands)
     app.connect("autodoc-process-docstring", _no_type, priority=400)
 

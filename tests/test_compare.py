@@ -8,7 +8,6 @@ from rich.console import Console
 from layeralign import LayeralignError, compare
 from layeralign.cases.case import Case
 from layeralign.cli import main
-from layeralign.demo import reward_and_harm
 from layeralign.exits import Exits
 from layeralign.judges.judge import Judgement
 from layeralign.report.inputs import gather
@@ -17,7 +16,8 @@ from layeralign.report.page import page
 from layeralign.report.terminal import transfer as heatmap
 from layeralign.runs import store
 from layeralign.runs.store import Row
-from layeralign.transfer import parts
+from layeralign.studies.demo import reward_and_harm
+from layeralign.studies.transfer import parts
 
 HOSTILE = "<script>document.title='owned'</script>"
 

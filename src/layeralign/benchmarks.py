@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
-from layeralign.cases import fetching, files
+from layeralign.cases import fetching, files, rows
 from layeralign.cases.case import Case
 from layeralign.cases.readers.reader import BENCHMARKS, Benchmark
 from layeralign.cases.readers.reader import read as read_benchmark
@@ -16,17 +15,21 @@ from layeralign.errors import LayeralignError
 from layeralign.testbed import cases as testbed
 from layeralign.testbed.world import Split
 
+if TYPE_CHECKING:
+    from layeralign.cases.rows import Rows
+
 TESTBED_SIZE = 1000
 """Number of testbed cases when no limit is given; the testbed can generate any number."""
 
 
-def cases(given: str | Path | Sequence[Case], *, limit: int | None = None, seed: int = 0) -> list[Case]:
+def cases(given: str | Path | Rows, *, limit: int | None = None, seed: int = 0) -> list[Case]:
     """Load the cases of a JSONL file, the testbed, or a public benchmark.
 
     Args:
         given: A file; `testbed` (the dev split), `testbed:train`, `testbed:dev` or `testbed:test`; the name
             of a public benchmark, which is downloaded once; or `NAME:FOLDER`, the user's own copy. A
-            sequence of cases is checked and returned.
+            sequence of cases is checked and returned. Also a list of dicts, a pandas DataFrame or a
+            `datasets.Dataset`; see `layeralign.cases.rows`.
         limit: Largest number of cases, 1 or more; the testbed generates exactly this many. None for all.
         seed: Seed of a benchmark that is generated, sampled or paired; it does not affect a file.
 
@@ -36,7 +39,7 @@ def cases(given: str | Path | Sequence[Case], *, limit: int | None = None, seed:
     if limit is not None and limit < 1:
         raise LayeralignError(f"limit {limit}: is too small; expected at least 1")
     if not isinstance(given, str | Path):
-        return _checked(list(given)[:limit])
+        return _checked(rows.read(given, limit))
     name, _, split = str(given).partition(":")
     if name == "testbed" and not Path(given).exists():
         if split not in ("", *get_args(Split)):

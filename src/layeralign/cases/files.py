@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,27 +37,19 @@ def read(file: Path, limit: int | None = None) -> list[Case]:
         lines = file.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise LayeralignError(f"cases {file}: cannot be read as UTF-8 text ({error})") from error
-    rows: list[tuple[str, _Row]] = []
-    seen: dict[str, str] = {}
-    spelt: dict[str, tuple[str, str]] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        where = f"{file}:{number}"
-        row = _row(line, where)
-        if row.id in seen:
-            raise LayeralignError(f"{where}: id {row.id!r} is already used in {seen[row.id]}")
-        seen[row.id] = where
-        _check_spelling((row.category or "").strip(), where, spelt)
-        rows.append((where, row))
+    places = ((f"{file}:{number}", line) for number, line in enumerate(lines, 1) if line.strip())
+    rows = checked((where, json_of(line, where, _EXPECTED)) for where, line in places)
     if not rows:
         raise LayeralignError(f"cases {file}: has no cases; expected one JSON object per line")
-    checked: dict[str, pictures.FilePicture] = {}
-    return [_case(row, file.parent, where, checked) for where, row in rows[:limit]]
+    opened: dict[str, pictures.FilePicture] = {}
+    return [case(row, _picture(row.image, file.parent, where, opened)) for where, row in rows[:limit]]
 
 
-class _Row(Record):
-    """A line of a case file."""
+_EXPECTED = "; expected JSON Lines: one object per line with id, prompt and kind"
+
+
+class Row(Record):
+    """A line of a case file, or a row of a table of cases."""
 
     id: Filled = Field(description="text")
     prompt: Filled = Field(description="text")
@@ -68,11 +60,26 @@ class _Row(Record):
     answers: Annotated[list[Text], Field(min_length=1)] | None = Field(None, description="a list of strings")
 
 
-def _row(line: str, where: str) -> _Row:
-    content = json_of(line, where, "; expected JSON Lines: one object per line with id, prompt and kind")
-    if isinstance(content, dict):
-        content = {name: value for name, value in content.items() if not name.startswith("_")}
-    return validated(_Row, content, where, extra="; rename it, or start it with _ to keep it as a note")
+def checked(contents: Iterable[tuple[str, Any]]) -> list[tuple[str, Row]]:
+    """Validate rows, each with its place for messages.
+
+    Raises:
+        LayeralignError: a row is invalid, or ids or spellings of two rows conflict; the message names a row.
+    """
+    rows: list[tuple[str, Row]] = []
+    seen: dict[str, str] = {}
+    spelt: dict[str, tuple[str, str]] = {}
+    for where, content in contents:
+        read = content
+        if isinstance(content, dict):
+            read = {name: value for name, value in content.items() if not name.startswith("_")}
+        row = validated(Row, read, where, extra="; rename it, or start it with _ to keep it as a note")
+        if row.id in seen:
+            raise LayeralignError(f"{where}: id {row.id!r} is already used in {seen[row.id]}")
+        seen[row.id] = where
+        _check_spelling((row.category or "").strip(), where, spelt)
+        rows.append((where, row))
+    return rows
 
 
 def _check_spelling(category: str, where: str, spelt: dict[str, tuple[str, str]]) -> None:
@@ -86,15 +93,21 @@ def _check_spelling(category: str, where: str, spelt: dict[str, tuple[str, str]]
         )
 
 
-def _case(row: _Row, folder: Path, where: str, checked: dict[str, pictures.FilePicture]) -> Case:
-    name = row.image
-    if name is not None and name not in checked:
-        checked[name] = pictures.check(folder, name, where)
+def _picture(
+    name: str | None, folder: Path, where: str, opened: dict[str, pictures.FilePicture]
+) -> pictures.FilePicture | None:
+    if name is not None and name not in opened:
+        opened[name] = pictures.check(folder, name, where)
+    return None if name is None else opened[name]
+
+
+def case(row: Row, picture: Picture | None) -> Case:
+    """Make the case of a row."""
     return Case(
         id=row.id,
         prompt=row.prompt,
         kind=row.kind,
-        picture=checked[name] if name is not None else None,
+        picture=picture,
         category=row.category or "",
         reference=row.reference,
         facts={} if row.answers is None else {"answers": row.answers},
@@ -142,6 +155,8 @@ def _written(case: Case, pile: Path, beside: str) -> dict[str, Any]:
 
 def _copied(picture: Picture, pile: Path, id: str) -> str:
     """Copy a picture and return the copy's name, which is its hash: equal pictures are copied once."""
+    if isinstance(picture, pictures.HeldPicture):
+        raise LayeralignError(f"case {id}: its picture is in memory, not a file; save it and give its path")
     if not picture.path:
         raise LayeralignError(
             f"case {id}: its picture is generated, not a file; refer to such cases by their benchmark's name"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
@@ -64,10 +65,10 @@ class FilePicture:
 
 
 def on_background(cases: Iterable[Case], background: str) -> list[Case]:
-    """Set the background, `#rrggbb`, of the cases' picture files."""
+    """Set the background, `#rrggbb`, of the cases' pictures that can be transparent."""
     return [
         replace(case, picture=replace(case.picture, background=background))
-        if isinstance(case.picture, FilePicture) and case.picture.background != background
+        if isinstance(case.picture, FilePicture | HeldPicture) and case.picture.background != background
         else case
         for case in cases
     ]
@@ -93,11 +94,27 @@ def check(folder: Path, name: str, where: str) -> FilePicture:
             f"{shown}: leaves the case file's folder; expected a relative path without '..'"
         )
     try:
-        file = (folder / name).resolve()
-        if not file.is_file():
-            raise LayeralignError(f"{shown}: no such file in {folder}")
-        if not file.is_relative_to(folder.resolve()):
+        if (folder / name).is_file() and not (folder / name).resolve().is_relative_to(folder.resolve()):
             raise LayeralignError(f"{shown}: is a link that leaves the case file's folder")
+    except (OSError, ValueError) as error:
+        raise LayeralignError(f"{shown}: cannot be read ({error})") from error
+    return read(folder / name, shown)
+
+
+def read(path: Path, shown: str) -> FilePicture:
+    """Read a picture file, decoding it once to detect truncated files.
+
+    Args:
+        path: Path of the file.
+        shown: The row and the picture, for the error message.
+
+    Raises:
+        LayeralignError: As in `check`, except that the file may be anywhere.
+    """
+    try:
+        file = path.resolve()
+        if not file.is_file():
+            raise LayeralignError(f"{shown}: no such file in {path.parent}")
         if has_lone_surrogate(str(file)):
             raise LayeralignError(f"{shown}: is in a folder whose name is not valid UTF-8; rename the folder")
         if file.stat().st_size > MAX_BYTES:
@@ -107,6 +124,72 @@ def check(folder: Path, name: str, where: str) -> FilePicture:
         raise LayeralignError(f"{shown}: cannot be read ({error})") from error
     picture, transparent, animated = _decode(content, shown, WHITE)
     return FilePicture(str(file), hashlib.sha256(content).hexdigest(), picture.size, transparent, animated)
+
+
+@dataclass(frozen=True)
+class HeldPicture:
+    """A picture in memory that `hold` has accepted, in the column `image` of a table of cases.
+
+    Attributes:
+        rows: The table; its row is read again when the picture is opened.
+        row: Number of the row.
+        sha256: SHA-256 of mode, size and pixels, in hex.
+        size: Width and height in pixels.
+        transparent, background: As in `FilePicture`.
+        path: Always empty, since there is no file.
+    """
+
+    rows: Sequence[Mapping[str, Any]] = field(repr=False, compare=False)
+    row: int
+    sha256: str
+    size: tuple[int, int]
+    transparent: bool
+    background: str = WHITE
+    path: str = ""
+
+    def open(self) -> Image.Image:
+        """Draw the picture on its background, in RGB, rotated by its EXIF.
+
+        Raises:
+            LayeralignError: The picture has changed since it was checked.
+        """
+        shown = f"cases[{self.row}]: image"
+        try:
+            picture = _plain(self.rows[self.row]["image"], shown)
+        except (LookupError, TypeError, AttributeError) as error:
+            raise LayeralignError(f"{shown}: is no longer there; run the call again") from error
+        if _hash(picture) != self.sha256:
+            raise LayeralignError(f"{shown}: has changed since the cases were read; run the call again")
+        return _compose(picture, self.background)[0]
+
+
+def hold(rows: Sequence[Mapping[str, Any]], row: int, picture: Image.Image) -> HeldPicture:
+    """Check a picture in memory, with the limits of picture files.
+
+    Raises:
+        LayeralignError: The picture is too large, has more than 8 bits per channel, or cannot be decoded.
+    """
+    plain = _plain(picture, f"cases[{row}]: image")
+    return HeldPicture(rows, row, _hash(plain), plain.size, _compose(plain, WHITE)[1])
+
+
+def _plain(picture: Image.Image, shown: str) -> Image.Image:
+    """Rotate by the EXIF and convert to RGB, or to RGBA where pixels are transparent."""
+    width, height = picture.size
+    if width * height > MAX_PIXELS:
+        raise LayeralignError(f"{shown}: has {width}×{height} pixels; the limit is {MAX_PIXELS:,} in total")
+    if picture.mode.startswith(("I", "F")):
+        raise LayeralignError(f"{shown}: has more than 8 bits per channel; convert it to 8 bits")
+    try:
+        turned = ImageOps.exif_transpose(picture)
+        return turned.convert("RGBA" if turned.has_transparency_data else "RGB")
+    except Exception as error:  # a lazy image decodes here, and Pillow's decoders raise many types
+        raise LayeralignError(f"{shown}: cannot be decoded ({error})") from error
+
+
+def _hash(picture: Image.Image) -> str:
+    """Hash mode, size and pixels."""
+    return hashlib.sha256(f"{picture.mode} {picture.size}".encode() + picture.tobytes()).hexdigest()
 
 
 def leaves(name: str) -> bool:

@@ -28,7 +28,7 @@ def to_pandas(run: str | Path) -> pandas.DataFrame:
     Raises:
         LayeralignError: There is no run, or pandas is not installed.
     """
-    return _library("pandas").DataFrame(_rows(run)).convert_dtypes()
+    return library("pandas", "to_pandas").DataFrame(_rows(run)).convert_dtypes()
 
 
 def to_polars(run: str | Path) -> polars.DataFrame:
@@ -37,7 +37,7 @@ def to_polars(run: str | Path) -> polars.DataFrame:
     Raises:
         LayeralignError: There is no run, or Polars is not installed.
     """
-    made: polars.DataFrame = _library("polars").DataFrame(_rows(run), infer_schema_length=None)
+    made: polars.DataFrame = library("polars", "to_polars").DataFrame(_rows(run), infer_schema_length=None)
     return made
 
 
@@ -47,15 +47,20 @@ def to_datasets(run: str | Path) -> datasets.Dataset:
     Raises:
         LayeralignError: There is no run, or `datasets` is not installed.
     """
-    return _library("datasets").Dataset.from_list(_rows(run))
+    return library("datasets", "to_datasets").Dataset.from_list(_rows(run))
 
 
-def _library(name: str) -> Any:
+def library(name: str, function: str) -> Any:
+    """Import an optional library for a function.
+
+    Raises:
+        LayeralignError: It is not installed.
+    """
     try:
         return import_module(name)
     except ImportError as error:
         raise LayeralignError(
-            f"to_{name}: needs {name}; pip install {name}, or layeralign[frames]"
+            f"{function}: needs {name}; pip install {name}, or layeralign[frames]"
         ) from error
 
 

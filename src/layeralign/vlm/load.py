@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -51,7 +52,9 @@ def quiet() -> Iterator[None]:
     logs.set_verbosity(logging.CRITICAL)
     logs.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of PEFT's calls of transformers
+            yield
     finally:
         logs.set_verbosity(level)
         if bars:

@@ -78,6 +78,14 @@ class Vlm:
         self.check(variant)
         self.reading = next(iter(self.variants)) if variant is None else variant
 
+    def __repr__(self) -> str:
+        exits, dtype = self.exits, str(self.model.dtype).removeprefix("torch.")
+        ends = f"exits {exits.name(exits.all[0])} to {exits.name(exits.all[-1])}"
+        return (
+            f"<{printable(self.name, 80)}: family {self.family}, {ends}, "
+            f"default exit {exits.name(exits.default)}, {dtype}, {self.device}>"
+        )
+
     @classmethod
     def check(cls, variant: str | None) -> None:
         """Check that the family has this variant.

@@ -39,8 +39,8 @@ def transfer(options: AlignOptions, judged: TransferOptions, settings: AlignSett
     from layeralign.report.terminal.cases import picture_remarks
     from layeralign.report.terminal.transfer import table
     from layeralign.rewards.reward import load_reward
-    from layeralign.transfer import Judging
-    from layeralign.transfer import transfer as run_transfer
+    from layeralign.studies.transfer import Judging
+    from layeralign.studies.transfer import study as run_transfer
 
     trained = benchmarks.cases(options.cases, limit=options.limit, seed=settings.seed)
     tested = benchmarks.cases(judged.test, limit=judged.test_limit)

@@ -21,8 +21,8 @@ def demo(*, out: Path = Path("out/demo"), cases: int = 1200, steps: int = 60) ->
     steps
         Number of L-PPO steps.
     """
-    from layeralign.demo import demo as run_demo
     from layeralign.report.terminal.comparison import table
+    from layeralign.studies.demo import demo as run_demo
 
     comparison = run_demo(out, cases, steps)
     put(table(comparison))

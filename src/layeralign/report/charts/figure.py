@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,29 @@ def save(figure: Figure, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with files.atomic(file) as draft, matplotlib.rc_context(plots.STYLE):
         figure.savefig(draft, format=file.suffix[1:], dpi=300, metadata=metadata.get(file.suffix, {}))
+
+
+def inline(figure: Figure) -> str:
+    """Return a figure as SVG inside HTML, in the text's colour, for light and dark pages."""
+    text = io.StringIO()
+    with matplotlib.rc_context(plots.STYLE | {"svg.fonttype": "none"}):
+        figure.savefig(text, format="svg", transparent=True, metadata=dict.fromkeys(_NOTED))
+    found = text.getvalue()[text.getvalue().index("<svg") :]
+    found = re.sub(r"<(metadata|style)\b.*?</\1>|<!--.*?-->", "", found, flags=re.DOTALL)
+    found = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf"<svg \1 {_INLINE}>", found, count=1)
+    return re.sub(r"<[^>]*>", _themed, found)
+
+
+def _themed(tag: re.Match[str]) -> str:
+    """Return a tag with shorter numbers, and with colours that follow the page's text."""
+    found = re.sub(r"(\.\d\d)\d+", r"\1", tag[0])
+    for colour, shown in plots.THEMED.items():
+        found = found.replace(colour, shown)
+    return found
+
+
+_NOTED = ("Date", "Creator", "Format", "Type")
+_INLINE = 'style="width:100%;max-width:820px;height:auto;fill:currentColor;stroke-linejoin:round"'
 
 
 def _measured(report: Report, what: What) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 import numpy as np
+from matplotlib import figure as figures
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from layeralign.report.charts.tradeoff import front, savings
 
@@ -18,6 +19,14 @@ COLOURS = ("#c04a08", "#0b65a8", "#00795a", "#a2487c", "#8a6a00", "#2a7f9e", "#5
 _LINES: Sequence[Any] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), "-.", (0, (3, 1)), ":", (0, (8, 2)))
 _MARKERS = "os^Dv*P"
 _INK, _SOFT, _BAND, _GRID = "#14181f", "#576070", "#eef0f3", "#dde1e7"
+THEMED = {
+    _INK: "currentColor",
+    "#000000": "currentColor",
+    _SOFT: "currentColor",
+    _BAND: "color-mix(in srgb, currentColor 7%, transparent)",
+    _GRID: "color-mix(in srgb, currentColor 18%, transparent)",
+}
+"""Colours of a figure -> colours that follow the page's text."""
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
@@ -35,8 +44,19 @@ STYLE: dict[Any, Any] = {
     "pdf.fonttype": 42,
     "svg.hashsalt": "layeralign",
 }
+_DPI = 120
+"""Pixels per inch in a notebook: two columns of a paper have 810 pixels."""
 _PANELS = ("asr", "over_refusal", "utility")
 _TICKS = (0, 1, 5, 10, 25, 50, 100)
+
+
+class Figure(figures.Figure):
+    """A figure that a notebook shows whatever its backend."""
+
+    def _repr_png_(self) -> bytes:
+        picture = io.BytesIO()
+        self.savefig(picture, format="png", dpi=_DPI)
+        return picture.getvalue()
 
 
 def curve(drawn: Drawn, width: float) -> Figure:
@@ -125,7 +145,33 @@ def _exits(axes: Axes, drawn: Drawn, width: float) -> None:
 def _legend(figure: Figure, *, several: bool) -> None:
     if several:
         handles, names = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=min(3, len(names)), handlelength=2.6)
+        place: dict[str, Any] = {"loc": "outside lower center", "ncols": min(3, len(names))}
+        for text in figure.legend(handles, names, handlelength=2.6, **place).get_texts():
+            text.set_parse_math(False)  # a folder's name is no formula
+
+
+Curve = Mapping[float, tuple[float | None, float | None, float | None]]
+"""x -> value and ends of its interval; None where unknown."""
+
+
+def panels(curves: Mapping[str, Curve], width: float, below: str, ticks: Mapping[float, str]) -> Figure:
+    """Draw one panel for each title and its curve; `ticks` are names of x values, if they have names."""
+    figure = Figure(figsize=(width, 0.4 + 1.1 * len(curves)), layout="constrained")
+    every = figure.subplots(len(curves), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (title, curve) in zip(every, curves.items(), strict=True):
+        known = [(x, *point) for x, point in curve.items() if point[0] is not None]
+        axes.plot([one[0] for one in known], [one[1] for one in known], color=COLOURS[0], linewidth=1.2,
+                  marker="o" * bool(ticks), markersize=2.6)  # fmt: skip
+        if sure := [one for one in known if one[2] is not None]:
+            x, low, high = ([one[at] for one in sure] for at in (0, 2, 3))
+            axes.fill_between(x, low, high, color=COLOURS[0], alpha=0.16, linewidth=0)
+        axes.set_title(title, loc="left", parse_math=False)
+        axes.grid(axis="y", color=_GRID, linewidth=0.5)
+        axes.set_axisbelow(True)
+    if ticks:
+        every[-1].set_xticks([*ticks], [*ticks.values()])
+    every[-1].set_xlabel(below)
+    return figure
 
 
 def tradeoff(drawn: Drawn, width: float) -> Figure:

@@ -70,7 +70,7 @@ def _run(run: RunInput, keys: Sequence[str]) -> dict[str, Any]:
         "all": _points(measures.by_exit(run), keys),
         "categories": {name: _points(found, keys) for name, found in measures.by_category(run).items()},
         "controls": _controls(run),
-        "training": _training(run),
+        "training": training(run.training.steps) if run.training else None,
     }
 
 
@@ -109,12 +109,11 @@ def _change(change: Change | None) -> list[float | int | None] | None:
     return [*map(_round, numbers), change.n]
 
 
-def _training(run: RunInput) -> dict[str, Any] | None:
+def training(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """Return the step numbers, and the curves of the metrics that this training has."""
-    if run.training is None or not run.training.steps:
+    if not steps:
         return None
-    every = -(-len(run.training.steps) // _STEPS)
-    steps = run.training.steps[::every]
+    steps = steps[:: -(-len(steps) // _STEPS)]
     curves = {label: [_round(step.get(key)) for step in steps] for key, label in _CURVES if key in steps[0]}
     return {"steps": [step["step"] + 1 for step in steps], "curves": curves}
 

@@ -1,4 +1,4 @@
-"""The log of a running training: JSONL, TensorBoard, and a live table on a terminal."""
+"""The log of a running training: JSONL, TensorBoard, and a live table."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,7 +18,7 @@ from rich.live import Live
 from rich.table import Table
 from torch.utils.tensorboard import SummaryWriter
 
-from layeralign._util import files
+from layeralign._util import files, notebook
 from layeralign.errors import LayeralignError
 
 FILE = "log.jsonl"
@@ -76,6 +76,7 @@ class Log:
         self._start = self._printed = time.monotonic()
         self._first = len(history)
         self._live: Live | None = None
+        self._output = notebook.Output() if notebook.in_notebook() else None
 
     def __enter__(self) -> Log:
         if self._writes:
@@ -115,6 +116,8 @@ class Log:
         now = time.monotonic()
         if self._live:
             self._live.update(self._table(now))
+        elif self._output:
+            self._output.show(notebook.table(self._table(now)), self._line(now))
         elif now - self._printed >= _EVERY or metrics["step"] + 1 == self._steps:
             self._printed = now
             print(self._line(now), file=sys.stderr, flush=True)
@@ -133,11 +136,16 @@ class Log:
     def _table(self, now: float) -> Table:
         speed, left = self._speed(now)
         title = f"step {len(self._history)} of {self._steps}, {speed:.2f}/s, {left:.0f} s left"
-        made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
-        columns = [column for column in _COLUMNS if column[1] in self._history[-1]]
-        for head, _, _ in columns:
-            made.add_column(head, justify="right")
-        for metrics in self._history[-_TABLE_ROWS:]:
-            line = metrics | {"step": metrics["step"] + 1}
-            made.add_row(*(f"{line[name]:{form}}" if name in line else "–" for _, name, form in columns))
-        return made
+        return table(self._history, title)
+
+
+def table(history: Sequence[Mapping[str, Any]], title: str) -> Table:
+    """Return the last steps of a training, oldest first."""
+    made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
+    columns = [column for column in _COLUMNS if history and column[1] in history[-1]]
+    for head, _, _ in columns:
+        made.add_column(head, justify="right")
+    for metrics in history[-_TABLE_ROWS:]:
+        line = {**metrics, "step": metrics["step"] + 1}
+        made.add_row(*(f"{line[name]:{form}}" if name in line else "–" for _, name, form in columns))
+    return made

@@ -6,20 +6,25 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from layeralign import benchmarks
 from layeralign._util import files
-from layeralign.analysis.compare import Comparison
-from layeralign.api import Scan, align, compare, scan
+from layeralign.api import align, compare, load, scan
 from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
 from layeralign.exits import Exits
 from layeralign.report.inputs import gather
+from layeralign.report.notebook.runs import Transfer
 from layeralign.report.page import page
-from layeralign.rewards.reward import Reward
+from layeralign.rewards.reward import Reward, load_reward
 from layeralign.training.settings import AlignSettings
 from layeralign.training.train import check
 from layeralign.vlm.vlm import Vlm
+
+if TYPE_CHECKING:
+    from layeralign.cases.rows import Rows
+    from layeralign.report.notebook.runs import Scan
 
 Loader = Callable[[Path | None], Vlm]
 
@@ -55,6 +60,54 @@ def parts(known: Exits, exits: str) -> list[str]:
 
 
 def transfer(
+    model: str | Path,
+    cases: str | Path | Rows,
+    out: str | Path,
+    *,
+    test: str | Path | Rows,
+    reward: Reward | str | None = None,
+    settings: AlignSettings | None = None,
+    limit: int | None = None,
+    test_limit: int | None = None,
+    batch_size: int | None = None,
+    **options: Any,
+) -> Transfer:
+    """Train once per part of the settings' exits, and scan every exit before and after.
+
+    Commas separate the parts (`0,3,early`); `each` stands for every exit by itself. A call that was stopped
+    resumes when it is made again.
+
+    Args:
+        model: a checkpoint folder, a hub id, or `testbed`; it is loaded anew for each training.
+        cases: the training cases, as in `scan`.
+        out: folder of the runs, the adapters, transfer.json, and transfer.html with the heat map.
+        test: the test cases, as in `scan`.
+        reward: as in `align`.
+        settings: of every training; see `layeralign.training.settings.AlignSettings`.
+        limit: maximum number of training cases.
+        test_limit: maximum number of test cases.
+        batch_size: largest number of answers generated at once in scans.
+        options: of `load`, such as `dtype` and `device_map`.
+
+    Returns:
+        Trained exits -> the comparison of the runs before and after.
+
+    Raises:
+        LayeralignError: an argument is invalid, or a training collapsed.
+    """
+    chosen = settings or AlignSettings()
+    trained = benchmarks.cases(cases, limit=limit, seed=chosen.seed)
+    tested = benchmarks.cases(test, limit=test_limit)
+    scorer = load_reward(reward) if isinstance(reward, str) else reward
+
+    def loader(adapter: Path | None) -> Vlm:
+        return load(model, adapter=adapter, **options)
+
+    judging = Judging(tested, chosen.max_new_tokens, batch_size)
+    return study(loader, trained, Path(out), reward=scorer, settings=chosen, judging=judging)
+
+
+def study(
     loader: Loader,
     cases: Sequence[Case],
     out: Path,
@@ -62,8 +115,8 @@ def transfer(
     reward: Reward | None,
     settings: AlignSettings,
     judging: Judging,
-) -> dict[str, Comparison]:
-    """Train once for each part of `settings.exits`, and scan every exit before and after.
+) -> Transfer:
+    """Do what `transfer` says, with a function that loads the model.
 
     Results that are already in `out` are not made again, so that a stopped transfer is resumed.
 
@@ -85,7 +138,7 @@ def transfer(
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise LayeralignError("transfer: runs in one process only; start it without a launcher")
     before = _scan(first, out / "before", judging, settings)
-    found: dict[str, Comparison] = {}
+    found = Transfer()
     for part in trained:
         folder = out / _folder(part)
         align(loader(None), cases, folder / "adapter", reward=reward, settings=replace(settings, exits=part))

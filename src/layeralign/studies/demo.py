@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from layeralign._util import files
-from layeralign.analysis.compare import Comparison
-from layeralign.api import Scan, align, compare, load, scan
+from layeralign.api import align, compare, load, scan
 from layeralign.report.inputs import gather
+from layeralign.report.notebook.runs import Comparison, Scan
 from layeralign.report.page import page
 from layeralign.training.settings import AlignSettings
 
@@ -38,8 +38,19 @@ def settings(steps: int = STEPS, seed: int = 0) -> AlignSettings:
     )
 
 
-def demo(out: Path, cases: int, steps: int) -> Comparison:
-    """Write `before`, `adapter`, `after`, the runs' summaries as JSON, and the page to `out`."""
+def demo(out: str | Path = "out/demo", cases: int = 1200, steps: int = STEPS) -> Comparison:
+    """Scan the bundled model at every exit, align it, scan it again, and write a page.
+
+    Args:
+        out: folder for the runs `before` and `after`, their summaries as JSON, the `adapter`, and the page
+            `report.html`.
+        cases: number of cases of the testbed's dev split that are judged; training uses the train split only.
+        steps: number of L-PPO steps.
+
+    Raises:
+        LayeralignError: `out` holds runs with other settings.
+    """
+    out = Path(out)
     chosen = settings(steps)
     before = _scan(out, "before", cases, None)
     history = align(

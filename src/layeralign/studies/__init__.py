@@ -1,0 +1,1 @@
+"""Whole studies: scan, train and scan again, once or for each exit."""
