@@ -22,8 +22,9 @@ from transformers import (
     SiglipVisionConfig,
 )
 
+from layeralign._util.quiet import quiet
 from layeralign.testbed import architecture
-from layeralign.vlm.load import load, quiet
+from layeralign.vlm.load import load
 
 settings.register_profile("everywhere", deadline=None, derandomize=True)  # slow machines, same examples
 settings.load_profile("everywhere")

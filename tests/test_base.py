@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 import layeralign
 from layeralign import LayeralignError
+from layeralign._util.quiet import quiet
 from layeralign.analysis.results import Results
 from layeralign.analysis.summary import summarise
 from layeralign.cli import main
@@ -16,7 +17,7 @@ from layeralign.runs.store import open_run
 from layeralign.vlm import base
 from layeralign.vlm.checkpoint import Adapter, Checkpoint
 from layeralign.vlm.identity import identity
-from layeralign.vlm.load import load, quiet
+from layeralign.vlm.load import load
 
 COMMIT, OTHER = "0123456789abcdef" * 2 + "01234567", "f" * 40
 

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 import layeralign
 import tiny
 from faulty import PLANTED, QUICK, OpenAI, Perspective, a_run, serving
+from layeralign._util.quiet import quiet
 from layeralign.cli import main
 from layeralign.judges.guard import GUARDS, GuardJudge
 from layeralign.judges.kinds import KINDS, REMOTE, RULES, SCORERS, VERDICTS
@@ -30,7 +31,7 @@ from layeralign.rewards.reward import load_reward
 from layeralign.runs.store import open_run
 from layeralign.sweep.sweep import judge
 from layeralign.testbed.cases import cases
-from layeralign.vlm.load import load, quiet
+from layeralign.vlm.load import load
 
 REPLIES = int(os.environ.get("LAYERALIGN_REPLIES", "1000"))
 """How many answers a server is asked about; benchmarks/judges.sh asks about 10,000."""

@@ -14,11 +14,12 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2Im
 
 import tiny
 from layeralign import LayeralignError
+from layeralign._util.quiet import quiet
 from layeralign.cli import main
 from layeralign.testing import FamilySuite
 from layeralign.vlm.families import registry as families
 from layeralign.vlm.families.gemma import Gemma3
-from layeralign.vlm.load import load, quiet
+from layeralign.vlm.load import load
 from layeralign.vlm.processor import without_video
 
 

@@ -17,6 +17,7 @@ from transformers import (
     BertForSequenceClassification,
 )
 
+from layeralign._util.quiet import quiet
 from layeralign.cases.case import Case
 from layeralign.cases.dialogue import dialogue, human_turn
 from layeralign.errors import LayeralignError
@@ -28,7 +29,6 @@ from layeralign.testbed.world import REFUSAL, VERBS, Request, Scene, Thing, spli
 from layeralign.training.reward import testbed as testbed_reward
 from layeralign.training.reward.pairs import read_pairs, split
 from layeralign.training.reward.train import bradley_terry, train_reward
-from layeralign.vlm.load import quiet
 
 TINY = testbed_reward.Recipe(width=16, layers=1, heads=2, base_steps=2)
 SETTINGS = {"epochs": 2, "batch_size": 4, "lr": 1e-3, "seed": 3, "held_out": 0.2, "save_every": 2}

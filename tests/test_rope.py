@@ -8,6 +8,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 import layeralign
 import tiny
 from layeralign import LayeralignError
+from layeralign._util.quiet import quiet
 from layeralign.cases.case import Case
 from layeralign.decode import checks, prompts
 from layeralign.decode.decoding import Decoding
@@ -17,7 +18,7 @@ from layeralign.testing import _Reward, _Shown, noise
 from layeralign.training.settings import AlignSettings
 from layeralign.training.train import train
 from layeralign.vlm import rope
-from layeralign.vlm.load import load, quiet
+from layeralign.vlm.load import load
 
 LENGTH = 48
 """Positions that the tiny models were made for."""

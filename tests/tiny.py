@@ -21,7 +21,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
-from layeralign.vlm.load import quiet
+from layeralign._util.quiet import quiet
 from layeralign.vlm.processor import without_video
 
 TEMPLATES = Path(__file__).parent / "templates"

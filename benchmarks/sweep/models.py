@@ -22,8 +22,8 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from layeralign._util.quiet import quiet
 from layeralign.cases.case import Case
-from layeralign.vlm.load import quiet
 
 LEAD = "A chat between a curious human and an assistant . It gives short and helpful answers ."
 TEMPLATE = (

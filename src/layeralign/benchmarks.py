@@ -13,6 +13,7 @@ from layeralign.cases.readers.reader import BENCHMARKS, Benchmark
 from layeralign.cases.readers.reader import read as read_benchmark
 from layeralign.errors import LayeralignError
 from layeralign.testbed import cases as testbed
+from layeralign.testbed.natural import cases as natural
 from layeralign.testbed.world import Split
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 TESTBED_SIZE = 1000
 """Number of testbed cases when no limit is given; the testbed can generate any number."""
+_TESTBEDS = {"testbed": testbed.cases, "natural": natural.cases}
 
 
 def cases(given: str | Path | Rows, *, limit: int | None = None, seed: int = 0) -> list[Case]:
@@ -41,12 +43,12 @@ def cases(given: str | Path | Rows, *, limit: int | None = None, seed: int = 0) 
     if not isinstance(given, str | Path):
         return _checked(rows.read(given, limit))
     name, _, split = str(given).partition(":")
-    if name == "testbed" and not Path(given).exists():
+    if name in _TESTBEDS and not Path(given).exists():
         if split not in ("", *get_args(Split)):
             raise LayeralignError(
-                f"cases {given}: is not a split of the testbed; expected {', '.join(get_args(Split))}"
+                f"cases {given}: is not a split of the {name} world; expected {', '.join(get_args(Split))}"
             )
-        return testbed.cases(split or "dev", limit or TESTBED_SIZE, seed)  # type: ignore[arg-type]
+        return _TESTBEDS[name](split or "dev", limit or TESTBED_SIZE, seed)  # type: ignore[arg-type]
     if name in BENCHMARKS and not Path(given).is_file():
         return _public(str(given), limit, seed)
     if not Path(given).is_file():

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPVisionModel, LlavaForConditionalGeneration, LlavaProcessor
 
+from layeralign._util.quiet import quiet
 from layeralign.testbed import architecture
 from layeralign.testbed.draw import SIZE, draw
 from layeralign.testbed.world import (
@@ -39,7 +40,6 @@ from layeralign.testbed.world import (
     picture_question,
     sample_scene,
 )
-from layeralign.vlm.load import quiet
 
 
 @dataclass(frozen=True)

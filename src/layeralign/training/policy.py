@@ -13,8 +13,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 
 from layeralign._util import files
+from layeralign._util.quiet import quiet
 from layeralign.training.data.rollout import Batch
-from layeralign.vlm.load import quiet
 from layeralign.vlm.vlm import Vlm
 
 _SUPPRESSED = -1e9

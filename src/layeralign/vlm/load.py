@@ -5,10 +5,8 @@ from __future__ import annotations
 import gc
 import importlib.util
 import json
-import logging
 import os
 import re
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,7 +15,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-import transformers
 from safetensors.torch import load_file
 from transformers import (
     AutoConfig,
@@ -29,6 +26,7 @@ from transformers import (
     ProcessorMixin,
 )
 
+from layeralign._util.quiet import quiet
 from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
 from layeralign.vlm import base, finite
@@ -42,23 +40,6 @@ _TESTBED = Path(__file__).parent.parent / "testbed" / "model"
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """Values of `--dtype`."""
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Suppress transformers' warnings and progress bars, which a user cannot act on."""
-    logs = transformers.utils.logging
-    level, bars = logs.get_verbosity(), logs.is_progress_bar_enabled()
-    logs.set_verbosity(logging.CRITICAL)
-    logs.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of PEFT's calls of transformers
-            yield
-    finally:
-        logs.set_verbosity(level)
-        if bars:
-            logs.enable_progress_bar()
 
 
 def load(
@@ -75,7 +56,8 @@ def load(
     """Load a vision-language model, with weights only from safetensors and without its own code.
 
     Args:
-        model: A checkpoint folder, a hub id, or `testbed`, the model that ships with layeralign.
+        model: A checkpoint folder, a hub id, `testbed`, the model that ships with layeralign, or `natural`,
+            the second testbed, which is assembled from pretrained parts at the first call.
         adapter: Folder of a LoRA adapter in PEFT's format, which is merged into the weights.
         allow_base: Whether to load an adapter that was trained on a different model; runs record it.
         revision: The hub's branch, tag or commit; only for hub ids.
@@ -132,8 +114,18 @@ def load(
 
 def find(model: str | Path, revision: str | None = None, *, weights: bool = True) -> checkpoints.Checkpoint:
     """Find a checkpoint by name, as in `load`; without `weights`, only its config is needed."""
-    path = _TESTBED if model == "testbed" else model
-    return replace(checkpoints.find(path, revision, weights=weights), name=str(model))
+    return replace(checkpoints.find(_place(model), revision, weights=weights), name=str(model))
+
+
+def _place(model: str | Path) -> str | Path:
+    """The folder or hub id of a model that may be one of the two testbeds."""
+    if model == "testbed":
+        return _TESTBED
+    if model == "natural" and not Path(model).exists():
+        from layeralign.testbed.natural import assembled
+
+        return assembled.folder()
+    return model
 
 
 def empty(model: str | Path, *, revision: str | None = None, variant: str | None = None) -> Vlm:

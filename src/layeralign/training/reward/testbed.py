@@ -29,12 +29,12 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import GPT2Config, GPT2ForSequenceClassification, PreTrainedTokenizerFast
 
 from layeralign._util.progress import Progress
+from layeralign._util.quiet import quiet
 from layeralign.cases.dialogue import dialogue, human_turn
 from layeralign.testbed import architecture
 from layeralign.testbed.preferences import broken, draw, pairs, wrong
 from layeralign.training.reward.train import train_reward
 from layeralign.training.state.schedule import set_lr
-from layeralign.vlm.load import quiet
 
 _POSITIONS = 128
 

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from layeralign._util.progress import Progress
+from layeralign._util.quiet import quiet
 from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
 from layeralign.rewards.classifier import Classifier
@@ -26,7 +27,7 @@ from layeralign.training.state import checkpoint, record
 from layeralign.training.state.checkpoint import State
 from layeralign.training.state.schedule import set_lr
 from layeralign.vlm import checkpoint as checkpoints
-from layeralign.vlm.load import own_device, quiet
+from layeralign.vlm.load import own_device
 
 RECORD = "reward.json"
 """Settings, data and held-out accuracy; written last, so a folder with it holds a finished training."""

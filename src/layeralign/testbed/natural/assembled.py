@@ -1,0 +1,55 @@
+"""The natural testbed as a checkpoint folder, assembled once from pretrained parts and shipped deltas."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from layeralign.errors import LayeralignError
+from layeralign.testbed.natural import parts
+from layeralign.testbed.natural.deltas import SHIPPED
+
+
+def folder() -> Path:
+    """The cached checkpoint folder; it is assembled at the first call, and again if the deltas are others.
+
+    Raises:
+        LayeralignError: A package is missing, a part cannot be downloaded, or the disk is full.
+    """
+    found = parts.folder() / f"model-{parts.sha256(SHIPPED)[:12]}"
+    if not (found / "config.json").exists():
+        assemble(found, SHIPPED)
+    return found
+
+
+def assemble(out: Path, changes: Path) -> None:
+    """Assemble the pretrained parts and the changes in a file into a checkpoint folder, which appears whole.
+
+    Raises:
+        LayeralignError: See `folder`.
+    """
+    try:
+        import gguf  # noqa: F401
+        import onnx  # noqa: F401
+    except ImportError as error:
+        raise LayeralignError(
+            f"model natural: needs the package {error.name}; run pip install 'layeralign[natural]'"
+        ) from error
+    from layeralign.testbed.natural import architecture, deltas
+
+    print("natural: assembling the model (once, less than a minute)", file=sys.stderr)
+    given = architecture.pretrained()
+    model, processor = architecture.assemble(given, seed=0), architecture.processor(given.tokenizer)
+    deltas.apply(model, changes)
+    draft = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        model.save_pretrained(draft)
+        processor.save_pretrained(draft)
+        draft.replace(out)
+    except OSError as error:
+        if not (out / "config.json").exists():  # else another process was first
+            raise LayeralignError(f"{out}: cannot be written ({error.strerror or error})") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
