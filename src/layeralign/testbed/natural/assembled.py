@@ -18,6 +18,11 @@ def folder() -> Path:
     Raises:
         LayeralignError: A package is missing, a part cannot be downloaded, or the disk is full.
     """
+    if not SHIPPED.exists():
+        raise LayeralignError(
+            "model natural: its trained part is not shipped yet; build it with python -m "
+            "layeralign.testbed.natural.build, and put its deltas.safetensors next to that file"
+        )
     found = parts.folder() / f"model-{parts.sha256(SHIPPED)[:12]}"
     if not (found / "config.json").exists():
         assemble(found, SHIPPED)
