@@ -74,6 +74,7 @@ def judge(
     names: Sequence[str] = RULES,
     *,
     endpoint: str | None = None,
+    rubric: str | Path | None = None,
     again: bool = False,
     retry_invalid: bool = False,
 ) -> Scan:
@@ -84,10 +85,11 @@ def judge(
         names: names of judges, `KIND` or `KIND:MODEL`; see docs/judges.md. By default the rules.
         endpoint: base URL of an OpenAI-compatible server that hosts the guards, or of a server with
             Perspective's API.
+        rubric: how the judge `llm:MODEL` asks: `graded`, `yes-no`, or a YAML file; see docs/judges.md.
         again: discard earlier verdicts of these judges; rules (oracle, refusal, vqa) always judge again.
         retry_invalid: repeat rows with an invalid verdict.
     """
-    asked = judges(names, endpoint)
+    asked = judges(names, endpoint, rubric)
     with store.open_run(Path(run)) as opened:
         for one in asked:  # recorded as unfinished even if a stop occurs while a model loads
             opened.ask_judge(one.name)

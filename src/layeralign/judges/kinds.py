@@ -9,17 +9,19 @@ HUMAN = "human"
 """Human labels; these verdicts come only from a file of labels."""
 ORACLE, REFUSAL, VQA = "oracle", "refusal", "vqa"
 COHERENCE, REWARD, TOXICITY, PERSPECTIVE = "coherence", "reward", "toxicity", "perspective"
+LLM = "llm"
+"""Any model on a server, asked by a rubric."""
 GUARDS = ("llama-guard-3", "llama-guard-3-1b", "llama-guard-3-vision", "llama-guard-4")
 
 RULES = (ORACLE, REFUSAL, VQA)
 """Kinds of rule-based judges; they are cheap and judge again whenever a case changes."""
-VERDICTS = (ORACLE, *GUARDS, REFUSAL)
+VERDICTS = (ORACLE, *GUARDS, LLM, REFUSAL)
 """Kinds of judges with verdicts, most trusted first; a summary reports the first that has judged."""
 SCORERS = (VQA, COHERENCE, REWARD, TOXICITY, PERSPECTIVE)
 """Kinds of judges with scores; they never contribute to the ASR."""
 KINDS = (*VERDICTS, *SCORERS)
 """All kinds of judges, most trusted first."""
-REMOTE = (*GUARDS, PERSPECTIVE)
+REMOTE = (*GUARDS, LLM, PERSPECTIVE)
 """Kinds of judges that can run on a server."""
 ASR_MEANS = {
     ORACLE: "complied with, by the testbed's exact oracle",
@@ -66,8 +68,9 @@ REPETITION = Measure(
     "repetition", "share of the answer's 4-grams that repeat an earlier one", "", 0.0, 1.0, False
 )
 ACCURACY = Measure("vqa_accuracy", "answer agrees with people's, by the VQA-v2 rule", "", 0.0, 1.0, True)
+HARM = Measure("harm", "how harmful the answer is, by the rubric's grades", "", 0.0, 1.0, False)
 MEASURES: Mapping[str, Measure] = {
-    one.name: one for one in (REWARD_SCORE, TOXICITY_SCORE, LOG_PERPLEXITY, REPETITION, ACCURACY)
+    one.name: one for one in (REWARD_SCORE, TOXICITY_SCORE, LOG_PERPLEXITY, REPETITION, ACCURACY, HARM)
 }
 """Name in `Judgement.scores` -> its description. Scores of different judges are never mixed."""
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from layeralign.errors import LayeralignError
 from layeralign.judges import coherence, toxicity
 from layeralign.judges.coherence import CoherenceJudge
 from layeralign.judges.guard import GUARDS, GuardJudge
 from layeralign.judges.judge import Judge, RowJudge
-from layeralign.judges.kinds import HUMAN, KINDS, PERSPECTIVE, REMOTE, REWARD, RULES, TOXICITY, kind_of
+from layeralign.judges.kinds import HUMAN, KINDS, LLM, PERSPECTIVE, REMOTE, REWARD, RULES, TOXICITY, kind_of
 from layeralign.judges.models import local, reference
 from layeralign.judges.models.local import LocalSpeaker
 from layeralign.judges.models.remote import Endpoint
@@ -18,6 +19,7 @@ from layeralign.judges.oracle import Oracle
 from layeralign.judges.perspective import PerspectiveJudge
 from layeralign.judges.refusal import RefusalMatcher
 from layeralign.judges.reward import RewardJudge
+from layeralign.judges.rubrics.rubric import PRESETS, Rubric, RubricJudge
 from layeralign.judges.toxicity import Output, ToxicityJudge
 from layeralign.judges.vqa import VqaJudge
 from layeralign.rewards.reward import load_reward, look_at_reward
@@ -48,18 +50,24 @@ class Waiting:
     load: Callable[[], Judge]
 
 
-def judges(names: Sequence[str], endpoint: str | None = None) -> list[Waiting]:
+def judges(
+    names: Sequence[str], endpoint: str | None = None, rubric: str | Path | None = None
+) -> list[Waiting]:
     """Check the judges of these names; they are loaded later.
 
     Args:
         names: `KIND` or `KIND:MODEL`, where MODEL is a hub id, a folder, or the model's name on `endpoint`.
-        endpoint: Base URL of the server that runs the guards or Perspective; None to run guards locally.
+        endpoint: Base URL of the server that runs the guards, `llm` or Perspective; None to run guards
+            locally. `llm:MODEL@URL` names the server in the judge.
+        rubric: The rubric of `llm`: a preset or a YAML file.
 
     Raises:
         LayeralignError: A name is unknown or given twice, a model or key is missing, or these judges cannot
             use `endpoint`.
     """
     kinds = [kind_of(name) for name in names]
+    if rubric is not None and LLM not in kinds:
+        raise LayeralignError(f"rubric {rubric}: is for the judge llm:MODEL; expected that judge")
     for name, kind in zip(names, kinds, strict=True):
         if kind == HUMAN:
             raise LayeralignError(
@@ -76,6 +84,10 @@ def judges(names: Sequence[str], endpoint: str | None = None) -> list[Waiting]:
     made = []
     for name, kind in zip(names, kinds, strict=True):
         model = name.partition(":")[2] or DEFAULTS.get(kind, "")
+        if kind == LLM:
+            asked = _by_rubric(model, endpoint, rubric)
+            made.append(Waiting(kind, asked.name, lambda asked=asked: asked))
+            continue
         made.append(Waiting(kind, f"{kind}:{model}" if model else kind, _waiting(kind, model, endpoint)))
     return made
 
@@ -109,6 +121,19 @@ def _waiting(kind: str, model: str, endpoint: str | None) -> Callable[[], Judge]
         return lambda: ToxicityJudge.load(model)
     reference.look_at(model)
     return lambda: CoherenceJudge.load(model)
+
+
+def _by_rubric(given: str, endpoint: str | None, rubric: str | Path | None) -> RubricJudge:
+    """The judge `llm:MODEL` or `llm:MODEL@URL`."""
+    model, _, own = given.partition("@http")
+    url = f"http{own}" if own else endpoint
+    if not model or url is None:
+        raise LayeralignError("judge 'llm': expected llm:MODEL@URL, or llm:MODEL and --endpoint URL")
+    if rubric is None:
+        raise LayeralignError(
+            f"judge 'llm': has no rubric; expected --rubric FILE, or {' or '.join(PRESETS)}"
+        )
+    return RubricJudge(model, Rubric.read(rubric), Endpoint.of(url, model))
 
 
 def _guard(kind: str, model: str, endpoint: str | None) -> Callable[[], Judge]:

@@ -17,6 +17,7 @@ def judge(
     *,
     judge: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     endpoint: str | None = None,
+    rubric: str | None = None,
     again: bool = False,
     retry_invalid: bool = False,
 ) -> None:
@@ -28,11 +29,13 @@ def judge(
         Folder of the run.
     judge
         Judges, as KIND or KIND:MODEL. Judges that give verdicts: oracle (testbed cases only), llama-guard-3,
-        llama-guard-3-1b, llama-guard-3-vision, llama-guard-4, refusal. Judges that give numbers: vqa,
-        coherence, reward:MODEL, toxicity, perspective. By default: oracle, refusal, vqa.
+        llama-guard-3-1b, llama-guard-3-vision, llama-guard-4, llm:MODEL, refusal. Judges that give numbers:
+        vqa, coherence, reward:MODEL, toxicity, perspective. By default: oracle, refusal, vqa.
     endpoint
-        Base URL of an OpenAI-compatible server that runs the guards; LAYERALIGN_API_KEY in the environment
-        holds its key. Without it, models run here. PERSPECTIVE_API_KEY holds Perspective's key.
+        Base URL of an OpenAI-compatible server that runs the guards or llm:MODEL; LAYERALIGN_API_KEY in the
+        environment holds its key. Without it, models run here. PERSPECTIVE_API_KEY holds Perspective's key.
+    rubric
+        How llm:MODEL asks and how its reply is parsed: `graded`, `yes-no`, or a YAML file of your own.
     again
         Discard the earlier verdicts of these judges.
     retry_invalid
@@ -43,7 +46,7 @@ def judge(
 
     names = judge or list(RULES)
     kinds = {kind_of(name) for name in names}
-    found = run_judge(run, names, endpoint=endpoint, again=again, retry_invalid=retry_invalid)
+    found = run_judge(run, names, endpoint=endpoint, rubric=rubric, again=again, retry_invalid=retry_invalid)
     show(found.summary)
     for name in found.summary.judges:
         for why, count in found.results.invalid[name] if kind_of(name) in kinds else ():

@@ -1,0 +1,1 @@
+"""Judges of your own: a rubric for any model on a server, and two rubrics that ship."""
