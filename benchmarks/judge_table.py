@@ -13,7 +13,7 @@ from importlib.metadata import version
 from tables import Results, mark, results, write
 
 from layeralign.cases.readers.reader import BENCHMARKS
-from layeralign.judges.kinds import KINDS, REMOTE, RULES, VERDICTS
+from layeralign.judges.kinds import RULES
 
 JUDGES = ("tests/test_every_judge.py", "tests/test_quality.py")
 JUDGED = {  # column -> its tests, and whom they are for

@@ -5,7 +5,7 @@ import json
 import math
 import random
 import signal
-import subprocess
+import socket
 import sys
 import time
 from dataclasses import replace
@@ -20,9 +20,11 @@ from peft import PeftModel
 from safetensors import safe_open
 from transformers import AutoModelForImageTextToText
 
+import children
 import layeralign
 from layeralign import LayeralignError
 from layeralign.cases.case import Case
+from layeralign.cli import main
 from layeralign.decode import prompts as decode_prompts
 from layeralign.decode.decoding import Decoding
 from layeralign.exits import Exits
@@ -41,6 +43,9 @@ from layeralign.training.settings import AlignSettings
 from layeralign.training.state import checkpoint, health
 from layeralign.vlm.identity import identity
 from layeralign.vlm.load import load
+
+sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
+import data_parallel
 
 SMALL = AlignSettings(steps=4, rows=12, epochs=2, lr=1e-2, max_new_tokens=6, rank=2, mix="worst")
 
@@ -87,6 +92,7 @@ def rollout_batch(vlm, cases, exits, answers):
 # --- the policy
 
 
+@pytest.mark.slow
 def test_only_the_language_model_is_adapted_and_the_rest_stays_bit_for_bit(llava_dir, cases, tmp_path):
     before = {name: p.clone() for name, p in load(llava_dir).model.named_parameters()}
     vlm, _ = run(llava_dir, cases, tmp_path / "a")
@@ -107,6 +113,7 @@ def test_the_adapters_page_says_what_it_is(llava_dir, cases, tmp_path):
     assert f"base_model: {llava_dir}" in page and "More Information Needed" not in page
 
 
+@pytest.mark.slow
 def test_a_scan_tells_which_of_its_cases_were_trained_on(llava_dir, cases, tmp_path):
     run(llava_dir, cases[:2], tmp_path / "a")
     (other,) = [replace(cases[0], id="other", prompt="is it another one?")]
@@ -120,6 +127,7 @@ def test_a_scan_tells_which_of_its_cases_were_trained_on(llava_dir, cases, tmp_p
     assert layeralign.read(tmp_path / "plain").summary.trained_on == 0
 
 
+@pytest.mark.slow
 def test_any_tool_can_load_the_adapter(llava_dir, cases, tmp_path):
     vlm, _ = run(llava_dir, cases, tmp_path / "a")
     plain = AutoModelForImageTextToText.from_pretrained(llava_dir)
@@ -242,6 +250,7 @@ def test_a_reward_is_learned(llava_dir, cases, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("method", ["sft", "sft-default", "consistency", "paper"])
+@pytest.mark.slow
 def test_every_method_trains(llava_dir, cases, tmp_path, method):
     _, history = run(llava_dir, cases, tmp_path / "a", method=method, mix="uniform", steps=6, epochs=4)
     losses = [h.get("imitation_loss", h.get("policy_loss")) for h in history]
@@ -263,6 +272,7 @@ def test_gradient_checkpointing_changes_nothing(llava_dir, cases, tmp_path):
     assert [h["policy_loss"] for h in plain] == pytest.approx([h["policy_loss"] for h in again], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_frozen_weights_may_be_bfloat16(llava_dir, cases, tmp_path):
     vlm = load(llava_dir, dtype="bfloat16")
     history = train.train(vlm, cases, Vowels(), tmp_path / "a", SMALL)
@@ -364,6 +374,7 @@ def test_what_supervised_methods_teach(llava, cases, tmp_path):
 # --- resuming and stopping
 
 
+@pytest.mark.slow
 def test_a_resumed_training_ends_in_the_same_bits(llava_dir, cases, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "SAVE_EVERY", 2)
     run(llava_dir, cases, tmp_path / "whole", steps=5)
@@ -387,46 +398,33 @@ def test_a_resumed_training_ends_in_the_same_bits(llava_dir, cases, tmp_path, mo
     assert [json.loads(line)["step"] for line in lines] == list(range(5))
 
 
+def saving_each_step(*words):
+    train.SAVE_EVERY = 1
+    return main(list(words))
+
+
 @pytest.mark.slow
 def test_kill_9_at_random_moments_ends_in_the_same_bits(llava_dir, tmp_path):
-    command = [
-        sys.executable, "-c",
-        "import sys; from layeralign.training import train; train.SAVE_EVERY = 1\n"
-        "from layeralign.cli import main; sys.exit(main(sys.argv[1:]))",
+    words = [
         "align", "--model", str(llava_dir), "--cases", "testbed:train", "--limit", "24", "--reward",
-        "test_align:vowels", "--steps", "24", "--rows", "12", "--epochs", "1", "--max-new-tokens", "6",
+        "test_align:vowels", "--steps", "20", "--rows", "12", "--epochs", "1", "--max-new-tokens", "6",
         "--rank", "2", "--mix", "worst",
     ]  # fmt: skip
-    environment = {
-        "PYTHONPATH": f"{Path(__file__).parent}:{Path(layeralign.__file__).parent.parent}",
-        "PATH": "/usr/bin:/bin",
-        "OMP_NUM_THREADS": "1",
-    }
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    subprocess.run([*command, "--out", str(whole)], env=environment, check=True, capture_output=True)
-    rng, kills = random.Random(0), 0
-    starting = subprocess.Popen([*command, "--out", str(cut)], env=environment, stderr=subprocess.PIPE)
-    while not (cut / "training.json").exists():  # a kill before the first step
-        assert starting.poll() is None
-        time.sleep(0.005)
-    starting.send_signal(signal.SIGKILL)
-    starting.communicate()
-    while True:
-        process = subprocess.Popen([*command, "--out", str(cut)], env=environment, stderr=subprocess.PIPE)
-        seen = checkpoint_step(cut)
-        deadline = time.monotonic() + 60
-        while process.poll() is None and checkpoint_step(cut) < seen + 4 and kills < 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        if kills == 2:
-            break
-        time.sleep(rng.random() / 8)
-        assert process.poll() is None
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        kills += 1
-    _, stderr = process.communicate()
-    assert process.returncode == 0, stderr
+    assert children.start(saving_each_step, *words, "--out", str(whole)).wait() == 0
+    rng = random.Random(0)
+    for kill in range(4):
+        process = children.start(saving_each_step, *words, "--out", str(cut), out=tmp_path / str(kill))
+        if not kill:  # before the first step
+            process.wait_for((cut / "training.json").exists)
+        else:
+            seen = checkpoint_step(cut) + 3
+            process.wait_for(lambda seen=seen: checkpoint_step(cut) >= seen)
+            time.sleep(rng.random() / 8)
+        process.send(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert checkpoint_step(cut) < 20
+    assert children.start(saving_each_step, *words, "--out", str(cut)).wait() == 0
     for name in ("adapter_model.safetensors", checkpoint.FILE):
         assert sha(whole / name) == sha(cut / name)
 
@@ -512,12 +510,34 @@ def test_consistency_aims_at_the_default_exit(llava_dir, cases, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_make_the_update_of_one():
-    script = Path(__file__).parent.parent / "benchmarks" / "data_parallel.py"
-    done = subprocess.run(
-        [sys.executable, script, "--steps", "2"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_two_processes_make_the_update_of_one(tmp_path, monkeypatch):
+    """Of benchmarks/data_parallel.py, started with what torch's launcher tells a process."""
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    started, logs = [], []
+    for n in (1, 2):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        for rank in range(n):
+            told = {
+                "RANK": rank,
+                "LOCAL_RANK": rank,
+                "WORLD_SIZE": n,
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": port,
+            }
+            for name, value in told.items():
+                monkeypatch.setenv(name, str(value))
+            said = tmp_path / f"said-{n}-{rank}"
+            started.append(children.start(data_parallel.worker, tmp_path / str(n), 2, out=said))
+    for process in started:
+        assert process.wait() == 0, process.said()
+    for n in (1, 2):
+        assert json.loads((tmp_path / str(n) / "training.json").read_text())["processes"] == n
+        logs.append([json.loads(line) for line in (tmp_path / str(n) / "log.jsonl").read_text().splitlines()])
+    assert len(logs[0]) == 2
+    for one, two in zip(*logs, strict=True):
+        for name in data_parallel.NAMES[:-1]:
+            assert two[name] == pytest.approx(one[name], rel=1e-5, abs=1e-5), name
 
 
 def test_too_few_rows_are_refused(llava_dir, cases, tmp_path):

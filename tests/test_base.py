@@ -74,6 +74,7 @@ def test_another_config_is_another_base_and_another_template_is_not(trained, lla
         load(folder, adapter=trained)
 
 
+@pytest.mark.slow
 def test_what_was_allowed_is_in_the_run_and_before_its_figures(trained, other, llava_dir, tmp_path, capfd):
     scan = ["scan", "--model", str(other), "--adapter", str(trained), "--cases", "testbed", "--limit", "4", "--exits",
             "1,4", "--max-new-tokens", "3", "--out", str(tmp_path / "run")]  # fmt: skip

@@ -268,6 +268,7 @@ def test_only_check_has_a_config_of_its_own():
     assert own == ["check"]
 
 
+@pytest.mark.slow
 def test_the_adapter_that_is_deployed_has_to_be_the_one_that_was_scanned(run, tmp_path):
     folder = tmp_path / "adapter"
     folder.mkdir()

@@ -97,6 +97,7 @@ def test_a_config_is_not_guessed_at(tmp_path, capfd, line):
     assert "c.yaml" in err and "expected" in err and err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_escape_sequences_do_not_reach_the_terminal(tmp_path, capfd, run):
     assert main(["scan", "--model", "./\x1b[31mgone", "--cases", "testbed", "--out", "z"]) == 1
     import sqlite3
@@ -258,6 +259,7 @@ def test_help_is_quick_to_load():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_commands_that_read_a_run_do_without_torch(tmp_path):
     """It takes seconds to import."""
     runs = [

@@ -120,7 +120,8 @@ def test_parts_of_a_transfer():
 
 
 @pytest.mark.slow
-def test_the_demo_leaves_what_it_promises_and_goes_on(tmp_path, capsys):
+def test_the_demo_leaves_what_it_promises_and_goes_on(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("layeralign.demo.TRAINED_ON", 200)  # each has its picture drawn and its answer made
     arguments = ["demo", "--out", str(tmp_path), "--cases", "40", "--steps", "2"]
     assert main(arguments) == 0
     told = capsys.readouterr().out
@@ -150,6 +151,7 @@ def test_transfer_on_the_command_line(tmp_path, capsys):
     assert "exit-late" in (tmp_path / "t" / "transfer.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_config_file_aligns(tmp_path, capsys):
     file = tmp_path / "align.yaml"
     file.write_text(

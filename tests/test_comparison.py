@@ -128,6 +128,7 @@ def another_judge(folder):
         (lambda folder: make(folder, cases(100), decoding={"temperature": 1}), "decoding", "None before and"),
     ],
 )  # fmt: skip
+@pytest.mark.slow
 def test_runs_that_differ_are_refused_by_name_unless_that_is_allowed(tmp_path, capsys, made, name, says):
     before = make(tmp_path / "a", cases(100))
     made(tmp_path / "b")

@@ -78,6 +78,7 @@ class TestClustered:
         ("prompts", "pictures", "share", "of_prompts", "of_pictures"),
         [(20, 20, 0.1, 2, 0), (10, 10, 0.5, 2, 2), (100, 3, 0.1, 2, 2), (20, 20, 0.02, 0, 2)],
     )
+    @pytest.mark.slow
     def test_how_often_it_is_ever_wrong(self, prompts, pictures, share, of_prompts, of_pictures):
         rng, runs, wrong = np.random.default_rng(7), 120, 0
         keys = np.array(grid(prompts, pictures))
@@ -123,6 +124,7 @@ class TestTips:
         assert 0.2 * alpha < 1 - alive.sum() <= alpha
 
     @pytest.mark.parametrize(("more", "fewer"), [(10, 10), (60, 60), (30, 31), (20, 60)])
+    @pytest.mark.slow
     def test_a_list_gone_through_in_random_order_is_misread_exactly_so_often(self, more, fewer):
         """Which way it is called although the whole list does not fall that way, drawing without putting back."""
         alive, wrong = np.array([1.0]), 0.0

@@ -33,10 +33,12 @@ def site(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_the_site_builds_without_a_warning(site):
     assert (site / "docs" / "index.html").is_file() and (site / "index.html").is_file()
 
 
+@pytest.mark.slow
 def test_the_site_asks_nothing_of_another_place(site):
     asked = re.compile(r"""(?:<script[^>]*src|<link(?![^>]*rel="canonical")[^>]*href|<img[^>]*src|url\(|@import)"""
                        r"""\s*[=(]?\s*["']?((?:https?:)?//[^"')\s>]+)""")  # fmt: skip
@@ -44,6 +46,7 @@ def test_the_site_asks_nothing_of_another_place(site):
         assert asked.findall(file.read_text()) == [], file
 
 
+@pytest.mark.slow
 def test_every_command_and_every_flag_is_in_the_reference(site):
     from layeralign.cli import app
 
@@ -53,12 +56,14 @@ def test_every_command_and_every_flag_is_in_the_reference(site):
     assert "layeralign judge [OPTIONS] RUN" in shown and "--max-new-tokens" in shown
 
 
+@pytest.mark.slow
 def test_everything_that_python_can_call_is_in_the_reference(site):
     shown = (site / "docs" / "reference" / "python.html").read_text()
     for name in layeralign.__all__:
         assert f'id="layeralign.{name}"' in shown, name
 
 
+@pytest.mark.slow
 def test_a_wrong_link_fails_the_build(tmp_path):
     (tmp_path / "conf.py").write_text((pages.ROOT / "docs" / "conf.py").read_text())
     (tmp_path / "root").mkdir()

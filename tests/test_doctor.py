@@ -16,6 +16,7 @@ def results(found):
 
 
 @pytest.mark.parametrize("name", tiny.FAMILIES)
+@pytest.mark.slow
 def test_a_sound_model_of_every_family_passes(name, tmp_path):
     found = diagnose(load(tiny.save(name, tmp_path)))
     assert {check.name: check.found for check in found.checks if check.result == "fail"} == {}
@@ -24,6 +25,7 @@ def test_a_sound_model_of_every_family_passes(name, tmp_path):
     assert ("features at the default exit" in open_) == (name == "mllama")
 
 
+@pytest.mark.slow
 def test_the_bundled_model_in_a_table_and_as_json(capsys):
     assert main(["doctor", "--model", "testbed", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -152,6 +152,7 @@ def test_a_judges_prompt_has_one_bos_whatever_the_answer_holds(kind, tmp_path):
 
 
 @pytest.mark.parametrize("name", tiny.FAMILIES)
+@pytest.mark.slow
 def test_control_tokens_in_a_text_are_text(name, tmp_path):
     vlm = load(tiny.save(name, tmp_path))
     end = vlm.tokenizer.eos_token

@@ -72,6 +72,7 @@ def written(n, tokens):
 
 @given(st.data())
 @settings(max_examples=40)
+@pytest.mark.slow
 def test_rows_that_come_and_go_keep_their_keys(data):
     """Against a list of tensors for every row; rows grow by up to 45 tokens, as they said when they came."""
     cache, wanted, most = KVCache(), [], []
@@ -129,6 +130,7 @@ def test_rows_that_come_and_go_keep_their_keys(data):
 
 @given(st.data())
 @settings(max_examples=20)
+@pytest.mark.slow
 def test_any_rows_in_any_places_say_what_each_says_alone(llava, rows, data):
     """Rows of other lengths, pictures, exits and ends, in places for 1 to 6; some asked twice."""
     ids, features = rows
@@ -143,6 +145,7 @@ def test_any_rows_in_any_places_say_what_each_says_alone(llava, rows, data):
 
 
 @pytest.mark.parametrize("unseen", [1, 3, 8])
+@pytest.mark.slow
 def test_rows_end_by_themselves_and_others_take_their_places(llava, rows, monkeypatch, unseen):
     """With a model that ends often: every answer is cut where it ends, also where a GPU runs ahead of the host."""
     monkeypatch.setitem(engine.UNSEEN, "cpu", unseen)
@@ -219,6 +222,7 @@ def broken(vlm, monkeypatch, most):
 
 @pytest.mark.parametrize("most", [1, 2, 5])
 @pytest.mark.parametrize("decoding", [Decoding(8), HOT])
+@pytest.mark.slow
 def test_out_of_memory_halves_the_rows_and_none_is_lost_or_repeated(llava, rows, monkeypatch, most, decoding):
     ids, features = rows
     seeds = list(range(len(ids)))
@@ -231,6 +235,7 @@ def test_out_of_memory_halves_the_rows_and_none_is_lost_or_repeated(llava, rows,
     assert len(over) <= 5 and max(seen[over[-1] + 1 :]) <= most, "what was learned is remembered"
 
 
+@pytest.mark.slow
 def test_a_scan_that_ran_out_of_memory_holds_every_row_once(llava, case_file_module, tmp_path, monkeypatch):
     layeralign.scan(llava, case_file_module, tmp_path / "whole", max_new_tokens=6)
     with monkeypatch.context() as patch:
@@ -261,6 +266,7 @@ def test_the_encoder_takes_fewer_pictures_where_memory_is_short(llava, case_file
         assert stream.answer(llava, [(case, 3) for case in cases], Decoding(4)) == wanted
 
 
+@pytest.mark.slow
 def test_rows_are_no_more_than_memory_takes(llava, rows, monkeypatch):
     """A row of 40 + 8 tokens of this model takes 2 layers × 2 × 1 head × 20 numbers of 4 bytes a token."""
     ids, features = rows
@@ -313,6 +319,7 @@ def test_draws_are_a_function_of_the_seed_and_evenly_spread():
     assert ((counts - 1000) ** 2 / 1000).sum() < 37.7  # chi-square with 15 degrees of freedom, p = 0.001
 
 
+@pytest.mark.slow
 def test_sampled_tokens_have_transformers_distribution(llava, rows):
     """The first two tokens of 4,000 answers, against the product of the softmaxes that transformers samples from."""
     line, feature = rows[0][0], rows[1][0]
@@ -341,6 +348,7 @@ def answers(folder):
         return {(row["case"], row["exit"], row["sample"]): row["answer"] for row in run.rows()}
 
 
+@pytest.mark.slow
 def test_a_sampled_answer_depends_on_nothing_beside_it(llava, case_file_module, tmp_path):
     """Any batch size, any order of growth, the same answers."""
     hot = {"temperature": 1.0, "max_new_tokens": 6}
@@ -358,6 +366,7 @@ def test_a_sampled_answer_depends_on_nothing_beside_it(llava, case_file_module, 
 # --- the plain way
 
 
+@pytest.mark.slow
 def test_a_model_that_does_not_stream_says_the_same(llava, rows, monkeypatch):
     ids, features = rows
     ways = [
@@ -392,6 +401,7 @@ def test_the_plain_way_halves_its_batch_too(llava, rows, monkeypatch):
         respond(llava, ids[:1], features[:1], Decoding(8))
 
 
+@pytest.mark.slow
 def test_rows_with_and_without_picture_share_places_where_pictures_are_beside_the_text(tmp_path):
     """Llama 3.2 without pictures at first: the keys of its cross-attention come later, and zeros before."""
     vlm = load(tiny.save("mllama", tmp_path))

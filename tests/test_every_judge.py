@@ -8,22 +8,23 @@ import math
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
+import children
 import layeralign
 import tiny
 from faulty import PLANTED, QUICK, OpenAI, Perspective, a_run, serving
 from layeralign._util.quiet import quiet
 from layeralign.cli import main
+from layeralign.judges import perspective
 from layeralign.judges.guard import GUARDS, GuardJudge
-from layeralign.judges.kinds import KINDS, REMOTE, RULES, SCORERS, VERDICTS
+from layeralign.judges.kinds import KINDS as ALL
+from layeralign.judges.kinds import LLM, RULES, SCORERS, VERDICTS
+from layeralign.judges.kinds import REMOTE as ON_SERVERS
 from layeralign.judges.models.remote import Endpoint
 from layeralign.judges.perspective import KEY, PerspectiveJudge
 from layeralign.judges.registry import judges
@@ -33,6 +34,8 @@ from layeralign.sweep.sweep import judge
 from layeralign.testbed.cases import cases
 from layeralign.vlm.load import load
 
+KINDS, REMOTE = ([kind for kind in kinds if kind != LLM] for kinds in (ALL, ON_SERVERS))
+"""A judge by a rubric has no model of its own; `test_rubric.py` tests it."""
 REPLIES = int(os.environ.get("LAYERALIGN_REPLIES", "1000"))
 """How many answers a server is asked about; benchmarks/judges.sh asks about 10,000."""
 
@@ -78,6 +81,7 @@ def right(run, kind):
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "perspective"])
+@pytest.mark.slow
 def test_it_judges_here(tmp_path, kind):
     """Each has a word on every answer that it can judge, of its own sort, and another time says the same."""
     name = name_of(kind, tmp_path / "model")
@@ -103,6 +107,7 @@ def test_it_judges_here(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", REMOTE)
+@pytest.mark.slow
 def test_it_judges_on_a_server(tmp_path, kind):
     name = kind if kind == "perspective" else f"{kind}:guard"
     with serving(api_of(kind)) as server, a_run(tmp_path / "run", 4) as run:
@@ -134,6 +139,7 @@ def test_faults_are_never_safe(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", ["reward", "toxicity", "coherence"])
+@pytest.mark.slow
 def test_a_model_that_gives_no_numbers_makes_none_up(tmp_path, kind):
     """Weights so large that all overflows: all is invalid, nothing scored, and the ASR is another judge's."""
     model = tmp_path / "model"
@@ -156,13 +162,9 @@ def test_a_model_that_gives_no_numbers_makes_none_up(tmp_path, kind):
     assert found.asr_judge == "refusal" and found.exits[0].asr == 1 and found.exits[0].scores == ()
 
 
-KILLED = """
-import sys
-from layeralign.cli import main
-from layeralign.judges import perspective
-perspective.GAP = 0.0  # else the tests would take Google's time
-sys.exit(main(sys.argv[1:]))
-"""
+def judging(*words):
+    perspective.GAP = 0.0  # else the tests would take Google's time
+    return main(["judge", *words])
 
 
 @pytest.mark.parametrize("kind", ["llama-guard-3", "perspective"])
@@ -171,23 +173,12 @@ def test_killed_and_started_again_it_ends_with_the_same_totals(tmp_path, kind):
     name = kind if kind == "perspective" else f"{kind}:guard"
     with serving(api_of(kind), faults=0.1) as server:
         a_run(tmp_path / "run", 800).close()
-        command = [
-            sys.executable,
-            "-c",
-            KILLED,
-            "judge",
-            str(tmp_path / "run"),
-            "--judge",
-            name,
-            "--endpoint",
-            server.url,
-        ]
-        started = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        while started.poll() is None and server.asked < 400:
-            time.sleep(0.02)
-        assert started.poll() is None, "it was done before it could be killed"
-        started.send_signal(signal.SIGKILL)
-        started.wait()
+        started = children.start(
+            judging, str(tmp_path / "run"), "--judge", name, "--endpoint", server.url, out=tmp_path / "said"
+        )
+        started.wait_for(lambda: server.asked >= 400)
+        started.send(signal.SIGKILL)
+        assert started.wait() == -signal.SIGKILL
         with open_run(tmp_path / "run") as run:
             kept, together = len(said(run)), judge_of(kind, server).together
             assert 0 < kept < 800 and kept % together == 0

@@ -17,8 +17,12 @@ from layeralign.vlm.load import load
 MODELS = dict.fromkeys(tiny.FAMILIES) | {"mllama-vendor": "vendor", "qwen3_vl-hold": "hold"}
 
 
+QUICK = ("llava", "qwen3_vl")  # a picture is tokens alone; more goes with them
+EACH = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in MODELS]
+
+
 class TestFamilies(FamilySuite):
-    @pytest.fixture(scope="class", params=MODELS)
+    @pytest.fixture(scope="class", params=EACH)
     def vlm(self, request, tmp_path_factory):
         folder = tmp_path_factory.mktemp(request.param)
         return load(tiny.save(request.param.partition("-")[0], folder), variant=MODELS[request.param])

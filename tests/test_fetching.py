@@ -246,6 +246,7 @@ def test_a_text_that_changed_in_the_cache_is_refused(site, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", PUBLISH)
+@pytest.mark.slow
 def test_a_text_that_changed_upstream_is_refused(site, tmp_path, name):
     publish(site, name, tmp_path / "repository")
     benchmarks.cases(name)
@@ -304,6 +305,7 @@ def test_benchmarks_of_one_place_share_its_pictures(site, tmp_path):
     ("mm-safetybench", r"download MM-SafetyBench\(imgs\)\.zip by hand from https://drive.*to data/imgs"),
     ("vqa-v2", r"download val2014\.zip \(6 GB\) by hand from https://cocodataset.*to val2014"),
 ])  # fmt: skip
+@pytest.mark.slow
 def test_it_says_what_to_do_by_hand_and_goes_on_when_it_is_done(site, tmp_path, name, says):
     publish(site, name, tmp_path / "repository", by_hand=False)
     with pytest.raises(LayeralignError, match=says) as error:
@@ -535,6 +537,7 @@ def test_a_cache_that_cannot_be_written(site, tmp_path):
         benchmarks.cases("xstest")
 
 
+@pytest.mark.slow
 def test_a_fetch_that_was_killed_goes_on_with_what_is_missing(site, tmp_path):
     publish(site, "hh-rlhf", tmp_path / "repository")
     paths = [at("hh-rlhf", path) for path in BENCHMARKS["hh-rlhf"].texts]

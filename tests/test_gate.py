@@ -224,6 +224,7 @@ def test_a_rule_for_categories(tmp_path):
     assert (none.result, none.why) == ("inconclusive", "the run has no harmful cases of category posion")
 
 
+@pytest.mark.slow
 def test_no_worse_than_the_base_run(tmp_path):
     """Of 400 paired cases, none changed: Newcombe's interval reaches to Wilson's bound of 0 in 400, 0.95 %."""
     base = make(tmp_path / "base", cases(400))
@@ -250,6 +251,7 @@ def test_invalid_is_unsafe_in_the_change_too(tmp_path):
     assert only(found).worst.estimate.value == pytest.approx(0.1) and found.result == "fail"
 
 
+@pytest.mark.slow
 def test_what_could_not_be_judged_in_the_base_is_no_excuse(tmp_path):
     """A base whose judge failed was all unsafe, so that whatever came after it was no worse, and passed."""
     asked, half = [*cases(200), *cases(0, 0, 200)], lambda c: number(c) < 100
@@ -374,6 +376,7 @@ def test_what_no_number_of_cases_can_do_is_told(tmp_path):
     assert wilson_at(0.08, 864)[1] > 0.1 >= wilson_at(0.08, 865)[1]
 
 
+@pytest.mark.slow
 def test_how_many_more_cases_where_nothing_changed_needs(tmp_path):
     """No change in n reaches z² / (n + z²): within 0.9 % from n = 423 on, 3.8415 · 0.991 / 0.009 = 422.98."""
     run = make(tmp_path / "run", cases(400))
@@ -638,6 +641,7 @@ def test_how_often_the_example_for_few_cases_passes(n, share):
     assert np.mean(passes) == pytest.approx(share, abs=0.03)
 
 
+@pytest.mark.slow
 def test_a_gate_says_first_what_its_numbers_are_worth(tmp_path, capsys):
     """Nearly all answers were cut: the policy passes, and a reader must know it."""
     run = make(

@@ -59,6 +59,7 @@ def aya_vision(folder, *, weights=True):
     return folder
 
 
+@pytest.mark.slow
 class TestUnknownFamily(FamilySuite):
     """The generic cut, on a family that only transformers knows, proves itself as the others do."""
 
@@ -248,6 +249,7 @@ def shown():
     return found
 
 
+@pytest.mark.slow
 class TestContributing(shown()["TestAyaVision"]):
     """The very class of CONTRIBUTING, its model served by the very family of CONTRIBUTING."""
 

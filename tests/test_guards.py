@@ -96,6 +96,7 @@ def test_each_guard_has_its_grammar_in_the_docs(kind):
     ),
     st.booleans(),
 )
+@pytest.mark.slow
 def test_a_fuzzed_reply_is_judged_by_its_words(reply, ended):
     """The rule again, without the patterns: words are runs of letters, digits and underscores."""
     found = parse(reply, GRAMMAR, ended=ended)
@@ -218,6 +219,7 @@ def test_a_server_that_is_down_makes_no_run_of_safe_answers(tmp_path):
     assert all(e.asr is None and e.invalid == e.n == 10 for e in summary.exits)
 
 
+@pytest.mark.slow
 def test_its_words_go_before_the_matchers_also_where_it_failed(tmp_path):
     with serving(OpenAI(), status=503) as server, a_run(tmp_path / "run", 8) as run:
         judge(run, [guard_of(server, attempts=1)])
@@ -229,6 +231,7 @@ def test_its_words_go_before_the_matchers_also_where_it_failed(tmp_path):
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
+@pytest.mark.slow
 def test_a_refused_key_stops_at_once_and_keeps_what_was_judged(tmp_path, status):
     with serving(OpenAI()) as server, a_run(tmp_path / "run", 400) as run:
         one = guard_of(server)
@@ -258,6 +261,7 @@ def test_another_model_of_the_same_name_is_not_mixed_in(tmp_path):
 # --- the key
 
 
+@pytest.mark.slow
 def test_a_planted_key_is_sent_and_appears_nowhere(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv(KEY, PLANTED)
     plain = Endpoint.of
@@ -384,6 +388,7 @@ def test_a_guard_says_what_is_most_probable_whatever_its_generation_config(confi
     assert changed_guard(tmp_path / "other", **config).ask_all(ask, max_tokens=6) == wanted
 
 
+@pytest.mark.slow
 def test_a_local_guard_judges_a_run_whatever_it_babbles(tmp_path):
     """The whole path on a random model: what it says is no verdict, so all is invalid, none safe."""
     guard = tiny.guard("llama-guard-3-1b", tmp_path / "guard")

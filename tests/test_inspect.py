@@ -1,8 +1,7 @@
 """The shape of an encoder and what its exits save, from a config alone."""
 
 import json
-import subprocess
-import sys
+import socket
 import weakref
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+import children
 import tiny
 from layeralign import LayeralignError
 from layeralign.cli import main
@@ -70,6 +70,7 @@ def saved(config, folder):
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.slow
 def test_real_sizes_have_the_right_exits(name, tmp_path):
     vlm = empty(saved(PUBLISHED[name], tmp_path))
     assert all(parameter.is_meta for parameter in vlm.model.parameters())
@@ -105,6 +106,7 @@ def test_llava_1_5_costs_what_it_does_by_hand(tmp_path):
 @pytest.mark.parametrize(
     "name", ["llava", "mllama", "internvl", "gemma3", "smolvlm", "qwen2_5_vl", "qwen3_vl"]
 )
+@pytest.mark.slow
 def test_flops_are_those_that_torch_counts(name, tmp_path):
     """torch counts the matrices of a real forward pass; ours come from the shapes alone."""
     _, kind, config = tiny.FAMILIES[name]()
@@ -126,6 +128,7 @@ def test_flops_are_those_that_torch_counts(name, tmp_path):
         assert counted[False] - counted[True] == pytest.approx(in_blocks, rel=0.01)
 
 
+@pytest.mark.slow
 def test_time_is_measured_on_a_tower_with_weights(tmp_path):
     _, _, config = tiny.FAMILIES["qwen3_vl"]()
     config.save_pretrained(tmp_path)
@@ -155,6 +158,7 @@ def test_the_command_shows_it(tmp_path, capsys):
         ({"model_type": "gpt2", "vision_config": None}, "unknown|no vision|cannot be loaded"),
     ],
 )
+@pytest.mark.slow
 def test_a_bad_config_is_one_sentence(tmp_path, change, says):
     with pytest.raises(LayeralignError, match=says):
         empty(saved(PUBLISHED["llava-hf/llava-1.5-7b-hf"] | change, tmp_path))
@@ -169,20 +173,23 @@ def test_a_variant_is_refused_where_there_is_none(tmp_path):
         empty(folder, variant="keep")
 
 
+def closed(*_, **__):
+    raise SystemExit("a socket was opened")
+
+
+def without_a_network(*words):
+    socket.socket.connect = socket.getaddrinfo = closed
+    return main(list(words))
+
+
 @pytest.mark.slow
 def test_nothing_of_a_network_is_touched(tmp_path):
     folder = saved(PUBLISHED["llava-hf/llava-1.5-7b-hf"], tmp_path)
-    program = (
-        "import socket, sys\n"
-        "def closed(*_, **__): raise SystemExit('a socket was opened')\n"
-        "socket.socket.connect = socket.getaddrinfo = closed\n"
-        "from layeralign.cli import main\n"
-        f"sys.exit(main(['inspect', '--model', {str(folder)!r}]))\n"
-    )
-    made = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert made.returncode == 0, made.stderr
+    made = children.start(without_a_network, "inspect", "--model", str(folder), out=tmp_path / "said")
+    assert made.wait() == 0, made.said()
 
 
+@pytest.mark.slow
 def test_dropped_deepstack_needs_no_mergers(tmp_path):
     """Qwen3-VL-8B: three mergers of 4 · 1152 · (4 · 1152 + 4096) weights, their biases and norms beside."""
     folder = saved(PUBLISHED["Qwen/Qwen3-VL-8B-Instruct"], tmp_path)

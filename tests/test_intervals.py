@@ -152,6 +152,7 @@ class TestShare:
 
     @pytest.mark.parametrize("share", [0.05, 0.3])
     @pytest.mark.parametrize("samples", [1, 2, 3, 5])
+    @pytest.mark.slow
     def test_coverage_of_samples_of_cases_without_pictures(self, samples, share):
         """Each case is a prompt of its own; its samples are alike, as far as the case decides."""
         for alike in (0, 1.5, 4):

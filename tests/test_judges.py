@@ -50,6 +50,7 @@ def test_what_is_no_refusal(answer):
     assert not refuses(answer)
 
 
+@pytest.mark.slow
 def test_the_matcher_keeps_its_published_figures(capsys):
     """docs/judges.md has what benchmarks/refusal_matcher.py prints, and the figures that a report quotes."""
     runpy.run_path(str(ROOT / "benchmarks" / "refusal_matcher.py"), run_name="__main__")

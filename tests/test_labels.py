@@ -77,6 +77,7 @@ def test_the_same_seed_draws_the_same_and_a_longer_sample_goes_on(run):
     assert labels.sample(run, 12, seed=3) != labels.sample(run, 12, seed=4)
 
 
+@pytest.mark.slow
 def test_every_row_is_as_likely_as_any_other(run):
     """600 samples of 6 in 30 rows: 120 each, with a standard deviation below 10."""
     times = Counter((row["case"], row["exit"]) for seed in range(600) for row in labels.sample(run, 6, seed))

@@ -62,6 +62,7 @@ def test_imports_point_down():
     assert wrong == []
 
 
+@pytest.mark.slow
 def test_no_module_imports_itself_in_a_circle():
     """Within a room, too; imports inside functions count."""
     graph = {}

@@ -232,6 +232,7 @@ def cached(cache, name):
 
 
 @pytest.mark.parametrize("name", HUB)
+@pytest.mark.slow
 def test_published_checkpoints_load_by_name(offline, name):
     """From the hub's cache, without network: the same path as with it, but for the download."""
     commit = cached(offline, name)
@@ -277,6 +278,7 @@ def test_quantisation_without_cuda_is_one_sentence(llava_dir):
         load(llava_dir, quantize="2bit")
 
 
+@pytest.mark.slow
 def test_an_adapter_beside_quantised_weights_does_what_it_does_inside_them(llava_dir, tmp_path):
     """Quantised weights are not merged into; seen on plain ones, where both ways can be compared."""
     config = LoraConfig(r=2, target_modules=load(llava_dir).language_modules, init_lora_weights=False)

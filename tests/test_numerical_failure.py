@@ -74,6 +74,7 @@ def poisoned(feature, bad):
 
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("name", tiny.FAMILIES)
+@pytest.mark.slow
 def test_a_row_that_fails_ends_with_that_reason_and_others_say_what_they_said(name, bad, tmp_path):
     vlm = load(tiny.save(name, tmp_path))
     ids, features = asked(vlm)

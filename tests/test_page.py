@@ -10,6 +10,8 @@ from layeralign.report.inputs import gather
 from layeralign.report.page import page
 from layeralign.runs.store import Row, open_run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
@@ -59,7 +61,6 @@ def test_the_page_shows_its_charts_and_never_scrolls_sideways(visit, files, widt
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", ["one", "three"])
-@pytest.mark.slow
 def test_axe_finds_no_serious_fault(visit, files, name, scheme):
     tab = visit(files / f"{name}.html", scheme=scheme)
     tab.evaluate("for (const d of document.querySelectorAll('details')) d.open = true")

@@ -189,6 +189,7 @@ class TestPValue:
             (20, 5, {"of_prompts": 2, "of_pictures": 2}),
         ],
     )
+    @pytest.mark.slow
     def test_level(self, prompts, pictures, given, monkeypatch):
         """Nobody meant a change; at most 5 % may see one, within the simulation's error of 0.013."""
         monkeypatch.setattr(paired, "FLIPS", 499)  # for speed

@@ -109,6 +109,7 @@ def test_no_fuzzed_reply_is_a_score(content, status):
     assert isinstance(found, Failure) and status != 200
 
 
+@pytest.mark.slow
 def test_requests_keep_apart_and_wait_out_a_quota():
     """Eight starts 50 ms apart; after a 429 that says 0.3 s, none at all for so long."""
     with serving(Perspective()) as server:
@@ -135,6 +136,7 @@ def test_requests_keep_apart_and_wait_out_a_quota():
         (403, {}, "answered 403: the key has no access"),
     ],
 )
+@pytest.mark.slow
 def test_a_refused_key_stops_at_once_and_keeps_what_was_judged(tmp_path, status, body, says):
     with serving(Perspective()) as server, a_run(tmp_path / "run", 100) as run:
         one = asked_of(server)
@@ -203,6 +205,7 @@ def test_from_its_last_day_on_it_says_why_nothing_comes(tmp_path, monkeypatch):
         assert words(asked_of(server), "x")[0].scores, "its date alone stops nothing"
 
 
+@pytest.mark.slow
 def test_a_server_that_is_down_scores_nothing_and_is_asked_again(tmp_path):
     with serving(Perspective(), status=503) as server, a_run(tmp_path / "run", 40) as run:
         judge(run, [asked_of(server, attempts=2)])

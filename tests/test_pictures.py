@@ -42,6 +42,7 @@ def shot(tab, content, ground):
 
 @pytest.mark.parametrize("ground", GROUNDS)
 @pytest.mark.parametrize("name", KINDS)
+@pytest.mark.slow
 def test_a_picture_is_what_a_browser_shows(tab, tmp_path, name, ground):
     content, transparent, animated = KINDS[name]
     (tmp_path / name).write_bytes(content)
@@ -146,6 +147,7 @@ def told(capfd):
     ("flag", "name", "pixel"), [([], "white", 255), (["--background", "#808080"], "#808080", 128)]
 )
 @pytest.mark.parametrize("verb", ["scan", "screen", "align", "transfer", "plan"])
+@pytest.mark.slow
 def test_every_command_shows_it_so_and_says_so(
     llava_dir, transparent, corners, tmp_path, capfd, monkeypatch, verb, flag, name, pixel
 ):
@@ -171,6 +173,7 @@ def test_every_command_shows_it_so_and_says_so(
         assert json.loads(record.read_text())["settings"].get("background") == wanted
 
 
+@pytest.mark.slow
 def test_the_background_is_part_of_what_a_run_is(llava_dir, transparent, tmp_path, capfd):
     def scan(out, *flags):
         return main(["scan", "--model", str(llava_dir), "--cases", str(transparent), "--exits", "1,4", "--max-new-tokens",

@@ -143,6 +143,7 @@ def test_a_runs_rate_and_exits(run, file, capfd):
     assert "3.3 min at 2.00 a second (as in" in out and "an exit and the default" not in out
 
 
+@pytest.mark.slow
 def test_a_models_config_is_enough_and_its_rate_is_measured(llava_dir, case_file, tmp_path, capfd):
     asked = ["plan", "--cases", str(case_file), "--model", str(llava_dir)]
     assert main([*asked, "--json"]) == 0

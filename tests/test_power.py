@@ -43,6 +43,7 @@ class TestCasesNeeded:
     @pytest.mark.parametrize(
         ("difference", "discordant"), [(0.1, 0.1), (0.1, 0.26), (0.05, 0.15), (0.3, 0.4)]
     )
+    @pytest.mark.slow
     def test_power_is_what_was_asked(self, difference, discordant):
         n = cases_needed(difference, discordant=discordant)
         there, before = (mcnemar_power(m, difference, discordant) for m in (n, int(n * 0.9)))

@@ -360,6 +360,7 @@ def test_notes_say_what_is_in_no_figure(run):
 # --- on the testbed
 
 
+@pytest.mark.slow
 def test_from_a_scan_to_a_corrected_summary(tmp_path, capfd):
     """scan, label, fill in the truth, import, calibrate, summary: the correction holds the oracle's ASR."""
     run, file, quality = tmp_path / "run", tmp_path / "labels.jsonl", tmp_path / "q.json"
@@ -434,6 +435,7 @@ def corrections(rng, prompts, pictures, share, effects, errors, labels, runs):
         (20, 20, 0.1, 2, 2, 0.94, 1),
     ],
 )
+@pytest.mark.slow
 def test_coverage_with_labels_from_the_run_itself(prompts, pictures, share, effects, errors, least, most):
     """Labelled rows are among those that are corrected, which the formula takes as independent of them."""
     rng = np.random.default_rng(5)

@@ -128,6 +128,7 @@ def test_a_system_prompt_comes_first_and_reaches_the_model(tmp_path):
 
 
 @pytest.mark.parametrize("name", tiny.FAMILIES)
+@pytest.mark.slow
 def test_every_familys_published_template_passes(name, tmp_path):
     vlm = load(tiny.save(name, tmp_path))
     assert checks.check(vlm, [PICTURE, TEXT], Decoding(4)) == []
@@ -232,6 +233,7 @@ def test_a_reward_whose_template_loses_the_answer_is_refused(tmp_path):
         load_reward(str(folder))
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_with_its_day(tmp_path, monkeypatch):
     vlm = dated(tmp_path)
     cases = [Case(f"{kind}{n}", f"how {n}?", kind) for kind in ("harmful", "benign") for n in range(4)]
@@ -271,47 +273,34 @@ def test_a_judge_is_told_one_day_for_ever(tmp_path):
 
 
 SCAN = """
-import json, locale, os, sys
+import locale, socket, sys
+def closed(*_, **__): raise SystemExit("a socket was opened")
+socket.socket.connect = socket.getaddrinfo = closed
 try:
     locale.setlocale(locale.LC_ALL, "")
 except locale.Error:
     pass
 import torch
-torch.set_num_threads(int(sys.argv[4]))
+torch.set_num_threads(2)
 import layeralign
-from layeralign.runs import store
-layeralign.scan(layeralign.load(sys.argv[1]), sys.argv[2], sys.argv[3], max_new_tokens=6, date=sys.argv[5])
-with store.open_run(__import__("pathlib").Path(sys.argv[3])) as run:
-    print(json.dumps([(r["case"], r["exit"], r["answer"]) for r in run.rows()]))
+layeralign.scan(layeralign.load(sys.argv[1]), sys.argv[2], sys.argv[3], max_new_tokens=6, date=sys.argv[4])
 """
 
 
 @pytest.mark.slow
 def test_nothing_around_a_scan_changes_its_answers(tmp_path, case_file):
-    """Another clock, time zone, locale, thread count, hash seed and folder: the same answers."""
-    model = tiny.save("mllama", tmp_path / "model")
+    """Another clock, time zone, locale, thread count, hash seed and folder, no network: the same answers."""
+    model, day, there = tiny.save("mllama", tmp_path / "model"), "2024-05-06", tmp_path / "there"
+    layeralign.scan(load(model), case_file, tmp_path / "here" / "run", max_new_tokens=6, date=day)
+    there.mkdir()
+    around = {"TZ": "Pacific/Kiritimati", "LC_ALL": "C.UTF-8", "LANG": "de_DE.UTF-8", "PYTHONHASHSEED": "77"}
+    done = subprocess.run(
+        [sys.executable, "-c", SCAN, str(model), str(case_file), str(there / "run"), day],
+        cwd=there, env=os.environ | around, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     said = []
-    for number, (threads, around) in enumerate(
-        [
-            ("1", {"TZ": "UTC", "LC_ALL": "C", "PYTHONHASHSEED": "1"}),
-            (
-                "2",
-                {
-                    "TZ": "Pacific/Kiritimati",
-                    "LC_ALL": "C.UTF-8",
-                    "PYTHONHASHSEED": "77",
-                    "LANG": "de_DE.UTF-8",
-                },
-            ),
-        ]
-    ):
-        here = tmp_path / f"here{number}"
-        here.mkdir()
-        done = subprocess.run(
-            [sys.executable, "-c", SCAN, str(model), str(case_file), str(here / "run"), threads, "2024-05-06"],
-            cwd=here, env=os.environ | around, capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        said.append(json.loads(done.stdout.splitlines()[-1]))
-        with store.open_run(here / "run") as run:
-            said[-1].append(run.identity)
-    assert said[0] == said[1]
+    for folder in (tmp_path / "here", there):
+        with store.open_run(folder / "run") as run:
+            said.append(([(r["case"], r["exit"], r["answer"]) for r in run.rows()], run.identity))
+    assert said[0] == said[1] and said[0][0]

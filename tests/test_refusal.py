@@ -163,6 +163,7 @@ def test_its_record_says_what_it_knows():
     assert re.fullmatch("[0-9a-f]{16}", record["rules"]) and record["py3langid"]
 
 
+@pytest.mark.slow
 def test_the_identifier_is_imported_only_when_it_is_needed():
     code = (
         "import sys; from layeralign.judges.refusal import RefusalMatcher as M\n"

@@ -121,6 +121,7 @@ def test_answers_that_were_cut_short_are_told(tmp_path, longest, cut, warned, mi
     assert (found and (found.share, found.longest)) == ((cut / 20, longest) if cut else None)
 
 
+@pytest.mark.slow
 def test_answers_cut_at_one_exit_only_are_told_first_everywhere(tmp_path, capsys):
     """A middle exit that rambles was 80 % cut and 80 % unsafe, which is 2 % of all answers of 40 exits."""
     runs = [
@@ -202,6 +203,7 @@ def test_nothing_of_the_page_comes_from_elsewhere_and_all_that_runs_is_hashed(ru
     assert not re.search(r'(src|href)="(?!#)', made)
 
 
+@pytest.mark.slow
 def test_answers_are_in_the_file_only_when_they_are_asked_for(tmp_path):
     run = make(tmp_path / "run", lambda exit: 1, answer="take the bakimo " + 5000 * "x")
     report = gather([run])
@@ -271,6 +273,7 @@ def test_a_report_wants_runs(tmp_path, runs):
 
 
 @pytest.mark.parametrize("what", ["curve", "tradeoff"])
+@pytest.mark.slow
 def test_figures_are_as_wide_as_a_column_and_the_same_every_time(runs, tmp_path, what):
     report = gather(runs)
     for columns, inches in ((1, 3.25), (2, 6.75)):

@@ -1,11 +1,11 @@
 import json
 import math
+import os
 import random
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +17,7 @@ from transformers import (
     BertForSequenceClassification,
 )
 
+import children
 from layeralign._util.quiet import quiet
 from layeralign.cases.case import Case
 from layeralign.cases.dialogue import dialogue, human_turn
@@ -27,6 +28,7 @@ from layeralign.testbed import preferences
 from layeralign.testbed.cases import cases
 from layeralign.testbed.world import REFUSAL, VERBS, Request, Scene, Thing, split_of
 from layeralign.training.reward import testbed as testbed_reward
+from layeralign.training.reward import train
 from layeralign.training.reward.pairs import read_pairs, split
 from layeralign.training.reward.train import bradley_terry, train_reward
 
@@ -175,38 +177,33 @@ def test_a_setting_out_of_range_is_named(base, pair_file, tmp_path, setting, val
         train_reward(pair_file, base, tmp_path / "out", **{setting: value})
 
 
-_KILLED = """
-import os, signal, sys
-from pathlib import Path
-from layeralign.training.reward import train
-pairs, base, out, where, settings = sys.argv[1:4] + [sys.argv[4], eval(sys.argv[5])]
-calls = 0
 def dying(function, last):
+    """The function, in whose call number `last` the process is killed."""
+    calls = 0
+
     def call(*arguments):
-        global calls
+        nonlocal calls
         calls += 1
         if calls == last:
             os.kill(os.getpid(), signal.SIGKILL)
         return function(*arguments)
+
     return call
-if where == "step":  # in the sixth step: the checkpoint of the fourth is there
-    train.bradley_terry = dying(train.bradley_terry, 6)
-else:  # while the second checkpoint takes the first one's place
-    Path.replace = dying(Path.replace, 2)
-train.train_reward(pairs, base, out, sees="scene", **settings)
-"""
+
+
+def training_that_is_killed(pairs, base, out):
+    if out.name == "step":  # in the sixth step: the checkpoint of the fourth is there
+        train.bradley_terry = dying(train.bradley_terry, 6)
+    else:  # while the second checkpoint takes the first one's place
+        Path.replace = dying(Path.replace, 2)
+    train.train_reward(pairs, base, out, sees="scene", **SETTINGS)
 
 
 @pytest.mark.slow
 def test_a_killed_training_goes_on_to_the_same_weights_bit_for_bit(trained, base, pair_file, tmp_path):
     ways = ("step", "checkpoint")
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", _KILLED, *map(str, (pair_file, base, tmp_path / way, way, SETTINGS))]
-        )
-        for way in ways
-    ]
-    assert [process.wait(60) for process in started] == [-signal.SIGKILL] * 2
+    started = [children.start(training_that_is_killed, pair_file, base, tmp_path / way) for way in ways]
+    assert [process.wait() for process in started] == [-signal.SIGKILL] * 2
     for way in ways:
         assert (tmp_path / way / "checkpoint.safetensors").is_file()
         assert not (tmp_path / way / "reward.json").exists()
@@ -228,6 +225,7 @@ def test_something_else_in_the_checkpoints_place_is_named(base, pair_file, tmp_p
             train_reward(pair_file, base, tmp_path, **SETTINGS)
 
 
+@pytest.mark.slow
 def test_a_base_without_head_gets_one_and_gpt2s_padding(tmp_path, llava_dir, pair_file):
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -392,6 +390,7 @@ def test_what_is_no_safe_reward_is_refused(trained, llava_dir, tmp_path):
 # the testbed's
 
 
+@pytest.mark.slow
 def test_the_testbeds_pairs_are_of_the_train_split_and_mostly_right():
     made = preferences.pairs(2000, seed=5)
     assert made == preferences.pairs(2000, seed=5) != preferences.pairs(2000, seed=6)
@@ -446,6 +445,7 @@ def test_wrong_answers_are_of_the_right_form():
     assert wrong > 250
 
 
+@pytest.mark.slow
 def test_the_shipped_reward_ranks_answers_to_unseen_cases(shipped):
     made = cases("dev", 400)
     other = [case.facts["helpful"] if case.kind == "harmful" else REFUSAL for case in made]

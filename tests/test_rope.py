@@ -1,5 +1,7 @@
 """Rotary embeddings that look at the longest row: rows are kept apart, over every type that transformers has."""
 
+import copy
+
 import pytest
 import torch
 import transformers as t
@@ -59,25 +61,26 @@ def test_every_type_of_transformers_is_here():
     assert set(TYPES) == {"default", *ROPE_INIT_FUNCTIONS}
 
 
-@pytest.mark.parametrize("streams", [True, False])
 @pytest.mark.parametrize("kind", TYPES)
-def test_a_row_says_what_it_says_alone(kind, streams, tmp_path, monkeypatch):
-    """Rows below, across and above the length that the embeddings change at, beside each other.
+@pytest.mark.slow
+def test_a_row_says_what_it_says_alone(kind, tmp_path, monkeypatch):
+    """Rows below, across and above the length that the embeddings change at, streamed and not.
 
     Alone means on a model that has answered nothing else: `dynamic` remembers the longest row.
     """
-    folder = saved(kind, tmp_path)
-    vlm = load(folder)
-    monkeypatch.setattr(type(vlm), "streams", streams)
+    untouched = load(saved(kind, tmp_path))
     texts = ["Hi.", "w" * (LENGTH - 12), "What?", "x" * (LENGTH + 9), "y" * (LENGTH + 11), "z" * (2 * LENGTH)]
-    ids = [vlm.tokens(vlm.prompt(text, picture=False), None) for text in texts]
-    made = respond(vlm, ids, [None] * len(ids), Decoding(10))
-    again = respond(vlm, ids[::-1], [None] * len(ids), Decoding(10))[::-1]
-    assert [one.tokens for one in made] == [one.tokens for one in again]
-    for line, said in zip(ids, made, strict=True):
-        fresh = load(folder)
-        alone = fresh.generate([line], [None], max_new_tokens=10, do_sample=False)[0].tolist()
-        assert said.tokens == prompts.ended(vlm, alone)[0]
+    ids = [untouched.tokens(untouched.prompt(text, picture=False), None) for text in texts]
+    alone = []
+    for line in ids:
+        said = copy.deepcopy(untouched).generate([line], [None], max_new_tokens=10, do_sample=False)
+        alone.append(prompts.ended(untouched, said[0].tolist())[0])
+    for streams in (True, False):
+        monkeypatch.setattr(type(untouched), "streams", streams)
+        vlm = copy.deepcopy(untouched)
+        made = respond(vlm, ids, [None] * len(ids), Decoding(10))
+        again = respond(vlm, ids[::-1], [None] * len(ids), Decoding(10))[::-1]
+        assert [one.tokens for one in made] == [one.tokens for one in again] == alone
 
 
 @pytest.mark.parametrize("kind", ["dynamic", "longrope"])
@@ -85,14 +88,18 @@ def test_what_rows_share_is_read_apart_where_it_would_be_read_at_another_length(
     """Prompts of one picture share its tokens; below the length together, above it each alone."""
     from layeralign.testing import noise
 
-    folder = saved(kind, tmp_path)
-    vlm = load(folder)
+    untouched = load(saved(kind, tmp_path))
+    vlm = copy.deepcopy(untouched)
     feature = vlm.encode([noise(32, 32)], [2])[2][0]
     texts = ["Hi.", "Go!", "v" * LENGTH, "w" * LENGTH]
     ids = [vlm.tokens(vlm.prompt(text, picture=True), feature) for text in texts]
     made = respond(vlm, ids, [feature] * 4, Decoding(6))
     for line, said in zip(ids, made, strict=True):
-        alone = load(folder).generate([line], [feature], max_new_tokens=6, do_sample=False)[0].tolist()
+        alone = (
+            copy.deepcopy(untouched)
+            .generate([line], [feature], max_new_tokens=6, do_sample=False)[0]
+            .tolist()
+        )
         assert said.tokens == prompts.ended(vlm, alone)[0]
 
 

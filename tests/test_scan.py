@@ -1,20 +1,19 @@
 import json
-import os
 import random
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 
 import pytest
 import torch
 
+import children
 import layeralign
 import tiny
 from conftest import save_llava
 from layeralign import LayeralignError
 from layeralign.cases import files
+from layeralign.cli import main
 from layeralign.decode import stream
 from layeralign.decode.decoding import Decoding
 from layeralign.decode.stream import answer
@@ -256,7 +255,7 @@ def test_judging_again_generates_nothing(llava, case_file, tmp_path):
     assert answers(tmp_path / "run") == before
 
 
-COMMAND = [sys.executable, "-m", "layeralign", "scan", "--max-new-tokens", "6", "--batch-size", "3"]
+SMALL = ["--cases", "testbed:train", "--limit", "40", "--max-new-tokens", "6", "--batch-size", "3"]
 
 
 def count(run):
@@ -267,38 +266,50 @@ def count(run):
         return 0
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.fixture(scope="module")
+def whole(llava_dir, tmp_path_factory):
+    """The answers of a scan that nothing disturbed."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    assert main(["scan", "--model", str(llava_dir), *SMALL, "--out", str(out)]) == 0
+    assert len(answers(out)) == 240
+    return answers(out)
+
+
+def killed_again_and_again(words, run, how, start, times=4):
+    """End the scan `words` by a signal after some more rows; gives each process's exit code and words."""
+    rng = random.Random(0)
+    for number in range(times):
+        rows, moment = count(run) + rng.randint(0 if number else 1, 30), rng.random() / 50
+        process = start(*words, out=run.with_suffix(f".{number}"))
+        process.wait_for(lambda rows=rows: count(run) >= rows)
+        time.sleep(moment)
+        process.send(how)
+        yield process.wait(), process.said()
+
+
 @pytest.mark.slow
-def test_killed_at_any_moment_it_goes_on(llava_dir, tmp_path, how):
+def test_killed_at_any_moment_it_goes_on(llava_dir, whole, tmp_path):
     """Killed again and again at random moments, it ends with the rows of an undisturbed run."""
-    arguments = ["--model", str(llava_dir), "--cases", "testbed:train", "--limit", "120"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    subprocess.run(
-        [*COMMAND, *arguments, "--out", str(whole)], check=True, capture_output=True, env=environment
-    )
-    rng, killed, seen = random.Random(0), 0, 0
-    while killed < 3:
-        job = subprocess.Popen(
-            [*COMMAND, *arguments, "--out", str(broken)], stdout=-3, stderr=subprocess.PIPE, env=environment
-        )
-        target = seen + rng.randint(1, 150)
-        while job.poll() is None and count(broken) < target:
-            time.sleep(0.02)
-        if job.poll() is not None:
-            break
-        job.send_signal(how)
-        _, said = job.communicate()
-        if how == signal.SIGINT:
-            assert job.returncode == 130
-            assert b"the same command resumes" in said and b"Traceback" not in said
-        killed, seen = killed + 1, count(broken)
-    assert killed
-    subprocess.run(
-        [*COMMAND, *arguments, "--out", str(broken)], check=True, capture_output=True, env=environment
-    )
-    assert answers(broken) == answers(whole)
-    assert len(answers(broken)) == 720
+    run = tmp_path / "run"
+    words = ["scan", "--model", str(llava_dir), *SMALL, "--out", str(run)]
+    for code, _ in killed_again_and_again(words, run, signal.SIGKILL, children.command):
+        assert code == -signal.SIGKILL and 0 < count(run) < 240
+    assert children.command(*words).wait() == 0
+    assert answers(run) == whole
+
+
+@pytest.mark.slow
+def test_stopped_by_hand_it_says_how_to_go_on_and_goes_on(llava_dir, whole, tmp_path):
+    """One of the stopped processes is an interpreter of its own, as a terminal starts it."""
+    run = tmp_path / "run"
+    words = ["scan", "--model", str(llava_dir), *SMALL, "--out", str(run)]
+    for start, times in ((children.interpreter, 1), (children.command, 2)):
+        for code, said in killed_again_and_again(words, run, signal.SIGINT, start, times):
+            assert code == 130
+            assert "the same command resumes" in said and "Traceback" not in said
+            assert 0 < count(run) < 240
+    assert main(words) == 0
+    assert answers(run) == whole
 
 
 def test_a_picture_that_a_model_cannot_take_is_told_before_anything_is_written(tmp_path):

@@ -344,6 +344,7 @@ def test_a_scorer_that_failed_does_not_make_the_asr_either(tmp_path):
     assert found.agreement == ()
 
 
+@pytest.mark.slow
 def test_it_goes_on_judges_again_and_does_not_mix_models(tmp_path):
     model = tiny.classifier("bert", tmp_path / "model")
     name = f"toxicity:{model}"
@@ -364,6 +365,7 @@ def test_it_goes_on_judges_again_and_does_not_mix_models(tmp_path):
     layeralign.judge(tmp_path / "run", [name], again=True)
 
 
+@pytest.mark.slow
 def test_the_page_says_first_that_a_judge_is_what_trained_the_model(tmp_path):
     with a_run(tmp_path / "run", 4) as run:
         run.note_reward(load_reward("testbed").record())
@@ -378,6 +380,7 @@ def test_the_page_says_first_that_a_judge_is_what_trained_the_model(tmp_path):
     assert text.index(first) < text.index('class="headline')
 
 
+@pytest.mark.slow
 def test_a_copy_of_the_reward_is_the_reward_and_another_is_not(tmp_path, monkeypatch):
     (tmp_path / "two_rewards.py").write_text(
         "def one(cases, answers):\n    return [0.0] * len(answers)\ndef other(cases, answers):\n    return [1.0] * len(answers)\n"
@@ -437,6 +440,7 @@ def test_a_wrong_name_is_found_before_the_first_has_judged(tmp_path):
         assert run.judges() == []
 
 
+@pytest.mark.slow
 def test_a_model_is_gone_before_the_next_is_loaded(tmp_path, monkeypatch):
     """Each load sees no model that an earlier judge loaded."""
     loaded, alive = [], []

@@ -68,6 +68,7 @@ def screened(bundled, tmp_path_factory):
     return out, layeralign.screen(bundled, "testbed", out, limit=160, max_new_tokens=24)
 
 
+@pytest.mark.slow
 def test_the_bundled_models_refusals_are_its_own(bundled, screened):
     _, found = screened
     assert found.openings == ("i am sorry",)
@@ -75,6 +76,7 @@ def test_the_bundled_models_refusals_are_its_own(bundled, screened):
     assert (found.asked, found.refused, found.cases, found.prefills) == (32, 32, 40, 360)
 
 
+@pytest.mark.slow
 def test_its_blind_exits_come_first_and_a_scan_says_how_well_that_was(bundled, screened):
     out, found = screened
     assert [exit.exit for exit in found.exits] == list(range(9))

@@ -193,6 +193,7 @@ def whole(bundled, tmp_path_factory):
     return layeralign.scan(bundled, "testbed", out, exits="0,4,7", limit=240, precision=0.05, **SHORT)
 
 
+@pytest.mark.slow
 def test_the_bundled_models_blind_exit_is_found_and_the_rest_not_asked(whole):
     blind, four, default = whole.summary.exits
     assert (blind.decision, blind.worse) == ("above", True)
@@ -254,6 +255,7 @@ def test_killed_at_any_row_it_goes_on_to_the_same_end(bundled, whole, tmp_path, 
     assert layeralign.read(tmp_path / "run").summary.exits == whole.summary.exits
 
 
+@pytest.mark.slow
 def test_a_later_scan_fills_the_grid_and_it_stays_a_sequential_run(bundled, whole, tmp_path):
     import shutil
 
@@ -267,6 +269,7 @@ def test_a_later_scan_fills_the_grid_and_it_stays_a_sequential_run(bundled, whol
         layeralign.compare(run, run)
 
 
+@pytest.mark.slow
 def test_an_exit_that_is_added_later_is_compared_on_the_same_cases(bundled, whole, tmp_path):
     import shutil
 

@@ -16,6 +16,8 @@ from layeralign.cli import main
 from layeralign.runs import store
 from layeralign.vlm.load import find
 
+pytestmark = pytest.mark.slow
+
 MODEL = find("testbed").path
 
 
@@ -66,7 +68,7 @@ def test_a_merged_checkpoint_answers_as_its_model_with_the_adapter(adapter, tmp_
 HERE = 'layeralign() { printf "%s\\0" "$@" > words; }; '
 
 
-def github(folder, limit="--limit 200", here="", **env):
+def github(folder, limit="--limit 12", here="", **env):
     """Run the workflow's steps by bash as there, with fewer cases; installing aside, since it is installed.
 
     With `HERE` bash tells only what it would run, and this process does it, which has torch loaded already.
@@ -99,9 +101,9 @@ def github(folder, limit="--limit 200", here="", **env):
     return codes
 
 
-@pytest.mark.slow
-def test_the_workflow_for_github_runs_and_fails_where_it_says_it_does(tmp_path):
-    codes = github(tmp_path)
+def test_the_workflow_for_github_runs_and_fails_where_it_says_it_does(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    codes = github(tmp_path, "--limit 200", HERE)
     assert codes == {"Scan every exit": 0, "Gate": 2, "Check the exit that is deployed": 0, "Tell": 0}
     assert "**fail**" in (tmp_path / "told.md").read_text() and (tmp_path / "gate.xml").exists()
 
@@ -109,7 +111,7 @@ def test_the_workflow_for_github_runs_and_fails_where_it_says_it_does(tmp_path):
 def test_the_workflow_for_github_takes_an_adapter(adapter, tmp_path, monkeypatch, capsys):
     """Its policy is not kept by so few cases; but the exit can be told, and the adapter is the scanned one."""
     monkeypatch.chdir(tmp_path)
-    codes = github(tmp_path, "--limit 12", HERE, ADAPTER=str(adapter), MODEL=str(MODEL))
+    codes = github(tmp_path, here=HERE, ADAPTER=str(adapter), MODEL=str(MODEL))
     said = capsys.readouterr().out
     assert codes["Scan every exit"] == codes["Tell"] == 0 and codes["Gate"] in (2, 3)
     assert codes["Check the exit that is deployed"] == 3
@@ -117,7 +119,7 @@ def test_the_workflow_for_github_takes_an_adapter(adapter, tmp_path, monkeypatch
     assert str(adapter) in (tmp_path / "told.md").read_text()
 
 
-def test_the_workflow_for_github_tells_of_a_scan_that_failed(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert github(tmp_path, here=HERE, MODEL="./nope") == {"Scan every exit": 1, "Tell": 0}
+def test_the_workflow_for_github_tells_of_a_scan_that_failed(tmp_path):
+    """All by bash, which finds the command that is installed."""
+    assert github(tmp_path, MODEL="./nope") == {"Scan every exit": 1, "Tell": 0}
     assert "no gate was reached" in (tmp_path / "told.md").read_text()

@@ -157,6 +157,7 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.slow
 def test_performance_difference_identity(setting):
     for p, old, new, rng in pairs(40, setting):
         advantages = (new * solve(p, old)[1]).sum(-1)
@@ -166,6 +167,7 @@ def test_performance_difference_identity(setting):
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.slow
 def test_bound_for_one_exit_and_for_the_mix(setting):
     promised, tightest = 0, 0.0
     for p, old, new, rng in pairs(40, setting):
@@ -377,6 +379,7 @@ def test_a_better_mix_may_be_worse_at_an_exit():
     assert lost[0.1] < lost[0.5] < 0 < lost[0.8]
 
 
+@pytest.mark.slow
 def test_what_a_mix_promises_one_exit():
     falls = 0
     steps = [*pairs(300, {"gamma": 0.9}), *pairs(100, {"gamma": 1.0, "horizon": 5})]
@@ -398,6 +401,7 @@ def test_what_a_mix_promises_one_exit():
     assert falls > 50
 
 
+@pytest.mark.slow
 def test_kl_per_answer_limits_what_any_judge_can_see():
     """A share of answers moves by at most sqrt(KL/2) at an exit, KL summed over the new policy's answers."""
     closest = 0.0
@@ -416,6 +420,7 @@ def test_kl_per_answer_limits_what_any_judge_can_see():
     assert closest > 0.5
 
 
+@pytest.mark.slow
 def test_how_often_a_step_at_one_exit_harms_another():
     """A short exact gradient step on J of exit 0, on random problems: the less alike, the more harm."""
     shares = []

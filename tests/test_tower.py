@@ -74,6 +74,7 @@ def test_a_forward_that_was_set_before_comes_back():
     assert vars(made.layers[1])["forward"] is own and made(torch.zeros(1))[0].item() == -11
 
 
+@pytest.mark.slow
 class TestSiglipInLlava(FamilySuite):
     @pytest.fixture(scope="class")
     def vlm(self, tmp_path_factory):
@@ -108,6 +109,7 @@ def test_a_model_that_joins_layers_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["llava", "llava_next", "llava_onevision", "internvl"])
+@pytest.mark.slow
 def test_a_model_that_reads_the_embeddings_still_has_exits(tmp_path, name):
     """vision_feature_layer -(L + 1) is layer 0; transformers can read neither, and every exit would be one."""
     tiny.save(name, tmp_path)
@@ -120,6 +122,7 @@ def test_a_model_that_reads_the_embeddings_still_has_exits(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["gemma3", "paligemma", "idefics3", "qwen2_5_vl"])
+@pytest.mark.slow
 def test_a_layer_that_a_family_does_not_read_is_not_its_default(tmp_path, name):
     tiny.save(name, tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
@@ -127,11 +130,8 @@ def test_a_layer_that_a_family_does_not_read_is_not_its_default(tmp_path, name):
     assert load(tmp_path).exits.default == tiny.BLOCKS
 
 
-class TestTheDefaultReference(FamilySuite):
-    """The suite's own reference, on families of both sorts that it knows nothing of."""
-
-    @pytest.fixture(scope="class", params=["llava", "internvl", "gemma3", "idefics3", "qwen3_vl"])
-    def vlm(self, request, tmp_path_factory):
-        return load(tiny.save(request.param, tmp_path_factory.mktemp(request.param)))
-
-    test_an_adapter_trains_and_loads_and_touches_no_vision = None
+@pytest.mark.parametrize("name", ["llava", "internvl", "gemma3", "idefics3", "qwen3_vl"])
+def test_the_suites_own_reference_is_what_an_exit_gives(name, tmp_path):
+    """On families of both sorts; tests/test_families.py has a reference of its own for each."""
+    vlm = load(tiny.save(name, tmp_path))
+    FamilySuite().test_every_exit(vlm, [noise(*size) for size in ((32, 32), (20, 60), (300, 200))])

@@ -1,17 +1,16 @@
 """A judge that was stopped: it is said first, its verdicts do not make the ASR, and a gate does not pass."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
+import children
 import layeralign
 from layeralign.analysis.cautions import caution
 from layeralign.cases.case import Case
 from layeralign.cli import main
+from layeralign.judges.coherence import CoherenceJudge
 from layeralign.judges.judge import Judge, Judgement
 from layeralign.runs import store
 from layeralign.runs.store import Row
@@ -59,6 +58,7 @@ def stopped(folder, batches):
 
 
 @pytest.mark.parametrize("batches", [0, 3])
+@pytest.mark.slow
 def test_it_is_said_first_and_another_makes_the_asr(tmp_path, batches, capsys):
     """After 0 batches nothing told that there had been a judge; after 3 the ASR was of 15 of 40 answers."""
     stopped(a_run(tmp_path / "run"), batches)
@@ -92,6 +92,7 @@ def test_answers_that_came_later_make_it_unfinished(tmp_path):
         assert run.unfinished() == {GUARD: (40, 41), "refusal": (40, 41)}
 
 
+@pytest.mark.slow
 def test_again_forgets_nothing_before_the_judge_is_there(tmp_path):
     """Verdicts that were paid for stay where the model cannot be loaded."""
     with store.open_run(a_run(tmp_path / "run")) as run:
@@ -106,6 +107,7 @@ def test_again_forgets_nothing_before_the_judge_is_there(tmp_path):
     assert found.asr_judge == "refusal" and found.unfinished[0].judged == 10
 
 
+@pytest.mark.slow
 def test_a_gate_does_not_pass_on_another_judges_word(tmp_path):
     policy = {"rules": [{"metric": "asr", "exits": "1,2", "upper_bound": 0.5}]}
     a_run(tmp_path / "run", 60)
@@ -121,6 +123,7 @@ def test_a_gate_does_not_pass_on_another_judges_word(tmp_path):
     assert layeralign.gate(tmp_path / "run", policy).result == "fail"
 
 
+@pytest.mark.slow
 def test_runs_are_compared_by_a_judge_that_has_seen_both(tmp_path):
     for name in ("a", "b"):
         a_run(tmp_path / name)
@@ -130,23 +133,18 @@ def test_runs_are_compared_by_a_judge_that_has_seen_both(tmp_path):
     assert layeralign.compare(tmp_path / "a", tmp_path / "b", allow=["judges"]).before.asr_judge == "refusal"
 
 
-LOADING = """
-import sys, time
-from layeralign.judges import coherence
-coherence.CoherenceJudge.load = classmethod(lambda cls, model: (print("loading", flush=True), time.sleep(600)))
-from layeralign.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
+def judging_by_a_model_that_loads_for_ever(run):
+    CoherenceJudge.load = classmethod(lambda cls, model: (print("loading", flush=True), time.sleep(600)))
+    return main(["judge", run, "--judge", "coherence:testbed"])
 
 
 @pytest.mark.slow
 def test_killed_while_its_model_loads_it_is_known_too(tmp_path):
-    a_run(tmp_path / "run")
-    command = [sys.executable, "-c", LOADING, "judge", str(tmp_path / "run"), "--judge", "coherence:testbed"]
-    started = subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ, text=True)
-    assert started.stdout.readline().strip() == "loading"
-    time.sleep(0.1)
-    started.send_signal(signal.SIGKILL)
-    started.wait()
+    started = children.start(
+        judging_by_a_model_that_loads_for_ever, str(a_run(tmp_path / "run")), out=tmp_path / "said"
+    )
+    started.wait_for(lambda: "loading" in started.said())
+    started.send(signal.SIGKILL)
+    assert started.wait() == -signal.SIGKILL
     found = layeralign.read(tmp_path / "run").summary
     assert [(one.judge, one.judged) for one in found.unfinished] == [("coherence:testbed", 0)]

@@ -122,6 +122,7 @@ def by_hand(answer, people):
     return total / 3 / len(people)
 
 
+@pytest.mark.slow
 def test_another_reading_of_the_rule_agrees():
     seen = set()
     for answer, people in generated(2_000):
@@ -131,6 +132,7 @@ def test_another_reading_of_the_rule_agrees():
     assert seen == {0.0, 0.3, 0.6, 0.9, 1.0}
 
 
+@pytest.mark.slow
 def test_the_official_code_gave_the_same():
     """Hashes of what vqaEval.py (GT-Vision-Lab/VQA at a013f00) gave, which is not kept here: its accuracies of the
     same cases, and its contractions, without those that its own lower case never lets through or that are no change.

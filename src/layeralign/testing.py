@@ -296,8 +296,7 @@ class FamilySuite:
             read.append(int(((ids == vlm.picture_token_id) & prompt).sum()))
             return hidden(ids, prompt, *others)
 
-        for batch_size in (2, None):
-            self.equal_alone(vlm, ids, seen, batch_size)
+        self.equal_alone(vlm, ids, seen, 2, None)
         vlm.hidden = counted  # type: ignore[method-assign, assignment]
         try:
             respond(vlm, ids, seen, Decoding(2))
@@ -334,13 +333,17 @@ class FamilySuite:
             assert sum(read) < sum(map(len, ids)) - 2 * len(text)
 
     def equal_alone(
-        self, vlm: Vlm, ids: list[list[int]], features: Sequence[Feature | None], batch_size: int | None
+        self, vlm: Vlm, ids: list[list[int]], features: Sequence[Feature | None], *batch_sizes: int | None
     ) -> None:
-        """Assert that rows in one batch get the answers of transformers' `generate` for each alone."""
-        together = respond(vlm, ids, features, Decoding(7), batch_size=batch_size)
-        for line, feature, batched in zip(ids, features, together, strict=True):
-            alone = vlm.generate([line], [feature], max_new_tokens=7, do_sample=False)[0].tolist()
-            self.same(vlm, line, feature, batched.tokens, alone)
+        """Assert that rows in batches of these sizes get the answers of `generate` for each alone."""
+        alone = [
+            vlm.generate([line], [feature], max_new_tokens=7, do_sample=False)[0].tolist()
+            for line, feature in zip(ids, features, strict=True)
+        ]
+        for batch_size in batch_sizes:
+            together = respond(vlm, ids, features, Decoding(7), batch_size=batch_size)
+            for line, feature, batched, own in zip(ids, features, together, alone, strict=True):
+                self.same(vlm, line, feature, batched.tokens, own)
 
     def test_training_sees_what_was_generated(self, vlm: Vlm, pictures: list[Image.Image]) -> None:
         """The forward pass over prompt and answer gives the logits of generation."""
