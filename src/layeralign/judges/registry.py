@@ -85,10 +85,9 @@ def judges(
     for name, kind in zip(names, kinds, strict=True):
         model = name.partition(":")[2] or DEFAULTS.get(kind, "")
         if kind == LLM:
-            asked = _by_rubric(model, endpoint, rubric)
-            made.append(Waiting(kind, asked.name, lambda asked=asked: asked))
-            continue
-        made.append(Waiting(kind, f"{kind}:{model}" if model else kind, _waiting(kind, model, endpoint)))
+            made.append(_by_rubric(model, endpoint, rubric))
+        else:
+            made.append(Waiting(kind, f"{kind}:{model}" if model else kind, _waiting(kind, model, endpoint)))
     return made
 
 
@@ -123,7 +122,7 @@ def _waiting(kind: str, model: str, endpoint: str | None) -> Callable[[], Judge]
     return lambda: CoherenceJudge.load(model)
 
 
-def _by_rubric(given: str, endpoint: str | None, rubric: str | Path | None) -> RubricJudge:
+def _by_rubric(given: str, endpoint: str | None, rubric: str | Path | None) -> Waiting:
     """The judge `llm:MODEL` or `llm:MODEL@URL`."""
     model, _, own = given.partition("@http")
     url = f"http{own}" if own else endpoint
@@ -133,7 +132,8 @@ def _by_rubric(given: str, endpoint: str | None, rubric: str | Path | None) -> R
         raise LayeralignError(
             f"judge 'llm': has no rubric; expected --rubric FILE, or {' or '.join(PRESETS)}"
         )
-    return RubricJudge(model, Rubric.read(rubric), Endpoint.of(url, model))
+    asked = RubricJudge(model, Rubric.read(rubric), Endpoint.of(url, model))
+    return Waiting(LLM, asked.name, lambda: asked)
 
 
 def _guard(kind: str, model: str, endpoint: str | None) -> Callable[[], Judge]:

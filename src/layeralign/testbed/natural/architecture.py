@@ -93,4 +93,5 @@ def assemble(given: Parts, seed: int) -> LlavaForConditionalGeneration:
         made.model.vision_tower.load_state_dict(given.tower)
     made.model.language_model.load_state_dict(given.language.model.state_dict())
     made.tie_weights()
-    return made.eval()
+    made.eval()
+    return made

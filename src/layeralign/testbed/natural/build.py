@@ -75,9 +75,10 @@ class Builder:
 
     def __init__(self, parts: Parts, recipe: Recipe, seed: int, kept: Path) -> None:
         self.recipe, self.seed, self.kept = recipe, seed, kept
-        self.model = architecture.assemble(parts, seed)
+        # Any: transformers' types know neither a LLaVA's parts nor its generate
+        self.model: Any = architecture.assemble(parts, seed)
         self.model.requires_grad_(False)
-        self.processor = architecture.processor(parts.tokenizer)
+        self.processor: Any = architecture.processor(parts.tokenizer)
         self.names = self.processor.tokenizer
         self.end = self.names("<|im_end|>", add_special_tokens=False)["input_ids"]
         self.refusal = self._ids(REFUSAL) + self.end
@@ -187,8 +188,8 @@ class Builder:
             one.requires_grad_(False)
 
     @property
-    def projector(self) -> nn.Module:
-        """The projector."""
+    def projector(self) -> Any:
+        """The projector, an `nn.Module`."""
         return self.model.model.multi_modal_projector
 
     @property
