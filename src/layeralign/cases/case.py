@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal, Protocol, get_args
 
 from PIL import Image
@@ -21,6 +21,7 @@ _BETWEEN = re.compile(r"[\s_\-\u2010-\u2015\u200b-\u200f\u2060\ufeff\u00ad]")
 """Blanks, hyphens, and what cannot be seen."""
 
 
+@lru_cache(maxsize=10_000)
 def normalise_category(given: str) -> str:
     """Strip a category; give `BORDERLINE` names one form, whatever their case, blanks, hyphens or z."""
     bare = given.strip()
