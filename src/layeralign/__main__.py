@@ -2,12 +2,17 @@
 
 import sys
 
-from layeralign.cli import main
-
 
 def run() -> None:
     """Run one command and leave with its exit code."""
-    sys.exit(main())
+    try:
+        from layeralign.cli import main  # inside, so that Ctrl-C during the import is one sentence, too
+
+        code = main()
+    except KeyboardInterrupt:
+        print("\nstopped; finished work is saved, and the same command resumes it", file=sys.stderr)
+        code = 130
+    sys.exit(code)
 
 
 if __name__ == "__main__":
