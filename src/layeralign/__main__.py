@@ -1,11 +1,13 @@
 """`python -m layeralign`, and the `layeralign` command."""
 
+import gc
 import sys
 
 
 def run() -> None:
     """Run one command and leave with its exit code."""
     try:
+        gc.set_threshold(50_000)  # the rows of a run are many objects, all of which live to the end
         from layeralign.cli import main  # inside, so that Ctrl-C during the import is one sentence, too
 
         code = main()

@@ -8,9 +8,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
-from PIL import Image
+if TYPE_CHECKING:
+    from PIL import Image
 
 Kind = Literal["harmful", "benign", "vqa"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
                 f"argument {strange[0]}: is not valid UTF-8; rename the file or folder, or retype the value"
             )
         tokens, app.config = config_file.take([token for token in tokens if token != "--debug"])
-        if all(token.startswith("-") for token in tokens):
+        if tokens in ([], ["--help"], ["-h"]):
             app.resolved_commands()  # the list of commands shows the help of each
         code = app(tokens, exit_on_error=False, print_error=False)
     except (LayeralignError, CycloptsError) as error:

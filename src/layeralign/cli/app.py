@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 from cyclopts import App, Group, MissingArgumentError, Parameter
-from cyclopts.help import DefaultFormatter, HelpPanel
 
 from layeralign import __version__
 from layeralign._util import terminal
 
 if TYPE_CHECKING:
+    from cyclopts.help import DefaultFormatter, HelpPanel
     from rich.console import Console, ConsoleOptions
 
     from layeralign.analysis.summary import Summary
 
 FIND, JUDGE, CLOSE, SHIP = (
     Group(title, sort_key=at)
-    for at, title in enumerate(("Find the hole", "Judge the answers", "Close the hole", "Report and ship"))
+    for at, title in enumerate(("Find the hole", "Judge the answers", "Close the hole", "Ship the model"))
 )
 """Groups of commands in --help."""
 
@@ -34,7 +34,7 @@ COMMANDS = {
 """Group -> commands; a command's module is imported when the command runs."""
 
 
-class _Help(DefaultFormatter):
+class _Help:
     """The help without what a reader does not need: the opposite of a flag that is off by default."""
 
     def __call__(self, console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
@@ -47,7 +47,21 @@ class _Help(DefaultFormatter):
             )
             for one in panel.entries
         ]
-        super().__call__(console, options, panel.copy(entries=entries))
+        self._default(console, options, panel.copy(entries=entries))
+
+    def render_usage(self, console: Console, options: ConsoleOptions, usage: Any) -> None:
+        """Print the line that shows how a command is called."""
+        self._default.render_usage(console, options, usage)
+
+    def render_description(self, console: Console, options: ConsoleOptions, description: Any) -> None:
+        """Print what a command does."""
+        self._default.render_description(console, options, description)
+
+    @cached_property
+    def _default(self) -> DefaultFormatter:
+        from cyclopts.help import DefaultFormatter
+
+        return DefaultFormatter()
 
 
 app = App(
@@ -59,7 +73,10 @@ app = App(
     default_parameter=Parameter(negative_iterable=()),
     help_formatter=_Help(),
 )
-app.register_install_completion_command(help="Install tab completion for bash, zsh or fish.")
+app.command(
+    "layeralign.cli.completion:install", name="--install-completion",
+    help="Install tab completion for bash, zsh or fish.",
+)  # fmt: skip
 for _group, _folder in ((FIND, "find"), (JUDGE, "judge"), (CLOSE, "close"), (SHIP, "ship")):
     for _name in COMMANDS[_group]:
         _found = f"layeralign.cli.{_folder}.{_name}:{'reward_app' if _name == 'reward' else _name}"
@@ -76,7 +93,9 @@ def unknown_flag(tokens: list[str]) -> str:
     for token in rest:
         flag = token.partition("=")[0]
         name = flag.replace("_", "-")
-        if re.match("--?[A-Za-z]", name) and name not in (*known, "--help", "-h", "--version"):
+        if re.match("--?[A-Za-z]", name) and name not in (*known, "--config", "--help", "-h", "--version"):
+            from difflib import get_close_matches
+
             near = get_close_matches(name, known, n=1, cutoff=0.7)
             hint = f"did you mean {near[0]}? " if near else ""
             return f"{command}: {flag} is unknown; {hint}see layeralign {command} --help"

@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from layeralign._util.terminal import say
+from layeralign._util.text import printable
 from layeralign.cli.app import show
 
 
@@ -49,3 +50,4 @@ def judge(
     for name in found.summary.judges:
         for why, count in found.results.invalid[name] if kind_of(name) in kinds else ():
             say(f"{name}: {count} invalid{': ' if why else ''}{why}")
+    print(printable(f"run: {run}"))
