@@ -150,7 +150,7 @@ def test_a_config_that_is_no_yaml_is_named(tmp_path, capfd):
         ("temperature: hot\n", "c.yaml, line 1: temperature is 'hot'; expected a number"),
         ("screen: 1\n", "c.yaml, line 1: screen is 1; expected true or false"),
         ("exits: [1, 2]\n", "c.yaml, line 1: exits is [1, 2]; expected a text"),
-        ("dtype: float8\n", "c.yaml, line 1: dtype is 'float8'; expected float32, bfloat16, float16"),
+        ("dtype: float8\n", "c.yaml, line 1: dtype is 'float8'; expected auto, float32, bfloat16, float16"),
         ("<<: {limit: 3}\n", "c.yaml, line 1: "),
         ('system: "\\ud800"\n', "c.yaml, line 1: holds half a character"),
     ],
