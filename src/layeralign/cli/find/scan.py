@@ -52,6 +52,7 @@ def scan(options: ScanOptions, settings: ScanSettings = ScanSettings()) -> None:
     if options.screen and (settings.samples > 1 or options.controls or settings.precision is not None):
         raise LayeralignError("--screen: generates no answers; remove --samples, --controls and --precision")
     cases = benchmarks.cases(options.cases, limit=options.limit, seed=settings.seed)
+    asked = with_controls(cases) if options.controls else cases
     vlm = options.load(options.adapter, options.quantize, allow_base=options.allow == "base")
     note(remarks.remarks(cases, settings.background))
     from layeralign import api
@@ -65,6 +66,6 @@ def scan(options: ScanOptions, settings: ScanSettings = ScanSettings()) -> None:
         say(ranking.told(found))
         print(printable(f"run: {options.out} (the same command without --screen scans)"))
         return
-    sweep(vlm, with_controls(cases) if options.controls else cases, options.out, settings).close()
+    sweep(vlm, asked, options.out, settings).close()
     show(api.read(options.out).summary)
     print(printable(f"run: {options.out} (page: layeralign report {options.out} --out report.html)"))
