@@ -11,11 +11,13 @@ from layeralign import LayeralignError
 from layeralign.cases.case import Case
 from layeralign.cli import app, main
 from layeralign.gating import render as report
+from layeralign.gating.deployed import READS_PLAINLY
 from layeralign.judges.judge import Judgement
 from layeralign.runs import store
 from layeralign.runs.store import Row
 from layeralign.vlm.checkpoint import find_adapter
-from layeralign.vlm.load import find
+from layeralign.vlm.checkpoint import find_model as find
+from layeralign.vlm.families.registry import OWN
 
 TESTBED = find("testbed")
 UNSAFE = {0: 60, 1: 40, 2: 9, 3: 25, 5: 2}
@@ -331,3 +333,7 @@ def test_a_scan_keeps_its_models_config(tmp_path, case_file, llava_dir):
     ]
     assert main([*arguments, "--max-new-tokens", "1", "--exits", "default"]) == 0
     assert layeralign.check(llava_dir, out).exit == 4
+
+
+def test_the_families_whose_exit_needs_no_model_are_the_plain_ones():
+    assert set(READS_PLAINLY) == {family.family for family in OWN if family.reads_plainly}

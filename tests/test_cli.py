@@ -1,12 +1,18 @@
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
-from handmade import cases, make, unsafe_first
+from handmade import ROOT, cases, make, unsafe_first
+from layeralign import LayeralignError
 from layeralign.cli import main
+from layeralign.runs.store import open_run
+from layeralign.vlm.checkpoint import find_model
 
 
 @pytest.fixture
@@ -145,7 +151,7 @@ def test_a_config_that_is_no_yaml_is_named(tmp_path, capfd):
         ("temperature: hot\n", "c.yaml, line 1: temperature is 'hot'; expected a number"),
         ("screen: 1\n", "c.yaml, line 1: screen is 1; expected true or false"),
         ("exits: [1, 2]\n", "c.yaml, line 1: exits is [1, 2]; expected a text"),
-        ("dtype: float8\n", "c.yaml, line 1: dtype is 'float8'; expected float32, bfloat16, float16"),
+        ("dtype: float8\n", "c.yaml, line 1: dtype is 'float8'; expected auto, float32, bfloat16, float16"),
         ("<<: {limit: 3}\n", "c.yaml, line 1: "),
         ('system: "\\ud800"\n', "c.yaml, line 1: holds half a character"),
     ],
@@ -263,24 +269,59 @@ def test_help_is_quick_to_load():
 def test_commands_that_read_a_run_do_without_torch(tmp_path):
     """It takes seconds to import."""
     runs = [
-        str(make(tmp_path / name, cases(20, 4, 4), unsafe_first({0: n}))) for name, n in (("a", 9), ("b", 2))
+        str(make(tmp_path / name, cases(20, 4, 4), unsafe_first({0: n}))) for name, n in (("a", 12), ("b", 2))
     ]
     (tmp_path / "p.yaml").write_text("rules: [{metric: asr, exits: all, upper_bound: 0.9}]\n")
+    labels = tmp_path / "labels.jsonl"
+    assert main(["label", runs[0], "--out", str(labels), "--n", "40"]) == 0
+    asked = [
+        json.loads(line) | {"label": ("safe", "unsafe")[at % 2]}
+        for at, line in enumerate(labels.read_text().splitlines())
+    ]
+    labels.write_text("\n".join(json.dumps(row) for row in asked))
     commands = [
+        ["--help"], ["scan", "--help"], ["align", "--help"],
         ["summary", runs[0]], ["card", runs[0]], ["gate", runs[0], "--policy", str(tmp_path / "p.yaml")],
         ["report", runs[0], "--out", str(tmp_path / "r.html")], ["export", runs[0]],
         ["compare", *runs, "--out", str(tmp_path / "c.html")], ["figure", *runs, "--out", str(tmp_path / "f.csv")],
+        ["label", runs[0], "--out", str(tmp_path / "l.jsonl")], ["label", runs[0], "--import", str(labels)],
+        ["calibrate", runs[0], "--judge", "oracle", "--out", str(tmp_path / "q.json")],
+    ]  # fmt: skip
+    wrong = [
+        ["scna"], ["scan"], ["scan", "--modle", "testbed"], ["judge", runs[0], "--judge", "nope"], ["cases", "xtest"],
+        ["scan", "--model", "testbed", "--cases", "nope", "--out", "x"],
+        ["scan", "--model", "/nope", "--cases", "testbed", "--limit", "4", "--out", "x"],
+        ["align", "--model", "testbed", "--cases", "testbed:train", "--limit", "4", "--out", "x"],
     ]  # fmt: skip
     code = (
         "import json, sys; from layeralign.cli import main\n"
-        "for command in json.loads(sys.argv[1]):\n"
-        "    assert main(command) == 0, command\n"
+        "for code, command in json.loads(sys.argv[1]):\n"
+        "    assert main(command) == code, command\n"
         "    assert 'torch' not in sys.modules and 'transformers' not in sys.modules, command\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, json.dumps(commands)], capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-c", code, json.dumps([(0, one) for one in commands] + [(1, one) for one in wrong])],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def test_check_does_without_torch_unless_the_encoder_was_cut(tmp_path, capfd):
+    found = find_model("testbed")
+    run = make(tmp_path / "run", cases(40), exits=range(9), layers=8, files=found.hashes, family="llava",
+               variant="blocks: x", adapter=None)  # fmt: skip
+    with open_run(run) as opened:
+        opened.add_config(found.config())
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(found.config() | {"vision_feature_layer": 3}))
+    code = (
+        "import sys; from layeralign.cli import main\n"
+        "code = main(sys.argv[1:]); assert 'torch' not in sys.modules; sys.exit(code)"
+    )
+    for given, exit in (("testbed", 7), (str(config), 3)):
+        done = subprocess.run([sys.executable, "-c", code, "check", given, "--against", str(run), "--limit", "0.2"],
+                              capture_output=True, text=True, check=False)  # fmt: skip
+        assert done.returncode == 0 and f"it runs at exit {exit}" in done.stdout, done.stdout + done.stderr
 
 
 def test_the_process_ends_with_the_exit_code():
@@ -289,3 +330,129 @@ def test_the_process_ends_with_the_exit_code():
     )
     assert done.returncode == 1
     assert done.stderr.startswith("layeralign: ")
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("scan --bogus 1", "scan: --bogus is unknown; see layeralign scan --help"),
+        (
+            "scan --modle testbed",
+            "scan: --modle is unknown; did you mean --model? see layeralign scan --help",
+        ),
+        ("scan --limit many --cses x", "scan: --cses is unknown; did you mean --cases?"),
+        ("judge x --jugde=y", "judge: --jugde is unknown; did you mean --judge?"),
+        ("reward train --par x", "reward train: --par is unknown; did you mean --pairs?"),
+        ("summary -x", "summary: -x is unknown"),
+        ("align --max_newtokens 3", "align: --max_newtokens is unknown; did you mean --max-new-tokens?"),
+    ],
+)
+def test_an_unknown_flag_is_named_before_all_else_with_the_nearest_one(capfd, given, says):
+    assert main(given.split()) == 1
+    err = capfd.readouterr().err
+    assert err.startswith(f"layeralign: {says}") and err.count("\n") == 1
+
+
+def test_an_unknown_benchmark_comes_with_the_nearest_one(capfd):
+    assert main(["cases", "xtest"]) == 1
+    assert "(did you mean xstest?)" in capfd.readouterr().err
+
+
+def test_habits_of_transformers_work(tmp_path, capfd):
+    for out in (["--output", str(tmp_path / "a")], ["-o", str(tmp_path / "b")]):
+        command = ["scan", "--model", "testbed", "--cases", "testbed", "--limit", "4", "--exits", "7", "--dtype", "fp32",
+                   "--device", "cpu", "--seed", "1", "--max_new_tokens", "4", *out]  # fmt: skip
+        assert main(command) == 0
+        assert capfd.readouterr().err.startswith("loading testbed: 2.52 M parameters, float32 on cpu\n")
+    assert main(["scan", "--model", "testbed", "--cases", "testbed", "--dtype", "float8", "--out", "x"]) == 1
+    assert "float8" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command", ["compare A B", "inspect --model testbed", "plan --cases testbed --limit 20 --like A"]
+)
+def test_format_is_the_same_flag_everywhere(tmp_path, capfd, command):
+    runs = {n: str(make(tmp_path / n, cases(9), unsafe_first({0: 4}), model=n)) for n in ("A", "B")}
+    words = [runs.get(word, word) for word in command.split()]
+    if words[0] == "plan":
+        words[-2:] = ["--model", "testbed"]
+    shown = []
+    for flag in (["--format", "json"], ["--json"]):
+        assert main([*words, *flag]) == 0
+        shown.append(json.loads(capfd.readouterr().out))
+    assert shown[0] == shown[1]
+
+
+def test_help_shows_no_opposites_and_the_groups_of_the_readme(capfd):
+    helps = {}
+    for command in ("", "scan", "align", "judge", "figure"):
+        assert main([*command.split(), "--help"]) == 0
+        helps[command] = capfd.readouterr().out
+    every = " ".join(helps.values())
+    assert "--empty-" not in every and re.findall(r"--no-[\w-]+", every) == ["--no-whiten"]
+    assert '[default: ""]' not in every and "[default: False]" not in every
+    groups = ["Find the hole", "Judge the answers", "Close the hole", "Ship the model"]
+    readme = (ROOT / "README.md").read_text()
+    assert [re.search(rf"─ {group} ─", helps[""]) is not None for group in groups] == [True] * 4
+    assert all(f"| {group.lower()} |" in readme for group in groups)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_made_without_torch(tmp_path, shell):
+    code = (
+        "import sys; from layeralign.cli import main\n"
+        "code = main(sys.argv[1:]); assert 'torch' not in sys.modules; sys.exit(code)"
+    )
+    file = tmp_path / "completion"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--install-completion", "--shell", shell, "--output", str(file)],
+        capture_output=True, text=True, check=False, env=os.environ | {"HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    made = file.read_text()
+    for word in ("scan", "calibrate", "max-new-tokens", "bfloat16"):
+        assert word in made
+    if shell == "bash":
+        assert subprocess.run(["bash", "-n", str(file)], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("after", [0.05, 0.1, 0.2, 0.3, 0.5])
+def test_ctrl_c_is_one_sentence_from_the_start(tmp_path, after):
+    """Before Python itself runs the first line of ours, only the interpreter can answer the signal."""
+    command = ["scan", "--model", "testbed", "--cases", "testbed", "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "layeralign", *command], stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    for line in process.stderr:  # until the first import of the command line
+        if line.rstrip().endswith("sqlite3.dbapi2"):
+            break
+    time.sleep(after)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    said = [line for line in err.splitlines() if line and not line.startswith("import time:")]
+    assert process.returncode == 130 and "Traceback" not in out + err
+    assert said[-1] == "stopped; finished work is saved, and the same command resumes it"
+
+
+def test_a_run_of_another_model_is_refused_by_name(tmp_path):
+    from layeralign.runs import store
+
+    make(tmp_path / "run", cases(3), model="one/model", files={"config.json": "0" * 64})
+    with pytest.raises(
+        LayeralignError, match="is of the model one/model, this command's is another/model; use another"
+    ):
+        store.create(tmp_path / "run", "another/model", {"a": 1, "files": {"config.json": "1" * 64}}, {})
+    with pytest.raises(LayeralignError, match=r"\(a, files\): its a is 1"):
+        store.create(tmp_path / "run", "one/model", {"a": 2, "files": {}}, {})
+
+
+def test_a_reward_function_is_found_in_the_working_folder(tmp_path, monkeypatch):
+    from layeralign.rewards.reward import load_reward
+
+    (tmp_path / "my_reward.py").write_text("def score(cases, answers):\n    return [1.0 for _ in answers]\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [one for one in sys.path if one])
+    assert load_reward("my_reward:score").score(cases(2), ["a", "b"]).tolist() == [1.0, 1.0]
+    with pytest.raises(LayeralignError, match="expected a module in this folder, on PYTHONPATH or installed"):
+        load_reward("no_such_reward:score")

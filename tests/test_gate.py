@@ -172,7 +172,7 @@ def test_a_judges_errors_may_be_corrected(tmp_path, capsys):
     found = corrected(20 / 95, 95, 0.9, 200, 0.9, 200)
     assert right.estimate.high == pytest.approx(found.high * 0.95 + 0.05)
     assert main(["gate", str(run), "--policy", str(policy), "--judge-quality", str(file)]) == 3
-    assert "whose errors" in capsys.readouterr().out
+    assert "whose errors" in " ".join(capsys.readouterr().out.split())
     file.write_text("{}")
     assert main(["gate", str(run), "--policy", str(policy), "--judge-quality", str(file)]) == 1
     assert "has no entry for 'oracle'" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from scipy.stats import t as student
 from layeralign.errors import LayeralignError
 from layeralign.stats.intervals import effective_rows, mean_interval, share_interval
 from layeralign.stats.proportions import wilson, wilson_at
+from layeralign.stats.student import student as quantile
 from simulated import QUICK, covers, crossed, grid
 
 ROWS = st.lists(st.tuples(st.booleans(), st.integers(0, 4), st.none() | st.integers(0, 3)), max_size=40)
@@ -259,3 +260,9 @@ class TestMean:
         coverage = covers((mean_interval(row, *keys) for row in scores.tolist()), 0)
         print(f"mean, {prompts} × {pictures}, sd {of_prompts}, {of_pictures}: {coverage:.3f}")
         assert 0.92 <= coverage <= most
+
+
+@pytest.mark.parametrize("p", [0.9, 0.95, 0.975, 0.999, 0.99999])
+def test_the_quantiles_of_student_are_those_of_scipy(p):
+    for df in (1, 1.5, 2, 3.7, 5, 10, 33.3, 99, 1e3, 1e5):
+        assert quantile(df, p) == pytest.approx(student.ppf(p, df), rel=1e-9)

@@ -7,8 +7,9 @@ from handmade import ROOT
 from layeralign import LayeralignError
 from layeralign.cases.case import Case
 from layeralign.judges.judge import SILENT, Judgement
+from layeralign.judges.kinds import REFUSAL_MEASURED
 from layeralign.judges.oracle import Oracle
-from layeralign.judges.refusal import MEASURED, RefusalMatcher, refuses
+from layeralign.judges.refusal import RefusalMatcher, refuses
 from layeralign.judges.registry import judges
 from layeralign.testbed.cases import cases
 from layeralign.testbed.world import REFUSAL
@@ -59,7 +60,9 @@ def test_the_matcher_keeps_its_published_figures(capsys):
     assert len(tables) == 4 and "answers/s" in speed
     for table in tables:
         assert table in docs
-    for precision, recall in re.findall(r"(\d+ % \(\d+–\d+\)), (?:recall )?(\d+ % \(\d+–\d+\))", MEASURED):
+    for precision, recall in re.findall(
+        r"(\d+ % \(\d+–\d+\)), (?:recall )?(\d+ % \(\d+–\d+\))", REFUSAL_MEASURED
+    ):
         assert f"{precision} | {recall}" in docs or f"precision {precision}, recall {recall}" in docs
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from layeralign import LayeralignError, read
 from layeralign.analysis.judging.calibrate import calibrate
-from layeralign.analysis.judging.judge_quality import Quality, read_quality
+from layeralign.analysis.judging.judge_quality import Quality
+from layeralign.analysis.judging.quality_file import read_quality
 from layeralign.analysis.results import Results
 from layeralign.analysis.summary import summarise
 from layeralign.cases.case import Case

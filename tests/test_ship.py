@@ -14,7 +14,7 @@ import layeralign
 from handmade import ROOT
 from layeralign.cli import main
 from layeralign.runs import store
-from layeralign.vlm.load import find
+from layeralign.vlm.checkpoint import find_model as find
 
 pytestmark = pytest.mark.slow
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -52,8 +53,10 @@ def cases(given: str | Path | Rows, *, limit: int | None = None, seed: int = 0) 
     if name in BENCHMARKS and not Path(given).is_file():
         return _public(str(given), limit, seed)
     if not Path(given).is_file():
+        near = get_close_matches(name, [*BENCHMARKS, "testbed"], n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
         raise LayeralignError(
-            f"cases {given}: no such file or benchmark; expected a file, testbed, testbed:train, "
+            f"cases {given}: no such file or benchmark{hint}; expected a file, testbed, testbed:train, "
             f"testbed:dev, testbed:test, or NAME or NAME:FOLDER where NAME is one of {', '.join(BENCHMARKS)}"
         )
     return files.read(Path(given), limit)

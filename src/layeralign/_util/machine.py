@@ -7,8 +7,6 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
-
 if TYPE_CHECKING:
     import torch
 
@@ -23,6 +21,8 @@ def free_memory(device: torch.device) -> int:
 
         free, _ = torch.cuda.mem_get_info(device)
         return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+    import psutil  # its import takes longer than most commands
+
     return min(int(psutil.virtual_memory().available), _left_in_container())
 
 
@@ -42,6 +42,10 @@ def settle_threads() -> None:
     each other. An existing OMP_NUM_THREADS takes precedence.
     """
     allowed = _cores_of_container()
+    if allowed == math.inf:
+        return
+    import psutil
+
     if allowed < (psutil.cpu_count(logical=False) or 1):
         os.environ.setdefault("OMP_NUM_THREADS", str(allowed))
 

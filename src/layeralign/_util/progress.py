@@ -17,6 +17,11 @@ _REDRAWN = 0.5
 """Seconds between two states of a notebook's bar."""
 
 
+def phase(number: int, of: int, what: str) -> None:
+    """Name the next part of a long command on stderr."""
+    print(f"{number}/{of} {what}", file=sys.stderr, flush=True)
+
+
 class Progress:
     """Count `done` up to `total`, with the rate and the time left, on stderr or in the notebook's cell."""
 

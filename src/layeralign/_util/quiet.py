@@ -11,17 +11,18 @@ import transformers
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Suppress transformers' warnings and progress bars, which a user cannot act on."""
+def quiet(*, bars: bool = False) -> Iterator[None]:
+    """Suppress transformers' warnings, which a user cannot act on, and without `bars` its progress bars."""
     logs = transformers.utils.logging
-    level, bars = logs.get_verbosity(), logs.is_progress_bar_enabled()
+    level, enabled = logs.get_verbosity(), logs.is_progress_bar_enabled()
     logs.set_verbosity(logging.CRITICAL)
-    logs.disable_progress_bar()
+    if not bars:
+        logs.disable_progress_bar()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of PEFT's calls of transformers
             yield
     finally:
         logs.set_verbosity(level)
-        if bars:
+        if enabled:
             logs.enable_progress_bar()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, stop_after_delay
-from tenacity import wait_random_exponential as wait_jitter
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
 
 LATER = (408, 425, 429, *range(500, 600))
 """HTTP status codes of temporary failures."""
@@ -35,6 +35,8 @@ def retry(once: Callable[[], T], *, attempts: int, budget: float, slowest: float
     Raises:
         Retry: the last failure, when attempts or budget are used up.
     """
+    from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop_after_delay
+    from tenacity import wait_random_exponential as wait_jitter
 
     def pause(state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None

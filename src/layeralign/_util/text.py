@@ -90,3 +90,19 @@ def check_date(date: str) -> None:
         Date.fromisoformat(date)
     except ValueError as error:
         raise LayeralignError(f"date {date!r}: expected a date as 2026-11-28") from error
+
+
+def large(n: int, giga: str = "B") -> str:
+    """Return a number with three digits or more and its unit: `126.35 M`; `giga` is the unit of 10^9."""
+    for size, unit in ((1e12, "T"), (1e9, giga), (1e6, "M"), (1e3, "k")):
+        if n >= size:
+            return f"{n / size:.2f} {unit}"
+    return str(n)
+
+
+def duration(seconds: float) -> str:
+    """Return a time in seconds, minutes, hours or days."""
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"

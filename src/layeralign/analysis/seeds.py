@@ -8,14 +8,13 @@ from math import sqrt
 from statistics import mean, stdev
 from typing import Any
 
-from scipy.special import stdtrit
-
 from layeralign.analysis.metrics import Metrics
 from layeralign.analysis.results import Results, common_judge
 from layeralign.analysis.summary import Summary, summarise
 from layeralign.errors import LayeralignError
 from layeralign.judges.kinds import HUMAN
 from layeralign.runs.store import RowKey
+from layeralign.stats.student import student
 
 _MAY_DIFFER = {"seed", "adapter"}
 
@@ -199,5 +198,5 @@ def spread(values: Sequence[float], least: float = float("-inf"), most: float = 
     middle, sd = mean(values), stdev(values)
     if sd == 0:
         return Spread(tuple(values), middle, sd, None, None)
-    half = float(stdtrit(len(values) - 1, 0.975)) * sd / sqrt(len(values))
+    half = student(len(values) - 1, 0.975) * sd / sqrt(len(values))
     return Spread(tuple(values), middle, sd, max(least, middle - half), min(most, middle + half))

@@ -9,7 +9,7 @@ from typing import Any
 
 from layeralign.analysis.controls import ControlMetrics, control_metrics
 from layeralign.analysis.judging.agreement import JudgePair, agreements
-from layeralign.analysis.judging.judge_quality import Quality, read_quality
+from layeralign.analysis.judging.judge_quality import Quality
 from layeralign.analysis.metrics import Metrics, macro_average, metrics
 from layeralign.analysis.results import Results
 from layeralign.analysis.rows import Observations, ScoredRow, by_exit, pair
@@ -202,7 +202,7 @@ def summarise(run: Results, judge: str | None = None, quality: Path | None = Non
     Args:
         run: the run.
         judge: the judge whose verdicts make the ASR; by default the most trusted judge of the run.
-        quality: a file with that judge's error rates (`judge_quality.read_quality`), used to correct the ASR.
+        quality: a file with that judge's error rates (`quality_file.read_quality`), used to correct the ASR.
 
     Raises:
         LayeralignError: no row was judged yet, or none by that judge, or the file does not describe that
@@ -214,7 +214,11 @@ def summarise(run: Results, judge: str | None = None, quality: Path | None = Non
 
 
 def _summarised(run: Results, judge: str, quality: Path | None) -> Summary:
-    known = None if quality is None else read_quality(quality, judge, run)
+    known = None
+    if quality is not None:
+        from layeralign.analysis.judging.quality_file import read_quality  # pydantic is slow to import
+
+        known = read_quality(quality, judge, run)
     own, exits = run.rows(judge), run.exits
     controls = by_exit(row for row in run.scored(judge) if row.control)
     rule = StoppingRule(**run.sequential) if run.sequential else None

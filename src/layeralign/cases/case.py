@@ -7,10 +7,11 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, Literal, Protocol, get_args
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
-from PIL import Image
+if TYPE_CHECKING:
+    from PIL import Image
 
 Kind = Literal["harmful", "benign", "vqa"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -21,6 +22,7 @@ _BETWEEN = re.compile(r"[\s_\-\u2010-\u2015\u200b-\u200f\u2060\ufeff\u00ad]")
 """Blanks, hyphens, and what cannot be seen."""
 
 
+@lru_cache(maxsize=10_000)
 def normalise_category(given: str) -> str:
     """Strip a category; give `BORDERLINE` names one form, whatever their case, blanks, hyphens or z."""
     bare = given.strip()

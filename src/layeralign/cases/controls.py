@@ -9,14 +9,14 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, get_args
-
-import numpy as np
-from PIL import Image
+from typing import TYPE_CHECKING, Literal, get_args
 
 from layeralign._util.text import printable
 from layeralign.cases.case import Case, Picture
 from layeralign.errors import LayeralignError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Control = Literal["no picture", "blank", "noise"]
 CONTROLS: tuple[Control, ...] = get_args(Control)
@@ -46,6 +46,9 @@ class MadePicture:
 
     def open(self) -> Image.Image:
         """Generate the picture in RGB."""
+        import numpy as np  # a summary, which needs no picture, does without
+        from PIL import Image
+
         if self.control == "blank":
             return Image.new("RGB", self.size, (_GREY,) * 3)
         width, height = self.size

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO, Protocol
+from typing import IO, TYPE_CHECKING, Protocol
 from urllib.parse import quote, urlsplit
-
-import httpx
 
 from layeralign._util.retry import LATER, Retry, retry, seconds
 from layeralign.errors import LayeralignError
+
+if TYPE_CHECKING:
+    import httpx
 
 GITHUB = "https://raw.githubusercontent.com"
 S3 = "https://s3.amazonaws.com"
@@ -196,6 +197,8 @@ def _patiently(url: str, once: Callable[[], None]) -> None:
 
 
 def _once(url: str, draft: Path, most: int) -> None:
+    import httpx
+
     try:
         with _browser(urlsplit(url).scheme).stream("GET", url) as answer, draft.open("wb") as stream:
             _check(answer, url, most)
@@ -210,6 +213,7 @@ def _once(url: str, draft: Path, most: int) -> None:
 @cache
 def _browser(scheme: str) -> httpx.Client:
     """One shared client per scheme, which refuses redirects to another scheme."""
+    import httpx  # its import takes longer than most commands
 
     def insist(request: httpx.Request) -> None:
         if request.url.scheme != scheme:

@@ -13,14 +13,11 @@ from io import TextIOWrapper
 
 from cyclopts import CycloptsError, MissingArgumentError
 
+from layeralign._util import terminal
 from layeralign._util.machine import settle_threads
 from layeralign._util.text import has_lone_surrogate, printable
 from layeralign.cli import config_file
-from layeralign.cli.app import app, missing
-from layeralign.cli.close import align, reward, transfer  # noqa: F401 - their commands
-from layeralign.cli.find import cases, demo, doctor, inspect, plan, scan  # noqa: F401
-from layeralign.cli.judge import calibrate, judge, label, summary  # noqa: F401
-from layeralign.cli.ship import card, check, compare, export, figure, gate, report  # noqa: F401
+from layeralign.cli.app import app, missing, unknown_flag
 from layeralign.errors import LayeralignError
 
 
@@ -40,9 +37,12 @@ def main(arguments: list[str] | None = None) -> int:
                 f"argument {strange[0]}: is not valid UTF-8; rename the file or folder, or retype the value"
             )
         tokens, app.config = config_file.take([token for token in tokens if token != "--debug"])
+        if tokens in ([], ["--help"], ["-h"]):
+            app.resolved_commands()  # the list of commands shows the help of each
         code = app(tokens, exit_on_error=False, print_error=False)
     except (LayeralignError, CycloptsError) as error:
-        return _fail(missing(error) if isinstance(error, MissingArgumentError) else str(error), debug)
+        said = missing(error) if isinstance(error, MissingArgumentError) else str(error)
+        return _fail(unknown_flag(tokens) or said, debug)
     except KeyboardInterrupt:
         print("\nstopped; finished work is saved, and the same command resumes it", file=sys.stderr)
         return 130
@@ -69,5 +69,5 @@ def _unexpected(error: Exception) -> str:
 def _fail(message: str, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    print(f"layeralign: {printable(message)}", file=sys.stderr)
+    terminal.say(f"layeralign: {message}", stderr=True)
     return 1

@@ -2,24 +2,67 @@
 
 from __future__ import annotations
 
-import sys
+import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
-from cyclopts import App, Group, MissingArgumentError
-from rich.console import Console
-from rich.table import Table
+from attrs import evolve
+from cyclopts import App, Group, MissingArgumentError, Parameter
 
 from layeralign import __version__
+from layeralign._util import terminal
 
 if TYPE_CHECKING:
+    from cyclopts.help import DefaultFormatter, HelpPanel
+    from rich.console import Console, ConsoleOptions
+
     from layeralign.analysis.summary import Summary
 
 FIND, JUDGE, CLOSE, SHIP = (
     Group(title, sort_key=at)
-    for at, title in enumerate(("Find the hole", "Judge the answers", "Close the hole", "Report and ship"))
+    for at, title in enumerate(("Find the hole", "Judge the answers", "Close the hole", "Ship the model"))
 )
 """Groups of commands in --help."""
+
+COMMANDS = {
+    FIND: ("cases", "demo", "doctor", "inspect", "plan", "scan"),
+    JUDGE: ("calibrate", "judge", "label", "summary"),
+    CLOSE: ("align", "reward", "transfer"),
+    SHIP: ("card", "check", "compare", "export", "figure", "gate", "report"),
+}
+"""Group -> commands; a command's module is imported when the command runs."""
+
+
+class _Help:
+    """The help without what a reader does not need: the opposite of a flag that is off by default."""
+
+    def __call__(self, console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
+        """Print a panel."""
+        entries = [
+            evolve(
+                one,
+                negative_names=one.negative_names if one.default == "True" else (),
+                default=None if one.default in ("False", '""') else one.default,
+            )
+            for one in panel.entries
+        ]
+        self._default(console, options, panel.copy(entries=entries))
+
+    def render_usage(self, console: Console, options: ConsoleOptions, usage: Any) -> None:
+        """Print the line that shows how a command is called."""
+        self._default.render_usage(console, options, usage)
+
+    def render_description(self, console: Console, options: ConsoleOptions, description: Any) -> None:
+        """Print what a command does."""
+        self._default.render_description(console, options, description)
+
+    @cached_property
+    def _default(self) -> DefaultFormatter:
+        from cyclopts.help import DefaultFormatter
+
+        return DefaultFormatter()
+
 
 app = App(
     name="layeralign",
@@ -27,7 +70,36 @@ app = App(
     version=__version__,
     result_action="return_value",
     suppress_keyboard_interrupt=False,  # main says how to resume
+    default_parameter=Parameter(negative_iterable=()),
+    help_formatter=_Help(),
 )
+app.command(
+    "layeralign.cli.completion:install", name="--install-completion",
+    help="Install tab completion for bash, zsh or fish.",
+)  # fmt: skip
+for _group, _folder in ((FIND, "find"), (JUDGE, "judge"), (CLOSE, "close"), (SHIP, "ship")):
+    for _name in COMMANDS[_group]:
+        _found = f"layeralign.cli.{_folder}.{_name}:{'reward_app' if _name == 'reward' else _name}"
+        app.command(_found, name=_name, group=_group)
+
+
+def unknown_flag(tokens: list[str]) -> str:
+    """Return a sentence about the first flag that the command does not have; empty if there is none."""
+    chain, apps, rest = app.parse_commands(tokens)
+    if not chain or apps[-1].default_command is None:
+        return ""
+    command = " ".join(chain)
+    known = [name for one in apps[-1].assemble_argument_collection() if one.parse for name in one.names]
+    for token in rest:
+        flag = token.partition("=")[0]
+        name = flag.replace("_", "-")
+        if re.match("--?[A-Za-z]", name) and name not in (*known, "--config", "--help", "-h", "--version"):
+            from difflib import get_close_matches
+
+            near = get_close_matches(name, known, n=1, cutoff=0.7)
+            hint = f"did you mean {near[0]}? " if near else ""
+            return f"{command}: {flag} is unknown; {hint}see layeralign {command} --help"
+    return ""
 
 
 def missing(error: MissingArgumentError) -> str:
@@ -46,23 +118,13 @@ def show(summary: Summary) -> None:
     from layeralign.report.terminal import controls
     from layeralign.report.terminal.summary import table
 
-    console = _console()
-    console.print(table(summary, console.width))
+    to = terminal.console()
+    terminal.put(table(summary, to.width), to=to)
     if summary.controls:
-        console.print(controls.table(summary, console.width))
+        terminal.put(controls.table(summary, to.width), to=to)
 
 
 def note(remarks: Iterable[str]) -> None:
     """Print notes on stderr, before a command's work begins."""
     for remark in remarks:
-        print(f"note: {remark}", file=sys.stderr)
-
-
-def put(table: Table) -> None:
-    """Print a table."""
-    _console().print(table)
-
-
-def _console() -> Console:
-    found = Console()
-    return found if found.is_terminal else Console(width=140)
+        terminal.say(f"note: {remark}", stderr=True)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 from cyclopts import App
 from cyclopts.config import Dict
 
-from layeralign._util import strict_yaml
 from layeralign.cli.app import app
 from layeralign.errors import LayeralignError
 
@@ -48,7 +47,8 @@ def take(tokens: list[str]) -> tuple[list[str], tuple[Dict, ...]]:
 
 
 def _read(file: Path, flags: type[Record]) -> dict[str, Any]:
-    from layeralign._util.validation import validated  # pydantic, which --help must not need
+    from layeralign._util import strict_yaml
+    from layeralign._util.validation import validated  # pydantic and yaml, which --help must not need
 
     where = f"--config {file}"
     found, lines = strict_yaml.read(file, where)

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from layeralign._util.text import large, printable
+
 if TYPE_CHECKING:
     from layeralign.vlm.vlm import Vlm
 
+Dtype = Literal["auto", "float32", "bfloat16", "float16", "fp32", "bf16", "fp16"]
+"""Number formats, and their short names."""
+Device = Annotated[str | None, Parameter(name=("--device-map", "--device"))]
+Format = Literal["table", "json"]
+Json = Annotated[bool, Parameter(show=False)]
+"""An older way to write `--format json`."""
+Out = Annotated[Path, Parameter(name=("--out", "--output", "-o"))]
+OptionalOut = Annotated[Path | None, Parameter(name=("--out", "--output", "-o"))]
 Runs = Annotated[list[Path], Parameter(consume_multiple=True)]
 """Folders of one or more runs."""
 
@@ -18,7 +30,10 @@ Runs = Annotated[list[Path], Parameter(consume_multiple=True)]
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """The model, and how it is loaded."""
+    """The model, and how it is loaded.
+
+    A subclass's module imports `Dtype` and `Device`, since cyclopts evaluates these annotations there.
+    """
 
     model: str
     "Checkpoint folder, hub id, or `testbed`."
@@ -26,16 +41,17 @@ class ModelOptions:
     "Branch, tag or commit of a hub id."
     variant: str | None = None
     "How the family reads an exit, where it has several ways; see docs/families.md."
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    "Number format of the weights."
-    device_map: str | None = None
+    dtype: Dtype = "auto"
+    "Number format of the weights; auto: the checkpoint's own on a GPU, float32 on a CPU."
+    device_map: Device = None
     "Torch device, or auto, balanced or sequential; by default the GPU, if there is one."
 
     def load(
         self, adapter: Path | None = None, quantize: str | None = None, *, allow_base: bool = False
     ) -> Vlm:
-        """Load the model."""
-        from layeralign.api import load
+        """Load the model, after `announce`."""
+        self.announce()
+        from layeralign.vlm.load import load
 
         return load(
             self.model,
@@ -47,3 +63,22 @@ class ModelOptions:
             device_map=self.device_map,
             quantize=quantize,
         )
+
+    def announce(self) -> None:
+        """Print the first line of a command: the model, its parameters, number format and device."""
+        from layeralign.vlm.checkpoint import find_model
+
+        found = find_model(self.model, self.revision)
+        main = os.environ.get("RANK", "0") == "0"
+        if main:  # before torch is imported, which takes seconds
+            start = f"loading {found.name}: {large(found.parameters())} parameters"
+            print(printable(start), end="", file=sys.stderr, flush=True)
+        try:
+            from layeralign.vlm.load import number_format, own_device
+
+            number = number_format(found, self.dtype, self.device_map)
+            if main:
+                print(f", {number} on {self.device_map or own_device()}", end="", file=sys.stderr)
+        finally:
+            if main:
+                print(file=sys.stderr, flush=True)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from layeralign.analysis.cautions import caution
 from layeralign.analysis.comparability import alike
-from layeralign.analysis.judging.judge_quality import Quality, read_quality
+from layeralign.analysis.judging.judge_quality import Quality
+from layeralign.analysis.judging.quality_file import read_quality
 from layeralign.analysis.metrics import NOTHING, Estimate
 from layeralign.analysis.results import Results
 from layeralign.analysis.rows import ScoredRow
@@ -105,7 +106,7 @@ def gate(run: Results, policy: Policy, base: Results | None = None, quality: Pat
         run: the run.
         policy: the policy.
         base: a run of the same cases, which `no_worse_than: base` refers to.
-        quality: a file with the judge's error rates (`judge_quality.read_quality`). Limits of the ASR then
+        quality: a file with the judge's error rates (`quality_file.read_quality`). Limits of the ASR then
             apply to the corrected ASR, whose interval includes the uncertainty of these rates.
 
     Raises:

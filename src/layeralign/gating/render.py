@@ -37,7 +37,10 @@ def table(gate: Gate) -> Table:
         title_justify="left",
     )
     for head in ("", "rule", "worst exit", "value [95 %]", "limit", "n"):
-        made.add_column(head, justify="right" if head in ("worst exit", "n") else "left")
+        made.add_column(
+            head, justify="right" if head in ("worst exit", "n") else "left",
+            no_wrap=head not in ("rule", "worst exit"),
+        )  # fmt: skip
     for outcome in gate.outcomes:
         cells = (outcome.result, *_cells(outcome, outcome.worst))
         made.add_row(*(Text(cell) for cell in cells), style=_STYLES[outcome.result])

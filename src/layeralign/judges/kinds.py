@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+from layeralign.errors import LayeralignError
 
 HUMAN = "human"
 """Human labels; these verdicts come only from a file of labels."""
@@ -28,6 +30,12 @@ ASR_MEANS = {
     REFUSAL: "non-refusal, by phrase rules",
 }
 """Meaning of an `unsafe` verdict of a rule, for a table's header."""
+
+REFUSAL_MEASURED = (
+    "refusals found, on 80 answers in each language held out while its rules were made: English precision "
+    "100 % (86–100), recall 60 % (45–74); Spanish, French, German and Chinese 96 % (88–99), 43 % (36–51)"
+)
+"""Quality of the refusal matcher, as in docs/judges.md; `benchmarks/refusal_matcher.py` measures it."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +86,26 @@ MEASURES: Mapping[str, Measure] = {
 def kind_of(name: str) -> str:
     """The kind of a judge's name, `KIND` or `KIND:MODEL`."""
     return name.partition(":")[0]
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse names of judges that are unknown or given twice.
+
+    Raises:
+        LayeralignError: a name is wrong; the message says which.
+    """
+    for name in names:
+        kind = kind_of(name)
+        if kind == HUMAN:
+            raise LayeralignError(
+                f"judge {name!r}: is human labels; import them with layeralign label RUN --import FILE"
+            )
+        if kind not in KINDS:
+            raise LayeralignError(f"judge {name!r}: is unknown; expected one of {', '.join(KINDS)}")
+        if ":" in name and kind in (*RULES, PERSPECTIVE):
+            raise LayeralignError(f"judge {name!r}: {kind} takes no model; expected {kind}")
+        if names.count(name) > 1:
+            raise LayeralignError(f"judge {name!r}: is named twice; expected each judge once")
 
 
 def trusted(names: Iterable[str]) -> list[str]:

@@ -21,11 +21,6 @@ from layeralign.judges.text.language import KNOWN, other_language
 from layeralign.judges.text.phrases import LANGUAGES, NO
 from layeralign.judges.text.plain import plain
 
-MEASURED = (
-    "refusals found, on 80 answers in each language held out while its rules were made: English precision "
-    "100 % (86–100), recall 60 % (45–74); Spanish, French, German and Chinese 96 % (88–99), 43 % (36–51)"
-)
-"""Quality of the matcher, as in docs/judges.md; `benchmarks/refusal_matcher.py` measures it."""
 OTHER_LANGUAGE = f"the answer is in a language other than {', '.join(KNOWN.values())}"
 """Reason of an invalid verdict."""
 _WORD = re.compile("[a-z]+")

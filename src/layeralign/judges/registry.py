@@ -11,7 +11,7 @@ from layeralign.judges import coherence, toxicity
 from layeralign.judges.coherence import CoherenceJudge
 from layeralign.judges.guard import GUARDS, GuardJudge
 from layeralign.judges.judge import Judge, RowJudge
-from layeralign.judges.kinds import HUMAN, KINDS, LLM, PERSPECTIVE, REMOTE, REWARD, RULES, TOXICITY, kind_of
+from layeralign.judges.kinds import LLM, PERSPECTIVE, REMOTE, REWARD, TOXICITY, check_names, kind_of
 from layeralign.judges.models import local, reference
 from layeralign.judges.models.local import LocalSpeaker
 from layeralign.judges.models.remote import Endpoint
@@ -65,20 +65,10 @@ def judges(
         LayeralignError: A name is unknown or given twice, a model or key is missing, or these judges cannot
             use `endpoint`.
     """
+    check_names(names)
     kinds = [kind_of(name) for name in names]
     if rubric is not None and LLM not in kinds:
         raise LayeralignError(f"rubric {rubric}: is for the judge llm:MODEL; expected that judge")
-    for name, kind in zip(names, kinds, strict=True):
-        if kind == HUMAN:
-            raise LayeralignError(
-                f"judge {name!r}: is human labels; import them with layeralign label RUN --import FILE"
-            )
-        if kind not in KINDS:
-            raise LayeralignError(f"judge {name!r}: is unknown; expected one of {', '.join(KINDS)}")
-        if ":" in name and kind in (*RULES, PERSPECTIVE):
-            raise LayeralignError(f"judge {name!r}: {kind} takes no model; expected {kind}")
-        if names.count(name) > 1:
-            raise LayeralignError(f"judge {name!r}: is named twice; expected each judge once")
     if endpoint is not None:
         _check_endpoint(kinds)
     made = []

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from layeralign.analysis.compare import Changes
 from layeralign.analysis.metrics import Estimate
 from layeralign.judges.kinds import HUMAN
+
+if TYPE_CHECKING:
+    from layeralign.analysis.compare import Changes
 
 TOO_MANY = 0.02
 """Share of harmful answers without a verdict above which the ASR is shown as a range."""

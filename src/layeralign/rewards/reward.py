@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import math
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -217,12 +218,16 @@ def _checked(name: str, numbers: Sequence[float], cases: Sequence[Case]) -> Tens
 
 def _function(name: str) -> RewardFunction:
     module_name, _, function_name = name.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)  # at the end, so that it hides no installed module
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # of any kind, from the import of the user's module
         reason = f"{type(error).__name__}: {printable(str(error), 200)}"
         raise LayeralignError(
-            f"reward {name}: module {module_name} cannot be imported ({reason}); is its folder on PYTHONPATH?"
+            f"reward {name}: module {module_name} cannot be imported ({reason}); expected a module "
+            "in this folder, on PYTHONPATH or installed"
         ) from error
     function = getattr(module, function_name, None)
     if not callable(function):

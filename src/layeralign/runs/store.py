@@ -457,7 +457,7 @@ class Run:
             "ORDER BY c.number, a.exit, a.sample, v.judge"
         )
         for *row, verdict, refused, coherent, correct, scores in found:
-            values = _flag(refused), _flag(coherent), correct, json.loads(scores)
+            values = _flag(refused), _flag(coherent), correct, {} if scores == "{}" else json.loads(scores)
             yield JudgedRow(*row, verdict, *values)  # type: ignore[call-arg]
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -496,6 +496,12 @@ def _connect(file: Path) -> sqlite3.Connection:
     return connection
 
 
+_WEIGHTS = {"files", "revision", "adapter", "family"}
+"""Parts of the identity by which two models differ."""
+_HASHES = {"files", "adapter", "template"}
+"""Parts of the identity that are hashes, which tell a reader little."""
+
+
 def create(folder: Path, model: str, identity: Mapping[str, Any], encoder: Mapping[str, Any]) -> Run:
     """Create a run in `folder`, or open the existing run if its identity is the same.
 
@@ -506,8 +512,15 @@ def create(folder: Path, model: str, identity: Mapping[str, Any], encoder: Mappi
     if file.exists():
         run = open_run(folder)
         found = run.identity
-        if differing := sorted(k for k in {*identity, *found} if identity.get(k) != found.get(k)):
+        differing = [k for k in {*identity, *found} if identity.get(k) != found.get(k)]
+        if differing:
+            was = run.model
             run.close()
+            if was != model and _WEIGHTS & set(differing):
+                raise LayeralignError(
+                    f"run {folder}: is of the model {was}, this command's is {model}; use another --out"
+                )
+            differing.sort(key=lambda k: (k in _HASHES, k))
             key = differing[0]
             raise LayeralignError(
                 f"run {folder}: has other settings ({', '.join(differing)}): its {key} is "

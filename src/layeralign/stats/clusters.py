@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, stdtrit
 
 from layeralign.errors import LayeralignError
 from layeralign.stats.proportions import Z
+from layeralign.stats.student import student
 
 Keys = Sequence[Hashable]
 Cells = NDArray[np.intp]
@@ -72,7 +73,7 @@ class Clusters:
             return float(clusters)
         variance, df = self.variance(values)
         rows = most if variance == 0 else min(most, spread / variance)
-        return rows * float(z / stdtrit(df, ndtr(z))) ** 2
+        return rows * (z / student(df, NormalDist().cdf(z))) ** 2
 
 
 def cluster(prompts: Keys, pictures: Keys) -> Clusters:

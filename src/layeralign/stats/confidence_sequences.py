@@ -14,7 +14,6 @@ from functools import lru_cache
 from math import log, pi, sqrt
 
 import numpy as np
-from scipy.special import betaln, xlog1py, xlogy
 
 from layeralign.errors import LayeralignError
 from layeralign.stats.clusters import Keys, cluster
@@ -41,7 +40,8 @@ def confidence_sequence(hits: float, n: float, alpha: float = 0.05) -> tuple[flo
     """
     if not 0 <= hits <= n:
         raise LayeralignError(f"hits have to lie between 0 and n, got {hits} of {n}")
-    from scipy.optimize import brentq  # its import takes a second, and most commands do not need it
+    from scipy.optimize import brentq  # the imports take a second, and most commands do not need them
+    from scipy.special import xlog1py, xlogy
 
     mixed = _mixture(hits, n) + log(alpha)
 
@@ -117,4 +117,6 @@ def sign_test(differ: Sequence[tuple[bool, Hashable, Hashable]], alpha: float) -
 
 def _mixture(hits: float, n: float) -> float:
     """Return the log-probability of the rows, in their order, under the mixture."""
+    from scipy.special import betaln
+
     return float(betaln(hits + 0.5, n - hits + 0.5) - betaln(0.5, 0.5))

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from math import isfinite, sqrt
 
 import numpy as np
-from scipy.special import stdtrit
 
 from layeralign.errors import LayeralignError
 from layeralign.stats.clusters import Clusters, Keys, Values, cluster, count, same_length
 from layeralign.stats.proportions import wilson_at
+from layeralign.stats.student import student
 
 Interval = tuple[float | None, float | None, str]
 """Low, high (None without enough data) and the method in words."""
@@ -101,7 +101,7 @@ def mean_within(scores: Values, groups: Clusters) -> Interval:
     if count(groups.pairs) < 2:
         return None, None, ""
     variance, df = groups.variance(scores)
-    middle, half = float(scores.mean()), float(stdtrit(df, 0.975)) * sqrt(variance)
+    middle, half = float(scores.mean()), student(df, 0.975) * sqrt(variance)
     method = f"clustered by {groups.words}" if groups.factors else "Student"
     return middle - half, middle + half, method + groups.note
 

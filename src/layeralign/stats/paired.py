@@ -10,8 +10,6 @@ from math import sqrt
 from typing import Literal
 
 import numpy as np
-from scipy.sparse import csr_array
-from scipy.special import bdtr, bdtrc
 
 from layeralign.stats.clusters import Cells, Clusters, Values, count, numbers, spread
 from layeralign.stats.proportions import cohens_h, wilson_at
@@ -135,9 +133,9 @@ def p_value(pairs: Pairs, alternative: Literal["greater", "two-sided"]) -> PValu
     difference, groups = pairs.difference, pairs.clusters
     if pairs.plain:
         more, fewer = int((difference > 0).sum()), int((difference < 0).sum())
-        one_sided = bdtrc(more - 1, more + fewer, 0.5)  # P(at least this many heads of fair coins)
-        two_sided = min(1.0, 2 * bdtr(min(more, fewer), more + fewer, 0.5))
-        return PValue(float(two_sided if alternative == "two-sided" else one_sided), "exact McNemar")
+        one_sided = _at_most(fewer, more + fewer)
+        two_sided = min(1.0, 2 * _at_most(min(more, fewer), more + fewer))
+        return PValue(two_sided if alternative == "two-sided" else one_sided, "exact McNemar")
     words = f"sign flips by {groups.words or 'case'}"
     if not difference.any():
         return PValue(1.0, words)
@@ -148,6 +146,15 @@ def p_value(pairs: Pairs, alternative: Literal["greater", "two-sided"]) -> PValu
         else [_studentised(difference, ids, across, groups.pairs) for ids, across in permutations(factors)]
     )
     return PValue(max(_flipped(*one, alternative == "two-sided") for one in statistics), words)
+
+
+def _at_most(heads: int, coins: int) -> float:
+    """Return the probability of at most so many heads of fair coins, by exact counting."""
+    ways = total = 1
+    for k in range(heads):
+        ways = ways * (coins - k) // (k + 1)
+        total += ways
+    return total / (1 << coins)
 
 
 Statistic = tuple[int, Callable[[Values], Values]]
@@ -163,6 +170,8 @@ def _sums(difference: Values, ids: Cells) -> Statistic:
 
 def _studentised(difference: Values, ids: Cells, across: Cells, pairs: Cells) -> Statistic:
     """Return the mean over the root of its variance; clusters `ids` are flipped, crossed with `across`."""
+    from scipy.sparse import csr_array  # its import takes longer than most commands
+
     inner, _ = spread(difference, pairs)
     own = max(spread(difference, ids)[0], inner)
     scale = count(across) / (count(across) - 1)

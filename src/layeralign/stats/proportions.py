@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from math import asin, sqrt
-
-from scipy.special import ndtri
+from statistics import NormalDist
 
 from layeralign.errors import LayeralignError
 
-Z = float(ndtri(0.975))
+Z = NormalDist().inv_cdf(0.975)
 
 
 def wilson(hits: int, n: int) -> tuple[float | None, float | None]:

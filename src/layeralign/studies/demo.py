@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from layeralign._util import files
+from layeralign._util.progress import phase
 from layeralign.api import align, compare, load, scan
 from layeralign.report.inputs import gather
 from layeralign.report.notebook.runs import Comparison, Scan
@@ -52,11 +53,15 @@ def demo(out: str | Path = "out/demo", cases: int = 1200, steps: int = STEPS) ->
     """
     out = Path(out)
     chosen = settings(steps)
+    phase(1, 4, "scan before")
     before = _scan(out, "before", cases, None)
+    phase(2, 4, f"train, {steps} steps")
     history = align(
         "testbed", "testbed:train", out / "adapter", reward="testbed", settings=chosen, limit=TRAINED_ON
     )
+    phase(3, 4, "scan after")
     after = _scan(out, "after", cases, out / "adapter")
+    phase(4, 4, "compare and report")
     found = compare(before.run, after.run)
     runs = gather([before.run, after.run])
     page.write(runs, out / "report.html", notes=_story(chosen, history, found))

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from layeralign import benchmarks
 from layeralign._util import files
+from layeralign._util.progress import phase
+from layeralign._util.terminal import say
+from layeralign._util.text import duration
 from layeralign.api import align, compare, load, scan
 from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
@@ -18,6 +23,8 @@ from layeralign.report.inputs import gather
 from layeralign.report.notebook.runs import Transfer
 from layeralign.report.page import page
 from layeralign.rewards.reward import Reward, load_reward
+from layeralign.sweep.rate import measured
+from layeralign.sweep.settings import ScanSettings
 from layeralign.training.settings import AlignSettings
 from layeralign.training.train import check
 from layeralign.vlm.vlm import Vlm
@@ -137,17 +144,47 @@ def study(
         check(first.exits, replace(settings, exits=part).resolved(), reward)
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise LayeralignError("transfer: runs in one process only; start it without a launcher")
+    open_ = [part for part in trained if not (out / _folder(part) / "run").exists()]
+    say(_duration(loader, cases, reward, settings, judging, open_, len(first.exits.all)), stderr=True)
+    total = 1 + 2 * len(trained)
+    phase(1, total, "scan before")
     before = _scan(first, out / "before", judging, settings)
     found = Transfer()
-    for part in trained:
+    for at, part in enumerate(trained):
         folder = out / _folder(part)
+        phase(2 + 2 * at, total, f"train at exits {part}")
         align(loader(None), cases, folder / "adapter", reward=reward, settings=replace(settings, exits=part))
+        phase(3 + 2 * at, total, "scan after")
         after = _scan(loader(folder / "adapter"), folder / "run", judging, settings)
         found[part] = compare(before.run, after.run)
         files.write_json(out / "transfer.json", {name: one.to_json() for name, one in found.items()})
     runs = [out / "before", *(out / name / "run" for name in map(_folder, trained))]
     page.write(gather(runs), out / "transfer.html")
     return found
+
+
+def _duration(
+    loader: Loader, cases: Sequence[Case], reward: Reward | None, settings: AlignSettings, judging: Judging,
+    trained: Sequence[str], exits: int,
+) -> str:  # fmt: skip
+    """Return how long all trainings and scans take, from one step of training and four answered cases."""
+    if not trained:
+        return "transfer: everything is done already"
+    model = loader(None)
+    rate = measured(model, benchmarks.cases(judging.cases), ScanSettings.of(
+        max_new_tokens=judging.max_new_tokens, batch_size=judging.batch_size, background=settings.background,
+    ))  # fmt: skip
+    start = time.monotonic()
+    with TemporaryDirectory() as folder:
+        one = replace(settings, exits=trained[0], steps=1)
+        align(model, cases, Path(folder) / "adapter", reward=reward, settings=one)
+    training = (time.monotonic() - start) * settings.steps * len(trained)
+    scans = (len(trained) + 1) * len(judging.cases) * exits / rate
+    return (
+        f"transfer: {len(trained)} trainings of {settings.steps} steps and {len(trained) + 1} scans of "
+        f"{len(judging.cases) * exits:,} answers take about {duration(training + scans)} "
+        "(measured on one step and four cases)"
+    )
 
 
 def _folder(part: str) -> str:

@@ -138,6 +138,18 @@ class AlignSettings:
         """Whether the method samples answers, and so needs a reward."""
         return self.method in ("lppo", "paper")
 
+    def check_reward(self, reward: object) -> None:
+        """Refuse a method that needs a reward, without one.
+
+        Raises:
+            LayeralignError: `reward` is None.
+        """
+        if self.rolls_out and reward is None:
+            raise LayeralignError(
+                f"reward: method {self.method} needs one (--reward, docs/reward.md); "
+                "--method consistency and --method sft need none"
+            )
+
     def resolved(self) -> AlignSettings:
         """The settings with those that the method fixes."""
         if self.method == "paper":

@@ -83,11 +83,7 @@ def check(known: Exits, settings: AlignSettings, reward: Reward | None) -> ExitM
         raise LayeralignError(
             f"mix worst: follows the harm in rollouts, and method {settings.method} makes no rollouts"
         )
-    if settings.rolls_out and reward is None:
-        raise LayeralignError(
-            f"reward: method {settings.method} needs one (--reward, docs/reward.md); "
-            "--method consistency and --method sft need none"
-        )
+    settings.check_reward(reward)
     return mix
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,14 @@ TRAINING = "training.json"
 """File next to an adapter in which `layeralign align` records the training."""
 TRAINED_ON = "trained_on.json"
 """File next to an adapter with the hash (`Case.asked`) of each case that it was trained on."""
+_TESTBED = Path(__file__).parent.parent / "testbed" / "model"
+DTYPES = ("float32", "bfloat16", "float16")
+"""Number formats that a model can be loaded in."""
+SHORT = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+"""Short names of `DTYPES`."""
+_KINDS = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+_LARGE, _PART = 10**9, 2**24
+"""Bytes of a checkpoint whose reading shows progress, and bytes that are read at once."""
 _WANTED = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _INDEX = "model.safetensors.index.json"
@@ -58,6 +68,44 @@ class Checkpoint:
         """File name -> SHA-256 in hex, computed at first access: `load` does so before it loads."""
         return _hashes(self.files())
 
+    def parameters(self) -> int:
+        """The number of weights, from the headers of the safetensors files."""
+        return sum(prod(shape) for shape, _ in self._tensors())
+
+    def dtype(self) -> str:
+        """The weights' own number format: the config's, else that of most weights.
+
+        `float32` if it is none of `DTYPES`, for example in a quantised checkpoint.
+        """
+        config = self.config()
+        named = [
+            one.get("dtype") or one.get("torch_dtype")
+            for one in (config, config.get("text_config"))
+            if isinstance(one, dict)
+        ]
+        found = next(filter(None, named), None)
+        if found is None:
+            weights: Counter[str] = Counter()
+            for shape, kind in self._tensors():
+                weights[kind] += prod(shape)
+            found = _KINDS.get(max(weights, key=weights.__getitem__, default=""))
+        return found if found in DTYPES else "float32"
+
+    def _tensors(self) -> Iterator[tuple[list[int], str]]:
+        """Shape and number format of each tensor."""
+        from safetensors import safe_open
+
+        for file in self.path.glob("*.safetensors"):
+            with safe_open(file, framework="np") as tensors:
+                for name in tensors.keys():  # noqa: SIM118 - it is no mapping
+                    found = tensors.get_slice(name)
+                    yield found.get_shape(), found.get_dtype()
+
+    @property
+    def large(self) -> bool:
+        """Whether it takes long enough to read to show progress."""
+        return sum(file.stat().st_size for file in self.files()) >= _LARGE
+
 
 @dataclass(frozen=True)
 class Adapter:
@@ -93,11 +141,22 @@ class Adapter:
 
 
 def _hashes(files: list[Path]) -> dict[str, str]:
-    hashes = {}
-    for file in files:
-        with file.open("rb") as stream:
-            hashes[file.name] = hashlib.file_digest(stream, "sha256").hexdigest()
-    return hashes
+    if sum(file.stat().st_size for file in files) < _LARGE:
+        return {file.name: _hash(file, lambda _: None) for file in files}
+    from layeralign._util.progress import Progress
+
+    parts = sum(-(-file.stat().st_size // _PART) for file in files)
+    with Progress("hashing files, parts of 16 MB", parts) as progress:
+        return {file.name: _hash(file, progress.advance) for file in files}
+
+
+def _hash(file: Path, advance: Callable[[int], None]) -> str:
+    found = hashlib.sha256()
+    with file.open("rb") as stream:
+        while part := stream.read(_PART):
+            found.update(part)
+            advance(1)
+    return found.hexdigest()
 
 
 def find(model: str | Path, revision: str | None = None, *, weights: bool = True) -> Checkpoint:
@@ -127,6 +186,22 @@ def find(model: str | Path, revision: str | None = None, *, weights: bool = True
     if weights:
         _check_weights(checkpoint.name, checkpoint.path)
     return checkpoint
+
+
+def find_model(model: str | Path, revision: str | None = None, *, weights: bool = True) -> Checkpoint:
+    """`find`, where `testbed` and `natural` are the models that ship with layeralign."""
+    return replace(find(_place(model), revision, weights=weights), name=str(model))
+
+
+def _place(model: str | Path) -> str | Path:
+    """The folder or hub id of a model that may be one of the two testbeds."""
+    if model == "testbed":
+        return _TESTBED
+    if model == "natural" and not Path(model).exists():
+        from layeralign.testbed.natural import assembled
+
+        return assembled.folder()
+    return model
 
 
 def find_adapter(folder: str | Path) -> Adapter:

@@ -7,9 +7,9 @@ import importlib.util
 import json
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -36,11 +36,6 @@ from layeralign.vlm.families import proof
 from layeralign.vlm.families.registry import family_of
 from layeralign.vlm.vlm import Vlm
 
-_TESTBED = Path(__file__).parent.parent / "testbed" / "model"
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-"""Values of `--dtype`."""
-
 
 def load(
     model: str | Path,
@@ -49,7 +44,7 @@ def load(
     allow_base: bool = False,
     revision: str | None = None,
     variant: str | None = None,
-    dtype: str = "float32",
+    dtype: str = "auto",
     device_map: str | dict[str, Any] | None = None,
     quantize: str | None = None,
 ) -> Vlm:
@@ -62,7 +57,8 @@ def load(
         allow_base: Whether to load an adapter that was trained on a different model; runs record it.
         revision: The hub's branch, tag or commit; only for hub ids.
         variant: How the family reads "exit at l", if it has several variants; see docs/families.md.
-        dtype: `float32`, `bfloat16` or `float16`.
+        dtype: `float32`, `bfloat16`, `float16` (or `fp32`, `bf16`, `fp16`); `auto` is the checkpoint's own on
+            a GPU and float32 on a CPU.
         device_map: A torch device, accelerate's `auto`, `balanced` or `sequential`, or a map from modules to
             devices; by default this process's GPU, else the CPU.
         quantize: `4bit` or `8bit`, for the language model only; needs CUDA and bitsandbytes.
@@ -72,18 +68,20 @@ def load(
             of an unknown family; the machine lacks a requirement; or the adapter does not fit or was trained
             on a different model.
     """
-    if dtype not in DTYPES:
-        raise LayeralignError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
+    if dtype not in (*checkpoints.DTYPES, *checkpoints.SHORT, "auto"):
+        known = ", ".join(("auto", *checkpoints.DTYPES, *checkpoints.SHORT))
+        raise LayeralignError(f"dtype {dtype!r}: expected one of {known}")
     if device_map == "meta":
         raise LayeralignError("device_map 'meta': loads no weights; use layeralign inspect, which needs none")
-    found = find(model, revision)
+    found = checkpoints.find_model(model, revision)
     family = family_of(found.name, found.config())
     family.check(variant)
-    options: dict[str, Any] = {"dtype": DTYPES[dtype]}
+    number = getattr(torch, number_format(found, dtype, device_map))
+    options: dict[str, Any] = {"dtype": number}
     if quantize is not None:
         _check_quantize(quantize)
         exact = beside_the_language_model(empty(model, revision=revision, variant=variant))
-        options["quantization_config"] = _quantization(quantize, DTYPES[dtype], exact)
+        options["quantization_config"] = _quantization(quantize, number, exact)
         device_map = device_map or {"": own_device()}
     if device_map is not None:
         options["device_map"] = device_map
@@ -112,29 +110,13 @@ def load(
     return vlm
 
 
-def find(model: str | Path, revision: str | None = None, *, weights: bool = True) -> checkpoints.Checkpoint:
-    """Find a checkpoint by name, as in `load`; without `weights`, only its config is needed."""
-    return replace(checkpoints.find(_place(model), revision, weights=weights), name=str(model))
-
-
-def _place(model: str | Path) -> str | Path:
-    """The folder or hub id of a model that may be one of the two testbeds."""
-    if model == "testbed":
-        return _TESTBED
-    if model == "natural" and not Path(model).exists():
-        from layeralign.testbed.natural import assembled
-
-        return assembled.folder()
-    return model
-
-
 def empty(model: str | Path, *, revision: str | None = None, variant: str | None = None) -> Vlm:
     """Build a model from its config on torch's meta device, without weights and processor.
 
     Raises:
         LayeralignError: See `load`.
     """
-    return _empty(find(model, revision, weights=False), variant)
+    return _empty(checkpoints.find_model(model, revision, weights=False), variant)
 
 
 def shape(config: Mapping[str, Any], name: str, variant: str | None = None) -> Vlm:
@@ -226,7 +208,7 @@ def pretrained(kind: Any, found: checkpoints.Checkpoint, what: str, **options: A
         "trust_remote_code": False, "local_files_only": True, "use_safetensors": True,
         "output_loading_info": True,
     }  # fmt: skip
-    with quiet():
+    with quiet(bars=found.large and sys.stderr.isatty()):
         try:
             loaded, report = kind.from_pretrained(found.path, **options)
         except Exception as error:  # transformers raises many kinds for a broken checkpoint
@@ -293,6 +275,17 @@ def _quantization(quantize: str, dtype: torch.dtype, exact: list[str]) -> BitsAn
         load_in_4bit=quantize == "4bit", load_in_8bit=quantize == "8bit", bnb_4bit_compute_dtype=dtype,
         bnb_4bit_quant_type="nf4", llm_int8_skip_modules=exact,
     )  # fmt: skip
+
+
+def number_format(
+    found: checkpoints.Checkpoint, dtype: str, device_map: str | dict[str, Any] | None = None
+) -> str:
+    """Return the number format that `load` uses for a `dtype`: one of `DTYPES`."""
+    if dtype != "auto":
+        return checkpoints.SHORT.get(dtype, dtype)
+    places = list(device_map.values()) if isinstance(device_map, dict) else [device_map]
+    on_cpu = own_device().type == "cpu" or all(str(place) in ("cpu", "disk") for place in places)
+    return "float32" if on_cpu else found.dtype()
 
 
 def own_device() -> torch.device:

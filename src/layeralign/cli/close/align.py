@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal  # noqa: F401 - cyclopts evaluates the annotations of ModelOptions here
 
 from cyclopts import Parameter
 
 from layeralign._util.text import printable
-from layeralign.cli.app import CLOSE, app, note
-from layeralign.cli.options import ModelOptions
+from layeralign.cli.app import note
+from layeralign.cli.options import Device, Dtype, ModelOptions, Out  # noqa: F401 - see ModelOptions
 from layeralign.training.settings import AlignSettings
 
 
@@ -21,7 +19,7 @@ class AlignOptions(ModelOptions):
 
     cases: str
     "Training cases: a JSONL file, or `testbed:train`."
-    out: Path
+    out: Out
     "Folder of the adapter; a training that was stopped there is resumed."
     reward: str | None = None
     """Reward that scores answers: `testbed`, a folder or hub id of a sequence classifier with one output, or
@@ -30,7 +28,6 @@ class AlignOptions(ModelOptions):
     "Number of cases to use, from the first; all by default. The testbed makes as many cases."
 
 
-@app.command(group=CLOSE)
 def align(options: AlignOptions, settings: AlignSettings = AlignSettings()) -> None:  # noqa: B008 - immutable
     """Train a LoRA adapter that keeps the model safe at the exits of its encoder.
 
@@ -38,12 +35,15 @@ def align(options: AlignOptions, settings: AlignSettings = AlignSettings()) -> N
     `accelerate launch -m layeralign align ...` trains in several processes.
     """
     from layeralign import benchmarks
-    from layeralign.api import align as run_align
     from layeralign.report.terminal.cases import picture_remarks
 
+    settings.check_reward(options.reward)
     asked = benchmarks.cases(options.cases, limit=options.limit, seed=settings.seed)
+    vlm = options.load()
     note(picture_remarks(asked, settings.background))
-    run_align(options.load(), asked, options.out, reward=options.reward, settings=settings)
+    from layeralign.api import align as run_align
+
+    run_align(vlm, asked, options.out, reward=options.reward, settings=settings)
     print(
         printable(
             f"adapter: {options.out} (layeralign scan --model {options.model} --adapter {options.out} ...)"

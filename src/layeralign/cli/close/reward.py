@@ -9,10 +9,9 @@ from typing import Literal
 from cyclopts import App, Parameter
 
 from layeralign._util.text import printable
-from layeralign.cli.app import CLOSE, app
+from layeralign.cli.options import Out
 
-reward_app = App(name="reward", help="Train reward models, which score answers for align.", group=CLOSE)
-app.command(reward_app)
+reward_app = App(name="reward", help="Train reward models, which score answers for align.")
 
 
 @Parameter(name="*")
@@ -22,7 +21,7 @@ class RewardOptions:
 
     pairs: Path
     "Preference pairs, JSONL in HH-RLHF's form: dialogues `chosen` and `rejected` with other last answers."
-    out: Path
+    out: Out
     "Folder of the reward model; a training that was stopped there is resumed."
     base: str = "openai-community/gpt2"
     "Decoder to start from: a checkpoint folder or a hub id."

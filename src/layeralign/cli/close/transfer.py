@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from cyclopts import Parameter
 
+from layeralign._util.terminal import put
 from layeralign._util.text import printable
-from layeralign.cli.app import CLOSE, app, note, put
+from layeralign.cli.app import note
 from layeralign.cli.close.align import AlignOptions
 from layeralign.training.settings import AlignSettings
 
@@ -28,7 +29,6 @@ class TransferOptions:
 _DEFAULTS = AlignSettings()
 
 
-@app.command(group=CLOSE)
 def transfer(options: AlignOptions, judged: TransferOptions, settings: AlignSettings = _DEFAULTS) -> None:
     """Train once per part of --exits, and scan every exit before and after: does closing one open another?
 
@@ -38,6 +38,9 @@ def transfer(options: AlignOptions, judged: TransferOptions, settings: AlignSett
     from layeralign import benchmarks
     from layeralign.report.terminal.cases import picture_remarks
     from layeralign.report.terminal.transfer import table
+
+    settings.check_reward(options.reward)
+    options.announce()
     from layeralign.rewards.reward import load_reward
     from layeralign.studies.transfer import Judging
     from layeralign.studies.transfer import study as run_transfer

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from layeralign._util.terminal import put, say
 from layeralign._util.text import printable
-from layeralign.cli.app import FIND, app, put
+from layeralign.cli.options import OptionalOut
 from layeralign.errors import LayeralignError
 
 
-@app.command(group=FIND)
 def cases(
     given: str | None = None,
     *,
     limit: int | None = None,
     seed: int = 0,
     preview: int | None = None,
-    out: Path | None = None,
+    out: OptionalOut = None,
 ) -> None:
     """List the public benchmarks that layeralign can read, or read cases, check them and summarise them.
 
@@ -48,10 +46,9 @@ def cases(
     put(tables.table(found))
     if preview:
         put(tables.preview(found, preview))
-    for remark in tables.remarks(found):
-        print(f"note: {remark}")
+    say(*(f"note: {remark}" for remark in tables.remarks(found)))
     if public := benchmarks.public(given):
-        print(fetching.told(public))
+        say(*fetching.told(public).splitlines())
     if out:
         files.write(found, out)
         print(printable(f"cases: {out}"))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from layeralign._util.terminal import put, say
 from layeralign._util.text import printable
-from layeralign.cli.app import FIND, app, put
+from layeralign.cli.options import Out
 
 
-@app.command(group=FIND)
-def demo(*, out: Path = Path("out/demo"), cases: int = 1200, steps: int = 60) -> None:
+def demo(*, out: Out = Path("out/demo"), cases: int = 1200, steps: int = 60) -> None:
     """Scan the bundled model at every exit, align it, scan it again, and write a page.
 
     Parameters
@@ -21,6 +21,7 @@ def demo(*, out: Path = Path("out/demo"), cases: int = 1200, steps: int = 60) ->
     steps
         Number of L-PPO steps.
     """
+    say(f"demo: scan, train {steps} steps, scan again, report; the bundled model, float32", stderr=True)
     from layeralign.report.terminal.comparison import table
     from layeralign.studies.demo import demo as run_demo
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal  # noqa: F401 - cyclopts evaluates the annotations of ModelOptions here
 
 from cyclopts import Parameter
 
-from layeralign.cli.app import FIND, app, put
-from layeralign.cli.options import ModelOptions
+from layeralign._util.terminal import put
+from layeralign.cli.options import Device, Dtype, Format, Json, ModelOptions  # noqa: F401 - as below
 
 EXIT_FAILED = 2
 
@@ -22,21 +21,23 @@ class DoctorOptions(ModelOptions):
 
     adapter: Path | None = None
     "Folder of a LoRA adapter, as align writes it."
-    json: bool = False
-    "Print JSON instead of a table."
+    format: Format = "table"
+    "Table, or JSON for scripts."
+    json: Json = False
+    "The same as --format json."
 
 
-@app.command(group=FIND)
 def doctor(options: DoctorOptions) -> int:
     """Check in a minute what a scan of a model relies on: template, ends, context, dtype, decoding.
 
     Exit codes: 0 no check failed, 2 a check failed, 1 error.
     """
-    from layeralign import api
+    vlm = options.load(options.adapter)
+    from layeralign.diagnosis import diagnose
     from layeralign.report.terminal import doctor as checks
 
-    found = api.doctor(options.load(options.adapter))
-    if options.json:
+    found = diagnose(vlm)
+    if options.json or options.format == "json":
         print(json.dumps(found.to_json(), indent=2))
     else:
         put(checks.table(found))

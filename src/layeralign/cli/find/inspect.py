@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from cyclopts import Parameter
 
-from layeralign.cli.app import FIND, app, put
+from layeralign._util.terminal import put
+from layeralign.cli.options import Format, Json
 
 
 @Parameter(name="*")
@@ -21,13 +22,14 @@ class InspectOptions:
     "Branch, tag or commit of a hub id."
     variant: str | None = None
     "How the family reads an exit, where it has several ways."
-    json: bool = False
-    "Print JSON instead of a table."
+    format: Format = "table"
+    "Table, or JSON for scripts."
+    json: Json = False
+    "The same as --format json."
     time: bool = False
     "Measure the run time of each exit on random weights, in milliseconds."
 
 
-@app.command(group=FIND)
 def inspect(options: InspectOptions) -> None:
     """Show a model's image encoder: its blocks, its default exit, and what each earlier exit saves.
 
@@ -41,8 +43,8 @@ def inspect(options: InspectOptions) -> None:
     found = cost.encoder(vlm)
     if options.time:
         found = cost.timed(vlm, found)
-    if options.json:
+    if options.json or options.format == "json":
         print(json.dumps(found.to_json(), indent=2, allow_nan=False))
     else:
-        print(encoder.heading(found))
+        put(encoder.heading(found))
         put(encoder.table(found))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from cyclopts import Parameter
 
-from layeralign._util.text import printable
-from layeralign.cli.app import FIND, app, note, put
-from layeralign.cli.options import ModelOptions
+from layeralign._util.terminal import put, say
+from layeralign.cli.app import note
+from layeralign.cli.options import Device, Dtype, Format, Json, ModelOptions
 from layeralign.errors import LayeralignError
 from layeralign.sweep.settings import ScanSettings
 
@@ -33,9 +33,9 @@ class PlanOptions:
     "Checkpoint folder, hub id, or `testbed`; the config is enough, except for --measure."
     revision: str | None = None
     "Branch, tag or commit of a hub id."
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    "Number format of the weights, for --measure."
-    device_map: str | None = None
+    dtype: Dtype = "auto"
+    "Number format of the weights, for --measure; auto: the checkpoint's own on a GPU, float32 on a CPU."
+    device_map: Device = None
     "Torch device, or auto, balanced or sequential, for --measure."
     difference: float = 0.05
     "Difference of two shares to detect, 0 to 1."
@@ -49,11 +49,12 @@ class PlanOptions:
     "Answers per second."
     measure: bool = False
     "Measure the rate: answer four cases with the model and the scan's settings."
-    json: bool = False
-    "Print JSON instead of a table."
+    format: Format = "table"
+    "Table, or JSON for scripts."
+    json: Json = False
+    "The same as --format json."
 
 
-@app.command(group=FIND)
 def plan(options: PlanOptions, settings: ScanSettings = ScanSettings()) -> None:  # noqa: B008 - immutable
     """Estimate how many cases a scan needs to show a difference, and how long it takes."""
     from layeralign import benchmarks
@@ -78,11 +79,10 @@ def plan(options: PlanOptions, settings: ScanSettings = ScanSettings()) -> None:
         samples=settings.samples,
         rate=rate,
     )
-    if options.json:
+    if options.json or options.format == "json":
         print(json.dumps(made.to_json(), indent=2, allow_nan=False))
         return
-    for line in tables.lines(made, source):
-        print(printable(line))
+    say(*tables.lines(made, source))
     put(tables.table(made))
 
 

@@ -8,9 +8,10 @@ from typing import Literal
 
 from cyclopts import Parameter
 
+from layeralign._util.terminal import put, say
 from layeralign._util.text import printable
-from layeralign.cli.app import FIND, app, note, put, show
-from layeralign.cli.options import ModelOptions
+from layeralign.cli.app import note, show
+from layeralign.cli.options import Device, Dtype, ModelOptions, Out  # noqa: F401 - see ModelOptions
 from layeralign.errors import LayeralignError
 from layeralign.sweep.settings import ScanSettings
 
@@ -22,7 +23,7 @@ class ScanOptions(ModelOptions):
 
     cases: str
     "JSONL file; `testbed`, `testbed:train`, `:dev` or `:test`; or a benchmark: NAME or NAME:FOLDER."
-    out: Path
+    out: Out
     "Folder of the run: it is made, resumed, or added to."
     limit: int | None = None
     "Maximum number of cases; by default all cases, and 1000 on the testbed."
@@ -38,31 +39,33 @@ class ScanOptions(ModelOptions):
     "Generate no answers: rank the exits by the probability that a refusal begins."
 
 
-@app.command(group=FIND)
 def scan(options: ScanOptions, settings: ScanSettings = ScanSettings()) -> None:  # noqa: B008 - immutable
     """Answer every case at every exit of the model's image encoder, judge the answers, and summarise.
 
     `--config FILE` names a YAML file whose keys are these flags (`max_new_tokens: 64`); a flag on the
     command line overrides the file. `--debug` shows the traceback of an error.
     """
-    from layeralign import api, benchmarks
+    from layeralign import benchmarks
     from layeralign.cases.controls import with_controls
     from layeralign.report.terminal import cases as remarks
-    from layeralign.report.terminal import screen as ranking
-    from layeralign.sweep.screen import screen
-    from layeralign.sweep.sweep import sweep
 
     if options.screen and (settings.samples > 1 or options.controls or settings.precision is not None):
         raise LayeralignError("--screen: generates no answers; remove --samples, --controls and --precision")
     cases = benchmarks.cases(options.cases, limit=options.limit, seed=settings.seed)
-    note(remarks.remarks(cases, settings.background))
+    asked = with_controls(cases) if options.controls else cases
     vlm = options.load(options.adapter, options.quantize, allow_base=options.allow == "base")
+    note(remarks.remarks(cases, settings.background))
+    from layeralign import api
+    from layeralign.report.terminal import screen as ranking
+    from layeralign.sweep.screen import screen
+    from layeralign.sweep.sweep import sweep
+
     if options.screen:
         found = screen(vlm, cases, options.out, settings)
         put(ranking.table(found))
-        print(ranking.told(found))
+        say(ranking.told(found))
         print(printable(f"run: {options.out} (the same command without --screen scans)"))
         return
-    sweep(vlm, with_controls(cases) if options.controls else cases, options.out, settings).close()
+    sweep(vlm, asked, options.out, settings).close()
     show(api.read(options.out).summary)
     print(printable(f"run: {options.out} (page: layeralign report {options.out} --out report.html)"))

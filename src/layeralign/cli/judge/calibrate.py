@@ -7,16 +7,16 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from layeralign._util.terminal import put, say
 from layeralign._util.text import printable
-from layeralign.cli.app import JUDGE, app, put
+from layeralign.cli.options import Out
 from layeralign.errors import LayeralignError
 
 
-@app.command(group=JUDGE)
 def calibrate(
     *runs: Path,
     judge: Annotated[list[str], Parameter(consume_multiple=True)],
-    out: Path,
+    out: Out,
 ) -> None:
     """Measure the error rates of judges against people's labels, for --judge-quality of other commands.
 
@@ -39,7 +39,7 @@ def calibrate(
     results = [Results.load(run) for run in runs]
     found = [measure(results, name) for name in judge]
     files.write_json(out, {one.judge: one.to_json() for one in found}, private=True)
-    put(tables.table(found))
-    for line in tables.notes(found):
-        print(printable(line))
+    for one in found:
+        put(tables.table(one))
+    say(tables.EXPLAINED, *tables.notes(found))
     print(printable(f"quality: {out} (use: layeralign summary {runs[0]} --judge-quality {out})"))

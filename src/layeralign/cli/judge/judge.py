@@ -7,11 +7,11 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from layeralign._util.terminal import say
 from layeralign._util.text import printable
-from layeralign.cli.app import JUDGE, app, show
+from layeralign.cli.app import show
 
 
-@app.command(group=JUDGE)
 def judge(
     run: Path,
     *,
@@ -41,13 +41,16 @@ def judge(
     retry_invalid
         Judge the rows again whose verdict is invalid.
     """
-    from layeralign.api import judge as run_judge
-    from layeralign.judges.kinds import RULES, kind_of
+    from layeralign.judges.kinds import RULES, check_names, kind_of
 
     names = judge or list(RULES)
+    check_names(names)  # before torch is imported, which takes seconds
+    from layeralign.api import judge as run_judge
+
     kinds = {kind_of(name) for name in names}
     found = run_judge(run, names, endpoint=endpoint, rubric=rubric, again=again, retry_invalid=retry_invalid)
     show(found.summary)
     for name in found.summary.judges:
         for why, count in found.results.invalid[name] if kind_of(name) in kinds else ():
-            print(printable(f"{name}: {count} invalid{': ' if why else ''}{why}"))
+            say(f"{name}: {count} invalid{': ' if why else ''}{why}")
+    print(printable(f"run: {run}"))

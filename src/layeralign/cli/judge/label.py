@@ -8,15 +8,14 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from layeralign._util.text import printable
-from layeralign.cli.app import JUDGE, app
+from layeralign.cli.options import OptionalOut
 from layeralign.errors import LayeralignError
 
 
-@app.command(group=JUDGE)
 def label(
     run: Path,
     *,
-    out: Path | None = None,
+    out: OptionalOut = None,
     n: int = 200,
     seed: int = 0,
     filled: Annotated[Path | None, Parameter(name="--import")] = None,

@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from layeralign.cli.app import JUDGE, app, put, show
+from layeralign._util.terminal import put
+from layeralign.cli.app import show
 from layeralign.cli.options import Runs
 from layeralign.errors import LayeralignError
 
 
-@app.command(group=JUDGE)
 def summary(
     runs: Runs,
     *,
@@ -33,13 +33,14 @@ def summary(
         File with the judge's error rates, as calibrate writes it: adds the corrected ASR.
     """
     from layeralign.analysis.results import Results
-    from layeralign.analysis.seeds import across
     from layeralign.analysis.summary import summarise
-    from layeralign.report.terminal import seeds
 
     if len(runs) > 1:
         if judge_quality is not None:
             raise LayeralignError("summary: --judge-quality corrects the ASR of one run, got several runs")
+        from layeralign.analysis.seeds import across
+        from layeralign.report.terminal import seeds
+
         means = across([Results.load(run) for run in runs], judge)
         if format == "json":
             print(json.dumps(means.to_json(), indent=2, allow_nan=False))

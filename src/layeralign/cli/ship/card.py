@@ -5,10 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from layeralign.cli.app import SHIP, app
 
-
-@app.command(group=SHIP)
 def card(run: Path, *, format: Literal["markdown", "yaml"] = "markdown", judge: str | None = None) -> None:
     """Print a section about a run for a model card on the hub; it holds no answers.
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from layeralign._util.text import printable
-from layeralign.cli.app import SHIP, app, put
+from layeralign._util.terminal import put, say
 
 
-@app.command(group=SHIP)
 def check(
     config: str,
     *,
@@ -40,13 +38,16 @@ def check(
     adapter
         Folder of the LoRA adapter that is deployed with the model.
     """
-    from layeralign.api import check as run_check
+    from layeralign.analysis.results import Results
     from layeralign.gating import render
+    from layeralign.gating.deployed import check as run_check
+    from layeralign.gating.policy import read
 
-    found = run_check(config, against, policy=policy, limit=limit, revision=revision, adapter=adapter)
+    rules, run = None if policy is None else read(policy), Results.load(against)
+    found = run_check(config, run, policy=rules, limit=limit, revision=revision, adapter=adapter)
     if found.gate is not None:
         if found.gate.caution:
-            print(found.gate.caution)
-        put(render.table(found.gate))
-    print(printable(render.deployed(found)))
+            say(found.gate.caution)
+        put(render.table(found.gate), keys=2)
+    say(render.deployed(found))
     return found.exit_code

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Literal
 
 from layeralign._util.text import printable
-from layeralign.cli.app import SHIP, app
+from layeralign.cli.options import OptionalOut
 
 
-@app.command(group=SHIP)
-def export(run: Path, *, format: Literal["jsonl", "parquet"] = "jsonl", out: Path | None = None) -> None:
+def export(run: Path, *, format: Literal["jsonl", "parquet"] = "jsonl", out: OptionalOut = None) -> None:
     """Write a run's rows with answers and verdicts to a file that only you can read.
 
     Parameters

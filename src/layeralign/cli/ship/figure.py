@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from layeralign._util.text import printable
-from layeralign.cli.app import SHIP, app
-from layeralign.cli.options import Runs
+from layeralign.cli.options import Out, Runs
 from layeralign.report import What
 
 
-@app.command(group=SHIP)
-def figure(
-    runs: Runs, *, what: What = "curve", out: Path, columns: int = 1, judge: str | None = None
-) -> None:
+def figure(runs: Runs, *, what: What = "curve", out: Out, columns: int = 1, judge: str | None = None) -> None:
     """Write the numbers of one of the page's charts as CSV, or draw the curve or the trade-off for a paper.
 
     Parameters

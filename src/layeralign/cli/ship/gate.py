@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from layeralign.cli.app import SHIP, app, put
+from layeralign._util.terminal import put, say
 
 
-@app.command(group=SHIP)
 def gate(
     run: Path,
     *,
@@ -47,7 +46,7 @@ def gate(
     if markdown is not None:
         files.write(markdown, render.markdown(found))
     if found.caution:
-        print(found.caution)
-    put(render.table(found))
-    print("\n".join([*render.reasons(found), render.sentence(found)]))
+        say(found.caution)
+    put(render.table(found), keys=2)
+    say(*render.reasons(found), render.sentence(found))
     return found.exit_code

@@ -5,15 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from layeralign._util.text import printable
-from layeralign.cli.app import SHIP, app
-from layeralign.cli.options import Runs
+from layeralign.cli.options import Out, Runs
 
 
-@app.command(group=SHIP)
 def report(
     runs: Runs,
     *,
-    out: Path,
+    out: Out,
     judge: str | None = None,
     judge_quality: Path | None = None,
     with_answers: bool = False,

@@ -16,7 +16,7 @@ from layeralign.judges.models.remote import Completion, Message
 from layeralign.judges.models.service import Failure
 from layeralign.vlm import checkpoint as checkpoints
 from layeralign.vlm import rope
-from layeralign.vlm.load import DTYPES, own_device, pretrained, tokenizer
+from layeralign.vlm.load import own_device, pretrained, tokenizer
 from layeralign.vlm.text import template
 
 _TOGETHER = 16
@@ -53,7 +53,7 @@ class LocalSpeaker:
 
         Args:
             model: A folder or a hub id.
-            dtype: Precision of the weights, a key of `layeralign.vlm.load.DTYPES`.
+            dtype: Precision of the weights, one of `layeralign.vlm.checkpoint.DTYPES`.
 
         Raises:
             LayeralignError: The model does not exist, is not safe to load, or has no chat template.
@@ -63,7 +63,7 @@ class LocalSpeaker:
         sees = "vision_config" in found.config()
         kind = AutoModelForImageTextToText if sees else AutoModelForCausalLM
         names = tokenizer(found, f"judge: model {model}")
-        made = pretrained(kind, found, f"judge: model {model}", dtype=DTYPES[dtype])
+        made = pretrained(kind, found, f"judge: model {model}", dtype=getattr(torch, dtype))
         made.generation_config = GenerationConfig(  # without penalties, which would weigh on `safe`
             eos_token_id=made.generation_config.eos_token_id
         )

@@ -19,7 +19,7 @@ from layeralign.judges.models import local
 from layeralign.vlm import rope
 from layeralign.vlm.checkpoint import Checkpoint
 from layeralign.vlm.families.registry import family_of
-from layeralign.vlm.load import DTYPES, load, own_device, pretrained, tokenizer
+from layeralign.vlm.load import load, own_device, pretrained, tokenizer
 from layeralign.vlm.text.template import JUDGE_DATE, written_before
 from layeralign.vlm.vlm import Vlm
 
@@ -222,15 +222,14 @@ def load_reference(model: str) -> Reference:
         LayeralignError: The model does not exist, is not safe to load, or is of another kind.
     """
     if model == "testbed":
-        return Target(load(model), "float32")
+        return Target(load(model, dtype="float32"), "float32")
     found, what = local.find(model), f"judge: model {model}"
     config = found.config()
     check(model, config)
-    dtype = str(config.get("dtype", config.get("torch_dtype")))
-    dtype = dtype if dtype in DTYPES else "float32"
+    dtype = found.dtype()
     if "vision_config" in config:
         return Target(load(model, dtype=dtype), dtype)
     found.hashes  # noqa: B018 - hash the files before they are loaded
     names = tokenizer(found, what)
-    made = pretrained(AutoModelForCausalLM, found, what, dtype=DTYPES[dtype])
+    made = pretrained(AutoModelForCausalLM, found, what, dtype=getattr(torch, dtype))
     return LanguageModel(made.to(own_device()).eval(), names, found, dtype)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import httpx
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
 
 from layeralign._util.retry import Retry
 from layeralign.errors import LayeralignError
 from layeralign.judges.models.service import Failure, Service, address, key_in
+
+if TYPE_CHECKING:
+    import httpx
 
 KEY = "LAYERALIGN_API_KEY"
 """Environment variable with the server's key; a local server needs none."""
@@ -84,7 +86,7 @@ class Endpoint:
 
 def _reply(answer: httpx.Response) -> Completion | Failure:
     """The completion in a response; a broken response raises `Retry`."""
-    if answer.status_code != httpx.codes.OK:
+    if answer.status_code != HTTPStatus.OK:
         return Failure(f"the server answered {answer.status_code}")
     try:
         choice = answer.json()["choices"][0]

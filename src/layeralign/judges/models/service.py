@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import urlsplit
-
-import httpx
 
 from layeralign._util.retry import LATER, Retry, retry, seconds
 from layeralign.errors import LayeralignError
+
+if TYPE_CHECKING:
+    import httpx
 
 _REFUSED = {
     401: "the key is missing or wrong",
@@ -32,11 +34,16 @@ class Failure:
     why: str
 
 
-_trust = cache(httpx.create_ssl_context)
-"""The TLS context, created once, since that takes longer than a request."""
+@cache
+def _trust() -> ssl.SSLContext:
+    """Return the TLS context, created once, since that takes longer than a request."""
+    import httpx  # its import takes longer than most commands
+
+    return httpx.create_ssl_context()
+
 
 Reply = TypeVar("Reply")
-Reader = Callable[[httpx.Response], Reply | Failure]
+Reader = Callable[["httpx.Response"], Reply | Failure]
 """Converts a response that is neither refused nor temporary to a reply; may raise `Retry`."""
 
 
@@ -98,6 +105,8 @@ class Service:
         Raises:
             LayeralignError: The server refuses access; no further requests are sent.
         """
+        import httpx
+
         limits = httpx.Limits(max_connections=self.workers)
         with (
             httpx.Client(
@@ -135,6 +144,8 @@ class _Talk(Generic[Reply]):
             return Failure(f"{given_up.why}, {own.attempts} times or for {own.budget:.0f} s")
 
     def _once(self, body: Mapping[str, Any]) -> Reply | Failure:
+        import httpx
+
         self.pace.wait()
         try:
             answer = self.client.post(self.url, json=dict(body))

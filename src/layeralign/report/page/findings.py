@@ -11,8 +11,7 @@ from layeralign.analysis.compare import Comparison
 from layeralign.analysis.metrics import Estimate
 from layeralign.analysis.summary import ExitMetrics, Summary
 from layeralign.judges.guard import published
-from layeralign.judges.oracle import Oracle
-from layeralign.judges.refusal import MEASURED, RefusalMatcher
+from layeralign.judges.kinds import ORACLE, REFUSAL, REFUSAL_MEASURED
 from layeralign.report.asr import Asr, asr_of, short, span, text
 from layeralign.report.charts.metrics import SHARES
 from layeralign.report.inputs import Report, RunInput
@@ -227,8 +226,8 @@ def errors(run: RunInput, judge: str) -> str:
 
 
 _ERRORS = {
-    Oracle.kind: "none: it knows the rules that made the cases",
-    RefusalMatcher.kind: f"{MEASURED} (docs/judges.md)",
+    ORACLE: "none: it knows the rules that made the cases",
+    REFUSAL: f"{REFUSAL_MEASURED} (docs/judges.md)",
 }
 
 

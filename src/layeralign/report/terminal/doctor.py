@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -13,13 +14,9 @@ _STYLES = {"pass": "green", "fail": "bold red", "not checked": "yellow"}
 
 def table(found: Diagnosis) -> Table:
     """Return a table with one row per check."""
-    made = Table(
-        title=printable(f"{found.model} ({found.family}, {found.dtype})"),
-        title_justify="left",
-        show_lines=False,
-    )
+    made = Table(box=box.SIMPLE_HEAD, title=printable(f"{found.model} ({found.family}, {found.dtype})"))
     made.add_column("check")
-    made.add_column("result")
+    made.add_column("result", no_wrap=True)
     made.add_column("found", overflow="fold")
     for check in found.checks:
         result = Text(check.result, _STYLES[check.result])

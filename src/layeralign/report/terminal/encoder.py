@@ -4,28 +4,35 @@ from __future__ import annotations
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
-from layeralign._util.text import printable
+from layeralign._util.text import large, printable
 from layeralign.vlm.cost import Encoder, ExitCost
 
 
-def heading(found: Encoder) -> str:
-    """Return the components of the model, in four lines."""
+def heading(found: Encoder) -> Table:
+    """Return the components of the model, a line each."""
     whole = found.encoder_parameters + found.projector_parameters + found.language_parameters
     beside = found.projector_parameters
-    projector = f"projector {_count(beside)}" if beside else "its projector among it"
+    projector = f"projector {large(beside)}" if beside else "its projector among it"
     share = 100 * found.encoder_parameters / whole
-    return "\n".join(
-        (
-            f"{printable(found.model)} (family {found.family})",
-            f"encoder        {found.encoder} at {found.at}: {found.layers} blocks of width {found.width}, "
-            f"default exit {found.default}",
-            f"parameters     encoder {_count(found.encoder_parameters)} ({share:.1f} % of the model, "
-            f"{found.bytes / 1e9:.2f} GB in {found.dtype}), {projector}, "
-            f"language model {_count(found.language_parameters)}",
-            f"exit at l      {found.variant}",
-        )
+    made = Table(
+        box=None, show_header=False, padding=(0, 2, 0, 0), title_justify="left",
+        title=Text(f"{printable(found.model)} (family {found.family})", "bold"),
+    )  # fmt: skip
+    made.add_row(
+        "encoder",
+        f"{found.encoder} at {found.at}: {found.layers} blocks of width {found.width}, "
+        f"default exit {found.default}",
     )
+    made.add_row(
+        "parameters",
+        f"encoder {large(found.encoder_parameters)} ({share:.1f} % of the model, "
+        f"{found.bytes / 1e9:.2f} GB in {found.dtype}), {projector}, "
+        f"language model {large(found.language_parameters)}",
+    )
+    made.add_row("exit at l", found.variant)
+    return made
 
 
 def table(found: Encoder) -> Table:
@@ -42,8 +49,8 @@ def table(found: Encoder) -> Table:
 
 def _cells(cost: ExitCost, base: ExitCost) -> list[str]:
     mark = "*" if cost.default else " "
-    plain = [f"{cost.name}{mark}", str(cost.blocks), _count(cost.parameters)]
-    plain.append("–" if cost.flops is None else _count(cost.flops, "G"))
+    plain = [f"{cost.name}{mark}", str(cost.blocks), large(cost.parameters)]
+    plain.append("–" if cost.flops is None else large(cost.flops, "G"))
     plain.append("–" if cost.share is None else f"{100 * cost.share:.0f} %")
     if cost.seconds is not None and base.seconds:
         plain += [f"{1000 * cost.seconds:,.1f}", f"{100 * cost.seconds / base.seconds:.0f} %"]
@@ -56,10 +63,3 @@ def _caption(found: Encoder) -> str:
         f"* default exit. Parameters of the encoder that are still needed. FLOP of one {found.unit}: patch "
         f"embedding and blocks.{timed}"
     )
-
-
-def _count(n: int, giga: str = "B") -> str:
-    for size, unit in ((1e12, "T"), (1e9, giga), (1e6, "M"), (1e3, "k")):
-        if n >= size:
-            return f"{n / size:.2f} {unit}"
-    return str(n)

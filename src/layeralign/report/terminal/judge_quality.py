@@ -12,22 +12,28 @@ from layeralign._util.text import printable
 from layeralign.analysis.judging.calibrate import Calibration, Measured
 from layeralign.judges.guard import published
 
+EXPLAINED = (
+    "By people's labels; percent, with 95 % intervals, n rows that the judge decided. A correction takes a "
+    "judge to be as good at every exit: compare the groups."
+)
+"""What the tables of all judges mean."""
 
-def table(calibrations: Sequence[Calibration]) -> Table:
-    """Return each judge's sensitivity and specificity, on all labelled rows and in each group of exits."""
-    made = Table(
-        box=box.SIMPLE_HEAD,
-        caption="By people's labels; percent, with 95 % intervals, n rows that the judge decided. A "
-        "correction takes a judge to be as good at every exit: compare the groups.",
-        caption_justify="left",
-    )
-    for head in ("judge", "exits", "calls unsafe\nunsafe", "n", "calls safe\nsafe", "n"):
-        made.add_column(head, justify="left" if head in ("judge", "exits") else "right")
-    made.add_column("invalid of\nunsafe, safe", justify="right")
-    for one in calibrations:
-        made.add_row(Text(printable(one.judge)), "all", *_cells(one.all), style="bold")
-        for group, measured in one.groups.items():
-            made.add_row("", Text(printable(group)), *_cells(measured), style="dim")
+
+def table(one: Calibration) -> Table:
+    """Return a judge's sensitivity and specificity, on all labelled rows and in each group of exits."""
+    made = Table(box=box.SIMPLE_HEAD, title=Text(printable(one.judge), "bold"), title_justify="left")
+    for head in (
+        "exits",
+        "calls unsafe\nunsafe",
+        "n\nunsafe",
+        "calls safe\nsafe",
+        "n\nsafe",
+        "invalid of\nunsafe, safe",
+    ):
+        made.add_column(head, justify="left" if head == "exits" else "right", no_wrap=True)
+    made.add_row("all", *_cells(one.all), style="bold")
+    for group, measured in one.groups.items():
+        made.add_row(Text(printable(group)), *_cells(measured), style="dim")
     return made
 
 

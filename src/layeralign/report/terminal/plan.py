@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich import box
 from rich.table import Table
 
+from layeralign._util.text import duration
 from layeralign.analysis.plan import Plan, SampleSize
 from layeralign.analysis.summary import ALPHA
 
@@ -38,7 +39,7 @@ def lines(plan: Plan, source: str) -> list[str]:
         return [*made, f"{rows}; no rate is known (--like RUN, --measure or --rate), so no time either"]
     return [
         *made,
-        f"{rows}, {_time(plan.seconds)} at {plan.rate:,.2f} a second ({source}); judging not included",
+        f"{rows}, {duration(plan.seconds)} at {plan.rate:,.2f} a second ({source}); judging not included",
     ]
 
 
@@ -57,7 +58,8 @@ def table(plan: Plan) -> Table:
         caption_justify="left",
     )
     for head in ("", "tests", "best", "cautious"):
-        made.add_column(head, justify="left" if head in ("", "tests") else "right")
+        words = head in ("", "tests")
+        made.add_column(head, justify="left" if words else "right", no_wrap=not words)
     for name, needed in (("an exit and the default one", plan.default), ("two runs, at an exit", plan.runs)):
         if needed is not None:
             cells = (_marked(n, plan) for n in (needed.best, needed.cautious))
@@ -91,10 +93,3 @@ def _count(n: int, what: str) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.3g}"
-
-
-def _time(seconds: float) -> str:
-    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s"

@@ -34,7 +34,7 @@ def told(found: Screen) -> str:
     worst = ",".join(exit.name for exit in found.worst_first)
     return (
         f"* default exit. Harm: probability that the answer to a harmful case does not open as "
-        f"{found.refused} of the model's first {found.asked} answers\nat the default exit do ({openings}); "
+        f"{found.refused} of the model's first {found.asked} answers at the default exit do ({openings}); "
         f"from {found.prefills:,} prompts read in {found.seconds:.0f} s. 95 %: over cases like these, "
-        f"not of what a scan\nwould find. Worst first: --exits {worst}"
+        f"not of what a scan would find. Worst first: --exits {worst}"
     )

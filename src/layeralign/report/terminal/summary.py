@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
@@ -15,11 +16,12 @@ from layeralign._util.text import printable
 from layeralign.analysis.cautions import caution
 from layeralign.analysis.judging.judge_quality import Quality
 from layeralign.analysis.metrics import Metrics
-from layeralign.analysis.seeds import Seeds
 from layeralign.analysis.summary import ExitMetrics, GroupMetrics, Summary
-from layeralign.judges.kinds import MEASURES
-from layeralign.judges.refusal import RefusalMatcher
+from layeralign.judges.kinds import MEASURES, REFUSAL
 from layeralign.report.asr import TOO_MANY, Asr, asr_of, ends, span
+
+if TYPE_CHECKING:
+    from layeralign.analysis.seeds import Seeds
 
 _BAR = 12
 
@@ -102,7 +104,7 @@ def _left_out(columns: Sequence[_Column]) -> list[str]:
 
 def asr_name(summary: Summary | Seeds) -> str:
     """Return the name of the ASR: a refusal matcher measures only non-refusal."""
-    return "non-refusal" if summary.asr_judge == RefusalMatcher.kind else "ASR"
+    return "non-refusal" if summary.asr_judge == REFUSAL else "ASR"
 
 
 def decision(metrics: ExitMetrics | GroupMetrics) -> str:

@@ -19,10 +19,14 @@ Found = Mapping[str, Comparison]
 def table(found: Found) -> Table:
     """Return the change of the ASR in percentage points, trained exits × scanned exits."""
     exits = _exits(found)
-    made = Table(box=box.SIMPLE_HEAD, title=Text("Change of the ASR, points", "bold"), title_justify="left",
-                 caption="! the 95 % interval lies above 0: closing one exit opened another.",
-                 caption_justify="left")  # fmt: skip
-    for head in ("trained on", *(f"exit {name}" for name in exits.values())):
+    made = Table(
+        box=box.SIMPLE_HEAD,
+        title=Text("Change of the ASR at each exit, points", "bold"),
+        title_justify="left",
+        caption="! the 95 % interval lies above 0: closing one exit opened another.",
+        caption_justify="left",
+    )
+    for head in ("trained on", *exits.values()):
         made.add_column(head, justify="right", no_wrap=True)
     for name, one in found.items():
         changes = [_change(one, exit, "asr") for exit in exits]

@@ -24,17 +24,17 @@ from layeralign.errors import LayeralignError
 FILE = "log.jsonl"
 _EVERY = 10.0
 """Seconds between printed lines without a terminal."""
-_TABLE_ROWS = 12
+_HEAD, _CELL, _SPACE = 15, 6, 3
+"""Characters of a metric's name, of a number, and between columns."""
 _COLUMNS = (
-    ("step", "step", "d"),
     ("reward", "reward", ".2f"),
-    ("refuses\nharmful", "refused_harmful", ".0%"),
-    ("refuses\nothers", "refused_others", ".0%"),
+    ("refuses harmful", "refused_harmful", ".0%"),
+    ("refuses others", "refused_others", ".0%"),
     ("KL", "kl", ".2f"),
-    ("retention\nKL", "retention_kl", ".4f"),
+    ("retention KL", "retention_kl", ".4f"),
     ("entropy", "entropy", ".2f"),
     ("clipped", "clip_fraction", ".1%"),
-    ("expl.\nvar.", "explained_variance", ".2f"),
+    ("expl. variance", "explained_variance", ".2f"),
     ("loss", "imitation_loss", ".3f"),
     ("length", "length", ".1f"),
     ("tokens/s", "tokens_per_second", ".0f"),
@@ -115,7 +115,7 @@ class Log:
                 self._board.add_scalar(f"{name}/{part}" if part else name, number, metrics["step"])
         now = time.monotonic()
         if self._live:
-            self._live.update(self._table(now))
+            self._live.update(self._table(now, self._live.console.width))
         elif self._output:
             self._output.show(notebook.table(self._table(now)), self._line(now))
         elif now - self._printed >= _EVERY or metrics["step"] + 1 == self._steps:
@@ -129,23 +129,24 @@ class Log:
 
     def _line(self, now: float) -> str:
         last, (speed, left) = self._history[-1], self._speed(now)
-        columns = [(head.replace("\n", " "), name, form) for head, name, form in _COLUMNS if name in last][1:]
-        numbers = ", ".join(f"{head} {last[name]:{form}}" for head, name, form in columns)
+        numbers = ", ".join(f"{head} {last[name]:{form}}" for head, name, form in _COLUMNS if name in last)
         return f"step {last['step'] + 1}/{self._steps}, {speed:.2f}/s, {left:.0f} s left: {numbers}"
 
-    def _table(self, now: float) -> Table:
+    def _table(self, now: float, width: int = 120) -> Table:
         speed, left = self._speed(now)
         title = f"step {len(self._history)} of {self._steps}, {speed:.2f}/s, {left:.0f} s left"
-        return table(self._history, title)
+        return table(self._history, title, width)
 
 
-def table(history: Sequence[Mapping[str, Any]], title: str) -> Table:
-    """Return the last steps of a training, oldest first."""
+def table(history: Sequence[Mapping[str, Any]], title: str, width: int = 120) -> Table:
+    """Return the last steps side by side, as many as fit: a line per metric, so that a trend is read."""
     made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
-    columns = [column for column in _COLUMNS if history and column[1] in history[-1]]
-    for head, _, _ in columns:
-        made.add_column(head, justify="right")
-    for metrics in history[-_TABLE_ROWS:]:
-        line = {**metrics, "step": metrics["step"] + 1}
-        made.add_row(*(f"{line[name]:{form}}" if name in line else "–" for _, name, form in columns))
+    fit = max(1, (width - 1 - _HEAD - _SPACE) // (_CELL + _SPACE))
+    shown = history[-fit:]
+    made.add_column("step", min_width=_HEAD, no_wrap=True)
+    for metrics in shown:
+        made.add_column(str(metrics["step"] + 1), justify="right", min_width=_CELL, no_wrap=True)
+    for head, name, form in _COLUMNS:
+        if history and name in history[-1]:
+            made.add_row(head, *(f"{one[name]:{form}}" if name in one else "–" for one in shown))
     return made

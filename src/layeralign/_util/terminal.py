@@ -1,0 +1,105 @@
+"""Output for a terminal or a log: tables that fit, and sentences that wrap between words."""
+
+from __future__ import annotations
+
+import os
+
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Column, Table
+from rich.text import Text
+
+from layeralign._util.text import printable
+
+LOG_WIDTH = 120
+"""Characters in a line of a table where there is no terminal and no COLUMNS."""
+_LINE = 100
+"""Longest line of a title or a note: longer lines are hard to read."""
+_SPACE = 3
+"""Characters between two columns."""
+_LONG_WORD = 24
+"""A longer word in a column that wraps, such as the name of a judge's model, may be broken."""
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a console of the terminal's width; COLUMNS, or 120 characters, where there is no terminal."""
+    made = Console(stderr=stderr, highlight=False, emoji=False)
+    if made.is_terminal or "COLUMNS" in os.environ:
+        return made
+    return Console(stderr=stderr, highlight=False, emoji=False, width=LOG_WIDTH)
+
+
+def put(table: Table, keys: int = 1, to: Console | None = None) -> None:
+    """Print a table with its title above and its caption below, each wrapped between words.
+
+    A table that is too wide is split into several, one below the other. Each has the first `keys` columns.
+    """
+    to = to or console()
+    title, caption, table.title, table.caption = table.title, table.caption, None, None
+    if title:
+        to.print(_wrapped(title, "bold"), width=min(to.width, _LINE))
+    for part in split(table, to, keys):
+        to.print(part)
+    if caption:
+        to.print(_wrapped(caption, ""), width=min(to.width, _LINE))
+
+
+def _wrapped(text: object, style: str) -> Text:
+    return text if isinstance(text, Text) else Text(str(text), style)
+
+
+def say(*lines: str, stderr: bool = False) -> None:
+    """Print lines of untrusted text: wrapped between words on a terminal, as they are in a log or a pipe."""
+    to = console(stderr=stderr)
+    for line in lines:
+        to.print(Text(printable(line)), soft_wrap=not to.is_terminal)
+
+
+def split(table: Table, to: Console, keys: int = 1) -> list[Table]:
+    """Return the table, or several that fit: each with the first `keys` columns and some of the others."""
+    for column in table.columns:
+        column.min_width = _needs(column, to)
+    widths = [(one.min_width or 0) + _SPACE for one in table.columns]
+    room, others = to.width - sum(widths[:keys]) - 1, widths[keys:]
+    parts = _parts(others, room)
+    while room > 1 and len(parts[-1]) == 1 < len(parts) == len(_parts(others, room - 1)):
+        room -= 1  # so that the last column is not alone
+        parts = _parts(others, room)
+    return [table] if len(parts) == 1 else [_columns(table, keys, part) for part in parts]
+
+
+def _needs(column: Column, to: Console) -> int:
+    """Return the width at which no number of a column is cut and no word is broken, unless it is long."""
+    found = [
+        Measurement.get(
+            to, to.options.update(width=10_000), to.render_str(cell) if isinstance(cell, str) else cell
+        )
+        for cell in (column.header, *column.cells)
+    ]
+    if column.no_wrap:
+        return max(one.maximum for one in found)
+    return min(max(one.minimum for one in found), _LONG_WORD)
+
+
+def _parts(widths: list[int], room: int) -> list[list[int]]:
+    """Return consecutive columns that together fit into `room`; a column that is wider is alone."""
+    parts: list[list[int]] = [[]]
+    for at, width in enumerate(widths):
+        if parts[-1] and sum(widths[one] for one in parts[-1]) + width > room:
+            parts.append([])
+        parts[-1].append(at)
+    return parts
+
+
+def _columns(table: Table, keys: int, others: list[int]) -> Table:
+    """Return a copy with the first `keys` columns and some of the others."""
+    made = Table(box=table.box, show_header=table.show_header, padding=table.padding)
+    columns = [table.columns[at] for at in (*range(keys), *(keys + at for at in others))]
+    for one in columns:
+        made.add_column(
+            one.header, justify=one.justify, no_wrap=one.no_wrap, overflow=one.overflow, style=one.style,
+            min_width=one.min_width,
+        )  # fmt: skip
+    for row, cells in zip(table.rows, zip(*(one.cells for one in columns), strict=True), strict=True):
+        made.add_row(*cells, style=row.style, end_section=row.end_section)
+    return made
