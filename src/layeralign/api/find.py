@@ -157,7 +157,7 @@ def plan(
     limit: int | None = None,
     model: str | None = None,
     revision: str | None = None,
-    dtype: str = "float32",
+    dtype: str = "auto",
     device_map: str | None = None,
     difference: float = 0.05,
     share: float = 0.1,
