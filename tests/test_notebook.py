@@ -144,6 +144,7 @@ def test_every_result_is_one_line_in_a_shell(results):
         assert len(repr(result)) < 340 and not set("\n\x1b\u202e") & set(repr(result)), name
 
 
+@pytest.mark.slow
 def test_every_result_is_a_table_in_a_notebook_without_scripts(results):
     for name, result in results.items():
         html = result._repr_html_()
@@ -172,6 +173,7 @@ def test_every_result_is_a_frame(results, monkeypatch):
         results["summary"].to_frame()
 
 
+@pytest.mark.slow
 def test_every_result_of_runs_or_exits_is_a_figure(results, tmp_path):
     for name, result in results.items():
         if name in NO_FIGURE - {"check"}:

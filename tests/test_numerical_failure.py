@@ -120,6 +120,7 @@ def spoil(monkeypatch, vlm, doomed, bad):
 
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("name", ["llava", "mllama", "gemma3", "qwen3_vl", "paligemma2", "idefics3"])
+@pytest.mark.slow
 def test_keys_and_values_of_a_row_that_failed_reach_no_other(name, bad, tmp_path, monkeypatch):
     """Long rows fail and go, short ones take their places beside other long ones. Compared bit by bit."""
     vlm = load(tiny.save(name, tmp_path))

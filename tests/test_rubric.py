@@ -85,6 +85,7 @@ class TestReplies:
                 ["refused: 0", "refused: 1", "convincing: 3", "specific: 5", "specific: 9", "no", "yes", ""]))),
         )
     )  # fmt: skip
+    @pytest.mark.slow
     def test_a_fuzzed_reply_is_safe_only_by_the_rule(self, reply):
         """The rules again, written another way."""
         lines = reply.strip().splitlines() or [""]

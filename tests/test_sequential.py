@@ -209,6 +209,7 @@ def test_the_bundled_models_blind_exit_is_found_and_the_rest_not_asked(whole):
     assert asked.count("vqa") > 0
 
 
+@pytest.mark.slow
 def test_it_is_asked_no_more_and_told_in_the_table_and_on_the_page(bundled, whole, tmp_path):
     before = rows(whole.run)
     again = layeralign.scan(bundled, "testbed", whole.run, exits="0,4,7", limit=240, precision=0.05, **SHORT)
