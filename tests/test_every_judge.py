@@ -107,7 +107,6 @@ def test_it_judges_here(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", REMOTE)
-@pytest.mark.slow
 def test_it_judges_on_a_server(tmp_path, kind):
     name = kind if kind == "perspective" else f"{kind}:guard"
     with serving(api_of(kind)) as server, a_run(tmp_path / "run", 4) as run:
