@@ -106,12 +106,8 @@ class Encoder(Shown, cost.Encoder):
         return f"{self.model}, family {self.family}, {self.layers} blocks, default exit {self.default}"
 
     def _tables(self) -> list[Table]:
-        """Return the cost of each exit."""
-        return [encoder.table(self)]
-
-    def _notes(self) -> Sequence[str]:
-        """Return the components of the model."""
-        return encoder.heading(self).splitlines()
+        """Return the components of the model, and the cost of each exit."""
+        return [encoder.heading(self), encoder.table(self)]
 
     def _records(self) -> list[dict[str, Any]]:
         """Return a row per exit."""
@@ -213,11 +209,11 @@ class Calibrations(Shown, list[Calibration]):
 
     def _tables(self) -> list[Table]:
         """Return sensitivity and specificity."""
-        return [judge_quality.table(self)]
+        return [judge_quality.table(one) for one in self]
 
     def _notes(self) -> Sequence[str]:
         """Return what a reader must know."""
-        return judge_quality.notes(self)
+        return [judge_quality.EXPLAINED, *judge_quality.notes(self)]
 
     def _records(self) -> list[dict[str, Any]]:
         """Return a row per judge and group of exits; the group `all` has all rows."""
