@@ -213,7 +213,7 @@ class Calibrations(Shown, list[Calibration]):
 
     def _notes(self) -> Sequence[str]:
         """Return what a reader must know."""
-        return judge_quality.notes(self)
+        return [judge_quality.EXPLAINED, *judge_quality.notes(self)]
 
     def _records(self) -> list[dict[str, Any]]:
         """Return a row per judge and group of exits; the group `all` has all rows."""
