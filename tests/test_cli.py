@@ -20,7 +20,7 @@ def run(llava_dir, case_file, tmp_path, capfd):
     assert main(["scan", "--model", str(llava_dir), "--cases", str(case_file), "--out", str(tmp_path / "run"),
                  "--max-new-tokens", "4"]) == 0  # fmt: skip
     out = capfd.readouterr().out
-    assert "ASR: non-refusal" in out
+    assert "ASR: non-refusal" in " ".join(out.split())  # the title wraps, as the path is long
     return tmp_path / "run"
 
 

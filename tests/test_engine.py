@@ -453,7 +453,7 @@ def test_a_container_that_allows_less_than_the_machine_has_is_believed(tmp_path,
 def test_a_container_gets_no_more_threads_than_it_has_cores(monkeypatch, tmp_path, said, own, threads):
     """Said before torch is loaded, since it looks once; a user's own number stands."""
     monkeypatch.setattr(machine, "_CGROUP", tmp_path)
-    monkeypatch.setattr(machine.psutil, "cpu_count", lambda logical: 4)
+    monkeypatch.setattr("psutil.cpu_count", lambda logical: 4)
     monkeypatch.setattr(os, "environ", {"OMP_NUM_THREADS": own} if own else {})
     if said:
         (tmp_path / "cpu.max").write_text(said)

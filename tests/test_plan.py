@@ -154,6 +154,7 @@ def test_a_models_config_is_enough_and_its_rate_is_measured(llava_dir, case_file
     assert main([*asked, "--rate", "0.5"]) == 0
     out = capfd.readouterr().out
     assert "6 cases × 6 exits × 1 sample = 36 answers, 72 s at 0.50 a second (as given)" in out
+    out = " ".join(out.split())
     assert "an exit and the default" in out and "(too few)" in out
     (tmp_path / "plan.yaml").write_text("rate: 0.5\n")
     assert main([*asked, "--config", str(tmp_path / "plan.yaml")]) == 0
