@@ -11,7 +11,6 @@ from layeralign.analysis.metrics import measured
 from layeralign.analysis.results import Results, common_judge
 from layeralign.analysis.rows import Observations, ScoredRow, pair
 from layeralign.analysis.summary import ALPHA, Summary, summarise
-from layeralign.cases.readers.reader import benchmarks_of
 from layeralign.errors import LayeralignError
 from layeralign.exits import Exits
 from layeralign.stats.intervals import mean_within
@@ -184,6 +183,8 @@ def compare(
     if not any(getattr(one, name) for one in exits for name in _WHAT):
         raise LayeralignError(f"runs {before.path} and {after.path}: have no judged case in common")
     harmful = {row.case for rows in was.values() for row in rows if row.kind == "harmful"}
+    from layeralign.cases.readers.reader import benchmarks_of  # a page about one run does without
+
     return Comparison(
         before=summarise(before, judge_before),
         after=summarise(after, judge_after),

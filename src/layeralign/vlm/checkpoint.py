@@ -12,9 +12,6 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
-from layeralign._util.validation import Record, validated
 from layeralign.errors import LayeralignError
 
 TRAINING = "training.json"
@@ -33,12 +30,6 @@ _WANTED = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _INDEX = "model.safetensors.index.json"
 _REMOTE_CODE = ("config.json", "processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
-
-
-class _TrainedOn(Record):
-    """The content of `trained_on.json`."""
-
-    asked: list[str] = Field(description="a list of hashes; train again, or remove the file")
 
 
 @dataclass(frozen=True)
@@ -136,8 +127,11 @@ class Adapter:
             LayeralignError: The record cannot be read.
         """
         file = self.path / TRAINED_ON
-        found = validated(_TrainedOn, read_json(file), str(file)).asked if file.is_file() else ()
-        return frozenset(found)
+        if not file.is_file():
+            return frozenset()
+        from layeralign.vlm.trained_on import TrainedOn, validated  # pydantic is slow to import
+
+        return frozenset(validated(TrainedOn, read_json(file), str(file)).asked)
 
 
 def _hashes(files: list[Path]) -> dict[str, str]:

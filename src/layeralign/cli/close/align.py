@@ -34,10 +34,10 @@ def align(options: AlignOptions, settings: AlignSettings = AlignSettings()) -> N
     The encoder and the projector do not change. The same command resumes a training that was stopped.
     `accelerate launch -m layeralign align ...` trains in several processes.
     """
+    settings.check_reward(options.reward)
     from layeralign import benchmarks
     from layeralign.report.terminal.cases import picture_remarks
 
-    settings.check_reward(options.reward)
     asked = benchmarks.cases(options.cases, limit=options.limit, seed=settings.seed)
     vlm = options.load()
     note(picture_remarks(asked, settings.background))
