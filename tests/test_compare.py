@@ -121,7 +121,8 @@ def test_parts_of_a_transfer():
 
 @pytest.mark.slow
 def test_the_demo_leaves_what_it_promises_and_goes_on(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("layeralign.studies.demo.TRAINED_ON", 200)  # each has its picture drawn and its answer made
+    # each has its picture drawn and its answer made
+    monkeypatch.setattr("layeralign.studies.demo.TRAINED_ON", 200)
     arguments = ["demo", "--out", str(tmp_path), "--cases", "40", "--steps", "2"]
     assert main(arguments) == 0
     told = capsys.readouterr().out

@@ -102,7 +102,7 @@ def test_another_model_or_dtype_is_refused(llava, llava_dir, case_file, tmp_path
             layeralign.load(llava_dir, dtype="bfloat16"), case_file, tmp_path / "run", exits=1, **SHORT
         )
     other = layeralign.load(save_llava(tmp_path / "other", layer=2))
-    with pytest.raises(LayeralignError, match="is of the model .*, this command's is "):
+    with pytest.raises(LayeralignError, match=r"is of the model .*, this command's is "):
         layeralign.scan(other, case_file, tmp_path / "run", exits=1, **SHORT)
 
 
