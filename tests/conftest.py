@@ -7,6 +7,7 @@ from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch starts its threads: workers share the cores
     os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.pop("COLUMNS", None)  # a worker has one; the tests read what a log gets
 
 import numpy as np
 import pytest
