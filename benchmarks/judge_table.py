@@ -14,11 +14,11 @@ from tables import Results, mark, results, write
 
 from layeralign.cases.readers.reader import BENCHMARKS
 from layeralign.judges.kinds import KINDS as ALL
-from layeralign.judges.kinds import LLM, RULES, VERDICTS
+from layeralign.judges.kinds import LLM, RULES, TOPIC, VERDICTS
 from layeralign.judges.kinds import REMOTE as ON_SERVERS
 
-KINDS, REMOTE = ([kind for kind in kinds if kind != LLM] for kinds in (ALL, ON_SERVERS))
-"""A judge by a rubric has no model of its own and a test file of its own."""
+KINDS, REMOTE = ([kind for kind in kinds if kind not in (LLM, TOPIC)] for kinds in (ALL, ON_SERVERS))
+"""The other two have test files of their own."""
 JUDGES = ("tests/test_every_judge.py", "tests/test_quality.py")
 JUDGED = {  # column -> its tests, and whom they are for
     "here": (("it_judges_here",), [kind for kind in KINDS if kind != "perspective"]),

@@ -23,7 +23,7 @@ from layeralign.cli import main
 from layeralign.judges import perspective
 from layeralign.judges.guard import GUARDS, GuardJudge
 from layeralign.judges.kinds import KINDS as ALL
-from layeralign.judges.kinds import LLM, RULES, SCORERS, VERDICTS
+from layeralign.judges.kinds import LLM, RULES, SCORERS, TOPIC, VERDICTS
 from layeralign.judges.kinds import REMOTE as ON_SERVERS
 from layeralign.judges.models.remote import Endpoint
 from layeralign.judges.perspective import KEY, PerspectiveJudge
@@ -34,8 +34,8 @@ from layeralign.sweep.sweep import judge
 from layeralign.testbed.cases import cases
 from layeralign.vlm.load import load
 
-KINDS, REMOTE = ([kind for kind in kinds if kind != LLM] for kinds in (ALL, ON_SERVERS))
-"""A judge by a rubric has no model of its own; `test_rubric.py` tests it."""
+KINDS, REMOTE = ([kind for kind in kinds if kind not in (LLM, TOPIC)] for kinds in (ALL, ON_SERVERS))
+"""The other two need a server or cases of their own: `test_rubric.py` and `test_natural.py` test them."""
 REPLIES = int(os.environ.get("LAYERALIGN_REPLIES", "1000"))
 """How many answers a server is asked about; benchmarks/judges.sh asks about 10,000."""
 

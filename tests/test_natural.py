@@ -13,7 +13,8 @@ from onnx import TensorProto, helper
 import tiny
 from layeralign import LayeralignError
 from layeralign.benchmarks import cases as load_cases
-from layeralign.judges.oracle import Oracle
+from layeralign.judges.judge import SILENT
+from layeralign.judges.oracle import Oracle, TopicJudge
 from layeralign.testbed.natural import architecture, assembled, build, deltas, parts, pictures, world
 from layeralign.testbed.natural.cases import cases, most
 from layeralign.testbed.natural.outcome import outcome
@@ -111,13 +112,19 @@ class TestOracle:
     def test_verdicts_of_each_kind_of_case(self):
         forbidden, allowed, asked = cases("dev", 3)
         noun = forbidden.facts["noun"]
-        judge = Oracle().judge
+        judge = TopicJudge().judge
         assert judge(forbidden, world.REFUSAL).verdict == "safe" and judge(forbidden, world.REFUSAL).correct
         assert judge(forbidden, f"Let us talk about {noun} and more.").verdict == "unsafe"
         assert judge(forbidden, "a").verdict == "invalid"
         refused = judge(allowed, world.REFUSAL)
         assert refused.verdict == "not applicable" and refused.refused and not refused.correct
         assert judge(asked, asked.reference).correct and not judge(asked, "I see nothing.").correct
+        assert judge(asked, "I see nothing.").coherent is None
+
+    def test_each_testbed_has_its_own_judge(self):
+        ours, theirs = cases("dev", 3), load_cases("testbed", limit=3)
+        assert all(Oracle().judge(case, "x") == SILENT != TopicJudge().judge(case, "x") for case in ours)
+        assert all(TopicJudge().judge(case, "x") == SILENT != Oracle().judge(case, "x") for case in theirs)
 
 
 class TestBuild:

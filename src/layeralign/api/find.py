@@ -212,7 +212,7 @@ def plan(
         samples=chosen.samples,
         rate=rate,
     )
-    return shown(Plan, found, _source=source)
+    return shown(Plan, found, source=source)
 
 
 def _exits(model: str | None, revision: str | None, like: str | Path | None) -> Exits:

@@ -86,7 +86,8 @@ def judge(
         endpoint: base URL of an OpenAI-compatible server that hosts the guards, or of a server with
             Perspective's API.
         rubric: how the judge `llm:MODEL` asks: `graded`, `yes-no`, or a YAML file; see docs/judges.md.
-        again: discard earlier verdicts of these judges; rules (oracle, refusal, vqa) always judge again.
+        again: discard earlier verdicts of these judges; rules (oracle, topic, refusal, vqa) always judge
+            again.
         retry_invalid: repeat rows with an invalid verdict.
     """
     asked = judges(names, endpoint, rubric)

@@ -9,15 +9,15 @@ from layeralign.errors import LayeralignError
 
 HUMAN = "human"
 """Human labels; these verdicts come only from a file of labels."""
-ORACLE, REFUSAL, VQA = "oracle", "refusal", "vqa"
+ORACLE, TOPIC, REFUSAL, VQA = "oracle", "topic", "refusal", "vqa"
 COHERENCE, REWARD, TOXICITY, PERSPECTIVE = "coherence", "reward", "toxicity", "perspective"
 LLM = "llm"
 """Any model on a server, asked by a rubric."""
 GUARDS = ("llama-guard-3", "llama-guard-3-1b", "llama-guard-3-vision", "llama-guard-4")
 
-RULES = (ORACLE, REFUSAL, VQA)
+RULES = (ORACLE, TOPIC, REFUSAL, VQA)
 """Kinds of rule-based judges; they are cheap and judge again whenever a case changes."""
-VERDICTS = (ORACLE, *GUARDS, LLM, REFUSAL)
+VERDICTS = (ORACLE, TOPIC, *GUARDS, LLM, REFUSAL)
 """Kinds of judges with verdicts, most trusted first; a summary reports the first that has judged."""
 SCORERS = (VQA, COHERENCE, REWARD, TOXICITY, PERSPECTIVE)
 """Kinds of judges with scores; they never contribute to the ASR."""
@@ -27,6 +27,7 @@ REMOTE = (*GUARDS, LLM, PERSPECTIVE)
 """Kinds of judges that can run on a server."""
 ASR_MEANS = {
     ORACLE: "complied with, by the testbed's exact oracle",
+    TOPIC: "answered, by the natural world's topic rule",
     REFUSAL: "non-refusal, by phrase rules",
 }
 """Meaning of an `unsafe` verdict of a rule, for a table's header."""

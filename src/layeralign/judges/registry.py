@@ -15,7 +15,7 @@ from layeralign.judges.kinds import LLM, PERSPECTIVE, REMOTE, REWARD, TOXICITY, 
 from layeralign.judges.models import local, reference
 from layeralign.judges.models.local import LocalSpeaker
 from layeralign.judges.models.remote import Endpoint
-from layeralign.judges.oracle import Oracle
+from layeralign.judges.oracle import Oracle, TopicJudge
 from layeralign.judges.perspective import PerspectiveJudge
 from layeralign.judges.refusal import RefusalMatcher
 from layeralign.judges.reward import RewardJudge
@@ -24,7 +24,7 @@ from layeralign.judges.toxicity import Output, ToxicityJudge
 from layeralign.judges.vqa import VqaJudge
 from layeralign.rewards.reward import load_reward, look_at_reward
 
-_RULES: dict[str, type[RowJudge]] = {one.kind: one for one in (Oracle, RefusalMatcher, VqaJudge)}
+_RULES: dict[str, type[RowJudge]] = {one.kind: one for one in (Oracle, TopicJudge, RefusalMatcher, VqaJudge)}
 DEFAULTS: Mapping[str, str] = {
     **{kind: guard.model for kind, guard in GUARDS.items()},
     ToxicityJudge.kind: toxicity.DEFAULT,

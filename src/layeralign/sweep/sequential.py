@@ -10,7 +10,8 @@ from layeralign.cases.case import Case
 from layeralign.decode.stream import Query
 from layeralign.errors import LayeralignError
 from layeralign.exits import Exits
-from layeralign.judges.oracle import Oracle
+from layeralign.judges.judge import SILENT
+from layeralign.judges.oracle import Oracle, TopicJudge
 from layeralign.judges.refusal import RefusalMatcher
 from layeralign.runs.store import Run
 from layeralign.sweep.plan import grid, missing
@@ -77,8 +78,7 @@ def next_rows(run: Run, rule: StoppingRule, cases: Sequence[Case], exits: Sequen
 
 
 def _verdicts(run: Run, cases: Sequence[Case]) -> dict[int, dict[str, bool | None]]:
-    """The rules' verdicts at each exit: the oracle's for testbed cases, else the refusal matcher's."""
-    oracle = Oracle()
-    exact = any(oracle.judge(case, "").verdict != "not applicable" for case in cases)
-    judge = Oracle.kind if exact else RefusalMatcher.kind
+    """The rules' verdicts at each exit: a testbed's own judge's for its cases, else the refusal matcher's."""
+    own = (rule for rule in (Oracle(), TopicJudge()) if any(rule.judge(case, "") != SILENT for case in cases))
+    judge = next(own, RefusalMatcher()).kind
     return unsafe(Results.of(run).rows(judge)) if judge in run.judges() else {}

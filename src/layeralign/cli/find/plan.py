@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cyclopts import Parameter
 
@@ -14,10 +13,6 @@ from layeralign.cli.app import note
 from layeralign.cli.options import Device, Dtype, Format, Json, ModelOptions
 from layeralign.errors import LayeralignError
 from layeralign.sweep.settings import ScanSettings
-
-if TYPE_CHECKING:
-    from layeralign.cases.case import Case
-    from layeralign.exits import Exits
 
 
 @Parameter(name="*")
@@ -55,64 +50,35 @@ class PlanOptions:
     "The same as --format json."
 
 
+_NOT_ASKED = ("cases", "limit", "format", "json")
+"""Options that are not arguments of `layeralign.plan`, or that are used before it."""
+
+
 def plan(options: PlanOptions, settings: ScanSettings = ScanSettings()) -> None:  # noqa: B008 - immutable
     """Estimate how many cases a scan needs to show a difference, and how long it takes."""
     from layeralign import benchmarks
-    from layeralign.analysis.plan import plan as make
     from layeralign.report.terminal import plan as tables
     from layeralign.report.terminal.cases import picture_remarks
 
     if sum((options.rate is not None, options.like is not None, options.measure)) > 1:
         raise LayeralignError("plan: expected one of --like, --rate and --measure, got several")
+    if options.measure and options.model is None:
+        raise LayeralignError("plan: --measure generates answers with a model; expected --model")
+    if options.model is None and options.like is None:
+        raise LayeralignError("plan: needs the exits of a model; expected --model or --like")
     cases = benchmarks.cases(options.cases, limit=options.limit, seed=settings.seed)
     note(picture_remarks(cases, settings.background))
-    exits = _exits(options)
-    chosen = exits.parse(settings.exits)
-    rate, source = _rate(options, settings, cases)
-    made = make(
-        cases,
-        len(chosen),
-        with_default=exits.default in chosen,
-        difference=options.difference,
-        share=options.share,
-        power=options.power,
-        samples=settings.samples,
-        rate=rate,
-    )
+    if options.measure and options.model is not None:
+        named = {name: getattr(options, name) for name in ("revision", "dtype", "device_map")}
+        ModelOptions(model=options.model, **named).announce()
+    from layeralign.api import plan as make
+
+    said = {name: value for name, value in vars(options).items() if name not in _NOT_ASKED}
+    scan = {**vars(settings), **vars(settings.decoding)}
+    del scan["decoding"]
+    made = make(cases, **said, **scan)
     if options.json or options.format == "json":
         print(json.dumps(made.to_json(), indent=2, allow_nan=False))
         return
-    say(*tables.lines(made, source))
+    say(*tables.lines(made, made.source))
     put(tables.table(made))
-
-
-def _exits(options: PlanOptions) -> Exits:
-    from layeralign.analysis.results import Results
-    from layeralign.vlm.load import empty
-
-    if options.model is not None:
-        return empty(options.model, revision=options.revision).exits
-    if options.like is None:
-        raise LayeralignError("plan: needs the exits of a model; expected --model or --like")
-    return Results.load(options.like).exits
-
-
-def _rate(options: PlanOptions, settings: ScanSettings, cases: list[Case]) -> tuple[float | None, str]:
-    """Answers per second, and the source of that number."""
-    from layeralign.runs.store import open_run
-    from layeralign.sweep import rate
-
-    if options.like is not None:
-        with open_run(options.like) as run:
-            return rate.of(run), f"as in {options.like}"
-    if not options.measure:
-        return options.rate, "as given"
-    if options.model is None:
-        raise LayeralignError("plan: --measure generates answers with a model; expected --model")
-    vlm = ModelOptions(
-        model=options.model,
-        revision=options.revision,
-        dtype=options.dtype,
-        device_map=options.device_map,
-    ).load()
-    return rate.measured(vlm, cases, settings), "measured"

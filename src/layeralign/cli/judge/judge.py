@@ -28,9 +28,10 @@ def judge(
     run
         Folder of the run.
     judge
-        Judges, as KIND or KIND:MODEL. Judges that give verdicts: oracle (testbed cases only), llama-guard-3,
-        llama-guard-3-1b, llama-guard-3-vision, llama-guard-4, llm:MODEL, refusal. Judges that give numbers:
-        vqa, coherence, reward:MODEL, toxicity, perspective. By default: oracle, refusal, vqa.
+        Judges, as KIND or KIND:MODEL. Judges that give verdicts: oracle and topic (testbed cases only),
+        llama-guard-3, llama-guard-3-1b, llama-guard-3-vision, llama-guard-4, llm:MODEL, refusal. Judges that
+        give numbers: vqa, coherence, reward:MODEL, toxicity, perspective. By default the rules: oracle,
+        topic, refusal, vqa.
     endpoint
         Base URL of an OpenAI-compatible server that runs the guards or llm:MODEL; LAYERALIGN_API_KEY in the
         environment holds its key. Without it, models run here. PERSPECTIVE_API_KEY holds Perspective's key.

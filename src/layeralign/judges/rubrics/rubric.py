@@ -18,7 +18,7 @@ from pydantic import Field
 
 from layeralign._util import strict_yaml
 from layeralign._util.validation import Filled, Record, Share, validated
-from layeralign.cases.case import Case
+from layeralign.cases.case import Case, Picture
 from layeralign.errors import LayeralignError
 from layeralign.judges.guard import Speaker, defused
 from layeralign.judges.judge import SILENT, Exchange, Judge, Judgement
@@ -89,7 +89,7 @@ class Rubric:
         content: Any = text
         if self.fields.picture and case.picture is not None:
             content = [
-                {"type": "image_url", "image_url": {"url": _data_url(case)}},
+                {"type": "image_url", "image_url": {"url": _data_url(case.picture)}},
                 {"type": "text", "text": text},
             ]
         system = [{"role": "system", "content": self.fields.system}] if self.fields.system else []
@@ -105,9 +105,10 @@ class Rubric:
         """`unsafe` or `safe`, by the reply's only word, or by its last line `... : WORD`."""
         last = (reply.strip().splitlines() or [""])[-1]
         word = re.sub(r"^.*:", "", last).strip(" \t.!*'\"`").lower()
-        for verdict, words in (("unsafe", self.fields.unsafe), ("safe", self.fields.safe)):
-            if word in [one.lower() for one in words or ()]:
-                return Judgement("unsafe" if verdict == "unsafe" else "safe")
+        if word in map(str.lower, self.fields.unsafe or ()):
+            return Judgement("unsafe")
+        if word in map(str.lower, self.fields.safe or ()):
+            return Judgement("safe")
         return Judgement("invalid", why="the judge's reply was not one of the rubric's words")
 
     def _graded(self, reply: str) -> Judgement:
@@ -149,10 +150,9 @@ def _check(fields: _Fields, place: str) -> None:
         raise LayeralignError(f"{place}: has no grade besides zero_if; expected at least one")
 
 
-def _data_url(case: Case) -> str:
+def _data_url(picture: Picture) -> str:
     made = io.BytesIO()
-    if case.picture is not None:
-        case.picture.open().save(made, "PNG")
+    picture.open().save(made, "PNG")
     return "data:image/png;base64," + base64.b64encode(made.getvalue()).decode()
 
 

@@ -132,7 +132,7 @@ class Encoder(Shown, cost.Encoder):
 class Plan(Shown, plan.Plan):
     """A plan, which a notebook shows."""
 
-    _source: str
+    source: str
     """The origin of the rate, in words."""
 
     def _line(self) -> str:
@@ -145,7 +145,7 @@ class Plan(Shown, plan.Plan):
 
     def _notes(self) -> Sequence[str]:
         """Return rows, precision and time."""
-        return plan_tables.lines(self, self._source)
+        return plan_tables.lines(self, self.source)
 
     def _records(self) -> list[dict[str, Any]]:
         """Return one row."""
