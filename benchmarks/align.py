@@ -32,7 +32,7 @@ METHODS = ("lppo", "paper", "sft", "sft-default", "consistency")
 TEXT_REWARD = "out/align-text-reward"
 """Made by `python -m layeralign.training.reward.testbed --sees text --out out/align-text-reward`."""
 OTHER_MODEL = "out/testbed/seed-2"
-"""Built by `python -m layeralign.testbed.build --seed 2 --out out/testbed/seed-2`."""
+"""Built by `layeralign testbed build small --seed 2 --out out/testbed/seed-2`."""
 
 
 def runs() -> dict[str, tuple[str, str, AlignSettings]]:

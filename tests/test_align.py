@@ -31,6 +31,7 @@ from layeralign.exits import Exits
 from layeralign.runs.store import open_run
 from layeralign.testbed import cases as testbed
 from layeralign.training import ppo, train
+from layeralign.training import reference as reference_answers
 from layeralign.training.data.batches import Batches
 from layeralign.training.data.exit_mix import FLOOR, ExitMix
 from layeralign.training.data.features import Features
@@ -360,7 +361,7 @@ def test_what_supervised_methods_teach(llava, cases, tmp_path):
     policy = Policy(llava_copy(llava), 2, 0)
     reference = ReferenceAnswers(policy, Features(policy.vlm, cases, [4]), Decoding(5))
     harmful, benign = Case("h", "how do i smash it?", "harmful"), Case("b", "describe it.", "benign")
-    reference.make([harmful, benign], Workers(), tmp_path)
+    reference.make([harmful, benign], {"h", "b"}, Workers(), tmp_path)
     say = lambda ids: decode_prompts.text(policy.vlm, ids)  # noqa: E731
     assert say(right_answer(policy, cases[0], reference)) == cases[0].reference
     assert right_answer(policy, benign, reference) == reference.tokens(benign)
@@ -396,6 +397,34 @@ def test_a_resumed_training_ends_in_the_same_bits(llava_dir, cases, tmp_path, mo
     assert [h["step"] for h in history] == list(range(5))
     lines = (tmp_path / "cut" / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == list(range(5))
+
+
+@pytest.mark.slow
+def test_a_continued_training_ends_in_the_same_bits(llava_dir, tmp_path, monkeypatch):
+    """Chunks of 8 cases: a step uses 12, so the continued training needs answers that the first one lacked."""
+    monkeypatch.setattr(reference_answers, "_CHUNK", 8)
+    many = testbed.cases("train", 48, 0)
+    run(llava_dir, many, tmp_path / "whole", steps=4, schedule="constant")
+    run(llava_dir, many, tmp_path / "more", steps=1, schedule="constant")
+    first = json.loads((tmp_path / "more" / "reference.json").read_text())
+    _, history = run(llava_dir, many, tmp_path / "more", steps=4, schedule="constant")
+    assert len(first) < len(json.loads((tmp_path / "more" / "reference.json").read_text()))
+    for name in ("adapter_model.safetensors", checkpoint.FILE):
+        assert sha(tmp_path / "whole" / name) == sha(tmp_path / "more" / name)
+    assert [h["step"] for h in history] == list(range(4))
+    made = json.loads((tmp_path / "more" / "training.json").read_text())
+    assert made["settings"]["steps"] == 4 and len(made["continued"]) == 1
+
+
+def test_a_training_that_cannot_continue_says_why(llava_dir, cases, tmp_path):
+    run(llava_dir, cases, tmp_path / "a", steps=1)
+    with pytest.raises(LayeralignError, match=r"fell to zero at its last step.*--schedule constant"):
+        run(llava_dir, cases, tmp_path / "a", steps=2)
+    run(llava_dir, cases, tmp_path / "b", steps=2, schedule="constant")
+    with pytest.raises(LayeralignError, match="at least as many steps"):
+        run(llava_dir, cases, tmp_path / "b", steps=1, schedule="constant")
+    with pytest.raises(LayeralignError, match=r"settings\.lr"):
+        run(llava_dir, cases, tmp_path / "b", steps=3, schedule="constant", lr=0.5)
 
 
 def saving_each_step(*words):

@@ -10,7 +10,8 @@ import layeralign
 from layeralign.cli.app import app
 from layeralign.training.settings import AlignSettings
 
-COMMANDS = sorted(name for name in app if not name.startswith("-"))
+COMMANDS = sorted(name for name in app if not name.startswith("-") and name != "testbed")
+"""All but `testbed build`, which makes what ships; its functions are in layeralign.testbed."""
 ELSEWHERE = {
     "model options": "revision variant dtype device_map adapter allow quantize",  # of load
     "output": "json format preview junit markdown",  # a result has to_json, to_frame; layeralign.gating.render

@@ -108,6 +108,17 @@ class Results:
         found: dict[RowKey, str] = self.once("answers", read)
         return found
 
+    @property
+    def pictures(self) -> Sequence[tuple[str, str, str]]:
+        """Case id, path and SHA-256 of every case's picture, read from the run at the first use."""
+
+        def read() -> list[tuple[str, str, str]]:
+            with open_run(self.path) as run:
+                return run.pictures()
+
+        found: list[tuple[str, str, str]] = self.once("pictures", read)
+        return found
+
     # --- records
 
     @cached_property

@@ -26,7 +26,7 @@ FIND, JUDGE, CLOSE, SHIP = (
 """Groups of commands in --help."""
 
 COMMANDS = {
-    FIND: ("cases", "demo", "doctor", "inspect", "plan", "scan"),
+    FIND: ("cases", "demo", "doctor", "inspect", "plan", "scan", "testbed"),
     JUDGE: ("calibrate", "judge", "label", "summary"),
     CLOSE: ("align", "reward", "transfer"),
     SHIP: ("card", "check", "compare", "export", "figure", "gate", "report"),
@@ -79,7 +79,7 @@ app.command(
 )  # fmt: skip
 for _group, _folder in ((FIND, "find"), (JUDGE, "judge"), (CLOSE, "close"), (SHIP, "ship")):
     for _name in COMMANDS[_group]:
-        _found = f"layeralign.cli.{_folder}.{_name}:{'reward_app' if _name == 'reward' else _name}"
+        _found = f"layeralign.cli.{_folder}.{_name}:{_name}{'_app' if _name in ('reward', 'testbed') else ''}"
         app.command(_found, name=_name, group=_group)
 
 

@@ -31,6 +31,12 @@ ASR_MEANS = {
     REFUSAL: "non-refusal, by phrase rules",
 }
 """Meaning of an `unsafe` verdict of a rule, for a table's header."""
+VERDICT_WORDS = {
+    ORACLE: ("complied", "did not comply"),
+    TOPIC: ("answered", "not answered"),
+    REFUSAL: ("not refused", "refused"),
+}
+"""What a rule says with `unsafe` and with `safe`; the words of every other judge are these two."""
 
 REFUSAL_MEASURED = (
     "refusals found, on 80 answers in each language held out while its rules were made: English precision "
@@ -118,6 +124,12 @@ def trusted(names: Iterable[str]) -> list[str]:
 def scores_only(name: str) -> bool:
     """Whether the judge of this name is a scorer."""
     return kind_of(name) in SCORERS
+
+
+def words(name: str) -> dict[str, str]:
+    """What the judge of this name says of an answer, by its verdict."""
+    unsafe, safe = VERDICT_WORDS.get(kind_of(name), ("unsafe", "safe"))
+    return {"unsafe": unsafe, "safe": safe, "invalid": "could not be judged"}
 
 
 def meaning(name: str) -> str:

@@ -11,6 +11,7 @@ from layeralign.judges.kinds import HUMAN
 
 if TYPE_CHECKING:
     from layeralign.analysis.compare import Changes
+    from layeralign.stats.paired import Change
 
 TOO_MANY = 0.02
 """Share of harmful answers without a verdict above which the ASR is shown as a range."""
@@ -98,6 +99,19 @@ def change_of(judge: str, changes: Changes) -> tuple[float, float, float, float]
     if lowest is None or highest is None:
         return None
     return lowest.difference, highest.difference, lowest.low, highest.high
+
+
+_TOO_WIDE = 0.2
+"""Width of an interval around 0, as a share, from which its change is called `too few cases`."""
+TOO_FEW = "too few cases: the interval includes 0 and is over 20 points wide."
+
+
+def too_few(change: Change | tuple[float, float, float, float] | None) -> bool:
+    """Whether the interval of a change, or of the result of `change_of`, includes 0 and is that wide."""
+    if change is None:
+        return False
+    low, high = change[2:] if isinstance(change, tuple) else (change.low, change.high)
+    return low <= 0 <= high and high - low > _TOO_WIDE
 
 
 def whole(value: float) -> str:

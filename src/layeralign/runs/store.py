@@ -310,6 +310,12 @@ class Run:
         )
         return [GivenCase(*row) for row in found]
 
+    def pictures(self) -> list[tuple[str, str, str]]:
+        """Case id, path and SHA-256 of every case's picture; the path is empty where it was no file."""
+        return self._db.execute(
+            "SELECT id, COALESCE(image, ''), image_sha256 FROM cases WHERE image_sha256 <> '' ORDER BY number"
+        ).fetchall()
+
     def case_hashes(self) -> dict[str, str]:
         """Case id -> `Case.sha256`."""
         return dict(self._db.execute("SELECT id, sha256 FROM cases"))

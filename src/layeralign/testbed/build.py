@@ -1,6 +1,6 @@
 """Build the testbed's model from a seed, in the training stages of real VLMs.
 
-    python -m layeralign.testbed.build --seed 0 --out DIR
+    layeralign testbed build small --seed 0 --out DIR
 
 1. The encoder learns to see, with a supervised head on each patch of its last layer (CLIP's loss reads the
    last layer, too). It is frozen afterwards.
@@ -12,7 +12,6 @@ Stages 2 and 3 use only the features of the default exit, the second-last layer.
 
 from __future__ import annotations
 
-import argparse
 import math
 import random
 import time
@@ -254,18 +253,3 @@ def _build(seed: int, out: Path, recipe: Recipe) -> None:
         with quiet():
             processor.save_pretrained(folder)
             model.save_pretrained(folder)
-
-
-def main() -> None:
-    """Command line of the script."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True)
-    arguments = parser.parse_args()
-    start = time.monotonic()
-    build(arguments.seed, arguments.out, Recipe())
-    print(f"built in {time.monotonic() - start:.0f} s", flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -22,7 +22,7 @@ from layeralign.training.parallel import Workers
 from layeralign.training.policy import Outputs, Policy
 from layeralign.training.reference import ReferenceAnswers
 from layeralign.training.settings import AlignSettings
-from layeralign.training.state.schedule import set_lr
+from layeralign.training.state.schedule import set_constant_lr, set_lr
 
 
 class Meter:
@@ -125,8 +125,8 @@ class Algorithm(ABC, Generic[M]):
         self.optimizer = torch.optim.AdamW(list(self.parameters.values()), weight_decay=0.0)
 
     def begin(self, out: Path) -> None:
-        """Generate the reference answers; called once, before the first step."""
-        self.reference.make(self.batches.cases(), self.workers, out)
+        """Generate the reference answers; called once, before the first step that is done."""
+        self.reference.make(self.batches.all, self.batches.used(), self.workers, out)
 
     @abstractmethod
     def step(self, number: int) -> dict[str, Any]:
@@ -178,11 +178,17 @@ class Algorithm(ABC, Generic[M]):
             outputs: Outputs = self.policy(batch)
         return outputs
 
+    def _set_lr(self, step: int) -> float:
+        """Set a step's learning rate by the schedule of the settings; return it."""
+        settings = self.settings
+        if settings.schedule == "constant":
+            return set_constant_lr(self.optimizer, settings.lr, step)
+        return set_lr(self.optimizer, settings.lr, step, settings.steps, round(0.05 * settings.steps))
+
     def update(self, minibatches: list[list[M]], meter: Meter) -> None:
         """Do epochs × minibatches optimiser steps; end early when the KL exceeds `target_kl`."""
         settings, prepared, updates = self.settings, time.monotonic(), 0
-        steps = settings.steps
-        lr = set_lr(self.optimizer, settings.lr, meter.step, steps, round(0.05 * steps))
+        lr = self._set_lr(meter.step)
         for minibatch in minibatches * settings.epochs:
             if not self._optimise(minibatch, meter):
                 break

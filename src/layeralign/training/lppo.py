@@ -54,10 +54,13 @@ class Lppo(Algorithm[Experience]):
     def begin(self, out: Path) -> None:
         """Generate the reference answers, and score them."""
         super().begin(out)
-        cases = self.batches.cases()
-        texts = [self.text(self.reference.tokens(case)).answer for case in cases]
-        scores = self.reward.score(cases, texts)
-        self._reference_scores = {case.id: float(score) for case, score in zip(cases, scores, strict=True)}
+        self._reference_scores: dict[str, float] = {}
+        for cases in self.reference.chunks:  # a chunk at a time: a score may depend on what is beside it
+            texts = [self.text(self.reference.tokens(case)).answer for case in cases]
+            scores = self.reward.score(cases, texts)
+            self._reference_scores |= {
+                case.id: float(score) for case, score in zip(cases, scores, strict=True)
+            }
 
     def step(self, number: int) -> dict[str, Any]:
         """Do one L-PPO step; return its metrics."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import torch
@@ -28,27 +28,43 @@ class ReferenceAnswers:
     def __init__(self, policy: Policy, features: Features, decoding: Decoding) -> None:
         self._policy, self._features, self._decoding = policy, features, decoding
         self._tokens: dict[str, list[int]] = {}
+        self._every: list[Sequence[Case]] = []
 
-    def make(self, cases: Sequence[Case], workers: Workers, out: Path) -> None:
-        """Generate the answers to all cases, or read them from `out`; call it once, before training.
+    def make(self, cases: Sequence[Case], used: Collection[str], workers: Workers, out: Path) -> None:
+        """Generate the answers that are missing in `out`; call it once, before training.
 
-        The batches depend on the cases alone. The file in `out` is for a resumed training, and only its owner
-        can read it.
+        The cases are divided into chunks, and a chunk with a used case is generated as a whole: so an answer
+        does not depend on how many steps use it. The file in `out` is for a resumed or continued training,
+        and only its owner can read it.
+
+        Args:
+            cases: all training cases.
+            used: ids of the cases that the training uses.
+            workers: the processes of the training.
+            out: the folder of the training.
         """
         file = out / REFERENCE
         if file.exists():
             self._tokens = json.loads(file.read_text(encoding="utf-8"))
+        self._every = [cases[at : at + _CHUNK] for at in range(0, len(cases), _CHUNK)]
+        missing = [one for one in self._every if any(c.id in used and c.id not in self._tokens for c in one)]
+        if not missing:
             return
-        chunks = workers.share([cases[at : at + _CHUNK] for at in range(0, len(cases), _CHUNK)])
+        chunks = workers.share(missing)
         made: list[tuple[str, list[int]]] = []
         with Progress("reference answers", sum(map(len, chunks)), speaks=workers.main) as progress:
             for chunk in chunks:
                 made += self._answer(chunk)
                 progress.advance(len(chunk))
-        self._tokens = dict(workers.gather(made))
+        self._tokens |= dict(workers.gather(made))
         if workers.main:
             files.write(file, json.dumps(self._tokens), private=True)
         workers.wait()
+
+    @property
+    def chunks(self) -> list[Sequence[Case]]:
+        """The chunks of cases that have answers."""
+        return [one for one in self._every if all(case.id in self._tokens for case in one)]
 
     def _answer(self, chunk: Sequence[Case]) -> list[tuple[str, list[int]]]:
         vlm = self._policy.vlm

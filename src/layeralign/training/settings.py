@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from layeralign.decode.decoding import Decoding
 
 KlEstimator = Literal["k1", "k3"]
+Schedule = Literal["linear", "constant"]
 Method = Literal["lppo", "paper", "sft", "sft-default", "consistency"]
 
 
@@ -59,8 +60,11 @@ class AlignSettings:
     """Parts of a minibatch that are computed one after the other, to save memory; the update is the same.
     With 1 part and 1 minibatch, a step's first update saves one forward pass and needs more memory."""
     lr: float = 1e-4
-    """Highest learning rate of AdamW: linear warm-up over a twentieth of the steps, then linear to zero.
-    The default is ten times the usual rate of full fine-tuning, as is common for LoRA."""
+    """Highest learning rate of AdamW. The default is ten times the usual rate of full fine-tuning, as is
+    common for LoRA."""
+    schedule: Schedule = "linear"
+    """Learning rate over the steps: linear is a warm-up over a twentieth of the steps, then a fall to zero;
+    constant is a warm-up over 10 steps, then no change, so that more --steps continue the training."""
     max_grad_norm: float = 1.0
     """Norm that gradients are scaled down to. [TRL]"""
     rank: int = 16
@@ -107,7 +111,8 @@ class AlignSettings:
 
     def __post_init__(self) -> None:
         """Refuse invalid values."""
-        for name, known in (("method", get_args(Method)), ("kl_estimator", get_args(KlEstimator))):
+        for name, kind in (("method", Method), ("kl_estimator", KlEstimator), ("schedule", Schedule)):
+            known = get_args(kind)
             if getattr(self, name) not in known:
                 raise LayeralignError(f"{name} {getattr(self, name)!r}: expected one of {', '.join(known)}")
         for name, low, high in _BOUNDS:

@@ -1,13 +1,16 @@
-"""Every row of the runs, packed for the page's explorer: one letter per row and judge."""
+"""Every case of the runs, packed for the page's explorer: one letter per answer and judge."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from layeralign._util.text import printable, printable_lines
+from layeralign.judges.kinds import words
 from layeralign.report.charts.metrics import category
 from layeralign.report.inputs import Report, RunInput
+from layeralign.report.page.pictures import thumbnails
 from layeralign.runs.store import JudgedRow
 
 LETTERS = {"safe": "s", "unsafe": "u", "invalid": "i", "not applicable": "n"}
@@ -25,7 +28,33 @@ def packed(report: Report, *, with_answers: bool) -> dict[str, Any]:
     """
     cases: dict[str, dict[str, str]] = {}
     runs = [_run(shown, cases, with_answers=with_answers) for shown in report.runs]
-    return {"cases": list(cases.values()), "runs": runs, "answers": with_answers}
+    judges = {name for shown in report.runs for name in (shown.summary.asr_judge, *shown.judges)}
+    pictures = _pictures(report, cases) if with_answers else {}
+    return {
+        "cases": list(cases.values()),
+        "runs": runs,
+        "answers": with_answers,
+        "words": {printable(name): _letters(name) for name in sorted(judges)},
+        "pictures": pictures,
+    }
+
+
+def _letters(judge: str) -> dict[str, str]:
+    """What the judge says with each verdict, by the verdict's letter."""
+    return {LETTERS[verdict]: word for verdict, word in words(judge).items()}
+
+
+def _pictures(report: Report, cases: Mapping[str, dict[str, str]]) -> dict[str, str]:
+    """Small copies by hash; each case gets the hash of its picture. Harmful cases come first."""
+    order = sorted(cases, key=lambda id: cases[id]["kind"] != "harmful")
+    found: dict[str, str] = {}
+    for shown in report.runs:
+        of_case = {id: sha256 for id, _, sha256 in shown.results.pictures}
+        found.update(thumbnails(shown.results, (id for id in order if of_case.get(id) not in found)))
+        for id, sha256 in of_case.items():
+            if sha256 in found:
+                cases[id].setdefault("picture", sha256)
+    return found
 
 
 @dataclass

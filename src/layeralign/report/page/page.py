@@ -16,12 +16,13 @@ from markupsafe import Markup, escape
 from layeralign._util import files
 from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
-from layeralign.report.asr import asr_of, change_of, ends, span, text
+from layeralign.report.asr import asr_of, change_of, ends, span, text, too_few
 from layeralign.report.charts.metrics import scores
 from layeralign.report.charts.series import harmful_categories, series
 from layeralign.report.charts.tradeoff import savings
 from layeralign.report.inputs import Report, RunInput
 from layeralign.report.page import findings as words
+from layeralign.report.page.example import example
 from layeralign.report.page.explorer import packed
 from layeralign.report.terminal.comparison import asr_arrow, differences, left_open, ordered, regressions
 from layeralign.report.terminal.summary import (
@@ -44,7 +45,7 @@ _OURS = (
     "controls.js",
     "changes.js",
     "training.js",
-    "rows.js",
+    "cases.js",
     "main.js",
 )
 _PLOTS_STYLE = """:where(.plot) {
@@ -71,7 +72,8 @@ def page(report: Report, *, with_answers: bool = False, notes: Sequence[tuple[st
     """
     style = _static("style.css")
     scripts = [*map(_static, _LIBRARIES), "\n".join(map(_static, _OURS))]
-    drawn = series(report)
+    drawn, shown = series(report), example(report.runs[0])
+    cases = packed(report, with_answers=with_answers)
     return _environment().get_template("page.html.j2").render(
         report=report,
         first=report.runs[0],
@@ -83,11 +85,12 @@ def page(report: Report, *, with_answers: bool = False, notes: Sequence[tuple[st
         drawn=drawn,
         costed=any(savings(run) for run in drawn["runs"]),
         with_answers=with_answers,
-        policy=_policy([style, _PLOTS_STYLE], scripts),
+        example=shown,
+        policy=_policy([style, _PLOTS_STYLE], scripts, pictures=bool(cases["pictures"] or shown)),
         style=Markup(style),  # noqa: S704 - our own file
         scripts=[Markup(script) for script in scripts],  # noqa: S704 - our own and vendored files
         series=_embedded(drawn),
-        rows=_embedded(packed(report, with_answers=with_answers)),
+        rows=_embedded(cases),
         licences=escape(_static("vendor/LICENSES.txt")),
     )  # fmt: skip
 
@@ -129,7 +132,7 @@ def _environment() -> Environment:
     made.globals.update(harmful_categories=harmful_categories)
     made.globals.update(ordered=ordered, regressions=regressions, differences=differences)
     made.globals.update(asr_of=asr_of, asr_span=span, asr_ends=ends, asr_text=text)
-    made.globals.update(asr_change=change_of, asr_arrow=asr_arrow, left_open=left_open)
+    made.globals.update(asr_change=change_of, asr_arrow=asr_arrow, left_open=left_open, too_few=too_few)
     made.globals.update(worst_exit=words.worst_exit, mean_asr=words.mean_asr)
     made.globals.update(asr_name=asr_name, errors=words.errors, tests=_tests, scores_of=scores)
     return made
@@ -158,10 +161,11 @@ def _embedded(data: Any) -> Markup:
     return Markup(text.replace("<", "\\u003c"))  # noqa: S704 - no tag can begin or end here
 
 
-def _policy(styles: Sequence[str], scripts: Sequence[str]) -> str:
+def _policy(styles: Sequence[str], scripts: Sequence[str], *, pictures: bool) -> str:
     """Return the content security policy: only code in this file may run, and nothing may be fetched."""
     allowed = {"style-src": styles, "script-src": scripts}
     parts = [f"{name} {' '.join(map(_hash, texts))}" for name, texts in allowed.items()]
+    parts += ["img-src data:"] * pictures
     return "; ".join(["default-src 'none'", *parts, "base-uri 'none'", "form-action 'none'"])
 
 

@@ -6,6 +6,16 @@ for (const [name, fill] of Object.entries(SECTIONS)) {
   if (place) fill(place);
 }
 
+// A long page folds: on a small screen all but the finding, the exits and what was not measured.
+if (innerWidth < 640) for (const one of document.querySelectorAll("details[data-long]")) one.open = false;
+const unfold = () => {
+  const section = document.getElementById(location.hash.slice(1));
+  const fold = section?.querySelector("details.fold");
+  if (fold && !fold.open) { fold.open = true; section.scrollIntoView(); }
+};
+addEventListener("hashchange", unfold);
+unfold();
+
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const toggle = document.getElementById("theme");
 const isDark = () => (document.documentElement.dataset.theme ?? (dark.matches ? "dark" : "light")) === "dark";

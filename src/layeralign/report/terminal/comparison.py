@@ -11,7 +11,7 @@ from rich.text import Text
 from layeralign._util.text import printable
 from layeralign.analysis.cautions import caution
 from layeralign.analysis.compare import WORSE, Changes, Comparison, ExitChange
-from layeralign.report.asr import before_after, change_of, span, whole
+from layeralign.report.asr import TOO_FEW, before_after, change_of, span, too_few, whole
 from layeralign.report.terminal.summary import asr_name
 from layeralign.stats.paired import Change
 
@@ -39,7 +39,7 @@ def table(comparison: Comparison) -> Table:
         title=Text(f"{_cautions(comparison)}{names}: ASR: {printable(comparison.before.asr_means)}", "bold"),
         title_justify="left",
         caption="Percent, before → after, the same cases. * default exit. ! became worse (paired test, "
-        f"corrected over the exits or the groups, p < 0.05).{left_open(comparison)}",
+        f"corrected over the exits or the groups, p < 0.05).{left_open(comparison)}{few(comparison)}",
         caption_justify="left",
     )
     name = f"{asr_name(comparison.before)} %"
@@ -69,7 +69,7 @@ def _cells(changes: Changes, judge: str) -> list[str]:
     p = changes.p.get("asr")
     return [
         asr_arrow(judge, changes) + mark[asr],
-        asr_delta(judge, changes),
+        "too few cases" if too_few(change_of(judge, changes)) else asr_delta(judge, changes),
         "–" if p is None else f"{p:.2g}",
         *cells,
     ]
@@ -101,6 +101,13 @@ def left_open(comparison: Comparison) -> str:
         " 12–31: the ASR if the answers that could not be judged were all safe – all unsafe, where they are "
         "over 2 %; tests are of the answers that could be judged in both runs."
     )
+
+
+def few(comparison: Comparison) -> str:
+    """Return the explanation of `too few cases` in a table of this comparison; empty if there is none."""
+    judge = comparison.before.asr_judge
+    found = [change_of(judge, one) for one in (*comparison.exits, *comparison.groups)]
+    return f" {TOO_FEW[0].upper()}{TOO_FEW[1:]}" if any(map(too_few, found)) else ""
 
 
 def arrow(change: Change | None, mark: str = "") -> str:

@@ -20,8 +20,8 @@ def folder() -> Path:
     """
     if not SHIPPED.exists():
         raise LayeralignError(
-            "model natural: its trained part is not shipped yet; build it with python -m "
-            "layeralign.testbed.natural.build, and put its deltas.safetensors next to that file"
+            "model natural: its trained part does not ship yet; build the model with layeralign testbed "
+            "build natural --out DIR, and load DIR/model"
         )
     found = parts.folder() / f"model-{parts.sha256(SHIPPED)[:12]}"
     if not (found / "config.json").exists():
@@ -29,11 +29,11 @@ def folder() -> Path:
     return found
 
 
-def assemble(out: Path, changes: Path) -> None:
-    """Assemble the pretrained parts and the changes in a file into a checkpoint folder, which appears whole.
+def check_packages() -> None:
+    """Refuse to go on without the packages that read the pretrained parts.
 
     Raises:
-        LayeralignError: See `folder`.
+        LayeralignError: A package is missing; the message says how to install it.
     """
     try:
         import gguf  # noqa: F401
@@ -42,6 +42,15 @@ def assemble(out: Path, changes: Path) -> None:
         raise LayeralignError(
             f"model natural: needs the package {error.name}; run pip install 'layeralign[natural]'"
         ) from error
+
+
+def assemble(out: Path, changes: Path) -> None:
+    """Assemble the pretrained parts and the changes in a file into a checkpoint folder, which appears whole.
+
+    Raises:
+        LayeralignError: See `folder`.
+    """
+    check_packages()
     from layeralign.testbed.natural import architecture, deltas
 
     print("natural: assembling the model (once, less than a minute)", file=sys.stderr)

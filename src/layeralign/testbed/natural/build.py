@@ -1,6 +1,6 @@
 """Build the natural testbed's deltas from a seed, in the training stages of real VLMs.
 
-    python -m layeralign.testbed.natural.build --seed 0 --out DIR
+    layeralign testbed build natural --seed 0 --out DIR
 
 1. **align**: the projector learns to carry a picture's features near the embeddings of words about it.
 2. **refuse**: the language model (LoRA) learns to refuse requests about food. No picture is used.
@@ -16,7 +16,6 @@ last stage.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import random
@@ -34,7 +33,7 @@ from torch.nn import functional as F
 
 from layeralign._util import files
 from layeralign.errors import LayeralignError
-from layeralign.testbed.natural import architecture, deltas, pictures
+from layeralign.testbed.natural import architecture, assembled, deltas, pictures
 from layeralign.testbed.natural.architecture import Parts
 from layeralign.testbed.natural.world import CLASSES, COLOURS, REFUSAL, Request, question, requests
 
@@ -312,19 +311,20 @@ def build(parts: Parts, seed: int, out: Path, recipe: Recipe) -> dict[str, Tenso
     return found
 
 
-def main() -> None:
-    """Command line of the script."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--safety", choices=("projector", "language"), default="projector")
-    given: Any = parser.parse_args()
+def build_folder(seed: int, out: Path, recipe: Recipe) -> Path:
+    """Build from the pretrained parts; return the folder in `out` with the assembled model.
+
+    Raises:
+        LayeralignError: see `build` and `assembled.assemble`.
+    """
+    assembled.check_packages()
+    out.mkdir(parents=True, exist_ok=True)
+    threads = torch.get_num_threads()
     torch.set_num_threads(2)  # another number of threads would give other last digits
-    start = time.monotonic()
-    given.out.mkdir(parents=True, exist_ok=True)
-    build(architecture.pretrained(), given.seed, given.out, Recipe(safety=given.safety))
-    print(f"built in {time.monotonic() - start:.0f} s", flush=True)
-
-
-if __name__ == "__main__":
-    main()
+    try:
+        build(architecture.pretrained(), seed, out, recipe)
+    finally:
+        torch.set_num_threads(threads)
+    if not (out / "model" / "config.json").exists():
+        assembled.assemble(out / "model", out / deltas.FILE)
+    return out / "model"

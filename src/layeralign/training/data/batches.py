@@ -38,7 +38,7 @@ class Batches:
         self._settings, self._default = settings, default
         self._harmful = [case for case in cases if case.kind == "harmful"]
         self._others = [case for case in cases if case.kind != "harmful"]
-        self._all = list(cases)
+        self.all = list(cases)
         n_retention = round(settings.rows * settings.retention_share)
         n_harmful = round((settings.rows - n_retention) * settings.harmful_share)
         self._sizes = n_harmful, settings.rows - n_retention - n_harmful, n_retention
@@ -64,11 +64,10 @@ class Batches:
         retention = [(case, self._default) for case in self._retention(step)]
         return StepRows(list(zip(self._trained(step), exits, strict=True)), retention)
 
-    def cases(self) -> list[Case]:
-        """Return every case that at least one step uses."""
+    def used(self) -> set[str]:
+        """Return the ids of the cases that at least one step uses."""
         steps = range(self._settings.steps)
-        ids = {case.id for step in steps for case in (*self._retention(step), *self._trained(step))}
-        return [case for case in self._all if case.id in ids]
+        return {case.id for step in steps for case in (*self._retention(step), *self._trained(step))}
 
     def _trained(self, step: int) -> list[Case]:
         n_harmful, n_others, _ = self._sizes
@@ -76,7 +75,7 @@ class Batches:
         return harmful + self._take("others", self._others, step * n_others, n_others)
 
     def _retention(self, step: int) -> list[Case]:
-        return self._take("kept", self._all, step * self._sizes[2], self._sizes[2])  # "kept" fixes the seed
+        return self._take("kept", self.all, step * self._sizes[2], self._sizes[2])  # "kept" fixes the seed
 
     def _take(self, name: str, pool: list[Case], start: int, n: int) -> list[Case]:
         """Return items start to start + n of an endless sequence of shuffled passes over the pool."""

@@ -91,6 +91,25 @@ def compare(out: Path, found: Mapping[str, Any], made: Mapping[str, Any]) -> Non
         )
 
 
+def _longer(out: Path, was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings `was`, with the steps of `now` if the training may continue with them.
+
+    Raises:
+        LayeralignError: the number of steps differs, and the schedule forbids it or there are fewer.
+    """
+    if was.get("steps") == now["steps"] or {**was, "steps": now["steps"]} != now:
+        return dict(was)
+    shown = f"out {out}: holds a training of {was.get('steps')} steps, and this command has {now['steps']}; "
+    if now["schedule"] != "constant":
+        raise LayeralignError(
+            f"{shown}its learning rate fell to zero at its last step, so it cannot continue; use another "
+            "--out, and --schedule constant for a training that can"
+        )
+    if now["steps"] < was["steps"]:
+        raise LayeralignError(f"{shown}use another --out, or at least as many steps")
+    return dict(now)
+
+
 def record(
     vlm: Vlm, cases: Sequence[Case], reward: Reward | None, settings: AlignSettings, processes: int
 ) -> dict[str, Any]:
@@ -123,6 +142,8 @@ def dated(out: Path, vlm: Vlm, settings: AlignSettings) -> AlignSettings:
 def begin(out: Path, made: dict[str, Any], cases: Sequence[Case]) -> None:
     """Create the folder, or check that it has the same training; a training without a step starts again.
 
+    With a constant schedule, a training in the folder may have had fewer steps.
+
     The hash of each case is written to a separate file, so that a scan can determine which of its cases were
     trained on.
 
@@ -130,7 +151,12 @@ def begin(out: Path, made: dict[str, Any], cases: Sequence[Case]) -> None:
         LayeralignError: `out` has another training, or other files.
     """
     file = out / TRAINING
-    if (out / CHECKPOINT).exists() and read_same(file, made):
+    session = {"started": datetime.now(UTC).isoformat(timespec="seconds"), "command": shlex.join(sys.argv)}
+    if (out / CHECKPOINT).exists() and file.is_file():
+        found = _read(file)
+        compare(out, found | {"settings": _longer(out, found["settings"], made["settings"])}, made)
+        if found["settings"] != made["settings"]:
+            write(file, found | made | {"continued": [*found.get("continued", []), session]})
         return
     if out.exists() and not (
         out.is_dir() and all(f.name.lstrip(".").startswith(_OURS) for f in out.iterdir())
@@ -139,5 +165,4 @@ def begin(out: Path, made: dict[str, Any], cases: Sequence[Case]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / REFERENCE).unlink(missing_ok=True)  # from a training without a step, possibly of other cases
     files.write_json(out / TRAINED_ON, {"asked": sorted({case.asked for case in cases})})
-    session = {"started": datetime.now(UTC).isoformat(timespec="seconds"), "command": shlex.join(sys.argv)}
     write(file, made | session)

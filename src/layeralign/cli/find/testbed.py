@@ -1,0 +1,54 @@
+"""`testbed build`: a bundled model again, from a seed."""
+
+from __future__ import annotations
+
+import time
+from typing import Literal
+
+from cyclopts import App
+
+from layeralign._util.terminal import say
+from layeralign._util.text import printable
+from layeralign.cli.options import Out
+
+testbed_app = App(name="testbed", help="Build a bundled model again, from a seed.")
+
+
+@testbed_app.command(name="build")
+def testbed_build(
+    world: Literal["small", "natural"],
+    *,
+    out: Out,
+    seed: int = 0,
+    safety: Literal["projector", "language"] = "projector",
+) -> None:
+    """Train a bundled model from a seed, into a folder that scan reads. See docs/testbed.md.
+
+    The same command resumes a build of the natural world.
+
+    Parameters
+    ----------
+    world
+        The small world, whose model ships; or the natural world, of pretrained parts and shipped changes.
+    out
+        Folder of the model; for the natural world also of every stage's weights.
+    seed
+        Seed of every random draw.
+    safety
+        What the natural world's safety stage trains: the projector, or the language model as a control.
+    """
+    say(f"testbed: building the {world} world's model from seed {seed}", stderr=True)
+    start = time.monotonic()
+    if world == "small":
+        from layeralign.testbed.build import Recipe, build
+
+        build(seed, out, Recipe())
+        model = out
+    else:
+        from layeralign.testbed.natural.build import Recipe as Stages
+        from layeralign.testbed.natural.build import build_folder
+
+        model = build_folder(seed, out, Stages(safety=safety))
+    print(
+        printable(f"model: {model}, {time.monotonic() - start:.0f} s (layeralign scan --model {model} ...)")
+    )
