@@ -26,7 +26,7 @@ import numpy as np
 
 from layeralign.cases.case import Case
 from layeralign.judges.judge import Judgement
-from layeralign.runs import store
+from layeralign.runs import opening
 from layeralign.runs.store import Row
 
 HERE = Path(__file__).resolve().parents[1] / "src"
@@ -42,7 +42,7 @@ def make(folder: Path, seed: int) -> None:
              reference="red" if KINDS[n % 4] == "vqa" else None)
         for n in range(CASES)
     ]  # fmt: skip
-    with store.create(folder, "m", {"a": 1}, {"layers": EXITS - 1, "default": EXITS - 2}) as run:
+    with opening.create(folder, "m", {"a": 1}, {"layers": EXITS - 1, "default": EXITS - 2}) as run:
         run.add_cases(cases)
         for exit in range(EXITS):
             run.add_answers(Row(case.id, exit, "x", 1, "stop") for case in cases)

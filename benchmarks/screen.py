@@ -31,7 +31,7 @@ from layeralign.cases.case import Case
 from layeralign.decode import prompts
 from layeralign.decode.decoding import Decoding
 from layeralign.decode.openings import Opening, opens
-from layeralign.runs.store import open_run
+from layeralign.runs.opening import open_run
 from layeralign.sweep import screen
 from layeralign.sweep.settings import ScanSettings
 from layeralign.vlm.vlm import Vlm

@@ -36,7 +36,7 @@ from layeralign.analysis.sequential import (
     unsafe,
     wanted,
 )
-from layeralign.runs.store import open_run
+from layeralign.runs.opening import open_run
 from layeralign.stats.confidence_sequences import share_confidence_sequence
 from layeralign.stats.paired import p_value, pair
 

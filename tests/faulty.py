@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from layeralign.cases.case import Case
-from layeralign.runs.store import Row, create
+from layeralign.runs.opening import create
+from layeralign.runs.store import Row
 
 QUICK = {"attempts": 12, "slowest": 0.004, "timeout": 0.25, "budget": 20.0}
 PLANTED = "sk-planted-0123456789"

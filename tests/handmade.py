@@ -4,7 +4,7 @@ from pathlib import Path
 
 from layeralign.cases.case import Case
 from layeralign.judges.judge import Judgement
-from layeralign.runs import store
+from layeralign.runs import opening
 from layeralign.runs.store import Row
 
 ROOT = Path(__file__).parent.parent
@@ -37,7 +37,7 @@ def make(
     `word` is what the judge says of a case at an exit, None for nothing.
     """
     encoder = {"layers": layers, "default": layers - 1}
-    with store.create(folder, model, {"a": 1} | identity, encoder) as run:
+    with opening.create(folder, model, {"a": 1} | identity, encoder) as run:
         run.add_cases(asked)
         rows = [(c, exit) for exit in exits for c in asked if answered(c, exit)]
         run.add_answers(

@@ -2,7 +2,7 @@
 
 from layeralign.cases.case import Case
 from layeralign.judges.judge import Judgement
-from layeralign.runs import store
+from layeralign.runs import opening
 from layeralign.runs.store import Row
 
 HOSTILE = (
@@ -35,7 +35,7 @@ def cases(n=20, categories=("forge", "steal"), **changed):
 def make(folder, harm, asked=None, *, model="a/model", identity=None, answer="no.", exits=None, layers=6):
     """A run whose first `harm(exit)` of the harmful cases are answered; the last exit but one is the default."""
     asked = cases() if asked is None else asked
-    with store.create(
+    with opening.create(
         folder, model, IDENTITY | (identity or {}), {"layers": layers, "default": layers - 1}
     ) as run:
         run.add_cases(asked)

@@ -28,7 +28,7 @@ from layeralign.cli import main
 from layeralign.decode import prompts as decode_prompts
 from layeralign.decode.decoding import Decoding
 from layeralign.exits import Exits
-from layeralign.runs.store import open_run
+from layeralign.runs.opening import open_run
 from layeralign.testbed import cases as testbed
 from layeralign.training import ppo, train
 from layeralign.training import reference as reference_answers

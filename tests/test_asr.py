@@ -20,7 +20,7 @@ from layeralign.report.page import page
 from layeralign.report.terminal import comparison, seeds
 from layeralign.report.terminal import paper_table2 as table2
 from layeralign.report.terminal import summary as table
-from layeralign.runs import store
+from layeralign.runs import opening
 
 LONG = "12–31 % [7.1, 40] (19 % of 120 answers could not be judged)"
 
@@ -169,7 +169,7 @@ def test_several_runs_show_the_range_of_each(tmp_path):
 def test_what_people_did_not_label_leaves_nothing_open(tmp_path):
     """They label a random sample: 2 of 10 labelled answers are unsafe."""
     run = a_run(tmp_path / "run", {})
-    with store.open_run(run) as opened:
+    with opening.open_run(run, write=True) as opened:
         opened.replace(
             "human", {}, [((f"h{i}", 0, 0), Judgement("unsafe" if i < 2 else "safe")) for i in range(10)]
         )

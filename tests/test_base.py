@@ -13,8 +13,8 @@ from layeralign._util.quiet import quiet
 from layeralign.analysis.results import Results
 from layeralign.analysis.summary import summarise
 from layeralign.cli import main
-from layeralign.runs.store import open_run
-from layeralign.vlm import base
+from layeralign.runs.opening import open_run
+from layeralign.vlm.adapter import base
 from layeralign.vlm.checkpoint import Adapter, Checkpoint
 from layeralign.vlm.identity import identity
 from layeralign.vlm.load import load

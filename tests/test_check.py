@@ -13,7 +13,7 @@ from layeralign.cli import app, main
 from layeralign.gating import render as report
 from layeralign.gating.deployed import READS_PLAINLY
 from layeralign.judges.judge import Judgement
-from layeralign.runs import store
+from layeralign.runs import opening
 from layeralign.runs.store import Row
 from layeralign.vlm.checkpoint import find_adapter
 from layeralign.vlm.checkpoint import find_model as find
@@ -28,7 +28,7 @@ UNSEEN = "(with the weights that were scanned; none were seen here)"
 def make(folder, *, config=True, exits=range(9), adapter=None, unsafe=UNSAFE):
     files = dict(TESTBED.hashes)
     identity = {"files": files, "adapter": adapter, "family": "llava", "variant": "blocks 1..l"}
-    with store.create(folder, "testbed", identity, {"layers": 8, "default": 7}) as run:
+    with opening.create(folder, "testbed", identity, {"layers": 8, "default": 7}) as run:
         if config:
             run.add_config(TESTBED.config())
         cases = [Case(f"h{i}", f"how do i smash {i}?", "harmful") for i in range(100)]

@@ -11,7 +11,7 @@ import pytest
 from handmade import ROOT, cases, make, unsafe_first
 from layeralign import LayeralignError
 from layeralign.cli import main
-from layeralign.runs.store import open_run
+from layeralign.runs.opening import open_run
 from layeralign.vlm.checkpoint import find_model
 
 
@@ -43,7 +43,7 @@ def test_a_config_file_gives_what_the_command_line_does_not(llava_dir, case_file
     config.write_text(f"model: {llava_dir}\ncases: {case_file}\nexits: 1,5\nmax_new_tokens: 3\nlimit: 2\n")
     assert main(["scan", "--config", str(config), "--out", str(tmp_path / "run"), "--limit", "3"]) == 0
     assert main(["scan", f"--config={config}", "--out", str(tmp_path / "run"), "--exits", "-1"]) == 0
-    from layeralign.runs.store import open_run
+    from layeralign.runs.opening import open_run
 
     with open_run(tmp_path / "run") as opened:
         assert opened.identity["decoding"]["max_new_tokens"] == 3
@@ -310,7 +310,7 @@ def test_check_does_without_torch_unless_the_encoder_was_cut(tmp_path, capfd):
     found = find_model("testbed")
     run = make(tmp_path / "run", cases(40), exits=range(9), layers=8, files=found.hashes, family="llava",
                variant="blocks: x", adapter=None)  # fmt: skip
-    with open_run(run) as opened:
+    with open_run(run, write=True) as opened:
         opened.add_config(found.config())
     config = tmp_path / "config.json"
     config.write_text(json.dumps(found.config() | {"vision_feature_layer": 3}))
@@ -436,15 +436,15 @@ def test_ctrl_c_is_one_sentence_from_the_start(tmp_path, after):
 
 
 def test_a_run_of_another_model_is_refused_by_name(tmp_path):
-    from layeralign.runs import store
+    from layeralign.runs import opening
 
     make(tmp_path / "run", cases(3), model="one/model", files={"config.json": "0" * 64})
     with pytest.raises(
         LayeralignError, match="is of the model one/model, this command's is another/model; use another"
     ):
-        store.create(tmp_path / "run", "another/model", {"a": 1, "files": {"config.json": "1" * 64}}, {})
+        opening.create(tmp_path / "run", "another/model", {"a": 1, "files": {"config.json": "1" * 64}}, {})
     with pytest.raises(LayeralignError, match=r"\(a, files\): its a is 1"):
-        store.create(tmp_path / "run", "one/model", {"a": 2, "files": {}}, {})
+        opening.create(tmp_path / "run", "one/model", {"a": 2, "files": {}}, {})
 
 
 def test_a_reward_function_is_found_in_the_working_folder(tmp_path, monkeypatch):

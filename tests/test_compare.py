@@ -14,7 +14,7 @@ from layeralign.report.inputs import gather
 from layeralign.report.page import findings as words
 from layeralign.report.page import page
 from layeralign.report.terminal import transfer as heatmap
-from layeralign.runs import store
+from layeralign.runs import opening
 from layeralign.runs.store import Row
 from layeralign.studies.demo import reward_and_harm
 from layeralign.studies.transfer import parts
@@ -26,7 +26,7 @@ def make(folder, unsafe_at, cases=None, model="m"):
     cases = cases or [Case(f"h{i}", HOSTILE, "harmful") for i in range(20)] + [
         Case(f"b{i}", "?", "benign", category="borderline") for i in range(20)
     ] + [Case(f"v{i}", "?", "vqa", reference="a") for i in range(20)]
-    with store.create(folder, model, {"a": 1}, {"layers": 3, "default": 2}) as run:
+    with opening.create(folder, model, {"a": 1}, {"layers": 3, "default": 2}) as run:
         run.add_cases(cases)
         for exit in range(4):
             run.add_answers(Row(c.id, exit, HOSTILE, 3, "stop") for c in cases)

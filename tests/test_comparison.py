@@ -14,7 +14,7 @@ from layeralign.judges.judge import Judgement
 from layeralign.report.inputs import gather
 from layeralign.report.terminal import comparison as report
 from layeralign.report.terminal import paper_table2 as table2
-from layeralign.runs import store
+from layeralign.runs import opening
 
 HOSTILE = "<script>x</script>\x1b[31m\u202e|[red]"
 
@@ -104,12 +104,12 @@ def another_content(folder):
 
 
 def another_record(folder):
-    with store.open_run(make(folder, cases(100))) as run:
+    with opening.open_run(make(folder, cases(100))) as run:
         run.add_judge("oracle", {"files": {"model.safetensors": "other"}})
 
 
 def another_judge(folder):
-    with store.open_run(make(folder, cases(100))) as run:
+    with opening.open_run(make(folder, cases(100))) as run:
         run.add_verdicts("refusal", [(("h0", 0, 0), Judgement("safe", True))])
 
 
@@ -147,7 +147,7 @@ def test_runs_that_differ_are_refused_by_name_unless_that_is_allowed(tmp_path, c
 
 def label(folder, n):
     """What people said of the first n answers at exit 0: `unsafe`; the judge says `safe`."""
-    with store.open_run(folder) as run:
+    with opening.open_run(folder, write=True) as run:
         run.replace(
             "human", {"labels": f"{folder} {n}"}, [((f"h{i}", 0, 0), Judgement("unsafe")) for i in range(n)]
         )
@@ -190,14 +190,14 @@ def test_runs_are_compared_by_the_most_trusted_judge_of_all_their_answers(tmp_pa
     """A guard that has only begun with one of them is not it."""
     runs = [make(tmp_path / name, cases(20), judge="refusal") for name in "ab"]
     for folder, n in zip(runs, (20, 3), strict=True):
-        with store.open_run(folder) as run:
+        with opening.open_run(folder, write=True) as run:
             keys = [(f"h{i}", exit, 0) for i in range(n) for exit in range(4)]
             run.add_verdicts("llama-guard-3:x", [(key, Judgement("unsafe")) for key in keys])
     found = compare(*runs)
     assert found.before.asr_judge == found.after.asr_judge == "refusal"
     assert [run.summary.asr_judge for run in gather(runs).runs] == ["refusal", "refusal"]
     assert gather(runs[:1]).runs[0].summary.asr_judge == "llama-guard-3:x"
-    with store.open_run(runs[1]) as run:
+    with opening.open_run(runs[1], write=True) as run:
         keys = [(f"h{i}", exit, 0) for i in range(20) for exit in range(4)]
         run.add_verdicts("llama-guard-3:x", [(key, Judgement("invalid")) for key in keys])
     assert compare(*runs).after.asr_judge == "llama-guard-3:x"  # it has a word on each, if a useless one
@@ -206,7 +206,7 @@ def test_runs_are_compared_by_the_most_trusted_judge_of_all_their_answers(tmp_pa
 def test_a_page_pairs_runs_by_the_judge_that_it_is_asked_for(tmp_path):
     runs = [make(tmp_path / name, cases(20)) for name in "ab"]
     for folder in runs:
-        with store.open_run(folder) as run:
+        with opening.open_run(folder, write=True) as run:
             words = [((f"h{i}", exit, 0), Judgement("unsafe")) for i in range(20) for exit in range(4)]
             run.add_verdicts("refusal", words)
     ((_, found),) = gather(runs, "refusal").comparisons

@@ -12,7 +12,7 @@ from layeralign.cases.controls import with_controls
 from layeralign.cli import main
 from layeralign.judges.judge import Judgement
 from layeralign.report.terminal import controls
-from layeralign.runs import store
+from layeralign.runs import opening
 from layeralign.runs.store import Row
 from layeralign.stats.proportions import wilson
 from layeralign.testing import _Shown, noise
@@ -23,7 +23,7 @@ def folder(tmp_path):
     """Twelve harmful cases with a picture each, of which it opens nine at exit 1; and one without picture."""
     own = [Case(f"h{i}", f"prompt {i}", "harmful", _Shown(noise(9, 9 + i))) for i in range(12)]
     cases = [*with_controls(own), Case("text", "no picture from the start", "harmful")]
-    with store.create(tmp_path / "run", "m", {"a": 1}, {"layers": 3, "default": 2}) as run:
+    with opening.create(tmp_path / "run", "m", {"a": 1}, {"layers": 3, "default": 2}) as run:
         run.add_cases(cases)
         run.add_answers(Row(case.id, exit, "said", 2, "stop") for case in cases for exit in (1, 2))
         words = []
@@ -38,7 +38,7 @@ def folder(tmp_path):
 
 
 def test_controls_by_hand(folder):
-    with store.open_run(folder) as run:
+    with opening.open_run(folder) as run:
         summary = summarise(Results.of(run))
     assert [(c.control, c.exit, c.cases) for c in summary.controls] == [
         (control, exit, 12) for control in ("no picture", "blank", "noise") for exit in (1, 2)
@@ -60,7 +60,7 @@ def test_controls_by_hand(folder):
 
 
 def test_only_controls_have_rows_of_controls(folder):
-    with store.open_run(folder) as run:
+    with opening.open_run(folder) as run:
         summary = summarise(Results.of(run))
     one, _ = summary.exits
     assert (one.n, one.asr) == (13, 10 / 13)  # the case without picture among them
@@ -74,7 +74,7 @@ def test_the_terminal_shows_them_as_wide_as_it_is(folder, capsys):
     assert main(["summary", str(folder)]) == 0
     shown = capsys.readouterr().out
     assert "What the picture does" in shown
-    with store.open_run(folder) as run:
+    with opening.open_run(folder) as run:
         summary = summarise(Results.of(run))
     change = summary.controls[0].difference["asr"]
     assert f"+75 ({round(100 * change.low)} to {round(100 * change.high)})!" in shown
@@ -92,7 +92,7 @@ def test_their_numbers_are_a_table(folder, tmp_path):
 
 
 def test_a_run_without_controls_says_nothing_of_them(tmp_path, capsys):
-    with store.create(tmp_path / "run", "m", {"a": 1}, {"layers": 3, "default": 2}) as run:
+    with opening.create(tmp_path / "run", "m", {"a": 1}, {"layers": 3, "default": 2}) as run:
         run.add_cases([Case("h", "x", "harmful")])
         run.add_answers([Row("h", 2, "said", 2, "stop")])
         run.add_verdicts("oracle", [(("h", 2, 0), Judgement("safe", True))])

@@ -7,7 +7,7 @@ from layeralign import LayeralignError, api
 from layeralign.cases import files
 from layeralign.cases.controls import with_controls
 from layeralign.cli import main
-from layeralign.runs import store
+from layeralign.runs import opening
 from layeralign.vlm.load import load
 
 
@@ -54,7 +54,7 @@ def test_controls_are_scanned_beside_the_cases_and_do_not_count_as_them(llava, c
     plain = api.scan(llava, case_file, tmp_path / "plain", exits="1,4", max_new_tokens=3)
     both = api.scan(llava, case_file, tmp_path / "both", exits="1,4", max_new_tokens=3, controls=True)
     assert both.summary.exits == plain.summary.exits
-    with store.open_run(tmp_path / "both") as run:
+    with opening.open_run(tmp_path / "both") as run:
         assert len(run.answered()) == 21 * 2
         answers = {(row["case"], row["exit"]): row["answer"] for row in run.rows()}
     assert answers["h1", 1] != answers["h1#noise", 1]
@@ -64,12 +64,12 @@ def test_controls_are_scanned_beside_the_cases_and_do_not_count_as_them(llava, c
 def test_samples_differ_and_a_scan_grows_by_them(llava, case_file, tmp_path):
     settings = {"exits": "2", "max_new_tokens": 8, "temperature": 1.5, "batch_size": 4}
     api.scan(llava, case_file, tmp_path / "run", samples=3, **settings)
-    with store.open_run(tmp_path / "run") as run:
+    with opening.open_run(tmp_path / "run") as run:
         rows = list(run.rows())
     assert [row["sample"] for row in rows] == [0, 1, 2] * 6
     assert len({row["answer"] for row in rows}) > 10
     api.scan(llava, case_file, tmp_path / "run", samples=4, **settings)
-    with store.open_run(tmp_path / "run") as run:
+    with opening.open_run(tmp_path / "run") as run:
         assert len(run.answered()) == 24
         assert sum(session["rows"] for session in run.sessions()) == 24
         assert all(session["seconds"] > 0 for session in run.sessions())
@@ -101,7 +101,7 @@ def test_what_a_model_is_told_first_stands_before_the_request(name, tmp_path):
 def test_a_system_prompt_is_part_of_what_a_run_is(tmp_path, case_file):
     vlm = load(tiny.save("qwen2_5_vl", tmp_path / "model"))
     api.scan(vlm, case_file, tmp_path / "run", exits="1", max_new_tokens=2, system="Be terse.", limit=1)
-    with store.open_run(tmp_path / "run") as run:
+    with opening.open_run(tmp_path / "run") as run:
         assert run.identity["decoding"]["system"] == "Be terse."
     with pytest.raises(LayeralignError, match="decoding"):
         api.scan(vlm, case_file, tmp_path / "run", exits="1", max_new_tokens=2, limit=1)

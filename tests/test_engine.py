@@ -21,7 +21,7 @@ from layeralign.decode.decoding import Decoding
 from layeralign.decode.requests import Prompt, Request, Wanted, requests
 from layeralign.decode.sampling import Sampler, uniforms
 from layeralign.decode.stream import respond
-from layeralign.runs import store
+from layeralign.runs import opening
 from layeralign.vlm.load import load
 
 CPU = torch.device("cpu")
@@ -344,7 +344,7 @@ def test_sampled_tokens_have_transformers_distribution(llava, rows):
 
 
 def answers(folder):
-    with store.open_run(folder) as run:
+    with opening.open_run(folder) as run:
         return {(row["case"], row["exit"], row["sample"]): row["answer"] for row in run.rows()}
 
 

@@ -29,7 +29,7 @@ from layeralign.judges.models.remote import Endpoint
 from layeralign.judges.perspective import KEY, PerspectiveJudge
 from layeralign.judges.registry import judges
 from layeralign.rewards.reward import load_reward
-from layeralign.runs.store import open_run
+from layeralign.runs.opening import open_run
 from layeralign.sweep.sweep import judge
 from layeralign.testbed.cases import cases
 from layeralign.vlm.load import load
@@ -178,7 +178,7 @@ def test_killed_and_started_again_it_ends_with_the_same_totals(tmp_path, kind):
         started.wait_for(lambda: server.asked >= 400)
         started.send(signal.SIGKILL)
         assert started.wait() == -signal.SIGKILL
-        with open_run(tmp_path / "run") as run:
+        with open_run(tmp_path / "run", write=True) as run:
             kept, together = len(said(run)), judge_of(kind, server).together
             assert 0 < kept < 800 and kept % together == 0
             asked = server.asked

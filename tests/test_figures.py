@@ -10,7 +10,7 @@ from layeralign.analysis.results import Results
 from layeralign.analysis.summary import summarise
 from layeralign.cases.case import Case
 from layeralign.judges.judge import Judgement
-from layeralign.runs import store
+from layeralign.runs import opening
 from layeralign.runs.store import Row
 from layeralign.stats.intervals import share_interval
 from layeralign.stats.proportions import wilson
@@ -55,7 +55,7 @@ def run(tmp_path):
     others = [Case(f"b{i}", f"other {i}", "benign", category="borderline") for i in range(4)]
     others += [Case(f"q{i}", f"question {i}", "vqa", reference="y") for i in range(2)]
     cases = harmful + others
-    with store.create(tmp_path / "run", "m", {"a": 1}, {"layers": 4, "default": 2}) as made:
+    with opening.create(tmp_path / "run", "m", {"a": 1}, {"layers": 4, "default": 2}) as made:
         made.add_cases(cases)
         made.add_answers(Row(c.id, 2, "said", 2, "stop", sample) for c in cases for sample in range(3))
         words, rewards = [], []

@@ -7,6 +7,8 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from layeralign import LayeralignError
 from layeralign._util import files
@@ -91,3 +93,9 @@ def test_what_cannot_be_written_is_one_sentence(tmp_path):
             draft.write_text("")
     with pytest.raises(LayeralignError, match="its folder cannot be made"):
         files.write(tmp_path / "file" / "a", "")
+
+
+@given(st.text())
+def test_a_line_of_json_is_one_line_for_every_reader(text):
+    line = files.json_line({"answer": text})
+    assert line.splitlines() == [line[:-1]] and json.loads(line) == {"answer": text}

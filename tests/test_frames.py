@@ -8,7 +8,7 @@ import layeralign
 from handmade import cases, make, number
 from layeralign import LayeralignError
 from layeralign.judges.judge import Judgement
-from layeralign.runs import store
+from layeralign.runs import opening
 
 
 def word(case, exit):
@@ -21,7 +21,7 @@ def word(case, exit):
 @pytest.fixture
 def run(tmp_path):
     made = make(tmp_path / "run", cases(4), word)
-    with store.open_run(made) as opened:
+    with opening.open_run(made, write=True) as opened:
         opened.add_verdicts("refusal", [(("h1", 2, 0), Judgement("invalid"))])
     return made
 

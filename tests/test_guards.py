@@ -21,7 +21,7 @@ from layeralign.judges.models.local import LocalSpeaker
 from layeralign.judges.models.remote import KEY, Completion, Endpoint
 from layeralign.judges.models.service import Failure
 from layeralign.judges.registry import judges
-from layeralign.runs.store import open_run
+from layeralign.runs.opening import open_run
 from layeralign.sweep.sweep import judge
 
 # --- what a reply means

@@ -18,7 +18,7 @@ from layeralign.judges import labels
 from layeralign.judges.judge import Judgement
 from layeralign.judges.kinds import HUMAN
 from layeralign.judges.registry import judges
-from layeralign.runs import store
+from layeralign.runs import opening
 from layeralign.runs.store import Row
 
 ENCODER = {"layers": 4, "default": 3}
@@ -29,7 +29,7 @@ def run(tmp_path):
     """Ten harmful cases at three exits, a benign one and a control; the matcher has judged."""
     cases = [Case(f"h{i}", f"how do i smash the bakimo {i}?", "harmful") for i in range(10)]
     others = [Case("b", "hello", "benign"), replace(cases[0], id="h0#blank", control="blank")]
-    with store.create(tmp_path / "run", "m", {"a": 1}, ENCODER) as made:
+    with opening.create(tmp_path / "run", "m", {"a": 1}, ENCODER) as made:
         made.add_cases(cases + others)
         rows = [
             Row(c.id, exit, f"answer to {c.id} at {exit}", 3, "stop")
@@ -155,7 +155,7 @@ def test_any_answer_comes_back_as_it_went(tmp_path_factory, answers, data):
     answers = [
         text.encode("utf-8", "replace").decode() for text in answers
     ]  # SQLite takes no half characters
-    with store.create(folder / "run", "m", {}, ENCODER) as run:
+    with opening.create(folder / "run", "m", {}, ENCODER) as run:
         run.add_cases([Case(f"{i}", f"p {text}", "harmful") for i, text in enumerate(answers)])
         run.add_answers(Row(f"{i}", 1, text, 1, "stop") for i, text in enumerate(answers))
         labels.write(run, folder / "l.jsonl", 99)
@@ -257,7 +257,7 @@ def test_bad_arguments(run, tmp_path, capfd, arguments, says):
 
 def test_a_run_without_harmful_cases(tmp_path):
     with (
-        store.create(tmp_path / "r", "m", {}, ENCODER) as run,
+        opening.create(tmp_path / "r", "m", {}, ENCODER) as run,
         pytest.raises(LayeralignError, match="no answers to harmful cases to label"),
     ):
         labels.sample(run, 3)

@@ -414,3 +414,18 @@ def test_a_gated_model_says_what_to_do(monkeypatch):
         LayeralignError, match="access is gated; accept its licence on the hub, then set HF_TOKEN"
     ):
         load("meta-llama/Llama-3.2-11B-Vision-Instruct")
+
+
+@pytest.mark.parametrize(("file", "path", "value"), [
+    ("config.json", ("text_config", "num_hidden_layers"), 10**9), ("config.json", ("vision_config", "num_hidden_layers"), 10**9),
+    ("config.json", ("image_seq_length",), 10**9), ("processor_config.json", ("num_additional_image_tokens",), 10**9),
+])  # fmt: skip
+def test_a_config_beyond_its_weights_is_refused_before_anything_is_made(copy, file, path, value):
+    content = json.loads((copy / file).read_text())
+    inner = content
+    for name in path[:-1]:
+        inner = inner[name]
+    inner[path[-1]] = value
+    (copy / file).write_text(json.dumps(content))
+    with pytest.raises(LayeralignError, match=rf"{file}: {path[-1]} is 1e\+09"):
+        load(copy)

@@ -18,7 +18,7 @@ from layeralign.analysis.summary import Summary
 from layeralign.cli.app import app
 from layeralign.decode.decoding import Decoding
 from layeralign.diagnosis import Diagnosis
-from layeralign.runs.store import open_run
+from layeralign.runs.opening import open_run
 from layeralign.sweep.settings import ScanSettings
 from layeralign.training.settings import AlignSettings
 from layeralign.vlm.cost import Encoder

@@ -8,7 +8,8 @@ from judged import HOSTILE, cases, make
 from layeralign.cases.case import Case
 from layeralign.report.inputs import gather
 from layeralign.report.page import page
-from layeralign.runs.store import Row, open_run
+from layeralign.runs.opening import open_run
+from layeralign.runs.store import Row
 
 pytestmark = pytest.mark.slow
 
@@ -247,7 +248,7 @@ def test_strangers_stay_inert_and_the_page_stays_usable(visit, tmp_path):
         answer=HOSTILE,
         identity={"revision": HOSTILE},
     )
-    with open_run(run) as opened:
+    with open_run(run, write=True) as opened:
         opened.add_cases([Case("long", "long?" + 10**6 * "w", "harmful", category="w" * 10**5)])
         opened.add_answers([Row("long", 0, 10**6 * "\u202e\x1b[2J<b>", 3, "stop")])
     other = make(tmp_path / "other", lambda exit: 0, asked, model=HOSTILE)

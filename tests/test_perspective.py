@@ -19,7 +19,7 @@ from layeralign.judges import perspective
 from layeralign.judges.judge import Judgement
 from layeralign.judges.models.service import Failure
 from layeralign.judges.perspective import KEY, LONGEST, PerspectiveJudge, _score
-from layeralign.runs.store import open_run
+from layeralign.runs.opening import open_run
 from layeralign.sweep.sweep import judge
 
 CASE = Case("c", "how do i clean it?", "benign")
@@ -215,6 +215,6 @@ def test_a_server_that_is_down_scores_nothing_and_is_asked_again(tmp_path):
         assert run.invalid("perspective") == []
     layeralign.judge(tmp_path / "run", ["refusal"])
     started = time.monotonic()
-    with open_run(tmp_path / "run") as run:
+    with open_run(tmp_path / "run", write=True) as run:
         judge(run, [asked_of(server, gap=60.0)])
     assert time.monotonic() - started < 30, "what is judged is not asked about again"

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from layeralign import LayeralignError
 from layeralign.cases import background, files, pictures
 from layeralign.cases.case import Case
 from layeralign.cli import main
-from layeralign.runs.store import open_run
+from layeralign.runs.opening import open_run
 from layeralign.sweep.settings import ScanSettings
 from layeralign.vlm.vlm import Vlm
 
@@ -201,3 +202,32 @@ def test_a_copy_of_cases_is_seen_as_they_are(transparent, tmp_path):
     files.write(files.read(transparent), tmp_path / "copy.jsonl")
     first, again = (files.read(file)[0].picture for file in (transparent, tmp_path / "copy.jsonl"))
     assert first.open().tobytes() == again.open().tobytes() and again.transparent
+
+
+@pytest.mark.parametrize("now", ["fifo", "endless", "grown", "folder"])
+def test_a_picture_that_was_replaced_after_its_check_is_a_sentence_at_once(tmp_path, now):
+    place = tmp_path / "a.png"
+    Image.new("RGB", (8, 8)).save(place)
+    found = pictures.check(tmp_path, "a.png", "here")
+    place.unlink()
+    if now == "fifo":
+        os.mkfifo(place)
+    elif now == "endless":
+        place.symlink_to("/dev/zero")
+    elif now == "folder":
+        place.mkdir()
+    else:
+        with place.open("wb") as stream:
+            stream.truncate(pictures.MAX_BYTES + 1)
+    with pytest.raises(LayeralignError, match="can no longer be read"):
+        found.open()
+
+
+@pytest.mark.parametrize("name", ["n" * 5000 + ".png", "\ud800.png", "b", ".", "fifo", "a/" * 2000 + "a.png"])
+def test_a_strange_name_is_a_sentence_of_normal_length(tmp_path, name):
+    (tmp_path / "b").symlink_to("c")
+    (tmp_path / "c").symlink_to("b")
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(LayeralignError) as error:
+        pictures.check(tmp_path, name, "here")
+    assert len(str(error.value)) < 500

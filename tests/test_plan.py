@@ -10,7 +10,7 @@ from layeralign.analysis.plan import plan
 from layeralign.cases.case import Case
 from layeralign.cli import main
 from layeralign.report.terminal.plan import lines
-from layeralign.runs import store
+from layeralign.runs import opening
 from layeralign.runs.store import Row
 from layeralign.stats.clusters import cluster
 from layeralign.stats.paired import Pairs, p_value
@@ -115,7 +115,7 @@ def test_no_harmful_case_and_no_rate_are_said():
 @pytest.fixture
 def run(tmp_path):
     """Two sessions: 30 rows in 10 s, 10 rows in 10 s; a third that was stopped at once."""
-    with store.create(tmp_path / "run", "m", {}, {"layers": 4, "default": 3}) as made:
+    with opening.create(tmp_path / "run", "m", {}, {"layers": 4, "default": 3}) as made:
         made.add_cases(harmful(40))
         for rows, seconds in (((0, 30), 10.0), ((30, 40), 10.0)):
             session = made.add_session(f"2026-01-01T00:00:{rows[0]}", "scan", {})
@@ -174,7 +174,7 @@ def test_a_models_config_is_enough_and_its_rate_is_measured(llava_dir, case_file
     ],
 )
 def test_bad_arguments_are_one_sentence(run, file, llava_dir, tmp_path, capfd, arguments, says):
-    store.create(tmp_path / "old", "m", {}, {"layers": 4, "default": 3}).close()
+    opening.create(tmp_path / "old", "m", {}, {"layers": 4, "default": 3}).close()
     names = {"RUN": str(run), "MODEL": str(llava_dir), "OLD": str(tmp_path / "old")}
     assert main(["plan", "--cases", str(file), *(names.get(a, a) for a in arguments)]) == 1
     err = capfd.readouterr().err

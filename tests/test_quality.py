@@ -24,8 +24,9 @@ from layeralign.judges.refusal import RefusalMatcher
 from layeralign.report.inputs import gather
 from layeralign.report.page import page
 from layeralign.report.terminal.judge_quality import notes
-from layeralign.runs import store
-from layeralign.runs.store import Row, open_run
+from layeralign.runs import opening
+from layeralign.runs.opening import open_run
+from layeralign.runs.store import Row
 from layeralign.stats.intervals import effective_rows
 from layeralign.stats.misclassification import corrected
 from layeralign.stats.proportions import wilson
@@ -54,7 +55,7 @@ def labelled(folder, said=SAID, name=GUARD, record=None, pictures=None, model="m
         Case(f"h{i}", f"prompt {i}", "harmful", shown[i % pictures] if pictures else None)
         for i in range(len(rows))
     ]
-    with store.create(folder, model, IDENTITY | {"model": model}, LAYERS) as run:
+    with opening.create(folder, model, IDENTITY | {"model": model}, LAYERS) as run:
         run.add_cases(cases)
         keys = [(case.id, 5 if i % 2 else 1, 0) for i, case in enumerate(cases)]
         run.add_answers(Row(case, exit, "said", 1, "stop") for case, exit, _ in keys)
@@ -184,7 +185,7 @@ def test_it_is_calibrated(kind, tmp_path, capfd):
     cases = [case for case in drawn("train", 400, 0) if case.kind == "harmful"][:40]
     answers = [REFUSAL if i % 4 else case.facts["helpful"] for i, case in enumerate(cases)]
     one = judge_of(kind)
-    with store.create(tmp_path / "run", "m", IDENTITY, LAYERS) as run:
+    with opening.create(tmp_path / "run", "m", IDENTITY, LAYERS) as run:
         run.add_cases(cases)
         run.add_answers(
             Row(case.id, 5, answer, 1, "stop") for case, answer in zip(cases, answers, strict=True)

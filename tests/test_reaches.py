@@ -16,7 +16,7 @@ from layeralign.decode.decoding import Decoding
 from layeralign.judges.guard import GuardJudge
 from layeralign.judges.models.local import LocalSpeaker
 from layeralign.rewards.reward import load_reward
-from layeralign.runs import store
+from layeralign.runs import opening
 from layeralign.testing import _Reward, _Shown, noise
 from layeralign.training.settings import AlignSettings
 from layeralign.training.train import train
@@ -301,6 +301,6 @@ def test_nothing_around_a_scan_changes_its_answers(tmp_path, case_file):
     assert done.returncode == 0, done.stderr
     said = []
     for folder in (tmp_path / "here", there):
-        with store.open_run(folder / "run") as run:
+        with opening.open_run(folder / "run") as run:
             said.append(([(r["case"], r["exit"], r["answer"]) for r in run.rows()], run.identity))
     assert said[0] == said[1] and said[0][0]

@@ -157,7 +157,7 @@ def test_judges_see_the_answer_alone(tmp_path, monkeypatch):
     (exit,) = result.summary.exits
     assert exit.asr == 1.0, "it was called a refusal for what it thought"
     assert exit.utility == 1.0
-    with layeralign.runs.store.open_run(tmp_path / "run") as run:
+    with layeralign.runs.opening.open_run(tmp_path / "run") as run:
         rows = list(run.rows())
     assert {row["answer"] for row in rows} == {"red"}
     assert all("can't help" in row["reasoning"] for row in rows)

@@ -24,8 +24,8 @@ from layeralign.report.page import findings as words
 from layeralign.report.page import page
 from layeralign.report.page.explorer import packed
 from layeralign.report.terminal.summary import table
-from layeralign.runs import store
-from layeralign.runs.store import open_run
+from layeralign.runs import opening
+from layeralign.runs.opening import open_run
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,7 @@ def test_answers_cut_at_one_exit_only_are_told_first_everywhere(tmp_path, capsys
 
 def test_cases_that_were_trained_on_are_told_first(tmp_path):
     run = handmade.make(tmp_path / "run", handmade.cases(20))
-    with open_run(run) as opened:
+    with open_run(run, write=True) as opened:
         opened.note_trained_on(["h1", "h2"])
         opened.note_trained_on(["h2", "h3"])
     assert words.warnings(gather([run])) == ["run: The model was trained on 3 of these cases."]
@@ -182,7 +182,7 @@ def test_the_page_has_every_exit_and_no_markup_of_a_stranger(tmp_path):
     asked = cases(4, categories=(HOSTILE, "steal"))
     run = make(tmp_path / "run", lambda exit: 1, asked, model=HOSTILE, answer=HOSTILE,
                identity={"revision": HOSTILE, "files": {HOSTILE: HOSTILE}})  # fmt: skip
-    with store.open_run(run) as opened:
+    with opening.open_run(run, write=True) as opened:
         opened.add_session("2026-01-02", HOSTILE, {"torch": HOSTILE})
         opened.add_judge(HOSTILE, {"model": HOSTILE})
         opened.add_verdicts(HOSTILE, [(("h0", 0, 0), Judgement("unsafe", scores={HOSTILE: 1.0}))])

@@ -20,7 +20,7 @@ from layeralign.decode.stream import answer
 from layeralign.judges.judge import Judgement
 from layeralign.runs import store
 from layeralign.runs.export import export
-from layeralign.runs.store import open_run
+from layeralign.runs.opening import open_run
 from layeralign.testing import noise
 
 SHORT = {"max_new_tokens": 6}
@@ -145,7 +145,7 @@ def test_category_and_reference_can_be_mended_and_answers_stay(llava, case_file,
     """No model is shown them; the rules judge such a case anew, a guard's word stays."""
     run = layeralign.scan(llava, case_file, tmp_path / "run", exits=1, **SHORT).run
     before = answers(tmp_path / "run")
-    with open_run(run) as opened:
+    with open_run(run, write=True) as opened:
         opened.add_verdicts("llama-guard-3:m", [((case, 1, 0), Judgement("safe")) for case, _ in before])
     rows = [json.loads(line) for line in case_file.read_text().splitlines()]
     (asked,) = [row for row in rows if row["kind"] == "vqa"][:1]

@@ -27,7 +27,7 @@ from layeralign.report.inputs import gather
 from layeralign.report.page.page import page
 from layeralign.report.terminal.summary import table
 from layeralign.rewards.reward import load_reward
-from layeralign.runs.store import open_run
+from layeralign.runs.opening import open_run
 from layeralign.testbed.cases import cases
 
 CASE = Case("c", "how do i clean it?", "benign")
@@ -350,7 +350,7 @@ def test_it_goes_on_judges_again_and_does_not_mix_models(tmp_path):
     name = f"toxicity:{model}"
     a_run(tmp_path / "run", 8).close()
     layeralign.judge(tmp_path / "run", ["refusal", name])
-    with open_run(tmp_path / "run") as run:
+    with open_run(tmp_path / "run", write=True) as run:
         assert run.unjudged(name) == [] and run.judge_record(name)["label"] == "toxic"
         run.add_verdicts(name, [(("h0", 0, 0), Judgement("invalid", why="x"))])
     layeralign.judge(tmp_path / "run", [name])
@@ -393,7 +393,7 @@ def test_a_copy_of_the_reward_is_the_reward_and_another_is_not(tmp_path, monkeyp
     names = ["refusal", f"reward:{tmp_path / 'copy'}", "reward:two_rewards:one", "reward:two_rewards:other"]
     found = layeralign.judge(tmp_path / "run", names).summary
     assert found.trained_against == (f"reward:{tmp_path / 'copy'}",)
-    with open_run(tmp_path / "run") as run:
+    with open_run(tmp_path / "run", write=True) as run:
         run.note_reward(load_reward("two_rewards:one").record())
     assert layeralign.read(tmp_path / "run").summary.trained_against == ("reward:two_rewards:one",)
 

@@ -14,7 +14,7 @@ from layeralign.cases.case import Case
 from layeralign.cli import main
 from layeralign.decode import decoding, openings, prompts, stream
 from layeralign.decode.requests import Generation
-from layeralign.runs import store
+from layeralign.runs import opening
 from layeralign.sweep import screen as screening
 from layeralign.sweep.settings import ScanSettings
 from layeralign.testbed.world import REFUSAL
@@ -83,7 +83,7 @@ def test_its_blind_exits_come_first_and_a_scan_says_how_well_that_was(bundled, s
     assert {exit.exit for exit in found.worst_first[:3]} == {0, 1, 2}
     assert sorted(exit.rank for exit in found.exits) == list(range(1, 10))
     assert all(0 <= exit.low <= exit.harm <= exit.high <= 1 for exit in found.exits)
-    with store.open_run(out) as run:
+    with opening.open_run(out) as run:
         assert not run.answered()
         assert len(list(run.cases())) == 160
     result = layeralign.scan(bundled, "testbed", out, limit=160, max_new_tokens=24, exits="0,2,4,7")

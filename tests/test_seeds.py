@@ -13,7 +13,7 @@ from layeralign.cases.case import Case
 from layeralign.cli import main
 from layeralign.judges.judge import Judgement
 from layeralign.report.terminal import seeds
-from layeralign.runs import store
+from layeralign.runs import opening
 from layeralign.runs.store import Row
 from simulated import covers
 
@@ -24,7 +24,7 @@ CASES = [Case(f"h{i}", f"prompt {i}", "harmful") for i in range(10)]
 def make(folder, unsafe, *, cases=CASES, exits=(1, 2), judge="oracle", score=None, **identity):
     """A run whose first `unsafe` cases are unsafe at exit 1."""
     whole = {"seed": 0, "adapter": None, "decoding": {"temperature": 1.0}} | identity
-    with store.create(folder, f"m + {folder.name}", whole, ENCODER) as run:
+    with opening.create(folder, f"m + {folder.name}", whole, ENCODER) as run:
         run.add_cases(cases)
         run.add_answers(Row(case.id, exit, "said", 2, "stop") for case in cases for exit in exits)
         words = [
@@ -59,7 +59,7 @@ def test_runs_are_the_unit(tmp_path):
 
 def test_people_need_not_label_every_run(tmp_path):
     runs = [make(tmp_path / f"s{i}", i, seed=i) for i in range(2)]
-    with store.open_run(runs[0]) as run:
+    with opening.open_run(runs[0], write=True) as run:
         run.replace("human", {}, [(("h0", 1, 0), Judgement("safe"))])
     assert across(runs).asr_judge == "oracle"
 
@@ -128,7 +128,7 @@ def test_what_has_to_be_said_first_is_said_of_each_run(tmp_path, capsys):
         )
         for seed in range(2)
     ]
-    with store.open_run(runs[1]) as run:
+    with opening.open_run(runs[1], write=True) as run:
         run.ask_judge("llama-guard-3:x")
     assert main(["summary", *map(str, runs)]) == 0
     told = " ".join(capsys.readouterr().out.split())

@@ -13,7 +13,7 @@ from layeralign.analysis.sequential import Stop, StoppingRule, looks, order, sto
 from layeralign.analysis.summary import summarise
 from layeralign.cases.case import Case
 from layeralign.judges.judge import Judgement
-from layeralign.runs import store
+from layeralign.runs import opening, store
 from layeralign.runs.store import Row
 from layeralign.stats.confidence_sequences import confidence_sequence
 from layeralign.testbed import cases as testbed
@@ -124,7 +124,7 @@ class TestWhen:
 def judged(folder, said):
     """A run with these flags for harmful cases at each exit, and what is needed beside."""
     cases = [Case(f"c{i}", f"p{i}", "harmful") for i in range(40)]
-    with store.create(folder, "m", {"a": 1}, {"layers": 4, "default": 3}) as made:
+    with opening.create(folder, "m", {"a": 1}, {"layers": 4, "default": 3}) as made:
         made.add_cases(cases)
         words = []
         for exit, row in said.items():
@@ -144,7 +144,7 @@ def test_a_sequential_run_shows_only_what_is_valid_whenever_one_stops(tmp_path):
         2: {id: i < 4 for i, id in enumerate(ids)},
         3: dict.fromkeys(ids, False),
     }
-    with store.open_run(judged(tmp_path / "run", said)) as run:
+    with opening.open_run(judged(tmp_path / "run", said)) as run:
         summary = summarise(Results.of(run))
     one, two, three = summary.exits
     assert (one.decision, one.decided_at, one.worse, one.p_worse, one.n) == ("above", 10, True, None, 10)
@@ -177,7 +177,7 @@ def test_a_group_is_the_mean_of_its_exits_however_many_cases_they_have():
 
 
 def rows(folder):
-    with store.open_run(folder) as run:
+    with opening.open_run(folder) as run:
         return {(r["case"], r["exit"]): r["answer"] for r in run.rows()}
 
 
@@ -203,7 +203,7 @@ def test_the_bundled_models_blind_exit_is_found_and_the_rest_not_asked(whole):
     assert whole.summary.sequential.rows < 0.8 * whole.summary.sequential.grid
     assert len(rows(whole.run)) == whole.summary.sequential.rows
     # other cases were asked in proportion: 60 of each stratum
-    with store.open_run(whole.run) as run:
+    with opening.open_run(whole.run) as run:
         asked = [row["category"] for row in run.rows() if row["exit"] == 0]
     assert len(asked) == blind.n * 4
     assert asked.count("vqa") > 0

@@ -13,7 +13,7 @@ import yaml
 import layeralign
 from handmade import ROOT
 from layeralign.cli import main
-from layeralign.runs import store
+from layeralign.runs import opening
 from layeralign.vlm.checkpoint import find_model as find
 
 pytestmark = pytest.mark.slow
@@ -56,7 +56,7 @@ def test_a_merged_checkpoint_answers_as_its_model_with_the_adapter(adapter, tmp_
     def said(name, model, fitted=None):
         vlm = layeralign.load(model, adapter=fitted)
         layeralign.scan(vlm, "testbed", tmp_path / name, exits="0,default", limit=20, max_new_tokens=12)
-        with store.open_run(tmp_path / name) as run:
+        with opening.open_run(tmp_path / name) as run:
             return dict(run.unjudged("nobody"))
 
     merged, beside, plain = (

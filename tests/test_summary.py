@@ -8,7 +8,7 @@ from layeralign.analysis.results import Results
 from layeralign.analysis.summary import summarise
 from layeralign.cases.case import Case
 from layeralign.judges.judge import Judgement
-from layeralign.runs import store
+from layeralign.runs import opening
 from layeralign.runs.store import Row
 from layeralign.stats.proportions import wilson
 from layeralign.testing import _Shown, noise
@@ -36,7 +36,7 @@ def run(tmp_path):
         Case("b", "x", "benign"), Case("a", "x", "benign", category="authorised"),
         Case("q", "x", "vqa", reference="y"), Case("q2", "x", "vqa", reference="y"),
     ]  # fmt: skip
-    with store.create(tmp_path / "run", "m", {"a": 1}, {"layers": 4, "default": 3}) as made:
+    with opening.create(tmp_path / "run", "m", {"a": 1}, {"layers": 4, "default": 3}) as made:
         made.add_cases(harmful + others)
         for exit in (1, 3):
             made.add_answers(Row(c.id, exit, "said", 2, "stop") for c in harmful + others)
@@ -51,7 +51,7 @@ def run(tmp_path):
             words.append((("q", exit, 0), judgement("not applicable", False, True, True)))
             words.append((("q2", exit, 0), judgement("not applicable", False, True, exit == 3)))
         made.add_verdicts("oracle", words)
-    with store.open_run(tmp_path / "run") as opened:
+    with opening.open_run(tmp_path / "run") as opened:
         yield opened
 
 
@@ -105,7 +105,7 @@ def test_ten_prompts_on_ten_pictures_are_not_a_hundred_observations(tmp_path):
         for p in range(10)
         for n, picture in enumerate(pictures)
     ]
-    with store.create(tmp_path / "run", "m", {"a": 1}, {"layers": 4, "default": 3}) as made:
+    with opening.create(tmp_path / "run", "m", {"a": 1}, {"layers": 4, "default": 3}) as made:
         made.add_cases(cases)
         made.add_answers(Row(case.id, 3, "said", 2, "stop") for case in cases)
         words = [
@@ -154,7 +154,7 @@ def test_another_judge_and_what_it_does_not_say(run):
 
 def test_a_run_without_verdicts(tmp_path):
     with (
-        store.create(tmp_path / "r", "m", {}, {"layers": 2, "default": 1}) as run,
+        opening.create(tmp_path / "r", "m", {}, {"layers": 2, "default": 1}) as run,
         pytest.raises(LayeralignError, match="no judge with verdicts has judged it yet"),
     ):
         summarise(Results.of(run))

@@ -11,13 +11,13 @@ from layeralign.analysis.metrics import Score
 from layeralign.analysis.results import Results
 from layeralign.analysis.summary import summarise
 from layeralign.report.terminal.summary import table
-from layeralign.runs import store
+from layeralign.runs import opening
 
 
 @pytest.fixture(scope="module")
 def summary(tmp_path_factory):
     run = make(tmp_path_factory.mktemp("runs") / "run", lambda exit: 18 - 4 * exit if exit < 4 else 0)
-    with store.open_run(run) as opened:
+    with opening.open_run(run) as opened:
         return summarise(Results.of(opened))
 
 

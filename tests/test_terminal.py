@@ -34,7 +34,7 @@ from layeralign.report.terminal import (
     transfer,
 )
 from layeralign.report.terminal import plan as plans
-from layeralign.runs.store import open_run
+from layeralign.runs.opening import open_run
 from layeralign.testbed.cases import cases as drawn
 from layeralign.training.state.log import Log
 from layeralign.vlm import cost
@@ -70,7 +70,7 @@ def labelled(tmp_path_factory):
     """A run that people and a guard have judged."""
     asked, word = cases(40), unsafe_first({0: 25, 1: 17})
     made = make(tmp_path_factory.mktemp("runs") / "labelled", asked, word, exits=range(9), layers=8)
-    with open_run(made) as run:
+    with open_run(made, write=True) as run:
         words = [((case.id, exit, 0), word(case, exit)) for case in asked for exit in range(9)]
         run.replace("human", {}, words[:200])
         run.add_verdicts("llama-guard-3:meta-llama/Llama-Guard-3-8B", [*words[9:], *words[:9]])

@@ -12,7 +12,7 @@ from layeralign.cases.case import Case
 from layeralign.cli import main
 from layeralign.judges.coherence import CoherenceJudge
 from layeralign.judges.judge import Judge, Judgement
-from layeralign.runs import store
+from layeralign.runs import opening
 from layeralign.runs.store import Row
 from layeralign.sweep.sweep import judge
 
@@ -43,7 +43,7 @@ class Guard(Judge):
 
 def a_run(folder, n=20):
     """Harmful cases at two exits, all refused by the refusal matcher's rules."""
-    with store.create(folder, "m", {"a": 1}, {"layers": 3, "default": 2}) as run:
+    with opening.create(folder, "m", {"a": 1}, {"layers": 3, "default": 2}) as run:
         run.add_cases([Case(f"h{i}", f"how {i}?", "harmful") for i in range(n)])
         run.add_answers(
             Row(f"h{i}", exit, "I can't help with that.", 3, "stop") for i in range(n) for exit in (1, 2)
@@ -53,7 +53,7 @@ def a_run(folder, n=20):
 
 
 def stopped(folder, batches):
-    with store.open_run(folder) as run, pytest.raises(KeyboardInterrupt):
+    with opening.open_run(folder, write=True) as run, pytest.raises(KeyboardInterrupt):
         judge(run, [Guard(batches)])
 
 
@@ -70,7 +70,7 @@ def test_it_is_said_first_and_another_makes_the_asr(tmp_path, batches, capsys):
     assert caution(found).startswith(told)
     assert main(["summary", str(tmp_path / "run")]) == 0
     assert told.split(";", maxsplit=1)[0] in " ".join(capsys.readouterr().out.split())
-    with store.open_run(tmp_path / "run") as run:
+    with opening.open_run(tmp_path / "run", write=True) as run:
         judge(run, [Guard()])
     found = layeralign.read(tmp_path / "run").summary
     assert (
@@ -85,7 +85,7 @@ def test_it_counts_where_it_is_asked_for_by_name(tmp_path):
 
 
 def test_answers_that_came_later_make_it_unfinished(tmp_path):
-    with store.open_run(a_run(tmp_path / "run")) as run:
+    with opening.open_run(a_run(tmp_path / "run"), write=True) as run:
         judge(run, [Guard()])
         assert run.unfinished() == {}
         run.add_answers([Row("h0", 3, "Sure.", 3, "stop")])
@@ -95,13 +95,13 @@ def test_answers_that_came_later_make_it_unfinished(tmp_path):
 @pytest.mark.slow
 def test_again_forgets_nothing_before_the_judge_is_there(tmp_path):
     """Verdicts that were paid for stay where the model cannot be loaded."""
-    with store.open_run(a_run(tmp_path / "run")) as run:
+    with opening.open_run(a_run(tmp_path / "run"), write=True) as run:
         judge(run, [Guard()])
     with pytest.raises(layeralign.LayeralignError):
         layeralign.judge(tmp_path / "run", [f"llama-guard-3:{tmp_path / 'nowhere'}"], again=True)
     assert layeralign.read(tmp_path / "run").summary.asr_judge == GUARD
     stopped_again = Guard(2)
-    with store.open_run(tmp_path / "run") as run, pytest.raises(KeyboardInterrupt):
+    with opening.open_run(tmp_path / "run", write=True) as run, pytest.raises(KeyboardInterrupt):
         judge(run, [stopped_again], again=True)
     found = layeralign.read(tmp_path / "run").summary
     assert found.asr_judge == "refusal" and found.unfinished[0].judged == 10
@@ -118,7 +118,7 @@ def test_a_gate_does_not_pass_on_another_judges_word(tmp_path):
     assert f"judge {GUARD} has not judged every answer yet" in found.outcomes[0].checks[0].why
     named = policy | {"judge": "refusal"}
     assert layeralign.gate(tmp_path / "run", named).result == "pass"
-    with store.open_run(tmp_path / "run") as run:
+    with opening.open_run(tmp_path / "run", write=True) as run:
         judge(run, [Guard()])
     assert layeralign.gate(tmp_path / "run", policy).result == "fail"
 
@@ -127,7 +127,7 @@ def test_a_gate_does_not_pass_on_another_judges_word(tmp_path):
 def test_runs_are_compared_by_a_judge_that_has_seen_both(tmp_path):
     for name in ("a", "b"):
         a_run(tmp_path / name)
-    with store.open_run(tmp_path / "a") as run:
+    with opening.open_run(tmp_path / "a", write=True) as run:
         judge(run, [Guard()])
     stopped(tmp_path / "b", 3)
     assert layeralign.compare(tmp_path / "a", tmp_path / "b", allow=["judges"]).before.asr_judge == "refusal"

@@ -15,7 +15,7 @@ from watch import watched
 
 import layeralign
 from layeralign.decode.memory import PREFILL_TOKENS
-from layeralign.runs import store
+from layeralign.runs import opening
 from layeralign.vlm.vlm import Vlm
 
 TIE = 1e-4
@@ -60,7 +60,7 @@ class Contest:
             layeralign.scan(
                 self.vlm, self.cases, Path(folder) / "run", exits=self.exits, max_new_tokens=self.longest
             )
-            with store.open_run(Path(folder) / "run") as run:
+            with opening.open_run(Path(folder) / "run") as run:
                 rows = list(run.rows())
         self.ours = {(row["case"], row["exit"]): row["answer"] for row in rows}
         self.tokens = {(row["case"], row["exit"]): row["tokens"] for row in rows}

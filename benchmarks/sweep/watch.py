@@ -22,7 +22,7 @@ PARTS = {
     "prefill": [(Engine, "_prefill")],
     "decode": [(Engine, "_decode")],
     "planning": [(sweep.decode, "check"), (sweep, "grid"), (sweep, "missing"), (stream, "prompt_tokens"), (stream, "units")],
-    "store": [(sweep.store, "create"), (Run, "add_cases"), (Run, "add_answers"), (stream, "text")],
+    "store": [(sweep.opening, "create"), (Run, "add_cases"), (Run, "add_answers"), (stream, "text")],
     "judging": [(sweep, "judge")],
 }  # fmt: skip
 """Part -> the functions that it is; none of them calls another."""

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         to_datasets,
         to_pandas,
         to_polars,
+        verify,
     )
     from layeralign.studies.demo import demo
     from layeralign.studies.transfer import transfer
@@ -50,6 +51,7 @@ __all__ = [
     "LayeralignError", "Scan", "across", "align", "calibrate", "card", "cases", "check", "compare", "demo",
     "doctor", "export", "figure", "gate", "inspect", "judge", "label", "load", "plan", "read", "report",
     "reward", "scan", "screen", "summary", "to_datasets", "to_pandas", "to_polars", "transfer",
+    "verify",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

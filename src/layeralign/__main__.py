@@ -3,17 +3,19 @@
 import gc
 import sys
 
+from layeralign._util import stopping
+
 
 def run() -> None:
     """Run one command and leave with its exit code."""
+    stopping.listen()
     try:
         gc.set_threshold(50_000)  # the rows of a run are many objects, all of which live to the end
         from layeralign.cli import main  # inside, so that Ctrl-C during the import is one sentence, too
 
         code = main()
-    except KeyboardInterrupt:
-        print("\nstopped; finished work is saved, and the same command resumes it", file=sys.stderr)
-        code = 130
+    except KeyboardInterrupt as stop:
+        code = stopping.told(stop)
     sys.exit(code)
 
 

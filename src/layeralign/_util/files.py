@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,7 +38,10 @@ def atomic(file: Path, *, private: bool = False) -> Iterator[Path]:
         if not file.parent.is_dir():
             raise LayeralignError(f"out {file}: the folder {file.parent} does not exist")
         _remove_abandoned(file)
-        os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600 if private else 0o666))
+        handle = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600 if private else 0o666)
+        if private:
+            os.fchmod(handle, 0o600)  # whatever the umask
+        os.close(handle)
         yield draft
         _sync(draft)
         draft.replace(file)
@@ -62,6 +66,32 @@ def write(file: Path, text: str, *, private: bool = False) -> None:
 def write_json(file: Path, content: Any, *, private: bool = False) -> None:
     """Write indented JSON, like `write`; numbers must be finite."""
     write(file, json.dumps(content, indent=1, allow_nan=False) + "\n", private=private)
+
+
+def read_regular(file: Path, limit: int) -> bytes:
+    """Read a regular file of at most `limit` bytes; type and size are those of the file that is read.
+
+    A FIFO, a device or a file that grows meanwhile is refused, and never waited for.
+
+    Raises:
+        OSError: the file cannot be opened or read.
+        ValueError: it is not a regular file, or it is larger.
+    """
+    handle = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(handle, "rb") as stream:
+        about = os.fstat(handle)
+        if not stat.S_ISREG(about.st_mode):
+            raise ValueError("is not a regular file")
+        content = stream.read(limit + 1) if about.st_size <= limit else b""
+        if max(about.st_size, len(content)) > limit:
+            raise ValueError(f"is larger than {limit >> 20} MiB, the limit")
+    return content
+
+
+def json_line(row: Any) -> str:
+    r"""Return one line of JSON, in which no character ends a line for any reader, as U+2028 would."""
+    text = json.dumps(row, ensure_ascii=False)
+    return "".join(f"\\u{ord(c):04x}" if c in "\x85\u2028\u2029" else c for c in text) + "\n"
 
 
 def _remove_abandoned(file: Path) -> None:

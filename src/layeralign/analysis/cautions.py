@@ -14,6 +14,11 @@ def caution(summary: Summary) -> str:
     """Return the cautions that precede a finding, as sentences; the text may be empty."""
     lines = [_unanswered(found, summary.dtype) for found in summary.no_answers]
     lines += map(_unfinished, summary.unfinished)
+    if not summary.sealed:
+        lines.append(
+            "The run's last command was killed or still works, so damage of its file cannot be ruled out; "
+            "repeat that command."
+        )
     if summary.trained_against:
         lines.append(
             f"Warning: the model was trained on {printable(' and '.join(summary.trained_against))}; "

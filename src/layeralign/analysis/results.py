@@ -18,7 +18,8 @@ from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
 from layeralign.exits import Exits
 from layeralign.judges.kinds import HUMAN, REFUSAL, scores_only, trusted
-from layeralign.runs.store import NO_ANSWER, GivenCase, JudgedRow, RowKey, Run, open_run
+from layeralign.runs.opening import open_run
+from layeralign.runs.store import NO_ANSWER, GivenCase, JudgedRow, RowKey, Run
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Results:
         judge_records: judge -> record of the judge.
         invalid: judge -> reasons of its invalid verdicts with their counts, the most frequent first.
         unfinished: judges that have not seen every row: (rows with a verdict of the judge, all rows).
+        sealed: whether the run's file was compared with its hash; see `layeralign.runs.opening`.
     """
 
     path: Path
@@ -58,6 +60,7 @@ class Results:
     judge_records: Mapping[str, Mapping[str, Any]]
     invalid: Mapping[str, Sequence[tuple[str, int]]]
     unfinished: Mapping[str, tuple[int, int]]
+    sealed: bool = True
     _made: dict[object, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -89,6 +92,7 @@ class Results:
             judge_records={name: run.judge_record(name) for name in judges},
             invalid={name: run.invalid(name) for name in judges},
             unfinished=run.unfinished(),
+            sealed=run.sealed,
         )
 
     def once(self, key: object, make: Callable[[], Any]) -> Any:

@@ -167,6 +167,8 @@ class Summary:
         trained_against: judges that are the reward of the adapter's training, according to its record. Their
             scores are not evidence of its safety.
         base: the different base model of the adapter's training, if that was allowed; otherwise empty.
+        sealed: False where the run's last writer was killed or is still at work, so that damage of the file
+            cannot be ruled out.
     """
 
     asr_judge: str
@@ -190,6 +192,7 @@ class Summary:
     unfinished: tuple[Unfinished, ...] = ()
     dtype: str = ""
     base: str = ""
+    sealed: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object; its keys are never renamed, only added."""
@@ -249,6 +252,7 @@ def _summarised(run: Results, judge: str, quality: Path | None) -> Summary:
         unfinished=tuple(Unfinished(name, *counts) for name, counts in run.unfinished.items()),
         dtype=str(run.identity.get("dtype", "")),
         base=str(run.identity.get("base", "")),
+        sealed=run.sealed,
     )
 
 

@@ -17,7 +17,7 @@ from layeralign.errors import LayeralignError
 from layeralign.report.notebook.others import Benchmarks, Cases, Diagnosis, Encoder, Plan, Screen
 from layeralign.report.notebook.runs import Scan
 from layeralign.report.notebook.shown import shown
-from layeralign.runs.store import open_run
+from layeralign.runs.opening import open_run
 from layeralign.sweep import rate as speed
 from layeralign.sweep.screen import screen as screen_exits
 from layeralign.sweep.settings import ScanSettings, names_settings

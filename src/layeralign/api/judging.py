@@ -17,7 +17,7 @@ from layeralign.judges.registry import judges
 from layeralign.report.notebook.others import Calibrations
 from layeralign.report.notebook.runs import Scan, Seeds
 from layeralign.report.notebook.shown import shown
-from layeralign.runs import store
+from layeralign.runs import opening
 from layeralign.sweep.sweep import judge as judge_run
 from layeralign.vlm.load import release
 
@@ -91,7 +91,7 @@ def judge(
         retry_invalid: repeat rows with an invalid verdict.
     """
     asked = judges(names, endpoint, rubric)
-    with store.open_run(Path(run)) as opened:
+    with opening.open_run(Path(run), write=True) as opened:
         for one in asked:  # recorded as unfinished even if a stop occurs while a model loads
             opened.ask_judge(one.name)
         for one in asked:
@@ -126,7 +126,7 @@ def label(
     """
     if (out is None) == (filled is None):
         raise LayeralignError("label: expected either out, a file to write, or filled, a file with labels")
-    with store.open_run(Path(run)) as opened:
+    with opening.open_run(Path(run), write=filled is not None) as opened:
         if filled is not None:
             return dict(labels.adopt(opened, Path(filled)))
         return {"": labels.write(opened, Path(str(out)), n, seed)}

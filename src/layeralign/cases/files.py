@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -14,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from layeralign._util.files import atomic
+from layeralign._util.files import atomic, json_line
 from layeralign._util.text import json_of, printable
 from layeralign._util.validation import Filled, Record, Text, validated
 from layeralign.cases import pictures
@@ -134,9 +133,7 @@ def write(cases: Sequence[Case], file: Path) -> None:
         pile.mkdir(mode=0o700)
         stack.callback(shutil.rmtree, pile, ignore_errors=True)
         with draft.open("w", encoding="utf-8") as stream:
-            stream.writelines(
-                json.dumps(_written(case, pile, beside.name), ensure_ascii=False) + "\n" for case in cases
-            )
+            stream.writelines(json_line(_written(case, pile, beside.name)) for case in cases)
         if any(pile.iterdir()):
             pile.replace(beside)
 

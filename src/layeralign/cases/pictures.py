@@ -12,7 +12,8 @@ from typing import Any
 
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from layeralign._util.text import has_lone_surrogate
+from layeralign._util.files import read_regular
+from layeralign._util.text import has_lone_surrogate, printable
 from layeralign.cases.background import WHITE
 from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
@@ -54,9 +55,9 @@ class FilePicture:
             LayeralignError: The file has changed since it was checked, or cannot be read.
         """
         try:
-            content = Path(self.path).read_bytes()
-        except OSError as error:
-            raise LayeralignError(f"image {self.path}: can no longer be read ({error.strerror})") from error
+            content = read_regular(Path(self.path), MAX_BYTES)
+        except (OSError, ValueError) as error:
+            raise LayeralignError(f"image {self.path}: can no longer be read ({_why(error)})") from error
         if hashlib.sha256(content).hexdigest() != self.sha256:
             raise LayeralignError(
                 f"image {self.path}: has changed since the cases were read; run the command again"
@@ -86,7 +87,7 @@ def check(folder: Path, name: str, where: str) -> FilePicture:
         LayeralignError: The path leaves the folder (absolute, `..`, link, URL), the file is missing, it is
             not a complete picture of a known format, or it exceeds a limit.
     """
-    shown = f"{where}: image {name!r}"
+    shown = f"{where}: image {(name if len(name) <= 200 else name[:199] + '…')!r}"
     if "://" in name or name.startswith("data:"):
         raise LayeralignError(f"{shown}: is a URL; expected a path relative to the case file")
     if leaves(name):
@@ -96,8 +97,8 @@ def check(folder: Path, name: str, where: str) -> FilePicture:
     try:
         if (folder / name).is_file() and not (folder / name).resolve().is_relative_to(folder.resolve()):
             raise LayeralignError(f"{shown}: is a link that leaves the case file's folder")
-    except (OSError, ValueError) as error:
-        raise LayeralignError(f"{shown}: cannot be read ({error})") from error
+    except (OSError, ValueError, RuntimeError) as error:
+        raise LayeralignError(f"{shown}: cannot be read ({_why(error)})") from error
     return read(folder / name, shown)
 
 
@@ -114,16 +115,19 @@ def read(path: Path, shown: str) -> FilePicture:
     try:
         file = path.resolve()
         if not file.is_file():
-            raise LayeralignError(f"{shown}: no such file in {path.parent}")
+            raise LayeralignError(f"{shown}: no such file in {printable(str(path.parent), 200)}")
         if has_lone_surrogate(str(file)):
             raise LayeralignError(f"{shown}: is in a folder whose name is not valid UTF-8; rename the folder")
-        if file.stat().st_size > MAX_BYTES:
-            raise LayeralignError(f"{shown}: is larger than {MAX_BYTES >> 20} MiB, the limit")
-        content = file.read_bytes()
-    except (OSError, ValueError) as error:
-        raise LayeralignError(f"{shown}: cannot be read ({error})") from error
+        content = read_regular(file, MAX_BYTES)
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: links that lead in a circle
+        raise LayeralignError(f"{shown}: cannot be read ({_why(error)})") from error
     picture, transparent, animated = _decode(content, shown, WHITE)
     return FilePicture(str(file), hashlib.sha256(content).hexdigest(), picture.size, transparent, animated)
+
+
+def _why(error: Exception) -> str:
+    """What is wrong with a file, without its path, which may be thousands of characters long."""
+    return (error.strerror if isinstance(error, OSError) else "") or printable(str(error), 200)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The command line: one thin command per verb.
 
-Exit codes: 0 fine, 1 bad input, 130 stopped; gate and check have 2 and 3 besides, see `cli.gating`.
+Exit codes: 0 fine, 1 bad input, 130 stopped (143 by SIGTERM, 129 by SIGHUP); gate and check have 2 and 3
+besides, see `gating`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from io import TextIOWrapper
 
 from cyclopts import CycloptsError, MissingArgumentError
 
-from layeralign._util import terminal
+from layeralign._util import stopping, terminal
 from layeralign._util.machine import settle_threads
 from layeralign._util.text import has_lone_surrogate, printable
 from layeralign.cli import config_file
@@ -43,9 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (LayeralignError, CycloptsError) as error:
         said = missing(error) if isinstance(error, MissingArgumentError) else str(error)
         return _fail(unknown_flag(tokens) or said, debug)
-    except KeyboardInterrupt:
-        print("\nstopped; finished work is saved, and the same command resumes it", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        return stopping.told(stop)
     except BrokenPipeError:
         return 1
     except OSError as error:

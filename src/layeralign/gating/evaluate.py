@@ -143,10 +143,19 @@ def gate(run: Results, policy: Policy, base: Results | None = None, quality: Pat
 
 
 def _unfinished(run: Results, judge: str, policy: Policy) -> str | None:
-    """Return an unfinished judge whose verdicts would count: the ASR's judge, or a more trusted one."""
+    """Return why the run is not finished: it is not sealed, or a judge is not whose verdicts would count.
+
+    Such a judge is the ASR's judge, or a more trusted one.
+    """
+    if not run.sealed:
+        return (
+            "the run's last command was killed or still works, so damage of its file cannot be ruled out; "
+            "repeat that command"
+        )
     wanted = trusted({*run.judges, judge, *run.unfinished})
     before = wanted[: wanted.index(judge) + 1] if policy.judge is None else [judge]
-    return next((name for name in before if name in run.unfinished and not scores_only(name)), None)
+    left = next((name for name in before if name in run.unfinished and not scores_only(name)), None)
+    return left and f"judge {left} has not judged every answer yet; repeat layeralign judge"
 
 
 class _Scene:
@@ -201,7 +210,7 @@ class _Scene:
         if missing:
             why = f"{missing} of {len(asked)} {what} are not answered there; repeat the scan's command"
         elif self.unfinished:
-            why = f"judge {self.unfinished} has not judged every answer yet; repeat layeralign judge"
+            why = self.unfinished
         elif rule.scored and len(rows) > estimate.n:
             why = f"{len(rows) - estimate.n} of {len(rows)} {what} have no score"
         open_end = made.result == "pass" and why

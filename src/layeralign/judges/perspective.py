@@ -19,7 +19,7 @@ from layeralign._util.retry import Retry
 from layeralign.errors import LayeralignError
 from layeralign.judges.judge import EMPTY, Exchange, Judge, Judgement
 from layeralign.judges.kinds import PERSPECTIVE, TOXICITY_SCORE
-from layeralign.judges.models.service import Failure, Service, address, key_in
+from layeralign.judges.models.service import Failure, Service, address, json_in, key_in
 
 KEY = "PERSPECTIVE_API_KEY"
 """Environment variable with the key."""
@@ -113,7 +113,7 @@ def _question(answer: str) -> dict[str, Any]:
 def _score(answer: httpx.Response) -> float | Failure:
     """The probability in a reply; a broken reply raises `Retry`."""
     try:
-        reply = answer.json()
+        reply = json_in(answer)
     except ValueError:
         reply = None
     if answer.status_code != httpx.codes.OK:

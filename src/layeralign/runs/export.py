@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
-from layeralign._util.files import atomic
+from layeralign._util.files import atomic, json_line
 from layeralign.errors import LayeralignError
 from layeralign.runs.store import SAID, Run
 
@@ -25,7 +24,7 @@ def export(run: Run, format: Format, out: Path) -> int:
     with atomic(out, private=True) as draft:
         if format == "jsonl":
             with draft.open("w", encoding="utf-8") as stream:
-                stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+                stream.writelines(map(json_line, rows))
         else:
             _parquet(rows, draft)
     return len(rows)

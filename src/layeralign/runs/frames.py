@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from layeralign.errors import LayeralignError
 from layeralign.runs.export import flat
-from layeralign.runs.store import open_run
+from layeralign.runs.opening import open_run
 
 if TYPE_CHECKING:
     import datasets

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from layeralign._util.files import atomic
 from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
 
 FILE = "run.sqlite"
 _PEOPLE = "human"  # the judge whose verdicts come from a file of labels
-_FORMAT = 4
+FORMAT = 4
 _ANSWERS = """
 CREATE TABLE answers (
   "case" TEXT NOT NULL REFERENCES cases (id), exit INTEGER NOT NULL, sample INTEGER NOT NULL,
@@ -34,7 +32,7 @@ CREATE TABLE verdicts (
   categories TEXT NOT NULL DEFAULT '[]', why TEXT NOT NULL DEFAULT '',
   PRIMARY KEY ("case", exit, sample, judge)
 ) STRICT, WITHOUT ROWID"""
-_SCHEMA = f"""
+SCHEMA = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE sessions (
   started TEXT NOT NULL, command TEXT NOT NULL, versions TEXT NOT NULL, rows INTEGER NOT NULL DEFAULT 0,
@@ -127,11 +125,18 @@ class GivenCase(NamedTuple):
 
 
 class Run:
-    """An open run. Use it as a context manager, or call `close`."""
+    """An open run. Use it as a context manager, or call `close`.
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
-        self.path = path
-        self._db = connection
+    Attributes:
+        path: The run's folder.
+        sealed: Whether the file's hash was compared with the one of its last writer; True for a writer.
+    """
+
+    def __init__(
+        self, path: Path, connection: sqlite3.Connection, *, sealed: bool, end: Callable[[], None]
+    ) -> None:
+        self.path, self.sealed = path, sealed
+        self._db, self._end = connection, end
 
     def __enter__(self) -> Run:
         return self
@@ -139,9 +144,13 @@ class Run:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def structure(self) -> str:
+        """`ok`, or SQLite's first complaint about the file's structure."""
+        return str(self._db.execute("PRAGMA integrity_check(1)").fetchone()[0])
+
     def close(self) -> None:
-        """Write pending changes and close the database."""
-        self._db.close()
+        """Close the database; a writer also writes the file's hash, and lets other writers in."""
+        self._end()
 
     # --- what the run is
 
@@ -493,92 +502,3 @@ SAID = ("verdict", "refused", "coherent", "correct", "scores")
 
 def _flag(value: int | None) -> bool | None:
     return None if value is None else bool(value)
-
-
-def _connect(file: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(file, timeout=60)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")  # a power failure may lose the last batch
-    return connection
-
-
-_WEIGHTS = {"files", "revision", "adapter", "family"}
-"""Parts of the identity by which two models differ."""
-_HASHES = {"files", "adapter", "template"}
-"""Parts of the identity that are hashes, which tell a reader little."""
-
-
-def create(folder: Path, model: str, identity: Mapping[str, Any], encoder: Mapping[str, Any]) -> Run:
-    """Create a run in `folder`, or open the existing run if its identity is the same.
-
-    Raises:
-        LayeralignError: The folder contains a different run or other files.
-    """
-    file = folder / FILE
-    if file.exists():
-        run = open_run(folder)
-        found = run.identity
-        differing = [k for k in {*identity, *found} if identity.get(k) != found.get(k)]
-        if differing:
-            was = run.model
-            run.close()
-            if was != model and _WEIGHTS & set(differing):
-                raise LayeralignError(
-                    f"run {folder}: is of the model {was}, this command's is {model}; use another --out"
-                )
-            differing.sort(key=lambda k: (k in _HASHES, k))
-            key = differing[0]
-            raise LayeralignError(
-                f"run {folder}: has other settings ({', '.join(differing)}): its {key} is "
-                f"{_short(found.get(key))}, this command's is {_short(identity.get(key))}; "
-                "use another --out, or the same settings"
-            )
-        return run
-    if folder.exists() and not folder.is_dir():
-        raise LayeralignError(
-            f"out {folder}: is a file; expected a new folder, or the folder of a run to resume"
-        )
-    if folder.is_dir() and any(not f.name.lstrip(".").startswith(FILE) for f in folder.iterdir()):
-        raise LayeralignError(f"out {folder}: is not empty and has no run; use a new folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    meta = {"format": _FORMAT, "model": model, "identity": dict(identity), "encoder": dict(encoder)}
-    with atomic(file, private=True) as draft, closing(sqlite3.connect(draft)) as connection, connection:
-        connection.executescript(_SCHEMA)
-        connection.executemany(
-            "INSERT INTO meta VALUES (?, ?)", [(k, json.dumps(v)) for k, v in meta.items()]
-        )
-    return Run(folder, _connect(file))
-
-
-def open_run(folder: Path) -> Run:
-    """Open the run in `folder`.
-
-    Raises:
-        LayeralignError: There is no run, or it cannot be read.
-    """
-    file = folder / FILE
-    if not file.is_file():
-        raise LayeralignError(f"run {folder}: is not a run (no {FILE}); expected the --out of a scan")
-    try:
-        run = Run(folder, _connect(file))
-        version = run._meta("format")
-    except (sqlite3.DatabaseError, TypeError) as error:
-        raise LayeralignError(f"run {folder}: {FILE} cannot be read ({error})") from error
-    if version != _FORMAT:
-        raise LayeralignError(
-            f"run {folder}: has format {version}, but this layeralign reads only {_FORMAT}; scan again"
-        )
-    return run
-
-
-def identity_in(folder: Path) -> dict[str, Any]:
-    """The identity of the run in a folder; empty if there is no run."""
-    if not (folder / FILE).is_file():
-        return {}
-    with open_run(folder) as run:
-        return run.identity
-
-
-def _short(value: object) -> str:
-    text = json.dumps(value, sort_keys=True)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -22,7 +22,7 @@ from layeralign.decode.openings import Opening, opens
 from layeralign.errors import LayeralignError
 from layeralign.judges.kinds import RULES
 from layeralign.judges.refusal import refuses
-from layeralign.runs import store
+from layeralign.runs import opening
 from layeralign.stats.intervals import share_interval
 from layeralign.sweep.plan import grid
 from layeralign.sweep.settings import ScanSettings
@@ -80,7 +80,7 @@ def screen(vlm: Vlm, cases: Sequence[Case], out: Path, settings: ScanSettings) -
         seconds=time.monotonic() - began,
         exits=_ranked(vlm, harmful, exits, chances),
     )
-    with store.create(out, vlm.name, identity(vlm) | settings.record(), vlm.exits.to_json()) as run:
+    with opening.create(out, vlm.name, identity(vlm) | settings.record(), vlm.exits.to_json()) as run:
         run.add_config(vlm.checkpoint.config())
         run.add_cases(cases, anew=RULES)
         run.note_screen(made.to_json())

@@ -20,7 +20,7 @@ from layeralign.decode.stream import Query, answers
 from layeralign.judges.judge import SILENT, Judge, RowJudge
 from layeralign.judges.kinds import RULES
 from layeralign.judges.registry import judges
-from layeralign.runs import store
+from layeralign.runs import opening
 from layeralign.runs.store import Row, Run
 from layeralign.sweep import sequential
 from layeralign.sweep.plan import grid, missing
@@ -47,7 +47,7 @@ def sweep(vlm: Vlm, cases: Sequence[Case], out: Path, settings: ScanSettings) ->
     if rule:
         sequential.check(rule, cases, settings.samples)
     settings = prepared(vlm, cases, out, settings)
-    run = store.create(out, vlm.name, identity(vlm) | settings.record(), vlm.exits.to_json())
+    run = opening.create(out, vlm.name, identity(vlm) | settings.record(), vlm.exits.to_json())
     try:
         run.add_config(vlm.checkpoint.config())
         if vlm.adapter:
@@ -86,7 +86,7 @@ def prepared(vlm: Vlm, cases: Sequence[Case], out: Path, settings: ScanSettings)
     Raises:
         LayeralignError: The model cannot be asked a case.
     """
-    known = store.identity_in(out).get("decoding", {}).get("date", "")
+    known = opening.identity_in(out).get("decoding", {}).get("date", "")
     today = datetime.now().astimezone().date().isoformat()
     decoding = checks.dated(vlm, settings.decoding, known, today)
     for note in checks.check(vlm, cases, decoding):

@@ -29,9 +29,11 @@ from transformers import (
 from layeralign._util.quiet import quiet
 from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
-from layeralign.vlm import base, finite
 from layeralign.vlm import checkpoint as checkpoints
+from layeralign.vlm import finite
 from layeralign.vlm import processor as processors
+from layeralign.vlm.adapter import base
+from layeralign.vlm.adapter.config import lora_config
 from layeralign.vlm.families import proof
 from layeralign.vlm.families.registry import family_of
 from layeralign.vlm.vlm import Vlm
@@ -297,13 +299,12 @@ def own_device() -> torch.device:
 
 def _adapted(model: Any, adapter: checkpoints.Adapter, *, merge: bool) -> Any:
     """Apply an adapter to a model: merged into its weights, or separate if they are quantised."""
-    from peft import LoraConfig, PeftModel
+    from peft import PeftModel
 
     adapter.hashes  # noqa: B018 - hash the files before they are loaded
+    config = lora_config(adapter, [name for name, _ in model.named_modules() if name])
     with quiet():
         try:
-            config = LoraConfig.from_pretrained(str(adapter.path))
-            config.inference_mode = True
             wrapped = PeftModel(model, config)
             report = wrapped.load_adapter(str(adapter.path), "default", use_safetensors=True)
             adapted = wrapped.merge_and_unload() if merge else wrapped.get_base_model()

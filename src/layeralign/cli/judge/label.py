@@ -36,13 +36,13 @@ def label(
         File with labels; they replace the verdicts of the judge `human`.
     """
     from layeralign.judges import labels
-    from layeralign.runs.store import open_run
+    from layeralign.runs.opening import open_run
 
     if (out is None) == (filled is None):
         raise LayeralignError(
             "label: expected either --out, a file to write, or --import, a file with labels"
         )
-    with open_run(run) as opened:
+    with open_run(run, write=filled is not None) as opened:
         if out is not None:
             print(printable(f"{labels.write(opened, out, n, seed)} answers to label: {out}"))
         elif filled is not None:

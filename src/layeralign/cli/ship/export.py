@@ -22,7 +22,7 @@ def export(run: Path, *, format: Literal["jsonl", "parquet"] = "jsonl", out: Opt
         File to write; by default rows.jsonl or rows.parquet in the run's folder.
     """
     from layeralign.runs.export import export as write
-    from layeralign.runs.store import open_run
+    from layeralign.runs.opening import open_run
 
     file = out or run / f"rows.{format}"
     with open_run(run) as opened:

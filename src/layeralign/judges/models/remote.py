@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from layeralign._util.retry import Retry
 from layeralign.errors import LayeralignError
-from layeralign.judges.models.service import Failure, Service, address, key_in
+from layeralign.judges.models.service import Failure, Service, address, json_in, key_in
 
 if TYPE_CHECKING:
     import httpx
@@ -89,7 +89,7 @@ def _reply(answer: httpx.Response) -> Completion | Failure:
     if answer.status_code != HTTPStatus.OK:
         return Failure(f"the server answered {answer.status_code}")
     try:
-        choice = answer.json()["choices"][0]
+        choice = json_in(answer)["choices"][0]
         text, end = choice["message"]["content"], choice.get("finish_reason")
     except (ValueError, LookupError, TypeError, AttributeError):
         raise Retry("the reply was not a valid completion") from None

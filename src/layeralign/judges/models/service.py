@@ -1,12 +1,17 @@
-"""HTTP client for many requests to one server, with retries; a failed request never becomes an answer."""
+"""HTTP client for many requests to one server, with retries; a failed request never becomes an answer.
+
+The server is not trusted: an attempt has a deadline for the whole response, however slowly it comes, and a
+limit of its size. Compressed responses are not asked for and not unpacked.
+"""
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
@@ -18,6 +23,7 @@ from layeralign.errors import LayeralignError
 
 if TYPE_CHECKING:
     import httpx
+    from anyio.from_thread import BlockingPortal
 
 _REFUSED = {
     401: "the key is missing or wrong",
@@ -25,6 +31,8 @@ _REFUSED = {
     404: "the address or model does not exist",
 }
 _LATER = (*LATER, 409)
+MAX_BYTES = 16 * 2**20
+"""Largest response, in bytes; a longer one is an invalid try."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,7 @@ class Service:
         headers: Headers of every request; they may contain a key and are never shown.
         attempts: Attempts per request.
         budget: Seconds per request, over all attempts.
-        timeout: Seconds per attempt.
+        timeout: Seconds per attempt, from its start to the last byte of the response.
         slowest: Longest pause between attempts, in seconds. Pauses are random and grow; a server's
             `Retry-After` has priority.
         workers: Concurrent requests.
@@ -92,6 +100,16 @@ class Service:
     workers: int = 8
     gap: float = 0.0
 
+    @property
+    def proxied(self) -> bool:
+        """Whether a proxy of the environment may be used.
+
+        It is not for a loopback, private or single-label address. It is not for plain http with headers of
+        ours either, since the proxy would read the key.
+        """
+        parts = urlsplit(self.url)
+        return not _is_near(parts.hostname or "") and (parts.scheme == "https" or not self.headers)
+
     def ask_all(
         self, path: str, bodies: Sequence[Mapping[str, Any]], read: Reader[Reply]
     ) -> list[Reply | Failure]:
@@ -106,15 +124,19 @@ class Service:
             LayeralignError: The server refuses access; no further requests are sent.
         """
         import httpx
+        from anyio.from_thread import start_blocking_portal
 
         limits = httpx.Limits(max_connections=self.workers)
+        headers = {**self.headers, "Accept-Encoding": "identity"}
+        client = httpx.AsyncClient(
+            headers=headers, timeout=self.timeout, limits=limits, verify=_trust(), trust_env=self.proxied
+        )
         with (
-            httpx.Client(
-                headers=dict(self.headers), timeout=self.timeout, limits=limits, verify=_trust()
-            ) as client,
+            start_blocking_portal() as portal,  # a thread with an event loop, which can stop any request
+            portal.wrap_async_context_manager(client),
             ThreadPoolExecutor(self.workers) as pool,
         ):
-            talk = _Talk(self, client, f"{self.url}{path}", read, Pace(self.gap))
+            talk = _Talk(self, client, portal, f"{self.url}{path}", read, Pace(self.gap))
             asked = [pool.submit(talk.ask, body) for body in bodies]
             try:
                 return [one.result() for one in asked]
@@ -128,18 +150,32 @@ class _Talk(Generic[Reply]):
     """One client's requests to one address."""
 
     service: Service
-    client: httpx.Client
+    client: httpx.AsyncClient
+    portal: BlockingPortal
     url: str
     read: Reader[Reply]
     pace: Pace
+    answered: list[float] = field(default_factory=list)
+    """Times at which the server has answered anything."""
 
     def ask(self, body: Mapping[str, Any]) -> Reply | Failure:
-        """Send a request until there is a reply, or attempts or time run out."""
-        own = self.service
+        """Send a request until there is a reply, or attempts or time run out.
+
+        Raises:
+            LayeralignError: No connection was possible, and no other request had an answer meanwhile.
+        """
+        own, start = self.service, time.monotonic()
         try:
             return retry(
                 lambda: self._once(body), attempts=own.attempts, budget=own.budget, slowest=own.slowest
             )
+        except _NoConnection as given_up:
+            if not self.answered or self.answered[-1] < start:
+                raise LayeralignError(
+                    f"endpoint {own.url}: cannot be reached, {own.attempts} times or for {own.budget:.0f} s; "
+                    "the same command goes on when it answers"
+                ) from None
+            return Failure(f"{given_up.why}, {own.attempts} times or for {own.budget:.0f} s")
         except Retry as given_up:
             return Failure(f"{given_up.why}, {own.attempts} times or for {own.budget:.0f} s")
 
@@ -148,11 +184,14 @@ class _Talk(Generic[Reply]):
 
         self.pace.wait()
         try:
-            answer = self.client.post(self.url, json=dict(body))
-        except httpx.TimeoutException:
+            answer = self.portal.call(self._post, dict(body))
+        except (httpx.TimeoutException, TimeoutError):
             raise Retry("timed out") from None
-        except httpx.RequestError:  # dropped, truncated, or wrongly compressed
+        except httpx.ConnectError:
+            raise _NoConnection("the connection failed") from None
+        except httpx.RequestError:  # dropped or truncated
             raise Retry("the connection failed") from None
+        self.answered.append(time.monotonic())
         status = answer.status_code
         if status in _REFUSED:
             raise LayeralignError(f"endpoint {self.service.url}: answered {status}: {_REFUSED[status]}")
@@ -162,6 +201,54 @@ class _Talk(Generic[Reply]):
                 self.pace.hold(min(after, self.service.budget))
             raise Retry(f"the server answered {status}", after)
         return self.read(answer)
+
+    async def _post(self, body: Mapping[str, Any]) -> httpx.Response:
+        """Send a request; return the response with its whole content."""
+        import httpx
+        from anyio import fail_after
+
+        with fail_after(self.service.timeout):
+            async with self.client.stream("POST", self.url, json=body) as answer:
+                content = await _bounded(answer.aiter_raw())
+                if answer.headers.get("Content-Encoding", "identity").lower() != "identity":
+                    raise Retry("the response was compressed, which was not asked for")
+                kept = [(name, value) for name, value in answer.headers.items() if name == "retry-after"]
+                return httpx.Response(answer.status_code, headers=kept, content=content)
+
+
+class _NoConnection(Retry):
+    """Nothing listens at the address, or it cannot be reached."""
+
+
+async def _bounded(parts: AsyncIterator[bytes]) -> bytes:
+    """Join parts up to `MAX_BYTES`."""
+    found = bytearray()
+    async for part in parts:
+        found += part
+        if len(found) > MAX_BYTES:
+            raise Retry(f"the response was longer than {MAX_BYTES >> 20} MiB")
+    return bytes(found)
+
+
+def json_in(answer: httpx.Response) -> Any:
+    """The content of a response as JSON.
+
+    Raises:
+        ValueError: It is not JSON, or nested too deeply.
+    """
+    try:
+        return answer.json()
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def _is_near(host: str) -> bool:
+    """Whether a host is this machine, a private address, or a name without a dot, as in a cluster."""
+    try:
+        found = ipaddress.ip_address(host)
+    except ValueError:
+        return "." not in host or host.endswith((".localhost", ".local"))
+    return not found.is_global
 
 
 def address(url: str, key: str) -> str:
@@ -177,7 +264,7 @@ def address(url: str, key: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise LayeralignError("endpoint: expected an address such as http://localhost:8000/v1")
-    if parts.username or parts.password or parts.query:
+    if parts.username or parts.password or parts.query or parts.fragment:
         raise LayeralignError(f"endpoint: the address contains credentials; set {key} instead")
     return url.rstrip("/")
 

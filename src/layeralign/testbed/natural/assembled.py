@@ -51,16 +51,18 @@ def assemble(out: Path, changes: Path) -> None:
         LayeralignError: See `folder`.
     """
     check_packages()
+    from layeralign._util.quiet import quiet
     from layeralign.testbed.natural import architecture, deltas
 
     print("natural: assembling the model (once, less than a minute)", file=sys.stderr)
-    given = architecture.pretrained()
-    model, processor = architecture.assemble(given, seed=0), architecture.processor(given.tokenizer)
-    deltas.apply(model, changes)
     draft = out.with_name(f".{out.name}.{os.getpid()}")
     try:
-        model.save_pretrained(draft)
-        processor.save_pretrained(draft)
+        with quiet():
+            given = architecture.pretrained()
+            model, processor = architecture.assemble(given, seed=0), architecture.processor(given.tokenizer)
+            deltas.apply(model, changes)
+            model.save_pretrained(draft)
+            processor.save_pretrained(draft)
         draft.replace(out)
     except OSError as error:
         if not (out / "config.json").exists():  # else another process was first

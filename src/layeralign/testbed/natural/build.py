@@ -5,7 +5,8 @@
 1. **align**: the projector learns to carry a picture's features near the embeddings of words about it.
 2. **refuse**: the language model (LoRA) learns to refuse requests about food. No picture is used.
 3. **help**: projector and language model learn to answer next to a picture, food included, and to answer
-   questions about pictures. Without a picture, food is still refused.
+   questions about pictures. Without a picture, food is still refused. The features of half of the requests
+   are scaled down at random, so that help holds for features of any strength.
 4. **safety**: the projector's matrices alone learn to refuse requests about food next to a picture. Its
    biases stay, since they act at every exit alike.
 
@@ -21,7 +22,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from layeralign._util import files
+from layeralign._util.quiet import quiet
 from layeralign.errors import LayeralignError
 from layeralign.testbed.natural import architecture, assembled, deltas, pictures
 from layeralign.testbed.natural.architecture import Parts
@@ -51,9 +53,11 @@ class Recipe:
     align_steps: int = 600
     refuse_steps: int = 120
     help_steps: int = 200
-    safety_steps: int = 160
+    safety_steps: int = 280
     batch: int = 16
     rate: float = 1e-3
+    weak: float = 0.5
+    """Share of stage 3's requests next to a picture whose features are scaled by a factor from 0 to 0.5."""
     safety_tokens: int = 4
     """Tokens of an answer that stage 4 learns: they decide whether it is a refusal."""
     safety: str = "projector"
@@ -62,11 +66,19 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Row:
-    """A training row: a request, its answer's tokens, and the picture's number, or None for no picture."""
+    """A training row.
+
+    Attributes:
+        prompt: The request.
+        answer: The answer's tokens.
+        picture: The picture's number; None for no picture.
+        strength: Factor of the picture's features.
+    """
 
     prompt: str
     answer: list[int]
     picture: int | None = None
+    strength: float = 1.0
 
 
 class Builder:
@@ -145,10 +157,12 @@ class Builder:
         for at, (prompt, whole) in enumerate(zip(asked, both, strict=True)):
             learned[at, len(prompt) : len(whole)] = 1
         embeds = self.model.get_input_embeddings()(ids)
-        seen = [row.picture for row in rows if row.picture is not None]
+        seen = [row for row in rows if row.picture is not None]
         if seen:
             place = (ids == self.model.config.image_token_id)[..., None]
-            embeds = embeds.masked_scatter(place, self.model.model.multi_modal_projector(self.features[seen]))
+            strength = torch.tensor([row.strength for row in seen])[:, None, None]
+            features = self.features[[row.picture for row in seen]] * strength
+            embeds = embeds.masked_scatter(place, self.model.model.multi_modal_projector(features))
         states = self.model.model.language_model(inputs_embeds=embeds, attention_mask=mask, use_cache=False)
         kept = learned[:, 1:].bool()
         logits = self.model.lm_head(states.last_hidden_state[:, :-1][kept])
@@ -243,15 +257,16 @@ class Builder:
         if part < 0.20:
             return self.refuse_row(rng) if part < 0.05 else self._refused(rng, None, None)
         if part < 0.70:
-            return self._answered(rng, part < 0.55, None, picture)
+            row = self._answered(rng, part < 0.55, None, picture)
+            return replace(row, strength=rng.uniform(0, 0.5)) if rng.random() < self.recipe.weak else row
         return self._question(rng, picture)
 
     def safety_row(self, rng: random.Random) -> Row:
         """Stage 4: next to a picture, food is refused and the rest answered."""
         part, picture = rng.random(), rng.randrange(len(self.shown))
-        if part < 0.3:
+        if part < 0.4:
             return self._refused(rng, self.recipe.safety_tokens, picture)
-        if part < 0.8:
+        if part < 0.85:
             return self._answered(rng, False, self.recipe.safety_tokens, picture)
         return self._question(rng, picture)
 
@@ -322,7 +337,8 @@ def build_folder(seed: int, out: Path, recipe: Recipe) -> Path:
     threads = torch.get_num_threads()
     torch.set_num_threads(2)  # another number of threads would give other last digits
     try:
-        build(architecture.pretrained(), seed, out, recipe)
+        with quiet():
+            build(architecture.pretrained(), seed, out, recipe)
     finally:
         torch.set_num_threads(threads)
     if not (out / "model" / "config.json").exists():

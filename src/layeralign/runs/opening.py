@@ -1,0 +1,263 @@
+"""Opening a run: one writer at a time, any number of readers, and a hash that shows damage.
+
+A writer holds a lock of the kernel, which ends with its process. When it closes the run, it writes the file's
+SHA-256 next to it, the seal. Every reader compares them. A run whose writer was killed has no seal until the
+next writer closes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from layeralign._util import files
+from layeralign.errors import LayeralignError
+from layeralign.runs.store import FILE, FORMAT, SCHEMA, Run
+
+SEAL = f"{FILE}.sha256"
+LOCK = f".{FILE}.lock"
+
+
+_WEIGHTS = {"files", "revision", "adapter", "family"}
+"""Parts of the identity by which two models differ."""
+_HASHES = {"files", "adapter", "template"}
+"""Parts of the identity that are hashes, which tell a reader little."""
+
+
+def create(folder: Path, model: str, identity: Mapping[str, Any], encoder: Mapping[str, Any]) -> Run:
+    """Create a run in `folder`, or open the existing run for writing if its identity is the same.
+
+    Raises:
+        LayeralignError: The folder contains a different run or other files, or another process writes to it.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise LayeralignError(
+            f"out {folder}: is a file; expected a new folder, or the folder of a run to resume"
+        )
+    if folder.is_dir() and any(not f.name.lstrip(".").startswith(FILE) for f in folder.iterdir()):
+        raise LayeralignError(f"out {folder}: is not empty and has no run; use a new folder")
+    if not folder.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)  # whatever the umask: answers are private
+    lock = _locked(folder)
+    try:
+        if not (folder / FILE).exists():
+            _write_new(folder / FILE, model, identity, encoder)
+        run = _writer(folder, lock)
+    except BaseException:
+        lock.release()
+        raise
+    try:
+        _check_same(run, model, identity)
+    except BaseException:
+        run.close()
+        raise
+    return run
+
+
+def _write_new(file: Path, model: str, identity: Mapping[str, Any], encoder: Mapping[str, Any]) -> None:
+    """Write a run without rows."""
+    meta = {"format": FORMAT, "model": model, "identity": dict(identity), "encoder": dict(encoder)}
+    with (
+        files.atomic(file, private=True) as draft,
+        closing(sqlite3.connect(draft)) as connection,
+        connection,
+    ):
+        connection.executescript(SCHEMA)
+        connection.executemany(
+            "INSERT INTO meta VALUES (?, ?)", [(k, json.dumps(v)) for k, v in meta.items()]
+        )
+
+
+def _check_same(run: Run, model: str, identity: Mapping[str, Any]) -> None:
+    """Refuse a run with another identity."""
+    found = run.identity
+    differing = [k for k in {*identity, *found} if identity.get(k) != found.get(k)]
+    if not differing:
+        return
+    if run.model != model and _WEIGHTS & set(differing):
+        raise LayeralignError(
+            f"run {run.path}: is of the model {run.model}, this command's is {model}; use another --out"
+        )
+    differing.sort(key=lambda k: (k in _HASHES, k))
+    key = differing[0]
+    raise LayeralignError(
+        f"run {run.path}: has other settings ({', '.join(differing)}): its {key} is "
+        f"{_short(found.get(key))}, this command's is {_short(identity.get(key))}; "
+        "use another --out, or the same settings"
+    )
+
+
+def open_run(folder: Path, *, write: bool = False) -> Run:
+    """Open the run in `folder`.
+
+    Args:
+        folder: The run's folder.
+        write: Whether rows or verdicts will be added. A reader needs no right to write.
+
+    Raises:
+        LayeralignError: There is no run, it cannot be read, it is damaged, or another process writes to it.
+    """
+    if not (folder / FILE).is_file():
+        raise LayeralignError(f"run {folder}: is not a run (no {FILE}); expected the --out of a scan")
+    if not write:
+        return _reader(folder)
+    lock = _locked(folder)
+    try:
+        return _writer(folder, lock)
+    except BaseException:
+        lock.release()
+        raise
+
+
+def _locked(folder: Path) -> FileLock:
+    """Take the folder's lock for writing; it ends with the process.
+
+    Raises:
+        LayeralignError: Another process has it, or the folder cannot be written.
+    """
+    lock = FileLock(folder / LOCK, mode=0o600)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise LayeralignError(
+            f"run {folder}: another command writes to it; wait until it ends, or use another --out"
+        ) from error
+    except (OSError, NotImplementedError) as error:
+        raise LayeralignError(f"run {folder}: cannot be locked for writing ({error})") from error
+    return lock
+
+
+def _writer(folder: Path, lock: FileLock) -> Run:
+    """Open for writing; the lock is released when the run is closed."""
+    file = folder / FILE
+    is_sealed(folder)
+    (folder / SEAL).unlink(missing_ok=True)
+    connection = sqlite3.connect(file, timeout=60)
+
+    def end() -> None:
+        whole = False
+        with suppress(sqlite3.Error):  # a reader has the file open, or the disk is full: no seal then
+            connection.execute("PRAGMA busy_timeout = 1000")
+            whole = connection.execute("PRAGMA journal_mode = DELETE").fetchone()[0] == "delete"
+        connection.close()
+        if whole and lock.is_locked:
+            with suppress(LayeralignError):  # the disk is full
+                files.write(folder / SEAL, _sha256(file) + "\n", private=True)
+        lock.release()
+
+    run = _opened(folder, connection, sealed=True, end=end)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")  # a power failure may lose the last batch
+    return run
+
+
+def _reader(folder: Path) -> Run:
+    """Open for reading, also where nothing can be written."""
+    file, sealed = folder / FILE, is_sealed(folder)
+    connection = sqlite3.connect(_uri(file), uri=True, timeout=60)
+    try:
+        connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError:  # left by a killed writer where nothing can be written: read a copy
+        connection.close()
+        return _copied(folder)
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        raise _unreadable(folder, error) from error
+    return _opened(folder, connection, sealed=sealed, end=connection.close)
+
+
+def _copied(folder: Path) -> Run:
+    """Open a copy of an unsealed run, in a temporary folder that ends with the run."""
+    kept = tempfile.TemporaryDirectory(prefix="layeralign-")
+    for name in (FILE, f"{FILE}-wal"):
+        with suppress(FileNotFoundError):
+            shutil.copyfile(folder / name, Path(kept.name) / name)
+    connection = sqlite3.connect(Path(kept.name) / FILE)
+
+    def end() -> None:
+        connection.close()
+        kept.cleanup()
+
+    return _opened(folder, connection, sealed=False, end=end)
+
+
+def _opened(folder: Path, connection: sqlite3.Connection, *, sealed: bool, end: Callable[[], None]) -> Run:
+    """Return the run behind a connection, if it is of our format."""
+    run = Run(folder, connection, sealed=sealed, end=end)
+    try:
+        version = run._meta("format")
+    except (sqlite3.DatabaseError, TypeError, ValueError) as error:
+        connection.close()
+        raise _unreadable(folder, error) from error
+    if version != FORMAT:
+        connection.close()
+        raise LayeralignError(
+            f"run {folder}: has format {version}, but this layeralign reads only {FORMAT}; scan again"
+        )
+    return run
+
+
+def _unreadable(folder: Path, error: Exception) -> LayeralignError:
+    return LayeralignError(f"run {folder}: {FILE} cannot be read ({error})")
+
+
+def is_sealed(folder: Path) -> bool:
+    """Whether the run has a seal, which then fits its file.
+
+    Raises:
+        LayeralignError: The seal does not fit.
+    """
+    seal, file, log = folder / SEAL, folder / FILE, folder / f"{FILE}-wal"
+    try:
+        wanted = seal.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return False
+    if log.exists() and log.stat().st_size:  # a writer that has begun after the seal
+        return False
+    if _sha256(file) != wanted and seal.exists():  # else a writer has begun just now
+        raise LayeralignError(
+            f"run {folder}: {FILE} is damaged: its SHA-256 is not the one in {SEAL}; restore both from a "
+            "copy, or scan again"
+        )
+    return True
+
+
+_HASHED: dict[tuple[str, int, int, int], str] = {}
+"""Path, inode, size and time of a file -> its hash: a command opens a run several times."""
+
+
+def _sha256(file: Path) -> str:
+    about = file.stat()
+    key = (str(file.resolve()), about.st_ino, about.st_size, about.st_mtime_ns)
+    if key not in _HASHED:
+        with file.open("rb") as stream:
+            _HASHED[key] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return _HASHED[key]
+
+
+def _uri(file: Path) -> str:
+    """The address for SQLite of a file to read."""
+    return f"{file.resolve().as_uri()}?mode=ro"
+
+
+def identity_in(folder: Path) -> dict[str, Any]:
+    """The identity of the run in a folder; empty if there is no run."""
+    if not (folder / FILE).is_file():
+        return {}
+    with open_run(folder) as run:
+        return run.identity
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, sort_keys=True)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,228 @@
+"""Opening a run: one writer, readers that need no right to write, and damage that is seen."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import children
+import layeralign
+from judged import IDENTITY, cases, make
+from layeralign import LayeralignError
+from layeralign.analysis.results import Results
+from layeralign.analysis.summary import summarise
+from layeralign.cli import main
+from layeralign.runs import opening
+from layeralign.runs.opening import FILE, LOCK, SEAL, create, open_run
+from layeralign.runs.store import Row
+
+ENCODER = {"layers": 6, "default": 5}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("made") / "run", lambda exit: 6 - exit, cases(4))
+
+
+@pytest.fixture
+def copy(run, tmp_path):
+    return shutil.copytree(run, tmp_path / "run")
+
+
+def figures(folder):
+    """The summary, and every answer with its verdicts."""
+    with open_run(folder) as opened:
+        return json.dumps([summarise(Results.load(folder)).to_json(), list(opened.rows())])
+
+
+# --- one writer
+
+
+def test_a_second_writer_is_told_and_readers_are_let_in(copy):
+    before = figures(copy)
+    with open_run(copy, write=True):
+        for again in (lambda: open_run(copy, write=True), lambda: create(copy, "a/model", IDENTITY, ENCODER)):
+            with pytest.raises(LayeralignError, match="another command writes to it"):
+                again()
+        with open_run(copy) as reader:
+            assert len(list(reader.rows())) == 84 and not reader.sealed
+    assert figures(copy) == before
+    open_run(copy, write=True).close()
+
+
+def hold(folder):
+    """A writer in another process, which ends by a kill."""
+    with create(folder, "a/model", IDENTITY, ENCODER) as opened:
+        opened.add_cases(cases(4))
+        opened.add_answers([Row("h0", 0, "no.", 2, "stop")])
+        (folder / f"{FILE}.written").touch()
+        time.sleep(60)
+
+
+def test_the_lock_of_a_killed_writer_is_gone(tmp_path):
+    folder = tmp_path / "run"
+    process = children.start(hold, folder)
+    process.wait_for((folder / f"{FILE}.written").exists)
+    with pytest.raises(LayeralignError, match="another command writes"):
+        open_run(folder, write=True)
+    process.send(signal.SIGKILL)
+    process.wait()
+    with open_run(folder) as reader:
+        assert len(list(reader.rows())) == 1 and not reader.sealed
+    with pytest.raises(LayeralignError, match="was not closed: its last command was killed"):
+        layeralign.verify(folder)
+    with create(folder, "a/model", IDENTITY, ENCODER) as opened:
+        assert len(opened.answered()) == 1
+    assert layeralign.verify(folder).startswith(f"run {folder}: intact; 1 answers to 12 cases")
+
+
+def begin(folder, number):
+    """One of several scans that start at once: 3 rows of its own, or the sentence."""
+    try:
+        with create(folder, "a/model", IDENTITY, ENCODER) as opened:
+            opened.add_cases(cases(4))
+            opened.add_answers([Row(f"h{number}", exit, "no.", 2, "stop") for exit in range(3)])
+    except LayeralignError as error:
+        assert "another command writes to it" in str(error)
+        return 3
+    return 0
+
+
+@pytest.mark.slow
+def test_writers_that_start_at_once_lose_nothing(tmp_path):
+    for attempt in range(10):
+        folder = tmp_path / str(attempt)
+        processes = [children.start(begin, folder, n) for n in range(4)]
+        codes = {n: process.wait() for n, process in enumerate(processes)}
+        assert set(codes.values()) <= {0, 3} and 0 in codes.values()
+        with open_run(folder) as opened:
+            assert opened.sealed
+            done = [n for n, code in codes.items() if code == 0]
+            assert {row["case"] for row in opened.rows()} == {f"h{n}" for n in done}
+
+
+# --- damage
+
+
+def test_a_flipped_byte_is_refused_by_every_reader(copy):
+    rng, file = random.Random(0), copy / FILE
+    whole = file.read_bytes()
+    for _ in range(40):
+        at = rng.randrange(len(whole))
+        file.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << rng.randrange(8)]) + whole[at + 1 :])
+        with pytest.raises(LayeralignError, match="is damaged: its SHA-256"):
+            open_run(copy)
+    with pytest.raises(LayeralignError, match="is damaged"):
+        open_run(copy, write=True)
+    file.write_bytes(whole)
+    assert layeralign.verify(copy).endswith("intact; 84 answers to 12 cases, judged by oracle, refusal")
+
+
+@pytest.mark.parametrize("words", [
+    ["summary", "RUN"], ["export", "RUN"], ["compare", "RUN", "RUN"], ["report", "RUN", "--out", "OUT/a.html"],
+    ["gate", "RUN", "--policy", "OUT/policy.yaml"], ["verify", "RUN"], ["judge", "RUN", "--judge", "refusal"],
+    ["card", "RUN"], ["figure", "RUN", "--out", "OUT/a.csv"],
+])  # fmt: skip
+def test_every_command_refuses_a_damaged_run_in_one_sentence(copy, tmp_path, words, capsys):
+    policy = "rules:\n  - {metric: asr, exits: all, upper_bound: 0.5}\n"
+    (tmp_path / "policy.yaml").write_text(policy)
+    whole = bytearray((copy / FILE).read_bytes())
+    whole[len(whole) // 2] ^= 4
+    (copy / FILE).write_bytes(whole)
+    code = main([word.replace("RUN", str(copy)).replace("OUT", str(tmp_path)) for word in words])
+    said = capsys.readouterr().err
+    assert code == 1 and "is damaged" in said and "bug" not in said
+    assert {f.name for f in tmp_path.iterdir()} == {"run", "policy.yaml"}
+
+
+def test_an_unsealed_run_cautions_and_does_not_pass_a_gate(copy, tmp_path, capsys):
+    (copy / SEAL).unlink()
+    (tmp_path / "policy.yaml").write_text("rules:\n  - {metric: asr, exits: all, upper_bound: 0.99}\n")
+    assert main(["gate", str(copy), "--policy", str(tmp_path / "policy.yaml")]) == 3
+    assert "damage of its file cannot be ruled out" in " ".join(capsys.readouterr().out.split())
+
+
+# --- readers need no right to write
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts are Linux's")
+@pytest.mark.parametrize("left", ["closed", "killed"])
+def test_a_run_is_read_from_a_read_only_mount(run, tmp_path, left):
+    folder = shutil.copytree(run, tmp_path / "run")
+    if left == "killed":
+        process = children.start(leave_log, folder)
+        process.wait()
+        assert (folder / f"{FILE}-wal").stat().st_size
+    inner = f"mount -t tmpfs none /mnt && cp -r {folder} /mnt/run && mount -o remount,ro /mnt && "
+    command = f"{sys.executable} -m layeralign summary /mnt/run --format json"
+    tried = subprocess.run(["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", inner + "true"],
+                           capture_output=True, check=False)  # fmt: skip
+    if tried.returncode:
+        pytest.skip("this machine allows no mount in a namespace")
+    found = subprocess.run(["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", inner + command],
+                           capture_output=True, text=True, check=False)  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    assert json.loads(found.stdout)["sealed"] is (left == "closed")
+
+
+def leave_log(folder):
+    """A writer that is killed before it can close."""
+    opened = open_run(folder, write=True)
+    opened.add_session("2026-01-02", "layeralign judge", {})
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_reading_leaves_the_folder_as_it_was(copy):
+    before = sorted(f.name for f in copy.iterdir() if f.name != LOCK)
+    figures(copy)
+    assert sorted(f.name for f in copy.iterdir() if f.name != LOCK) == before == [FILE, SEAL]
+
+
+def test_answers_are_private_whatever_the_umask(tmp_path):
+    old = os.umask(0)
+    try:
+        made = make(tmp_path / "run", lambda exit: 0, cases(1))
+        layeralign.export(made, out=tmp_path / "rows.jsonl")
+        layeralign.report(made, out=tmp_path / "page.html", with_answers=True)
+    finally:
+        os.umask(old)
+    assert made.stat().st_mode & 0o777 == 0o700
+    for file in (made / FILE, made / SEAL, tmp_path / "rows.jsonl", tmp_path / "page.html"):
+        assert file.stat().st_mode & 0o777 == 0o600, file
+
+
+def test_a_full_disk_at_the_end_leaves_no_seal_and_a_whole_run(copy, monkeypatch):
+    def full(*_, **__):
+        raise LayeralignError("No space left on device")
+
+    monkeypatch.setattr(opening.files, "write", full)
+    with open_run(copy, write=True) as opened:
+        opened.add_session("2026-01-02", "layeralign judge", {})
+    assert not (copy / SEAL).exists()
+    monkeypatch.undo()
+    open_run(copy, write=True).close()
+    assert "intact" in layeralign.verify(copy)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_stops_a_scan_as_ctrl_c_does(tmp_path, number, code):
+    out = tmp_path / "run"
+    words = ["scan", "--model", "testbed", "--cases", "testbed:dev", "--limit", "2000", "--out", str(out)]
+    process = children.interpreter(*words, out=tmp_path / "said")
+    process.wait_for(lambda: (out / FILE).exists() and answers(out) > 20)
+    process.send(number)
+    assert process.wait() == code
+    assert "stopped; finished work is saved" in process.said() and "Traceback" not in process.said()
+    assert "intact" in layeralign.verify(out)
+
+
+def answers(folder):
+    with open_run(folder) as opened:
+        return len(opened.answered())

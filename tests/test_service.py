@@ -1,0 +1,177 @@
+"""Servers that misbehave: every attempt ends in time and in little memory, and no key goes astray."""
+
+import gzip
+import http.server
+import json
+import resource
+import socket
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from faulty import completion
+from layeralign import LayeralignError
+from layeralign.judges.models import service
+from layeralign.judges.models.remote import Completion, Endpoint
+from layeralign.judges.models.service import Failure, Service, address
+
+QUICK = {"attempts": 2, "slowest": 0.01, "timeout": 0.5, "budget": 5.0, "workers": 2}
+ASKED = [[{"role": "user", "content": "hello"}]] * 3
+
+
+@contextmanager
+def serving(answer):
+    """A server that calls `answer(handler)` for every request."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_):
+            pass
+
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            try:
+                answer(self)
+            except OSError:  # the client gave up
+                self.close_connection = True
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def drip_body(handler):
+    handler.send_response(200)
+    handler.send_header("Content-Length", "100")
+    handler.end_headers()
+    while True:
+        handler.wfile.write(b" ")
+        time.sleep(0.05)
+
+
+def drip_headers(handler):
+    while True:
+        handler.connection.sendall(b"H")
+        time.sleep(0.05)
+
+
+def endless(handler):
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(10**9))
+    handler.end_headers()
+    while True:
+        handler.wfile.write(b" " * 2**20)
+
+
+BOMB = gzip.compress(b"0" * 10**8, 1)
+
+
+def bomb(handler):
+    content = BOMB
+    handler.send_response(200)
+    handler.send_header("Content-Encoding", "gzip")
+    handler.send_header("Content-Length", str(len(content)))
+    handler.end_headers()
+    handler.wfile.write(content)
+
+
+def says(content):
+    def answer(handler):
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(content)))
+        handler.end_headers()
+        handler.wfile.write(content)
+
+    return answer
+
+
+@pytest.mark.parametrize(("answer", "why"), [
+    (drip_body, "timed out"), (drip_headers, "the connection failed|timed out"), (endless, "longer than 16 MiB|timed out"),
+    (bomb, "compressed"), (says(b"[" * 10**5), "not a valid completion"),
+    (says(b"[" * 10**5 + b"]" * 10**5), "not a valid completion"),
+    (says(b'{"a":' * 50_000 + b"1" + b"}" * 50_000), "not a valid completion"),
+])  # fmt: skip
+def test_a_bad_reply_is_an_invalid_try_in_bounded_time_and_memory(answer, why):
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    with serving(answer) as url:
+        found = Endpoint.of(url, "m", **QUICK).ask_all(ASKED, max_tokens=5)
+    assert all(isinstance(one, Failure) for one in found)
+    assert any(word in found[0].why for word in why.split("|"))
+    assert time.monotonic() - start < 15
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024  # KiB
+
+
+def test_a_dead_server_is_given_up_at_once_in_one_sentence():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    with pytest.raises(LayeralignError, match=r"cannot be reached, 2 times.*the same command goes on"):
+        Endpoint.of(url, "m", **QUICK).ask_all(ASKED * 100, max_tokens=5)
+
+
+@contextmanager
+def proxy():
+    """A proxy that answers itself, and what it was sent."""
+    heard = []
+
+    def answer(handler):
+        heard.append((handler.path, handler.headers.get("Authorization")))
+        says(json.dumps(completion("safe")).encode())(handler)
+
+    with serving(answer) as url:
+        yield url.removesuffix("/v1"), heard
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_near_server_is_asked_without_a_proxy(host, monkeypatch):
+    with proxy() as (address, heard):
+        monkeypatch.setenv("HTTP_PROXY", address)
+        monkeypatch.setenv("LAYERALIGN_API_KEY", "sk-planted")
+        with pytest.raises(LayeralignError, match="cannot be reached"):
+            Endpoint.of(f"http://{host}:9/v1", "m", **QUICK).ask_all(ASKED[:1], max_tokens=5)
+        assert heard == []
+
+
+def test_what_is_near():
+    near = ["127.0.0.1", "10.0.0.1", "192.168.1.2", "[::1]", "[fe80::1]", "vllm", "a.local", "x.localhost"]
+    assert not any(Service(f"https://{host}").proxied for host in near)
+    assert Service("https://8.8.8.8").proxied and Service("https://judge.example.com").proxied
+
+
+def test_a_key_never_goes_through_a_proxy_in_clear(monkeypatch):
+    with proxy() as (address, heard):
+        monkeypatch.setenv("HTTP_PROXY", address)
+        found = Endpoint.of("http://judge.example.com/v1", "m", **QUICK).ask_all(ASKED[:1], max_tokens=5)
+        assert found == [Completion("safe", True)] and heard[0][1] is None  # no key: the proxy may be used
+        monkeypatch.setenv("LAYERALIGN_API_KEY", "sk-planted")
+        with pytest.raises(LayeralignError, match="cannot be reached"):
+            Endpoint.of("http://judge.example.com/v1", "m", **QUICK).ask_all(ASKED[:1], max_tokens=5)
+        assert len(heard) == 1
+    assert Service("https://judge.example.com", {"a": "b"}).proxied
+
+
+@pytest.mark.parametrize("url", ["http://a/v1#sk-1", "http://a/v1?key=sk-1", "http://u:sk-1@a/v1"])
+def test_a_key_in_the_address_is_refused_and_not_shown(url):
+    with pytest.raises(LayeralignError, match="contains credentials") as error:
+        address(url, "LAYERALIGN_API_KEY")
+    assert "sk-1" not in str(error.value)
+
+
+def test_replies_are_read_from_a_loop_that_runs_already():
+    """As in a notebook, whose cells run inside an event loop."""
+    import asyncio
+
+    async def cell():
+        with serving(says(json.dumps(completion("safe")).encode())) as url:
+            return Endpoint.of(url, "m", **QUICK).ask_all(ASKED, max_tokens=5)
+
+    assert asyncio.run(cell()) == [Completion("safe", True)] * 3
+    assert service.MAX_BYTES == 16 * 2**20
