@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -105,6 +106,29 @@ def test_writers_that_start_at_once_lose_nothing(tmp_path):
             assert opened.sealed
             done = [n for n, code in codes.items() if code == 0]
             assert {row["case"] for row in opened.rows()} == {f"h{n}" for n in done}
+
+
+def test_a_file_of_the_user_beside_a_run_does_not_stop_it(copy):
+    (copy / "report.html").write_text("mine")
+    create(copy, "a/model", IDENTITY, ENCODER).close()
+
+
+def test_a_writer_waits_for_readers_before_it_seals(copy):
+    reads = threading.Event()
+
+    def read():
+        with open_run(copy) as reader:
+            list(reader.rows())
+            reads.set()
+            time.sleep(0.5)
+
+    writer, reader = open_run(copy, write=True), threading.Thread(target=read)
+    reader.start()
+    reads.wait()
+    writer.add_session("2026-01-02", "layeralign judge", {})
+    writer.close()
+    reader.join()
+    assert "intact" in layeralign.verify(copy)
 
 
 # --- damage

@@ -12,6 +12,7 @@ import json
 import shutil
 import sqlite3
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
@@ -25,7 +26,8 @@ from layeralign.runs.store import FILE, FORMAT, SCHEMA, Run
 
 SEAL = f"{FILE}.sha256"
 LOCK = f".{FILE}.lock"
-
+_TRIES, _PAUSE = 50, 0.2
+"""How often, and with which pause in seconds, a writer waits at its end until nobody reads the file."""
 
 _WEIGHTS = {"files", "revision", "adapter", "family"}
 """Parts of the identity by which two models differ."""
@@ -43,7 +45,11 @@ def create(folder: Path, model: str, identity: Mapping[str, Any], encoder: Mappi
         raise LayeralignError(
             f"out {folder}: is a file; expected a new folder, or the folder of a run to resume"
         )
-    if folder.is_dir() and any(not f.name.lstrip(".").startswith(FILE) for f in folder.iterdir()):
+    if (
+        folder.is_dir()
+        and not (folder / FILE).exists()
+        and any(not f.name.lstrip(".").startswith(FILE) for f in folder.iterdir())
+    ):
         raise LayeralignError(f"out {folder}: is not empty and has no run; use a new folder")
     if not folder.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -125,7 +131,7 @@ def _locked(folder: Path) -> FileLock:
     Raises:
         LayeralignError: Another process has it, or the folder cannot be written.
     """
-    lock = FileLock(folder / LOCK, mode=0o600)
+    lock = FileLock(folder / LOCK, mode=0o600, thread_local=False)
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
@@ -145,10 +151,7 @@ def _writer(folder: Path, lock: FileLock) -> Run:
     connection = sqlite3.connect(file, timeout=60)
 
     def end() -> None:
-        whole = False
-        with suppress(sqlite3.Error):  # a reader has the file open, or the disk is full: no seal then
-            connection.execute("PRAGMA busy_timeout = 1000")
-            whole = connection.execute("PRAGMA journal_mode = DELETE").fetchone()[0] == "delete"
+        whole = _one_file(connection)
         connection.close()
         if whole and lock.is_locked:
             with suppress(LayeralignError):  # the disk is full
@@ -159,6 +162,21 @@ def _writer(folder: Path, lock: FileLock) -> Run:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")  # a power failure may lose the last batch
     return run
+
+
+def _one_file(connection: sqlite3.Connection) -> bool:
+    """Move everything into the one file, once nobody reads it; False if it cannot be done: no seal then."""
+    for _ in range(_TRIES):
+        try:
+            if connection.execute("PRAGMA journal_mode = DELETE").fetchone()[0] == "delete":
+                return True
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):  # the disk is full
+                return False
+        except sqlite3.Error:  # closed already, or damaged
+            return False
+        time.sleep(_PAUSE)
+    return False
 
 
 def _reader(folder: Path) -> Run:
