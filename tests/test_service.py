@@ -113,7 +113,7 @@ def test_a_dead_server_is_given_up_at_once_in_one_sentence():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
-    with pytest.raises(LayeralignError, match=r"cannot be reached, 2 times.*the same command goes on"):
+    with pytest.raises(LayeralignError, match=r"cannot be reached, 2 times.*the same command resumes"):
         Endpoint.of(url, "m", **QUICK).ask_all(ASKED * 100, max_tokens=5)
 
 

@@ -167,8 +167,7 @@ class Summary:
         trained_against: judges that are the reward of the adapter's training, according to its record. Their
             scores are not evidence of its safety.
         base: the different base model of the adapter's training, if that was allowed; otherwise empty.
-        sealed: False where the run's last writer was killed or is still at work, so that damage of the file
-            cannot be ruled out.
+        sealed: False where the run's last writer was killed or still works; see `layeralign.runs.opening`.
     """
 
     asr_judge: str

@@ -63,8 +63,8 @@ class AlignSettings:
     """Highest learning rate of AdamW. The default is ten times the usual rate of full fine-tuning, as is
     common for LoRA."""
     schedule: Schedule = "linear"
-    """Learning rate over the steps: linear is a warm-up over a twentieth of the steps, then a fall to zero;
-    constant is a warm-up over 10 steps, then no change, so that more --steps continue the training."""
+    """Learning rate over the steps, linear or constant. Linear: a warm-up over a twentieth of the steps, then
+    a fall to zero. Constant: a warm-up over 10 steps, then no change; more --steps continue the training."""
     max_grad_norm: float = 1.0
     """Norm that gradients are scaled down to. [TRL]"""
     rank: int = 16

@@ -173,7 +173,7 @@ class _Talk(Generic[Reply]):
             if not self.answered or self.answered[-1] < start:
                 raise LayeralignError(
                     f"endpoint {own.url}: cannot be reached, {own.attempts} times or for {own.budget:.0f} s; "
-                    "the same command goes on when it answers"
+                    "the same command resumes when it answers"
                 ) from None
             return Failure(f"{given_up.why}, {own.attempts} times or for {own.budget:.0f} s")
         except Retry as given_up:
