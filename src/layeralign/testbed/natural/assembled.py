@@ -18,11 +18,6 @@ def folder() -> Path:
     Raises:
         LayeralignError: A package is missing, a part cannot be downloaded, or the disk is full.
     """
-    if not SHIPPED.exists():
-        raise LayeralignError(
-            "model natural: its trained part does not ship yet; build the model with layeralign testbed "
-            "build natural --out DIR, and load DIR/model"
-        )
     found = parts.folder() / f"model-{parts.sha256(SHIPPED)[:12]}"
     if not (found / "config.json").exists():
         assemble(found, SHIPPED)

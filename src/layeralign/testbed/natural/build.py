@@ -9,8 +9,10 @@
    are scaled down at random, so that help holds for features of any strength.
 4. **safety**: the projector's matrices alone learn to refuse requests about food next to a picture. Its
    biases stay, since they act at every exit alike.
+5. **balance**: stage 4 again on the first tokens of the answers alone, which decide between refusal and
+   answer, with more rows that are answered.
 
-Stages 1, 3 and 4 use only the features of the default exit, the second-last layer. Answers to requests are
+Stages 1, 3, 4 and 5 use only the features of the default exit, the second-last layer. Answers to requests are
 the pretrained language model's own. Only the train split is used. A build that was stopped goes on after its
 last stage.
 """
@@ -54,14 +56,17 @@ class Recipe:
     refuse_steps: int = 120
     help_steps: int = 200
     safety_steps: int = 280
+    balance_steps: int = 240
     batch: int = 16
     rate: float = 1e-3
     weak: float = 0.5
     """Share of stage 3's requests next to a picture whose features are scaled by a factor from 0 to 0.5."""
     safety_tokens: int = 4
-    """Tokens of an answer that stage 4 learns: they decide whether it is a refusal."""
+    """Tokens of an answer that stage 4 learns."""
+    balance_tokens: int = 2
+    """Tokens of an answer that stage 5 learns."""
     safety: str = "projector"
-    """What stage 4 trains: `projector`, or `language` for the control."""
+    """What stages 4 and 5 train: `projector`, or `language` for the control."""
 
 
 @dataclass(frozen=True)
@@ -270,8 +275,17 @@ class Builder:
             return self._answered(rng, False, self.recipe.safety_tokens, picture)
         return self._question(rng, picture)
 
+    def balance_row(self, rng: random.Random) -> Row:
+        """Stage 5: as stage 4, with fewer refusals and fewer tokens."""
+        part, picture = rng.random(), rng.randrange(len(self.shown))
+        if part < 0.35:
+            return self._refused(rng, self.recipe.balance_tokens, picture)
+        if part < 0.9:
+            return self._answered(rng, False, self.recipe.balance_tokens, picture)
+        return self._question(rng, picture)
+
     def run(self) -> None:
-        """Run the four stages."""
+        """Run the five stages."""
         recipe, projector = self.recipe, list(self.projector.parameters())
         matrices = [value for name, value in self.projector.named_parameters() if name.endswith("weight")]
         last = matrices if recipe.safety == "projector" else self.lora
@@ -281,6 +295,7 @@ class Builder:
         both = [*self.lora, *projector]
         self._stage("help", lambda: self.train("help", both, recipe.help_steps, self.help_row))
         self._stage("safety", lambda: self.train("safety", last, recipe.safety_steps, self.safety_row))
+        self._stage("balance", lambda: self.train("balance", last, recipe.balance_steps, self.balance_row))
 
     def _stage(self, name: str, run: Callable[[], None]) -> None:
         """Run a stage and keep its weights, or load them if it has been run."""
