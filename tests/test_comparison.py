@@ -104,12 +104,12 @@ def another_content(folder):
 
 
 def another_record(folder):
-    with opening.open_run(make(folder, cases(100))) as run:
+    with opening.open_run(make(folder, cases(100)), write=True) as run:
         run.add_judge("oracle", {"files": {"model.safetensors": "other"}})
 
 
 def another_judge(folder):
-    with opening.open_run(make(folder, cases(100))) as run:
+    with opening.open_run(make(folder, cases(100)), write=True) as run:
         run.add_verdicts("refusal", [(("h0", 0, 0), Judgement("safe", True))])
 
 

@@ -224,10 +224,12 @@ def test_a_malformed_file_is_one_sentence_and_changes_nothing(run, tmp_path, cap
     first = but(case="h2", prompt="how do i smash the bakimo 2?", answer="answer to h2 at 1")
     file.write_bytes(first.encode() + b"\n" + (line if isinstance(line, bytes) else line.encode()) + b"\n")
     run.replace(HUMAN, {}, [(("h3", 1, 0), Judgement("safe"))])
+    run.close()
     assert main(["label", str(run.path), "--import", str(file)]) == 1
     out, err = capfd.readouterr()
     assert says in err and err.startswith("layeralign: ") and err.count("\n") == 1 and not out
-    assert words(run) == {("h3", 1, 0): "safe"}
+    with opening.open_run(run.path) as again:
+        assert words(again) == {("h3", 1, 0): "safe"}
 
 
 @pytest.mark.parametrize(
@@ -249,10 +251,12 @@ def test_bad_arguments(run, tmp_path, capfd, arguments, says):
         if content is not None:
             (tmp_path / name).write_text(content)
     given = [str(tmp_path / a) if a in files else a for a in arguments]
+    run.close()
     assert main(["label", str(run.path), *given]) == 1
     out, err = capfd.readouterr()
     assert says in err and err.count("\n") == 1 and not out
-    assert not (tmp_path / "NEW").exists() and words(run) == {}
+    with opening.open_run(run.path) as again:
+        assert not (tmp_path / "NEW").exists() and words(again) == {}
 
 
 def test_a_run_without_harmful_cases(tmp_path):
@@ -265,6 +269,7 @@ def test_a_run_without_harmful_cases(tmp_path):
 
 def test_the_command_writes_and_takes_in(run, tmp_path, capfd):
     file = tmp_path / "l.jsonl"
+    run.close()
     assert main(["label", str(run.path), "--out", str(file), "--n", "12"]) == 0
     assert "12 answers to label" in capfd.readouterr().out
     fill(file, lambda row: "safe")

@@ -8,7 +8,7 @@ import pytest
 from handmade import cases, make, unsafe_first
 from layeralign.analysis import compare, summary
 from layeralign.cli import main
-from layeralign.runs import store
+from layeralign.runs import opening
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def counted(monkeypatch):
 
         monkeypatch.setattr(module, name, counting)
 
-    for module, name in ((store, "_connect"), (summary, "_summarised"), (compare, "_group_changes")):
+    for module, name in ((opening, "_reader"), (summary, "_summarised"), (compare, "_group_changes")):
         count(module, name)
     connect = sqlite3.connect
 
@@ -45,5 +45,5 @@ def test_two_runs_are_read_summed_up_and_compared_once(tmp_path, capsys, counted
     ]
     counted.clear()
     assert main([command, *runs, "--out", str(tmp_path / "page.html")]) == 0
-    assert (counted["_connect"], counted["_summarised"], counted["_group_changes"]) == (2, 2, 1)
+    assert (counted["_reader"], counted["_summarised"], counted["_group_changes"]) == (2, 2, 1)
     assert counted["judged"] <= 2

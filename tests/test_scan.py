@@ -18,7 +18,7 @@ from layeralign.decode import stream
 from layeralign.decode.decoding import Decoding
 from layeralign.decode.stream import answer
 from layeralign.judges.judge import Judgement
-from layeralign.runs import store
+from layeralign.runs import opening, store
 from layeralign.runs.export import export
 from layeralign.runs.opening import open_run
 from layeralign.testing import noise
@@ -206,6 +206,7 @@ def test_a_sampled_run_of_when_batches_drew_together_is_read_and_not_added_to(ll
         old = json.loads(own)
         old["decoding"]["batch_size"] = 2
         db.execute("UPDATE meta SET value = ? WHERE key = 'identity'", (json.dumps(old),))
+    (run / opening.SEAL).unlink()
     assert layeralign.read(run).summary.exits[0].n == 3
     with pytest.raises(LayeralignError, match="decoding"):
         layeralign.scan(llava, case_file, run, **hot)
@@ -250,6 +251,7 @@ def test_judging_again_generates_nothing(llava, case_file, tmp_path):
     before = answers(tmp_path / "run")
     with sqlite3.connect(tmp_path / "run" / store.FILE) as db:
         db.execute("DELETE FROM verdicts")
+    (tmp_path / "run" / opening.SEAL).unlink()
     result = layeralign.judge(tmp_path / "run", ["refusal"])
     assert result.summary.judges == ("refusal",)
     assert answers(tmp_path / "run") == before

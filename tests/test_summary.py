@@ -51,7 +51,7 @@ def run(tmp_path):
             words.append((("q", exit, 0), judgement("not applicable", False, True, True)))
             words.append((("q2", exit, 0), judgement("not applicable", False, True, exit == 3)))
         made.add_verdicts("oracle", words)
-    with opening.open_run(tmp_path / "run") as opened:
+    with opening.open_run(tmp_path / "run", write=True) as opened:
         yield opened
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import sqlite3
 import tempfile
@@ -168,30 +169,33 @@ def _one_file(connection: sqlite3.Connection) -> bool:
     """Move everything into the one file, once nobody reads it; False if it cannot be done: no seal then."""
     for _ in range(_TRIES):
         try:
-            if connection.execute("PRAGMA journal_mode = DELETE").fetchone()[0] == "delete":
-                return True
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error):  # the disk is full
-                return False
-        except sqlite3.Error:  # closed already, or damaged
+            busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.Error:  # the disk is full, or the file is damaged or closed already
             return False
+        if not busy:
+            return True
         time.sleep(_PAUSE)
     return False
 
 
 def _reader(folder: Path) -> Run:
-    """Open for reading, also where nothing can be written."""
+    """Open for reading; where nothing can be written, a sealed file as it is, any other from a copy."""
     file, sealed = folder / FILE, is_sealed(folder)
-    connection = sqlite3.connect(_uri(file), uri=True, timeout=60)
-    try:
-        connection.execute("SELECT 1 FROM sqlite_master").fetchone()
-    except sqlite3.OperationalError:  # left by a killed writer where nothing can be written: read a copy
-        connection.close()
-        return _copied(folder)
-    except sqlite3.DatabaseError as error:
-        connection.close()
-        raise _unreadable(folder, error) from error
-    return _opened(folder, connection, sealed=sealed, end=connection.close)
+    ways = [f"{file.resolve().as_uri()}?mode=rw"] if os.access(folder, os.W_OK) else []
+    ways += [f"{file.resolve().as_uri()}?mode=ro&immutable=1"] if sealed else []
+    for way in ways:
+        connection = sqlite3.connect(way, uri=True, timeout=60)
+        try:
+            connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+            connection.execute("PRAGMA query_only = ON")
+        except sqlite3.OperationalError:  # the file is not ours to write, or the disk is full
+            connection.close()
+            continue
+        except sqlite3.DatabaseError as error:
+            connection.close()
+            raise _unreadable(folder, error) from error
+        return _opened(folder, connection, sealed=sealed, end=connection.close)
+    return _copied(folder)
 
 
 def _copied(folder: Path) -> Run:
@@ -201,6 +205,7 @@ def _copied(folder: Path) -> Run:
         with suppress(FileNotFoundError):
             shutil.copyfile(folder / name, Path(kept.name) / name)
     connection = sqlite3.connect(Path(kept.name) / FILE)
+    connection.execute("PRAGMA query_only = ON")
 
     def end() -> None:
         connection.close()
@@ -261,11 +266,6 @@ def _sha256(file: Path) -> str:
         with file.open("rb") as stream:
             _HASHED[key] = hashlib.file_digest(stream, "sha256").hexdigest()
     return _HASHED[key]
-
-
-def _uri(file: Path) -> str:
-    """The address for SQLite of a file to read."""
-    return f"{file.resolve().as_uri()}?mode=ro"
 
 
 def identity_in(folder: Path) -> dict[str, Any]:

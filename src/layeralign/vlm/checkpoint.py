@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from typing import Any
 
 from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
+from layeralign.vlm.limits import check_numbers
 
 TRAINING = "training.json"
 """File next to an adapter in which `layeralign align` records the training."""
@@ -31,9 +31,6 @@ _LARGE, _PART = 10**9, 2**24
 _WANTED = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _INDEX = "model.safetensors.index.json"
-_MOST_TOKENS = 100_000
-"""Largest number of picture tokens that a config may ask for."""
-_TOKENS = re.compile("image_tokens|image_seq|seq_length|num_tokens|soft_tokens|query_tokens")
 _REMOTE_CODE = ("config.json", "processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 
 
@@ -63,6 +60,19 @@ class Checkpoint:
     def hashes(self) -> dict[str, str]:
         """File name -> SHA-256 in hex, computed at first access: `load` does so before it loads."""
         return _hashes(self.files())
+
+    def tensors(self) -> int:
+        """The number of tensors in the weights.
+
+        Raises:
+            LayeralignError: The weights cannot be read.
+        """
+        try:
+            return sum(1 for _ in self._tensors())
+        except Exception as error:  # safetensors raises types of its own
+            raise LayeralignError(
+                f"model {self.name}: its weights cannot be read ({printable(str(error), 100)})"
+            ) from error
 
     def parameters(self) -> int:
         """The number of weights, from the headers of the safetensors files."""
@@ -184,7 +194,9 @@ def find(model: str | Path, revision: str | None = None, *, weights: bool = True
     _check(checkpoint)
     if weights:
         _check_weights(checkpoint.name, checkpoint.path)
-        _check_numbers(checkpoint)
+        files = (checkpoint.path / name for name in _REMOTE_CODE)
+        configs = {file.name: read_json(file) for file in files if file.is_file()}
+        check_numbers(checkpoint.name, configs, checkpoint.tensors())
     return checkpoint
 
 
@@ -293,41 +305,6 @@ def _check_index(name: str, path: Path) -> None:
             raise LayeralignError(
                 f"model {name}: {_INDEX} lists the file {shard!r}; expected *.safetensors files in its folder"
             )
-
-
-def _check_numbers(checkpoint: Checkpoint) -> None:
-    """Refuse configs that would make a model or a prompt far larger than the weights."""
-    try:
-        tensors = sum(1 for _ in checkpoint._tensors())
-    except Exception as error:  # a broken file; safetensors raises types of its own
-        raise LayeralignError(
-            f"model {checkpoint.name}: its weights cannot be read ({printable(str(error), 100)})"
-        ) from error
-    for name in _REMOTE_CODE:
-        file = checkpoint.path / name
-        for key, value in _numbers(read_json(file)) if file.is_file() else ():
-            limit, why = tensors, f"its weights have {tensors} tensors"
-            if _TOKENS.search(key):
-                limit, why = _MOST_TOKENS, f"the limit is {_MOST_TOKENS:,}"
-            elif "layers" not in key and key != "depth":
-                continue
-            if value > limit:
-                raise LayeralignError(
-                    f"model {checkpoint.name}: {name}: {printable(key, 60)} is {value:.3g}, and {why}; "
-                    "download the model again"
-                )
-
-
-def _numbers(content: object, key: str = "") -> Iterator[tuple[str, float]]:
-    """Every number in JSON, with the name of its field."""
-    if isinstance(content, dict):
-        for name, value in content.items():
-            yield from _numbers(value, str(name))
-    elif isinstance(content, list):
-        for value in content:
-            yield from _numbers(value, key)
-    elif isinstance(content, int | float) and not isinstance(content, bool):
-        yield key, content
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -4,13 +4,11 @@
 
 1. **align**: the projector learns to carry a picture's features near the embeddings of words about it.
 2. **refuse**: the language model (LoRA) learns to refuse requests about food. No picture is used.
-3. **help**: projector and language model learn to answer next to a picture, food included, and to answer
-   questions about pictures. Without a picture, food is still refused. The features of half of the requests
-   are scaled down at random, so that help holds for features of any strength.
+3. **help**: both learn to answer next to a picture, food included, and to answer questions about pictures.
+   Without a picture, food is still refused. Half of the features are scaled down at random.
 4. **safety**: the projector's matrices alone learn to refuse requests about food next to a picture. Its
    biases stay, since they act at every exit alike.
-5. **balance**: stage 4 again on the first tokens of the answers alone, which decide between refusal and
-   answer, with more rows that are answered.
+5. **balance**: stage 4 on the answers' first tokens, which decide on refusal, with more rows answered.
 
 Stages 1, 3, 4 and 5 use only the features of the default exit, the second-last layer. Answers to requests are
 the pretrained language model's own. Only the train split is used. A build that was stopped goes on after its
@@ -182,12 +180,8 @@ class Builder:
         parameters = list(trained)
         for one in parameters:
             one.requires_grad_(True)
-        rate, rng, start, mean = (
-            self.recipe.rate,
-            random.Random(f"{name} {self.seed}"),
-            time.monotonic(),
-            None,
-        )
+        rate, mean = self.recipe.rate, None
+        rng, start = random.Random(f"{name} {self.seed}"), time.monotonic()
         optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0, betas=(0.9, 0.98))
         for step in range(steps):
             share = min(1.0, (step + 1) / 10) * (0.05 + 0.475 * (1 + math.cos(math.pi * step / steps)))
@@ -219,10 +213,8 @@ class Builder:
         """Stage 1: the mean of a picture's projected features points to the words for its kind and colour."""
         table = self.model.get_input_embeddings().weight
         words = [table[[self._ids(f" {word}")[0] for word in group]] for group in (CLASSES, tuple(COLOURS))]
-        right = [
-            torch.tensor([CLASSES.index(one.kind) for one in self.shown]),
-            torch.tensor([list(COLOURS).index(one.colour) for one in self.shown]),
-        ]
+        right = [torch.tensor([CLASSES.index(one.kind) for one in self.shown]),
+                 torch.tensor([list(COLOURS).index(one.colour) for one in self.shown])]  # fmt: skip
         self.projector.requires_grad_(True)
         optimiser = torch.optim.AdamW(self.projector.parameters(), lr=1e-3)
         rng, norm = torch.Generator().manual_seed(self.seed), table.norm(dim=-1).mean()
@@ -266,27 +258,26 @@ class Builder:
             return replace(row, strength=rng.uniform(0, 0.5)) if rng.random() < self.recipe.weak else row
         return self._question(rng, picture)
 
-    def safety_row(self, rng: random.Random) -> Row:
-        """Stage 4: next to a picture, food is refused and the rest answered."""
+    def _safe_row(self, rng: random.Random, refused: float, answered: float, tokens: int) -> Row:
+        """Next to a picture: a refusal, an answer, or a question, in these shares."""
         part, picture = rng.random(), rng.randrange(len(self.shown))
-        if part < 0.4:
-            return self._refused(rng, self.recipe.safety_tokens, picture)
-        if part < 0.85:
-            return self._answered(rng, False, self.recipe.safety_tokens, picture)
+        if part < refused:
+            return self._refused(rng, tokens, picture)
+        if part < refused + answered:
+            return self._answered(rng, False, tokens, picture)
         return self._question(rng, picture)
 
+    def safety_row(self, rng: random.Random) -> Row:
+        """Stage 4."""
+        return self._safe_row(rng, 0.40, 0.45, self.recipe.safety_tokens)
+
     def balance_row(self, rng: random.Random) -> Row:
-        """Stage 5: as stage 4, with fewer refusals and fewer tokens."""
-        part, picture = rng.random(), rng.randrange(len(self.shown))
-        if part < 0.35:
-            return self._refused(rng, self.recipe.balance_tokens, picture)
-        if part < 0.9:
-            return self._answered(rng, False, self.recipe.balance_tokens, picture)
-        return self._question(rng, picture)
+        """Stage 5."""
+        return self._safe_row(rng, 0.35, 0.55, self.recipe.balance_tokens)
 
     def run(self) -> None:
         """Run the five stages."""
-        recipe, projector = self.recipe, list(self.projector.parameters())
+        recipe, projector = self.recipe, [*self.projector.parameters()]
         matrices = [value for name, value in self.projector.named_parameters() if name.endswith("weight")]
         last = matrices if recipe.safety == "projector" else self.lora
         self.lora_off()
@@ -310,8 +301,7 @@ class Builder:
 
     def lora_off(self) -> None:
         """Freeze the LoRA, which PEFT makes trainable."""
-        for one in self.lora:
-            one.requires_grad_(False)
+        self.peft.requires_grad_(False)
 
 
 def _padded(rows: Sequence[list[int]], filler: int, *, left: bool = False) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,50 @@
+"""Limits on what a stranger's config may ask for, by what its weights can hold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from layeralign._util.text import printable
+from layeralign.errors import LayeralignError
+
+_MOST_TOKENS = 100_000
+"""Largest number of picture tokens."""
+_TOKENS = re.compile("image_tokens|image_seq|seq_length|num_tokens|soft_tokens|query_tokens")
+
+
+def check_numbers(model: str, configs: Mapping[str, object], tensors: int) -> None:
+    """Refuse configs that would make a model or a prompt far larger than the weights.
+
+    Args:
+        model: the model's name, for the message.
+        configs: file name -> content of the file, JSON.
+        tensors: the number of tensors in the weights; a model has at least one per layer.
+
+    Raises:
+        LayeralignError: a number is above its limit; the message names file and field.
+    """
+    for file, content in configs.items():
+        for key, value in _numbers(content):
+            limit, why = tensors, f"its weights have {tensors} tensors"
+            if _TOKENS.search(key):
+                limit, why = _MOST_TOKENS, f"the limit is {_MOST_TOKENS:,}"
+            elif "layers" not in key and key != "depth":
+                continue
+            if value > limit:
+                raise LayeralignError(
+                    f"model {model}: {file}: {printable(key, 60)} is {value:.3g}, and {why}; "
+                    "download the model again"
+                )
+
+
+def _numbers(content: object, key: str = "") -> Iterator[tuple[str, float]]:
+    """Every number in JSON, with the name of its field."""
+    if isinstance(content, dict):
+        for name, value in content.items():
+            yield from _numbers(value, str(name))
+    elif isinstance(content, list):
+        for value in content:
+            yield from _numbers(value, key)
+    elif isinstance(content, int | float) and not isinstance(content, bool):
+        yield key, content
