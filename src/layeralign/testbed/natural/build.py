@@ -69,14 +69,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Row:
-    """A training row.
-
-    Attributes:
-        prompt: The request.
-        answer: The answer's tokens.
-        picture: The picture's number; None for no picture.
-        strength: Factor of the picture's features.
-    """
+    """A training row: a request, its answer's tokens, a picture's number, and a factor of its features."""
 
     prompt: str
     answer: list[int]
@@ -283,8 +276,9 @@ class Builder:
         self.lora_off()
         self._stage("align", self.align)
         self._stage("refuse", lambda: self.train("refuse", self.lora, recipe.refuse_steps, self.refuse_row))
-        both = [*self.lora, *projector]
-        self._stage("help", lambda: self.train("help", both, recipe.help_steps, self.help_row))
+        self._stage(
+            "help", lambda: self.train("help", [*self.lora, *projector], recipe.help_steps, self.help_row)
+        )
         self._stage("safety", lambda: self.train("safety", last, recipe.safety_steps, self.safety_row))
         self._stage("balance", lambda: self.train("balance", last, recipe.balance_steps, self.balance_row))
 
