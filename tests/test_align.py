@@ -30,7 +30,7 @@ from layeralign.decode.decoding import Decoding
 from layeralign.exits import Exits
 from layeralign.runs.opening import open_run
 from layeralign.testbed import cases as testbed
-from layeralign.training import ppo, train
+from layeralign.training import algorithm, ppo, train
 from layeralign.training import reference as reference_answers
 from layeralign.training.data.batches import Batches
 from layeralign.training.data.exit_mix import FLOOR, ExitMix
@@ -361,7 +361,7 @@ def test_what_supervised_methods_teach(llava, cases, tmp_path):
     policy = Policy(llava_copy(llava), 2, 0)
     reference = ReferenceAnswers(policy, Features(policy.vlm, cases, [4]), Decoding(5))
     harmful, benign = Case("h", "how do i smash it?", "harmful"), Case("b", "describe it.", "benign")
-    reference.make([harmful, benign], {"h", "b"}, Workers(), tmp_path)
+    reference.make([harmful, benign], Workers(), tmp_path)
     say = lambda ids: decode_prompts.text(policy.vlm, ids)  # noqa: E731
     assert say(right_answer(policy, cases[0], reference)) == cases[0].reference
     assert right_answer(policy, benign, reference) == reference.tokens(benign)
@@ -402,7 +402,8 @@ def test_a_resumed_training_ends_in_the_same_bits(llava_dir, cases, tmp_path, mo
 @pytest.mark.slow
 def test_a_continued_training_ends_in_the_same_bits(llava_dir, tmp_path, monkeypatch):
     """Chunks of 8 cases: a step uses 12, so the continued training needs answers that the first one lacked."""
-    monkeypatch.setattr(reference_answers, "_CHUNK", 8)
+    monkeypatch.setattr(reference_answers, "CHUNK", 8)
+    monkeypatch.setattr(algorithm, "CHUNK", 8)
     many = testbed.cases("train", 48, 0)
     run(llava_dir, many, tmp_path / "whole", steps=4, schedule="constant")
     run(llava_dir, many, tmp_path / "more", steps=1, schedule="constant")

@@ -16,6 +16,7 @@ import children
 import layeralign
 from judged import IDENTITY, cases, make
 from layeralign import LayeralignError
+from layeralign._util import stopping
 from layeralign.analysis.results import Results
 from layeralign.analysis.summary import summarise
 from layeralign.cli import main
@@ -234,12 +235,18 @@ def test_a_full_disk_at_the_end_leaves_no_seal_and_a_whole_run(copy, monkeypatch
     assert "intact" in layeralign.verify(copy)
 
 
+def listening(*words):
+    """The command line with the signal handlers of its own process."""
+    stopping.listen()
+    return main(list(words))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_stops_a_scan_as_ctrl_c_does(tmp_path, number, code):
     out = tmp_path / "run"
     words = ["scan", "--model", "testbed", "--cases", "testbed:dev", "--limit", "2000", "--out", str(out)]
-    process = children.interpreter(*words, out=tmp_path / "said")
+    process = children.start(listening, *words, out=tmp_path / "said")
     process.wait_for(lambda: (out / FILE).exists() and answers(out) > 20)
     process.send(number)
     assert process.wait() == code

@@ -20,7 +20,7 @@ from layeralign.training.data.features import Features, Row
 from layeralign.training.data.rollout import Batch, collate, prompts
 from layeralign.training.parallel import Workers
 from layeralign.training.policy import Outputs, Policy
-from layeralign.training.reference import ReferenceAnswers
+from layeralign.training.reference import CHUNK, ReferenceAnswers
 from layeralign.training.settings import AlignSettings
 from layeralign.training.state.schedule import set_constant_lr, set_lr
 
@@ -126,7 +126,7 @@ class Algorithm(ABC, Generic[M]):
 
     def begin(self, out: Path) -> None:
         """Generate the reference answers; called once, before the first step that is done."""
-        self.reference.make(self.batches.all, self.batches.used(), self.workers, out)
+        self.reference.make(self.batches.used(CHUNK), self.workers, out)
 
     @abstractmethod
     def step(self, number: int) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -19,7 +19,8 @@ from layeralign.training.policy import Policy
 from layeralign.training.state.record import REFERENCE
 
 STOCK_REFUSAL = "I'm sorry, but I can't help with that."
-_CHUNK = 64
+CHUNK = 64
+"""Cases whose reference answers are generated, and scored, together."""
 
 
 class ReferenceAnswers:
@@ -28,26 +29,20 @@ class ReferenceAnswers:
     def __init__(self, policy: Policy, features: Features, decoding: Decoding) -> None:
         self._policy, self._features, self._decoding = policy, features, decoding
         self._tokens: dict[str, list[int]] = {}
-        self._every: list[Sequence[Case]] = []
+        self.chunks: list[Sequence[Case]] = []
+        """The cases with answers, in the chunks in which these were generated."""
 
-    def make(self, cases: Sequence[Case], used: Collection[str], workers: Workers, out: Path) -> None:
+    def make(self, cases: Sequence[Case], workers: Workers, out: Path) -> None:
         """Generate the answers that are missing in `out`; call it once, before training.
 
-        The cases are divided into chunks, and a chunk with a used case is generated as a whole: so an answer
-        does not depend on how many steps use it. The file in `out` is for a resumed or continued training,
-        and only its owner can read it.
-
-        Args:
-            cases: all training cases.
-            used: ids of the cases that the training uses.
-            workers: the processes of the training.
-            out: the folder of the training.
+        The batches depend on the cases alone, in their order. The file in `out` is for a resumed or continued
+        training, and only its owner can read it.
         """
         file = out / REFERENCE
         if file.exists():
             self._tokens = json.loads(file.read_text(encoding="utf-8"))
-        self._every = [cases[at : at + _CHUNK] for at in range(0, len(cases), _CHUNK)]
-        missing = [one for one in self._every if any(c.id in used and c.id not in self._tokens for c in one)]
+        self.chunks = [cases[at : at + CHUNK] for at in range(0, len(cases), CHUNK)]
+        missing = [one for one in self.chunks if any(case.id not in self._tokens for case in one)]
         if not missing:
             return
         chunks = workers.share(missing)
@@ -61,17 +56,12 @@ class ReferenceAnswers:
             files.write(file, json.dumps(self._tokens), private=True)
         workers.wait()
 
-    @property
-    def chunks(self) -> list[Sequence[Case]]:
-        """The chunks of cases that have answers."""
-        return [one for one in self._every if all(case.id in self._tokens for case in one)]
-
     def _answer(self, chunk: Sequence[Case]) -> list[tuple[str, list[int]]]:
         vlm = self._policy.vlm
         rows = [(case, vlm.exits.default) for case in chunk]
         features = [self._features.of(row) for row in rows]
         with self._policy.reference():
-            made = answers(vlm, rows, features, self._decoding, batch_size=_CHUNK)
+            made = answers(vlm, rows, features, self._decoding, batch_size=CHUNK)
         return [(case.id, answer.tokens) for case, answer in zip(chunk, made, strict=True)]
 
     def tokens(self, case: Case) -> list[int]:

@@ -38,7 +38,7 @@ class Batches:
         self._settings, self._default = settings, default
         self._harmful = [case for case in cases if case.kind == "harmful"]
         self._others = [case for case in cases if case.kind != "harmful"]
-        self.all = list(cases)
+        self._all = list(cases)
         n_retention = round(settings.rows * settings.retention_share)
         n_harmful = round((settings.rows - n_retention) * settings.harmful_share)
         self._sizes = n_harmful, settings.rows - n_retention - n_harmful, n_retention
@@ -64,10 +64,23 @@ class Batches:
         retention = [(case, self._default) for case in self._retention(step)]
         return StepRows(list(zip(self._trained(step), exits, strict=True)), retention)
 
-    def used(self) -> set[str]:
-        """Return the ids of the cases that at least one step uses."""
-        steps = range(self._settings.steps)
-        return {case.id for step in steps for case in (*self._retention(step), *self._trained(step))}
+    def used(self, chunk: int) -> list[Case]:
+        """Return the cases that the steps use, in order of first use.
+
+        They are filled up to a multiple of `chunk` by those of the steps that would follow, if there are so
+        many. So the first chunks are the same for every number of steps.
+        """
+        n_harmful, n_others, n_retention = self._sizes
+        pools = [self._harmful] * bool(n_harmful) + [self._others] * bool(n_others)
+        reachable = len(self._all) if n_retention else sum(map(len, pools))
+        found: dict[str, Case] = {}
+        step = 0
+        while len(found) < reachable and (step < self._settings.steps or len(found) % chunk):
+            for case in (*self._retention(step), *self._trained(step)):
+                if step < self._settings.steps or len(found) % chunk:
+                    found.setdefault(case.id, case)
+            step += 1
+        return list(found.values())
 
     def _trained(self, step: int) -> list[Case]:
         n_harmful, n_others, _ = self._sizes
@@ -75,7 +88,7 @@ class Batches:
         return harmful + self._take("others", self._others, step * n_others, n_others)
 
     def _retention(self, step: int) -> list[Case]:
-        return self._take("kept", self.all, step * self._sizes[2], self._sizes[2])  # "kept" fixes the seed
+        return self._take("kept", self._all, step * self._sizes[2], self._sizes[2])  # "kept" fixes the seed
 
     def _take(self, name: str, pool: list[Case], start: int, n: int) -> list[Case]:
         """Return items start to start + n of an endless sequence of shuffled passes over the pool."""
