@@ -1,4 +1,4 @@
-"""Limits on what a stranger's config may ask for, by what its weights can hold."""
+"""Limits on what an untrusted config may ask for, by what its weights can hold."""
 
 from __future__ import annotations
 

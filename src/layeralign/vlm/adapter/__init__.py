@@ -1,1 +1,1 @@
-"""Adapters of strangers: which fields are read, and which model they belong to."""
+"""Untrusted adapters: which fields are read, and which model they belong to."""

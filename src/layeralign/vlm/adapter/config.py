@@ -1,4 +1,4 @@
-"""A stranger's adapter_config.json: only known fields with plain values reach PEFT.
+"""An untrusted adapter_config.json: only known fields with plain values reach PEFT.
 
 Other fields can make PEFT import a module (`megatron_core`), change the model's own weights (`eva_config`,
 `layer_replication`) or run for hours (a pattern).
