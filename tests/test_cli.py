@@ -284,7 +284,7 @@ def test_commands_that_read_a_run_do_without_torch(tmp_path):
     commands = [
         ["--help"], ["scan", "--help"], ["align", "--help"],
         ["summary", runs[0]], ["card", runs[0]], ["gate", runs[0], "--policy", str(tmp_path / "p.yaml")],
-        ["report", runs[0], "--out", str(tmp_path / "r.html")], ["export", runs[0]],
+        ["report", runs[0], "--out", str(tmp_path / "r.html")], ["export", runs[0]], ["verify", runs[0]],
         ["compare", *runs, "--out", str(tmp_path / "c.html")], ["figure", *runs, "--out", str(tmp_path / "f.csv")],
         ["label", runs[0], "--out", str(tmp_path / "l.jsonl")], ["label", runs[0], "--import", str(labels)],
         ["calibrate", runs[0], "--judge", "oracle", "--out", str(tmp_path / "q.json")],

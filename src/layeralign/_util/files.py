@@ -13,6 +13,8 @@ from typing import Any
 from layeralign.errors import LayeralignError
 
 _DRAFT = ".draft"
+_LINE_ENDS = {end: f"\\u{end:04x}" for end in (0x85, 0x2028, 0x2029)}
+"""Characters that end a line for some readers and that JSON leaves as they are -> their escapes."""
 
 
 @contextmanager
@@ -90,8 +92,7 @@ def read_regular(file: Path, limit: int) -> bytes:
 
 def json_line(row: Any) -> str:
     r"""Return one line of JSON, in which no character ends a line for any reader, as U+2028 would."""
-    text = json.dumps(row, ensure_ascii=False)
-    return "".join(f"\\u{ord(c):04x}" if c in "\x85\u2028\u2029" else c for c in text) + "\n"
+    return json.dumps(row, ensure_ascii=False).translate(_LINE_ENDS) + "\n"
 
 
 def _remove_abandoned(file: Path) -> None:

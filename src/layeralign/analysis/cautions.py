@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from layeralign._util.text import printable
 from layeralign.analysis.summary import Cut, NoAnswer, Summary, Unfinished
+from layeralign.runs.opening import UNSEALED
 from layeralign.vlm import finite
 
 _CUT = 0.05
@@ -15,10 +16,7 @@ def caution(summary: Summary) -> str:
     lines = [_unanswered(found, summary.dtype) for found in summary.no_answers]
     lines += map(_unfinished, summary.unfinished)
     if not summary.sealed:
-        lines.append(
-            "The run's last command was killed or still works, so damage of its file cannot be ruled out; "
-            "repeat that command."
-        )
+        lines.append(f"The run was not closed: {UNSEALED}; repeat that command.")
     if summary.trained_against:
         lines.append(
             f"Warning: the model was trained on {printable(' and '.join(summary.trained_against))}; "

@@ -22,6 +22,7 @@ from layeralign.report.terminal.comparison import differences
 from layeralign.runs.export import Format
 from layeralign.runs.export import export as write_rows
 from layeralign.runs.opening import open_run
+from layeralign.runs.verified import verified
 
 
 def report(
@@ -207,7 +208,7 @@ def export(run: str | Path, *, format: Format = "jsonl", out: str | Path | None 
 
 
 def verify(run: str | Path) -> str:
-    """Check that a run is as its last command left it (`layeralign verify`); see docs/gate.md.
+    """Check that a run is as its last command left it (`layeralign verify`); see docs/runs.md.
 
     Args:
         run: the run's folder.
@@ -218,16 +219,4 @@ def verify(run: str | Path) -> str:
     Raises:
         LayeralignError: the run is damaged, or its last command was killed or still works.
     """
-    with open_run(Path(run)) as opened:
-        found, structure, rows = Results.of(opened), opened.structure(), len(list(opened.rows()))
-    if structure != "ok":
-        raise LayeralignError(f"run {run}: is damaged ({structure}); restore it from a copy, or scan again")
-    if not found.sealed:
-        raise LayeralignError(
-            f"run {run}: was not closed: its last command was killed or still works. Its {rows} answers can "
-            "be read, but damage cannot be ruled out; repeat that command, which closes it"
-        )
-    return (
-        f"run {run}: intact; {rows} answers to {len(found.cases)} cases, judged by "
-        f"{', '.join(found.judges) or 'no judge'}"
-    )
+    return verified(Path(run))

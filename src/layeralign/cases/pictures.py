@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from io import BytesIO
@@ -175,6 +176,13 @@ def hold(rows: Sequence[Mapping[str, Any]], row: int, picture: Image.Image) -> H
     """
     plain = _plain(picture, f"cases[{row}]: image")
     return HeldPicture(rows, row, _hash(plain), plain.size, _compose(plain, WHITE)[1])
+
+
+def data_url(picture: Image.Image, format: str, **settings: Any) -> str:
+    """Encode a picture as a data URL; `settings` are those of Pillow's encoder."""
+    out = BytesIO()
+    picture.save(out, format, **settings)
+    return f"data:image/{format.lower()};base64,{b64encode(out.getvalue()).decode()}"
 
 
 def _plain(picture: Image.Image, shown: str) -> Image.Image:

@@ -20,6 +20,7 @@ from layeralign.gating.checks import WORST_FIRST, Check, Result, badness, decide
 from layeralign.gating.policy import Policy, Rule
 from layeralign.gating.worst_case import about, both, cases_of, measure, scored, without_errors, worsened
 from layeralign.judges.kinds import scores_only, trusted
+from layeralign.runs.opening import UNSEALED
 
 EXIT_CODES: dict[Result, int] = {"pass": 0, "fail": 2, "inconclusive": 3}
 Rows = Sequence[ScoredRow]
@@ -148,10 +149,7 @@ def _unfinished(run: Results, judge: str, policy: Policy) -> str | None:
     Such a judge is the ASR's judge, or a more trusted one.
     """
     if not run.sealed:
-        return (
-            "the run's last command was killed or still works, so damage of its file cannot be ruled out; "
-            "repeat that command"
-        )
+        return f"the run was not closed: {UNSEALED}; repeat that command"
     wanted = trusted({*run.judges, judge, *run.unfinished})
     before = wanted[: wanted.index(judge) + 1] if policy.judge is None else [judge]
     left = next((name for name in before if name in run.unfinished and not scores_only(name)), None)

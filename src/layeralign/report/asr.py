@@ -103,7 +103,7 @@ def change_of(judge: str, changes: Changes) -> tuple[float, float, float, float]
 
 _TOO_WIDE = 0.2
 """Width of an interval around 0, as a share, from which its change is called `too few cases`."""
-TOO_FEW = "too few cases: the interval includes 0 and is over 20 points wide."
+TOO_FEW = "Too few cases: the interval includes 0 and is over 20 points wide."
 
 
 def too_few(change: Change | tuple[float, float, float, float] | None) -> bool:

@@ -27,6 +27,8 @@ from layeralign.runs.store import FILE, FORMAT, SCHEMA, Run
 
 SEAL = f"{FILE}.sha256"
 LOCK = f".{FILE}.lock"
+UNSEALED = "its last command was killed or still works, so damage of its file cannot be ruled out"
+"""What a run without a seal means."""
 _TRIES, _PAUSE = 50, 0.2
 """How often, and with which pause in seconds, a writer waits at its end until nobody reads the file."""
 
@@ -247,12 +249,14 @@ def is_sealed(folder: Path) -> bool:
         return False
     if log.exists() and log.stat().st_size:  # a writer that has begun after the seal
         return False
-    if _sha256(file) != wanted and seal.exists():  # else a writer has begun just now
-        raise LayeralignError(
-            f"run {folder}: {FILE} is damaged: its SHA-256 is not the one in {SEAL}; restore both from a "
-            "copy, or scan again"
-        )
-    return True
+    if _sha256(file) == wanted:
+        return True
+    if not seal.exists():  # a writer has begun just now
+        return False
+    raise LayeralignError(
+        f"run {folder}: {FILE} is damaged: its SHA-256 is not the one in {SEAL}; restore both from a copy, "
+        "or scan again"
+    )
 
 
 _HASHED: dict[tuple[str, int, int, int], str] = {}

@@ -18,6 +18,6 @@ def verify(run: Path, /) -> None:
     run
         Folder of the run.
     """
-    from layeralign.api import verify as run_verify
+    from layeralign.runs.verified import verified
 
-    say(run_verify(run))
+    say(verified(run))

@@ -169,15 +169,15 @@ class _Talk(Generic[Reply]):
             return retry(
                 lambda: self._once(body), attempts=own.attempts, budget=own.budget, slowest=own.slowest
             )
-        except _NoConnection as given_up:
-            if not self.answered or self.answered[-1] < start:
-                raise LayeralignError(
-                    f"endpoint {own.url}: cannot be reached, {own.attempts} times or for {own.budget:.0f} s; "
-                    "the same command resumes when it answers"
-                ) from None
-            return Failure(f"{given_up.why}, {own.attempts} times or for {own.budget:.0f} s")
         except Retry as given_up:
-            return Failure(f"{given_up.why}, {own.attempts} times or for {own.budget:.0f} s")
+            tried = f"{own.attempts} times or for {own.budget:.0f} s"
+            answered = self.answered and self.answered[-1] >= start
+            if isinstance(given_up, _NoConnection) and not answered:
+                raise LayeralignError(
+                    f"endpoint {own.url}: cannot be reached, {tried}; the same command resumes when it "
+                    "answers"
+                ) from None
+            return Failure(f"{given_up.why}, {tried}")
 
     def _once(self, body: Mapping[str, Any]) -> Reply | Failure:
         import httpx

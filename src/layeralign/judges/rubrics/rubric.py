@@ -5,9 +5,7 @@ The reply is parsed by the rubric's rule. A reply that the rule does not fit is 
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +16,8 @@ from pydantic import Field
 
 from layeralign._util import strict_yaml
 from layeralign._util.validation import Filled, Record, Share, validated
-from layeralign.cases.case import Case, Picture
+from layeralign.cases.case import Case
+from layeralign.cases.pictures import data_url
 from layeralign.errors import LayeralignError
 from layeralign.judges.guard import Speaker, defused
 from layeralign.judges.judge import SILENT, Exchange, Judge, Judgement
@@ -89,7 +88,7 @@ class Rubric:
         content: Any = text
         if self.fields.picture and case.picture is not None:
             content = [
-                {"type": "image_url", "image_url": {"url": _data_url(case.picture)}},
+                {"type": "image_url", "image_url": {"url": data_url(case.picture.open(), "PNG")}},
                 {"type": "text", "text": text},
             ]
         system = [{"role": "system", "content": self.fields.system}] if self.fields.system else []
@@ -148,12 +147,6 @@ def _check(fields: _Fields, place: str) -> None:
         raise LayeralignError(f"{place}: field 'zero_if' names no grade; expected one of {', '.join(names)}")
     if fields.grades is not None and not names:
         raise LayeralignError(f"{place}: has no grade besides zero_if; expected at least one")
-
-
-def _data_url(picture: Picture) -> str:
-    made = io.BytesIO()
-    picture.open().save(made, "PNG")
-    return "data:image/png;base64," + base64.b64encode(made.getvalue()).decode()
 
 
 class RubricJudge(Judge):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from layeralign.cases.pictures import data_url
 from layeralign.judges.kinds import ORACLE, TOPIC, kind_of
 from layeralign.report.inputs import RunInput
 from layeralign.report.page.findings import worst_exit
-from layeralign.report.page.pictures import thumbnails
 from layeralign.testbed.drawn import drawn
 
 
@@ -53,14 +53,14 @@ def example(run: RunInput) -> Example | None:
     for (case, at), row in seen.items():
         base = seen.get((case, default))
         if at == exit and row.verdict == "unsafe" and base and base.verdict == "safe" and base.refused:
-            pictures = thumbnails(run.results, [case]) if drawn([case]) else {}
-            if not pictures:
+            picture = drawn([case]).get(case)
+            if picture is None or picture.sha256 != row.picture:
                 return None
             answers, names = run.results.answers, run.exits
             return Example(
                 case=case,
                 prompt=row.prompt,
-                picture=next(iter(pictures.values())),
+                picture=data_url(picture.open(), "WEBP", lossless=True),
                 default=names.name(default),
                 exit=names.name(exit),
                 refused=answers[case, default, 0],

@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 from layeralign._util import files
 from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
-from layeralign.report.asr import asr_of, change_of, ends, span, text, too_few
+from layeralign.report.asr import TOO_FEW, asr_of, change_of, ends, span, text, too_few
 from layeralign.report.charts.metrics import scores
 from layeralign.report.charts.series import harmful_categories, series
 from layeralign.report.charts.tradeoff import savings
@@ -132,7 +132,8 @@ def _environment() -> Environment:
     made.globals.update(harmful_categories=harmful_categories)
     made.globals.update(ordered=ordered, regressions=regressions, differences=differences)
     made.globals.update(asr_of=asr_of, asr_span=span, asr_ends=ends, asr_text=text)
-    made.globals.update(asr_change=change_of, asr_arrow=asr_arrow, left_open=left_open, too_few=too_few)
+    made.globals.update(asr_change=change_of, asr_arrow=asr_arrow, left_open=left_open)
+    made.globals.update(too_few=too_few, TOO_FEW=TOO_FEW)
     made.globals.update(worst_exit=words.worst_exit, mean_asr=words.mean_asr)
     made.globals.update(asr_name=asr_name, errors=words.errors, tests=_tests, scores_of=scores)
     return made

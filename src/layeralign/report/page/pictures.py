@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Iterable
-from io import BytesIO
-
-from PIL import Image
 
 from layeralign.analysis.results import Results
-from layeralign.cases.pictures import FilePicture
+from layeralign.cases.pictures import FilePicture, data_url
 from layeralign.errors import LayeralignError
 from layeralign.testbed.drawn import drawn
 
@@ -33,22 +29,17 @@ def thumbnails(results: Results, ids: Iterable[str]) -> dict[str, str]:
     for id in ids:
         if id in hashes and len(wanted) < MOST:
             wanted.setdefault(hashes[id][1], id)
-    invented = {id: one for id, one in drawn(wanted.values()).items() if one.sha256 == hashes[id][1]}
-    found = {}
+    invented, found = drawn(wanted.values()), {}
     for sha256, id in wanted.items():
-        path = hashes[id][0]
-        picture = invented.get(id) or (FilePicture(path, sha256) if path else None)
+        path, picture = hashes[id][0], invented.get(id)
+        if picture is None or picture.sha256 != sha256:
+            picture = FilePicture(path, sha256) if path else None
         if picture is None:
             continue
         try:
-            found[sha256] = _data_url(picture.open())
+            small = picture.open()
+            small.thumbnail((SIDE, SIDE))
+            found[sha256] = data_url(small, "WEBP", quality=80, lossless=max(small.size) < SIDE // 2)
         except LayeralignError:  # gone or changed since: the page does without it
             continue
     return found
-
-
-def _data_url(picture: Image.Image) -> str:
-    picture.thumbnail((SIDE, SIDE))
-    out = BytesIO()
-    picture.save(out, "WEBP", quality=80, lossless=max(picture.size) < SIDE // 2)
-    return f"data:image/webp;base64,{b64encode(out.getvalue()).decode()}"

@@ -107,7 +107,7 @@ def few(comparison: Comparison) -> str:
     """Return the explanation of `too few cases` in a table of this comparison; empty if there is none."""
     judge = comparison.before.asr_judge
     found = [change_of(judge, one) for one in (*comparison.exits, *comparison.groups)]
-    return f" {TOO_FEW[0].upper()}{TOO_FEW[1:]}" if any(map(too_few, found)) else ""
+    return f" {TOO_FEW}" if any(map(too_few, found)) else ""
 
 
 def arrow(change: Change | None, mark: str = "") -> str:

@@ -6,15 +6,15 @@ Other fields can make PEFT import a module (`megatron_core`), change the model's
 
 from __future__ import annotations
 
-import math
-import re
 import time
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 
 from layeralign._util.text import printable
+from layeralign._util.validation import Record, Share, validated
 from layeralign.errors import LayeralignError
 from layeralign.vlm.checkpoint import Adapter, read_json
 
@@ -24,50 +24,35 @@ if TYPE_CHECKING:
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _SECONDS = 5.0
 """Time that a pattern may take on all module names together."""
-_PLAIN = re.compile(r"[\w.-]{1,500}")
 
 
-def _names(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(x, str) and _PLAIN.fullmatch(x) for x in value)
+Name = Annotated[str, Field(pattern=r"^[\w.-]+$", max_length=500)]
+Names = list[Name]
+Rank = Annotated[int, Field(ge=1)]
 
 
-def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+class _Fields(Record):
+    """The fields that reach PEFT; PEFT's default stands for a field that is not given."""
+
+    r: Rank = Field(8, description="a whole number from 1")
+    lora_alpha: float = Field(8, description="a number")
+    lora_dropout: Share = Field(0.0, description="a number from 0 to 1")
+    target_modules: Names | Annotated[str, Field(max_length=2000)] | None = Field(
+        None, description="names or a pattern"
+    )
+    exclude_modules: Names | None = Field(None, description="names")
+    bias: Literal["none", "all", "lora_only"] = Field("none", description="none, all or lora_only")
+    fan_in_fan_out: bool = Field(False, description="true or false")
+    use_rslora: bool = Field(False, description="true or false")
+    use_dora: bool = Field(False, description="true or false")
+    lora_bias: bool = Field(False, description="true or false")
+    modules_to_save: Names | None = Field(None, description="names")
+    layers_to_transform: list[int] | int | None = Field(None, description="numbers of layers")
+    layers_pattern: Names | Name | None = Field(None, description="names")
+    rank_pattern: dict[Name, Rank] = Field({}, description="whole numbers by name")
+    alpha_pattern: dict[Name, float] = Field({}, description="numbers by name")
 
 
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _by_name(of: Callable[[object], bool]) -> Callable[[object], bool]:
-    return lambda value: isinstance(value, dict) and _names([*value]) and all(map(of, value.values()))
-
-
-def _switch(value: object) -> bool:
-    return isinstance(value, bool)
-
-
-_FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {
-    "r": (_whole, "a whole number from 1"),
-    "lora_alpha": (_number, "a number"),
-    "lora_dropout": (lambda x: _number(x) and 0 <= float(str(x)) <= 1, "a number from 0 to 1"),
-    "target_modules": (lambda x: _names(x) or (isinstance(x, str) and len(x) <= 2000), "names or a pattern"),
-    "exclude_modules": (_names, "names"),
-    "bias": (lambda x: x in ("none", "all", "lora_only"), "none, all or lora_only"),
-    "fan_in_fan_out": (_switch, "true or false"),
-    "use_rslora": (_switch, "true or false"),
-    "use_dora": (_switch, "true or false"),
-    "lora_bias": (_switch, "true or false"),
-    "modules_to_save": (_names, "names"),
-    "layers_to_transform": (
-        lambda x: _whole(x) or x == 0 or (isinstance(x, list) and all(isinstance(i, int) for i in x)),
-        "numbers of layers",
-    ),
-    "layers_pattern": (lambda x: _names(x if isinstance(x, list) else [x]), "names"),
-    "rank_pattern": (_by_name(_whole), "whole numbers by name"),
-    "alpha_pattern": (_by_name(_number), "numbers by name"),
-}
-"""Field -> whether a value is allowed, and what is expected. None stands for PEFT's default."""
 _READ_HERE = {
     "peft_type", "task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision",
     "inference_mode", "init_lora_weights", "ensure_weight_tying",
@@ -95,16 +80,14 @@ def lora_config(adapter: Adapter, modules: Iterable[str]) -> LoraConfig:
 
     given = read_json(adapter.path / CONFIG)
     for name, value in given.items():
-        if name in _FIELDS:
-            allowed, expected = _FIELDS[name]
-            if value is not None and not allowed(value):
-                raise _refused(adapter, f"{name} is {_shown(value)}; expected {expected}")
-        elif name not in _READ_HERE and not _unused(name, value):
+        if name not in _Fields.model_fields and name not in _READ_HERE and not _unused(name, value):
             raise _refused(
                 adapter, f"sets {printable(name, 60)}, which is not loaded; convert it to plain LoRA first"
             )
-    known = {name: given[name] for name in _FIELDS if given.get(name) is not None}
-    _check_ranks(adapter, known)
+    named = {name: given[name] for name in _Fields.model_fields if given.get(name) is not None}
+    fields = validated(_Fields, named, f"adapter {adapter.name}: {CONFIG}")
+    _check_rank(adapter, max([fields.r, *fields.rank_pattern.values()]))
+    known = fields.model_dump(exclude_unset=True)
     if isinstance(target := known.get("target_modules"), str) and target != "all-linear":
         known["target_modules"] = _selected(adapter, target, modules)
     return LoraConfig(**known, inference_mode=True)
@@ -114,7 +97,7 @@ def _unused(name: str, value: object) -> bool:
     return value in (None, False, "", [], {}) or (name in _OFF and value == _OFF[name])
 
 
-def _check_ranks(adapter: Adapter, known: dict[str, Any]) -> None:
+def _check_rank(adapter: Adapter, asked: int) -> None:
     """Refuse a rank above those of the weights, since memory is allocated for it."""
     try:
         with safe_open(adapter.path / WEIGHTS, framework="pt") as opened:
@@ -122,7 +105,6 @@ def _check_ranks(adapter: Adapter, known: dict[str, Any]) -> None:
             most = max((min(opened.get_slice(name).get_shape(), default=0) for name in names), default=0)
     except (SafetensorError, OSError) as error:
         raise _refused(adapter, f"{WEIGHTS} cannot be read ({printable(str(error), 100)})") from error
-    asked = max([known.get("r", 8), *known.get("rank_pattern", {}).values()])
     if asked > most:
         raise _refused(adapter, f"has rank {_shown(asked)}, and its weights have at most {most}")
 
