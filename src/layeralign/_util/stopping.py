@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP stop a command as Ctrl-C does: work that has ended is saved."""
+"""Ctrl-C (SIGINT), SIGTERM and SIGHUP stop a command; finished work is saved."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ class Stopped(KeyboardInterrupt):
 
 
 def listen() -> None:
-    """Raise `Stopped` at these signals; one that is ignored, as SIGHUP under nohup, stays ignored."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    """Raise `Stopped` at these signals; one that is ignored, as SIGHUP under nohup, stays ignored.
+
+    SIGINT, too: Python ends by the signal, not by an exit code, once a plain KeyboardInterrupt has left an
+    `exec` of a string, as in `dataclasses` and `namedtuple`, even if it was caught further out.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _stop)
 
