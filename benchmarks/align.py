@@ -28,7 +28,19 @@ from layeralign.training.settings import AlignSettings
 
 TEST, DEFAULT = 2000, 4000
 """Cases judged at every exit, and at the default one; a quarter of them is harmful."""
-METHODS = ("lppo", "paper", "sft", "sft-default", "consistency")
+METHODS = (
+    "lppo",
+    "paper",
+    "sft",
+    "sft-default",
+    "consistency",
+    "rloo",
+    "grpo",
+    "dpo",
+    "latent",
+    "repair",
+    "steer",
+)
 TEXT_REWARD = "out/align-text-reward"
 """Made by `python -m layeralign.training.reward.testbed --sees text --out out/align-text-reward`."""
 OTHER_MODEL = "out/testbed/seed-2"
@@ -41,7 +53,7 @@ def runs() -> dict[str, tuple[str, str, AlignSettings]]:
     made: dict[str, tuple[str, str, AlignSettings]] = {}
     for seed in (0, 1, 2):
         for method in METHODS:
-            mix = base.mix if method in ("lppo", "paper") else "uniform"
+            mix = base.mix if method in ("lppo", "paper", "rloo", "grpo") else "uniform"
             made[f"{method} seed {seed}"] = (
                 "testbed",
                 "testbed",

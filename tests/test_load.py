@@ -17,6 +17,7 @@ from layeralign.cases.case import Case
 from layeralign.decode.checks import check
 from layeralign.decode.decoding import Decoding
 from layeralign.testing import _Shown, noise
+from layeralign.training.modules import linear_layers
 from layeralign.vlm.checkpoint import find_adapter
 from layeralign.vlm.identity import identity
 from layeralign.vlm.load import _adapted, beside_the_language_model, empty, load
@@ -281,7 +282,9 @@ def test_quantisation_without_cuda_is_one_sentence(llava_dir):
 @pytest.mark.slow
 def test_an_adapter_beside_quantised_weights_does_what_it_does_inside_them(llava_dir, tmp_path):
     """Quantised weights are not merged into; seen on plain ones, where both ways can be compared."""
-    config = LoraConfig(r=2, target_modules=load(llava_dir).language_modules, init_lora_weights=False)
+    config = LoraConfig(
+        r=2, target_modules=linear_layers(load(llava_dir), "language"), init_lora_weights=False
+    )
     get_peft_model(load(llava_dir).model, config).save_pretrained(tmp_path)
     adapter = find_adapter(tmp_path)
     ids = torch.tensor([[2, 30, 40, 50]])

@@ -73,7 +73,8 @@ class Microbatch:
         n: number of trained rows.
         tokens: int64 [n, T], the trained rows' answers.
         mask, retention_mask: bool [n, T] and [rows - n, T], the positions of answer tokens.
-        counts: answer tokens of the trained rows, and of the retention rows.
+        counts: what the losses are means over: answer tokens of the trained rows (in DPO the rows), and
+            answer tokens of the retention rows.
         reference_logits: float32 [rows - n, T, V], of the reference policy on the retention rows.
         outputs: the policy's outputs with their graph, if the first update can use them.
     """
@@ -139,13 +140,18 @@ class Algorithm(ABC, Generic[M]):
         `outputs` are the policy's outputs for these rows.
         """
 
+    def seen(self, micro: M) -> Batch:
+        """Return the batch that the policy reads in an update; a method may change the features."""
+        return micro.batch
+
     def draw(self, meter: Meter) -> StepRows:
         """Draw this process's share of the step's rows; log the drawn exits and the weights of all exits."""
         rows, share = self.batches.draw(meter.step, self.mix), self.workers.share
         drawn = sorted(Counter(exit for _, exit in rows.trained).items())
+        trained = [row for row in share(rows.trained) for _ in range(self.settings.answers_per_row)]
         weights = zip(map(str, self.mix.exits), self.mix.weights.tolist(), strict=True)
         meter.plain = {"exits": {str(exit): n for exit, n in drawn}, "weights": dict(weights)}
-        return StepRows(list(share(rows.trained)), list(share(rows.retention)))
+        return StepRows(trained, list(share(rows.retention)))
 
     def microbatches(self, kind: type[M], step: StepRows, answers: Sequence[Sequence[int]]) -> list[list[M]]:
         """Return the microbatches of each minibatch.
@@ -194,7 +200,8 @@ class Algorithm(ABC, Generic[M]):
                 break
             updates += 1
         seconds = time.monotonic() - meter.started
-        tokens = sum(sum(self._counts(minibatch)) for minibatch in minibatches)
+        masks = [m for minibatch in minibatches for one in minibatch for m in (one.mask, one.retention_mask)]
+        (tokens,) = self.workers.total(float(sum(int(mask.sum()) for mask in masks)))
         meter.plain = {
             "updates": updates,
             "lr": lr,
@@ -221,15 +228,14 @@ class Algorithm(ABC, Generic[M]):
         return within
 
     def _counts(self, minibatch: Sequence[M]) -> list[float]:
-        """Return the numbers of trained and retention answer tokens of a minibatch, over all processes."""
+        """Return the sums of `counts` over a minibatch and all processes."""
         return self.workers.total(*(float(sum(one.counts[i] for one in minibatch)) for i in (0, 1)))
 
     def _total_loss(self, microbatch: M, counts: Sequence[float], meter: Meter) -> Tensor:
         """Return a microbatch's part of its minibatch's loss; `counts` are those of the minibatch."""
-        outputs, microbatch.outputs = microbatch.outputs or self.policy(microbatch.batch), None
+        outputs, microbatch.outputs = microbatch.outputs or self.policy(self.seen(microbatch)), None
         n, mask = microbatch.n, microbatch.retention_mask
-        trained = Outputs(outputs.logits[:n], outputs.values[:n])
-        loss = self.loss(microbatch, trained, meter) / max(counts[0], 1)
+        loss = self.loss(microbatch, outputs.trained(n), meter) / max(counts[0], 1)
         if counts[1]:
             kl = ppo.masked_sum(ppo.full_kl(outputs.logits[n:], microbatch.reference_logits), mask)
             meter.add("retention_kl", kl.detach(), microbatch.counts[1])

@@ -30,12 +30,14 @@ class Experience(Microbatch):
     Attributes:
         old_log_probs, old_values: of the policy that sampled the answers.
         reference_log_probs: of the reference policy, on the same answers at the same exits.
+        rewards: per token, see `ppo.token_rewards`.
         advantages, returns: see `ppo.gae`.
     """
 
     old_log_probs: Tensor = field(init=False)
     old_values: Tensor = field(init=False)
     reference_log_probs: Tensor = field(init=False)
+    rewards: Tensor = field(init=False)
     advantages: Tensor = field(init=False)
     returns: Tensor = field(init=False)
 
@@ -83,12 +85,11 @@ class Lppo(Algorithm[Experience]):
 
             # 5. Reward per token: -kl_coef · KL(policy ‖ reference), plus the score at the last token.
             kl = ppo.kl_estimate(micro.old_log_probs, micro.reference_log_probs, settings.kl_estimator)
-            rewards = ppo.token_rewards(scores[micro.indices].to(kl), kl, micro.mask, settings.kl_coef)
+            score = scores[micro.indices].to(kl)
+            micro.rewards = ppo.token_rewards(score, kl, micro.mask, settings.kl_coef)
 
-            # 6. Advantages and returns by generalised advantage estimation, then whitened over the step.
-            micro.advantages, micro.returns = ppo.gae(
-                rewards, micro.old_values, micro.mask, settings.gamma, settings.lam
-            )
+        # 6. Advantages and returns by generalised advantage estimation, then whitened over the step.
+        self.add_advantages(experience)
         if settings.whiten:
             self.whiten(experience)
 
@@ -96,9 +97,7 @@ class Lppo(Algorithm[Experience]):
         self.update(minibatches, meter)
 
         # 8. Log.
-        returns = torch.cat([micro.returns[micro.mask] for micro in experience])
-        values = torch.cat([micro.old_values[micro.mask] for micro in experience])
-        meter.add("explained_variance", len(returns) * ppo.explained_variance(values, returns), len(returns))
+        self.log_values(experience, meter)
         return meter.metrics(self.workers)
 
     @torch.no_grad()
@@ -176,6 +175,19 @@ class Lppo(Algorithm[Experience]):
         meter.add("kl_per_token", kl, count)
         meter.add("entropy", ppo.masked_sum(ppo.entropy(logits, settings.temperature), micro.mask), count)
 
+    def add_advantages(self, experience: Sequence[Experience]) -> None:
+        """Set advantages and returns by generalised advantage estimation."""
+        for micro in experience:
+            micro.advantages, micro.returns = ppo.gae(
+                micro.rewards, micro.old_values, micro.mask, self.settings.gamma, self.settings.lam
+            )
+
+    def log_values(self, experience: Sequence[Experience], meter: Meter) -> None:
+        """Log how well the value head predicts the returns."""
+        returns = torch.cat([micro.returns[micro.mask] for micro in experience])
+        values = torch.cat([micro.old_values[micro.mask] for micro in experience])
+        meter.add("explained_variance", len(returns) * ppo.explained_variance(values, returns), len(returns))
+
     def whiten(self, experience: Sequence[Experience]) -> None:
         """Normalise the advantages over the step's tokens of all processes."""
         moments = torch.stack([ppo.token_moments(micro.advantages, micro.mask) for micro in experience])
@@ -189,7 +201,7 @@ class Lppo(Algorithm[Experience]):
         log_probs = ppo.token_log_probs(outputs.logits, micro.tokens, settings.temperature)
         log_probs = torch.where(mask, log_probs, old)  # a ratio of 1 in the padding
         policy = ppo.policy_loss(log_probs, old, micro.advantages, settings.clip)
-        value = ppo.value_loss(outputs.values, micro.old_values, micro.returns, settings.value_clip)
+        value = self.value_loss(micro, outputs)
         with torch.no_grad():
             for name, values in (
                 ("approx_kl", ppo.kl_estimate(old, log_probs, "k3")),
@@ -199,3 +211,7 @@ class Lppo(Algorithm[Experience]):
             ):
                 meter.add(name, ppo.masked_sum(values, mask), micro.counts[0])
         return ppo.masked_sum(policy + settings.value_coef * value, mask)
+
+    def value_loss(self, micro: Experience, outputs: Outputs) -> Tensor:
+        """Return the value loss per token, float32 [n, T]."""
+        return ppo.value_loss(outputs.values, micro.old_values, micro.returns, self.settings.value_clip)

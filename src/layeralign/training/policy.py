@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from layeralign._util import files
 from layeralign._util.quiet import quiet
 from layeralign.training.data.rollout import Batch
+from layeralign.training.modules import Part, linear_layers
 from layeralign.vlm.vlm import Vlm
 
 _SUPPRESSED = -1e9
@@ -33,6 +34,10 @@ class Outputs:
     logits: Tensor
     values: Tensor
 
+    def trained(self, n: int) -> Outputs:
+        """Return the outputs of the first n rows."""
+        return Outputs(self.logits[:n], self.values[:n])
+
 
 def _no_dropout(model: nn.Module) -> None:
     for module in model.modules():
@@ -49,8 +54,8 @@ tags: [layeralign, vision-language-model, safety]
 ---
 # An adapter by layeralign
 
-LoRA on the language model of `{model}`, trained so that the model stays safe at the exits of its image
-encoder. Encoder and projector are unchanged. `training.json` says what it was trained on, and how.
+LoRA on the {part} of `{model}`, trained so that the model stays safe at the exits of its image
+encoder. Everything else is unchanged. `training.json` says what it was trained on, and how.
 
 To measure it at every exit, and to make a section about that for this page:
 
@@ -61,20 +66,21 @@ To measure it at every exit, and to make a section about that for this page:
 
 
 class Policy(nn.Module):
-    """Adapter and value head around a frozen model.
+    """Adapter and value head around a frozen model. The adapter is on the language model or the projector.
 
     The reference policy is the same weights with the adapter off. The value head is one linear layer on the
     language model's last hidden state (paper, "L-PPO"), zero at the start. The adapter is drawn from `seed`.
     """
 
-    def __init__(self, vlm: Vlm, rank: int, seed: int, *, gradient_checkpointing: bool = False) -> None:
+    def __init__(
+        self, vlm: Vlm, rank: int, seed: int, *, gradient_checkpointing: bool = False, part: Part = "language"
+    ) -> None:
         super().__init__()
         self.vlm = vlm
         vlm.model.requires_grad_(False)
         torch.manual_seed(seed)
-        config = LoraConfig(
-            r=rank, lora_alpha=2 * rank, target_modules=vlm.language_modules, lora_dropout=0.0
-        )
+        self.part, modules = part, linear_layers(vlm, part)
+        config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=modules, lora_dropout=0.0)
         with quiet():
             self.peft: PeftModel = get_peft_model(vlm.model, config)
         self.value = nn.Linear(vlm.text_width, 1, device=vlm.device, dtype=torch.float32)
@@ -135,4 +141,5 @@ class Policy(nn.Module):
         config.inference_mode = True
         self.peft.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
         config.inference_mode = False
-        files.write(folder / "README.md", _README.format(model=self.vlm.checkpoint.name))
+        part = "language model" if self.part == "language" else "projector"
+        files.write(folder / "README.md", _README.format(model=self.vlm.checkpoint.name, part=part))

@@ -6,8 +6,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from layeralign._util import files
 from layeralign._util.progress import Progress
 from layeralign.cases.case import Case
@@ -59,8 +57,8 @@ class ReferenceAnswers:
     def _answer(self, chunk: Sequence[Case]) -> list[tuple[str, list[int]]]:
         vlm = self._policy.vlm
         rows = [(case, vlm.exits.default) for case in chunk]
-        features = [self._features.of(row) for row in rows]
         with self._policy.reference():
+            features = [self._features.of(row) for row in rows]
             made = answers(vlm, rows, features, self._decoding, batch_size=CHUNK)
         return [(case.id, answer.tokens) for case, answer in zip(chunk, made, strict=True)]
 
@@ -69,16 +67,22 @@ class ReferenceAnswers:
         return self._tokens[case.id]
 
 
-@torch.no_grad()
 def right_answer(policy: Policy, case: Case, reference: ReferenceAnswers) -> list[int]:
     """Return the answer that supervised baselines learn: the case's own reference, if it has one.
 
     Otherwise it is STOCK_REFUSAL for a harmful case, and the reference policy's answer for any other case.
     """
-    text = case.reference
-    if text is None and case.kind != "harmful":
-        return reference.tokens(case)
-    tokenizer = policy.vlm.tokenizer
-    ids = tokenizer(STOCK_REFUSAL if text is None else text, add_special_tokens=False)["input_ids"]
+    if case.reference is not None:
+        return _tokens(policy, case.reference)
+    return stock_refusal(policy) if case.kind == "harmful" else reference.tokens(case)
+
+
+def stock_refusal(policy: Policy) -> list[int]:
+    """Return the token ids of STOCK_REFUSAL, with an end token."""
+    return _tokens(policy, STOCK_REFUSAL)
+
+
+def _tokens(policy: Policy, text: str) -> list[int]:
+    ids = policy.vlm.tokenizer(text, add_special_tokens=False)["input_ids"]
     suppressed = set(policy.vlm.unsayable)  # usually the token of unknown words
     return [*(token for token in ids if token not in suppressed), min(policy.vlm.eos_tokens)]

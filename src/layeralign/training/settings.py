@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 KlEstimator = Literal["k1", "k3"]
 Schedule = Literal["linear", "constant"]
-Method = Literal["lppo", "paper", "sft", "sft-default", "consistency"]
+Method = Literal[
+    "lppo", "paper", "rloo", "grpo", "sft", "sft-default", "consistency", "dpo", "latent", "repair", "steer"
+]
 
 
 @Parameter(name="*")
@@ -30,7 +32,11 @@ class AlignSettings:
     method: Method = "lppo"
     """Training method: lppo, paper (lppo on harmful cases alone, without retention rows) or a baseline.
     Methods sft and sft-default learn right answers by cross-entropy, at the drawn exits or the default exit.
-    Method consistency matches the reference policy's default-exit distribution at the drawn exits."""
+    Method consistency matches the reference policy's default-exit distribution at the drawn exits.
+    Methods rloo and grpo are lppo without a critic. Method dpo prefers right answers to the exit's own.
+    Method latent is sft next to features of the default exit that were moved to where the loss is high.
+    Method repair is consistency with LoRA on the projector; the language model is not changed.
+    Method steer trains nothing: it adds the direction of refusal where a request looks harmful."""
     exits: Annotated[str, Parameter(allow_leading_hyphen=True)] = "all"
     """Exits to train on: all, default, early, middle, late, embedding, numbers and ranges, separated by
     commas."""
@@ -79,6 +85,17 @@ class AlignSettings:
     """Discount per token, 0 to 1. [TRL]"""
     lam: float = 0.95
     """Factor λ of generalised advantage estimation, 0 to 1. [TRL]"""
+    group: int = 4
+    """Answers to each row in rloo and grpo; --rows counts answers, so there are fewer different rows.
+    [Ahmadian et al. 2024]"""
+    beta: float = 0.1
+    """Coefficient β of dpo: the weight of the distance from the reference policy. [Rafailov et al. 2023]"""
+    latent_radius: float = 1.0
+    """Largest move of a picture's features in latent, in units of their mean norm. [ours]"""
+    latent_steps: int = 2
+    """Gradient steps of each move in latent; each costs about as much as an update. [ours]"""
+    steer_strength: float = 1.0
+    """Factor of the direction that steer adds. [ours]"""
     temperature: float = 1.0
     """Sampling temperature of rollouts, and of the log-probabilities that PPO compares."""
     max_new_tokens: int = 128
@@ -141,7 +158,12 @@ class AlignSettings:
     @property
     def rolls_out(self) -> bool:
         """Whether the method samples answers, and so needs a reward."""
-        return self.method in ("lppo", "paper")
+        return self.method in ("lppo", "paper", "rloo", "grpo")
+
+    @property
+    def answers_per_row(self) -> int:
+        """Number of answers that a step samples to each trained row."""
+        return self.group if self.method in ("rloo", "grpo") else 1
 
     def check_reward(self, reward: object) -> None:
         """Refuse a method that needs a reward, without one.
@@ -159,7 +181,7 @@ class AlignSettings:
         """The settings with those that the method fixes."""
         if self.method == "paper":
             return replace(self, harmful_share=1.0, retention_share=0.0, harm_weight=1.0)
-        if self.method == "sft-default":
+        if self.method in ("sft-default", "latent"):
             return replace(self, exits="default", mix="uniform")
         return self
 
@@ -179,6 +201,11 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("value_coef", 0, _BIG),
     ("gamma", 0, 1),
     ("lam", 0, 1),
+    ("group", 2, 1000),
+    ("beta", 1e-6, 1000),
+    ("latent_radius", 0, 1000),
+    ("latent_steps", 1, 100),
+    ("steer_strength", 0, 1000),
     ("temperature", 0.01, 100),
     ("value_clip", 1e-9, _BIG),
     ("eos_penalty", 0, _BIG),

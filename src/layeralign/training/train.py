@@ -16,7 +16,12 @@ from layeralign.errors import LayeralignError
 from layeralign.exits import Exits
 from layeralign.rewards.reward import Reward
 from layeralign.training.algorithm import Algorithm
-from layeralign.training.baselines import Imitation
+from layeralign.training.baselines.critic_free import CriticFree
+from layeralign.training.baselines.imitation import Imitation
+from layeralign.training.baselines.latent import Latent
+from layeralign.training.baselines.preference import Dpo
+from layeralign.training.baselines.repair import Repair
+from layeralign.training.baselines.steering import Steering
 from layeralign.training.data.batches import Batches
 from layeralign.training.data.exit_mix import ExitMix
 from layeralign.training.data.features import Features
@@ -65,11 +70,23 @@ def train(
     made = record.record(vlm, cases, reward, settings, workers.size)
     workers.first(lambda: record.begin(out, made, cases))
     vlm.adapter = Adapter(str(out), out.resolve())  # the model differs from the loaded one from here on
-    policy = Policy(vlm, settings.rank, settings.seed, gradient_checkpointing=settings.gradient_checkpointing)
+    policy = Policy(
+        vlm, settings.rank, settings.seed, gradient_checkpointing=settings.gradient_checkpointing,
+        part="projector" if settings.method == "repair" else "language",
+    )  # fmt: skip
     features = Features(vlm, cases, [*mix.exits, vlm.exits.default])
     reference = ReferenceAnswers(policy, features, settings.decoding())
     parts = (policy, batches, features, reference, mix, settings, workers)
-    return _run(Imitation(*parts) if reward is None or not settings.rolls_out else Lppo(*parts, reward), out)
+    if reward is not None and settings.rolls_out:
+        kind = CriticFree if settings.method in ("rloo", "grpo") else Lppo
+        return _run(kind(*parts, reward), out)
+    others: dict[str, type[Algorithm[Any]]] = {
+        "dpo": Dpo,
+        "latent": Latent,
+        "repair": Repair,
+        "steer": Steering,
+    }
+    return _run(others.get(settings.method, Imitation)(*parts), out)
 
 
 def check(known: Exits, settings: AlignSettings, reward: Reward | None) -> ExitMix:

@@ -228,17 +228,23 @@ class Vlm:
         """Whether the family reads the config's `vision_feature_layer`; other families ignore it."""
         return "vision_feature_layer" in self._takes
 
-    @torch.no_grad()
-    def encode(self, pictures: Sequence[Image.Image], exits: Sequence[int]) -> dict[int, list[Feature]]:
+    def encode(
+        self, pictures: Sequence[Image.Image], exits: Sequence[int], *, gradients: bool = False
+    ) -> dict[int, list[Feature]]:
         """Picture features at each exit, projected to the language model's width.
 
         Args:
             pictures: n RGB pictures.
             exits: Exits, numbered as in `Exits`; blocks after the deepest do not run.
+            gradients: Whether the features keep the graph of the parameters that require gradients.
 
         Returns:
             Exit -> n features.
         """
+        with torch.set_grad_enabled(gradients):
+            return self._encode(pictures, exits)
+
+    def _encode(self, pictures: Sequence[Image.Image], exits: Sequence[int]) -> dict[int, list[Feature]]:
         inputs, texts = self.prepare(pictures)
         run = partial(self.model.model.get_image_features, **inputs, return_dict=True)
         deepest = max(exits)
@@ -535,18 +541,6 @@ class Vlm:
     def text_width(self) -> int:
         """Width of the language model's embeddings."""
         return int(self.model.get_input_embeddings().weight.shape[1])
-
-    @cached_property
-    def language_modules(self) -> str:
-        """A regular expression for the full names of the linear layers in the language model's blocks.
-
-        It includes the language model's name, since towers have layers such as `q_proj`, too.
-        """
-        inner = self.model.get_decoder()
-        linear = {
-            name.split(".")[-1] for name, module in inner.named_modules() if isinstance(module, nn.Linear)
-        }
-        return rf"{re.escape(self.path_of(inner))}\..*\.({'|'.join(sorted(linear))})"
 
     def inputs(self, ids: Tensor, prompt: Tensor, features: Sequence[Feature | None]) -> dict[str, Any]:
         """Further inputs of transformers' forward, besides the ids.

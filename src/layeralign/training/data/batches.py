@@ -40,8 +40,9 @@ class Batches:
         self._others = [case for case in cases if case.kind != "harmful"]
         self._all = list(cases)
         n_retention = round(settings.rows * settings.retention_share)
-        n_harmful = round((settings.rows - n_retention) * settings.harmful_share)
-        self._sizes = n_harmful, settings.rows - n_retention - n_harmful, n_retention
+        n_trained = (settings.rows - n_retention) // settings.answers_per_row
+        n_harmful = round(n_trained * settings.harmful_share)
+        self._sizes = n_harmful, n_trained - n_harmful, n_retention
         for n, pool, kind, why in (
             (n_harmful, self._harmful, "harmful", f"harmful_share {settings.harmful_share}"),
             (self._sizes[1], self._others, "benign or vqa", f"harmful_share {settings.harmful_share}"),

@@ -114,8 +114,7 @@ class Mllama(Vlm):
         finally:
             vision.intermediate_layers_indices = own
 
-    @torch.no_grad()
-    def encode(self, pictures: Sequence[Image.Image], exits: Sequence[int]) -> dict[int, list[Feature]]:
+    def _encode(self, pictures: Sequence[Image.Image], exits: Sequence[int]) -> dict[int, list[Feature]]:
         """See `Vlm.encode`; the features are the states of all tiles, including padding tiles."""
         made = self.processed(pictures, self.processor.image_processor, return_tensors="pt")
         takes = ("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask")

@@ -1,4 +1,4 @@
-"""Baselines of L-PPO that learn from given answers, on the same rows, exits and retention rows.
+"""Methods that learn from given answers.
 
 `sft` and `sft-default` use cross-entropy on right answers. `consistency` uses the KL from the reference
 policy to the trained policy, on the reference policy's own answers. The reference sees the default exit's
@@ -35,6 +35,11 @@ class Imitated(Microbatch):
 class Imitation(Algorithm[Imitated]):
     """The methods `sft`, `sft-default` and `consistency`."""
 
+    @property
+    def matches_reference(self) -> bool:
+        """Whether the target is the reference policy's distribution, not the right answer."""
+        return self.settings.method in ("consistency", "repair")
+
     def step(self, number: int) -> dict[str, Any]:
         """Do one step of imitation; return its metrics."""
         meter = Meter(number)
@@ -45,7 +50,7 @@ class Imitation(Algorithm[Imitated]):
         # 2. Take the answers to imitate.
         answers = [
             self.reference.tokens(case)
-            if self.settings.method == "consistency"
+            if self.matches_reference
             else right_answer(self.policy, case, self.reference)
             for case, _ in rows.trained
         ]
@@ -69,7 +74,7 @@ class Imitation(Algorithm[Imitated]):
         batch = self.collate([(case, default) for case, _ in micro.rows], micro.answers)
         logits = self.reference_outputs(batch).logits
         micro.reference_logits = logits[n:].clone()
-        micro.target_logits = logits[:n].clone() if settings.method == "consistency" else None
+        micro.target_logits = logits[:n].clone() if self.matches_reference else None
 
     def loss(self, micro: Imitated, outputs: Outputs, meter: Meter) -> Tensor:
         """Return the cross-entropy on the answers, or the KL to the target, weighted by row."""
