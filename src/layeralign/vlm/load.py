@@ -36,6 +36,7 @@ from layeralign.vlm.adapter import base
 from layeralign.vlm.adapter.config import lora_config
 from layeralign.vlm.families import proof
 from layeralign.vlm.families.registry import family_of
+from layeralign.vlm.text import trial
 from layeralign.vlm.vlm import Vlm
 
 
@@ -178,9 +179,11 @@ def _empty(found: checkpoints.Checkpoint, variant: str | None) -> Vlm:
 
 
 def _processor(found: checkpoints.Checkpoint, family: type[Vlm]) -> ProcessorMixin:
+    kind = str(found.config().get("model_type"))
+    trial.check(lambda: processors.load(found.path, kind), f"model {found.name}")
     with quiet():
         try:
-            processor = processors.load(found.path, str(found.config().get("model_type")))
+            processor = processors.load(found.path, kind)
         except Exception as error:  # transformers raises many kinds for a broken checkpoint
             raise unloadable(f"model {found.name}", error) from error
     if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
@@ -230,9 +233,14 @@ def tokenizer(found: checkpoints.Checkpoint, what: str) -> Any:
     Raises:
         LayeralignError: It cannot be loaded.
     """
+
+    def load() -> Any:
+        return AutoTokenizer.from_pretrained(found.path, trust_remote_code=False, local_files_only=True)
+
+    trial.check(load, what)
     with quiet():
         try:
-            return AutoTokenizer.from_pretrained(found.path, trust_remote_code=False, local_files_only=True)
+            return load()
         except Exception as error:  # transformers raises many kinds for a broken checkpoint
             raise unloadable(what, error) from error
 
