@@ -437,6 +437,17 @@ def test_ctrl_c_is_one_sentence_from_the_start(tmp_path, after):
     assert said[-1] == "stopped; finished work is saved, and the same command resumes it"
 
 
+@pytest.mark.parametrize(("level", "code"), [("1", 0), ("2", 1)])
+def test_python_without_docstrings_is_one_sentence(level, code):
+    done = subprocess.run(
+        [sys.executable, "-m", "layeralign", "--help"], capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONOPTIMIZE": level},
+    )  # fmt: skip
+    assert done.returncode == code
+    if code:
+        assert done.stderr.count("\n") == 1 and "set PYTHONOPTIMIZE to 0 or 1" in done.stderr
+
+
 def test_a_run_of_another_model_is_refused_by_name(tmp_path):
     from layeralign.runs import opening
 

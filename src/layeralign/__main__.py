@@ -8,6 +8,11 @@ from layeralign._util import stopping
 
 def run() -> None:
     """Run one command and leave with its exit code."""
+    if sys.flags.optimize > 1:
+        sys.exit(
+            "layeralign: Python runs without docstrings (python -OO, PYTHONOPTIMIZE=2), which transformers needs; "
+            "set PYTHONOPTIMIZE to 0 or 1"
+        )
     stopping.listen()
     try:
         gc.set_threshold(50_000)  # the rows of a run are many objects, all of which live to the end
