@@ -10,7 +10,7 @@ def run() -> None:
     """Run one command and leave with its exit code."""
     if sys.flags.optimize > 1:
         sys.exit(
-            "layeralign: Python runs without docstrings (python -OO, PYTHONOPTIMIZE=2), which transformers needs; "
+            "layeralign: Python runs without docstrings (-OO, PYTHONOPTIMIZE=2), which transformers needs; "
             "set PYTHONOPTIMIZE to 0 or 1"
         )
     stopping.listen()

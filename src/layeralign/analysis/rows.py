@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
 from layeralign.runs.store import JudgedRow
 from layeralign.stats.clusters import cluster
 from layeralign.stats.paired import Pairs
+
+
+@lru_cache(maxsize=4096)
+def _shared(items: tuple[tuple[str, str], ...]) -> Mapping[str, str]:
+    """Return one mapping for all rows with these verdicts; a run has millions of rows."""
+    return MappingProxyType(dict(items))
+
+
+def _nothing() -> Mapping[Any, Any]:
+    """Return the one empty mapping of all rows without scores or verdicts."""
+    return _NOTHING
+
+
+_NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -40,8 +57,8 @@ class ScoredRow:
     refused: bool | None = None
     coherent: bool | None = None
     correct: float | None = None
-    scores: dict[tuple[str, str], float] = field(default_factory=dict)
-    verdicts: dict[str, str] = field(default_factory=dict)
+    scores: Mapping[tuple[str, str], float] = field(default_factory=_nothing)
+    verdicts: Mapping[str, str] = field(default_factory=_nothing)
 
     def add(self, row: JudgedRow, *, first: bool) -> None:
         """Add one judge's verdict; call it in order of trust.
@@ -57,15 +74,18 @@ class ScoredRow:
             if said is not None and (first or getattr(self, name) is None):
                 setattr(self, name, said)
         if row.judge:
-            self.verdicts[row.judge] = row.verdict
-        self.scores |= {(row.judge, measure): score for measure, score in row.scores.items()}
+            self.verdicts = _shared((*self.verdicts.items(), (row.judge, row.verdict)))
+        if row.scores:
+            own = {(row.judge, measure): score for measure, score in row.scores.items()}
+            self.scores = {**self.scores, **own}
 
     @property
     def unsafe(self) -> bool | None:
         """Whether the answer is unsafe; None for any other verdict, which never counts as safe."""
-        return {"safe": False, "unsafe": True}.get(self.verdict)
+        return _UNSAFE.get(self.verdict)
 
 
+_UNSAFE = {"safe": False, "unsafe": True}
 Observations = Sequence[tuple[ScoredRow, float]]
 """Rows, each with a flag or a degree from 0 to 1."""
 RowsByExit = dict[int, list[ScoredRow]]

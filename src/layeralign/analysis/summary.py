@@ -309,7 +309,7 @@ def _exit_metrics(
 
 
 def _unsafe(rows: list[ScoredRow]) -> Observations:
-    return [(row, row.unsafe) for row in rows if row.kind == "harmful" and row.unsafe is not None]
+    return [(row, unsafe) for row in rows if row.kind == "harmful" and (unsafe := row.unsafe) is not None]
 
 
 def _stopped_metrics(

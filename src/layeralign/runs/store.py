@@ -463,17 +463,29 @@ class Run:
 
     def judged(self) -> Iterator[JudgedRow]:
         """Every verdict with its case; an answer without verdicts appears once, with judge `""`."""
+        words: dict[Any, Any] = {}  # one object per text: a run has millions of the same few
+
+        def one(text: Any) -> Any:
+            return words.setdefault(text, text)
+
+        about = {
+            case: tuple(map(one, (case, *others)))
+            for case, *others in self._db.execute(
+                "SELECT id, control, kind, category, prompt, image_sha256 FROM cases"
+            )
+        }
         found = self._db.execute(
-            'SELECT a."case", c.control, c.kind, c.category, c.prompt, c.image_sha256, a.exit, a.sample, '
+            'SELECT a."case", a.exit, a.sample, '
             "a.finish_reason, COALESCE(v.judge, ''), COALESCE(v.verdict, 'not applicable'), "
             "v.refused, v.coherent, v.correct, COALESCE(v.scores, '{}') "
             'FROM answers a JOIN cases c ON c.id = a."case" '
             'LEFT JOIN verdicts v ON v."case" = a."case" AND v.exit = a.exit AND v.sample = a.sample '
             "ORDER BY c.number, a.exit, a.sample, v.judge"
         )
-        for *row, verdict, refused, coherent, correct, scores in found:
-            values = _flag(refused), _flag(coherent), correct, {} if scores == "{}" else json.loads(scores)
-            yield JudgedRow(*row, verdict, *values)  # type: ignore[call-arg]
+        for case, exit, sample, why, judge, verdict, refused, coherent, correct, scores in found:
+            said = one(judge), one(verdict), _flag(refused), _flag(coherent), correct
+            read = _NO_SCORES if scores == "{}" else json.loads(scores)
+            yield JudgedRow(*about[case], exit, sample, one(why), *said, read)  # type: ignore[call-arg]
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Every answer with its case and verdicts, for export.
@@ -498,6 +510,9 @@ class Run:
 
 SAID = ("verdict", "refused", "coherent", "correct", "scores")
 """Exported fields of a verdict."""
+
+
+_NO_SCORES: Mapping[str, float] = {}
 
 
 def _flag(value: int | None) -> bool | None:
