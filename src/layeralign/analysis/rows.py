@@ -115,27 +115,18 @@ def pair(
     common = [name for name in sides[0] if name in sides[1]]
     if not common:
         return None
-    groups = cluster(*keys([sides[1][name].row for name in common]))
-    means = [np.array([side[name].total / side[name].n for name in common]) for side in sides]
-    return Pairs(means[0], means[1], groups, min(sum(side[name].n for name in common) for side in sides))
+    groups = cluster(*keys([sides[1][name][0] for name in common]))
+    means = [np.array([side[name][1] / side[name][2] for name in common]) for side in sides]
+    return Pairs(means[0], means[1], groups, min(sum(side[name][2] for name in common) for side in sides))
 
 
-@dataclass(slots=True)
-class _Sum:
-    """The values of one key: the first row, the sum and the count."""
-
-    row: ScoredRow
-    total: float = 0.0
-    n: int = 0
-
-
-def _means(key: Callable[[ScoredRow], Hashable], values: Observations) -> dict[Hashable, _Sum]:
-    found: dict[Hashable, _Sum] = {}
+def _means(
+    key: Callable[[ScoredRow], Hashable], values: Observations
+) -> dict[Hashable, tuple[ScoredRow, float, int]]:
+    """Map each key to its first row, the sum of its values and their number."""
+    found: dict[Hashable, tuple[ScoredRow, float, int]] = {}
     for row, value in values:
         name = key(row)
-        one = found.get(name)
-        if one is None:
-            one = found[name] = _Sum(row)
-        one.total += value
-        one.n += 1
+        known = found.get(name)
+        found[name] = (row, value, 1) if known is None else (known[0], known[1] + value, known[2] + 1)
     return found
