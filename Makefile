@@ -3,7 +3,7 @@ PYTHON ?= python3
 TORCH_CPU ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 
-.PHONY: demo test check docs clean
+.PHONY: demo test check docs sbom clean
 
 demo: .venv/ready  ## scan the bundled model, leave out/demo/report.html
 	$(BIN)/layeralign demo --out out/demo
@@ -18,6 +18,9 @@ check: .venv/ready
 
 docs: .venv/ready  ## the site: out/site/index.html
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -c docs . out/site
+
+sbom:  ## out/supply: an SBOM, a lock with hashes, an audit
+	$(PYTHON) .ci/supply.py
 
 # torch first and alone: its CPU build, where that index is reachable, keeps gigabytes of CUDA away. Then every
 # pinned package at once: with them there, pip has nothing to resolve, which took it minutes.
