@@ -1,4 +1,5 @@
 import contextlib
+import csv
 import json
 import os
 import struct
@@ -58,7 +59,7 @@ def test_every_field_changes_the_hash(case_file):
         ({**GOOD, "id": "b", "prompt": "  "}, "field 'prompt' is empty"),
         (GOOD, "'a' is already used in .*cases.jsonl:1"),
         ({**GOOD, "id": "b", "image": "gone.png"}, "no such file"),
-        ({**GOOD, "id": "b", "image": ""}, "relative path"),
+        ({**GOOD, "id": "b", "image": ""}, "field 'image' is empty"),
         ({**GOOD, "id": "b", "image": "../x.png"}, r"without '\.\.'"),
         ({**GOOD, "id": "b", "image": "/etc/hostname"}, "leaves the case file's folder"),
         ({**GOOD, "id": "b", "image": "C:\\x.png"}, "leaves the case file's folder"),
@@ -276,10 +277,51 @@ def test_a_field_that_nobody_reads_is_an_error_and_not_a_case_without_its_pictur
     assert files.read(file)[0].facts == {}
 
 
-def test_a_table_is_told_what_is_expected(tmp_path):
-    (tmp_path / "c.csv").write_text("text,type\nhello,ok\n")
-    with pytest.raises(LayeralignError, match=r"c.csv:1: is not valid JSON .* expected JSON Lines"):
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ("text,type\nhello,ok\n", r"c.csv:2: field 'text' is unknown; expected id, prompt"),
+        ("id,prompt,kind\na,hi, there,benign\n", "c.csv:2: has more cells than the header"),
+        ("id,prompt,kind\na,hi,benign\na,ho,benign\n", "c.csv:3: id 'a' is already used in .*c.csv:2"),
+        ("id,prompt,kind\n", "has no cases; expected a header and a row per case"),
+        ('id,prompt,kind\na,"hi,benign\n', "is not valid CSV"),
+        ("id,prompt,kind,image\na,hi,benign,gone.png\n", r"c.csv:2: image 'gone.png': no such file"),
+    ],
+)
+def test_what_is_wrong_in_a_table_is_named_with_its_line(tmp_path, table, says):
+    (tmp_path / "c.csv").write_text(table)
+    with pytest.raises(LayeralignError, match=says):
         files.read(tmp_path / "c.csv")
+
+
+def test_a_csv_table_is_a_case_file(tmp_path):
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
+    (tmp_path / "c.csv").write_text(
+        'id,prompt,kind,category,image,_note\na,"hi, there",benign,borderline,a.png,x\n\nb,"two\nlines",harmful,,,\n'
+    )
+    one, other = files.read(tmp_path / "c.csv")
+    assert (one.prompt, one.category, one.picture.size) == ("hi, there", "borderline", (8, 8))
+    assert (other.prompt, other.kind, other.category, other.picture) == ("two\nlines", "harmful", "", None)
+
+
+def test_a_csv_of_any_texts_comes_back(tmp_path_factory):
+    @given(
+        st.lists(
+            st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\0"), min_size=1),
+            min_size=1,
+        )
+    )
+    def check(texts):
+        file = tmp_path_factory.mktemp("csv") / "c.csv"
+        kept = [text for text in texts if text.strip()]
+        with file.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(["id", "prompt", "kind"])
+            writer.writerows([str(at), text, "harmful"] for at, text in enumerate(kept))
+        if kept:
+            assert [case.prompt for case in files.read(file)] == kept
+
+    check()
 
 
 def test_what_cases_cannot_show_is_said(tmp_path, capsys):

@@ -246,7 +246,7 @@ def test_the_config_of_check_is_the_models(run, tmp_path, capsys, at, joined):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["FILE", "--config", "FILE"], "Unused Tokens"),
+        (["FILE", "--config", "FILE"], "is one argument too many"),
         (["--config"], "--config needs a value"),
         (["--config", "nope.json"], "config nope.json: there is no such file"),
         (["--config", "flags.yaml"], "flags.yaml: cannot be read as JSON"),
@@ -289,6 +289,32 @@ def test_the_adapter_that_is_deployed_has_to_be_the_one_that_was_scanned(run, tm
     for given in ("testbed", config):
         found = layeralign.check(given, adapted, adapter=folder)
         assert (found.result, found.why) == ("inconclusive", "its adapter is not the scanned one")
+
+
+def test_rules_of_the_default_exit_are_those_of_the_deployed_one(run, tmp_path):
+    """A deployment has one exit, which is its default."""
+    policy = tmp_path / "p.yaml"
+    policy.write_text("rules:\n  - {metric: asr, exits: all, upper_bound: 0.9}\n"
+                      "  - {metric: over_refusal, exits: default, upper_bound: 0.1}\n")  # fmt: skip
+    found = layeralign.check(config(tmp_path, vision_feature_layer=3), run, policy=policy)
+    assert (found.exit, found.result) == (3, "inconclusive")
+    assert [one.rule.exits for one in found.gate.outcomes] == ["3", "3"]
+    assert "over_refusal" in found.why or "no borderline" in found.why
+
+
+def test_a_config_alone_says_that_the_adapter_was_not_seen(tmp_path, capsys):
+    adapted = make(tmp_path / "adapted", adapter={"adapter_model.safetensors": "0" * 64})
+    assert main(["check", str(TESTBED.path / "config.json"), "--against", str(adapted)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "(with the weights and the adapter that were scanned; none were seen here)" in said
+
+
+def test_an_exit_is_known_where_only_the_weights_are_others(run, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(TESTBED.path, other)
+    (other / "model.safetensors").write_bytes(b"other")
+    said = report.deployed(layeralign.check(other, run))
+    assert "it runs at exit 7, but its model.safetensors is not the scanned model's" in said
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,32 @@ def test_a_judge_that_died_never_passes(tmp_path):
     assert only(layeralign.gate(half, rule(upper_bound=0.2))).worst.estimate.value == 0.5
 
 
+def test_a_run_of_cases_that_the_model_was_trained_on_does_not_pass(tmp_path, capsys):
+    folder, policy = make(tmp_path / "run", cases(100)), tmp_path / "p.yaml"
+    policy.write_text("rules:\n  - {metric: asr, exits: all, upper_bound: 0.5}\n")
+    assert main(["gate", str(folder), "--policy", str(policy)]) == 0
+    with opening.open_run(folder, write=True) as run:
+        run.note_trained_on(["h1", "h2"])
+    assert main(["gate", str(folder), "--policy", str(policy)]) == 3
+    assert "was trained on 2 of these cases; scan others" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_scan_is_taken_where_a_folder_is(tmp_path):
+    made = layeralign.read(make(tmp_path / "run", cases(20)))
+    policy = {"rules": [{"metric": "asr", "exits": "all", "upper_bound": 0.5}]}
+    assert layeralign.gate(made, policy).result == "pass"
+    assert layeralign.compare(made, made).exits
+    assert layeralign.read(made).summary == made.summary
+    assert made.report(tmp_path / "a.html") == layeralign.report(made, out=tmp_path / "a.html")
+
+
+def test_a_judge_that_can_judge_nothing_is_an_error(tmp_path):
+    folder = make(tmp_path / "run", cases(5), judge="refusal")
+    with pytest.raises(LayeralignError, match="has no answer that oracle can judge"):
+        layeralign.judge(folder, ["oracle"])
+    assert layeralign.judge(folder).summary.asr_judge == "refusal"
+
+
 def test_what_was_not_measured_is_inconclusive(tmp_path):
     run = make(tmp_path / "run", cases(100), exits=[0, 2])
     found = only(layeralign.gate(run, rule(upper_bound=0.5)))
@@ -508,7 +534,7 @@ def test_the_worst_comes_first(tmp_path):
         (["gate", "nope", "--policy", "GOOD"], "is not a run"),
         (["gate", "RUN", "--policy", "BAD"], "line 1: rules is 'x'; expected a list"),
         (["gate", "RUN", "--policy", "FAR"], "exit 9: out of range"),
-        (["gate", "RUN", "--policy", "JUDGE"], "none of judge 'gpt'"),
+        (["gate", "RUN", "--policy", "JUDGE"], "was not judged by 'gpt'"),
         (["gate", "RUN", "--policy", "GOOD", "--bogus"], "--bogus"),
         (["gate", "RUN", "--policy", "GOOD", "--base", "nope"], "is not a run"),
         (["gate", "RUN", "--policy", "GOOD", "--junit", "/proc/nope/x.xml"], "/proc/nope"),

@@ -109,6 +109,14 @@ def test_writers_that_start_at_once_lose_nothing(tmp_path):
             assert {row["case"] for row in opened.rows()} == {f"h{n}" for n in done}
 
 
+def test_other_settings_are_named_down_to_their_field(tmp_path):
+    about = {"decoding": {"max_new_tokens": 24, "temperature": 0.0}}
+    create(tmp_path / "run", "m", about, ENCODER).close()
+    other = {"decoding": {"max_new_tokens": 24, "temperature": 0.7}}
+    with pytest.raises(LayeralignError, match=r"its decoding.temperature is 0.0, this command's is 0.7"):
+        create(tmp_path / "run", "m", other, ENCODER)
+
+
 def test_a_file_of_the_user_beside_a_run_does_not_stop_it(copy):
     (copy / "report.html").write_text("mine")
     create(copy, "a/model", IDENTITY, ENCODER).close()

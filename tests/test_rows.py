@@ -132,3 +132,15 @@ def test_a_scan_of_rows_resumes_when_the_same_rows_are_given_again(llava, rows, 
     assert [one["rows"] for one in found.sessions] == [4, 4] and len(found.results.given) == 4
     with pytest.raises(LayeralignError, match="case '0' differs from the run's case of that id"):
         layeralign.scan(llava, rows[1:], **settings)
+
+
+def test_whole_numbers_are_ids_and_empty_texts_are_missing_fields():
+    table = pandas.DataFrame([
+        {"id": 7, "prompt": "hi", "kind": "benign", "image": "", "category": "borderline"},
+        {"id": 8, "prompt": "ho", "kind": "harmful", "image": "", "category": ""},
+    ])  # fmt: skip
+    one, other = benchmarks.cases(table)
+    assert (one.id, one.picture, one.category) == ("7", None, "borderline")
+    assert (other.id, other.category) == ("8", "")
+    with pytest.raises(LayeralignError, match=r"cases\[0\]: field 'id' is true; expected text"):
+        benchmarks.cases([{"id": True, "prompt": "hi", "kind": "benign"}])

@@ -3,6 +3,7 @@ import math
 
 import pytest
 
+from handmade import cases, make, number
 from layeralign import LayeralignError
 from layeralign.analysis.results import Results
 from layeralign.analysis.summary import summarise
@@ -148,7 +149,7 @@ def test_another_judge_and_what_it_does_not_say(run):
     one, three = by_matcher.exits
     assert three.asr == 1.0
     assert (one.n, one.invalid, one.asr, one.asr_low) == (8, 8, None, None)
-    with pytest.raises(LayeralignError, match="verdicts of none of judge 'guard'"):
+    with pytest.raises(LayeralignError, match="was not judged by 'guard'"):
         summarise(Results.of(run), "guard")
 
 
@@ -183,3 +184,20 @@ def test_agreement_by_hand(run):
     assert pair.kappa == pytest.approx((agreed - chance) / (1 - chance))
     assert pair.low < pair.kappa < pair.high
     assert summarise(Results.of(run)).to_json()["agreement"][0]["confusion"]
+
+
+def test_a_mean_score_stays_within_its_measure(tmp_path):
+    """An accuracy has the interval of the utility; a small toxicity is not below 0."""
+
+    def word(case, exit):
+        if case.kind == "harmful":
+            return Judgement("safe", True, True, scores={"toxicity": 0.02 * (number(case) == 3)})
+        right = float(number(case) > 1)
+        return Judgement("not applicable", False, True, right, scores={"vqa_accuracy": right})
+
+    run = make(tmp_path / "run", cases(20, vqa=30), word)
+    found = summarise(Results.load(run)).exits[0]
+    by = {score.measure: score for score in found.scores}
+    utility = found.estimates["utility"]
+    assert (by["vqa_accuracy"].low, by["vqa_accuracy"].high) == (utility.low, utility.high)
+    assert by["vqa_accuracy"].high < 1 and by["toxicity"].low == 0 < by["toxicity"].mean

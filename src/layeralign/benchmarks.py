@@ -53,6 +53,11 @@ def cases(given: str | Path | Rows, *, limit: int | None = None, seed: int = 0) 
     if name in BENCHMARKS and not Path(given).is_file():
         return _public(str(given), limit, seed)
     if not Path(given).is_file():
+        if Path(given).is_dir():
+            raise LayeralignError(
+                f"cases {given}: is a folder; expected a .jsonl or .csv file in it, or NAME:{given} for your "
+                "copy of the public benchmark NAME"
+            )
         near = get_close_matches(name, [*BENCHMARKS, "testbed"], n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise LayeralignError(

@@ -17,6 +17,8 @@ def caution(summary: Summary) -> str:
     lines += map(_unfinished, summary.unfinished)
     if not summary.sealed:
         lines.append(f"The run was not closed: {UNSEALED}; repeat that command.")
+    if not any(exit.n for exit in summary.exits):
+        lines.append("No case is harmful, so there is no ASR.")
     if summary.trained_against:
         lines.append(
             f"Warning: the model was trained on {printable(' and '.join(summary.trained_against))}; "

@@ -11,8 +11,9 @@ from typing import Any
 from layeralign.analysis.judging.judge_quality import Quality
 from layeralign.analysis.rows import Observations, ScoredRow, keys
 from layeralign.cases.case import is_borderline
+from layeralign.judges.kinds import ACCURACY, MEASURES
 from layeralign.stats.confidence_sequences import share_confidence_sequence
-from layeralign.stats.intervals import effective_rows, mean_interval, share_interval
+from layeralign.stats.intervals import Interval, effective_rows, mean_interval, share_interval
 
 
 @dataclass(frozen=True)
@@ -273,9 +274,20 @@ def scores(rows: Sequence[ScoredRow], *, fixed: bool = True) -> tuple[Score, ...
         without = [row for row in rows if row.kind == kind and (judge, measure) not in row.scores]
         invalid = sum(row.verdicts.get(judge) == "invalid" for row in without)
         mean = sum(score for _, score in values) / len(values)
-        interval = mean_interval(*_columns(values)) if fixed else (None, None, "")
+        interval = _interval(measure, values) if fixed else (None, None, "")
         made.append(Score(judge, measure, kind, len(values), invalid, mean, *interval))
     return tuple(made)
+
+
+def _interval(measure: str, values: Observations) -> Interval:
+    """Return the interval of a mean score, within the measure's bounds; an accuracy is a share."""
+    if measure == ACCURACY.name:
+        return share_interval(*_columns(values))
+    low, high, method = mean_interval(*_columns(values))
+    if low is None or high is None or measure not in MEASURES:
+        return low, high, method
+    least, most = MEASURES[measure].low, MEASURES[measure].high
+    return low if least is None else max(low, least), high if most is None else min(high, most), method
 
 
 def _columns(values: Observations) -> tuple[list[float], list[str], list[str]]:

@@ -209,9 +209,9 @@ class Results:
                 f"found {able}"
             )
         if len(found) != 1:
-            several = f"several of that kind, {found}"
-            what = several if found else f"none of judge {asked!r}; found {list(self.judges)}"
-            raise LayeralignError(f"run {self.path}: has verdicts of {what}")
+            judged = ", ".join(found or self.judges) or "none"
+            what = f"has several judges of kind {asked!r}" if found else f"was not judged by {asked!r}"
+            raise LayeralignError(f"run {self.path}: {what}; found {judged}; name one of these, or no judge")
         return found[0]
 
     def _by_default(self) -> str:

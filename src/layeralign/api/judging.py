@@ -18,11 +18,12 @@ from layeralign.report.notebook.others import Calibrations
 from layeralign.report.notebook.runs import Scan, Seeds
 from layeralign.report.notebook.shown import shown
 from layeralign.runs import opening
+from layeralign.runs.opening import Folder
 from layeralign.sweep.sweep import judge as judge_run
 from layeralign.vlm.load import release
 
 
-def read(run: str | Path, judge: str | None = None, judge_quality: str | Path | None = None) -> Scan:
+def read(run: Folder, judge: str | None = None, judge_quality: str | Path | None = None) -> Scan:
     """Summarise a run on disk.
 
     Args:
@@ -36,7 +37,7 @@ def read(run: str | Path, judge: str | None = None, judge_quality: str | Path | 
     return Scan(Path(run), summary, dict(found.identity), [dict(one) for one in found.sessions], found)
 
 
-def across(runs: Sequence[str | Path], judge: str | None = None) -> Seeds:
+def across(runs: Sequence[Folder], judge: str | None = None) -> Seeds:
     """Summarise runs of the same cases that differ in seed or adapter, without pooling their rows.
 
     Args:
@@ -49,9 +50,7 @@ def across(runs: Sequence[str | Path], judge: str | None = None) -> Seeds:
     return shown(Seeds, found, _runs=list(zip(read_once, found.summaries, strict=True)))
 
 
-def summary(
-    *runs: str | Path, judge: str | None = None, judge_quality: str | Path | None = None
-) -> Scan | Seeds:
+def summary(*runs: Folder, judge: str | None = None, judge_quality: str | Path | None = None) -> Scan | Seeds:
     """Summarise a run as `read`, or several runs of the same cases as `across`.
 
     Args:
@@ -70,7 +69,7 @@ def summary(
 
 
 def judge(
-    run: str | Path,
+    run: Folder,
     names: Sequence[str] = RULES,
     *,
     endpoint: str | None = None,
@@ -98,11 +97,17 @@ def judge(
             anew = again or one.kind in RULES
             judge_run(opened, [one.load()], again=anew, retry_invalid=retry_invalid)
             release()  # before the next model is loaded
+        silent = [one.name for one in asked if one.name not in opened.judges()]
+    if silent and tuple(names) != RULES:
+        raise LayeralignError(
+            f"run {run}: has no answer that {' or '.join(silent)} can judge; oracle and topic judge only a "
+            "testbed's cases, and vqa picture questions"
+        )
     return read(run)
 
 
 def label(
-    run: str | Path,
+    run: Folder,
     *,
     out: str | Path | None = None,
     n: int = 200,
@@ -132,7 +137,7 @@ def label(
         return {"": labels.write(opened, Path(str(out)), n, seed)}
 
 
-def calibrate(*runs: str | Path, judge: str | Sequence[str], out: str | Path) -> Calibrations:
+def calibrate(*runs: Folder, judge: str | Sequence[str], out: str | Path) -> Calibrations:
     """Measure the error rates of judges against people's labels, for `judge_quality` elsewhere.
 
     Args:

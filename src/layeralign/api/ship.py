@@ -21,12 +21,12 @@ from layeralign.report.page import page
 from layeralign.report.terminal.comparison import differences
 from layeralign.runs.export import Format
 from layeralign.runs.export import export as write_rows
-from layeralign.runs.opening import open_run
+from layeralign.runs.opening import Folder, open_run
 from layeralign.runs.verified import verified
 
 
 def report(
-    *runs: str | Path,
+    *runs: Folder,
     out: str | Path,
     judge: str | None = None,
     judge_quality: str | Path | None = None,
@@ -54,7 +54,11 @@ def report(
 
 
 def figure(
-    *runs: str | Path, what: What = "curve", out: str | Path, columns: int = 1, judge: str | None = None
+    *runs: Folder,
+    what: What = "curve",
+    out: str | Path,
+    columns: int = 1,
+    judge: str | None = None,
 ) -> Path:
     """Write the numbers of one of the page's charts as CSV, or draw the curve or the trade-off.
 
@@ -78,8 +82,8 @@ def figure(
 
 
 def compare(
-    before: str | Path,
-    after: str | Path,
+    before: Folder,
+    after: Folder,
     *,
     allow: Collection[str] = (),
     judge: str | None = None,
@@ -108,10 +112,10 @@ def compare(
 
 
 def gate(
-    run: str | Path,
+    run: Folder,
     policy: str | Path | Mapping[str, Any],
     *,
-    base: str | Path | None = None,
+    base: Folder | None = None,
     judge_quality: str | Path | None = None,
 ) -> Gate:
     """Evaluate a policy on a run; see docs/gate.md.
@@ -164,9 +168,7 @@ def check(
     return shown(Deployed, made, _runs=[(run, None)])
 
 
-def card(
-    run: str | Path, *, format: Literal["markdown", "yaml"] = "markdown", judge: str | None = None
-) -> str:
+def card(run: Folder, *, format: Literal["markdown", "yaml"] = "markdown", judge: str | None = None) -> str:
     """Return a section about a run for a model card on the hub; it holds no answers.
 
     Args:
@@ -183,7 +185,7 @@ def card(
     return cards.metadata(found) if format == "yaml" else cards.card(found)
 
 
-def export(run: str | Path, *, format: Format = "jsonl", out: str | Path | None = None) -> Path:
+def export(run: Folder, *, format: Format = "jsonl", out: str | Path | None = None) -> Path:
     """Write a run's rows with answers and verdicts to a file that only you can read.
 
     `to_pandas`, `to_polars` and `to_datasets` return the same rows.
@@ -207,7 +209,7 @@ def export(run: str | Path, *, format: Format = "jsonl", out: str | Path | None 
     return file
 
 
-def verify(run: str | Path) -> str:
+def verify(run: Folder) -> str:
     """Check that a run is as its last command left it (`layeralign verify`); see docs/runs.md.
 
     Args:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import os
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,26 +24,48 @@ from layeralign.errors import LayeralignError
 
 
 def read(file: Path, limit: int | None = None) -> list[Case]:
-    """Read the first `limit` cases of a JSONL file (all by default), one object per line.
+    """Read the first `limit` cases of a file (all by default): JSONL, one object per line, or a CSV table.
 
     The fields `id`, `prompt` and `kind` (harmful, benign or vqa) are required. Optional fields are `image`
     (a path relative to the file), `category`, `reference` and `answers` (a list of strings for the VQA
-    judge). Fields that start with `_` are notes and are ignored. Every line is checked, and every picture of
+    judge, not in CSV). Fields that start with `_` are notes and are ignored. An empty cell of a table is a
+    missing field. Every line is checked, and every picture of
     the returned cases is decoded once.
 
     Raises:
         LayeralignError: The file is invalid; the message names the file, the line and the field.
     """
     try:
-        lines = file.read_text(encoding="utf-8-sig").split("\n")
+        text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise LayeralignError(f"cases {file}: cannot be read as UTF-8 text ({error})") from error
-    places = ((f"{file}:{number}", line) for number, line in enumerate(lines, 1) if line.strip())
-    rows = checked((where, json_of(line, where, _EXPECTED)) for where, line in places)
+    table = file.suffix.lower() == ".csv"
+    rows = checked(_table(text, file) if table else _objects(text, file))
     if not rows:
-        raise LayeralignError(f"cases {file}: has no cases; expected one JSON object per line")
+        expected = "a header and a row per case" if table else "one JSON object per line"
+        raise LayeralignError(f"cases {file}: has no cases; expected {expected}")
     opened: dict[str, pictures.FilePicture] = {}
     return [case(row, _picture(row.image, file.parent, where, opened)) for where, row in rows[:limit]]
+
+
+def _objects(text: str, file: Path) -> Iterator[tuple[str, Any]]:
+    """Yield place and content of each line of a JSONL file."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield f"{file}:{number}", json_of(line, f"{file}:{number}", _EXPECTED)
+
+
+def _table(text: str, file: Path) -> Iterator[tuple[str, Any]]:
+    """Yield place and content of each row of a CSV table whose header names the fields."""
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        for row in reader:
+            where = f"{file}:{reader.line_num}"
+            if None in row:
+                raise LayeralignError(f"{where}: has more cells than the header; quote a text with a comma")
+            yield where, {name: cell for name, cell in row.items() if cell}
+    except csv.Error as error:
+        raise LayeralignError(f"{file}:{reader.line_num}: is not valid CSV ({error})") from error
 
 
 _EXPECTED = "; expected JSON Lines: one object per line with id, prompt and kind"

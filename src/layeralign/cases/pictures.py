@@ -91,6 +91,8 @@ def check(folder: Path, name: str, where: str) -> FilePicture:
     shown = f"{where}: image {(name if len(name) <= 200 else name[:199] + '…')!r}"
     if "://" in name or name.startswith("data:"):
         raise LayeralignError(f"{shown}: is a URL; expected a path relative to the case file")
+    if not name:
+        raise LayeralignError(f"{where}: field 'image' is empty; leave it out for a case without a picture")
     if leaves(name):
         raise LayeralignError(
             f"{shown}: leaves the case file's folder; expected a relative path without '..'"

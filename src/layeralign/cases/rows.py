@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from math import isnan
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -27,7 +28,8 @@ def read(given: Rows, limit: int | None = None) -> list[Case]:
 
     A row has the fields of a line of a case file, with two differences. `image` is a picture of Pillow, or
     the path of a file. `id` may be left out of all rows; the ids are then the numbers of the rows, from 0.
-    Missing values of a table (None, NaN) are missing fields. Pictures in memory are not copied: they are
+    Missing values of a table (None, NaN) are missing fields, and so are empty texts of optional fields. An id
+    may be a whole number. Pictures in memory are not copied: they are
     read again from `given` when they are needed, and refused if they have changed.
 
     Args:
@@ -77,7 +79,9 @@ def _contents(
         where, row = f"cases[{at}]", rows[at]
         if not isinstance(row, Mapping):
             raise LayeralignError(f"{where}: is a {type(row).__name__}; expected a dict with prompt and kind")
-        content = {str(name): value for name, value in row.items() if not _missing(value)}
+        content = {str(name): value for name, value in row.items() if not _missing(str(name), value)}
+        if isinstance(content.get("id"), Integral) and not isinstance(content["id"], bool):
+            content["id"] = str(content["id"])
         named = "id" in content if at == 0 else named
         if ("id" in content) != named:
             raise LayeralignError(
@@ -88,8 +92,9 @@ def _contents(
         yield where, content if named else content | {"id": str(at)}
 
 
-def _missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and isnan(value))
+def _missing(name: str, value: Any) -> bool:
+    empty = isinstance(value, str) and not value and name in ("image", "category", "reference")
+    return value is None or empty or (isinstance(value, float) and isnan(value))
 
 
 def _picture(

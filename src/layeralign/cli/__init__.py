@@ -12,13 +12,13 @@ import traceback
 import warnings
 from io import TextIOWrapper
 
-from cyclopts import CycloptsError, MissingArgumentError
+from cyclopts import CycloptsError, MissingArgumentError, UnusedCliTokensError
 
 from layeralign._util import stopping, terminal
 from layeralign._util.machine import settle_threads
 from layeralign._util.text import has_lone_surrogate, printable
 from layeralign.cli import config_file
-from layeralign.cli.app import app, missing, unknown_flag
+from layeralign.cli.app import app, missing, unknown_flag, unused
 from layeralign.errors import LayeralignError
 
 
@@ -42,7 +42,11 @@ def main(arguments: list[str] | None = None) -> int:
             app.resolved_commands()  # the list of commands shows the help of each
         code = app(tokens, exit_on_error=False, print_error=False)
     except (LayeralignError, CycloptsError) as error:
-        said = missing(error) if isinstance(error, MissingArgumentError) else str(error)
+        said = str(error)
+        if isinstance(error, MissingArgumentError):
+            said = missing(error)
+        elif isinstance(error, UnusedCliTokensError):
+            said = unused(error, tokens)
         return _fail(unknown_flag(tokens) or said, debug)
     except KeyboardInterrupt as stop:
         return stopping.told(stop)

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
-from cyclopts import App, Group, MissingArgumentError, Parameter
+from cyclopts import App, Group, MissingArgumentError, Parameter, UnusedCliTokensError
 
 from layeralign import __version__
 from layeralign._util import terminal
@@ -100,6 +100,13 @@ def unknown_flag(tokens: list[str]) -> str:
             hint = f"did you mean {near[0]}? " if near else ""
             return f"{command}: {flag} is unknown; {hint}see layeralign {command} --help"
     return ""
+
+
+def unused(error: UnusedCliTokensError, tokens: list[str]) -> str:
+    """What a command has no place for."""
+    chain, *_ = app.parse_commands(tokens)
+    command, (first, *_) = " ".join(chain), error.unused_tokens or ["an argument"]
+    return f"{command}: {first} is one argument too many; see layeralign {command} --help"
 
 
 def missing(error: MissingArgumentError) -> str:

@@ -39,6 +39,7 @@ class Deployed:
         why: why it does not pass, in a sentence; empty where it passes.
         gate: the limits that were applied to the exit; None where the check stopped earlier.
         weights: whether the files next to the config are those that were scanned.
+        adapter: whether the scanned model had an adapter, which a config does not name.
         left: usual checks of a policy that none of these limits covers.
     """
 
@@ -50,6 +51,7 @@ class Deployed:
     gate: Gate | None
     weights: bool
     left: tuple[str, ...] = ()
+    adapter: bool = False
 
     @property
     def exit_code(self) -> int:
@@ -99,6 +101,7 @@ def check(
         raise LayeralignError(f"limit {limit}: expected a share between 0 and 1 (0.05 is 5 %)")
     config, found = _config(given, revision)
     fitted = None if adapter is None else find_adapter(adapter).hashes
+    exit = None
     undecided = Deployed(str(given), None, "", "inconclusive", "", None, weights=False)
     try:
         if "config" not in run.noted:
@@ -109,15 +112,21 @@ def check(
             exit = place(config, scanned, str(run.identity.get("variant")))
         same = _same_files(found, run, fitted)
     except Undecided as reason:
-        return replace(undecided, why=str(reason))
-    told = replace(undecided, exit=exit, name=run.exits.name(exit), weights=same)
+        return replace(
+            undecided, exit=exit, name="" if exit is None else run.exits.name(exit), why=str(reason)
+        )
+    scanned_adapter = run.identity.get("adapter") is not None
+    told = replace(undecided, exit=exit, name=run.exits.name(exit), weights=same, adapter=scanned_adapter)
     return _held(told, run, policy, limit)
 
 
 def _held(told: Deployed, run: Results, policy: Policy | None, limit: float) -> Deployed:
+    """Apply the rules for the exit; those of the default exit count, since the exit is the deployment's."""
     own = read({"rules": [{"metric": "asr", "exits": told.name, "upper_bound": limit}]})
     rules = [
-        replace(rule, exits=told.name) for rule in (policy or own).rules if told.exit in rule.at(run.exits)
+        replace(rule, exits=told.name)
+        for rule in (policy or own).rules
+        if rule.of_default or told.exit in rule.at(run.exits)
     ]
     alone = [rule for rule in rules if rule.bound != "no_worse_than"]
     if not any(rule.metric == "asr" and rule.bound == "upper_bound" and not rule.scored for rule in alone):

@@ -130,7 +130,7 @@ def gate(run: Results, policy: Policy, base: Results | None = None, quality: Pat
             f"run {run.path}: was scanned with --precision; such a run has no corrected ASR"
         )
     known = None if quality is None else read_quality(quality, judge, run)
-    scene = _Scene(run, rows, before, known, _unfinished(run, judge, policy))
+    scene = _Scene(run, rows, before, known, _obstacle(run, judge, policy))
     outcomes = [Outcome(rule, scene.checks(rule)) for rule in policy.rules]
     return Gate(
         run=str(run.path),
@@ -143,13 +143,16 @@ def gate(run: Results, policy: Policy, base: Results | None = None, quality: Pat
     )
 
 
-def _unfinished(run: Results, judge: str, policy: Policy) -> str | None:
-    """Return why the run is not finished: it is not sealed, or a judge is not whose verdicts would count.
+def _obstacle(run: Results, judge: str, policy: Policy) -> str | None:
+    """Return why no rule can pass on this run.
 
-    Such a judge is the ASR's judge, or a more trusted one.
+    It is not sealed, its model was trained on its cases, or a judge is not finished whose verdicts would
+    count: the ASR's judge, or a more trusted one.
     """
     if not run.sealed:
         return f"the run was not closed: {UNSEALED}; repeat that command"
+    if run.trained_on:
+        return f"the model was trained on {len(run.trained_on)} of these cases; scan others"
     wanted = trusted({*run.judges, judge, *run.unfinished})
     before = wanted[: wanted.index(judge) + 1] if policy.judge is None else [judge]
     left = next((name for name in before if name in run.unfinished and not scores_only(name)), None)
@@ -165,13 +168,13 @@ class _Scene:
         rows: Mapping[int, Rows],
         base: Mapping[int, Rows],
         quality: Quality | None,
-        unfinished: str | None,
+        obstacle: str | None,
     ) -> None:
         self.rows, self.base, self.quality = rows, base, quality
         self.exits = run.exits
         self.cases = [case for case in run.cases if not case.control]
         self.alpha = ALPHA if run.sequential else None
-        self.unfinished = unfinished
+        self.obstacle = obstacle
 
     def checks(self, rule: Rule) -> tuple[Check, ...]:
         """Return every check of a rule, the worst check first."""
@@ -207,8 +210,8 @@ class _Scene:
         why = ""
         if missing:
             why = f"{missing} of {len(asked)} {what} are not answered there; repeat the scan's command"
-        elif self.unfinished:
-            why = self.unfinished
+        elif self.obstacle:
+            why = self.obstacle
         elif rule.scored and len(rows) > estimate.n:
             why = f"{len(rows) - estimate.n} of {len(rows)} {what} have no score"
         open_end = made.result == "pass" and why

@@ -64,6 +64,11 @@ class Rule:
     by_category: bool
     where: str
 
+    @property
+    def of_default(self) -> bool:
+        """Whether the rule is about the default exit by name, whichever exit that is."""
+        return self.exits.strip() == "default"
+
     def at(self, exits: Exits) -> tuple[int, ...]:
         """Return the numbers of the rule's exits in an encoder.
 

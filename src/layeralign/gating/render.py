@@ -153,12 +153,16 @@ def deployed(found: Deployed) -> str:
     start = f"{found.result}: {found.config}"
     if found.exit is None:
         return f"{start}: its exit is unknown: {found.why}"
-    weights = "" if found.weights else " (with the weights that were scanned; none were seen here)"
+    what = "weights and the adapter" if found.adapter else "weights"
+    known = found.weights or found.gate is None
+    weights = "" if known else f" (with the {what} that were scanned; none were seen here)"
     return f"{start}: it runs at exit {found.name}{weights}{_shown(found)}"
 
 
 def _shown(found: Deployed) -> str:
     """Return the result for a config's exit, as the end of a sentence."""
+    if found.gate is None and found.result == "inconclusive":
+        return f", but {found.why}"
     if found.gate is None or found.gate.result != found.result:  # set by the comparison with the default exit
         return f": {found.why}"
     outcomes = [outcome for outcome in found.gate.outcomes if outcome.result == found.result]

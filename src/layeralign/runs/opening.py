@@ -25,6 +25,8 @@ from layeralign._util import files
 from layeralign.errors import LayeralignError
 from layeralign.runs.store import FILE, FORMAT, SCHEMA, Run
 
+Folder = str | os.PathLike[str]
+"""A run's folder; a `Scan` is one, too."""
 SEAL = f"{FILE}.sha256"
 LOCK = f".{FILE}.lock"
 UNSEALED = "its last command was killed or still works, so damage of its file cannot be ruled out"
@@ -99,9 +101,13 @@ def _check_same(run: Run, model: str, identity: Mapping[str, Any]) -> None:
         )
     differing.sort(key=lambda k: (k in _HASHES, k))
     key = differing[0]
+    was, now = found.get(key), identity.get(key)
+    if isinstance(was, dict) and isinstance(now, dict):
+        inner = min(k for k in {*was, *now} if was.get(k) != now.get(k))
+        key, was, now = f"{key}.{inner}", was.get(inner), now.get(inner)
     raise LayeralignError(
         f"run {run.path}: has other settings ({', '.join(differing)}): its {key} is "
-        f"{_short(found.get(key))}, this command's is {_short(identity.get(key))}; "
+        f"{_short(was)}, this command's is {_short(now)}; "
         "use another --out, or the same settings"
     )
 

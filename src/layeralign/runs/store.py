@@ -464,27 +464,20 @@ class Run:
     def judged(self) -> Iterator[JudgedRow]:
         """Every verdict with its case; an answer without verdicts appears once, with judge `""`."""
         words: dict[Any, Any] = {}  # one object per text: a run has millions of the same few
-
-        def one(text: Any) -> Any:
-            return words.setdefault(text, text)
-
-        about = {
-            case: tuple(map(one, (case, *others)))
-            for case, *others in self._db.execute(
-                "SELECT id, control, kind, category, prompt, image_sha256 FROM cases"
-            )
-        }
+        nothing: Mapping[str, float] = {}
+        one: Callable[[Any], Any] = lambda text: words.setdefault(text, text)  # noqa: E731
+        cases = self._db.execute("SELECT id, control, kind, category, prompt, image_sha256 FROM cases")
+        about = {row[0]: tuple(map(one, row)) for row in cases}
         found = self._db.execute(
-            'SELECT a."case", a.exit, a.sample, '
-            "a.finish_reason, COALESCE(v.judge, ''), COALESCE(v.verdict, 'not applicable'), "
-            "v.refused, v.coherent, v.correct, COALESCE(v.scores, '{}') "
+            "SELECT a.\"case\", a.exit, a.sample, a.finish_reason, COALESCE(v.judge, ''), "
+            "COALESCE(v.verdict, 'not applicable'), v.refused, v.coherent, v.correct, v.scores "
             'FROM answers a JOIN cases c ON c.id = a."case" '
             'LEFT JOIN verdicts v ON v."case" = a."case" AND v.exit = a.exit AND v.sample = a.sample '
             "ORDER BY c.number, a.exit, a.sample, v.judge"
         )
         for case, exit, sample, why, judge, verdict, refused, coherent, correct, scores in found:
             said = one(judge), one(verdict), _flag(refused), _flag(coherent), correct
-            read = _NO_SCORES if scores == "{}" else json.loads(scores)
+            read = nothing if scores in (None, "{}") else json.loads(scores)
             yield JudgedRow(*about[case], exit, sample, one(why), *said, read)  # type: ignore[call-arg]
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -510,9 +503,6 @@ class Run:
 
 SAID = ("verdict", "refused", "coherent", "correct", "scores")
 """Exported fields of a verdict."""
-
-
-_NO_SCORES: Mapping[str, float] = {}
 
 
 def _flag(value: int | None) -> bool | None:

@@ -25,7 +25,7 @@ class AlignOptions(ModelOptions):
     """Reward that scores answers: `testbed`, a folder or hub id of a sequence classifier with one output, or
     a Python function as `package.module:function`. Methods lppo and paper need one."""
     limit: int | None = None
-    "Number of cases to use, from the first; all by default. The testbed makes as many cases."
+    "Number of cases to use, from the first; all by default. For a testbed, the number of cases to make."
 
 
 def align(options: AlignOptions, settings: AlignSettings = AlignSettings()) -> None:  # noqa: B008 - immutable

@@ -46,6 +46,10 @@ class Scan(OfRuns):
     sessions: list[dict[str, Any]]
     results: Results = field(repr=False)
 
+    def __fspath__(self) -> str:
+        """Return the run's folder, so that a scan can be given where a folder is expected."""
+        return str(self.run)
+
     def __post_init__(self) -> None:
         """Draw this run."""
         object.__setattr__(self, "_runs", [(self.results, self.summary)])
@@ -85,8 +89,8 @@ class Scan(OfRuns):
         """Return a row per exit: every share with its interval, and the judges' mean scores."""
         return [_exit(exit) for exit in self.summary.exits]
 
-    def report(self, file: str | Path, *others: Scan, with_answers: bool = False) -> None:
-        """Write the self-contained page.
+    def report(self, file: str | Path, *others: Scan, with_answers: bool = False) -> Path:
+        """Write the self-contained page, and return its path.
 
         Args:
             file: the page, such as report.html.
@@ -97,6 +101,7 @@ class Scan(OfRuns):
 
         runs = [(one.results, one.summary) for one in (self, *others)]
         page.write(together(runs), Path(file), with_answers=with_answers)
+        return Path(file)
 
 
 def _exit(exit: ExitMetrics) -> dict[str, Any]:

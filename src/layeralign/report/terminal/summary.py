@@ -68,11 +68,10 @@ def table(summary: Summary, width: int = 140) -> Table:
 
 def _table(summary: Summary, columns: Sequence[_Column], left_out: Sequence[_Column]) -> Table:
     notes = (caption(summary), *(c.note for c in columns if c.note), *_left_out(left_out))
+    first = f"{said}\n" if (said := caution(summary).strip()) else ""
     made = Table(
         box=box.SIMPLE_HEAD,
-        title=Text(
-            f"{caution(summary)}{printable(summary.model)}: ASR: {printable(summary.asr_means)}", "bold"
-        ),
+        title=Text(f"{first}{printable(summary.model)}: ASR: {printable(summary.asr_means)}", "bold"),
         title_justify="left",
         caption=Text(" ".join(notes), "table.caption"),
         caption_justify="left",
@@ -201,7 +200,7 @@ def _columns(judge: str) -> tuple[_Column, ...]:
 
     return (
         _Column("group", lambda f: f.group, spare=6, left=True),
-        _Column("n", lambda f: str(f.n), spare=5),
+        _Column("n", lambda f: str(f.n), spare=1),
         _Column("ASR", lambda f: span(asr(f))),
         _Column("95 %", lambda f: ends(asr(f), between="–") or "–"),
         _Column("decided", decision, left=True),
@@ -212,7 +211,7 @@ def _columns(judge: str) -> tuple[_Column, ...]:
         _Column("dis-\ncrim.", _share("discrimination")),
         _Column("refuses\nbenign", _share("benign_refusal"), spare=4),
         _Column("coherent", _share("coherence"), spare=3),
-        _Column("utility", _share("utility"), spare=1),
+        _Column("utility", _share("utility"), spare=2),
         _Column("invalid", invalid),
     )
 
