@@ -291,6 +291,22 @@ def test_the_adapter_that_is_deployed_has_to_be_the_one_that_was_scanned(run, tm
         assert (found.result, found.why) == ("inconclusive", "its adapter is not the scanned one")
 
 
+def test_what_a_server_overrides_in_the_config_counts(run, tmp_path, capsys):
+    words = ["check", str(config(tmp_path)), "--against", str(run), "--hf-overrides"]
+    assert main([*words, '{"vision_feature_layer": 3}']) == 2
+    assert "it runs at exit 3" in " ".join(capsys.readouterr().out.split())
+    found = layeralign.check("testbed", run, hf_overrides={"vision_feature_layer": -1})
+    assert (found.exit, found.weights) == (8, True)
+    nested = layeralign.check("testbed", run, hf_overrides='{"vision_config": {"num_hidden_layers": 4}}')
+    assert nested.why == "what an override of its vision_config does is not known"
+    for given, says in (
+        ("[3]", "is a list; expected a JSON object"),
+        ("{3}", "hf_overrides: is not valid JSON"),
+    ):
+        assert main([*words, given]) == 1
+        assert says in capsys.readouterr().err
+
+
 def test_rules_of_the_default_exit_are_those_of_the_deployed_one(run, tmp_path):
     """A deployment has one exit, which is its default."""
     policy = tmp_path / "p.yaml"

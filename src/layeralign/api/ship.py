@@ -140,17 +140,19 @@ def gate(
 
 def check(
     config: str | Path,
-    against: str | Path,
+    against: Folder,
     *,
     policy: str | Path | Mapping[str, Any] | None = None,
     limit: float | None = None,
     revision: str | None = None,
     adapter: str | Path | None = None,
+    hf_overrides: str | Mapping[str, Any] | None = None,
 ) -> Deployed:
     """Determine the exit that a model's config selects, and whether a run has shown it to be safe.
 
     Args:
-        config: a `config.json`, a checkpoint folder, a hub id, or `testbed`; no weights are loaded.
+        config: a `config.json`, a checkpoint folder, a hub id, `testbed`, or a vision file for llama.cpp and
+            Ollama (`mmproj-*.gguf`); no weights are loaded.
         against: the run's folder.
         policy: the definition of safe, as in `gate`. One of its rules for the exit must be an upper bound of
             the ASR.
@@ -158,13 +160,16 @@ def check(
             significantly worse than the default exit.
         revision: the revision of a hub id.
         adapter: the folder of the adapter that is deployed with the model.
+        hf_overrides: fields of the config that a server changes, as by vLLM's `--hf-overrides`; JSON.
 
     Raises:
         LayeralignError: the config or the run does not exist, or the policy is invalid.
     """
     rules = None if policy is None else read_policy(policy)
     run = Results.load(Path(against))
-    made = check_config(config, run, policy=rules, limit=limit, revision=revision, adapter=adapter)
+    made = check_config(
+        config, run, policy=rules, limit=limit, revision=revision, adapter=adapter, hf_overrides=hf_overrides
+    )
     return shown(Deployed, made, _runs=[(run, None)])
 
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from layeralign._util.text import printable
+from layeralign._util.text import json_of, printable
 from layeralign.analysis.results import Results
 from layeralign.analysis.summary import summarise
 from layeralign.errors import LayeralignError
 from layeralign.exits import Exits
+from layeralign.gating import gguf_file
 from layeralign.gating.checks import Result
 from layeralign.gating.evaluate import EXIT_CODES, Gate, gate
 from layeralign.gating.policy import Policy, read
@@ -74,6 +75,7 @@ def check(
     limit: float | None = None,
     revision: str | None = None,
     adapter: str | Path | None = None,
+    hf_overrides: str | Mapping[str, Any] | None = None,
 ) -> Deployed:
     """Determine a deployed model's exit from its config, and whether a run has shown that exit to be safe.
 
@@ -83,12 +85,14 @@ def check(
     ASR's interval is at most `limit`.
 
     Args:
-        given: a `config.json`, a checkpoint folder, a hub id, or `testbed`.
+        given: a `config.json`, a checkpoint folder, a hub id, `testbed`, or a vision file for llama.cpp and
+            Ollama (`mmproj-*.gguf`), whose weights are not compared.
         run: the run of the scan.
         policy: see `layeralign.gating.policy`.
         limit: the highest ASR, from 0 to 1, if there is no policy; 0.05 by default.
         revision: the revision of a hub id.
         adapter: the folder of the adapter that is deployed with the model.
+        hf_overrides: fields of the config that a server changes, as by vLLM's `--hf-overrides`; JSON.
 
     Raises:
         LayeralignError: the config or the adapter does not exist, the config is not a JSON object, `limit` is
@@ -99,25 +103,66 @@ def check(
     limit = LIMIT if limit is None else limit
     if not 0 <= limit <= 1:
         raise LayeralignError(f"limit {limit}: expected a share between 0 and 1 (0.05 is 5 %)")
+    undecided = Deployed(str(given), None, "", "inconclusive", "", None, weights=False)
+    if "config" not in run.noted:
+        why = "the run has no config of its model; repeat the command of its scan to add it"
+        return replace(undecided, why=why)
+    undecided = replace(undecided, adapter=run.identity.get("adapter") is not None)
+    if Path(given).suffix == ".gguf":
+        if hf_overrides is not None:
+            raise LayeralignError(
+                "hf_overrides: a GGUF file has none; give the config.json that the server reads"
+            )
+        return _vision_file(undecided, Path(given), run, policy, limit)
     config, found = _config(given, revision)
+    overrides = _overrides(hf_overrides)
+    if nested := [key for key, value in overrides.items() if isinstance(value, Mapping)]:
+        why = f"what an override of its {printable(nested[0], 80)} does is not known"
+        return replace(undecided, why=why)
+    config |= overrides
     fitted = None if adapter is None else find_adapter(adapter).hashes
     exit = None
-    undecided = Deployed(str(given), None, "", "inconclusive", "", None, weights=False)
     try:
-        if "config" not in run.noted:
-            raise Undecided("the run has no config of its model; repeat the command of its scan to add it")
         scanned = run.noted["config"]
         exit = _plain_exit(config, scanned, run)
         if exit is None:
             exit = place(config, scanned, str(run.identity.get("variant")))
         same = _same_files(found, run, fitted)
     except Undecided as reason:
-        return replace(
-            undecided, exit=exit, name="" if exit is None else run.exits.name(exit), why=str(reason)
-        )
-    scanned_adapter = run.identity.get("adapter") is not None
-    told = replace(undecided, exit=exit, name=run.exits.name(exit), weights=same, adapter=scanned_adapter)
-    return _held(told, run, policy, limit)
+        return _at(undecided, exit, run, why=str(reason))
+    return _held(_at(undecided, exit, run, weights=same), run, policy, limit)
+
+
+def _overrides(given: str | Mapping[str, Any] | None) -> Mapping[str, Any]:
+    found = json_of(given, "hf_overrides") if isinstance(given, str) else given or {}
+    if not isinstance(found, Mapping):
+        raise LayeralignError(f"hf_overrides: is a {type(found).__name__}; expected a JSON object")
+    return found
+
+
+def _at(told: Deployed, exit: int | None, run: Results, **more: Any) -> Deployed:
+    return replace(told, exit=exit, name="" if exit is None else run.exits.name(exit), **more)
+
+
+def _vision_file(told: Deployed, file: Path, run: Results, policy: Policy | None, limit: float) -> Deployed:
+    """Check a vision file for llama.cpp; see `layeralign.gating.gguf_file`."""
+    if not file.is_file():
+        raise LayeralignError(f"config {file}: there is no such file")
+    found = gguf_file.read(file)
+    if run.identity.get("family") not in READS_PLAINLY:
+        return replace(told, why="the scanned model is no LLaVA, and the exit of its GGUF file is not known")
+    from layeralign.vlm.load import filled  # torch takes seconds to import
+
+    if unlike := found.unlike(filled(run.noted["config"], "config")["vision_config"]):
+        return replace(told, why=f"{unlike}; so it is not the scanned model's")
+    try:
+        exit = found.blocks_run
+    except ValueError as reason:
+        return replace(told, why=str(reason))
+    held = _held(_at(told, exit, run), run, policy, limit)
+    if held.result == "pass" and found.deviation:
+        return replace(held, result="inconclusive", why=found.deviation)
+    return held
 
 
 def _held(told: Deployed, run: Results, policy: Policy | None, limit: float) -> Deployed:

@@ -15,6 +15,7 @@ def check(
     limit: float | None = None,
     revision: str | None = None,
     adapter: Path | None = None,
+    hf_overrides: str | None = None,
 ) -> int:
     """Find the exit at which a model's config runs, and check whether a run has shown that exit to be safe.
 
@@ -23,8 +24,9 @@ def check(
     Parameters
     ----------
     config
-        config.json, checkpoint folder, hub id, or `testbed`; no weights are loaded. In this command,
-        `--config` names it too, not a YAML file of flags.
+        config.json, checkpoint folder, hub id, `testbed`, or a vision file for llama.cpp and Ollama
+        (`mmproj-*.gguf`); no weights are loaded. In this command, `--config` names it too, not a YAML file of
+        flags.
     against
         Folder of the run.
     policy
@@ -37,6 +39,8 @@ def check(
         Branch, tag or commit of a hub id.
     adapter
         Folder of the LoRA adapter that is deployed with the model.
+    hf_overrides
+        JSON object of config fields that the server changes, as in `vllm serve --hf-overrides`.
     """
     from layeralign.analysis.results import Results
     from layeralign.gating import render
@@ -44,7 +48,9 @@ def check(
     from layeralign.gating.policy import read
 
     rules, run = None if policy is None else read(policy), Results.load(against)
-    found = run_check(config, run, policy=rules, limit=limit, revision=revision, adapter=adapter)
+    found = run_check(
+        config, run, policy=rules, limit=limit, revision=revision, adapter=adapter, hf_overrides=hf_overrides
+    )
     if found.gate is not None:
         if found.gate.caution:
             say(found.gate.caution)
