@@ -69,8 +69,9 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """What is loaded when it is used is there before, too."""
-    return sorted({*globals(), *__all__})
+    """The public names, also those that are loaded when they are used, and loaded subpackages."""
+    loaded = (name for name, value in globals().items() if isinstance(value, ModuleType))
+    return sorted({*__all__, *loaded, "__version__", "__doc__", "__all__"} - {"_inspect", "_warnings"})
 
 
 class _Verb(ModuleType):

@@ -148,10 +148,12 @@ class Comparison(OfRuns, compare.Comparison):
         everything = next((one for one in self.groups if one.group == compare.ALL), None)
         judge, name = self.before.asr_judge, summaries.asr_name(self.before)
         asr = f"{name} {comparisons.asr_arrow(judge, everything)} % over all exits; " if everything else ""
-        worse = sum(bool(exit.regressions()) for exit in self.exits)
+        worse = [exit.regressions() for exit in self.exits]
+        what = sorted({name.replace("_", " ") for found in worse for name in found})
         return (
             f"{self.before.model} → {self.after.model}: {asr}"
-            f"{worse} of {_count(len(self.exits), 'exit')} became worse"
+            f"{sum(map(bool, worse))} of {_count(len(self.exits), 'exit')} became worse"
+            + (f" in {', '.join(what)}" if what else "")
         )
 
     def _tables(self) -> list[Table]:
