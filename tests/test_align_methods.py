@@ -135,6 +135,12 @@ def test_a_refused_answer_is_no_pair(algorithm, monkeypatch):
         assert micro.weights.tolist() == [0.0 if kind == "harmful" else 1.0 for kind in kinds]
 
 
+@pytest.mark.parametrize("method", ["rloo", "dpo", "latent", "steer"])
+def test_a_step_of_few_rows_has_parts_without_a_trained_row(llava_dir, cases, tmp_path, method):
+    _, history = run(llava_dir, cases, tmp_path / "a", method=method, rows=8, steps=2, group=2)
+    assert len(history) == 2
+
+
 # --- latent
 
 

@@ -97,9 +97,11 @@ class Dpo(Algorithm[Preference]):
         weights = [self.settings.harm_weight if case.kind == "harmful" else 1.0 for case, _ in micro.rows[:n]]
         counted = [float(counts[i]) for i in micro.indices]
         micro.weights = torch.tensor(weights, device=device) * torch.tensor(counted, device=device)
-        micro.rejected = self.collate(micro.rows[:n], [rejected[i] for i in micro.indices])
         outputs = self.reference_outputs(micro.batch)
         micro.reference_logits = outputs.logits[n:].clone()
+        if not n:  # a part with retention rows alone
+            return
+        micro.rejected = self.collate(micro.rows[:n], [rejected[i] for i in micro.indices])
         micro.reference_margin = _total(outputs.logits[:n], micro.batch, n) - _total(
             self.reference_outputs(micro.rejected).logits, micro.rejected, n
         )
@@ -109,6 +111,8 @@ class Dpo(Algorithm[Preference]):
 
         Source: Rafailov et al. 2023, eq. 7.
         """
+        if not micro.n:
+            return outputs.logits.new_zeros(())
         rejected = self.policy(micro.rejected).logits
         margin = _total(outputs.logits, micro.batch, micro.n) - _total(rejected, micro.rejected, micro.n)
         gain = margin - micro.reference_margin
