@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 import random
 import signal
 import socket
@@ -106,6 +107,16 @@ def test_only_the_language_model_is_adapted_and_the_rest_stays_bit_for_bit(llava
     }
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_an_adapter_is_readable_as_the_umask_says(llava_dir, cases, tmp_path):
+    before = os.umask(0o022)
+    try:
+        run(llava_dir, cases[:2], tmp_path / "a", steps=1)
+    finally:
+        os.umask(before)
+    for name in ("adapter_model.safetensors", "adapter_config.json", "README.md"):
+        assert (tmp_path / "a" / name).stat().st_mode & 0o777 == 0o644, name
 
 
 def test_the_adapters_page_says_what_it_is(llava_dir, cases, tmp_path):

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         to_pandas,
         to_polars,
         verify,
+        watch,
     )
     from layeralign.studies.demo import demo
     from layeralign.studies.transfer import transfer
@@ -51,7 +52,7 @@ __all__ = [
     "LayeralignError", "Scan", "across", "align", "calibrate", "card", "cases", "check", "compare", "demo",
     "doctor", "export", "figure", "gate", "inspect", "judge", "label", "load", "plan", "read", "report",
     "reward", "scan", "screen", "summary", "to_datasets", "to_pandas", "to_polars", "transfer",
-    "verify",
+    "verify", "watch",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

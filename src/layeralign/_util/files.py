@@ -43,8 +43,10 @@ def atomic(file: Path, *, private: bool = False) -> Iterator[Path]:
         handle = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600 if private else 0o666)
         if private:
             os.fchmod(handle, 0o600)  # whatever the umask
+        mode = os.fstat(handle).st_mode
         os.close(handle)
         yield draft
+        draft.chmod(mode)  # safetensors replaces the file by one of its own mode
         _sync(draft)
         draft.replace(file)
         _sync(file.parent)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from layeralign import benchmarks
 from layeralign.analysis.compare import compare as compare_runs
 from layeralign.analysis.results import Results
 from layeralign.errors import LayeralignError
@@ -23,6 +24,12 @@ from layeralign.runs.export import Format
 from layeralign.runs.export import export as write_rows
 from layeralign.runs.opening import Folder, open_run
 from layeralign.runs.verified import verified
+from layeralign.vlm.load import load
+from layeralign.vlm.vlm import Vlm
+from layeralign.watching import ALPHA, Watch, learn
+
+if TYPE_CHECKING:
+    from layeralign.cases.rows import Rows
 
 
 def report(
@@ -227,3 +234,39 @@ def verify(run: Folder) -> str:
         LayeralignError: the run is damaged, or its last command was killed or still works.
     """
     return verified(Path(run))
+
+
+def watch(
+    model: Vlm | str | Path,
+    cases: str | Path | Rows,
+    out: str | Path,
+    *,
+    exit: int | str = "default",
+    alpha: float = ALPHA,
+    limit: int | None = None,
+    adapter: str | Path | None = None,
+) -> Watch:
+    """Learn what a picture's features look like at the approved exit, for a running system.
+
+    Args:
+        model: from `load`, or an argument of `load`.
+        cases: cases as in `scan`, whose pictures are like those that the model gets.
+        out: the file to write, such as watch.safetensors.
+        exit: the approved exit: `default`, or its number or name.
+        alpha: the largest share of usual pictures that may be reported, 0 to 1.
+        limit: the largest number of cases.
+        adapter: the adapter of a model that is not loaded yet, as in `load`.
+
+    Returns:
+        The watch: `usual(features)` of a picture's projected features [tokens, width], `score(features)`.
+
+    Raises:
+        LayeralignError: `exit` is not one exit, or there are too few different pictures for `alpha`.
+    """
+    vlm = model if isinstance(model, Vlm) else load(model, adapter=adapter)
+    exits = vlm.exits.parse(str(exit))
+    if len(exits) != 1:
+        raise LayeralignError(f"exit {exit}: names {len(exits)} exits; expected one, such as default")
+    made = learn(vlm, benchmarks.cases(cases, limit=limit), exits[0], alpha)
+    made.save(Path(out))
+    return made

@@ -29,7 +29,7 @@ COMMANDS = {
     FIND: ("cases", "demo", "doctor", "inspect", "plan", "scan", "testbed"),
     JUDGE: ("calibrate", "judge", "label", "summary"),
     CLOSE: ("align", "reward", "transfer"),
-    SHIP: ("card", "check", "compare", "export", "figure", "gate", "report", "verify"),
+    SHIP: ("card", "check", "compare", "export", "figure", "gate", "report", "verify", "watch"),
 }
 """Group -> commands; a command's module is imported when the command runs."""
 

@@ -143,3 +143,5 @@ class Policy(nn.Module):
         config.inference_mode = False
         part = "language model" if self.part == "language" else "projector"
         files.write(folder / "README.md", _README.format(model=self.vlm.checkpoint.name, part=part))
+        mode = (folder / "README.md").stat().st_mode
+        (folder / "adapter_model.safetensors").chmod(mode)  # as the umask says; safetensors makes it private

@@ -1,0 +1,106 @@
+"""A watch of the approved exit: what it notices, and how often it is wrong."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import layeralign
+from layeralign import LayeralignError
+from layeralign.cli import main
+from layeralign.testbed import cases as testbed
+from layeralign.watching import Watch, _distances, fit, pool
+
+
+def usual(n, width=6, seed=0):
+    """Correlated pooled features."""
+    rng = torch.Generator().manual_seed(seed)
+    mix = torch.randn(2 * width, 2 * width, generator=torch.Generator().manual_seed(9))
+    return torch.randn(n, 2 * width, generator=rng) @ mix + 3
+
+
+def test_a_picture_is_pooled_to_mean_and_deviation():
+    assert pool(torch.tensor([[1.0, 2.0], [3.0, 2.0]])).tolist() == [2.0, 2.0, 1.0, 0.0]
+
+
+def test_the_score_is_the_mahalanobis_distance_of_the_factor_model():
+    pooled = usual(24)
+    watch = fit(pooled, 0.2)
+    k, d = len(watch.variances), pooled.shape[1]
+    scaled = ((pooled[::2] - watch.mean) / watch.scale).double().numpy()
+    values, vectors = np.linalg.eigh(np.cov(scaled.T))
+    top, rest = vectors[:, -k:], values[:-k].mean()
+    covariance = top @ np.diag(values[-k:]) @ top.T + rest * (np.eye(d) - top @ top.T)
+    z = ((pooled[1] - watch.mean) / watch.scale).double().numpy()
+    assert k == 3 and float(_distances(watch, pooled[1:2])) == pytest.approx(
+        np.sqrt(z @ np.linalg.inv(covariance) @ z / d), rel=1e-3
+    )
+
+
+def test_false_alarms_are_as_promised():
+    """Over many watches, a new usual picture is above the limit with a probability of at most alpha."""
+    shares = []
+    for seed in range(60):
+        watch = fit(usual(100, seed=seed), 0.1)
+        shares.append(float((_distances(watch, usual(400, seed=1000 + seed)) > watch.limit).float().mean()))
+    assert np.mean(shares) < 0.1 + 3 * np.std(shares) / np.sqrt(len(shares))
+    assert np.mean(shares) > 0.04  # nor is the limit far too high
+
+
+def test_too_few_pictures_are_refused(tmp_path):
+    with pytest.raises(LayeralignError, match="have 100 different pictures; expected at least 198"):
+        fit(usual(100))
+    with pytest.raises(LayeralignError, match="alpha 2: expected a share"):
+        layeralign.watch("testbed", testbed.cases("dev", 4, 0), tmp_path / "w", alpha=2)
+    with pytest.raises(LayeralignError, match="exit 0-3: names 4 exits; expected one"):
+        layeralign.watch("testbed", testbed.cases("dev", 4, 0), tmp_path / "w", exit="0-3")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    file = tmp_path_factory.mktemp("watch") / "watch.safetensors"
+    return file, layeralign.watch("testbed", testbed.cases("dev", 300, 0), file, alpha=0.05)
+
+
+def test_far_exits_are_noticed_and_the_file_comes_back(made):
+    file, watch = made
+    again = Watch.load(file)
+    model = layeralign.load("testbed")
+    picture = next(case.picture for case in testbed.cases("dev", 900, 0)[600:] if case.picture).open()
+    at = {exit: features[0].tokens for exit, features in model.encode([picture], model.exits.all).items()}
+    assert [again.score(at[e]) for e in at] == pytest.approx([watch.score(at[e]) for e in at], rel=1e-4)
+    assert again.usual(at[7]) and not again.usual(at[0]) and not again.usual(at[8])
+    assert not again.usual(at[7] * float("nan"))
+    noticed = watch.about["noticed"]
+    assert noticed["0"] > 0.9 and noticed["8"] > 0.9 and "7" not in noticed
+    assert repr(watch).startswith("<Watch: testbed, exit 7, ") and again.about == watch.about
+    with pytest.raises(LayeralignError, match="have width 3; expected 128"):
+        again.score(torch.zeros(4, 3))
+
+
+def test_the_command_says_what_it_would_notice(tmp_path, capsys):
+    out = tmp_path / "w.safetensors"
+    words = ["watch", "--model", "testbed", "--cases", "testbed", "--limit", "120", "--alpha", "0.05"]
+    assert main([*words, "--exit", "3", "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "watch of exit 3" in said and "noticed %" in said and Watch.load(out).about["exit"] == "3"
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", None])
+def test_a_broken_file_is_one_sentence(tmp_path, content):
+    file = tmp_path / "w.safetensors"
+    if content is None:
+        save_file({"mean": torch.zeros(2)}, file, {"about": json.dumps({})})
+    else:
+        file.write_bytes(content)
+    with pytest.raises(LayeralignError, match="cannot be read; make it with layeralign watch"):
+        Watch.load(file)
+
+
+def test_a_server_needs_no_model_to_watch():
+    code = "import sys; from layeralign.watching import Watch; assert 'transformers' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
