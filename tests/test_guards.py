@@ -226,7 +226,7 @@ def test_its_words_go_before_the_matchers_also_where_it_failed(tmp_path):
     found = layeralign.judge(tmp_path / "run", ["refusal"]).summary
     assert found.asr_judge == "llama-guard-3:guard" and found.exits[0].asr is None
     assert layeralign.read(tmp_path / "run", "refusal").summary.exits[0].asr == 1
-    with pytest.raises(LayeralignError, match="none of judge 'llama-guard-4'"):
+    with pytest.raises(LayeralignError, match="was not judged by 'llama-guard-4'"):
         layeralign.read(tmp_path / "run", "llama-guard-4")
 
 

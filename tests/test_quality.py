@@ -133,7 +133,7 @@ def test_several_runs_are_taken_together(tmp_path, run):
             "called none of the answers",
         ),
         ([(None, "safe", 3)], GUARD, "has no labels; write a file to label"),
-        (SAID, "refusal", "has verdicts of none of judge 'refusal'"),
+        (SAID, "refusal", "was not judged by 'refusal'"),
         (SAID, HUMAN, "is the reference for the other judges"),
     ],
 )
