@@ -31,7 +31,18 @@ METHODS = {
 """Method -> what it learns from, whether it sees other exits than the default one, and what it trains."""
 DEFAULT = 7
 CHANGES = ("harmful refused", "authorised refused", "benign refused", "questions right")
-COLOURS = ["#c8102e", "#e07a1f", "#b8860b", "#7a3e9d", "#1f5fa8", "#2a9d8f", "#0b7a3b", "#555555", "#d6459f", "#222222"]
+COLOURS = [
+    "#c8102e",
+    "#e07a1f",
+    "#b8860b",
+    "#7a3e9d",
+    "#1f5fa8",
+    "#2a9d8f",
+    "#0b7a3b",
+    "#555555",
+    "#d6459f",
+    "#222222",
+]
 
 
 @dataclass(frozen=True)
