@@ -75,14 +75,24 @@ def interpreter(*words, out=os.devnull):
     """A process of the command line in a new interpreter."""
     with Path(out).open("ab") as file:
         return Child(
-            subprocess.Popen([sys.executable, "-m", "layeralign", *words], stdout=file, stderr=file), out
+            subprocess.Popen(
+                [sys.executable, "-m", "layeralign", *words],
+                stdout=file,
+                stderr=file,
+                preexec_fn=heed_signals,
+            ),
+            out,
         )
 
 
+def heed_signals():
+    """Undo what a shell does for a background job, and nohup: ignore SIGINT and SIGHUP."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def _run(function, arguments, out, environment):
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # else ignored where the tests run in the background
+    heed_signals()
     os.environ.clear()
     os.environ.update(environment)
     file = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

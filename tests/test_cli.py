@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+import children
 from handmade import ROOT, cases, make, unsafe_first
 from layeralign import LayeralignError
 from layeralign.cli import main
@@ -424,7 +425,7 @@ def test_ctrl_c_is_one_sentence_from_the_start(tmp_path, after):
     command = ["scan", "--model", "testbed", "--cases", "testbed", "--out", str(tmp_path / "run")]
     process = subprocess.Popen(
         [sys.executable, "-X", "importtime", "-m", "layeralign", *command], stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
+        stderr=subprocess.PIPE, text=True, preexec_fn=children.heed_signals,
     )  # fmt: skip
     for line in process.stderr:  # until the first import of the command line
         if line.rstrip().endswith("sqlite3.dbapi2"):

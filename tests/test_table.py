@@ -37,7 +37,7 @@ def test_what_a_narrow_terminal_leaves_out_is_named(summary):
         console = Console(width=width, record=True, file=io.StringIO())
         console.print(table(summary, width))
         text[width] = " ".join(console.export_text().split())
-    assert "No room for: group, n, refuses benign, coherent; a wider terminal" in text[80]
+    assert "No room for: group, refuses benign, coherent, utility; a wider terminal" in text[80]
     assert "No room" not in text[160]
 
 
