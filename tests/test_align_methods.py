@@ -18,20 +18,9 @@ from layeralign.training.baselines.latent import Latent
 from layeralign.training.baselines.preference import Dpo
 from layeralign.training.settings import AlignSettings
 from layeralign.vlm.load import load
+from test_align import Vowels
 
 SMALL = AlignSettings(steps=4, rows=12, epochs=2, lr=1e-2, max_new_tokens=6, rank=2, group=3)
-
-
-class Vowels:
-    """A reward that needs no model: the share of vowels."""
-
-    name = "vowels"
-
-    def record(self):
-        return {"name": self.name}
-
-    def score(self, cases, answers):
-        return torch.tensor([sum(letter in "aeiou" for letter in a) / (len(a) + 1) for a in answers])
 
 
 @pytest.fixture(scope="module")
