@@ -135,6 +135,12 @@ def test_random_damage_is_one_sentence(run, tmp_path):
             assert len(str(error)) < 400
 
 
+@pytest.mark.parametrize("given", [{"revision": "main"}, {"adapter": "x"}, {"hf_overrides": {}}])
+def test_what_a_vision_file_does_not_have_is_refused(run, tmp_path, given):
+    with pytest.raises(LayeralignError, match="does not go with a GGUF file"):
+        layeralign.check(written(tmp_path), run, **given)
+
+
 def test_a_vision_file_that_is_not_there_is_named(run, tmp_path):
     with pytest.raises(LayeralignError, match=r"config .*gone.gguf: there is no such file"):
         layeralign.check(tmp_path / "gone.gguf", run)

@@ -103,27 +103,18 @@ def check(
     limit = LIMIT if limit is None else limit
     if not 0 <= limit <= 1:
         raise LayeralignError(f"limit {limit}: expected a share between 0 and 1 (0.05 is 5 %)")
-    undecided = Deployed(str(given), None, "", "inconclusive", "", None, weights=False)
-    if "config" not in run.noted:
-        why = "the run has no config of its model; repeat the command of its scan to add it"
-        return replace(undecided, why=why)
-    undecided = replace(undecided, adapter=run.identity.get("adapter") is not None)
+    adapted = run.identity.get("adapter") is not None
+    undecided = Deployed(str(given), None, "", "inconclusive", "", None, weights=False, adapter=adapted)
     if Path(given).suffix == ".gguf":
-        if hf_overrides is not None:
-            raise LayeralignError(
-                "hf_overrides: a GGUF file has none; give the config.json that the server reads"
-            )
+        for name, value in (("revision", revision), ("adapter", adapter), ("hf_overrides", hf_overrides)):
+            if value is not None:
+                raise LayeralignError(f"{name}: does not go with a GGUF file; give the config.json instead")
         return _vision_file(undecided, Path(given), run, policy, limit)
     config, found = _config(given, revision)
-    overrides = _overrides(hf_overrides)
-    if nested := [key for key, value in overrides.items() if isinstance(value, Mapping)]:
-        why = f"what an override of its {printable(nested[0], 80)} does is not known"
-        return replace(undecided, why=why)
-    config |= overrides
     fitted = None if adapter is None else find_adapter(adapter).hashes
     exit = None
     try:
-        scanned = run.noted["config"]
+        scanned, config = _scanned(run), _overridden(config, hf_overrides)
         exit = _plain_exit(config, scanned, run)
         if exit is None:
             exit = place(config, scanned, str(run.identity.get("variant")))
@@ -133,11 +124,20 @@ def check(
     return _held(_at(undecided, exit, run, weights=same), run, policy, limit)
 
 
-def _overrides(given: str | Mapping[str, Any] | None) -> Mapping[str, Any]:
-    found = json_of(given, "hf_overrides") if isinstance(given, str) else given or {}
-    if not isinstance(found, Mapping):
-        raise LayeralignError(f"hf_overrides: is a {type(found).__name__}; expected a JSON object")
-    return found
+def _overridden(config: dict[str, Any], given: str | Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return a config with what a server changes in it."""
+    changes = json_of(given, "hf_overrides") if isinstance(given, str) else given or {}
+    if not isinstance(changes, Mapping):
+        raise LayeralignError(f"hf_overrides: is a {type(changes).__name__}; expected a JSON object")
+    if nested := [key for key, value in changes.items() if isinstance(value, Mapping)]:
+        raise Undecided(f"what an override of its {printable(nested[0], 80)} does is not known")
+    return {**config, **changes}
+
+
+def _scanned(run: Results) -> Mapping[str, Any]:
+    if "config" not in run.noted:
+        raise Undecided("the run has no config of its model; repeat the command of its scan to add it")
+    return run.noted["config"]
 
 
 def _at(told: Deployed, exit: int | None, run: Results, **more: Any) -> Deployed:
@@ -149,20 +149,28 @@ def _vision_file(told: Deployed, file: Path, run: Results, policy: Policy | None
     if not file.is_file():
         raise LayeralignError(f"config {file}: there is no such file")
     found = gguf_file.read(file)
-    if run.identity.get("family") not in READS_PLAINLY:
-        return replace(told, why="the scanned model is no LLaVA, and the exit of its GGUF file is not known")
-    from layeralign.vlm.load import filled  # torch takes seconds to import
-
-    if unlike := found.unlike(filled(run.noted["config"], "config")["vision_config"]):
-        return replace(told, why=f"{unlike}; so it is not the scanned model's")
     try:
-        exit = found.blocks_run
-    except ValueError as reason:
+        exit = _blocks_run(found, run)
+    except Undecided as reason:
         return replace(told, why=str(reason))
     held = _held(_at(told, exit, run), run, policy, limit)
     if held.result == "pass" and found.deviation:
         return replace(held, result="inconclusive", why=found.deviation)
     return held
+
+
+def _blocks_run(found: gguf_file.VisionFile, run: Results) -> int:
+    """Return the number of blocks that llama.cpp runs of a vision file, if it is the scanned encoder's."""
+    from layeralign.vlm.load import filled  # torch takes seconds to import
+
+    if run.identity.get("family") not in READS_PLAINLY:
+        raise Undecided("the scanned model is no LLaVA, and the exit of its GGUF file is not known")
+    if unlike := found.unlike(filled(_scanned(run), "config")["vision_config"]):
+        raise Undecided(f"{unlike}; so it is not the scanned model's")
+    try:
+        return found.blocks_run
+    except ValueError as reason:
+        raise Undecided(str(reason)) from reason
 
 
 def _held(told: Deployed, run: Results, policy: Policy | None, limit: float) -> Deployed:

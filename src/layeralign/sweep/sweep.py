@@ -62,7 +62,9 @@ def sweep(vlm: Vlm, cases: Sequence[Case], out: Path, settings: ScanSettings) ->
         known_cases = {case.id for case in run.given()}
         run.add_cases(cases, anew=RULES)
         if added := len({case.id for case in cases} - known_cases) if known_cases else 0:
-            print(f"note: adds {added} cases to the {len(known_cases)} of run {out}", file=sys.stderr)
+            print(
+                printable(f"note: adds {added} cases to the {len(known_cases)} of run {out}"), file=sys.stderr
+            )
         every = grid(cases, exits, settings.samples)
         rules = [one.load() for one in judges(RULES)]
         judge(run, rules)
