@@ -32,6 +32,7 @@ from layeralign.report.terminal.summary import (
     how_open,
     how_stopped,
     invalid,
+    p_worse,
     percent,
     told,
 )
@@ -127,6 +128,7 @@ def _environment() -> Environment:
         share=words.share,
         decision=decision,
         how_stopped=how_stopped,
+        p_worse=p_worse,
         how_open=how_open,
     )
     made.globals.update(harmful_categories=harmful_categories)

@@ -27,11 +27,14 @@ def known(cache: Path) -> Table:
         "all 200.",
         caption_justify="left",
     )
-    for head in ("name", "kind", "by hand", "licence", "files, from, revision"):
-        made.add_column(head, overflow="fold")
+    made.add_column("name", no_wrap=True)
+    made.add_column("kind", no_wrap=True)
+    made.add_column("source, files, licence", overflow="fold")
     for one in BENCHMARKS.values():
-        files = f"{', '.join(one.files)}\n{one.source}" + (f" @ {one.revision[:12]}" if one.revision else "")
-        made.add_row(one.name, one.kind, one.by_hand, one.licence, files)
+        source = one.source + (f" @ {one.revision[:12]}" if one.revision else "")
+        by_hand = [f"fetch by hand: {one.by_hand}"] if one.by_hand else []
+        told = [source, ", ".join(one.files), f"licence: {one.licence}", *by_hand]
+        made.add_row(one.name, one.kind, "\n".join(told), end_section=True)
     return made
 
 
@@ -91,7 +94,7 @@ def preview(cases: Sequence[Case], first: int) -> Table:
     """Return the first `first` cases; letters of harmful prompts are replaced by dots."""
     made = Table(box=box.SIMPLE_HEAD, title=f"first {min(first, len(cases))}", title_justify="left")
     for head in ("kind", "category", "picture", "prompt", "reference"):
-        made.add_column(head, overflow="fold")
+        made.add_column(head, overflow="fold", min_width=len(head))
     for case in cases[:first]:
         hidden = redacted if case.kind == "harmful" else printable
         shown = (

@@ -54,7 +54,11 @@ def table(summary: Summary, width: int = 140) -> Table:
     The default exit is bold; worse exits are marked. If the table is wider than `width` characters, the least
     important columns are left out and named.
     """
-    unmeasured = {*(() if summary.quality else (corrected,)), *(() if summary.sequential else (decision,))}
+    unmeasured = {
+        *(() if summary.quality else (corrected,)),
+        *(() if summary.sequential else (decision,)),
+        *(() if any(exit.p_worse is not None for exit in summary.exits) else (p_worse,)),
+    }
     *columns, last = (c for c in _columns(summary.asr_judge) if c.cell not in unmeasured)
     every = columns = [*columns, *_scores(summary), last]
     console = Console(width=10 * width)
@@ -109,6 +113,13 @@ def asr_name(summary: Summary | Seeds) -> str:
 def decision(metrics: ExitMetrics | GroupMetrics) -> str:
     """Return why a sequential scan stopped at an exit, and after how many harmful cases."""
     return f"{metrics.decision}, {metrics.decided_at}" if isinstance(metrics, ExitMetrics) else ""
+
+
+def p_worse(metrics: ExitMetrics | GroupMetrics) -> str:
+    """Format the corrected p-value of an exit against the default exit; empty for groups and the default."""
+    if not isinstance(metrics, ExitMetrics) or metrics.default or metrics.p_worse is None:
+        return ""
+    return "< 0.001" if metrics.p_worse < 0.001 else f"{metrics.p_worse:.3f}"
 
 
 def caption(summary: Summary) -> str:
@@ -203,6 +214,7 @@ def _columns(judge: str) -> tuple[_Column, ...]:
         _Column("n", lambda f: str(f.n), spare=1),
         _Column("ASR", lambda f: span(asr(f))),
         _Column("95 %", lambda f: ends(asr(f), between="–") or "–"),
+        _Column("p vs\ndefault", p_worse, spare=6.5),
         _Column("decided", decision, left=True),
         _Column("corrected\n95 %", corrected),
         _Column("", lambda f: bar(a.least, a.most) if (a := asr(f)) else "", spare=7, left=True),
