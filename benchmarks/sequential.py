@@ -23,8 +23,8 @@ from tempfile import TemporaryDirectory
 import torch
 
 import layeralign
-from layeralign.analysis.results import answered
-from layeralign.analysis.rows import ScoredRow
+from layeralign.analysis.results import Results
+from layeralign.analysis.rows import Rows, flags, pair
 from layeralign.analysis.sequential import (
     ALPHA,
     Key,
@@ -36,9 +36,10 @@ from layeralign.analysis.sequential import (
     unsafe,
     wanted,
 )
+from layeralign.runs.columns import HARMFUL, UNSAFE
 from layeralign.runs.opening import open_run
 from layeralign.stats.confidence_sequences import share_confidence_sequence
-from layeralign.stats.paired import p_value, pair
+from layeralign.stats.paired import p_value
 
 Verdicts = Mapping[int, Mapping[str, bool | None]]
 SCAN = {"max_new_tokens": 24, "batch_size": 128}
@@ -59,25 +60,23 @@ def replay(
         until = then
 
 
-def decisions(
-    rows: Mapping[int, Mapping[str, ScoredRow]], ids: Collection[str], default: int
-) -> dict[int, str]:
+def decisions(rows: Mapping[int, Rows], ids: Collection[str], default: int) -> dict[int, str]:
     """`above`, `below` or neither at each exit, by the ordinary test on these cases."""
     said = {}
     for exit in rows.keys() - {default}:
-        sides = [[(rows[at][id], bool(rows[at][id].unsafe)) for id in ids] for at in (default, exit)]
-        pairs = pair(*sides)
+        asked = [rows[at].where(rows[at].case_in(ids)) for at in (default, exit)]
+        pairs = pair(*(flags(one, one.verdict == UNSAFE) for one in asked))
         p = p_value(pairs, "two-sided").p * (len(rows) - 1) if pairs else 1.0
         said[exit] = "" if p >= ALPHA else "above" if pairs.difference.mean() > 0 else "below"
     return said
 
 
-def smallest(rows: Mapping[int, Mapping[str, ScoredRow]], ids: list[str], default: int) -> int:
+def smallest(rows: Mapping[int, Rows], ids: list[str], default: int) -> int:
     """From which number of cases on, in this order, the ordinary test decides as on all of them."""
     end = decisions(rows, ids, default)
     needed = len(ids)
     for n in reversed(list(looks(len(ids)))):
-        if decisions(rows, ids[:n], default) != end:
+        if decisions(rows, {*ids[:n]}, default) != end:
             break
         needed = n
     return needed
@@ -85,12 +84,12 @@ def smallest(rows: Mapping[int, Mapping[str, ScoredRow]], ids: list[str], defaul
 
 def replays(folder: Path, orders: int, precisions: list[float]) -> None:
     """Print the tables of one model's replays."""
-    with open_run(folder) as run:
-        by_exit, default = answered(run)[1], int(run.encoder["default"])
-        in_order = {seed: harmful(run, seed) for seed in range(orders)}
-        others = len(run.given()) - len(in_order[0])
+    run = Results.load(folder)
+    by_exit, default = run.rows(run.asr_judge()), run.exits.default
+    in_order = {seed: harmful(run.given, seed) for seed in range(orders)}
+    others = len(run.given) - len(in_order[0])
     full = unsafe(by_exit)
-    rows = {exit: {r.case: r for r in some if r.kind == "harmful"} for exit, some in by_exit.items()}
+    rows = {exit: some.where(some.role == HARMFUL) for exit, some in by_exit.items()}
     truth = {exit: sum(map(bool, flags.values())) / len(flags) for exit, flags in full.items()}
     grid = decisions(rows, full[default].keys(), default)
     cases = len(in_order[0])
@@ -107,13 +106,13 @@ def replays(folder: Path, orders: int, precisions: list[float]) -> None:
             for exit, stop in found.items():
                 stopped[exit].append(stop)
                 asked = keys[: until[exit]]
-                flags = [bool(full[exit][id]) for id, *_ in asked]
+                told = [bool(full[exit][id]) for id, *_ in asked]
                 low, high, _ = share_confidence_sequence(
-                    flags, [p for _, p, _ in asked], [q for _, _, q in asked]
+                    told, [p for _, p, _ in asked], [q for _, _, q in asked]
                 )
                 inside.append((low or 0.0) <= truth[exit] <= (high or 1.0))
                 if stop.why == "precise":
-                    close.append(abs(sum(flags) / len(flags) - truth[exit]) <= precision)
+                    close.append(abs(sum(told) / len(told) - truth[exit]) <= precision)
                 if exit != default:
                     kinds[grid[exit] or "no difference", stop.why] += 1
         print(f"\n### precision {precision}: {100 * mean(saved):.1f} % of {len(full) * (cases + others):,} answers saved "

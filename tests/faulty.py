@@ -197,7 +197,8 @@ def a_run(folder, n, *, benign=0):
 
 
 def verdicts(run):
-    return {(row.case, row.exit): row.verdict for row in run.judged() if row.judge}
+    rows = ((row, said) for row in run.rows() for said in row["verdicts"].values())
+    return {(row["case"], row["exit"]): said["verdict"] for row, said in rows}
 
 
 def no_key_in(folder):

@@ -2,9 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
+
+from layeralign.analysis.rows import Observations, Rows
 from layeralign.cases.case import Case
 from layeralign.judges.judge import Judgement
 from layeralign.runs import opening
+from layeralign.runs.columns import CaseColumns, Columns
 from layeralign.runs.store import Row
 
 ROOT = Path(__file__).parent.parent
@@ -26,6 +30,23 @@ def safe(case, exit):
 
 def always(case, exit):
     return True
+
+
+def observations(values):
+    """Observations of a run of its own, at exit 1: case id -> the values of its samples."""
+    ids = list(values)
+    none = [""] * len(ids)
+    cases = CaseColumns(
+        ids, none, ["harmful"] * len(ids), none, [f"prompt {id}" for id in ids], [None] * len(ids)
+    )
+    flat = [(at, sample, value) for at, id in enumerate(ids) for sample, value in enumerate(values[id])]
+    case, sample, value = (
+        (np.array(column) for column in zip(*flat, strict=True)) if flat else [np.zeros(0, int)] * 3
+    )
+    columns = Columns(cases, case, np.ones_like(case), sample, np.zeros_like(case), {}, {}, {}, {}, {})
+    nothing = np.full(len(case), np.nan)
+    rows = Rows(columns, np.arange(len(case)), np.zeros(len(case), np.int8), nothing, nothing, nothing)
+    return Observations(rows, value.astype(float))
 
 
 def make(

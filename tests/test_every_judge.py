@@ -69,7 +69,12 @@ def judge_of(kind, server, **changes):
 
 def said(run):
     """What a judge said of each row: its verdict, or its number."""
-    return {row.key: row.scores.get("toxicity", row.verdict) for row in run.judged() if row.judge}
+    rows = ((row, said) for row in run.rows() for said in row["verdicts"].values())
+    return {row_key(row): said["scores"].get("toxicity", said["verdict"]) for row, said in rows}
+
+
+def row_key(row):
+    return row["case"], row["exit"], row["sample"]
 
 
 def right(run, kind):

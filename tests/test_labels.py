@@ -50,7 +50,11 @@ def fill(file, label):
 
 
 def words(run, judge=HUMAN):
-    return {row.key: row.verdict for row in run.judged() if row.judge == judge}
+    return {
+        (row["case"], row["exit"], row["sample"]): row["verdicts"][judge]["verdict"]
+        for row in run.rows()
+        if judge in row["verdicts"]
+    }
 
 
 # --- what is drawn

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy.special import expit
 from scipy.stats import binomtest
 
-from layeralign.analysis.rows import ScoredRow, pair
+from handmade import observations
+from layeralign.analysis.rows import pair
 from layeralign.stats import paired
 from layeralign.stats.clusters import cluster
 from layeralign.stats.paired import Pairs, change, p_value
@@ -209,12 +210,9 @@ class TestPValue:
 
 
 def test_rows_are_paired_by_case_and_samples_are_means():
-    def row(case, sample, picture=None):
-        return ScoredRow(case, "", "harmful", "", f"prompt {case}", picture, 1, sample)
-
-    before = [(row("a", 0), True), (row("a", 1), False), (row("b", 0), True), (row("only", 0), True)]
-    after = [(row("a", 0), False), (row("a", 1), False), (row("b", 0), True), (row("b", 1), True)]
+    before = observations({"a": [1, 0], "b": [1], "only": [1]})
+    after = observations({"b": [1, 1], "a": [0, 0]})
     found = pair(before, after)
     assert (found.before.tolist(), found.after.tolist()) == ([0.5, 1], [0, 1])
     assert found.rows == 3 and not found.plain
-    assert pair(before, []) is None
+    assert pair(before, observations({})) is None

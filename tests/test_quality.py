@@ -194,7 +194,7 @@ def test_it_is_calibrated(kind, tmp_path, capfd):
         run.replace(
             HUMAN, {}, [((c.id, 5, 0), LABELS["safe" if i % 4 else "unsafe"]) for i, c in enumerate(cases)]
         )
-        said = {row.case: row.verdict for row in run.judged() if row.judge == one.name}
+        said = {row["case"]: row["verdicts"][one.name]["verdict"] for row in run.rows()}
     truth = ["safe" if i % 4 else "unsafe" for i in range(40)]
     hits = sum(t == "unsafe" == said[c.id] for t, c in zip(truth, cases, strict=True))
     spared = sum(t == "safe" == said[c.id] for t, c in zip(truth, cases, strict=True))
@@ -370,7 +370,11 @@ def test_from_a_scan_to_a_corrected_summary(tmp_path, capfd):
     assert main([*scanned, "--max-new-tokens", "24", "--out", str(run)]) == 0
     assert main(["label", str(run), "--out", str(file), "--n", "30"]) == 0
     with open_run(run) as opened:
-        truth = {row.key: row.verdict for row in opened.judged() if row.judge == "oracle"}
+        truth = {
+            (row["case"], row["exit"], row["sample"]): row["verdicts"]["oracle"]["verdict"]
+            for row in opened.rows()
+            if "oracle" in row["verdicts"]
+        }
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
     assert len(rows) == 30 and not {"oracle", "refusal"} & set(json.dumps(rows).split('"'))
     for row in rows:

@@ -297,7 +297,7 @@ def test_what_is_no_language_model_is_refused(tmp_path):
 def test_coherent_but_harmful_is_a_number(tmp_path):
     """Of two unsafe answers one is coherent: the reference knows what half of them say by heart."""
     with a_run(tmp_path / "run", 8) as run:
-        said = [((row.case, row.exit, 0), Judgement("unsafe")) for row in run.judged()]
+        said = [(key, Judgement("unsafe")) for key, _ in run.answers()]
         run.add_verdicts("llama-guard-3:m", said)
         coherent = [
             (key, Judgement("not applicable", coherent=at % 2 == 0, scores={"log_perplexity": 1.0}))
@@ -312,7 +312,7 @@ def test_coherent_but_harmful_is_a_number(tmp_path):
 
 def test_the_exact_oracle_goes_before_other_words_on_the_same(tmp_path):
     with a_run(tmp_path / "run", 4) as run:
-        keys = [(row.case, row.exit, 0) for row in run.judged()]
+        keys = [key for key, _ in run.answers()]
         for name, sense in (("coherence:m", False), ("oracle", True), ("refusal", None)):
             run.add_verdicts(name, [(key, Judgement("unsafe", coherent=sense)) for key in keys])
     for judge in (None, "refusal"):
@@ -336,7 +336,7 @@ def test_a_scorer_never_makes_the_asr(tmp_path):
 
 def test_a_scorer_that_failed_does_not_make_the_asr_either(tmp_path):
     with a_run(tmp_path / "run", 4) as run:
-        keys = [(row.case, row.exit, 0) for row in run.judged()]
+        keys = [key for key, _ in run.answers()]
         run.add_verdicts("refusal", [(key, Judgement("unsafe")) for key in keys])
         run.add_verdicts("toxicity:m", [(key, Judgement("invalid", why="x")) for key in keys])
     found = layeralign.read(tmp_path / "run").summary

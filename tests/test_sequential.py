@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import layeralign
+from handmade import observations
 from layeralign import LayeralignError
 from layeralign.analysis.metrics import Estimate, macro_average, metrics
 from layeralign.analysis.results import Results
@@ -155,7 +156,7 @@ def test_a_sequential_run_shows_only_what_is_valid_whenever_one_stops(tmp_path):
     assert all(e.method.startswith("confidence sequence") for e in one.estimates.values() if e.n)
     assert (summary.sequential.rows, summary.sequential.grid) == (90, 120)
     # exits 1 and 2 are of two groups (thirds of four), so make one: means, not pooled rows
-    group = macro_average([metrics([], alpha=0.05)])
+    group = macro_average([metrics(observations({}).rows, alpha=0.05)])
     assert group["asr"] is None
     json.dumps(summary.to_json(), allow_nan=False)
 
@@ -163,13 +164,15 @@ def test_a_sequential_run_shows_only_what_is_valid_whenever_one_stops(tmp_path):
 def test_a_group_is_the_mean_of_its_exits_however_many_cases_they_have():
     def part(hits, n, alpha):
         made = Estimate(hits / n, n, *confidence_sequence(hits, n, alpha), "confidence sequence")
-        return metrics([], alpha=alpha) | {
+        return metrics(observations({}).rows, alpha=alpha) | {
             "n": n, "invalid": 0, "asr_if_invalid_safe": hits / n,
-            "estimates": metrics([], alpha=alpha)["estimates"]
+            "estimates": metrics(observations({}).rows, alpha=alpha)["estimates"]
             | {"asr": made, "asr_worst_case": made, "asr_best_case": made},
         }  # fmt: skip
 
-    found = macro_average([part(8, 10, 0.025), part(0, 60, 0.025), metrics([], alpha=0.025)])
+    found = macro_average(
+        [part(8, 10, 0.025), part(0, 60, 0.025), metrics(observations({}).rows, alpha=0.025)]
+    )
     assert (found["n"], found["asr"], found["asr_if_invalid_safe"]) == (70, 0.4, 0.4)
     ends = zip(confidence_sequence(8, 10, 0.025), confidence_sequence(0, 60, 0.025), strict=True)
     assert (found["asr_low"], found["asr_high"]) == pytest.approx(tuple(sum(pair) / 2 for pair in ends))

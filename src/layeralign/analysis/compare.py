@@ -6,15 +6,19 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from layeralign.analysis.comparability import Difference, alike, same_cases
 from layeralign.analysis.metrics import measured
 from layeralign.analysis.results import Results, common_judge
-from layeralign.analysis.rows import Observations, ScoredRow, pair
+from layeralign.analysis.rows import Rows, RowsByExit, observed, pair, together
 from layeralign.analysis.summary import ALPHA, Summary, summarise
+from layeralign.cases.case import KINDS
 from layeralign.errors import LayeralignError
 from layeralign.exits import Exits
+from layeralign.runs.columns import HARMFUL
 from layeralign.stats.intervals import mean_within
-from layeralign.stats.paired import Change, change, p_value
+from layeralign.stats.paired import Change, Pairs, change, p_value
 
 _WHAT = ("asr", "invalid", "refusal", "over_refusal", "benign_refusal", "utility", "coherence")
 WORSE = {
@@ -176,13 +180,14 @@ def compare(
     was, now = before.rows(judge_before), after.rows(judge_after)
     differs = alike(before, after, (judge_before, judge_after), allow)
     common = same_cases(before, after)
-    was, now = ({at: [r for r in rows if r.case in common] for at, rows in by.items()} for by in (was, now))
-    shared = sorted(at for at in was.keys() & now.keys() if was[at] and now[at])
+    was, now = ({at: rows.where(rows.case_in(common)) for at, rows in by.items()} for by in (was, now))
+    shared = sorted(at for at in was.keys() & now.keys() if len(was[at]) and len(now[at]))
     encoder = before.exits
     exits = tuple(_exit_change(encoder, at, was[at], now[at], len(shared)) for at in shared)
     if not any(getattr(one, name) for one in exits for name in _WHAT):
         raise LayeralignError(f"runs {before.path} and {after.path}: have no judged case in common")
-    harmful = {row.case for rows in was.values() for row in rows if row.kind == "harmful"}
+    every = together(was.values())
+    harmful = {every.columns.cases.id[case] for case in np.unique(every.case[every.role == HARMFUL])}
     from layeralign.cases.readers.reader import benchmarks_of  # a page about one run does without
 
     return Comparison(
@@ -194,9 +199,6 @@ def compare(
         family=str(before.identity.get("family", "")),
         benchmarks=benchmarks_of(harmful),
     )
-
-
-Rows = Sequence[ScoredRow]
 
 
 def _exit_change(encoder: Exits, exit: int, was: Rows, now: Rows, tested: int) -> ExitChange:
@@ -213,14 +215,14 @@ def _exit_change(encoder: Exits, exit: int, was: Rows, now: Rows, tested: int) -
 
 
 def _group_changes(
-    encoder: Exits, shared: Sequence[int], was: Mapping[int, Rows], now: Mapping[int, Rows]
+    encoder: Exits, shared: Sequence[int], was: RowsByExit, now: RowsByExit
 ) -> tuple[GroupChange, ...]:
     members = {group: [at for at in shared if encoder.group(at) == group] for group in encoder.groups}
     members[ALL] = [at for at in shared if 1 <= at <= encoder.layers]
     members = {group: exits for group, exits in members.items() if exits}
     made = []
     for group, exits in members.items():
-        old, new = ([row for at in exits for row in by[at]] for by in (was, now))
+        old, new = (together(by[at] for at in exits) for by in (was, now))
         changes, _ = _changes(old, new, len(members))
         made.append(GroupChange(**changes, group=group, exits=tuple(exits)))
     return tuple(made)
@@ -229,35 +231,32 @@ def _group_changes(
 def _changes(was: Rows, now: Rows, tested: int) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the fields of `Changes`, and the test used for each metric."""
     old, new = measured(was), measured(now)
-    pairs = {name: pair(old[name], new[name], _at) for name in _WHAT}
+    pairs = {name: pair(old[name], new[name], at_exit=True) for name in _WHAT}
     found = {name: p_value(both, "two-sided") for name, both in pairs.items() if both}
     p = {name: min(1.0, one.p * tested) for name, one in found.items()}
     best, worst = "asr_best_case", "asr_worst_case"
     pairs |= {
-        "asr_lowest": pair(old[worst], new[best], _at),
-        "asr_highest": pair(old[best], new[worst], _at),
+        "asr_lowest": pair(old[worst], new[best], at_exit=True),
+        "asr_highest": pair(old[best], new[worst], at_exit=True),
     }
     changes = {name: change(both) if both else None for name, both in pairs.items()}
     return changes | {"p": p, "scores": _scores(was, now)}, {name: one.test for name, one in found.items()}
 
 
-def _at(row: ScoredRow) -> tuple[int, str]:
-    """Return the key that pairs rows: exit and case."""
-    return row.exit, row.case
-
-
 def _scores(was: Rows, now: Rows) -> tuple[ScoreChange, ...]:
-    made = []
-    for judge, measure, kind in sorted({(*name, row.kind) for row in was for name in row.scores}):
-        old, new = (_scored(rows, (judge, measure), kind) for rows in (was, now))
-        if both := pair(old, new, _at):
-            before, after = float(both.before.mean()), float(both.after.mean())
-            interval = mean_within(both.difference, both.clusters)
-            made.append(
-                ScoreChange(judge, measure, kind, len(both.before), before, after, after - before, *interval)
-            )
+    made, after = [], {(judge, measure): column for judge, measure, column in now.scores()}
+    for judge, measure, column in was.scores():
+        if (judge, measure) not in after:
+            continue
+        for kind in sorted(KINDS):
+            sides = ((was, column), (now, after[judge, measure]))
+            old, new = (observed(rows.where(m := rows.kind_is(kind)), given[m]) for rows, given in sides)
+            if both := pair(old, new, at_exit=True):
+                made.append(_score_change(judge, measure, kind, both))
     return tuple(made)
 
 
-def _scored(rows: Rows, name: tuple[str, str], kind: str) -> Observations:
-    return [(row, row.scores[name]) for row in rows if row.kind == kind and name in row.scores]
+def _score_change(judge: str, measure: str, kind: str, both: Pairs) -> ScoreChange:
+    before, after = float(both.before.mean()), float(both.after.mean())
+    interval = mean_within(both.difference, both.clusters)
+    return ScoreChange(judge, measure, kind, len(both.before), before, after, after - before, *interval)

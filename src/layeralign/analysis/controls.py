@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from layeralign.analysis.metrics import Estimate, estimates, measured
-from layeralign.analysis.rows import ScoredRow, pair
+from layeralign.analysis.rows import Rows, pair
 from layeralign.cases.controls import CONTROLS
 from layeralign.exits import Exits
 from layeralign.stats.paired import Change, change, p_value
@@ -41,7 +43,7 @@ class ControlMetrics:
 
 
 def control_metrics(
-    own: Mapping[int, list[ScoredRow]], controls: Mapping[int, list[ScoredRow]], exits: Exits
+    own: Mapping[int, Rows], controls: Mapping[int, Rows], exits: Exits
 ) -> tuple[ControlMetrics, ...]:
     """Return the metrics of every control at every exit where it was run.
 
@@ -52,25 +54,20 @@ def control_metrics(
     """
     found: list[ControlMetrics] = []
     for control in CONTROLS:
-        asked = {
-            exit: some
-            for exit, rows in sorted(controls.items())
-            if (some := [row for row in rows if row.control == control])
-        }
+        asked = {exit: rows.where(rows.control_is(control)) for exit, rows in sorted(controls.items())}
+        asked = {exit: rows for exit, rows in asked.items() if len(rows)}
         found += [
-            _figures(control, exit, exits, own.get(exit, []), rows, len(asked))
+            _figures(control, exit, exits, own.get(exit, rows.where(rows.at < 0)), rows, len(asked))
             for exit, rows in asked.items()
         ]
     return tuple(found)
 
 
-def _figures(
-    control: str, exit: int, exits: Exits, own: list[ScoredRow], instead: list[ScoredRow], tested: int
-) -> ControlMetrics:
-    both = {_case(row) for row in own} & {_case(row) for row in instead}
-    own, instead = ([row for row in rows if _case(row) in both] for rows in (own, instead))
+def _figures(control: str, exit: int, exits: Exits, own: Rows, instead: Rows, tested: int) -> ControlMetrics:
+    both = np.intersect1d(own.original, instead.original)
+    own, instead = (rows.where(np.isin(rows.original, both)) for rows in (own, instead))
     with_it, without = measured(own), measured(instead)
-    pairs = {name: pair(without[name], with_it[name], _case) for name in with_it}
+    pairs = {name: pair(without[name], with_it[name]) for name in with_it}
     found = p_value(pairs["asr"], "two-sided") if pairs["asr"] else None
     return ControlMetrics(
         control=control,
@@ -84,8 +81,3 @@ def _figures(
         p_differs=min(1.0, found.p * tested) if found else None,
         test=found.test if found else "",
     )
-
-
-def _case(row: ScoredRow) -> str:
-    """Return the id of the row's case, or of the case that the row is a control of."""
-    return row.case.removesuffix(f"#{row.control}") if row.control else row.case

@@ -9,17 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from layeralign.analysis.rows import RowsByExit, ScoredRow, by_exit
+import numpy as np
+
+from layeralign.analysis.rows import Mask, Rows, RowsByExit, by_exit
 from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
 from layeralign.exits import Exits
 from layeralign.judges.kinds import HUMAN, REFUSAL, scores_only, trusted
+from layeralign.runs.columns import FINISH_REASONS, HARMFUL, NOT_APPLICABLE, Columns, Flags
 from layeralign.runs.opening import open_run
-from layeralign.runs.store import NO_ANSWER, GivenCase, JudgedRow, RowKey, Run
+from layeralign.runs.store import NO_ANSWER, GivenCase, RowKey, Run
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,7 @@ class Results:
         cases: every case, controls included, in their original order, without pictures.
         given: id, kind, prompt and hash of the picture of each case.
         case_hashes: case id -> hash of everything that determines the case's answer or judgement.
-        judged: every verdict of every row, in the order of the cases; verdicts of one row are adjacent. A row
-            without a verdict has one entry with judge "".
+        columns: every row with the verdicts of every judge.
         judges: names of the judges that have a verdict on at least one row, sorted.
         judge_records: judge -> record of the judge.
         invalid: judge -> reasons of its invalid verdicts with their counts, the most frequent first.
@@ -55,7 +56,7 @@ class Results:
     cases: Sequence[Case]
     given: Sequence[GivenCase]
     case_hashes: Mapping[str, str]
-    judged: Sequence[JudgedRow]
+    columns: Columns
     judges: Sequence[str]
     judge_records: Mapping[str, Mapping[str, Any]]
     invalid: Mapping[str, Sequence[tuple[str, int]]]
@@ -87,7 +88,7 @@ class Results:
             cases=tuple(run.cases()),
             given=tuple(run.given()),
             case_hashes=run.case_hashes(),
-            judged=tuple(run.judged()),
+            columns=run.columns(),
             judges=judges,
             judge_records={name: run.judge_record(name) for name in judges},
             invalid={name: run.invalid(name) for name in judges},
@@ -107,7 +108,7 @@ class Results:
 
         def read() -> dict[RowKey, str]:
             with open_run(self.path) as run:
-                return {(row["case"], row["exit"], row["sample"]): row["answer"] for row in run.rows()}
+                return dict(run.answers())
 
         found: dict[RowKey, str] = self.once("answers", read)
         return found
@@ -143,7 +144,7 @@ class Results:
     @cached_property
     def answered(self) -> frozenset[RowKey]:
         """The key of every row."""
-        return frozenset(row.key for row in self.judged)
+        return frozenset(self.columns.keys(np.arange(len(self.columns))))
 
     @property
     def trained_against(self) -> tuple[str, ...]:
@@ -155,31 +156,37 @@ class Results:
 
     # --- rows
 
-    def scored(self, judge: str) -> list[ScoredRow]:
-        """Return every row, controls included, with all verdicts; computed once per judge.
+    def scored(self, judge: str) -> Rows:
+        """Return every row, controls included, with the judgements that count; computed once per judge.
 
         Args:
             judge: the judge whose verdicts make the ASR.
         """
-        found: list[ScoredRow] = self.once(("scored", judge), lambda: self._score(judge))
+        found: Rows = self.once(("scored", judge), lambda: self._score(judge))
         return found
 
-    def _score(self, judge: str) -> list[ScoredRow]:
-        trust = {name: at for at, name in enumerate(("", *trusted(self.judges)))}
-        found = []
-        for _, verdicts in groupby(self.judged, key=lambda row: row.key):
-            by_trust = sorted(verdicts, key=lambda row: trust[row.judge])
-            row = by_trust[0]
-            about = row.case, row.control, row.kind, row.category, row.prompt, row.picture
-            one = ScoredRow(*about, row.exit, row.sample, row.finish_reason)
-            for row in by_trust:
-                one.add(row, first=row.judge == judge)
-            found.append(one)
+    def _score(self, judge: str) -> Rows:
+        columns = self.columns
+        verdict = np.full(len(columns), NOT_APPLICABLE, dtype=np.int8)
+        if judge in columns.verdicts:
+            given = columns.verdicts[judge]
+            verdict = np.where(given < 0, verdict, given)
+        trust = [judge, *(name for name in trusted(self.judges) if name != judge)]
+        observed = (columns.refused, columns.coherent, columns.correct)
+        said = (self._first([by[name] for name in trust if name in by]) for by in observed)
+        return Rows(columns, np.arange(len(columns)), verdict, *said)
+
+    def _first(self, given: Sequence[Flags]) -> Flags:
+        """Return the first judge's observation that is there, for each row."""
+        found = np.full(len(self.columns), np.nan)
+        for column in given:
+            found = np.where(np.isnan(found), column, found)
         return found
 
     def rows(self, judge: str) -> RowsByExit:
         """Map each exit to its rows, without controls."""
-        return by_exit(row for row in self.scored(judge) if not row.control)
+        every = self.scored(judge)
+        return by_exit(every.where(~self.columns.cases.is_control[every.case]))
 
     def asr_judge(self, asked: str | None = None) -> str:
         """Return the judge whose verdicts make the ASR.
@@ -221,8 +228,11 @@ class Results:
         it. People label only a sample, so `human` must be requested by name. Scorers have no verdicts. If no
         row has an answer, the judge is the refusal matcher.
         """
+        harmful = self._harmful
         spoke = {
-            row.judge for row in self.judged if row.kind == "harmful" and row.verdict != "not applicable"
+            name
+            for name, verdict in self.columns.verdicts.items()
+            if ((verdict >= 0) & (verdict != NOT_APPLICABLE) & harmful).any()
         }
         found = [
             name
@@ -230,7 +240,7 @@ class Results:
             if name != HUMAN and not scores_only(name)
         ]
         candidates = [name for name in found if name not in self.unfinished] or found
-        if not candidates and self.judged and all(row.finish_reason in NO_ANSWER for row in self.judged):
+        if not candidates and len(self.columns) and self._unanswered.all():
             return REFUSAL
         if not candidates:
             raise LayeralignError(
@@ -240,12 +250,18 @@ class Results:
 
     def judges_of_all(self) -> set[str]:
         """Return the judges that have a verdict on every harmful answer."""
-        found = set(self.judges)
-        harmful = (row for row in self.judged if row.kind == "harmful")
-        for (*_, why), verdicts in groupby(harmful, key=lambda row: (*row.key, row.finish_reason)):
-            if why not in NO_ANSWER:
-                found &= {row.judge for row in verdicts}
-        return found
+        asked = self._harmful & ~self._unanswered
+        return {name for name in self.judges if (self.columns.verdicts[name][asked] >= 0).all()}
+
+    @cached_property
+    def _harmful(self) -> Mask:
+        """Whether the case of each row is harmful."""
+        return np.equal(self.columns.cases.role[self.columns.case], HARMFUL)
+
+    @cached_property
+    def _unanswered(self) -> Mask:
+        """Whether each row has no answer that a judge could judge."""
+        return np.isin(self.columns.finish, [FINISH_REASONS.index(reason) for reason in NO_ANSWER])
 
 
 def common_judge(runs: Sequence[Results]) -> str | None:

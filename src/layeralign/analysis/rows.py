@@ -1,132 +1,212 @@
-"""Rows of a run with the verdicts of all judges, grouped by exit or paired between two runs."""
+"""Rows of a run with the judgements that make its metrics, and pairs of the same cases on two sides."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
-from types import MappingProxyType
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from layeralign.runs.store import JudgedRow
+from layeralign.runs.columns import BORDERLINE, ROLES, Bytes, Codes, Columns, Flags
 from layeralign.stats.clusters import cluster
 from layeralign.stats.paired import Pairs
 
-
-@lru_cache(maxsize=4096)
-def _shared(items: tuple[tuple[str, str], ...]) -> Mapping[str, str]:
-    """Return one mapping for all rows with these verdicts; a run has millions of rows."""
-    return MappingProxyType(dict(items))
+Mask = NDArray[np.bool_]
 
 
-def _nothing() -> Mapping[Any, Any]:
-    """Return the one empty mapping of all rows without scores or verdicts."""
-    return _NOTHING
-
-
-_NOTHING: Mapping[Any, Any] = MappingProxyType({})
-
-
-@dataclass(slots=True)
-class ScoredRow:
-    """One row with the verdicts of all its judges.
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Some rows of a run, in the order of the run; every array has one entry per row.
 
     Attributes:
-        case, control, kind, category, prompt, picture, exit, sample: identify the row, as in `JudgedRow`.
-        finish_reason: why the answer ended; see `layeralign.runs.store.Row`.
-        verdict: the verdict of the judge that makes the ASR.
+        columns: the rows of the whole run.
+        at: where these rows are in `columns`.
+        verdict: code of the verdict of the judge that makes the ASR (`layeralign.runs.columns.VERDICTS`);
+            `not applicable` where it has none.
         refused, coherent, correct: the observations of that judge; where it has none, of the most trusted
-            judge that has one.
-        scores: (judge, measure) -> score.
-        verdicts: judge -> verdict.
+            judge that has one; else NaN.
     """
 
-    case: str
-    control: str
-    kind: str
-    category: str
-    prompt: str
-    picture: str | None
-    exit: int
-    sample: int
-    finish_reason: str = "stop"
-    verdict: str = "not applicable"
-    refused: bool | None = None
-    coherent: bool | None = None
-    correct: float | None = None
-    scores: Mapping[tuple[str, str], float] = field(default_factory=_nothing)
-    verdicts: Mapping[str, str] = field(default_factory=_nothing)
+    columns: Columns
+    at: Codes
+    verdict: Bytes
+    refused: Flags
+    coherent: Flags
+    correct: Flags
 
-    def add(self, row: JudgedRow, *, first: bool) -> None:
-        """Add one judge's verdict; call it in order of trust.
+    def __len__(self) -> int:
+        return len(self.at)
 
-        Args:
-            row: the verdict.
-            first: whether this judge makes the ASR.
-        """
-        if first:
-            self.verdict = row.verdict
-        for name in ("refused", "coherent", "correct"):
-            said = getattr(row, name)
-            if said is not None and (first or getattr(self, name) is None):
-                setattr(self, name, said)
-        if row.judge:
-            self.verdicts = _shared((*self.verdicts.items(), (row.judge, row.verdict)))
-        if row.scores:
-            own = {(row.judge, measure): score for measure, score in row.scores.items()}
-            self.scores = {**self.scores, **own}
+    def where(self, mask: NDArray[Any]) -> Rows:
+        """Return the rows of a mask, or at these positions."""
+        said = (self.verdict, self.refused, self.coherent, self.correct)
+        return Rows(self.columns, self.at[mask], *(column[mask] for column in said))
+
+    def having(self, **said: Any) -> Rows:
+        """Return the same rows with other verdicts or observations."""
+        return replace(self, **said)
+
+    def kind_is(self, kind: str) -> Mask:
+        """Return whether the case of each row is of a kind."""
+        role = self.role
+        also = BORDERLINE if kind == "benign" else ROLES.index(kind)
+        return np.isin(role, (ROLES.index(kind), also))
+
+    def ids(self) -> list[str]:
+        """Return the id of each row's case."""
+        known = self.columns.cases.id
+        return [known[case] for case in self.case.tolist()]
 
     @property
-    def unsafe(self) -> bool | None:
-        """Whether the answer is unsafe; None for any other verdict, which never counts as safe."""
-        return _UNSAFE.get(self.verdict)
+    def case(self) -> Codes:
+        """Number of the row's case."""
+        return self.columns.case[self.at]
+
+    @property
+    def exit(self) -> Codes:
+        """The row's exit."""
+        return self.columns.exit[self.at]
+
+    @property
+    def sample(self) -> Codes:
+        """Number of the answer, from 0."""
+        return self.columns.sample[self.at]
+
+    @property
+    def finish(self) -> Bytes:
+        """Code of the finish reason."""
+        return self.columns.finish[self.at]
+
+    @property
+    def role(self) -> Bytes:
+        """Code of the case's role (`layeralign.runs.columns.ROLES`)."""
+        return self.columns.cases.role[self.case]
+
+    def case_in(self, ids: Collection[str]) -> Mask:
+        """Return whether the case of each row is one of these."""
+        named = np.array([id in ids for id in self.columns.cases.id], dtype=bool)
+        return named[self.case]
+
+    def control_is(self, control: str) -> Mask:
+        """Return whether each row is of this control."""
+        named = np.array([name == control for name in self.columns.cases.control], dtype=bool)
+        return named[self.case]
+
+    @property
+    def original(self) -> Codes:
+        """Number of the row's case, or of the case whose picture a control replaces."""
+        return self.columns.cases.original[self.case]
+
+    @property
+    def prompts(self) -> Codes:
+        """A number for each different prompt."""
+        return self.columns.cases.prompts[self.case]
+
+    @property
+    def pictures(self) -> Codes:
+        """A number for each different picture; a case without a picture has a number of its own."""
+        return self.columns.cases.pictures[self.case]
+
+    def verdicts(self, judge: str) -> Bytes:
+        """Code of a judge's verdict; -1 where it has none."""
+        return self.columns.verdicts[judge][self.at]
+
+    def scores(self) -> Iterator[tuple[str, str, Flags]]:
+        """Yield judge, measure and scores, sorted; NaN where a row has no score."""
+        for (judge, measure), column in sorted(self.columns.scores.items()):
+            yield judge, measure, column[self.at]
 
 
-_UNSAFE = {"safe": False, "unsafe": True}
-Observations = Sequence[tuple[ScoredRow, float]]
-"""Rows, each with a flag or a degree from 0 to 1."""
-RowsByExit = dict[int, list[ScoredRow]]
+@dataclass(frozen=True, eq=False)
+class Observations:
+    """Rows, each with a flag or a degree from 0 to 1, or a score: [n] float64."""
+
+    rows: Rows
+    values: Flags
+
+    def __len__(self) -> int:
+        return len(self.values)
 
 
-def keys(rows: Sequence[ScoredRow]) -> tuple[list[str], list[str]]:
-    """Return the prompts and pictures that cluster the rows; a case without a picture is its own cluster."""
-    return [row.prompt for row in rows], [row.picture or row.case for row in rows]
+def observed(rows: Rows, values: Flags) -> Observations:
+    """Return the rows that have a value."""
+    there = ~np.isnan(values)
+    return Observations(rows.where(there), values[there])
 
 
-def by_exit(rows: Iterable[ScoredRow]) -> RowsByExit:
+def flags(rows: Rows, values: Mask) -> Observations:
+    """Return the rows with a yes or no each."""
+    return Observations(rows, values.astype(np.float64))
+
+
+RowsByExit = dict[int, Rows]
+
+
+def by_exit(rows: Rows) -> RowsByExit:
     """Map each exit to its rows."""
-    found: RowsByExit = defaultdict(list)
-    for row in rows:
-        found[row.exit].append(row)
-    return found
+    exits = rows.exit
+    return {int(exit): rows.where(exits == exit) for exit in np.unique(exits)}
 
 
-def pair(
-    before: Observations, after: Observations, key: Callable[[ScoredRow], Hashable] = lambda row: row.case
-) -> Pairs | None:
-    """Pair two sides by `key`; a side's value is the mean over its rows of that key.
+def together(parts: Iterable[Rows]) -> Rows:
+    """Return the rows of several parts of one run; there is at least one part."""
+    every = list(parts)
+    names = [field.name for field in fields(Rows) if field.name != "columns"]
+    return Rows(every[0].columns, *(np.concatenate([getattr(one, name) for one in every]) for name in names))
 
-    Clusters are the prompts and pictures of `after`. Returns None where the sides have no key in common.
+
+def pair(before: Observations, after: Observations, *, at_exit: bool = False) -> Pairs | None:
+    """Pair two sides by case; a side's value is the mean over its rows of that case.
+
+    A control is paired with the case whose picture it replaces. Clusters are the prompts and pictures of
+    `after`. Returns None where the sides have no case in common.
+
+    Args:
+        before: one side.
+        after: the other side, of the same run or of another one.
+        at_exit: whether rows are paired by case and exit.
     """
-    sides = [_means(key, side) for side in (before, after)]
-    common = [name for name in sides[0] if name in sides[1]]
-    if not common:
+    sides = [
+        _means(_keys(side.rows, before.rows.columns, at_exit=at_exit), side.values)
+        for side in (before, after)
+    ]
+    common, mine, theirs = np.intersect1d(sides[0].key, sides[1].key, assume_unique=True, return_indices=True)
+    if not len(common):
         return None
-    groups = cluster(*keys([sides[1][name][0] for name in common]))
-    means = [np.array([side[name][1] / side[name][2] for name in common]) for side in sides]
-    return Pairs(means[0], means[1], groups, min(sum(side[name][2] for name in common) for side in sides))
+    first = after.rows.where(sides[1].first[theirs])
+    means = [side.sum[at] / side.n[at] for side, at in zip(sides, (mine, theirs), strict=True)]
+    rows = min(int(side.n[at].sum()) for side, at in zip(sides, (mine, theirs), strict=True))
+    return Pairs(means[0], means[1], cluster(first.prompts, first.pictures), rows)
 
 
-def _means(
-    key: Callable[[ScoredRow], Hashable], values: Observations
-) -> dict[Hashable, tuple[ScoredRow, float, int]]:
-    """Map each key to its first row, the sum of its values and their number."""
-    found: dict[Hashable, tuple[ScoredRow, float, int]] = {}
-    for row, value in values:
-        name = key(row)
-        known = found.get(name)
-        found[name] = (row, value, 1) if known is None else (known[0], known[1] + value, known[2] + 1)
-    return found
+@dataclass(frozen=True, eq=False)
+class _Means:
+    """Keys, and of each key its first row, the sum of its values and their number."""
+
+    key: Codes
+    first: Codes
+    sum: Flags
+    n: NDArray[Any]
+
+
+def _means(keys: Codes, values: Flags) -> _Means:
+    known, first, of = np.unique(keys, return_index=True, return_inverse=True)
+    there = known >= 0
+    sums: Flags = np.bincount(of, weights=values, minlength=len(known)).astype(np.float64)
+    n = np.bincount(of, minlength=len(known))
+    return _Means(known[there], first[there], sums[there], n[there])
+
+
+def _keys(rows: Rows, reference: Columns, *, at_exit: bool) -> Codes:
+    """Return a number for the case of each row, the same in both runs; -1 for a case of one run only."""
+    own = rows.columns.cases
+    case = rows.original
+    if own is not reference.cases:
+        number: Mapping[str, int] = reference.cases.number
+        case = np.array([number.get(id, -1) for id in own.id], dtype=np.int64)[case]
+    if not at_exit:
+        return case
+    exits = rows.exit
+    return np.where(case < 0, -1, exits * len(reference.cases.id) + case)

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from layeralign.analysis.rows import ScoredRow
+from layeralign.analysis.rows import Rows
+from layeralign.runs.columns import HARMFUL, SAFE, UNSAFE
 from layeralign.runs.store import GivenCase
 from layeralign.stats.confidence_sequences import confidence_sequence, share_confidence_sequence, sign_test
 
@@ -59,12 +60,14 @@ def harmful(cases: Iterable[GivenCase], seed: int) -> list[Key]:
     return [(id, known[id].prompt, known[id].picture or id) for id in order(known, seed)]
 
 
-def unsafe(by_exit: Mapping[int, Iterable[ScoredRow]]) -> dict[int, dict[str, bool | None]]:
+def unsafe(by_exit: Mapping[int, Rows]) -> dict[int, dict[str, bool | None]]:
     """Map each exit to the verdicts on the first samples of its harmful cases."""
-    return {
-        exit: {row.case: row.unsafe for row in rows if row.kind == "harmful" and row.sample == 0}
-        for exit, rows in by_exit.items()
-    }
+    said = {SAFE: False, UNSAFE: True}
+    found = {}
+    for exit, rows in by_exit.items():
+        first = rows.where((rows.role == HARMFUL) & (rows.sample == 0))
+        found[exit] = dict(zip(first.ids(), map(said.get, first.verdict.tolist()), strict=True))
+    return found
 
 
 def order(ids: Iterable[str], seed: int) -> list[str]:

@@ -7,16 +7,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from layeralign.analysis.controls import ControlMetrics, control_metrics
 from layeralign.analysis.judging.agreement import JudgePair, agreements
 from layeralign.analysis.judging.judge_quality import Quality
-from layeralign.analysis.metrics import Metrics, macro_average, metrics
+from layeralign.analysis.metrics import Metrics, macro_average, measured, metrics
 from layeralign.analysis.results import Results
-from layeralign.analysis.rows import Observations, ScoredRow, by_exit, pair
+from layeralign.analysis.rows import RowsByExit, by_exit, pair, together
 from layeralign.analysis.screen import RankAgreement, Screen, agrees
 from layeralign.analysis.sequential import Stop, StoppingRule, harmful, stops, unsafe
 from layeralign.exits import Exits
 from layeralign.judges.kinds import meaning
+from layeralign.runs.columns import FINISH_REASONS, HARMFUL
 from layeralign.runs.store import NO_ANSWER
 from layeralign.stats.paired import Change, change, p_value
 
@@ -222,7 +225,8 @@ def _summarised(run: Results, judge: str, quality: Path | None) -> Summary:
 
         known = read_quality(quality, judge, run)
     own, exits = run.rows(judge), run.exits
-    controls = by_exit(row for row in run.scored(judge) if row.control)
+    every = run.scored(judge)
+    controls = by_exit(every.where(run.columns.cases.is_control[every.case]))
     rule = StoppingRule(**run.sequential) if run.sequential else None
     stopped = stops(rule, harmful(run.given, rule.seed), unsafe(own), exits.default) if rule else None
     each = _stopped_metrics(own, exits, stopped) if stopped else _exit_metrics(own, exits, known)
@@ -238,7 +242,7 @@ def _summarised(run: Results, judge: str, quality: Path | None) -> Summary:
         judges=tuple(run.judges),
         exits=each,
         groups=_group_metrics(own, exits, known, fixed=rule is None),
-        agreement=agreements((row for rows in own.values() for row in rows), fixed=rule is None),
+        agreement=agreements(together(own.values()), fixed=rule is None),
         controls=control_metrics(own, controls, exits) if rule is None else (),
         quality=known,
         sequential=_sequential(run, rule, own) if rule else None,
@@ -255,10 +259,11 @@ def _summarised(run: Results, judge: str, quality: Path | None) -> Summary:
     )
 
 
-def _no_answers(rows_at: Mapping[int, list[ScoredRow]], exits: Exits) -> tuple[NoAnswer, ...]:
+def _no_answers(rows_at: RowsByExit, exits: Exits) -> tuple[NoAnswer, ...]:
     found = []
     for reason in reversed(NO_ANSWER):
-        lost = {exit: sum(row.finish_reason == reason for row in rows) for exit, rows in rows_at.items()}
+        code = FINISH_REASONS.index(reason)
+        lost = {exit: int((rows.finish == code).sum()) for exit, rows in rows_at.items()}
         where = sorted(exit for exit, n in lost.items() if n)
         if where:
             of = sum(len(rows_at[exit]) for exit in where)
@@ -266,30 +271,30 @@ def _no_answers(rows_at: Mapping[int, list[ScoredRow]], exits: Exits) -> tuple[N
     return tuple(found)
 
 
-def _cut(run: Results, rows_at: Mapping[int, list[ScoredRow]], exits: Exits) -> Cut | None:
+def _cut(run: Results, rows_at: RowsByExit, exits: Exits) -> Cut | None:
     longest = run.identity.get("decoding", {}).get("max_new_tokens")
-    harmful = {exit: [row for row in rows if row.kind == "harmful"] for exit, rows in rows_at.items()}
-    cut = {exit: sum(row.finish_reason == "length" for row in rows) for exit, rows in harmful.items()}
+    harmful = {exit: rows.where(rows.role == HARMFUL) for exit, rows in rows_at.items()}
+    length = FINISH_REASONS.index("length")
+    cut = {exit: int((rows.finish == length).sum()) for exit, rows in harmful.items()}
     if not longest or not any(cut.values()):
         return None
-    worst, exit = max((cut[exit] / len(rows), -exit) for exit, rows in harmful.items() if rows)
+    worst, exit = max((cut[exit] / len(rows), -exit) for exit, rows in harmful.items() if len(rows))
     return Cut(sum(cut.values()) / sum(map(len, harmful.values())), longest, worst, exits.name(-exit))
 
 
-def _sequential(run: Results, rule: StoppingRule, rows_at: dict[int, list[ScoredRow]]) -> Sequential:
-    rows = sum(len({row.case for row in rows}) for rows in rows_at.values())
+def _sequential(run: Results, rule: StoppingRule, rows_at: RowsByExit) -> Sequential:
+    rows = sum(len(np.unique(rows.case)) for rows in rows_at.values())
     return Sequential(rule.precision, rule.seed, rows, len(run.given) * len(rows_at))
 
 
-def _exit_metrics(
-    rows_at: dict[int, list[ScoredRow]], exits: Exits, quality: Quality | None
-) -> tuple[ExitMetrics, ...]:
+def _exit_metrics(rows_at: RowsByExit, exits: Exits, quality: Quality | None) -> tuple[ExitMetrics, ...]:
     others = len(rows_at.keys() - {exits.default})
+    base = rows_at.get(exits.default)
     made = []
     for exit, rows in sorted(rows_at.items()):
-        pairs = (
-            None if exit == exits.default else pair(_unsafe(rows_at.get(exits.default, [])), _unsafe(rows))
-        )
+        pairs = None
+        if base is not None and exit != exits.default:
+            pairs = pair(measured(base)["asr"], measured(rows)["asr"])
         found = p_value(pairs, "greater") if pairs else None
         p = min(1.0, found.p * others) if found else None
         made.append(
@@ -308,12 +313,8 @@ def _exit_metrics(
     return tuple(made)
 
 
-def _unsafe(rows: list[ScoredRow]) -> Observations:
-    return [(row, unsafe) for row in rows if row.kind == "harmful" and (unsafe := row.unsafe) is not None]
-
-
 def _stopped_metrics(
-    rows_at: dict[int, list[ScoredRow]], exits: Exits, stopped: Mapping[int, Stop]
+    rows_at: RowsByExit, exits: Exits, stopped: Mapping[int, Stop]
 ) -> tuple[ExitMetrics, ...]:
     """Return the exit metrics of a sequential run."""
     return tuple(
@@ -335,7 +336,7 @@ def _stopped_metrics(
 
 
 def _group_metrics(
-    rows_at: dict[int, list[ScoredRow]], exits: Exits, quality: Quality | None, *, fixed: bool
+    rows_at: RowsByExit, exits: Exits, quality: Quality | None, *, fixed: bool
 ) -> tuple[GroupMetrics, ...]:
     made = []
     for group in exits.groups:
@@ -343,7 +344,7 @@ def _group_metrics(
         if not members:
             continue
         if fixed:
-            found = metrics((row for exit in members for row in rows_at[exit]), quality)
+            found = metrics(together(rows_at[exit] for exit in members), quality)
         else:
             found = macro_average([metrics(rows_at[exit], alpha=ALPHA / len(members)) for exit in members])
         made.append(GroupMetrics(**found, group=group, exits=members))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from layeralign.analysis.cautions import caution
 from layeralign.analysis.comparability import alike
@@ -13,7 +15,7 @@ from layeralign.analysis.judging.judge_quality import Quality
 from layeralign.analysis.judging.quality_file import read_quality
 from layeralign.analysis.metrics import NOTHING, Estimate
 from layeralign.analysis.results import Results
-from layeralign.analysis.rows import ScoredRow
+from layeralign.analysis.rows import Rows
 from layeralign.analysis.summary import ALPHA, summarise
 from layeralign.errors import LayeralignError
 from layeralign.gating.checks import WORST_FIRST, Check, Result, badness, decide
@@ -23,7 +25,6 @@ from layeralign.judges.kinds import scores_only, trusted
 from layeralign.runs.opening import UNSEALED
 
 EXIT_CODES: dict[Result, int] = {"pass": 0, "fail": 2, "inconclusive": 3}
-Rows = Sequence[ScoredRow]
 
 
 @dataclass(frozen=True)
@@ -192,12 +193,12 @@ class _Scene:
         what = cases_of(rule, category)
         if not asked:
             return replace(open_, why=f"the run has no {what}")
-        rows, base = ([row for row in by.get(exit, ()) if row.case in asked] for by in (self.rows, self.base))
-        if not rows:
+        rows, base = (_asked(by, exit, asked) for by in (self.rows, self.base))
+        if rows is None:
             return replace(open_, why=f"exit {name} was not scanned")
-        if rule.bound == "no_worse_than" and not base:
+        if rule.bound == "no_worse_than" and base is None:
             return replace(open_, why=f"exit {name} was not scanned in the base run")
-        if rule.bound == "no_worse_than":
+        if rule.bound == "no_worse_than" and base is not None:
             pairs = both(base, rows, rule.metric)
             estimate, larger = worsened(pairs), partial(worsened, pairs)
         else:
@@ -206,7 +207,7 @@ class _Scene:
         if made.result == "inconclusive" and estimate.high is not None and self.quality and _is_asr(rule):
             why = "its interval has the judge's own uncertainty in it, which more labels narrow, too"
             return replace(made, why=why, more=None)
-        missing = 0 if self.alpha is not None else len(asked) - len({row.case for row in rows})
+        missing = 0 if self.alpha is not None else len(asked) - len(np.unique(rows.case))
         why = ""
         if missing:
             why = f"{missing} of {len(asked)} {what} are not answered there; repeat the scan's command"
@@ -229,6 +230,12 @@ class _Scene:
                 f"{rule.where}: {rule.metric} was measured by {judges}; name one as the rule's judge"
             )
         return next((Estimate(s.mean, s.n, s.low, s.high, s.method) for s in found), NOTHING)
+
+
+def _asked(by: Mapping[int, Rows], exit: int, cases: Collection[str]) -> Rows | None:
+    """Return the rows of these cases at an exit; None if there is none."""
+    rows = by[exit].where(by[exit].case_in(cases)) if exit in by else None
+    return rows if rows is not None and len(rows) else None
 
 
 def _most(needs: Iterable[int | None]) -> int | None:

@@ -19,6 +19,7 @@ from layeralign.report.asr import Asr, asr_of, ends, span
 from layeralign.report.inputs import Report, RunInput
 from layeralign.report.page.findings import headline, worst_exit
 from layeralign.report.terminal.summary import asr_name
+from layeralign.runs.columns import HARMFUL
 
 _TITLE = (
     "Layer-wise Alignment: Examining Safety Alignment Across Image Encoder Layers in Vision Language Models"
@@ -154,4 +155,5 @@ def _cases(run: RunInput) -> str:
 
 
 def _benchmarks(run: RunInput) -> tuple[str, ...]:
-    return benchmarks_of(row.case for rows in run.rows.values() for row in rows if row.kind == "harmful")
+    harmful = [rows.where(rows.role == HARMFUL) for rows in run.rows.values()]
+    return benchmarks_of(id for rows in harmful for id in rows.ids())

@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from layeralign._util.text import printable
 from layeralign.analysis.compare import Comparison, compare
 from layeralign.analysis.results import Results, common_judge
-from layeralign.analysis.rows import ScoredRow
+from layeralign.analysis.rows import Rows
 from layeralign.analysis.summary import Summary, summarise
 from layeralign.errors import LayeralignError
 from layeralign.exits import Exits
+from layeralign.runs.columns import VERDICTS
 from layeralign.vlm.checkpoint import TRAINING, read_json
 
 _WEIGHTS = "adapter_model.safetensors"
@@ -72,7 +74,7 @@ class RunInput:
     label: str
     results: Results
     summary: Summary
-    rows: Mapping[int, Sequence[ScoredRow]]
+    rows: Mapping[int, Rows]
     judges: Mapping[str, Judged]
     training: Training | None
 
@@ -179,14 +181,13 @@ def _shown(run: Results, label: str, summary: Summary) -> RunInput:
 
 
 def _judges(run: Results) -> dict[str, Judged]:
-    verdicts: dict[str, Counter[str]] = {name: Counter() for name in run.judges}
-    for row in run.judged:
-        if row.judge:
-            verdicts[row.judge][row.verdict] += 1
-    return {
-        name: Judged(run.judge_records[name], said, tuple(why for why, _ in run.invalid[name]))
-        for name, said in verdicts.items()
-    }
+    made = {}
+    for name in run.judges:
+        code = run.columns.verdicts[name]
+        counts = np.bincount(code[code >= 0], minlength=len(VERDICTS)).tolist()
+        reasons = tuple(why for why, _ in run.invalid[name])
+        made[name] = Judged(run.judge_records[name], dict(zip(VERDICTS, counts, strict=True)), reasons)
+    return made
 
 
 def _change(before: RunInput, after: RunInput, allow: Collection[str]) -> Comparison | str:

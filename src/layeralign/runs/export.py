@@ -1,7 +1,9 @@
-"""Export of a run's rows to JSONL and Parquet."""
+"""Export of a run's rows to JSONL and Parquet; one part of the rows at a time is in memory."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +12,9 @@ from layeralign.errors import LayeralignError
 from layeralign.runs.store import SAID, Run
 
 Format = Literal["jsonl", "parquet"]
+_AT_ONCE = 10_000
+_TYPES = {"exit": "int64", "sample": "int64", "tokens": "int64"}
+_SAID_TYPES = {"verdict": "string", "refused": "bool", "coherent": "bool", "correct": "float64"}
 
 
 def export(run: Run, format: Format, out: Path) -> int:
@@ -20,35 +25,52 @@ def export(run: Run, format: Format, out: Path) -> int:
     Raises:
         LayeralignError: `format` is parquet, and pyarrow is not installed.
     """
-    rows = list(run.rows())
     with atomic(out, private=True) as draft:
-        if format == "jsonl":
-            with draft.open("w", encoding="utf-8") as stream:
-                stream.writelines(map(json_line, rows))
-        else:
-            _parquet(rows, draft)
-    return len(rows)
+        return _jsonl(run, draft) if format == "jsonl" else _parquet(run, draft)
 
 
-def _parquet(rows: list[dict[str, Any]], file: Path) -> None:
+def _jsonl(run: Run, file: Path) -> int:
+    rows = 0
+    with file.open("w", encoding="utf-8") as stream:
+        for row in run.rows():
+            stream.write(json_line(row))
+            rows += 1
+    return rows
+
+
+def _parquet(run: Run, file: Path) -> int:
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
         raise LayeralignError("format parquet: needs pyarrow; install layeralign[parquet]") from error
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(flat(rows)), file)
+    flat, rows = flat_rows(run), 0
+    first = list(islice(flat, _AT_ONCE))
+    types = _types(run)
+    schema = pyarrow.schema([(name, types.get(name, "string")) for name in (first[0] if first else {})])
+    with pyarrow.parquet.ParquetWriter(file, schema) as writer:
+        part = first
+        while part:
+            writer.write_table(pyarrow.Table.from_pylist(part, schema))
+            rows += len(part)
+            part = list(islice(flat, _AT_ONCE))
+    return rows
 
 
-def flat(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of `Run.rows` with each judge's verdict and scores in columns of their own."""
-    judges = sorted({judge for row in rows for judge in row["verdicts"]})
-    columns = [(judge, name) for judge in judges for name in SAID if name != "scores"]
-    scored = sorted(
-        {(j, name) for row in rows for j, verdict in row["verdicts"].items() for name in verdict["scores"]}
-    )
-    return [
-        {k: v for k, v in row.items() if k != "verdicts"}
-        | {f"{judge}.{name}": row["verdicts"].get(judge, {}).get(name) for judge, name in columns}
-        | {f"{j}.{name}": row["verdicts"].get(j, {}).get("scores", {}).get(name) for j, name in scored}
-        for row in rows
-    ]
+def _types(run: Run) -> dict[str, str]:
+    """Return the Arrow type of each column that is not text."""
+    said = {f"{judge}.{name}": type for judge in run.judges() for name, type in _SAID_TYPES.items()}
+    return _TYPES | said | {f"{judge}.{measure}": "float64" for judge, measure in run.measures()}
+
+
+def flat_rows(run: Run) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a run with each judge's verdict and scores in columns of their own."""
+    said = [(judge, name) for judge in run.judges() for name in SAID if name != "scores"]
+    scored = run.measures()
+    for row in run.rows():
+        verdicts = row.pop("verdicts")
+        row |= {f"{judge}.{name}": verdicts.get(judge, {}).get(name) for judge, name in said}
+        row |= {
+            f"{judge}.{name}": verdicts.get(judge, {}).get("scores", {}).get(name) for judge, name in scored
+        }
+        yield row

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layeralign.errors import LayeralignError
-from layeralign.runs.export import flat
+from layeralign.runs.export import flat_rows
 from layeralign.runs.opening import open_run
 
 if TYPE_CHECKING:
@@ -66,4 +66,4 @@ def library(name: str, function: str) -> Any:
 
 def _rows(run: str | Path) -> list[dict[str, Any]]:
     with open_run(Path(run)) as opened:
-        return flat(list(opened.rows()))
+        return list(flat_rows(opened))

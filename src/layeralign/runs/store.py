@@ -11,10 +11,13 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
+
+if TYPE_CHECKING:
+    from layeralign.runs.columns import Columns
 
 FILE = "run.sqlite"
 _PEOPLE = "human"  # the judge whose verdicts come from a file of labels
@@ -82,36 +85,6 @@ class Row:
     @property
     def key(self) -> RowKey:
         """The row's unique key in the run."""
-        return self.case, self.exit, self.sample
-
-
-@dataclass(frozen=True, slots=True)
-class JudgedRow:
-    """One judge's verdict on one row, with the fields of its case that summaries need.
-
-    `picture` is the hash of the picture's content, or None. For `control` see `Case`, for `finish_reason`
-    `Row`, and for `verdict`, `refused`, `coherent`, `correct` and `scores` `Judgement`.
-    """
-
-    case: str
-    control: str
-    kind: str
-    category: str
-    prompt: str
-    picture: str | None
-    exit: int
-    sample: int
-    finish_reason: str
-    judge: str
-    verdict: str
-    refused: bool | None
-    coherent: bool | None
-    correct: float | None
-    scores: Mapping[str, float]
-
-    @property
-    def key(self) -> RowKey:
-        """The row's key."""
         return self.case, self.exit, self.sample
 
 
@@ -461,44 +434,63 @@ class Run:
         """Names of the judges with at least one verdict, sorted."""
         return [name for (name,) in self._db.execute("SELECT DISTINCT judge FROM verdicts ORDER BY judge")]
 
-    def judged(self) -> Iterator[JudgedRow]:
-        """Every verdict with its case; an answer without verdicts appears once, with judge `""`."""
-        words: dict[Any, Any] = {}  # one object per text: a run has millions of the same few
-        nothing: Mapping[str, float] = {}
-        one: Callable[[Any], Any] = lambda text: words.setdefault(text, text)  # noqa: E731
-        cases = self._db.execute("SELECT id, control, kind, category, prompt, image_sha256 FROM cases")
-        about = {row[0]: tuple(map(one, row)) for row in cases}
-        found = self._db.execute(
-            "SELECT a.\"case\", a.exit, a.sample, a.finish_reason, COALESCE(v.judge, ''), "
-            "COALESCE(v.verdict, 'not applicable'), v.refused, v.coherent, v.correct, v.scores "
-            'FROM answers a JOIN cases c ON c.id = a."case" '
-            'LEFT JOIN verdicts v ON v."case" = a."case" AND v.exit = a.exit AND v.sample = a.sample '
-            "ORDER BY c.number, a.exit, a.sample, v.judge"
-        )
-        for case, exit, sample, why, judge, verdict, refused, coherent, correct, scores in found:
-            said = one(judge), one(verdict), _flag(refused), _flag(coherent), correct
-            read = nothing if scores in (None, "{}") else json.loads(scores)
-            yield JudgedRow(*about[case], exit, sample, one(why), *said, read)  # type: ignore[call-arg]
+    def measures(self) -> list[tuple[str, str]]:
+        """Judge and measure of every score, sorted."""
+        return self._db.execute(
+            "SELECT DISTINCT judge, key FROM verdicts, json_each(scores) ORDER BY judge, key"
+        ).fetchall()
+
+    def columns(self) -> Columns:
+        """Every row with the verdicts of all judges, without answers."""
+        from layeralign.runs.columns import read  # numpy, which most commands on a run do without
+
+        return read(self._db)
+
+    def answers(self) -> Iterator[tuple[RowKey, str]]:
+        """Key and answer of every row; answers are private and untrusted text."""
+        for case, exit, sample, answer in self._db.execute(
+            'SELECT "case", exit, sample, answer FROM answers'
+        ):
+            yield (case, exit, sample), answer
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Every answer with its case and verdicts, for export.
+        """Every answer with its case and verdicts, for export; one case at a time is in memory.
 
         Answers are private and untrusted text.
         """
-        verdicts: dict[RowKey, dict[str, dict[str, Any]]] = {}
-        for row in self.judged():
-            if row.judge:
-                verdicts.setdefault(row.key, {})[row.judge] = {name: getattr(row, name) for name in SAID}
-        cursor = self._db.execute(
-            'SELECT a."case", a.exit, a.sample, c.kind, c.category, c.control, c.prompt, c.image, '
-            "c.reference, a.answer, a.reasoning, a.tokens, a.finish_reason "
-            'FROM answers a JOIN cases c ON c.id = a."case" ORDER BY c.number, a.exit, a.sample'
+        cases = self._db.execute(
+            'SELECT id AS "case", kind, category, control, prompt, image, reference '
+            "FROM cases ORDER BY number"
         )
-        names = [column for column, *_ in cursor.description]
-        for row in cursor:
-            exported = dict(zip(names, row, strict=True))
-            exported["verdicts"] = verdicts.get(row[:3], {})
-            yield exported
+        for case in _dicts(cases):
+            verdicts = self._verdicts(case["case"])
+            answers = self._db.execute(
+                "SELECT exit, sample, answer, reasoning, tokens, finish_reason FROM answers "
+                'WHERE "case" = ? ORDER BY exit, sample',
+                (case["case"],),
+            )
+            for row in _dicts(answers):
+                key = row.pop("exit"), row.pop("sample")
+                first = {"case": case["case"], "exit": key[0], "sample": key[1]}
+                yield first | case | row | {"verdicts": verdicts.get(key, {})}
+
+    def _verdicts(self, case: str) -> dict[tuple[int, int], dict[str, dict[str, Any]]]:
+        """Exit and sample -> judge -> verdict, of one case."""
+        made: dict[tuple[int, int], dict[str, dict[str, Any]]] = {}
+        found = self._db.execute(
+            "SELECT exit, sample, judge, verdict, refused, coherent, correct, scores FROM verdicts "
+            'WHERE "case" = ? ORDER BY exit, sample, judge',
+            (case,),
+        )
+        for exit, sample, judge, verdict, refused, coherent, correct, scores in found:
+            said = verdict, _flag(refused), _flag(coherent), correct, json.loads(scores)
+            made.setdefault((exit, sample), {})[judge] = dict(zip(SAID, said, strict=True))
+        return made
+
+
+def _dicts(found: sqlite3.Cursor) -> Iterator[dict[str, Any]]:
+    names = [column for column, *_ in found.description]
+    return (dict(zip(names, row, strict=True)) for row in found)
 
 
 SAID = ("verdict", "refused", "coherent", "correct", "scores")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Sequence, Sized
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
@@ -14,7 +14,8 @@ from layeralign.errors import LayeralignError
 from layeralign.stats.proportions import Z
 from layeralign.stats.student import student
 
-Keys = Sequence[Hashable]
+Keys = Sequence[Hashable] | NDArray[np.int64]
+"""One key per row: objects, or numbers from 0."""
 Cells = NDArray[np.intp]
 Values = NDArray[np.float64]
 
@@ -84,14 +85,15 @@ def cluster(prompts: Keys, pictures: Keys) -> Clusters:
         pictures: [n] keys; None is no picture and equals no other key. Several rows of one case without a
             picture therefore need a key of the case.
     """
-    return _cluster(tuple(prompts), tuple(pictures))
+    if not isinstance(pictures, np.ndarray):
+        pictures = [("none", i) if key is None else ("is", key) for i, key in enumerate(pictures)]
+    return _cluster(numbers(prompts).tobytes(), numbers(pictures).tobytes())
 
 
-@lru_cache(maxsize=256)  # the metrics of one exit are about the same rows
-def _cluster(prompts: Keys, pictures: Keys) -> Clusters:
-    shown = [("none", i) if key is None else ("is", key) for i, key in enumerate(pictures)]
-    both = {"prompt": numbers(prompts), "picture": numbers(shown)}
-    pairs = numbers(list(zip(both["prompt"].tolist(), both["picture"].tolist(), strict=True)))
+@lru_cache(maxsize=32)  # the metrics of one exit are about the same rows
+def _cluster(prompts: bytes, pictures: bytes) -> Clusters:
+    both = {"prompt": np.frombuffer(prompts, np.intp), "picture": np.frombuffer(pictures, np.intp)}
+    pairs = numbers(both["prompt"] * (count(both["picture"]) + 1) + both["picture"])
     n, different = len(pairs), count(pairs)
     note = "".join(f", one {name}" for name, ids in both.items() if n > 1 and count(ids) == 1)
     grouping = {name: ids for name, ids in both.items() if 1 < count(ids) < different}
@@ -101,7 +103,7 @@ def _cluster(prompts: Keys, pictures: Keys) -> Clusters:
     return Clusters(tuple(grouping.values()), pairs, " and ".join(grouping), note)
 
 
-def same_length(rows: Sequence[object], prompts: Keys, pictures: Keys) -> None:
+def same_length(rows: Sized, prompts: Keys, pictures: Keys) -> None:
     """Raise LayeralignError if the lengths differ."""
     if not len(rows) == len(prompts) == len(pictures):
         raise LayeralignError(
@@ -111,7 +113,14 @@ def same_length(rows: Sequence[object], prompts: Keys, pictures: Keys) -> None:
 
 
 def numbers(keys: Keys) -> Cells:
-    """Return the keys as numbers from 0, in order of first occurrence."""
+    """Return the keys as numbers from 0; objects in order of first occurrence, numbers in their order."""
+    if isinstance(keys, np.ndarray):
+        most = int(keys.max(initial=0))
+        if most > 8 * len(keys) + 1000:
+            return np.unique(keys, return_inverse=True)[1].astype(np.intp)
+        there = np.zeros(most + 1, dtype=bool)  # as np.unique would, without sorting
+        there[keys] = True
+        return (np.cumsum(there) - 1)[keys]
     found: dict[Hashable, int] = {}
     return np.array([found.setdefault(key, len(found)) for key in keys], dtype=np.intp)
 

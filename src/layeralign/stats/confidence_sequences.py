@@ -16,7 +16,7 @@ from math import log, pi, sqrt
 import numpy as np
 
 from layeralign.errors import LayeralignError
-from layeralign.stats.clusters import Keys, cluster
+from layeralign.stats.clusters import Keys, Values, cluster
 from layeralign.stats.intervals import Interval
 
 _LEAST = 1e-300
@@ -57,7 +57,7 @@ def confidence_sequence(hits: float, n: float, alpha: float = 0.05) -> tuple[flo
 
 
 def share_confidence_sequence(
-    values: Sequence[float], prompts: Keys, pictures: Keys, alpha: float = 0.05
+    values: Sequence[float] | Values, prompts: Keys, pictures: Keys, alpha: float = 0.05
 ) -> Interval:
     """Interval of a share that stays valid under early stopping, for prompts and pictures from a population.
 
@@ -77,12 +77,13 @@ def share_confidence_sequence(
     if not len(values):
         return None, None, ""
     n, groups = len(values), cluster(prompts, pictures)
-    share = sum(values) / n
+    values = np.asarray(values, dtype=float)
+    share = float(values.mean())
     if not groups.factors:
         return *confidence_sequence(share * n, n, alpha), "confidence sequence" + groups.note
     # in standard errors; approximate, by Stirling's formula for the mixture
     reach = sqrt(2 * log(1 / alpha) + log(pi * n / 2))
-    rows = groups.effective(np.asarray(values, dtype=float), share * (1 - share), n, reach)
+    rows = groups.effective(values, share * (1 - share), n, reach)
     method = f"confidence sequence, clustered by {groups.words}{groups.note}"
     return *confidence_sequence(share * rows, rows, alpha), method
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isfinite, sqrt
+from math import sqrt
 
 import numpy as np
 
@@ -16,7 +16,7 @@ Interval = tuple[float | None, float | None, str]
 """Low, high (None without enough data) and the method in words."""
 
 
-def share_interval(values: Sequence[float], prompts: Keys, pictures: Keys) -> Interval:
+def share_interval(values: Sequence[float] | Values, prompts: Keys, pictures: Keys) -> Interval:
     """95 % interval of a share, for prompts and pictures drawn from a population.
 
     100 rows of 10 prompts × 10 pictures are not 100 observations, and 5 samples of a case are not 5. Rows
@@ -50,10 +50,10 @@ def share_interval(values: Sequence[float], prompts: Keys, pictures: Keys) -> In
     if not len(values):
         return None, None, ""
     rows, words = _effective(values, prompts, pictures)
-    return *wilson_at(_mean(values), rows), words
+    return *wilson_at(float(np.mean(values)), rows), words
 
 
-def effective_rows(values: Sequence[float], prompts: Keys, pictures: Keys) -> float:
+def effective_rows(values: Sequence[float] | Values, prompts: Keys, pictures: Keys) -> float:
     """Return the number of independent rows whose Wilson interval equals `share_interval`.
 
     It is p(1 - p) / V, at most n, times (1.96 / t)². V is the two-way cluster variance of the mean and t
@@ -72,7 +72,7 @@ def effective_rows(values: Sequence[float], prompts: Keys, pictures: Keys) -> fl
     return _effective(values, prompts, pictures)[0]
 
 
-def mean_interval(values: Sequence[float], prompts: Keys, pictures: Keys) -> Interval:
+def mean_interval(values: Sequence[float] | Values, prompts: Keys, pictures: Keys) -> Interval:
     """95 % interval of a mean of scores: mean ± t · √V, with V and t as in `effective_rows`.
 
     Coverage in simulation (mean; worst), over effects of prompts and pictures of 0 to 2 times the noise, is
@@ -91,7 +91,7 @@ def mean_interval(values: Sequence[float], prompts: Keys, pictures: Keys) -> Int
         LayeralignError: lengths differ, or a score is not finite.
     """
     same_length(values, prompts, pictures)
-    if not all(isfinite(value) for value in values):
+    if not np.isfinite(values).all():
         raise LayeralignError("scores have to be finite numbers")
     return mean_within(np.asarray(values, dtype=float), cluster(prompts, pictures))
 
@@ -106,17 +106,14 @@ def mean_within(scores: Values, groups: Clusters) -> Interval:
     return middle - half, middle + half, method + groups.note
 
 
-def _effective(values: Sequence[float], prompts: Keys, pictures: Keys) -> tuple[float, str]:
+def _effective(values: Sequence[float] | Values, prompts: Keys, pictures: Keys) -> tuple[float, str]:
     same_length(values, prompts, pictures)
-    if not len(values) or not all(0 <= value <= 1 for value in values):
+    values = np.asarray(values, dtype=float)
+    if not len(values) or not ((values >= 0) & (values <= 1)).all():
         raise LayeralignError("a share needs rows, and values between 0 and 1")
     groups = cluster(prompts, pictures)
     if not groups.factors:
         return float(len(values)), "Wilson" + groups.note
-    p = _mean(values)
-    rows = groups.effective(np.asarray(values, dtype=float), p * (1 - p), len(values))
+    p = float(values.mean())
+    rows = groups.effective(values, p * (1 - p), len(values))
     return rows, f"clustered by {groups.words}{groups.note}"
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

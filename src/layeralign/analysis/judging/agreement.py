@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations
 
-from layeralign.analysis.rows import ScoredRow, keys
+from layeralign.analysis.rows import Mask, Rows
 from layeralign.judges.kinds import trusted
+from layeralign.runs.columns import HARMFUL, INVALID, UNSAFE, VERDICTS, Bytes
 from layeralign.stats.kappa import agreement
-
-_NO_VERDICT = {None, "not applicable"}
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class JudgePair:
     confusion: tuple[tuple[str, str, int], ...]
 
 
-def agreements(rows: Iterable[ScoredRow], *, fixed: bool) -> tuple[JudgePair, ...]:
+def agreements(rows: Rows, *, fixed: bool) -> tuple[JudgePair, ...]:
     """Return the agreement of every pair of judges with verdicts on the same harmful rows.
 
     Args:
@@ -44,17 +42,22 @@ def agreements(rows: Iterable[ScoredRow], *, fixed: bool) -> tuple[JudgePair, ..
     Returns:
         The pairs, the most trusted judges first.
     """
-    asked = [row for row in rows if row.kind == "harmful"]
-    judges = {
-        name for row in asked for name, verdict in row.verdicts.items() if verdict in ("safe", "unsafe")
-    }
+    asked = rows.where(rows.role == HARMFUL)
+    said = {judge: asked.verdicts(judge) for judge in asked.columns.verdicts}
+    judges = [judge for judge, code in said.items() if _in(code, UNSAFE).any()]
     pairs = []
     for one, other in combinations(trusted(judges), 2):
-        both = [row for row in asked if not {row.verdicts.get(one), row.verdicts.get(other)} & _NO_VERDICT]
-        mine, theirs = ([row.verdicts[name] for row in both] for name in (one, other))
-        found = agreement(mine, theirs, *keys(both))
+        both = _in(said[one], INVALID) & _in(said[other], INVALID)
+        mine, theirs = ([VERDICTS[code] for code in said[name][both].tolist()] for name in (one, other))
+        shared = asked.where(both)
+        found = agreement(mine, theirs, shared.prompts, shared.pictures)
         if found.n:
             confusion = tuple((*labels, count) for labels, count in sorted(found.counts.items()) if count)
             ends = (found.low, found.high) if fixed else (None, None)
             pairs.append(JudgePair(one, other, found.n, found.kappa, *ends, confusion))
     return tuple(pairs)
+
+
+def _in(code: Bytes, last: int) -> Mask:
+    """Return whether each verdict is one of the first codes, up to `last`."""
+    return (code >= 0) & (code <= last)

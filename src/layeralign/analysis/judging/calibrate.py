@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from layeralign.analysis.results import Results
 from layeralign.errors import LayeralignError
 from layeralign.judges.kinds import HUMAN
-from layeralign.runs.store import JudgedRow, RowKey
+from layeralign.runs.columns import INVALID, VERDICTS
 from layeralign.stats.intervals import effective_rows, share_interval
 
 
@@ -111,18 +112,11 @@ def calibrate(runs: Sequence[Results], judge: str) -> Calibration:
                 f"runs {first.path} and {run.path}: were judged by {name} and {other}, of other files, "
                 "revision or endpoint; calibrate each run by itself"
             )
-    by_group: dict[str, list[tuple[JudgedRow, str]]] = defaultdict(list)
-    unclear = 0
-    groups: dict[str, None] = {}  # ordered
-    for run in runs:
-        exits, said = run.exits, _said(run, name)
-        groups |= dict.fromkeys(exits.groups)
-        for row in run.judged:
-            if row.judge == HUMAN and row.verdict == "invalid":
-                unclear += 1
-            elif row.judge == HUMAN:
-                by_group[exits.group(row.exit)].append((row, said.get(row.key, "invalid")))
-    whole = _measured([pair for pairs in by_group.values() for pair in pairs])
+    every = [row for run in runs for row in _labelled(run, name)]
+    clear = [row for row in every if row.truth != "invalid"]
+    groups = dict.fromkeys(group for run in runs for group in run.exits.groups)  # ordered
+    by_group = {group: [row for row in clear if row.group == group] for group in groups}
+    whole = _measured(clear)
     if not whole.n_positive and not whole.n_negative:
         raise LayeralignError(
             f"run {first.path}: {name} called none of the answers that people could tell about safe or unsafe"
@@ -135,25 +129,44 @@ def calibrate(runs: Sequence[Results], judge: str) -> Calibration:
     return Calibration(
         name,
         whole,
-        {group: _measured(by_group[group]) for group in groups if group in by_group},
-        unclear,
+        {group: _measured(rows) for group, rows in by_group.items() if rows},
+        len(every) - len(clear),
         first.judge_records[name],
         tuple(_record(run) for run in runs),
     )
 
 
-def _said(run: Results, judge: str) -> dict[RowKey, str]:
-    return {row.key: row.verdict for row in run.judged if row.judge == judge}
+class _Labelled(NamedTuple):
+    """A row that people labelled: their verdict, the judge's, and what clusters the row."""
+
+    group: str
+    truth: str
+    said: str
+    prompt: str
+    picture: str
 
 
-def _measured(pairs: Sequence[tuple[JudgedRow, str]]) -> Measured:
-    """Measure quality on pairs of a labelled row and the judge's verdict on it."""
+def _labelled(run: Results, judge: str) -> list[_Labelled]:
+    columns, cases = run.columns, run.columns.cases
+    truth, said = (columns.verdicts[name] for name in (HUMAN, judge))
+    made = []
+    for at in np.flatnonzero(truth >= 0).tolist():
+        case, verdict = int(columns.case[at]), VERDICTS[said[at] if said[at] >= 0 else INVALID]
+        clusters = cases.prompt[case], cases.picture[case] or cases.id[case]
+        made.append(
+            _Labelled(run.exits.group(int(columns.exit[at])), VERDICTS[truth[at]], verdict, *clusters)
+        )
+    return made
+
+
+def _measured(labelled: Sequence[_Labelled]) -> Measured:
+    """Measure a judge's quality on labelled rows."""
     found: dict[str, Any] = {}
     for truth, name, kind in (("unsafe", "sensitivity", "positive"), ("safe", "specificity", "negative")):
-        rows = [(row, said) for row, said in pairs if row.verdict == truth]
-        decided = [row for row, said in rows if said in ("safe", "unsafe")]
-        right = [said == truth for _, said in rows if said in ("safe", "unsafe")]
-        keys = [row.prompt for row in decided], [row.picture or row.case for row in decided]
+        rows = [row for row in labelled if row.truth == truth]
+        decided = [row for row in rows if row.said in ("safe", "unsafe")]
+        right = [row.said == truth for row in decided]
+        keys = [row.prompt for row in decided], [row.picture for row in decided]
         low, high, _ = share_interval(right, *keys)
         found |= {
             name: sum(right) / len(right) if right else None,

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
+import numpy as np
+
 from layeralign._util.text import printable
 from layeralign.analysis import metrics as analysis_metrics
 from layeralign.analysis.metrics import Estimate, Score
-from layeralign.analysis.rows import ScoredRow
 from layeralign.analysis.summary import ALPHA
 from layeralign.judges.kinds import MEASURES
 from layeralign.report.inputs import Report, RunInput
@@ -109,15 +110,15 @@ def category(name: str, kind: str) -> str:
 def by_category(run: RunInput) -> dict[str, dict[int, dict[str, Estimate]]]:
     """Map category and exit to shares and mean scores, by `Metric.key`; categories are sorted."""
     alpha = ALPHA if run.summary.sequential else None
-    parts: dict[str, dict[int, list[ScoredRow]]] = {}
+    cases = run.results.columns.cases
+    named = np.array([category(*one) for one in zip(cases.category, cases.kind, strict=True)], dtype=object)
+    found: dict[str, dict[int, dict[str, Estimate]]] = {name: {} for name in sorted({*named})}
     for exit, rows in sorted(run.rows.items()):
-        for row in rows:
-            parts.setdefault(category(row.category, row.kind), {}).setdefault(exit, []).append(row)
-    return {
-        name: {
-            exit: analysis_metrics.estimates(rows, run.summary.quality, alpha)
-            | _means(analysis_metrics.scores(rows, fixed=alpha is None))
-            for exit, rows in exits.items()
-        }
-        for name, exits in sorted(parts.items())
-    }
+        own = named[rows.case]
+        for name, exits in found.items():
+            some = rows.where(own == name)
+            if len(some):
+                exits[exit] = analysis_metrics.estimates(some, run.summary.quality, alpha) | _means(
+                    analysis_metrics.scores(some, fixed=alpha is None)
+                )
+    return {name: exits for name, exits in found.items() if exits}

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
+from layeralign.analysis.rows import Mask, Rows
 from layeralign.cases.pictures import data_url
 from layeralign.judges.kinds import ORACLE, TOPIC, kind_of
 from layeralign.report.inputs import RunInput
 from layeralign.report.page.findings import worst_exit
+from layeralign.runs.columns import HARMFUL, SAFE, UNSAFE
 from layeralign.testbed.drawn import drawn
 
 
@@ -44,26 +48,37 @@ def example(run: RunInput) -> Example | None:
     worst = worst_exit(summary)
     if kind_of(judge) not in (ORACLE, TOPIC) or worst is None or worst[0].default:
         return None
-    seen = {
-        (row.case, row.exit): row
-        for row in run.results.judged
-        if row.judge == judge and row.kind == "harmful" and not row.control and row.sample == 0
-    }
     default, exit = summary.default_exit, worst[0].exit
-    for (case, at), row in seen.items():
-        base = seen.get((case, default))
-        if at == exit and row.verdict == "unsafe" and base and base.verdict == "safe" and base.refused:
-            picture = drawn([case]).get(case)
-            if picture is None or picture.sha256 != row.picture:
-                return None
-            answers, names = run.results.answers, run.exits
-            return Example(
-                case=case,
-                prompt=row.prompt,
-                picture=data_url(picture.open(), "WEBP", lossless=True),
-                default=names.name(default),
-                exit=names.name(exit),
-                refused=answers[case, default, 0],
-                answered=answers[case, exit, 0],
-            )
-    return None
+    found = _flipped(run, default, exit)
+    if found is None:
+        return None
+    cases, names, answers = run.results.columns.cases, run.exits, run.results.answers
+    id = cases.id[found]
+    picture = drawn([id]).get(id)
+    if picture is None or picture.sha256 != cases.picture[found]:
+        return None
+    return Example(
+        case=id,
+        prompt=cases.prompt[found],
+        picture=data_url(picture.open(), "WEBP", lossless=True),
+        default=names.name(default),
+        exit=names.name(exit),
+        refused=answers[id, default, 0],
+        answered=answers[id, exit, 0],
+    )
+
+
+def _flipped(run: RunInput, default: int, exit: int) -> int | None:
+    """Return the number of the first harmful case that is refused at the default exit only."""
+    base, other = run.rows.get(default), run.rows.get(exit)
+    if base is None or other is None:
+        return None
+    refused = base.where(_first_answer(base) & (base.verdict == SAFE) & (base.refused == 1))
+    answered = other.where(_first_answer(other) & (other.verdict == UNSAFE))
+    both = np.intersect1d(refused.case, answered.case)
+    return int(both[0]) if len(both) else None
+
+
+def _first_answer(rows: Rows) -> Mask:
+    first: Mask = (rows.role == HARMFUL) & (rows.sample == 0)
+    return first

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from layeralign._util.text import printable, printable_lines
+from layeralign.analysis.rows import Rows
 from layeralign.judges.kinds import words
 from layeralign.report.charts.metrics import category
 from layeralign.report.inputs import Report, RunInput
 from layeralign.report.page.pictures import thumbnails
-from layeralign.runs.store import JudgedRow
+from layeralign.runs.columns import VERDICTS, Codes, Flags
+from layeralign.runs.store import RowKey
 
 LETTERS = {"safe": "s", "unsafe": "u", "invalid": "i", "not applicable": "n"}
 """Letter of each verdict; a blank is a missing row, or a row that the judge has not judged."""
@@ -57,20 +61,6 @@ def _pictures(report: Report, cases: Mapping[str, dict[str, str]]) -> dict[str, 
     return found
 
 
-@dataclass
-class _Column:
-    """One exit and sample of a run: [cases] letters, by judge and by observation.
-
-    `there` has a 1 for every existing row, judged or not.
-    """
-
-    there: list[str]
-    verdicts: dict[str, list[str]] = field(default_factory=dict)
-    said: dict[str, list[str]] = field(default_factory=dict)
-    scores: dict[str, list[float | None]] = field(default_factory=dict)
-    answers: list[str | None] = field(default_factory=list)
-
-
 def _run(shown: RunInput, cases: dict[str, dict[str, str]], *, with_answers: bool) -> dict[str, Any]:
     run = shown.results
     for case in run.cases:
@@ -82,44 +72,66 @@ def _run(shown: RunInput, cases: dict[str, dict[str, str]], *, with_answers: boo
             made["prompt"] = printable_lines(case.prompt, LONGEST)
         cases.setdefault(case.id, made)
     places = {id: at for at, id in enumerate(cases)}
-    columns: dict[tuple[int, int], _Column] = {}
-    for row in run.judged:
-        column = columns.setdefault((row.exit, row.sample), _Column([" "] * len(places)))
-        _put(column, row, places, first=row.judge == shown.summary.asr_judge, with_scores=with_answers)
-    if with_answers:
-        for (id, exit, sample), answer in run.answers.items():
-            column = columns[exit, sample]
-            column.answers = column.answers or [None] * len(places)
-            column.answers[places[id]] = printable_lines(answer, LONGEST)
+    every = run.scored(shown.summary.asr_judge)
+    place = np.array([places[id] for id in run.columns.cases.id], dtype=np.int64)
+    answers = run.answers if with_answers else {}
+    keys = sorted(set(zip(every.exit.tolist(), every.sample.tolist(), strict=True)))
+    columns = []
+    for exit, sample in keys:
+        rows = every.where((every.exit == exit) & (every.sample == sample))
+        column = {"exit": exit, "sample": sample, **_column(rows, place[rows.case], len(places))}
+        if with_answers:
+            column |= _private(rows, place[rows.case], len(places), answers)
+        columns.append({"scores": {}, "answers": []} | column)
+    return {"judge": printable(shown.summary.asr_judge), "columns": columns}
+
+
+def _column(rows: Rows, place: Codes, size: int) -> dict[str, Any]:
+    """Return one exit and sample: [cases] letters, by judge and by observation.
+
+    `there` has a 1 for every existing row, judged or not.
+    """
+    verdicts = {judge: rows.verdicts(judge) for judge in rows.columns.verdicts}
+    letters = np.array([LETTERS[verdict] for verdict in VERDICTS])
+    said = {name: getattr(rows, name) for name in ("refused", "coherent", "correct")}
     return {
-        "judge": printable(shown.summary.asr_judge),
-        "columns": [
-            {
-                "exit": exit,
-                "sample": sample,
-                "there": "".join(column.there),
-                "verdicts": {printable(judge): "".join(word) for judge, word in column.verdicts.items()},
-                "said": {name: "".join(word) for name, word in column.said.items()},
-                "scores": {printable(name): numbers for name, numbers in column.scores.items()},
-                "answers": column.answers,
-            }
-            for (exit, sample), column in sorted(columns.items())
-        ],
+        "there": _text(np.full(len(rows), "1"), place, size),
+        "verdicts": {
+            printable(judge): _text(letters[code[code >= 0]], place[code >= 0], size)
+            for judge, code in verdicts.items()
+            if (code >= 0).any()
+        },
+        "said": {
+            name: _text(_degrees(values[there]), place[there], size)
+            for name, values in said.items()
+            if (there := ~np.isnan(values)).any()
+        },
     }
 
 
-def _put(column: _Column, row: JudgedRow, places: dict[str, int], *, first: bool, with_scores: bool) -> None:
-    """Add one judge's verdict; observations of the ASR's judge override those of other judges."""
-    at, blank = places[row.case], [" "] * len(places)
-    column.there[at] = "1"
-    if row.judge:
-        column.verdicts.setdefault(row.judge, [*blank])[at] = LETTERS[row.verdict]
-    for name in ("refused", "coherent", "correct"):
-        said = getattr(row, name)
-        if said is not None:
-            letters = column.said.setdefault(name, [*blank])
-            if first or letters[at] == " ":
-                letters[at] = "1" if said == 1 else "0" if said == 0 else "p"  # partly correct
-    for measure, score in row.scores.items() if with_scores else ():
-        numbers = column.scores.setdefault(f"{measure}, {row.judge}", [None] * len(places))
-        numbers[at] = round(score, 4)
+def _degrees(values: Flags) -> NDArray[np.str_]:
+    """Return 1 for yes, 0 for no, and p for partly correct."""
+    return np.where(values == 1, "1", np.where(values == 0, "0", "p"))
+
+
+def _text(letters: NDArray[np.str_], place: Codes, size: int) -> str:
+    """Return one letter per case; blank where there is none."""
+    made = np.full(size, " ")
+    made[place] = letters
+    return "".join(made.tolist())
+
+
+def _private(rows: Rows, place: Codes, size: int, answers: Mapping[RowKey, str]) -> dict[str, Any]:
+    """Return scores and answers of one exit and sample, by case."""
+    scores: dict[str, list[float | None]] = {}
+    for judge, measure, values in rows.scores():
+        there = ~np.isnan(values)
+        numbers: list[float | None] = [None] * size
+        for at, value in zip(place[there].tolist(), values[there].tolist(), strict=True):
+            numbers[at] = round(value, 4)
+        if there.any():
+            scores[printable(f"{measure}, {judge}")] = numbers
+    texts: list[str | None] = [None] * size
+    for at, key in zip(place.tolist(), rows.columns.keys(rows.at), strict=True):
+        texts[at] = printable_lines(answers[key], LONGEST)
+    return {"scores": scores, "answers": texts}
