@@ -6,8 +6,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from layeralign.analysis.comparability import Difference, alike, same_cases
 from layeralign.analysis.metrics import measured
 from layeralign.analysis.results import Results, common_judge
@@ -16,7 +14,7 @@ from layeralign.analysis.summary import ALPHA, Summary, summarise
 from layeralign.cases.case import KINDS
 from layeralign.errors import LayeralignError
 from layeralign.exits import Exits
-from layeralign.runs.columns import HARMFUL
+from layeralign.runs.columns import HARMFUL, distinct
 from layeralign.stats.intervals import mean_within
 from layeralign.stats.paired import Change, Pairs, change, p_value
 
@@ -187,7 +185,7 @@ def compare(
     if not any(getattr(one, name) for one in exits for name in _WHAT):
         raise LayeralignError(f"runs {before.path} and {after.path}: have no judged case in common")
     every = together(was.values())
-    harmful = {every.columns.cases.id[case] for case in np.unique(every.case[every.role == HARMFUL])}
+    harmful = {every.columns.cases.id[case] for case in distinct(every.case[every.role == HARMFUL])}
     from layeralign.cases.readers.reader import benchmarks_of  # a page about one run does without
 
     return Comparison(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from layeralign.runs.columns import BORDERLINE, ROLES, Bytes, Codes, Columns, Flags
+from layeralign.runs.columns import BORDERLINE, ROLES, Bytes, Codes, Columns, Flags, distinct
 from layeralign.stats.clusters import cluster
 from layeralign.stats.paired import Pairs
 
@@ -147,7 +147,7 @@ RowsByExit = dict[int, Rows]
 def by_exit(rows: Rows) -> RowsByExit:
     """Map each exit to its rows."""
     exits = rows.exit
-    return {int(exit): rows.where(exits == exit) for exit in np.unique(exits)}
+    return {int(exit): rows.where(exits == exit) for exit in distinct(exits)}
 
 
 def together(parts: Iterable[Rows]) -> Rows:

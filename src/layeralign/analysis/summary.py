@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from layeralign.analysis.controls import ControlMetrics, control_metrics
 from layeralign.analysis.judging.agreement import JudgePair, agreements
 from layeralign.analysis.judging.judge_quality import Quality
@@ -19,7 +17,7 @@ from layeralign.analysis.screen import RankAgreement, Screen, agrees
 from layeralign.analysis.sequential import Stop, StoppingRule, harmful, stops, unsafe
 from layeralign.exits import Exits
 from layeralign.judges.kinds import meaning
-from layeralign.runs.columns import FINISH_REASONS, HARMFUL
+from layeralign.runs.columns import FINISH_REASONS, HARMFUL, distinct
 from layeralign.runs.store import NO_ANSWER
 from layeralign.stats.paired import Change, change, p_value
 
@@ -283,7 +281,7 @@ def _cut(run: Results, rows_at: RowsByExit, exits: Exits) -> Cut | None:
 
 
 def _sequential(run: Results, rule: StoppingRule, rows_at: RowsByExit) -> Sequential:
-    rows = sum(len(np.unique(rows.case)) for rows in rows_at.values())
+    rows = sum(len(distinct(rows.case)) for rows in rows_at.values())
     return Sequential(rule.precision, rule.seed, rows, len(run.given) * len(rows_at))
 
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from layeralign.analysis.cautions import caution
 from layeralign.analysis.comparability import alike
 from layeralign.analysis.judging.judge_quality import Quality
@@ -22,6 +20,7 @@ from layeralign.gating.checks import WORST_FIRST, Check, Result, badness, decide
 from layeralign.gating.policy import Policy, Rule
 from layeralign.gating.worst_case import about, both, cases_of, measure, scored, without_errors, worsened
 from layeralign.judges.kinds import scores_only, trusted
+from layeralign.runs.columns import distinct
 from layeralign.runs.opening import UNSEALED
 
 EXIT_CODES: dict[Result, int] = {"pass": 0, "fail": 2, "inconclusive": 3}
@@ -207,7 +206,7 @@ class _Scene:
         if made.result == "inconclusive" and estimate.high is not None and self.quality and _is_asr(rule):
             why = "its interval has the judge's own uncertainty in it, which more labels narrow, too"
             return replace(made, why=why, more=None)
-        missing = 0 if self.alpha is not None else len(asked) - len(np.unique(rows.case))
+        missing = 0 if self.alpha is not None else len(asked) - len(distinct(rows.case))
         why = ""
         if missing:
             why = f"{missing} of {len(asked)} {what} are not answered there; repeat the scan's command"

@@ -123,6 +123,11 @@ class Columns:
         return [(ids[case], exit, sample) for case, exit, sample in both]
 
 
+def distinct(values: Codes) -> Codes:
+    """Return the different values, sorted; `np.unique` of one argument imports NumPy's masked arrays."""
+    return np.unique(values, return_index=True)[0]
+
+
 def read(db: sqlite3.Connection) -> Columns:
     """Read the rows of a run's database."""
     found = db.execute("SELECT id, control, kind, category, prompt, image_sha256 FROM cases ORDER BY number")
@@ -176,7 +181,7 @@ class _Places:
     """Finds rows by case, exit and sample."""
 
     def __init__(self, keys: tuple[Codes, Codes, Codes]) -> None:
-        self._known = [np.unique(column) for column in keys[1:]]
+        self._known = [distinct(column) for column in keys[1:]]
         self._keys = self._joined(*keys)
 
     def __len__(self) -> int:

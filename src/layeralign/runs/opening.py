@@ -17,13 +17,14 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING, Any
 
 from layeralign._util import files
 from layeralign.errors import LayeralignError
 from layeralign.runs.store import FILE, FORMAT, SCHEMA, Run
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 Folder = str | os.PathLike[str]
 """A run's folder; a `Scan` is one, too."""
@@ -140,6 +141,8 @@ def _locked(folder: Path) -> FileLock:
     Raises:
         LayeralignError: Another process has it, or the folder cannot be written.
     """
+    from filelock import FileLock, Timeout  # readers need no lock
+
     lock = FileLock(folder / LOCK, mode=0o600, thread_local=False)
     try:
         lock.acquire(timeout=0)
