@@ -16,13 +16,23 @@ from layeralign.cases.readers.hh_rlhf import HH
 from layeralign.cases.readers.jailbreakv import FULL, MINI, REDTEAM
 from layeralign.cases.readers.mm_safetybench import MM
 from layeralign.cases.readers.mossbench import MOSSBENCH
+from layeralign.cases.readers.multimodal.figstep import FIGSTEP
+from layeralign.cases.readers.multimodal.harmbench import HARMBENCH_MULTIMODAL
+from layeralign.cases.readers.multimodal.holisafe import HOLISAFE
+from layeralign.cases.readers.multimodal.msts import MSTS
+from layeralign.cases.readers.multimodal.siuo import SIUO
+from layeralign.cases.readers.multimodal.vlguard import VLGUARD
+from layeralign.cases.readers.strongreject import STRONGREJECT
 from layeralign.cases.readers.vqa import VQA
 from layeralign.cases.readers.xstest import XSTEST
 from layeralign.errors import LayeralignError
 
 __all__ = ["BENCHMARKS", "Benchmark", "benchmarks_of", "read"]
 
-_ALL = (REDTEAM, FULL, MINI, ADVBENCH, pairs.PAIRS, MM, HARMBENCH, VQA, XSTEST, MOSSBENCH, HH)
+_ALL = (
+    REDTEAM, FULL, MINI, ADVBENCH, pairs.PAIRS, MM, HARMBENCH, VQA, XSTEST, MOSSBENCH, HH,
+    VLGUARD, HOLISAFE, MSTS, SIUO, STRONGREJECT, FIGSTEP, HARMBENCH_MULTIMODAL,
+)  # fmt: skip
 BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in _ALL}
 _GRID = re.compile(r"([1-9][0-9]{0,8})x([1-9][0-9]{0,8})", re.ASCII)
 
@@ -64,7 +74,9 @@ def read(name: str, folder: str | Path, limit: int | None = None, seed: int = 0)
 
 def benchmarks_of(cases: Iterable[str]) -> tuple[str, ...]:
     """Names of the benchmarks that these case ids belong to, sorted; `""` for ids of no benchmark."""
-    return tuple(sorted({next((n for n in BENCHMARKS if id.startswith(f"{n}-")), "") for id in cases}))
+    return tuple(
+        sorted({max((n for n in BENCHMARKS if id.startswith(f"{n}-")), key=len, default="") for id in cases})
+    )
 
 
 def _named(name: str) -> tuple[Benchmark, tuple[int, int] | None]:

@@ -42,6 +42,18 @@ def find_folder(folder: Path, names: Sequence[str], what: str, fix: str) -> Path
     raise LayeralignError(f"{folder}: has no folder {' or '.join(names)} with {what}; {fix}")
 
 
+def either(folder: Path, names: Sequence[str]) -> str:
+    """The name of the first of these folders that exists; the first name if none does."""
+    return next((name for name in names if _is_folder(folder / name)), names[0])
+
+
+def _is_folder(folder: Path) -> bool:
+    try:
+        return folder.is_dir()
+    except OSError:
+        return False
+
+
 def _is_file(file: Path) -> bool:
     try:
         return file.is_file()
