@@ -350,9 +350,85 @@ def make_harmbench_pictured(folder):
         picture(folder / f"data/multimodal_behavior_images/thing_{n}.png", n)
 
 
+def picture_bytes(shade):
+    out = io.BytesIO()
+    Image.new("RGB", (6, 4), (shade % 256, 90, 10)).save(out, "PNG")
+    return out.getvalue()
+
+
+def beavertails_rows(kind="animal_abuse"):
+    """Two questions; the first has two responses, and so two rows."""
+    return [
+        {"question": f"placeholder request {n}", "image": {"bytes": picture_bytes(n), "path": None}, "category": kind,
+         "image_severity": 2, "response": "wrapped", "is_response_safe": "yes"}
+        for n in (0, 0, 1)
+    ]  # fmt: skip
+
+
+def mmmu_rows(subject="Art"):
+    """Three questions with one picture, one with two, and one without options."""
+    one = {"bytes": picture_bytes(3), "path": None}
+    return [
+        {"id": f"validation_{subject}_{n}", "question": f"<image 1> What is {n}?", "options": "['a thing', \"it's\"]",
+         "explanation": "", "image_1": one, "image_2": one if n == 4 else None, "answer": "B",
+         "question_type": "open" if n == 5 else "multiple-choice"}
+        for n in range(1, 6)
+    ]  # fmt: skip
+
+
+def pope_rows():
+    return [
+        {"question_id": n, "image": f"COCO_val2014_{n // 2:012d}.jpg", "text": f"Is there a thing {n} in the image?",
+         "label": ("yes", "no")[n % 2]}
+        for n in range(1, 5)
+    ]  # fmt: skip
+
+
+def write_parquet(file, rows):
+    import pyarrow
+    from pyarrow import parquet
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    table = pyarrow.Table.from_pylist(rows)
+    parquet.write_table(table, file)
+
+
+BEAVERTAILS, ART = "data/animal_abuse/evaluation.parquet", "Art/validation-00000-of-00001.parquet"
+POPE = [f"output/coco/coco_pope_{sort}.json" for sort in ("random", "popular", "adversarial")]
+
+
+def make_beavertails(folder):
+    write_parquet(folder / BEAVERTAILS, beavertails_rows())
+
+
+def make_mmmu(folder):
+    write_parquet(folder / ART, mmmu_rows())
+    write_parquet(folder / ART.replace("Art", "Music"), mmmu_rows("Music"))
+
+
+def make_pope(folder):
+    for file in POPE:
+        write_lines(folder / file, pope_rows())
+    for n in range(3):
+        picture(folder / f"val2014/COCO_val2014_{n:012d}.jpg", n)
+
+
+def publish_all(name, rows):
+    """All files of a benchmark, with the same rows each."""
+
+    def publish(folder):
+        from layeralign.cases.readers.reader import BENCHMARKS
+
+        for number, path in enumerate(BENCHMARKS[name].texts):
+            write_parquet(folder / path, rows(f"kind_{number}"))
+
+    return publish
+
+
 MULTIMODAL = {
     "vlguard": make_vlguard, "holisafe": make_holisafe, "msts": make_msts, "siuo": make_siuo,
     "strongreject": make_strongreject, "figstep": make_figstep, "harmbench-multimodal": make_harmbench_pictured,
+    "beavertails-v": make_beavertails, "pope": make_pope, "mmmu": make_mmmu,
 }  # fmt: skip
 """Those whose faults are in test_multimodal_readers.py."""
 MAKE = {
@@ -401,9 +477,10 @@ PUBLISH = {
     "advbench": publish_advbench, "mm-safetybench": lambda folder: make_mm(folder, ALL_SCENARIOS),
     "harmbench": publish_harmbench, "vqa-v2": make_vqa, "xstest": make_xstest, "mossbench": make_moss,
     "hh-rlhf": publish_hh, **MULTIMODAL, "strongreject": publish_strongreject,
+    "beavertails-v": publish_all("beavertails-v", beavertails_rows), "mmmu": publish_all("mmmu", mmmu_rows),
 }  # fmt: skip
 BY_HAND = {
     "advbench": "pictures", "harmbench": "pictures", "mm-safetybench": "data/imgs", "vqa-v2": "val2014",
-    "vlguard": "test", "msts": "data/unsafe_images", "strongreject": "pictures",
+    "vlguard": "test", "msts": "data/unsafe_images", "strongreject": "pictures", "pope": "val2014",
 }  # fmt: skip
 """Folders of pictures that no place gives away without more ado."""

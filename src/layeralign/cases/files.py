@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -82,9 +82,13 @@ class Row(Record):
     reference: Text | None = Field(None, description="text")
     answers: Annotated[list[Text], Field(min_length=1)] | None = Field(None, description="a list of strings")
     pair: Filled | None = Field(None, description="text")
+    rule: Literal["yes-no", "choice"] | None = Field(None, description="yes-no or choice")
+    options: Annotated[list[Text], Field(min_length=2, max_length=26)] | None = Field(
+        None, description="a list of 2 to 26 strings"
+    )
 
 
-_FACTS = ("answers", "pair")
+_FACTS = ("answers", "pair", "rule", "options")
 """Fields that are facts of the case; the only facts that `write` keeps."""
 
 
@@ -108,6 +112,8 @@ def checked(contents: Iterable[tuple[str, Any]]) -> list[tuple[str, Row]]:
         seen[row.id] = where
         _check_spelling((row.category or "").strip(), where, spelt)
         _check_pair(row, where, paired)
+        if row.rule == "choice" and row.options is None:
+            raise LayeralignError(f"{where}: field 'options' is missing; expected the options of the choice")
         rows.append((where, row))
     return rows
 

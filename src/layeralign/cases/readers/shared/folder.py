@@ -8,6 +8,9 @@ from pathlib import Path
 from layeralign.cases.readers.benchmark import Benchmark
 from layeralign.errors import LayeralignError
 
+_FEW = 4
+"""Most file names in a message."""
+
 
 def find(folder: Path, names: Sequence[str], benchmark: Benchmark) -> Path:
     """The first of these files that exists; names are relative to the folder.
@@ -17,7 +20,7 @@ def find(folder: Path, names: Sequence[str], benchmark: Benchmark) -> Path:
     """
     found = search(folder, names)
     if found is None:
-        others = f" (nor {', '.join(names[1:])})" if len(names) > 1 else ""
+        others = f" (nor {', '.join(names[1:4])}{', …' if len(names) > _FEW else ''})" if names[1:] else ""
         raise LayeralignError(
             f"{folder / names[0]}: no such file{others}; expected {benchmark.title} as published; "
             f"download it from {benchmark.source}"

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from layeralign.cases.case import Case, Kind
+from layeralign.cases.pictures import FilePicture
 from layeralign.cases.readers.benchmark import Lister, Reader
 from layeralign.cases.readers.shared import strict
+from layeralign.cases.readers.shared.packed import unpacked
 from layeralign.cases.readers.shared.pairing import Album, sample
 
 
@@ -22,14 +24,14 @@ class Draft:
         where: File and row, for error messages.
         id: The case's id.
         prompt, kind, category, reference, facts: As in `Case`.
-        picture: The picture's path, as the row gives it.
+        picture: The picture's path, as the row gives it; or the bytes of its file.
     """
 
     where: str
     id: str
     prompt: str
     kind: Kind
-    picture: str
+    picture: str | bytes
     category: str = ""
     reference: str | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -56,7 +58,7 @@ def reader(drafts: Drafts, fix: str, *, sampled: bool = False) -> Reader:
                 id=one.id,
                 prompt=one.prompt,
                 kind=one.kind,
-                picture=album.picture(one.picture, one.where),
+                picture=_open(one, album),
                 category=one.category,
                 reference=one.reference,
                 facts=one.facts,
@@ -67,12 +69,18 @@ def reader(drafts: Drafts, fix: str, *, sampled: bool = False) -> Reader:
     return read
 
 
+def _open(one: Draft, album: Album) -> FilePicture:
+    if isinstance(one.picture, bytes):
+        return unpacked(one.picture, one.where)
+    return album.picture(one.picture, one.where)
+
+
 def lister(drafts: Drafts) -> Lister:
     """The list of the pictures of a benchmark that is not sampled."""
 
     def listed(folder: Path, limit: int | None, seed: int) -> list[str]:
         root, chosen = _chosen(drafts, folder, limit, None)
-        return [f"{root}/{one.picture}" for one in chosen]
+        return [f"{root}/{one.picture}" for one in chosen if isinstance(one.picture, str)]
 
     return listed
 
@@ -93,7 +101,7 @@ def paired(drafts: Sequence[Draft], harmful: Sequence[Draft]) -> list[Draft]:
         harmful: Those of them that may be the harmful member of a pair.
     """
     harmless = [one for one in drafts if one.kind == "benign"]
-    left: dict[str, list[Draft]] = defaultdict(list)
+    left: dict[str | bytes, list[Draft]] = defaultdict(list)
     for one in harmful:
         left[one.picture].append(one)
     pairs = {}
