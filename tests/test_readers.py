@@ -37,8 +37,11 @@ from published import (
     SCENARIOS,
     advbench_rows,
     deck,
+    figstep_picture,
+    figstep_rows,
     harmbench_rows,
     hh_rows,
+    holisafe_rows,
     jailbreak_rows,
     make_advbench,
     make_harmbench,
@@ -55,7 +58,9 @@ from published import (
     mm_entries,
     moss_entries,
     moss_rows,
+    pope_rows,
     redteam_rows,
+    siuo_rows,
     vqa_annotations,
     vqa_questions,
     write,
@@ -166,7 +171,7 @@ def test_a_picture_that_the_sample_leaves_out_may_be_missing(tmp_path):
     assert read("vqa-v2", tmp_path, limit=1) == [chosen]
 
 
-@pytest.mark.parametrize("name", ["advbench", "harmbench", "pairs"])
+@pytest.mark.parametrize("name", ["advbench", "harmbench", "strongreject", "pairs"])
 def test_its_pairing_is_seeded_and_recorded(tmp_path, name):
     MAKE[name](tmp_path)
     asked = "pairs:3x2" if name == "pairs" else name
@@ -183,19 +188,30 @@ def test_its_pairing_is_seeded_and_recorded(tmp_path, name):
     assert len(draws) > 1
 
 
-@pytest.mark.parametrize(
-    "name", ["jailbreakv-28k", "jailbreakv-mini", "mm-safetybench", "vqa-v2", "mossbench"]
-)
+NAMED = {
+    "jailbreakv-28k": lambda: [row["image_path"] for row in jailbreak_rows()],
+    "jailbreakv-mini": lambda: [row["image_path"] for row in jailbreak_rows()],
+    "mm-safetybench": lambda: [
+        f"{s}/{shape}/{n}.jpg" for s in SCENARIOS for n in mm_entries() for shape in ("SD", "SD_TYPO", "TYPO")
+    ],
+    "vqa-v2": lambda: [
+        f"val2014/COCO_val2014_{row['image_id']:012d}.jpg" for row in vqa_questions()["questions"]
+    ],
+    "mossbench": lambda: [f"data/{row['image']}" for row in moss_entries().values()],
+    "vlguard": lambda: [f"test/bad_ads/{n}.png" for n in (0, 1, 1, 2, 2)],
+    "holisafe": lambda: [f"images/{row['image']}" for row in holisafe_rows()],
+    "msts": lambda: [f"unsafe_images/unsafe_image_000{n}" for n in ("0.jpg", "0.jpg", "1.png", "1.png")],
+    "siuo": lambda: [f"images/{row['image']}" for row in siuo_rows()],
+    "figstep": lambda: [f"SafeBench/{figstep_picture(row)}" for row in figstep_rows()],
+    "harmbench-multimodal": lambda: [f"multimodal_behavior_images/thing_{n}.png" for n in range(3)],
+    "pope": lambda: [f"val2014/{row['image']}" for _ in range(3) for row in pope_rows()],
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
 def test_its_pictures_are_those_that_its_rows_name(tmp_path, name):
     MAKE[name](tmp_path)
-    named = {
-        "jailbreakv-28k": [row["image_path"] for row in jailbreak_rows()],
-        "mm-safetybench": [f"{s}/{shape}/{n}.jpg" for s in SCENARIOS for n in mm_entries() for shape in ("SD", "SD_TYPO", "TYPO")],
-        "vqa-v2": [f"val2014/COCO_val2014_{row['image_id']:012d}.jpg" for row in vqa_questions()["questions"]],
-        "mossbench": [f"data/{row['image']}" for row in moss_entries().values()],
-    }  # fmt: skip
-    wanted = named["jailbreakv-28k" if name == "jailbreakv-mini" else name]
-    for case, path in zip(read(name, tmp_path), wanted, strict=True):
+    for case, path in zip(read(name, tmp_path), NAMED[name](), strict=True):
         assert case.picture.path.endswith(path)
 
 
