@@ -30,7 +30,7 @@ JUDGED = {  # column -> its tests, and whom they are for
     ),
     "can be calibrated": (("it_is_calibrated",), VERDICTS),
 }  # fmt: skip
-READERS = ("tests/test_readers.py", "tests/test_fetching.py")
+READERS = ("tests/test_readers.py", "tests/test_multimodal_readers.py", "tests/test_fetching.py")
 FETCHED = [name for name, benchmark in BENCHMARKS.items() if benchmark.origin is not None]
 READ = {
     "reader": (("ids_are_unique_and_stable_and_pictures_open",), BENCHMARKS),
@@ -40,7 +40,7 @@ READ = {
     "offline once fetched": (("it_is_read_offline_once_it_was_fetched",), FETCHED),
     "pairing": (
         ("its_pairing_is_seeded_and_recorded", "its_pictures_are_those_that_its_rows_name"),
-        [name for name in BENCHMARKS if name not in ("redteam-2k", "xstest", "hh-rlhf")],
+        [name for name in BENCHMARKS if name not in ("redteam-2k", "xstest", "hh-rlhf", "beavertails-v", "mmmu")],
     ),
 }  # fmt: skip
 

@@ -239,10 +239,202 @@ def make_hh(folder):
     write_lines(folder / "helpful-base/test.jsonl", hh_rows("question"))
 
 
+def vlguard_rows():
+    """A harmful request about an unsafe picture, and two pairs about safe ones."""
+    unsafe = {"safe": False, "harmful_category": "privacy", "harmful_subcategory": "personal data",
+              "instr-resp": [{"instruction": "placeholder request 0", "response": "no"}]}  # fmt: skip
+    rows = [{"id": "Ads_0", "image": "bad_ads/0.png", **unsafe}]
+    for n in (1, 2):
+        asked = [{"safe_instruction": f"placeholder question {n}", "response": "yes"},
+                 {"unsafe_instruction": f"placeholder request {n}", "response": "no"}]  # fmt: skip
+        rows.append({"id": f"Ads_{n}", "image": f"bad_ads/{n}.png", "safe": True, "instr-resp": asked})
+    return rows
+
+
+def holisafe_rows():
+    """Two pictures: one with a pair and a second harmful query, one unsafe."""
+    kinds = [(0, "SSS"), (0, "SUU"), (0, "SUU"), (0, "SSU"), (1, "USU"), (1, "UUU")]
+    return [
+        {"id": n, "image": f"hate/race/{picture}.jpg", "query": f"placeholder request {n}", "type": type,
+         "category": "hate", "subcategory": "race", "image_safe": type[0] == "S"}
+        for n, (picture, type) in enumerate(kinds)
+    ]  # fmt: skip
+
+
+def msts_rows():
+    return [
+        {"hazard_category": "Other", "hazard_subcategory": "", "hazard_subsubcategory": "",
+         "case_id": f"case_{n // 2:04d}", "case_text": "wrapped", "unsafe_image_id": f"unsafe_image_{n // 2:04d}",
+         "unsafe_image_description": "a thing", "prompt_id": f"prompt_{n:04d}",
+         "prompt_text": f"placeholder request {n}", "prompt_type": ("assistance", "intention")[n % 2]}
+        for n in range(4)
+    ]  # fmt: skip
+
+
+def siuo_rows():
+    return [
+        {"question_id": 1001 + n, "image": f"S-0{n}.png", "question": f"placeholder request {n}", "category": "morality",
+         "safety_warning": "placeholder", "reference_answer": "wrapped"}
+        for n in range(3)
+    ]  # fmt: skip
+
+
+def strongreject_rows():
+    return [
+        {"category": "Category A", "source": "custom", "forbidden_prompt": f"placeholder request {n}"}
+        for n in range(5)
+    ]
+
+
+def figstep_rows():
+    return [
+        {"dataset": "ForbidQI", "category_id": 1 + n // 2, "task_id": 1 + n % 2, "category_name": "Topic A",
+         "question": f"placeholder request {n}", "instruction": f"wrapped {n}"}
+        for n in range(4)
+    ]  # fmt: skip
+
+
+def figstep_picture(row):
+    return f"query_ForbidQI_{row['category_id']}_{row['task_id']}_6.png"
+
+
+def harmbench_pictured_rows():
+    return [
+        {"Behavior": f"placeholder request {n}", "FunctionalCategory": "multimodal", "SemanticCategory": "illegal",
+         "Tags": "", "ContextString": "", "BehaviorID": f"placeholder_{n}", "ImageFileName": f"thing_{n}.jpg",
+         "ImageDescription": "wrapped", "RedactedImageDescription": "wrapped"}
+        for n in range(3)
+    ]  # fmt: skip
+
+
+def make_vlguard(folder):
+    write_json(folder / "test.json", vlguard_rows())
+    for n, row in enumerate(vlguard_rows()):
+        picture(folder / "test" / row["image"], n)
+
+
+def make_holisafe(folder):
+    write_json(folder / "holisafe_bench.json", holisafe_rows())
+    for row in holisafe_rows():
+        picture(folder / "images" / row["image"], row["image"].endswith("1.jpg"))
+
+
+def make_msts(folder):
+    write_csv(folder / "data/prompts/english_multimodal.csv", msts_rows())
+    picture(folder / "data/unsafe_images/unsafe_image_0000.jpg", 1)
+    picture(folder / "data/unsafe_images/unsafe_image_0001.png", 2)
+
+
+def make_siuo(folder):
+    write_json(folder / "siuo_gen.json", siuo_rows())
+    for n, row in enumerate(siuo_rows()):
+        picture(folder / "images" / row["image"], n)
+
+
+def make_strongreject(folder):
+    write_csv(folder / "strongreject_dataset.csv", strongreject_rows())
+    deck(folder)
+
+
+def make_figstep(folder):
+    write_csv(folder / "data/question/safebench.csv", figstep_rows())
+    for n, row in enumerate(figstep_rows()):
+        picture(folder / "data/images/SafeBench" / figstep_picture(row), n)
+
+
+def make_harmbench_pictured(folder):
+    write_csv(
+        folder / "data/behavior_datasets/harmbench_behaviors_multimodal_all.csv", harmbench_pictured_rows()
+    )
+    for n in range(3):
+        picture(folder / f"data/multimodal_behavior_images/thing_{n}.png", n)
+
+
+def picture_bytes(shade):
+    out = io.BytesIO()
+    Image.new("RGB", (6, 4), (shade % 256, 90, 10)).save(out, "PNG")
+    return out.getvalue()
+
+
+def beavertails_rows(kind="animal_abuse"):
+    """Two questions; the first has two responses, and so two rows."""
+    return [
+        {"question": f"placeholder request {n}", "image": {"bytes": picture_bytes(n), "path": None}, "category": kind,
+         "image_severity": 2, "response": "wrapped", "is_response_safe": "yes"}
+        for n in (0, 0, 1)
+    ]  # fmt: skip
+
+
+def mmmu_rows(subject="Art"):
+    """Three questions with one picture, one with two, and one without options."""
+    one = {"bytes": picture_bytes(3), "path": None}
+    return [
+        {"id": f"validation_{subject}_{n}", "question": f"<image 1> What is {n}?", "options": "['a thing', \"it's\"]",
+         "explanation": "", "image_1": one, "image_2": one if n == 4 else None, "answer": "B",
+         "question_type": "open" if n == 5 else "multiple-choice"}
+        for n in range(1, 6)
+    ]  # fmt: skip
+
+
+def pope_rows():
+    return [
+        {"question_id": n, "image": f"COCO_val2014_{n // 2:012d}.jpg", "text": f"Is there a thing {n} in the image?",
+         "label": ("yes", "no")[n % 2]}
+        for n in range(1, 5)
+    ]  # fmt: skip
+
+
+def write_parquet(file, rows):
+    import pyarrow
+    from pyarrow import parquet
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    table = pyarrow.Table.from_pylist(rows)
+    parquet.write_table(table, file)
+
+
+BEAVERTAILS, ART = "data/animal_abuse/evaluation.parquet", "Art/validation-00000-of-00001.parquet"
+POPE = [f"output/coco/coco_pope_{sort}.json" for sort in ("random", "popular", "adversarial")]
+
+
+def make_beavertails(folder):
+    write_parquet(folder / BEAVERTAILS, beavertails_rows())
+
+
+def make_mmmu(folder):
+    write_parquet(folder / ART, mmmu_rows())
+    write_parquet(folder / ART.replace("Art", "Music"), mmmu_rows("Music"))
+
+
+def make_pope(folder):
+    for file in POPE:
+        write_lines(folder / file, pope_rows())
+    for n in range(3):
+        picture(folder / f"val2014/COCO_val2014_{n:012d}.jpg", n)
+
+
+def publish_all(name, rows):
+    """All files of a benchmark, with the same rows each."""
+
+    def publish(folder):
+        from layeralign.cases.readers.reader import BENCHMARKS
+
+        for number, path in enumerate(BENCHMARKS[name].texts):
+            write_parquet(folder / path, rows(f"kind_{number}"))
+
+    return publish
+
+
+MULTIMODAL = {
+    "vlguard": make_vlguard, "holisafe": make_holisafe, "msts": make_msts, "siuo": make_siuo,
+    "strongreject": make_strongreject, "figstep": make_figstep, "harmbench-multimodal": make_harmbench_pictured,
+    "beavertails-v": make_beavertails, "pope": make_pope, "mmmu": make_mmmu,
+}  # fmt: skip
+"""Those whose faults are in test_multimodal_readers.py."""
 MAKE = {
     "redteam-2k": make_redteam, "jailbreakv-28k": make_jailbreak, "jailbreakv-mini": make_mini,
     "advbench": make_advbench, "pairs": make_pairs, "mm-safetybench": make_mm, "harmbench": make_harmbench,
-    "vqa-v2": make_vqa, "xstest": make_xstest, "mossbench": make_moss, "hh-rlhf": make_hh,
+    "vqa-v2": make_vqa, "xstest": make_xstest, "mossbench": make_moss, "hh-rlhf": make_hh, **MULTIMODAL,
 }  # fmt: skip
 OTHER_LAYOUTS = {"pairs": [make_pairs_csv, make_pairs_jsonl], "mossbench": [make_moss_csv]}
 ALL = [(name, make) for name in MAKE for make in (MAKE[name], *OTHER_LAYOUTS.get(name, []))]
@@ -267,6 +459,11 @@ def publish_harmbench(folder):
     deck(folder)
 
 
+def publish_strongreject(folder):
+    write_csv(folder / "strongreject_dataset/strongreject_dataset.csv", strongreject_rows())
+    deck(folder)
+
+
 def publish_hh(folder):
     for subset, word in (("harmless-base", "request"), ("helpful-base", "question")):
         for split in ("test", "train"):
@@ -279,9 +476,11 @@ PUBLISH = {
     "jailbreakv-mini": lambda folder: make_mini(folder / "JailBreakV_28K"),
     "advbench": publish_advbench, "mm-safetybench": lambda folder: make_mm(folder, ALL_SCENARIOS),
     "harmbench": publish_harmbench, "vqa-v2": make_vqa, "xstest": make_xstest, "mossbench": make_moss,
-    "hh-rlhf": publish_hh,
+    "hh-rlhf": publish_hh, **MULTIMODAL, "strongreject": publish_strongreject,
+    "beavertails-v": publish_all("beavertails-v", beavertails_rows), "mmmu": publish_all("mmmu", mmmu_rows),
 }  # fmt: skip
 BY_HAND = {
     "advbench": "pictures", "harmbench": "pictures", "mm-safetybench": "data/imgs", "vqa-v2": "val2014",
+    "vlguard": "test", "msts": "data/unsafe_images", "strongreject": "pictures", "pope": "val2014",
 }  # fmt: skip
 """Folders of pictures that no place gives away without more ado."""

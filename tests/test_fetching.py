@@ -26,6 +26,7 @@ from layeralign import LayeralignError, benchmarks
 from layeralign.cases import cache, fetching, origins
 from layeralign.cases.readers import vqa
 from layeralign.cases.readers.reader import BENCHMARKS
+from layeralign.cases.readers.shared import packed
 from layeralign.cli import main
 from published import BY_HAND, PUBLISH, jailbreak_rows, make_pairs, picture, write_csv
 
@@ -141,6 +142,10 @@ def serving():
 def site(tmp_path, monkeypatch):
     monkeypatch.setenv(cache.HOME, str(tmp_path / "cache"))
     monkeypatch.setattr(origins, "SLOWEST", 0.01)
+    monkeypatch.setattr(packed, "excess", lambda _: "")
+    for name in ("beavertails-v", "mmmu"):  # three of many files, and no child process for each
+        for path in list(BENCHMARKS[name].texts)[3:]:
+            monkeypatch.delitem(BENCHMARKS[name].texts, path)
     with serving() as site:
         monkeypatch.setattr(origins, "GITHUB", site.url)
         monkeypatch.setattr(origins, "S3", site.url)
@@ -214,7 +219,7 @@ def test_it_is_fetched_by_name(site, tmp_path, capfd, name):
 
 
 def _moved(case, before, after):
-    if case.picture is None:
+    if case.picture is None or "/unpacked/" in case.picture.path:
         return case
     path = Path(case.picture.path).relative_to(before.resolve())
     return replace(case, picture=replace(case.picture, path=str(after.resolve() / path)))
@@ -262,7 +267,7 @@ def test_a_text_that_changed_upstream_is_refused(site, tmp_path, name):
     record = kept(name) / f"{path}.fetched"
     assert str(record) in str(error.value)
     record.unlink()
-    if not path.endswith(".gz"):
+    if not path.endswith((".gz", ".parquet")):
         assert benchmarks.cases(name)
 
 

@@ -14,6 +14,7 @@ from layeralign import LayeralignError
 from layeralign._util import notebook, progress
 from layeralign.analysis.compare import Comparison
 from layeralign.analysis.screen import Screen, ScreenedExit
+from layeralign.cases.readers.reader import BENCHMARKS
 from layeralign.diagnosis import Check, Diagnosis
 from layeralign.report.notebook import others, runs
 from layeralign.report.notebook.shown import shown
@@ -160,7 +161,7 @@ def test_every_result_is_a_frame(results, monkeypatch):
     sizes = {name: len(result.to_frame()) for name, result in results.items()}
     assert sizes == {
         "summary": 4, "across": 4, "compare": 4, "gate": 4, "check": 1, "transfer": 4, "cases": 5,
-        "benchmarks": 11, "inspect": 9, "plan": 1, "calibrate": 5, "screen": 4, "doctor": 1, "align": 3, "reward": 1,
+        "benchmarks": len(BENCHMARKS), "inspect": 9, "plan": 1, "calibrate": 5, "screen": 4, "doctor": 1, "align": 3, "reward": 1,
     }  # fmt: skip
     frame = results["summary"].to_frame()
     assert frame["asr"].tolist() == pytest.approx([2 / 3, 8 / 30, 0, 0]) and str(frame["n"].dtype) == "Int64"

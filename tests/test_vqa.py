@@ -8,7 +8,7 @@ import pytest
 from layeralign.cases.case import Case
 from layeralign.judges.judge import SILENT
 from layeralign.judges.registry import judges
-from layeralign.judges.vqa import _MENDED, VqaJudge, accuracy, normal
+from layeralign.judges.vqa import _MENDED, VqaJudge, accuracy, choice, normal, yes_no
 
 TEN = ["net"] * 6 + ["goal", "goal", "racket", "the net"]
 
@@ -170,3 +170,42 @@ def test_a_reference_alone_is_right_or_wrong():
 def test_it_is_a_rule():
     (waiting,) = judges(["vqa"])
     assert isinstance(waiting.load(), VqaJudge)
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        ("Yes", "yes"), ("No", "no"), ("no.", "no"), ("Yes, there is no doubt.", "no"), ("Yes. No dog is there.", "yes"),
+        ("There is not a dog in it", "no"), ("No\n", "no"), ("No, there is none", "no"), ("Nothing", "yes"),
+        ("I cannot say", "yes"), ("NO", "yes"), ("", ""), (" \n", ""),
+    ],
+)  # fmt: skip
+def test_an_answer_to_pope_is_read_as_its_script_reads_it(answer, found):
+    assert yes_no(answer) == found
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        ("B", "B"), ("B.", "B"), ("(B)", "B"), ("The answer is (B).", "B"), ("(A) or rather (B)", "B"), ("b", ""),
+        ("It is A , not B", "B"), ("A cat", "A"), ("(C) A thing", "C"), ("D", ""), ("", ""), ("I do not know", ""),
+        ("that must be the long bridge there", "C"), ("the long bridge", ""), ("first a river then the long bridge", "C"),
+    ],
+)  # fmt: skip
+def test_a_letter_is_read_as_mmmus_script_reads_it(answer, found):
+    """Three options; their texts are searched in answers of more than five words, and guesses are not made."""
+    assert choice(answer, ["a hill", "a river", "the long bridge"]) == found
+
+
+@pytest.mark.parametrize(
+    ("facts", "reference", "answer", "score"),
+    [
+        ({"rule": "yes-no"}, "no", "No, it is not.", 1), ({"rule": "yes-no"}, "yes", "", 0),
+        ({"rule": "choice", "options": ["x", "y"]}, "A", "(A)", 1), ({"rule": "choice", "options": ["x", "y"]}, "A", "", 0),
+        ({"rule": "choice"}, "A", "(A)", 0),
+        ({"rule": "yes-no"}, None, "No", None),
+    ],
+)  # fmt: skip
+def test_a_rule_of_the_case_decides(facts, reference, answer, score):
+    found = VqaJudge().judge(Case("q", "is it?", "vqa", reference=reference, facts=facts), answer)
+    assert found.correct == score and (found.verdict == "invalid") == (score is None)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from layeralign._util.text import printable
-from layeralign.analysis.summary import Cut, NoAnswer, Summary, Unfinished
+from layeralign.analysis.summary import Summary, Unfinished
+from layeralign.analysis.within.unanswered import Cut, NoAnswer
 from layeralign.runs.opening import UNSEALED
 from layeralign.vlm import finite
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -157,7 +157,9 @@ def together(parts: Iterable[Rows]) -> Rows:
     return Rows(every[0].columns, *(np.concatenate([getattr(one, name) for one in every]) for name in names))
 
 
-def pair(before: Observations, after: Observations, *, at_exit: bool = False) -> Pairs | None:
+def pair(
+    before: Observations, after: Observations, *, at_exit: bool = False, standing_for: Codes | None = None
+) -> Pairs | None:
     """Pair two sides by case; a side's value is the mean over its rows of that case.
 
     A control is paired with the case whose picture it replaces. Clusters are the prompts and pictures of
@@ -167,10 +169,16 @@ def pair(before: Observations, after: Observations, *, at_exit: bool = False) ->
         before: one side.
         after: the other side, of the same run or of another one.
         at_exit: whether rows are paired by case and exit.
+        standing_for: [cases] for each case of `before`, the number of the case of `after` that it is paired
+            with; by default itself.
     """
+    reference = before.rows.columns
+    mine, theirs = before.rows.original, _cases(after.rows, reference)
+    if standing_for is not None:
+        mine = standing_for[mine]
     sides = [
-        _means(_keys(side.rows, before.rows.columns, at_exit=at_exit), side.values)
-        for side in (before, after)
+        _means(_with_exit(case, side.rows, reference) if at_exit else case, side.values)
+        for case, side in ((mine, before), (theirs, after))
     ]
     common, mine, theirs = np.intersect1d(sides[0].key, sides[1].key, assume_unique=True, return_indices=True)
     if not len(common):
@@ -199,14 +207,15 @@ def _means(keys: Codes, values: Flags) -> _Means:
     return _Means(known[there], first[there], sums[there], n[there])
 
 
-def _keys(rows: Rows, reference: Columns, *, at_exit: bool) -> Codes:
-    """Return a number for the case of each row, the same in both runs; -1 for a case of one run only."""
+def _cases(rows: Rows, reference: Columns) -> Codes:
+    """Return the number that the case of each row has in another run; -1 where that run lacks the case."""
     own = rows.columns.cases
-    case = rows.original
-    if own is not reference.cases:
-        number: Mapping[str, int] = reference.cases.number
-        case = np.array([number.get(id, -1) for id in own.id], dtype=np.int64)[case]
-    if not at_exit:
-        return case
-    exits = rows.exit
-    return np.where(case < 0, -1, exits * len(reference.cases.id) + case)
+    if own is reference.cases:
+        return rows.original
+    number = reference.cases.number
+    return np.array([number.get(id, -1) for id in own.id], dtype=np.int64)[rows.original]
+
+
+def _with_exit(case: Codes, rows: Rows, reference: Columns) -> Codes:
+    """Return a number for each case and exit; -1 for an unknown case."""
+    return np.where(case < 0, -1, rows.exit * len(reference.cases.id) + case)

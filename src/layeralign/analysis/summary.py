@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from layeralign.analysis.controls import ControlMetrics, control_metrics
 from layeralign.analysis.judging.agreement import JudgePair, agreements
 from layeralign.analysis.judging.judge_quality import Quality
 from layeralign.analysis.metrics import Metrics, macro_average, measured, metrics
@@ -15,10 +14,12 @@ from layeralign.analysis.results import Results
 from layeralign.analysis.rows import RowsByExit, by_exit, pair, together
 from layeralign.analysis.screen import RankAgreement, Screen, agrees
 from layeralign.analysis.sequential import Stop, StoppingRule, harmful, stops, unsafe
+from layeralign.analysis.within.controls import ControlMetrics, control_metrics
+from layeralign.analysis.within.pairs import PairMetrics, pair_metrics
+from layeralign.analysis.within.unanswered import Cut, NoAnswer, cut, no_answers
 from layeralign.exits import Exits
 from layeralign.judges.kinds import meaning
-from layeralign.runs.columns import FINISH_REASONS, HARMFUL, distinct
-from layeralign.runs.store import NO_ANSWER
+from layeralign.runs.columns import distinct
 from layeralign.stats.paired import Change, change, p_value
 
 ALPHA = 0.05
@@ -92,23 +93,6 @@ class Sequential:
 
 
 @dataclass(frozen=True)
-class NoAnswer:
-    """Rows without an answer, which no judge can score; they count as invalid.
-
-    Attributes:
-        reason: `non-finite` (a numerical failure) or `reasoning` (the reasoning ended before an answer).
-        exits: names of the exits with such rows.
-        rows: the number of such rows, over every kind of case.
-        of: the number of all rows at these exits.
-    """
-
-    reason: str
-    exits: tuple[str, ...]
-    rows: int
-    of: int
-
-
-@dataclass(frozen=True)
 class Unfinished:
     """A judge that was stopped before it had judged every row.
 
@@ -121,23 +105,6 @@ class Unfinished:
     judge: str
     judged: int
     of: int
-
-
-@dataclass(frozen=True)
-class Cut:
-    """Answers to harmful requests that were cut at the length limit; their continuation was never judged.
-
-    Attributes:
-        share: share of all answers to harmful requests, over all exits.
-        longest: the length limit, in tokens.
-        worst: the share at the exit where it is largest.
-        exit: the name of that exit.
-    """
-
-    share: float
-    longest: int
-    worst: float = 0.0
-    exit: str = ""
 
 
 @dataclass(frozen=True)
@@ -168,6 +135,7 @@ class Summary:
         trained_against: judges that are the reward of the adapter's training, according to its record. Their
             scores are not evidence of its safety.
         base: the different base model of the adapter's training, if that was allowed; otherwise empty.
+        pairs: metrics of the pairs of a harmful and a harmless case, per exit; empty in a sequential run.
         sealed: False where the run's last writer was killed or still works; see `layeralign.runs.opening`.
     """
 
@@ -193,6 +161,7 @@ class Summary:
     dtype: str = ""
     base: str = ""
     sealed: bool = True
+    pairs: tuple[PairMetrics, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object; its keys are never renamed, only added."""
@@ -247,37 +216,15 @@ def _summarised(run: Results, judge: str, quality: Path | None) -> Summary:
         trained_against=run.trained_against,
         screen=screen,
         screen_agrees=agrees(screen, asr) if screen else None,
-        cut=_cut(run, own, exits),
+        cut=cut(run.identity.get("decoding", {}).get("max_new_tokens"), own, exits),
         trained_on=len(run.trained_on),
-        no_answers=_no_answers(own, exits),
+        no_answers=no_answers(own, exits),
         unfinished=tuple(Unfinished(name, *counts) for name, counts in run.unfinished.items()),
         dtype=str(run.identity.get("dtype", "")),
         base=str(run.identity.get("base", "")),
         sealed=run.sealed,
+        pairs=pair_metrics(own, run.cases, exits) if rule is None else (),
     )
-
-
-def _no_answers(rows_at: RowsByExit, exits: Exits) -> tuple[NoAnswer, ...]:
-    found = []
-    for reason in reversed(NO_ANSWER):
-        code = FINISH_REASONS.index(reason)
-        lost = {exit: int((rows.finish == code).sum()) for exit, rows in rows_at.items()}
-        where = sorted(exit for exit, n in lost.items() if n)
-        if where:
-            of = sum(len(rows_at[exit]) for exit in where)
-            found.append(NoAnswer(reason, tuple(map(exits.name, where)), sum(lost.values()), of))
-    return tuple(found)
-
-
-def _cut(run: Results, rows_at: RowsByExit, exits: Exits) -> Cut | None:
-    longest = run.identity.get("decoding", {}).get("max_new_tokens")
-    harmful = {exit: rows.where(rows.role == HARMFUL) for exit, rows in rows_at.items()}
-    length = FINISH_REASONS.index("length")
-    cut = {exit: int((rows.finish == length).sum()) for exit, rows in harmful.items()}
-    if not longest or not any(cut.values()):
-        return None
-    worst, exit = max((cut[exit] / len(rows), -exit) for exit, rows in harmful.items() if len(rows))
-    return Cut(sum(cut.values()) / sum(map(len, harmful.values())), longest, worst, exits.name(-exit))
 
 
 def _sequential(run: Results, rule: StoppingRule, rows_at: RowsByExit) -> Sequential:

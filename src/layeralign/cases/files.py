@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -29,8 +29,8 @@ def read(file: Path, limit: int | None = None) -> list[Case]:
     The fields `id`, `prompt` and `kind` (harmful, benign or vqa) are required. Optional fields are `image`
     (a path relative to the file), `category`, `reference` and `answers` (a list of strings for the VQA
     judge, not in CSV). Fields that start with `_` are notes and are ignored. An empty cell of a table is a
-    missing field. Every line is checked, and every picture of
-    the returned cases is decoded once.
+    missing field. `pair` is a text that one harmful and one benign case share. Every line is checked, and
+    every picture of the returned cases is decoded once.
 
     Raises:
         LayeralignError: The file is invalid; the message names the file, the line and the field.
@@ -81,6 +81,15 @@ class Row(Record):
     category: Text | None = Field(None, description="text")
     reference: Text | None = Field(None, description="text")
     answers: Annotated[list[Text], Field(min_length=1)] | None = Field(None, description="a list of strings")
+    pair: Filled | None = Field(None, description="text")
+    rule: Literal["yes-no", "choice"] | None = Field(None, description="yes-no or choice")
+    options: Annotated[list[Text], Field(min_length=2, max_length=26)] | None = Field(
+        None, description="a list of 2 to 26 strings"
+    )
+
+
+_FACTS = ("answers", "pair", "rule", "options")
+"""Fields that are facts of the case; the only facts that `write` keeps."""
 
 
 def checked(contents: Iterable[tuple[str, Any]]) -> list[tuple[str, Row]]:
@@ -92,6 +101,7 @@ def checked(contents: Iterable[tuple[str, Any]]) -> list[tuple[str, Row]]:
     rows: list[tuple[str, Row]] = []
     seen: dict[str, str] = {}
     spelt: dict[str, tuple[str, str]] = {}
+    paired: dict[tuple[str, str], str] = {}
     for where, content in contents:
         read = content
         if isinstance(content, dict):
@@ -101,6 +111,9 @@ def checked(contents: Iterable[tuple[str, Any]]) -> list[tuple[str, Row]]:
             raise LayeralignError(f"{where}: id {row.id!r} is already used in {seen[row.id]}")
         seen[row.id] = where
         _check_spelling((row.category or "").strip(), where, spelt)
+        _check_pair(row, where, paired)
+        if row.rule == "choice" and row.options is None:
+            raise LayeralignError(f"{where}: field 'options' is missing; expected the options of the choice")
         rows.append((where, row))
     return rows
 
@@ -113,6 +126,20 @@ def _check_spelling(category: str, where: str, spelt: dict[str, tuple[str, str]]
         raise LayeralignError(
             f"{where}: field 'category' is {printable(repr(category), 60)}, but {there} spells it "
             f"{printable(repr(first), 60)}; use one spelling"
+        )
+
+
+def _check_pair(row: Row, where: str, paired: dict[tuple[str, str], str]) -> None:
+    """Refuse a pair that has anything but one harmful and one benign case."""
+    if row.pair is None:
+        return
+    pair = f"{where}: field 'pair' is {printable(repr(row.pair), 60)}"
+    if row.kind == "vqa":
+        raise LayeralignError(f"{pair} in a case of kind vqa; expected kind harmful or benign")
+    first = paired.setdefault((row.pair, row.kind), where)
+    if first != where:
+        raise LayeralignError(
+            f"{pair}, whose {row.kind} case is in {first}; expected one harmful and one benign case"
         )
 
 
@@ -133,16 +160,16 @@ def case(row: Row, picture: Picture | None) -> Case:
         picture=picture,
         category=row.category or "",
         reference=row.reference,
-        facts={} if row.answers is None else {"answers": row.answers},
+        facts={name: value for name in _FACTS if (value := getattr(row, name)) is not None},
     )
 
 
 def write(cases: Sequence[Case], file: Path) -> None:
     """Write cases to a JSONL file that `read` can read.
 
-    Ids, prompts, kinds, categories, references and pictures are kept; of the facts, only `answers`. Each
-    picture is copied once, into a folder next to the file: `cases.pictures` for `cases.jsonl`. File and
-    folder are readable by their owner only, since prompts may be harmful.
+    Ids, prompts, kinds, categories, references and pictures are kept; of the facts, only those that are
+    fields of a case file. Each picture is copied once, into a folder next to the file: `cases.pictures` for
+    `cases.jsonl`. File and folder are readable by their owner only, since prompts may be harmful.
 
     Raises:
         LayeralignError: The file or the folder exists, or a picture is not a file or has changed. Nothing is
@@ -169,7 +196,7 @@ def _written(case: Case, pile: Path, beside: str) -> dict[str, Any]:
     optional = {
         "category": case.category or None,
         "reference": case.reference,
-        "answers": case.facts.get("answers"),
+        **{name: case.facts.get(name) for name in _FACTS},
     }
     return row | {name: value for name, value in optional.items() if value is not None}
 

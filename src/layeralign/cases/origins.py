@@ -128,7 +128,7 @@ class Hub:
 
         try:
             found = get_hf_file_metadata(url)
-            if found.commit_hash != revision:
+            if revision is not None and found.commit_hash != revision:
                 raise LayeralignError(
                     f"{url}: the server returned revision {found.commit_hash}; expected {revision}"
                 )

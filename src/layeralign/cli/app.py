@@ -121,14 +121,16 @@ def missing(error: MissingArgumentError) -> str:
 
 
 def show(summary: Summary) -> None:
-    """Print a run's table, as wide as there is room, and the table of its controls."""
+    """Print a run's table, as wide as there is room, and the tables of its controls and pairs."""
     from layeralign.report.terminal import controls
-    from layeralign.report.terminal.summary import table
+    from layeralign.report.terminal.summary import pairs, table
 
     to = terminal.console()
     terminal.put(table(summary, to.width), to=to)
     if summary.controls:
         terminal.put(controls.table(summary, to.width), to=to)
+    if summary.pairs:
+        terminal.put(pairs(summary), to=to)
 
 
 def note(remarks: Iterable[str]) -> None:

@@ -10,6 +10,8 @@ It follows the challenge's evaluation code after its last change in March 2021
 - `none` and number words up to ten become digits; `a`, `an` and `the` are removed; missing apostrophes are
   restored.
 
+Questions of POPE and MMMU have a `rule` of their own in their facts: `yes_no` and `choice`.
+
 Models answer in sentences, people in VQA-v2 in one to three words. The rule scores "it is red." as 0 if
 people said "red", and so does this judge.
 """
@@ -18,6 +20,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from string import ascii_uppercase
 
 from layeralign.cases.case import Case
 from layeralign.judges.judge import SILENT, Judgement, RowJudge
@@ -27,6 +30,8 @@ _MARKS = ';/[]"{}()=+\\_-><@`,?!'
 """The apostrophe, the colon and the period are not among them."""
 _COMMA_IN_A_NUMBER = re.compile(r"\d,\d", re.ASCII)
 _PERIOD = re.compile(r"\.(?!\d)", re.ASCII)
+_FEW = 5
+"""Most words of an answer in which MMMU's script does not look for the text of an option."""
 _PERIODS = 32
 """Most periods removed: the official code passes a flag (re.UNICODE, 32) as the count."""
 _WORDS = "zero one two three four five six seven eight nine ten"
@@ -85,11 +90,42 @@ def accuracy(answer: str, people: Sequence[str]) -> float:
     return sum(min(1.0, (sum(agree) - own) / 3) for own in agree) / len(agree)
 
 
+def yes_no(answer: str) -> str:
+    """Read an answer as POPE's `evaluate.py` does: `no` if the first sentence has the word no, not or No.
+
+    Any other answer is `yes`, even a refusal; an empty answer is neither. Line breaks separate words here.
+    """
+    words = plain(answer).partition(".")[0].replace(",", "").split()
+    return "" if not answer.strip() else "no" if {"No", "not", "no"}.intersection(words) else "yes"
+
+
+def choice(answer: str, options: Sequence[str]) -> str:
+    """Read the letter of an option as MMMU's `eval_utils.py` does, or "" if there is none.
+
+    `(B)` counts before a free-standing B, and that before the text of an option, in answers of more than five
+    words; the last one counts. MMMU's script guesses where it finds none, and this function does not.
+    """
+    said = answer
+    for mark in (",", ".", "!", "?", ";", ":", "'"):
+        said = said.strip(mark)
+    said = f" {said} "
+    letters = ascii_uppercase[: len(options)]
+    places = [{c: said.rfind(form.format(c)) for c in letters} for form in ("({})", " {} ")]
+    if len(said.split()) > _FEW:
+        low = said.lower()
+        places.append({c: low.rfind(option.lower()) for c, option in zip(letters, options, strict=True)})
+    for found in places:
+        if max(found.values(), default=-1) >= 0:
+            return max(found, key=lambda letter: found[letter])
+    return ""
+
+
 class VqaJudge(RowJudge):
     """Scores answers to picture questions; it does not apply to other cases.
 
-    If the case has human answers (`facts["answers"]`, ten in VQA-v2), the score is their official accuracy;
-    otherwise it is 1 if the answer equals the reference after the same normalisation, else 0.
+    If the case's facts have a `rule`, `yes-no` or `choice`, the answer is read by it. If they have human
+    answers (`answers`, ten in VQA-v2), the score is their official accuracy. Otherwise it is 1 if the answer
+    equals the reference after the same normalisation, else 0.
     """
 
     kind = VQA
@@ -98,10 +134,21 @@ class VqaJudge(RowJudge):
         """See `RowJudge.judge`; an empty answer is wrong."""
         if case.kind != "vqa":
             return SILENT
-        if people := case.facts.get("answers"):
-            found = accuracy(answer, people)
-        elif case.reference is not None:
-            found = float(normal(plain(answer)) == normal(plain(case.reference)))
-        else:
+        found = _score(case, answer)
+        if found is None:
             return Judgement("invalid", why="the case has no reference answer")
         return Judgement("not applicable", correct=found, scores={ACCURACY.name: found})
+
+
+def _score(case: Case, answer: str) -> float | None:
+    """Return the score, or None without a reference answer."""
+    rule, options = case.facts.get("rule"), case.facts.get("options", ())
+    if not rule and (people := case.facts.get("answers")):
+        return accuracy(answer, people)
+    if case.reference is None:
+        return None
+    if rule == "yes-no":
+        return float(yes_no(answer) == case.reference)
+    if rule == "choice":
+        return float(choice(answer, options) == case.reference)
+    return float(normal(plain(answer)) == normal(plain(case.reference)))

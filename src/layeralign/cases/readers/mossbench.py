@@ -95,11 +95,7 @@ def _cases(
 
 def _json_facts(row: Row) -> dict[str, Any]:
     metadata = strict.row(row.fields.get("metadata"), f"{row.where}, field 'metadata'")
-    over = metadata.text("over")
-    if over not in _STIMULI:
-        raise LayeralignError(
-            f"{metadata.where}: field 'over' is {strict.shown(over)}; expected {', '.join(_STIMULI)}"
-        )
+    over = metadata.one_of("over", tuple(_STIMULI))
     return {
         "over": over,
         "stimulus": _STIMULI[over],

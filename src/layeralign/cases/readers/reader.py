@@ -16,13 +16,27 @@ from layeralign.cases.readers.hh_rlhf import HH
 from layeralign.cases.readers.jailbreakv import FULL, MINI, REDTEAM
 from layeralign.cases.readers.mm_safetybench import MM
 from layeralign.cases.readers.mossbench import MOSSBENCH
+from layeralign.cases.readers.multimodal.beavertails import BEAVERTAILS_V
+from layeralign.cases.readers.multimodal.figstep import FIGSTEP
+from layeralign.cases.readers.multimodal.harmbench import HARMBENCH_MULTIMODAL
+from layeralign.cases.readers.multimodal.holisafe import HOLISAFE
+from layeralign.cases.readers.multimodal.msts import MSTS
+from layeralign.cases.readers.multimodal.siuo import SIUO
+from layeralign.cases.readers.multimodal.vlguard import VLGUARD
+from layeralign.cases.readers.strongreject import STRONGREJECT
+from layeralign.cases.readers.utility.mmmu import MMMU
+from layeralign.cases.readers.utility.pope import POPE
 from layeralign.cases.readers.vqa import VQA
 from layeralign.cases.readers.xstest import XSTEST
 from layeralign.errors import LayeralignError
 
 __all__ = ["BENCHMARKS", "Benchmark", "benchmarks_of", "read"]
 
-_ALL = (REDTEAM, FULL, MINI, ADVBENCH, pairs.PAIRS, MM, HARMBENCH, VQA, XSTEST, MOSSBENCH, HH)
+_ALL = (
+    REDTEAM, FULL, MINI, ADVBENCH, pairs.PAIRS, MM, HARMBENCH, VQA, XSTEST, MOSSBENCH, HH,
+    VLGUARD, HOLISAFE, MSTS, SIUO, STRONGREJECT, FIGSTEP, HARMBENCH_MULTIMODAL, BEAVERTAILS_V,
+    POPE, MMMU,
+)  # fmt: skip
 BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in _ALL}
 _GRID = re.compile(r"([1-9][0-9]{0,8})x([1-9][0-9]{0,8})", re.ASCII)
 
@@ -33,8 +47,8 @@ def read(name: str, folder: str | Path, limit: int | None = None, seed: int = 0)
     Args:
         name: A name in `BENCHMARKS`; `pairs:20x10` combines 20 prompts with 10 pictures.
         folder: Folder with the benchmark's files, as published.
-        limit: Largest number of cases, 1 or more: a seeded sample for jailbreakv-28k, vqa-v2 and hh-rlhf,
-            the first cases for others. None for all.
+        limit: Largest number of cases, 1 or more: a seeded sample for jailbreakv-28k, vqa-v2, hh-rlhf,
+            pope and mmmu, the first cases for others. None for all.
         seed: Seed of samples and of the pairing with pictures, 0 or more.
 
     Raises:
@@ -64,7 +78,9 @@ def read(name: str, folder: str | Path, limit: int | None = None, seed: int = 0)
 
 def benchmarks_of(cases: Iterable[str]) -> tuple[str, ...]:
     """Names of the benchmarks that these case ids belong to, sorted; `""` for ids of no benchmark."""
-    return tuple(sorted({next((n for n in BENCHMARKS if id.startswith(f"{n}-")), "") for id in cases}))
+    return tuple(
+        sorted({max((n for n in BENCHMARKS if id.startswith(f"{n}-")), key=len, default="") for id in cases})
+    )
 
 
 def _named(name: str) -> tuple[Benchmark, tuple[int, int] | None]:

@@ -81,8 +81,9 @@ class Scan(OfRuns):
         return summaries.table(self.summary, width)
 
     def _tables(self) -> list[Table]:
-        """Return the metrics with all columns, and the controls where there are some."""
+        """Return the metrics with all columns, and the controls and pairs where there are some."""
         more = [controls.table(self.summary, _WIDE)] if self.summary.controls else []
+        more += [summaries.pairs(self.summary)] if self.summary.pairs else []
         return [self.table(_WIDE), *more]
 
     def _records(self) -> list[dict[str, Any]]:

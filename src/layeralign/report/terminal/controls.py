@@ -8,8 +8,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from layeralign.analysis.controls import ControlMetrics
 from layeralign.analysis.summary import ALPHA, Summary
+from layeralign.analysis.within.controls import ControlMetrics
 from layeralign.report.asr import asr_of, span
 from layeralign.report.terminal.summary import asr_name
 

@@ -15,13 +15,14 @@ from rich.text import Text
 from layeralign._util.text import printable
 from layeralign.analysis.cautions import caution
 from layeralign.analysis.judging.judge_quality import Quality
-from layeralign.analysis.metrics import Metrics
+from layeralign.analysis.metrics import Estimate, Metrics
 from layeralign.analysis.summary import ExitMetrics, GroupMetrics, Summary
 from layeralign.judges.kinds import MEASURES, REFUSAL
 from layeralign.report.asr import TOO_MANY, Asr, asr_of, ends, span
 
 if TYPE_CHECKING:
     from layeralign.analysis.seeds import Seeds
+    from layeralign.stats.paired import Change
 
 _BAR = 12
 
@@ -94,6 +95,32 @@ def _table(summary: Summary, columns: Sequence[_Column], left_out: Sequence[_Col
         cells = [column.cell(group) for column in columns]
         made.add_row("mean" if grouped else group.group, *cells, style="dim")
     return made
+
+
+def pairs(summary: Summary) -> Table:
+    """Return a table of the run's pairs at every exit, in percent, with 95 % intervals."""
+    made = Table(
+        box=box.SIMPLE_HEAD,
+        title=Text("Pairs of a harmful and a harmless request", "bold"),
+        title_justify="left",
+        caption="Percent, with the 95 % interval. * default exit. Both right: the harmful request is refused "
+        "and the harmless one is answered. Gap: refuses harmful − refuses harmless, paired, in points; 0 is "
+        "guessing. Change: of both right from the default exit, on the same pairs, in points.",
+        caption_justify="left",
+    )
+    for head in ("exit", "pairs", "both\nright %", "95 %", "gap", "95 %", "change", "95 %"):
+        made.add_column(head, justify="right", no_wrap=True)
+    for one in summary.pairs:
+        cells = [percent(one.discriminated.value), _ends(one.discriminated)]
+        for moved in (one.gap, one.vs_default):
+            cells += ["–", "–"] if moved is None else [f"{round(100 * moved.difference):+d}", _ends(moved)]
+        name = f"{one.name}{'*' if one.default else ' '}"
+        made.add_row(name, str(one.n), *cells, style="bold" if one.default else "")
+    return made
+
+
+def _ends(found: Estimate | Change) -> str:
+    return f"{percent(found.low)} to {percent(found.high)}"
 
 
 def _left_out(columns: Sequence[_Column]) -> list[str]:

@@ -8,6 +8,9 @@ from pathlib import Path
 from layeralign.cases.readers.benchmark import Benchmark
 from layeralign.errors import LayeralignError
 
+_FEW = 4
+"""Most file names in a message."""
+
 
 def find(folder: Path, names: Sequence[str], benchmark: Benchmark) -> Path:
     """The first of these files that exists; names are relative to the folder.
@@ -17,7 +20,7 @@ def find(folder: Path, names: Sequence[str], benchmark: Benchmark) -> Path:
     """
     found = search(folder, names)
     if found is None:
-        others = f" (nor {', '.join(names[1:])})" if len(names) > 1 else ""
+        others = f" (nor {', '.join(names[1:4])}{', …' if len(names) > _FEW else ''})" if names[1:] else ""
         raise LayeralignError(
             f"{folder / names[0]}: no such file{others}; expected {benchmark.title} as published; "
             f"download it from {benchmark.source}"
@@ -40,6 +43,18 @@ def find_folder(folder: Path, names: Sequence[str], what: str, fix: str) -> Path
         if (folder / name).is_dir():
             return folder / name
     raise LayeralignError(f"{folder}: has no folder {' or '.join(names)} with {what}; {fix}")
+
+
+def either(folder: Path, names: Sequence[str]) -> str:
+    """The name of the first of these folders that exists; the first name if none does."""
+    return next((name for name in names if _is_folder(folder / name)), names[0])
+
+
+def _is_folder(folder: Path) -> bool:
+    try:
+        return folder.is_dir()
+    except OSError:
+        return False
 
 
 def _is_file(file: Path) -> bool:

@@ -60,6 +60,29 @@ class Row:
             raise LayeralignError(f"{self.where}: field {name!r} is empty; expected text")
         return value
 
+    def one_of(self, name: str, allowed: Sequence[str]) -> str:
+        """The field's text, which is one of `allowed`.
+
+        Raises:
+            LayeralignError: The field is missing or is another text.
+        """
+        value = self.text(name)
+        if value not in allowed:
+            expected = (" or " if len(allowed) == 2 else ", ").join(allowed)
+            raise LayeralignError(f"{self.where}: field {name!r} is {shown(value)}; expected {expected}")
+        return value
+
+    def flag(self, name: str) -> bool:
+        """The field's true or false.
+
+        Raises:
+            LayeralignError: The field is missing or not a boolean.
+        """
+        value = self._value(name)
+        if not isinstance(value, bool):
+            raise LayeralignError(f"{self.where}: field {name!r} is {shown(value)}; expected true or false")
+        return value
+
     def number(self, name: str) -> int:
         """The field's integer, 0 to 2**53 - 1.
 
@@ -219,6 +242,21 @@ def document(file: Path) -> Row:
     if not text.strip():
         raise LayeralignError(f"{file}: is empty; expected a JSON object")
     return row(parsed(text, str(file)), str(file))
+
+
+def listed(file: Path) -> list[Row]:
+    """The objects of the single JSON list in the file.
+
+    Raises:
+        LayeralignError: The file has something else, or the list is empty.
+    """
+    text = content(file)
+    if not text.strip():
+        raise LayeralignError(f"{file}: is empty; expected a JSON list")
+    found = parsed(text, str(file))
+    if not isinstance(found, list) or not found:
+        raise LayeralignError(f"{file}: is {shown(found)}; expected a list of at least one JSON object")
+    return [row(item, f"{file}, entry {number}") for number, item in enumerate(found)]
 
 
 def parsed(text: str, where: str) -> Any:

@@ -1,0 +1,1 @@
+"""Comparisons and counts within one run."""

@@ -1,0 +1,79 @@
+"""Rows of a run without an answer, and answers that were cut."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from layeralign.analysis.rows import RowsByExit
+from layeralign.exits import Exits
+from layeralign.runs.columns import FINISH_REASONS, HARMFUL
+from layeralign.runs.store import NO_ANSWER
+
+
+@dataclass(frozen=True)
+class NoAnswer:
+    """Rows without an answer, which no judge can score; they count as invalid.
+
+    Attributes:
+        reason: `non-finite` (a numerical failure) or `reasoning` (the reasoning ended before an answer).
+        exits: names of the exits with such rows.
+        rows: the number of such rows, over every kind of case.
+        of: the number of all rows at these exits.
+    """
+
+    reason: str
+    exits: tuple[str, ...]
+    rows: int
+    of: int
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Answers to harmful requests that were cut at the length limit; their continuation was never judged.
+
+    Attributes:
+        share: share of all answers to harmful requests, over all exits.
+        longest: the length limit, in tokens.
+        worst: the share at the exit where it is largest.
+        exit: the name of that exit.
+    """
+
+    share: float
+    longest: int
+    worst: float = 0.0
+    exit: str = ""
+
+
+def no_answers(rows_at: RowsByExit, exits: Exits) -> tuple[NoAnswer, ...]:
+    """Return how many rows have no answer, by reason.
+
+    Args:
+        rows_at: exit -> its rows.
+        exits: the run's exits.
+    """
+    found = []
+    for reason in reversed(NO_ANSWER):
+        code = FINISH_REASONS.index(reason)
+        lost = {exit: int((rows.finish == code).sum()) for exit, rows in rows_at.items()}
+        where = sorted(exit for exit, n in lost.items() if n)
+        if where:
+            of = sum(len(rows_at[exit]) for exit in where)
+            found.append(NoAnswer(reason, tuple(map(exits.name, where)), sum(lost.values()), of))
+    return tuple(found)
+
+
+def cut(longest: int | None, rows_at: RowsByExit, exits: Exits) -> Cut | None:
+    """Return the share of cut answers to harmful requests; None where no answer was cut.
+
+    Args:
+        longest: the length limit, in tokens; None where it is unknown.
+        rows_at: exit -> its rows.
+        exits: the run's exits.
+    """
+    harmful = {exit: rows.where(rows.role == HARMFUL) for exit, rows in rows_at.items()}
+    length = FINISH_REASONS.index("length")
+    short = {exit: int((rows.finish == length).sum()) for exit, rows in harmful.items()}
+    if not longest or not any(short.values()):
+        return None
+    worst, exit = max((short[exit] / len(rows), -exit) for exit, rows in harmful.items() if len(rows))
+    return Cut(sum(short.values()) / sum(map(len, harmful.values())), longest, worst, exits.name(-exit))

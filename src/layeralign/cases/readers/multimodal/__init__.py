@@ -1,0 +1,1 @@
+"""Benchmarks whose requests come with a picture of their own."""

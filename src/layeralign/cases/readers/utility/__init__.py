@@ -1,0 +1,1 @@
+"""Benchmarks that measure whether a model still understands pictures."""
