@@ -1,9 +1,9 @@
 """The exit of a vision file for llama.cpp and Ollama (`mmproj-*.gguf`), from its header.
 
-Read in llama.cpp's source (`tools/mtmd/models/llava.cpp`), not run: `clip.vision.feature_layer` counts blocks
-as `hidden_states` does, 0 is the encoder's input. Without it, a LLaVA projector reads the output of
-`block_count - 1` blocks. Converters for LLaVA have already left the last block out, so such a file runs one
-block less than its model (ggml-org/llama.cpp#25817).
+Read in llama.cpp's source (`tools/mtmd/models/llava.cpp` of b11434), not run: `clip.vision.feature_layer`
+counts blocks as `hidden_states` does, 0 is the encoder's input. Without it, a LLaVA projector reads the
+output of `block_count - 1` blocks. Converters for LLaVA have already left the last block out, so such a file
+runs one block less than its model (ggml-org/llama.cpp#25817).
 """
 
 from __future__ import annotations
@@ -64,6 +64,13 @@ class VisionFile:
             raise ValueError(f"its feature_layer is {run}, and it has {count} blocks")
         return int(run)
 
+    @property
+    def key(self) -> str:
+        """The field that sets the number of blocks, with its value."""
+        name = "clip.vision.feature_layer"
+        name = name if self.fields.get(name) else "clip.vision.block_count"
+        return printable(f"{name} {self.fields.get(name)}", 60)
+
     def unlike(self, vision: Mapping[str, Any]) -> str:
         """Return how the encoder differs from that of a complete `vision_config`; empty if it does not."""
         for name, key in _SHAPE.items():
@@ -106,3 +113,12 @@ def read(file: Path) -> VisionFile:
             f"config {file}: cannot be read as GGUF ({printable(str(error), 100)}); download it again"
         ) from error
     return VisionFile(fields, frozenset(tensor.name for tensor in header.tensors))
+
+
+def is_vision(file: Path) -> bool:
+    """Return whether a GGUF file has a vision encoder of its own.
+
+    Raises:
+        LayeralignError: it cannot be read; see `read`.
+    """
+    return bool(read(file).fields)
