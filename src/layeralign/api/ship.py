@@ -183,8 +183,9 @@ def check(
         LayeralignError: the config or the run does not exist, or the policy is invalid.
     """
     if fleet is not None:
-        if config is not None or against is not None:
-            raise LayeralignError("fleet: names targets and runs itself; remove config and against")
+        others = (config, against, policy, limit, revision, adapter, hf_overrides, runtime)
+        if any(one is not None for one in others):
+            raise LayeralignError("fleet: does not go with other arguments; give them in the file")
         return shown(Fleet, check_fleet(Path(fleet)))
     if config is None or against is None:
         raise LayeralignError("check: expected a config and against, the run's folder, or fleet")

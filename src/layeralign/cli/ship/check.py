@@ -82,8 +82,9 @@ def check(
             put(tables.runtimes())
         return 0
     if fleet is not None:
-        if config or against or policy:
-            raise LayeralignError("check: --fleet names targets, runs and policies itself; remove the others")
+        others = (config, against, policy, limit, revision, adapter, hf_overrides, runtime)
+        if any(one is not None for one in others):
+            raise LayeralignError("check: --fleet does not go with other options; give them in the file")
         return _show(check_fleet(fleet), plain, table=True)
     if config is None or against is None:
         lacks = "CONFIG" if config is None else "--against"

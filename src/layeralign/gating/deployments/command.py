@@ -137,7 +137,9 @@ def _server(runtime: Runtime, words: Sequence[str], name: str, folder: Path) -> 
         model = found.model
     except Undecided as reason:
         return replace(server, unknown=str(reason))
-    changes = found.overrides
+    changes, flag = found.overrides, f"config {name}: --{flags.OVERRIDES[runtime.name]}"
     if isinstance(changes, str):
-        changes = json_of(changes, f"config {name}: --{flags.OVERRIDES[runtime.name]}")
+        changes = json_of(changes, flag)
+    if not isinstance(changes, dict):
+        raise LayeralignError(f"{flag} is a {type(changes).__name__}; expected a JSON object")
     return replace(server, model=model, overrides=changes, revision=found.values.get("revision"))

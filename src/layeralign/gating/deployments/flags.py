@@ -104,7 +104,7 @@ def read(runtime: str, given: Sequence[str], folder: Path) -> Arguments:
             if at == len(words) or "$" in words[at] or "`" in words[at]:
                 raise Undecided(f"its {printable(flag, 60)} has no value, or a variable; write the value out")
             value, at = words[at], at + 1
-        while top == _LIST and at < len(words) and not words[at].startswith("-"):
+        while top == _LIST and not joined and at < len(words) and not words[at].startswith("-"):
             at += 1
         if name.startswith(f"{OVERRIDES[runtime]}."):
             _put(dotted, name.split(".")[1:], value)

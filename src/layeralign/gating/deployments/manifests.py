@@ -57,7 +57,8 @@ def _containers(content: Any, at: str) -> Iterator[tuple[str, Mapping[str, Any]]
         if isinstance(content.get("image"), str) or any(key in content for key in _PARTS):
             yield str(content.get("container_name") or content.get("name") or at), content
         for key, part in content.items():
-            yield from _containers(part, str(key))
+            if not str(key).startswith("x-"):  # a fragment of a compose file, which runs nothing
+                yield from _containers(part, str(key))
     elif isinstance(content, list):
         for part in content:
             yield from _containers(part, at)
@@ -75,7 +76,8 @@ def _servers(container: Mapping[str, Any], at: str, file: Path) -> list[Server]:
         words += more
     runs = [words, *(inside for _, inside in command.within(words, f"config {name}", 0))]
     found = [server for each in runs if (server := command.of_words(each, name, file.parent))]
-    if not found and "entrypoint" not in container and ("command" not in container or words[0][:1] == "-"):
+    of_its_own = not container.get("command") or words[0].startswith("-")  # what the image starts
+    if not found and of_its_own and not container.get("entrypoint"):
         own = command.of_image_words(image, words, name, file.parent)
         found = [own] if own else []
     if not found and _NAMES.search(" ".join([image, *words])):

@@ -94,7 +94,7 @@ def of_folder(folder: Path) -> list[Server]:
         LayeralignError: there is no manifest, there are too many, or one cannot be read.
     """
     files = sorted(
-        islice((one for one in (folder / "manifests").rglob("*") if one.is_file()), _MOST_FILES + 1)
+        islice((one for one in (folder / "manifests").rglob("[!.]*") if one.is_file()), _MOST_FILES + 1)
     )
     if not 0 < len(files) <= _MOST_FILES:
         raise LayeralignError(

@@ -13,6 +13,8 @@ from layeralign.gating.deployments import command, manifests, ollama
 from layeralign.gating.deployments.runtimes import GGUF, Runtime
 from layeralign.gating.deployments.server import Server
 
+_YAML = (".yaml", ".yml")
+
 
 def servers(given: str | Path, runtime: Runtime | None = None) -> list[Server]:
     """Return the servers of a target; a checkpoint or a config is one server.
@@ -40,14 +42,16 @@ def _of(given: str | Path, path: Path) -> list[Server]:
         return _of_folder(path) or plain
     if not path.is_file() or is_vision(path):
         return plain
-    if path.suffix == ".json" or _start(path, 100).lstrip()[:1] in (b"{", b"["):
+    if path.suffix == ".json" or (
+        path.suffix not in _YAML and _start(path, 100).lstrip()[:1] in (b"{", b"[")
+    ):
         return _of_json(path) or plain
     return _of_text(path)
 
 
 def _of_text(path: Path) -> list[Server]:
     """Return the servers of a file that is no JSON."""
-    if path.suffix in (".yaml", ".yml"):
+    if path.suffix in _YAML:
         return manifests.of_file(path)
     text = _text(path)
     return (
@@ -84,7 +88,7 @@ def _is_mlx(folder: Path) -> bool:
     from safetensors import SafetensorError, safe_open
 
     file = next(iter(sorted(folder.glob("*.safetensors"))), None)
-    if file is None:
+    if file is None or not file.is_file():
         return False
     try:
         with safe_open(file, framework="np") as tensors:
