@@ -411,6 +411,8 @@ HOSTILE = {
     "return.sh": ("vllm serve m \\\r\n --port 1", "is no shell command"),
     "none.sh": ("echo hello", "has no command of vLLM or SGLang"),
     "large.txt": ("x " * 60_000, "is larger than 100000 bytes"),
+    "words.sh": ("vllm serve m " + "'a' " * 24_000, None),
+    "servers.sh": ("vllm serve m;" * 7_600, "has 7600 servers; expected at most 1000"),
     "binary": ("\ud800\x00\x01", "is no text"),
     "many.json": ('{"layers": [3]}', None),
     "manifest.json": ('{"layers": [{"digest": 9223372036854775808}]}', "layer 1: digest is 9223372036854775808"),

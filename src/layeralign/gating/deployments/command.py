@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +67,10 @@ def commands(script: str, where: str, depth: int = 0) -> Iterator[tuple[int, lis
 
 def within(words: Sequence[str], where: str, depth: int) -> Iterator[tuple[int, list[str]]]:
     """Yield the commands of a script in a command: `bash -lc SCRIPT`."""
-    for at, word in enumerate(words[:-1]):
-        shell = any(Path(before).name in _SHELLS for before in words[:at])
-        if shell and re.fullmatch("-[a-z]*c", word) and depth < _DEEPEST:
-            yield from commands(words[at + 1], where, depth + 1)
+    shell = next((at for at, word in enumerate(words) if Path(word).name in _SHELLS), len(words))
+    for flag, script in pairwise(words[shell + 1 :]):
+        if re.fullmatch("-[a-z]*c", flag) and depth < _DEEPEST:
+            yield from commands(script, where, depth + 1)
             return
 
 

@@ -13,7 +13,7 @@ from layeralign.gating.deployments import command, manifests, ollama
 from layeralign.gating.deployments.runtimes import GGUF, Runtime
 from layeralign.gating.deployments.server import Server
 
-_YAML = (".yaml", ".yml")
+_YAML, _MOST = (".yaml", ".yml"), 1000
 
 
 def servers(given: str | Path, runtime: Runtime | None = None) -> list[Server]:
@@ -27,6 +27,8 @@ def servers(given: str | Path, runtime: Runtime | None = None) -> list[Server]:
         LayeralignError: the file cannot be read or has no server, or its runtime is another.
     """
     found = _of(given, Path(given).expanduser())
+    if len(found) > _MOST:
+        raise LayeralignError(f"config {given}: has {len(found)} servers; expected at most {_MOST}, split it")
     return [replace(one, runtime=_agreed(one.runtime, runtime, one.name)) for one in found]
 
 
