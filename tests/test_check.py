@@ -11,7 +11,7 @@ from layeralign import LayeralignError
 from layeralign.cases.case import Case
 from layeralign.cli import app, main
 from layeralign.gating import render as report
-from layeralign.gating.deployed import READS_PLAINLY
+from layeralign.gating.deployments.place import READS_PLAINLY
 from layeralign.judges.judge import Judgement
 from layeralign.runs import opening
 from layeralign.runs.store import Row
@@ -249,7 +249,7 @@ def test_the_config_of_check_is_the_models(run, tmp_path, capsys, at, joined):
         (["FILE", "--config", "FILE"], "is one argument too many"),
         (["--config"], "--config needs a value"),
         (["--config", "nope.json"], "config nope.json: there is no such file"),
-        (["--config", "flags.yaml"], "flags.yaml: cannot be read as JSON"),
+        (["--config", "flags.yaml"], "flags.yaml: has no server of vLLM or SGLang"),
     ],
 )
 def test_another_config_of_check_is_one_sentence(run, tmp_path, monkeypatch, capsys, words, says):

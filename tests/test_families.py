@@ -10,7 +10,7 @@ import torch
 import by_hand
 import tiny
 from layeralign import LayeralignError
-from layeralign.gating.deployed import Undecided, place
+from layeralign.gating.deployments.place import Undecided, place
 from layeralign.testing import FamilySuite, noise
 from layeralign.vlm.load import load
 

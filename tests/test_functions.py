@@ -14,7 +14,7 @@ COMMANDS = sorted(name for name in app if not name.startswith("-") and name != "
 """All but `testbed build`, which makes what ships; its functions are in layeralign.testbed."""
 ELSEWHERE = {
     "model options": "revision variant dtype device_map adapter allow quantize",  # of load
-    "output": "json format preview junit markdown",  # a result has to_json, to_frame; layeralign.gating.render
+    "output": "json format list preview junit markdown",  # a result has to_json, to_frame; layeralign.gating.render
     "another function": "screen",
     "other names": "judge import",  # names of judge, filled of label
 }

@@ -18,13 +18,15 @@ from layeralign.analysis.summary import Summary
 from layeralign.cli.app import app
 from layeralign.decode.decoding import Decoding
 from layeralign.diagnosis import Diagnosis
+from layeralign.gating.deployments.runtimes import Reading
+from layeralign.gating.fleet import ServerResult
 from layeralign.runs.opening import open_run
 from layeralign.sweep.settings import ScanSettings
 from layeralign.training.settings import AlignSettings
 from layeralign.vlm.cost import Encoder
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "names.md"
-PRINTED = (Summary, Seeds, Comparison, Plan, Screen, Encoder, Diagnosis, Measured)
+PRINTED = (Summary, Seeds, Comparison, Plan, Screen, Encoder, Diagnosis, Measured, ServerResult, Reading)
 """What commands print or write as JSON; the classes of their fields are found from here."""
 
 

@@ -1,8 +1,11 @@
-"""YAML as plain data, without features that hide content: aliases, merges, duplicate keys."""
+"""YAML as plain data: strictly, without aliases, merges and tags; or another program's, within limits."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,8 @@ from layeralign.errors import LayeralignError
 MOST_BYTES = 100_000
 DEEPEST = 20
 """Larger or deeper files are refused: people do not write them, and PyYAML can take minutes to read them."""
+MOST_PARTS = 100_000
+"""Parts of a document of another program: a few aliases can stand for billions."""
 _TAG = "tag:yaml.org,2002:"
 _PLAIN = {f"{_TAG}{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq")}
 
@@ -33,15 +38,8 @@ def read(file: Path, what: str) -> tuple[Any, dict[Place, int]]:
             alias, a tag, a merge, a key that is not plain text or occurs twice, or an integer that is not
             decimal.
     """
-    try:
-        with file.open("rb") as stream:
-            content = stream.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise LayeralignError(f"{what}: cannot be read ({error.strerror})") from error
-    if len(content) > MOST_BYTES:
-        raise LayeralignError(f"{what}: is larger than {MOST_BYTES} bytes")
-    lines: dict[Place, int] = {}
-    try:
+    content, lines = _content(file, what), dict[Place, int]()
+    with _said(what):
         text = content.decode()
         depth = 0
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
@@ -53,7 +51,66 @@ def read(file: Path, what: str) -> tuple[Any, dict[Place, int]]:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         if root is not None:
             _walk(root, (), lines, what)
-        return yaml.safe_load(text), lines
+        found = yaml.safe_load(text)
+    return found, lines
+
+
+def documents(file: Path, what: str) -> list[Any]:
+    """Read the documents of another program's YAML file; aliases, merges and dates are allowed.
+
+    Args:
+        file: any readable file.
+        what: the file's role for the user, for messages.
+
+    Raises:
+        LayeralignError: the file cannot be read, is not YAML, or is too large, also after its aliases are
+            written out. Also if it has a key twice.
+    """
+    content, found = _content(file, what), []
+    with _said(what):
+        loader = yaml.SafeLoader(content.decode())
+        while loader.check_node():
+            node = loader.get_node()
+            _written_out(node, what, {})
+            found.append(loader.construct_document(node))
+    return found
+
+
+def _written_out(node: Any, what: str, sizes: dict[int, int]) -> int:
+    """Return the number of parts of a node with its aliases written out; sizes of parts are kept by id."""
+    if id(node) not in sizes:
+        sizes[id(node)] = MOST_PARTS + 1  # for a node that contains itself
+        parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else []
+        seen = Counter(key.value for key in parts[::2] if isinstance(key, yaml.ScalarNode))
+        if seen and max(seen.values()) > 1:
+            twice = printable(max(seen, key=seen.__getitem__), 60)
+            raise LayeralignError(f"{what}, {_line(node)}: has {twice!r} twice; remove one of them")
+        if isinstance(node, yaml.SequenceNode):
+            parts = node.value
+        sizes[id(node)] = 1 + sum(_written_out(part, what, sizes) for part in parts)
+    if sizes[id(node)] > MOST_PARTS:
+        raise LayeralignError(
+            f"{what}, {_line(node)}: has more than {MOST_PARTS} parts with its aliases (*) written out"
+        )
+    return sizes[id(node)]
+
+
+def _content(file: Path, what: str) -> bytes:
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise LayeralignError(f"{what}: cannot be read ({error.strerror})") from error
+    if len(content) > MOST_BYTES:
+        raise LayeralignError(f"{what}: is larger than {MOST_BYTES} bytes")
+    return content
+
+
+@contextmanager
+def _said(what: str) -> Iterator[None]:
+    """Say in one sentence that a text is not YAML."""
+    try:
+        yield
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""

@@ -12,11 +12,13 @@ from layeralign.analysis.results import Results
 from layeralign.errors import LayeralignError
 from layeralign.gating.deployed import check as check_config
 from layeralign.gating.evaluate import gate as gate_run
+from layeralign.gating.fleet import Fleet as Servers
+from layeralign.gating.fleet import check_fleet
 from layeralign.gating.policy import read as read_policy
 from layeralign.report import What
 from layeralign.report import card as cards
 from layeralign.report.inputs import compared, gather
-from layeralign.report.notebook.runs import Comparison, Deployed, Gate
+from layeralign.report.notebook.runs import Comparison, Deployed, Fleet, Gate
 from layeralign.report.notebook.shown import shown
 from layeralign.report.page import page
 from layeralign.report.terminal.comparison import differences
@@ -146,20 +148,23 @@ def gate(
 
 
 def check(
-    config: str | Path,
-    against: Folder,
+    config: str | Path | None = None,
+    against: Folder | None = None,
     *,
     policy: str | Path | Mapping[str, Any] | None = None,
     limit: float | None = None,
     revision: str | None = None,
     adapter: str | Path | None = None,
     hf_overrides: str | Mapping[str, Any] | None = None,
-) -> Deployed:
-    """Determine the exit that a model's config selects, and whether a run has shown it to be safe.
+    runtime: str | None = None,
+    fleet: str | Path | None = None,
+) -> Deployed | Fleet:
+    """Determine the exit at which a model is deployed, and whether a run has shown it to be safe.
 
     Args:
-        config: a `config.json`, a checkpoint folder, a hub id, `testbed`, or a vision file for llama.cpp and
-            Ollama (`mmproj-*.gguf`); no weights are loaded.
+        config: a `config.json`, a checkpoint folder, a hub id, `testbed`, a vision file for llama.cpp and
+            Ollama (`mmproj-*.gguf`), or a file that says how servers are started; see docs/gate.md. No
+            weights are loaded.
         against: the run's folder.
         policy: the definition of safe, as in `gate`. One of its rules for the exit must be an upper bound of
             the ASR.
@@ -168,16 +173,31 @@ def check(
         revision: the revision of a hub id.
         adapter: the folder of the adapter that is deployed with the model.
         hf_overrides: fields of the config that a server changes, as by vLLM's `--hf-overrides`; JSON.
+        runtime: the runtime, with its version: `llama.cpp@b10488`.
+        fleet: instead of all others, a YAML file with a list of targets, each with its run.
+
+    Returns:
+        The result of the only server, or a fleet of several.
 
     Raises:
         LayeralignError: the config or the run does not exist, or the policy is invalid.
     """
+    if fleet is not None:
+        others = (config, against, policy, limit, revision, adapter, hf_overrides, runtime)
+        if any(one is not None for one in others):
+            raise LayeralignError("fleet: does not go with other arguments; give them in the file")
+        return shown(Fleet, check_fleet(Path(fleet)))
+    if config is None or against is None:
+        raise LayeralignError("check: expected a config and against, the run's folder, or fleet")
     rules = None if policy is None else read_policy(policy)
     run = Results.load(Path(against))
     made = check_config(
-        config, run, policy=rules, limit=limit, revision=revision, adapter=adapter, hf_overrides=hf_overrides
-    )
-    return shown(Deployed, made, _runs=[(run, None)])
+        config, run, policy=rules, limit=limit, revision=revision, adapter=adapter, hf_overrides=hf_overrides,
+        runtime=runtime,
+    )  # fmt: skip
+    if len(made) > 1:
+        return shown(Fleet, Servers(made))
+    return shown(Deployed, made[0], _runs=[(run, None)])
 
 
 def card(run: Folder, *, format: Literal["markdown", "yaml"] = "markdown", judge: str | None = None) -> str:

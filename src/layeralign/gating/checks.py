@@ -13,6 +13,8 @@ from layeralign.stats.sample_size import approximate, end_needs, mean_needs, sha
 
 Result = Literal["fail", "inconclusive", "pass"]
 WORST_FIRST: tuple[Result, ...] = ("fail", "inconclusive", "pass")
+STYLES: dict[Result, str] = {"fail": "bold red", "inconclusive": "yellow", "pass": "green"}
+"""Result -> its style in a terminal."""
 
 
 @dataclass(frozen=True)

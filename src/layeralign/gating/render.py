@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from layeralign._util.text import printable
-from layeralign.gating.checks import Check, Result
+from layeralign.gating.checks import STYLES, Check, Result
 from layeralign.gating.evaluate import Gate, Outcome
 from layeralign.gating.policy import Rule
 from layeralign.gating.worst_case import cases_of
@@ -22,8 +22,6 @@ from layeralign.stats.sample_size import approximate
 
 if TYPE_CHECKING:
     from layeralign.gating.deployed import Deployed
-
-_STYLES: dict[Result, str] = {"fail": "bold red", "inconclusive": "yellow", "pass": "green"}
 
 
 def table(gate: Gate) -> Table:
@@ -43,7 +41,7 @@ def table(gate: Gate) -> Table:
         )  # fmt: skip
     for outcome in gate.outcomes:
         cells = (outcome.result, *_cells(outcome, outcome.worst))
-        made.add_row(*(Text(cell) for cell in cells), style=_STYLES[outcome.result])
+        made.add_row(*(Text(cell) for cell in cells), style=STYLES[outcome.result])
     return made
 
 
@@ -125,7 +123,7 @@ def _spans(checks: Sequence[Check]) -> str:
 
 def sentence(gate: Gate) -> str:
     """Return the result in one sentence."""
-    counts = {name: [o for o in gate.outcomes if o.result == name] for name in _STYLES}
+    counts = {name: [o for o in gate.outcomes if o.result == name] for name in STYLES}
     total = f"{len(gate.outcomes)} rule" + ("s" if len(gate.outcomes) > 1 else "")
     if gate.result == "pass":
         return f"pass: {total} kept"
@@ -150,13 +148,18 @@ def _settled(gate: Gate) -> str:
 
 def deployed(found: Deployed) -> str:
     """Return the exit that a config selects, and the result for that exit, in one sentence."""
-    start = f"{found.result}: {found.config}"
+    how = f" ({', '.join(filter(None, (found.runtime, found.key)))})" if found.runtime else ""
+    return f"{found.result}: {found.config}{how}: {reason(found)}"
+
+
+def reason(found: Deployed) -> str:
+    """Return the exit that a config selects, and why it has its result."""
     if found.exit is None:
-        return f"{start}: its exit is unknown: {found.why}"
+        return f"its exit is unknown: {found.why}"
     what = "weights and the adapter" if found.adapter else "weights"
     known = found.weights or found.gate is None
     weights = "" if known else f" (with the {what} that were scanned; none were seen here)"
-    return f"{start}: it runs at exit {found.name}{weights}{_shown(found)}"
+    return f"it runs at exit {found.name}{weights}{_shown(found)}"
 
 
 def _shown(found: Deployed) -> str:
@@ -216,7 +219,7 @@ def code(text: str) -> str:
 def junit(gate: Gate) -> str:
     """Return JUnit XML with a test per rule and exit; inconclusive checks are errors, never skipped tests."""
     checks = [(outcome, check) for outcome in gate.outcomes for check in outcome.checks]
-    counts = {name: str(sum(check.result == name for _, check in checks)) for name in _STYLES}
+    counts = {name: str(sum(check.result == name for _, check in checks)) for name in STYLES}
     numbers = {"tests": str(len(checks)), "failures": counts["fail"], "errors": counts["inconclusive"]}
     suites = ET.Element("testsuites", numbers)
     suite = ET.SubElement(suites, "testsuite", {"name": "layeralign gate", "skipped": "0", **numbers})

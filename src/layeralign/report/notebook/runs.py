@@ -12,11 +12,12 @@ from rich.table import Table
 from layeralign.analysis import compare, seeds
 from layeralign.analysis.results import Results
 from layeralign.analysis.summary import ExitMetrics, Summary
-from layeralign.gating import deployed, evaluate, render
+from layeralign.gating import deployed, evaluate, fleet, render
+from layeralign.gating.deployments import tables
 from layeralign.report import Drawing
 from layeralign.report.asr import asr_of, text
 from layeralign.report.inputs import together
-from layeralign.report.notebook.shown import OfRuns
+from layeralign.report.notebook.shown import OfRuns, Shown
 from layeralign.report.terminal import comparison as comparisons
 from layeralign.report.terminal import controls
 from layeralign.report.terminal import seeds as seed_tables
@@ -232,6 +233,22 @@ class Deployed(OfRuns, deployed.Deployed):
         config = {"config": self.config, "config_exit": self.exit, "config_result": self.result}
         checks = [{"why": self.why}] if self.gate is None else _checks(self.gate)
         return [config | check for check in checks]
+
+
+class Fleet(Shown, fleet.Fleet):
+    """The results of several servers, which a notebook shows."""
+
+    def _line(self) -> str:
+        """Return the worst result and the number of servers."""
+        return f"{self.result}: {_count(len(self.servers), 'server')}"
+
+    def _tables(self) -> list[Table]:
+        """Return a line per server."""
+        return [tables.servers(self.rows)]
+
+    def _records(self) -> list[dict[str, Any]]:
+        """Return a row per server."""
+        return self.to_json()
 
 
 class Transfer(OfRuns, dict[str, Comparison]):

@@ -1,9 +1,9 @@
 """The exit of a vision file for llama.cpp and Ollama (`mmproj-*.gguf`), from its header.
 
-Read in llama.cpp's source (`tools/mtmd/models/llava.cpp`), not run: `clip.vision.feature_layer` counts blocks
-as `hidden_states` does, 0 is the encoder's input. Without it, a LLaVA projector reads the output of
-`block_count - 1` blocks. Converters for LLaVA have already left the last block out, so such a file runs one
-block less than its model (ggml-org/llama.cpp#25817).
+Read in llama.cpp's source (`tools/mtmd/models/llava.cpp` of b11434), not run: `clip.vision.feature_layer`
+counts blocks as `hidden_states` does, 0 is the encoder's input. Without it, a LLaVA projector reads the
+output of `block_count - 1` blocks. Converters for LLaVA have already left the last block out, so such a file
+runs one block less than its model (ggml-org/llama.cpp#25817).
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from layeralign.errors import LayeralignError
 _MOST_BYTES = 64 * 2**30
 _LLAVA = ("mlp", "mlp_norm")
 """Projectors that read a LLaVA's layer; others have rules of their own."""
+_CLIP = b"general.architecture\x08\0\0\0\x04\0\0\0\0\0\0\0clip"
+"""The field of a vision file's header, with its type and length; a language model's takes seconds to read."""
 _SHAPE = {
     "clip.vision.embedding_length": "hidden_size",
     "clip.vision.feed_forward_length": "intermediate_size",
@@ -64,6 +66,13 @@ class VisionFile:
             raise ValueError(f"its feature_layer is {run}, and it has {count} blocks")
         return int(run)
 
+    @property
+    def key(self) -> str:
+        """The field that sets the number of blocks, with its value."""
+        name = "clip.vision.feature_layer"
+        name = name if self.fields.get(name) else "clip.vision.block_count"
+        return printable(f"{name} {self.fields.get(name)}", 60)
+
     def unlike(self, vision: Mapping[str, Any]) -> str:
         """Return how the encoder differs from that of a complete `vision_config`; empty if it does not."""
         for name, key in _SHAPE.items():
@@ -106,3 +115,9 @@ def read(file: Path) -> VisionFile:
             f"config {file}: cannot be read as GGUF ({printable(str(error), 100)}); download it again"
         ) from error
     return VisionFile(fields, frozenset(tensor.name for tensor in header.tensors))
+
+
+def is_vision(file: Path) -> bool:
+    """Return whether a GGUF file is a vision file: whether its header begins with the architecture `clip`."""
+    with file.open("rb") as stream:
+        return _CLIP in stream.read(4096)

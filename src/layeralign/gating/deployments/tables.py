@@ -1,0 +1,44 @@
+"""Tables of a fleet's servers, and of what is known of each runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from layeralign._util.text import printable
+from layeralign.gating.checks import STYLES
+from layeralign.gating.deployments.runtimes import TABLE
+
+if TYPE_CHECKING:
+    from layeralign.gating.fleet import ServerResult
+
+HEADINGS = (
+    "runtime", "families", "key", "index base", "off by", "versions", "proved how", "check",
+)  # fmt: skip
+"""Columns of the table of runtimes, in the order of the fields of `Reading`."""
+
+
+def servers(rows: Sequence[ServerResult]) -> Table:
+    """Return a table with a line per server."""
+    made = Table(box=box.SIMPLE_HEAD)
+    for head in ("", "server", "runtime", "key", "blocks", "exit", "why"):
+        made.add_column(head, no_wrap=head in ("", "blocks", "exit"), overflow="fold")
+    for row in rows:
+        numbers = ("?" if one is None else str(one) for one in (row.blocks, row.exit))
+        cells = (row.result, row.server, row.runtime, row.key, *numbers, row.why)
+        made.add_row(*(Text(printable(cell, 400)) for cell in cells), style=STYLES[row.result])
+    return made
+
+
+def runtimes() -> Table:
+    """Return the table of the runtimes."""
+    made = Table(box=box.SIMPLE_HEAD)
+    for head in HEADINGS:
+        made.add_column(head, no_wrap=head in ("runtime", "versions", "check"), overflow="fold")
+    for reading in TABLE:
+        made.add_row(*(Text(cell.replace("`", "") or "–") for cell in vars(reading).values()))
+    return made
