@@ -11,6 +11,7 @@ from layeralign.analysis.compare import compare as compare_runs
 from layeralign.analysis.results import Results
 from layeralign.errors import LayeralignError
 from layeralign.gating.deployed import check as check_config
+from layeralign.gating.endpoint import check as check_endpoint
 from layeralign.gating.evaluate import gate as gate_run
 from layeralign.gating.fleet import Fleet as Servers
 from layeralign.gating.fleet import check_fleet
@@ -157,6 +158,7 @@ def check(
     adapter: str | Path | None = None,
     hf_overrides: str | Mapping[str, Any] | None = None,
     runtime: str | None = None,
+    endpoint: str | None = None,
     fleet: str | Path | None = None,
 ) -> Deployed | Fleet:
     """Determine the exit at which a model is deployed, and whether a run has shown it to be safe.
@@ -174,6 +176,7 @@ def check(
         adapter: the folder of the adapter that is deployed with the model.
         hf_overrides: fields of the config that a server changes, as by vLLM's `--hf-overrides`; JSON.
         runtime: the runtime, with its version: `llama.cpp@b10488`.
+        endpoint: instead of a config, `MODEL@URL` of a running server; see `layeralign.gating.endpoint`.
         fleet: instead of all others, a YAML file with a list of targets, each with its run.
 
     Returns:
@@ -183,14 +186,19 @@ def check(
         LayeralignError: the config or the run does not exist, or the policy is invalid.
     """
     if fleet is not None:
-        others = (config, against, policy, limit, revision, adapter, hf_overrides, runtime)
+        others = (config, against, policy, limit, revision, adapter, hf_overrides, runtime, endpoint)
         if any(one is not None for one in others):
             raise LayeralignError("fleet: does not go with other arguments; give them in the file")
         return shown(Fleet, check_fleet(Path(fleet)))
-    if config is None or against is None:
-        raise LayeralignError("check: expected a config and against, the run's folder, or fleet")
+    if against is None or (config is None and endpoint is None):
+        raise LayeralignError("check: expected a config or endpoint, and against, the run's folder; or fleet")
     rules = None if policy is None else read_policy(policy)
     run = Results.load(Path(against))
+    if config is None or endpoint is not None:
+        if any(one is not None for one in (config, revision, adapter, hf_overrides, runtime)):
+            raise LayeralignError("endpoint: goes with against, policy and limit only")
+        held, _ = check_endpoint(str(endpoint), run, policy=rules, limit=limit)
+        return shown(Deployed, held, _runs=[(run, None)])
     made = check_config(
         config, run, policy=rules, limit=limit, revision=revision, adapter=adapter, hf_overrides=hf_overrides,
         runtime=runtime,

@@ -43,7 +43,8 @@ class Deployed:
         result: see `layeralign.gating.evaluate.Gate`; an unknown exit is inconclusive.
         why: why it does not pass, in a sentence; empty where it passes.
         gate: the limits that were applied to the exit; None where the check stopped earlier.
-        weights: whether the files next to the config are those that were scanned.
+        weights: whether the files next to the config are those that were scanned; for an endpoint, whether
+            its answers were compared.
         adapter: whether the scanned model had an adapter, which a config does not name.
         left: usual checks of a policy that none of these limits covers.
         runtime: the runtime that runs it, with its version; empty for a config alone.
@@ -107,11 +108,7 @@ def check(
         LayeralignError: the target or the adapter does not exist or cannot be read, `limit` is not a share,
             the runtime is not known, or policy and limit are both given.
     """
-    if policy is not None and limit is not None:
-        raise LayeralignError("limit and policy: are given both; the policy says what is safe")
-    limit = LIMIT if limit is None else limit
-    if not 0 <= limit <= 1:
-        raise LayeralignError(f"limit {limit}: expected a share between 0 and 1 (0.05 is 5 %)")
+    limit = limit_of(policy, limit)
     options = {"revision": revision, "adapter": adapter, "hf_overrides": hf_overrides}
     servers = targets.servers(given, None if runtime is None else read_runtime(runtime))
     for one in servers:
@@ -120,8 +117,22 @@ def check(
     found = []
     for one in servers:
         server = one if one.named else replace(one, revision=revision, overrides=hf_overrides)
-        found.append(_held(_located(server, run, fitted), run, policy, limit))
+        found.append(held(_located(server, run, fitted), run, policy, limit))
     return tuple(found)
+
+
+def limit_of(policy: Policy | None, limit: float | None) -> float:
+    """Return the highest safe ASR without a policy.
+
+    Raises:
+        LayeralignError: it is not a share, or there is a policy, too.
+    """
+    if policy is not None and limit is not None:
+        raise LayeralignError("limit and policy: are given both; the policy says what is safe")
+    limit = LIMIT if limit is None else limit
+    if not 0 <= limit <= 1:
+        raise LayeralignError(f"limit {limit}: expected a share between 0 and 1 (0.05 is 5 %)")
+    return limit
 
 
 def _check_options(server: Server, options: Mapping[str, object]) -> None:
@@ -219,7 +230,7 @@ def _vision_file(told: Deployed, file: Path, runtime: Runtime | None, run: Resul
     return _at(replace(told, key=found.key, deviation=found.deviation), blocks, run)
 
 
-def _held(told: Deployed, run: Results, policy: Policy | None, limit: float) -> Deployed:
+def held(told: Deployed, run: Results, policy: Policy | None, limit: float) -> Deployed:
     """Apply the rules for the exit; those of the default exit count, since the exit is the deployment's."""
     if told.exit is None or told.why:
         return told

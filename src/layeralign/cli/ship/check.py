@@ -27,6 +27,7 @@ def check(
     adapter: Path | None = None,
     hf_overrides: str | None = None,
     runtime: str | None = None,
+    endpoint: str | None = None,
     fleet: Path | None = None,
     list_: Annotated[bool, Parameter(name="--list")] = False,
     format: Format = "table",
@@ -60,6 +61,9 @@ def check(
     runtime
         Runtime that runs the model, with its version, such as llama.cpp@b10488 or vllm@0.32.0. A version that
         nobody has read is inconclusive.
+    endpoint
+        `MODEL@URL` of a running server with OpenAI's API, instead of CONFIG: up to 40 cases of the run are
+        sent, and the answers are compared with every exit's. The key is read from LAYERALIGN_API_KEY.
     fleet
         YAML file with a list of targets, each with its run; see docs/gate.md.
     list_
@@ -82,13 +86,18 @@ def check(
             put(tables.runtimes())
         return 0
     if fleet is not None:
-        others = (config, against, policy, limit, revision, adapter, hf_overrides, runtime)
+        others = (config, against, policy, limit, revision, adapter, hf_overrides, runtime, endpoint)
         if any(one is not None for one in others):
             raise LayeralignError("check: --fleet does not go with other options; give them in the file")
         return _show(check_fleet(fleet), plain, table=True)
-    if config is None or against is None:
-        lacks = "CONFIG" if config is None else "--against"
+    if against is None or (config is None and endpoint is None):
+        lacks = "--against" if against is None else "CONFIG or --endpoint"
         raise LayeralignError(f"check: {lacks} is missing; see layeralign check --help")
+    if config is None or endpoint is not None:
+        files = (config, revision, adapter, hf_overrides, runtime)
+        if any(one is not None for one in files):
+            raise LayeralignError("check: --endpoint goes with --against, --policy and --limit only")
+        return _endpoint(str(endpoint), against, policy, limit, plain=plain)
     from layeralign.analysis.results import Results
     from layeralign.gating.deployed import check as run_check
     from layeralign.gating.policy import read
@@ -99,6 +108,24 @@ def check(
         runtime=runtime,
     )  # fmt: skip
     return _show(Fleet(found), plain, table=len(found) > 1)
+
+
+def _endpoint(endpoint: str, against: Path, policy: Path | None, limit: float | None, *, plain: bool) -> int:
+    """Ask an endpoint; print how well each exit explains its answers, and the result."""
+    from layeralign.analysis.results import Results
+    from layeralign.gating.deployments import tables
+    from layeralign.gating.endpoint import check as check_endpoint
+    from layeralign.gating.fleet import Fleet
+    from layeralign.gating.policy import read
+
+    rules, run = None if policy is None else read(policy), Results.load(against)
+    made, located = check_endpoint(endpoint, run, policy=rules, limit=limit)
+    if plain:
+        told = {"endpoint": asdict(located), "servers": Fleet((made,)).to_json()}
+        print(as_json.dumps(told, indent=2, ensure_ascii=False))
+        return made.exit_code
+    put(tables.located(located))
+    return _show(Fleet((made,)), plain, table=False)
 
 
 def _show(found: Fleet, plain: bool, *, table: bool) -> int:

@@ -14,6 +14,7 @@ from layeralign.gating.checks import STYLES
 from layeralign.gating.deployments.runtimes import TABLE
 
 if TYPE_CHECKING:
+    from layeralign.gating.endpoint import Located
     from layeralign.gating.fleet import ServerResult
 
 HEADINGS = (
@@ -31,6 +32,22 @@ def servers(rows: Sequence[ServerResult]) -> Table:
         numbers = ("?" if one is None else str(one) for one in (row.blocks, row.exit))
         cells = (row.result, row.server, row.runtime, row.key, *numbers, row.why)
         made.add_row(*(Text(printable(cell, 400)) for cell in cells), style=STYLES[row.result])
+    return made
+
+
+def located(found: Located) -> Table:
+    """Return a table of how well each exit explains an endpoint's answers, the best first."""
+    made = Table(
+        box=box.SIMPLE_HEAD,
+        caption=f"{found.answered} of {found.asked} questions answered. Agreement: equal words at the start "
+        "of an answer, over its length. p: against the best exit, corrected.",
+        caption_justify="left",
+    )
+    for head in ("exit", "agreement %", "p", "fits"):
+        made.add_column(head, justify="right", no_wrap=True)
+    for fit in found.fits:
+        p = "< 0.001" if fit.p < 0.001 else f"{fit.p:.3f}"
+        made.add_row(fit.name, f"{100 * fit.agreement:.0f}", p, "yes" if fit in found.exits else "")
     return made
 
 
