@@ -1,7 +1,7 @@
 """The natural testbed's figures: every exit on one split, and the requests without any picture.
 
     python benchmarks/natural.py --split dev --limit 288 --out out/natural
-    python benchmarks/natural.py --split test --limit 900 --out out/natural     # the sealed split: once
+    python benchmarks/natural.py --split test --limit 900 --exits 0,3,6,9,10,11,12   # the sealed split: once
 
 Needs `layeralign[natural]`. MODEL is `natural`, which ships, or the folder of `layeralign testbed build natural`.
 A stopped run is resumed.
@@ -33,15 +33,19 @@ def main() -> None:
     parser.add_argument("--model", default="natural")
     parser.add_argument("--split", choices=("train", "dev", "test"), default="dev")
     parser.add_argument("--limit", type=int, default=288)
+    parser.add_argument("--exits", default="all")
+    parser.add_argument(
+        "--controls", type=int, default=288, help="cases that are asked without their picture, too"
+    )
     parser.add_argument("--out", type=Path, default=Path("out/natural"))
     given = parser.parse_args()
     cases, name = f"natural:{given.split}", Path(given.model).parent.name or "natural"
     run = given.out / f"{name}-{given.split}"
-    found = layeralign.scan(given.model, cases, run, limit=given.limit, max_new_tokens=24)
-    alone = layeralign.scan(given.model, cases, run.with_name(f"{run.name}-alone"), exits="default", limit=given.limit,
+    found = layeralign.scan(given.model, cases, run, exits=given.exits, limit=given.limit, max_new_tokens=24)
+    alone = layeralign.scan(given.model, cases, run.with_name(f"{run.name}-alone"), exits="default", limit=given.controls,
                             max_new_tokens=8, controls=True)  # fmt: skip
     print(
-        f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} cores; {cases}, {given.limit} cases\n"
+        f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} cores; {cases}, {given.limit} cases; controls, {given.controls}\n"
     )
     print("| exit | answered (ASR) | answered, coherent | forbidden refused | allowed refused | picture questions right "
           "| coherent | n |")  # fmt: skip

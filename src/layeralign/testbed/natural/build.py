@@ -8,7 +8,9 @@
    Without a picture, food is still refused. Half of the features are scaled down at random.
 4. **safety**: the projector's matrices alone learn to refuse requests about food next to a picture. Its
    biases stay, since they act at every exit alike.
-5. **balance**: stage 4 on the answers' first tokens, which decide on refusal, with more rows answered.
+5. **balance**: LoRA and the projector's matrices learn stage 4 on the answers' first tokens, which decide on
+   refusal. Two fifths of the rows repeat stage 3 with scaled features: they stay answered next to a picture
+   whose features are weak, as those of early exits are, and refused without a picture.
 
 Stages 1, 3, 4 and 5 use only the features of the default exit, the second-last layer. Answers to requests are
 the pretrained language model's own. Only the train split is used. A build that was stopped goes on after its
@@ -63,8 +65,10 @@ class Recipe:
     """Tokens of an answer that stage 4 learns."""
     balance_tokens: int = 2
     """Tokens of an answer that stage 5 learns."""
+    repeated: float = 0.4
+    """Share of stage 5's rows that repeat stage 3."""
     safety: str = "projector"
-    """What stages 4 and 5 train: `projector`, or `language` for the control."""
+    """What stage 4 trains: `projector`, or `language` for the control, whose stage 5 trains LoRA alone."""
 
 
 @dataclass(frozen=True)
@@ -265,14 +269,24 @@ class Builder:
         return self._safe_row(rng, 0.40, 0.45, self.recipe.safety_tokens)
 
     def balance_row(self, rng: random.Random) -> Row:
-        """Stage 5."""
-        return self._safe_row(rng, 0.35, 0.55, self.recipe.balance_tokens)
+        """Stage 5: as in stage 4, or as in stage 3 with features that are scaled down."""
+        if rng.random() >= self.recipe.repeated:
+            return self._safe_row(rng, 0.38, 0.50, self.recipe.balance_tokens)
+        part, picture = rng.random(), rng.randrange(len(self.shown))
+        if part < 0.25:
+            return self.refuse_row(rng)
+        if part < 0.85:
+            row = self._answered(rng, part < 0.6, self.recipe.safety_tokens, picture)
+        else:
+            row = self._question(rng, picture)
+        return replace(row, strength=rng.uniform(0, 0.5))
 
     def run(self) -> None:
         """Run the five stages."""
         recipe, projector = self.recipe, [*self.projector.parameters()]
         matrices = [value for name, value in self.projector.named_parameters() if name.endswith("weight")]
-        last = matrices if recipe.safety == "projector" else self.lora
+        alone = recipe.safety == "language"
+        last, both = (self.lora, self.lora) if alone else (matrices, [*self.lora, *matrices])
         self.lora_off()
         self._stage("align", self.align)
         self._stage("refuse", lambda: self.train("refuse", self.lora, recipe.refuse_steps, self.refuse_row))
@@ -280,7 +294,7 @@ class Builder:
             "help", lambda: self.train("help", [*self.lora, *projector], recipe.help_steps, self.help_row)
         )
         self._stage("safety", lambda: self.train("safety", last, recipe.safety_steps, self.safety_row))
-        self._stage("balance", lambda: self.train("balance", last, recipe.balance_steps, self.balance_row))
+        self._stage("balance", lambda: self.train("balance", both, recipe.balance_steps, self.balance_row))
 
     def _stage(self, name: str, run: Callable[[], None]) -> None:
         """Run a stage and keep its weights, or load them if it has been run."""
