@@ -52,6 +52,7 @@ def test_every_field_changes_the_hash(case_file):
         ("[1]", "expected a JSON object, found list"),
         ({"prompt": "x", "kind": "benign"}, "field 'id' is missing"),
         ({"id": "b", "kind": "benign"}, "field 'prompt' is missing"),
+        ({**GOOD, "id": "b", "\ud800": 1}, "a field's name has a lone surrogate"),
         ({"id": "b", "prompt": "x"}, "field 'kind' is missing"),
         ({**GOOD, "id": "b", "kind": "evil"}, "'evil'; expected harmful, benign, vqa"),
         ({**GOOD, "id": 3}, "field 'id' is 3; expected text"),
