@@ -15,12 +15,15 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from layeralign._util.files import atomic, json_line
+from layeralign._util.files import atomic, json_line, read_text
 from layeralign._util.text import json_of, printable
 from layeralign._util.validation import Filled, Record, Text, validated
 from layeralign.cases import pictures
 from layeralign.cases.case import KINDS, Case, Kind, Picture
 from layeralign.errors import LayeralignError
+
+MAX_BYTES = 256 * 2**20
+"""Largest case file, in bytes."""
 
 
 def read(file: Path, limit: int | None = None) -> list[Case]:
@@ -36,8 +39,8 @@ def read(file: Path, limit: int | None = None) -> list[Case]:
         LayeralignError: The file is invalid; the message names the file, the line and the field.
     """
     try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(file, MAX_BYTES)
+    except (OSError, ValueError) as error:
         raise LayeralignError(f"cases {file}: cannot be read as UTF-8 text ({error})") from error
     table = file.suffix.lower() == ".csv"
     rows = checked(_table(text, file) if table else _objects(text, file))
