@@ -8,6 +8,7 @@ import io
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -62,6 +63,11 @@ def _table(text: str, file: Path) -> Iterator[tuple[str, Any]]:
     """Yield place and content of each row of a CSV table whose header names the fields."""
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
+        times = Counter(reader.fieldnames or [])
+        if twice := [name for name, n in times.items() if n > 1]:
+            raise LayeralignError(
+                f"{file}:1: column {printable(repr(twice[0]), 60)} appears twice; expected each column once"
+            )
         for row in reader:
             where = f"{file}:{reader.line_num}"
             if None in row:
