@@ -42,7 +42,7 @@ from layeralign.training.parallel import Workers
 from layeralign.training.policy import Policy
 from layeralign.training.reference import STOCK_REFUSAL, ReferenceAnswers, right_answer
 from layeralign.training.settings import AlignSettings
-from layeralign.training.state import checkpoint, health
+from layeralign.training.state import checkpoint, health, record
 from layeralign.vlm.identity import identity
 from layeralign.vlm.load import load
 
@@ -478,6 +478,12 @@ def checkpoint_step(folder):
         return 0
 
 
+def test_a_field_that_is_missing_is_null(tmp_path):
+    record.compare(tmp_path, {"identity": {"revision": None}}, {"identity": {}})
+    with pytest.raises(LayeralignError, match=r"identity\.revision = null"):
+        record.compare(tmp_path, {"identity": {"other": None}}, {"identity": {"revision": 1}})
+
+
 def test_another_training_in_the_folder_is_refused(llava_dir, cases, tmp_path):
     run(llava_dir, cases, tmp_path / "a", steps=1)
     with pytest.raises(LayeralignError, match=r"settings\.lr"):
@@ -507,9 +513,10 @@ def test_a_training_that_never_began_does_not_lock_its_folder(llava_dir, cases, 
 def test_a_truncated_log_is_refused(llava_dir, cases, tmp_path):
     run(llava_dir, cases, tmp_path / "a", steps=2)
     log = tmp_path / "a" / "log.jsonl"
-    log.write_text(log.read_text()[:-20])
-    with pytest.raises(LayeralignError, match="does not hold the 2 steps"):
-        run(llava_dir, cases, tmp_path / "a", steps=2)
+    for content in (log.read_bytes()[:-20], b"\xd4\n", b"1\n2\n", b"[" * 10**5):
+        log.write_bytes(content)
+        with pytest.raises(LayeralignError, match="does not hold the 2 steps"):
+            run(llava_dir, cases, tmp_path / "a", steps=2)
 
 
 def test_reference_answers_are_private_and_made_once(llava_dir, cases, tmp_path, monkeypatch):

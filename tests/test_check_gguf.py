@@ -73,6 +73,7 @@ def test_a_tower_without_a_class_token_may_pass(run, tmp_path, capsys):
         ({"layers": [3, 7]}, "it joins the layers [3, 7]"),
         ({"layers": [8]}, "its feature_layer is 8, and it has 7 blocks"),
         ({"layers": [-2]}, "its feature_layer is -2, and it has 7 blocks"),
+        ({"feature_layer": 3}, "its feature_layer is 3, not a list of layers"),
         ({"projector": "qwen2vl_merger"}, "its projector is 'qwen2vl_merger', whose exit is not known"),
         ({"blocks": 24}, "its block_count is 24, and it has 7 blocks"),
         ({"blocks": 0}, "its block_count is 0, and it has 7 blocks"),

@@ -525,6 +525,8 @@ def test_a_path_that_leaves_the_cache_is_not_fetched(site, tmp_path):
     ("{", "is not a valid download record"),
     ("[]", "is not a valid download record"),
     ('{"sha256": "x"}', "is not a valid download record"),
+    ('{"sha256": null, "url": "u", "revision": null, "licence": "l", "fetched": "f"}', "is not a valid download"),
+    ("[" * 100_000, "is not a valid download record"),
     (json.dumps(dict.fromkeys(("sha256", "url", "revision", "licence", "fetched"), "x")), "downloaded at revision x"),
 ])  # fmt: skip
 def test_a_record_that_is_broken_or_of_another_revision(site, tmp_path, record, says):

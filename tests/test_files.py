@@ -95,6 +95,25 @@ def test_what_cannot_be_written_is_one_sentence(tmp_path):
         files.write(tmp_path / "file" / "a", "")
 
 
+@pytest.mark.parametrize(
+    ("content", "limit", "found"),
+    [
+        (b"\xef\xbb\xbfa\r\nb\rc", 9, "a\nb\nc"),
+        (b"ab", 1, "is larger than"),
+        (b"\xd4", 9, "can't decode"),
+        (None, 9, "is not a regular file"),
+    ],
+)
+def test_a_text_is_read_within_its_limit(tmp_path, content, limit, found):
+    file = tmp_path / "a"
+    os.mkfifo(file) if content is None else file.write_bytes(content)
+    if found.startswith("a\n"):
+        assert files.read_text(file, limit) == found
+    else:
+        with pytest.raises(ValueError, match=found):
+            files.read_text(file, limit)
+
+
 @given(st.text())
 def test_a_line_of_json_is_one_line_for_every_reader(text):
     line = files.json_line({"answer": text})

@@ -1,4 +1,5 @@
 import json
+import os
 import pickle
 import shutil
 
@@ -432,3 +433,31 @@ def test_a_config_beyond_its_weights_is_refused_before_anything_is_made(copy, fi
     (copy / file).write_text(json.dumps(content))
     with pytest.raises(LayeralignError, match=rf"{file}: {path[-1]} is 1e\+09"):
         load(copy)
+
+
+@pytest.mark.parametrize("path", [("num_labels",), ("text_config", "num_hidden_layers")])
+def test_a_config_without_weights_is_refused_before_it_fills_the_memory(copy, path):
+    content = json.loads((copy / "config.json").read_text())
+    (content if len(path) == 1 else content[path[0]])[path[-1]] = 10**9
+    (copy / "config.json").write_text(json.dumps(content))
+    with pytest.raises(LayeralignError, match=r"a model of its config\.json takes more than"):
+        empty(copy)
+
+
+def test_what_is_no_file_or_far_too_large_is_not_read(copy):
+    os.mkfifo(copy / "z.safetensors")
+    assert load(copy).exits.layers == 5
+    with (copy / "config.json").open("wb") as stream:
+        stream.truncate(2**33)
+    with pytest.raises(LayeralignError, match="is larger than 32 MiB, the limit"):
+        load(copy)
+
+
+def test_truncated_weights_of_an_adapter(llava_dir, tmp_path):
+    get_peft_model(load(llava_dir).model, LoraConfig(target_modules=["q_proj"])).save_pretrained(
+        str(tmp_path)
+    )
+    weights = tmp_path / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-9])
+    with pytest.raises(LayeralignError, match=r"adapter .*adapter_model\.safetensors: cannot be loaded"):
+        load(llava_dir, adapter=tmp_path, allow_base=True)

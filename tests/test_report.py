@@ -6,6 +6,7 @@ import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from importlib.resources import files
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -16,9 +17,10 @@ from judged import HOSTILE, cases, make
 from layeralign.cli import main
 from layeralign.errors import LayeralignError
 from layeralign.judges.judge import Judgement
+from layeralign.report import inputs
 from layeralign.report.card import card
 from layeralign.report.charts import figure, tradeoff
-from layeralign.report.charts.series import series
+from layeralign.report.charts.series import series, training
 from layeralign.report.inputs import gather, labels
 from layeralign.report.page import findings as words
 from layeralign.report.page import page
@@ -85,6 +87,38 @@ def test_no_exit_is_called_good_for_being_no_worse_than_a_bad_one(tmp_path):
     found = words.headline(gather([make(tmp_path / "run", lambda exit: 10)]))
     assert found.number == "0 of 6" and found.tone == "open" and "exit answers many itself" in found.more
     assert words.headline(gather([make(tmp_path / "safe", lambda exit: 0)])).tone == "good"
+
+
+SHOWN = {"settings": dict.fromkeys(("method", "exits", "mix", "steps", "rows", "seed"), 1), "cases": {"n": 3}}
+
+
+@pytest.mark.parametrize(
+    ("record", "log", "shown"),
+    [
+        (SHOWN, '{"step": 0, "reward": "high", "kl": 1e999}', True),
+        ({"settings": {"method": "lppo"}}, '{"step": 0}', False),
+        (SHOWN | {"reward": [1]}, '{"step": 0}', False),
+        (SHOWN, "[1]", False),
+        (SHOWN, "[" * 10**5, False),
+    ],
+)
+def test_a_training_that_anyone_may_have_written_is_shown_only_where_it_is_whole(
+    tmp_path, record, log, shown
+):
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "adapter_model.safetensors").write_bytes(b"weights")
+    (folder / "training.json").write_text(json.dumps(record))
+    (folder / "log.jsonl").write_text(log)
+    hashes = {"adapter_model.safetensors": hashlib.sha256(b"weights").hexdigest()}
+    run = SimpleNamespace(identity={"adapter": hashes}, model=f"m + {folder}")
+    found = inputs._training(run)
+    assert (found is not None) == shown
+    if found:
+        assert training(found.steps)["curves"] == {
+            "Reward of sampled answers": [None],
+            "KL from the reference policy, per answer": [None],
+        }
 
 
 def test_a_judge_that_was_trained_against_is_named_first(runs):

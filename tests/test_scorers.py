@@ -111,6 +111,7 @@ def test_a_special_token_in_an_answer_is_only_letters(tmp_path):
         ({"id2label": {"0": "toxic", "1": "b", "2": "c"}}, "if they exclude each other"),
         ({"id2label": {"0": "toxic", "1": "b"}, "problem_type": "regression"}, "problem_type 'regression'"),
         ({"id2label": {"0": "\x1b[31mx", "1": "y"}}, "\ufffd\\[31mx"),
+        ({"architectures": {"a": 1}}, "names the class none"),
         ({"architectures": ["GPT2LMHeadModel"]}, r"names the class GPT2LMHeadModel; expected a \*ForSeq"),
     ],
 )

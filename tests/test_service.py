@@ -95,7 +95,7 @@ def says(content):
 
 @pytest.mark.parametrize(("answer", "why"), [
     (drip_body, "timed out"), (drip_headers, "the connection failed|timed out"), (endless, "longer than 16 MiB|timed out"),
-    (bomb, "compressed"), (says(b"[" * 10**5), "not a valid completion"),
+    (bomb, "compressed"), (says(json.dumps(completion("safe")).encode("utf-16")), "not a valid completion"), (says(b"[" * 10**5), "not a valid completion"),
     (says(b"[" * 10**5 + b"]" * 10**5), "not a valid completion"),
     (says(b'{"a":' * 50_000 + b"1" + b"}" * 50_000), "not a valid completion"),
 ])  # fmt: skip

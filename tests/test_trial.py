@@ -82,6 +82,17 @@ def test_a_tokenizer_bomb_is_one_sentence(copied, hasty, part, value):
         tokenizer(checkpoints.find(str(copied)), "judge: model x")
 
 
+def test_a_tokenizer_that_reads_no_text_is_one_sentence(copied):
+    file = copied / "tokenizer.json"
+    content = json.loads(file.read_text())
+    content["model"] = {"type": "WordLevel", "vocab": {}, "unk_token": "x"}
+    file.write_text(json.dumps(content))
+    with pytest.raises(LayeralignError, match="its tokenizer: cannot be loaded"):
+        load(copied)
+    with pytest.raises(LayeralignError, match="its tokenizer: cannot be loaded"):
+        tokenizer(checkpoints.find(str(copied)), "judge: model x")
+
+
 @pytest.mark.parametrize("size", [{"height": 10**5, "width": 10**5}, {"shortest_edge": 10**6}])
 def test_an_image_processor_bomb_is_one_sentence(copied, size):
     file = copied / "processor_config.json"
@@ -124,6 +135,18 @@ def test_a_child_that_is_killed_or_panics_has_gone_too_far():
 def test_a_child_that_waits_for_a_lock_decides_nothing(monkeypatch):
     monkeypatch.setattr(bounded, "_WAIT", 0.3)
     assert bounded.excess(lambda: time.sleep(60)) == ""
+
+
+def test_a_child_that_computes_on_a_busy_machine_has_gone_too_far(monkeypatch):
+    monkeypatch.setattr(bounded, "_WAIT", 1.5)
+    monkeypatch.setattr(bounded, "SECONDS", 0.2)
+    monkeypatch.setattr(bounded, "_run", lambda do: do())  # without its own limit
+
+    def computes():
+        while True:
+            pass
+
+    assert bounded.excess(computes) == "takes more than 0.2 s"
 
 
 def test_an_interrupt_ends_the_child_too(monkeypatch):

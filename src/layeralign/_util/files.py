@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import stat
@@ -90,6 +91,18 @@ def read_regular(file: Path, limit: int) -> bytes:
         if max(about.st_size, len(content)) > limit:
             raise ValueError(f"is larger than {limit >> 20} MiB, the limit")
     return content
+
+
+def read_text(file: Path, limit: int) -> str:
+    r"""Read a regular file of at most `limit` bytes as UTF-8; a byte order mark is dropped.
+
+    Lines end with `\n`, as with `Path.read_text`.
+
+    Raises:
+        OSError: the file cannot be opened or read.
+        ValueError: it is not a regular file, it is larger, or it is not UTF-8.
+    """
+    return io.TextIOWrapper(io.BytesIO(read_regular(file, limit)), encoding="utf-8-sig").read()
 
 
 def json_line(row: Any) -> str:

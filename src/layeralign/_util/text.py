@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import string
 import unicodedata
+from collections import Counter
 from datetime import date as Date
 from typing import Any
 
@@ -53,7 +54,7 @@ def json_of(text: str, where: str, expected: str = "") -> Any:
     def fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
-            twice = next(name for name in found if [key for key, _ in pairs].count(name) > 1)
+            twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
             raise LayeralignError(f"{where}: field {twice!r} occurs twice")
         return found
 

@@ -69,6 +69,8 @@ def validated(
     where = place if callable(place) else lambda _: place
     if not isinstance(content, dict):
         raise LayeralignError(f"{where('')}: expected a JSON object, found {type(content).__name__}")
+    if any(has_lone_surrogate(str(key)) for key in content):  # pydantic does not say which
+        raise LayeralignError(f"{where('')}: a field's name has a lone surrogate; expected valid Unicode")
     try:
         return model.model_validate(content)
     except ValidationError as error:

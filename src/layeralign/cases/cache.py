@@ -91,13 +91,16 @@ def hold(draft: Path, file: Path, url: str, revision: str | None, licence: str, 
 def _record(file: Path) -> Record | None:
     beside = _beside(file)
     try:
-        return Record(**json.loads(beside.read_text(encoding="utf-8")))
+        record = Record(**json.loads(beside.read_text(encoding="utf-8")))
+        if not isinstance(record.sha256, str):
+            raise TypeError("its sha256 is not text")
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise LayeralignError(
             f"{beside}: is not a valid download record ({error}); remove it and {file.name}"
         ) from error
+    return record
 
 
 def _beside(file: Path) -> Path:

@@ -8,6 +8,7 @@ import io
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,12 +16,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from layeralign._util.files import atomic, json_line
+from layeralign._util.files import atomic, json_line, read_text
 from layeralign._util.text import json_of, printable
 from layeralign._util.validation import Filled, Record, Text, validated
 from layeralign.cases import pictures
 from layeralign.cases.case import KINDS, Case, Kind, Picture
 from layeralign.errors import LayeralignError
+
+MAX_BYTES = 256 * 2**20
+"""Largest case file, in bytes."""
 
 
 def read(file: Path, limit: int | None = None) -> list[Case]:
@@ -36,8 +40,8 @@ def read(file: Path, limit: int | None = None) -> list[Case]:
         LayeralignError: The file is invalid; the message names the file, the line and the field.
     """
     try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(file, MAX_BYTES)
+    except (OSError, ValueError) as error:
         raise LayeralignError(f"cases {file}: cannot be read as UTF-8 text ({error})") from error
     table = file.suffix.lower() == ".csv"
     rows = checked(_table(text, file) if table else _objects(text, file))
@@ -59,6 +63,11 @@ def _table(text: str, file: Path) -> Iterator[tuple[str, Any]]:
     """Yield place and content of each row of a CSV table whose header names the fields."""
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
+        times = Counter(reader.fieldnames or [])
+        if twice := [name for name, n in times.items() if n > 1]:
+            raise LayeralignError(
+                f"{file}:1: column {printable(repr(twice[0]), 60)} appears twice; expected each column once"
+            )
         for row in reader:
             where = f"{file}:{reader.line_num}"
             if None in row:

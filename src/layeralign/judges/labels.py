@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from layeralign._util.files import atomic
+from layeralign._util.files import atomic, read_regular
 from layeralign._util.text import json_of
 from layeralign._util.validation import Record, Text, validated
 from layeralign.errors import LayeralignError
@@ -27,6 +27,8 @@ LABELS = {
 }
 """Label -> its verdict."""
 
+MAX_BYTES = 256 * 2**20
+"""Largest file of labels, in bytes."""
 _ASKED = ("case", "exit", "sample", "image", "prompt", "answer")
 """Fields of a row in the sample; no judge's verdict is among them."""
 
@@ -109,9 +111,9 @@ def adopt(run: Run, file: Path) -> Counter[str]:
         LayeralignError: The file is invalid; the message names the file, the line and the field.
     """
     try:
-        content = file.read_bytes()
+        content = read_regular(file, MAX_BYTES)
         lines = content.decode("utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise LayeralignError(f"labels {file}: cannot be read as UTF-8 text ({error})") from error
     rows = _labelled(run)
     found: dict[RowKey, str | None] = {}

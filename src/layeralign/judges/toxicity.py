@@ -21,7 +21,7 @@ from layeralign.judges.judge import EMPTY, Exchange, Judge, Judgement
 from layeralign.judges.kinds import TOXICITY, TOXICITY_SCORE
 from layeralign.judges.models.local import find
 from layeralign.rewards.classifier import Classifier
-from layeralign.vlm.checkpoint import Checkpoint
+from layeralign.vlm.checkpoint import Checkpoint, class_of
 from layeralign.vlm.load import own_device, pretrained, tokenizer
 
 DEFAULT = "unitary/toxic-bert"
@@ -55,10 +55,10 @@ class Output:
                 or whether the outputs exclude each other.
         """
         where = f"judge toxicity:{model}: config.json"
-        kinds = config.get("architectures") or ["none"]
-        if not str(kinds[0]).endswith("ForSequenceClassification"):
+        kind = class_of(config)
+        if not kind.endswith("ForSequenceClassification"):
             raise LayeralignError(
-                f"{where} names the class {kinds[0]}; expected a *ForSequenceClassification"
+                f"{where} names the class {printable(kind, 60)}; expected a *ForSequenceClassification"
             )
         named = config.get("id2label")
         labels = {str(k): str(v) for k, v in named.items()} if isinstance(named, dict) else {}

@@ -23,6 +23,8 @@ from layeralign.runs.columns import VERDICTS
 from layeralign.vlm.checkpoint import TRAINING, read_json
 
 _WEIGHTS = "adapter_model.safetensors"
+_SETTINGS = {"method", "exits", "mix", "steps", "rows", "seed"}
+"""Settings of a training that a page shows."""
 
 
 @dataclass(frozen=True)
@@ -222,6 +224,20 @@ def _training(run: Results) -> Training | None:
             return None
         record = read_json(folder / TRAINING)
         lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
-        return Training(record, [json.loads(line) for line in lines])
-    except (LayeralignError, OSError, ValueError):
+        steps = [json.loads(line) for line in lines]
+    except (LayeralignError, OSError, ValueError, RecursionError):
         return None
+    return Training(record, steps) if _has_what_is_shown(record, steps) else None
+
+
+def _has_what_is_shown(record: Mapping[str, Any], steps: Sequence[object]) -> bool:
+    """Return whether a record and a log are as `align` writes them; anyone may have written it."""
+    settings, cases, reward = (record.get(name) for name in ("settings", "cases", "reward"))
+    return (
+        isinstance(settings, dict)
+        and settings.keys() >= _SETTINGS
+        and isinstance(cases, dict)
+        and "n" in cases
+        and (not reward or (isinstance(reward, dict) and "name" in reward))
+        and all(isinstance(step, dict) and type(step.get("step")) is int for step in steps)
+    )

@@ -239,11 +239,11 @@ def _function(name: str) -> RewardFunction:
 
 def _sees(name: str, config: Mapping[str, Any]) -> str:
     """Return a reward model's input, one of `SEES`, from its config.json."""
-    kinds = config.get("architectures") or ["none"]
-    if not str(kinds[0]).endswith("ForSequenceClassification"):
+    kind = checkpoints.class_of(config)
+    if not kind.endswith("ForSequenceClassification"):
         raise LayeralignError(
-            f"reward {name}: config.json names the class {kinds[0]}; expected a *ForSequenceClassification "
-            "with one output (layeralign reward train makes one)"
+            f"reward {name}: config.json names the class {printable(kind, 60)}; expected a "
+            "*ForSequenceClassification with one output (layeralign reward train makes one)"
         )
     sees = config.get("layeralign_sees", "text")
     if sees not in SEES:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import Any
 
+from layeralign._util.files import read_regular
 from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
 from layeralign.vlm.limits import check_numbers
@@ -30,6 +31,8 @@ _LARGE, _PART = 10**9, 2**24
 """Bytes of a checkpoint whose reading shows progress, and bytes that are read at once."""
 _WANTED = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_MAX_JSON = 32 * 2**20
+"""Largest JSON file of a model, in bytes."""
 _INDEX = "model.safetensors.index.json"
 _REMOTE_CODE = ("config.json", "processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 
@@ -101,7 +104,7 @@ class Checkpoint:
         """Shape and number format of each tensor."""
         from safetensors import safe_open
 
-        for file in self.path.glob("*.safetensors"):
+        for file in (file for file in self.files() if file.suffix == ".safetensors"):
             with safe_open(file, framework="np") as tensors:
                 for name in tensors.keys():  # noqa: SIM118 - it is no mapping
                     found = tensors.get_slice(name)
@@ -314,12 +317,18 @@ def read_json(file: Path) -> dict[str, Any]:
         LayeralignError: The file cannot be read, or is not a JSON object.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(read_regular(file, _MAX_JSON).decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise LayeralignError(f"{file}: cannot be read as JSON ({error})") from error
     if not isinstance(content, dict):
         raise LayeralignError(f"{file}: expected a JSON object")
     return content
+
+
+def class_of(config: Mapping[str, Any]) -> str:
+    """The first name in `architectures` of a config.json; `none` if there is none."""
+    named = config.get("architectures")
+    return str(named[0]) if isinstance(named, list) and named else "none"
 
 
 def _keys(content: object) -> Iterator[str]:

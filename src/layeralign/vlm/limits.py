@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
+from layeralign._util import bounded
 from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
 
@@ -36,6 +39,32 @@ def check_numbers(model: str, configs: Mapping[str, object], tensors: int) -> No
                     f"model {model}: {file}: {printable(key, 60)} is {value:.3g}, and {why}; "
                     "download the model again"
                 )
+
+
+def try_out(folder: Path, what: str, kind: Any = None) -> None:
+    """Read a config in a child process with limits, and build a model of it without weights.
+
+    A config may ask for 10^9 labels or experts, for each of which transformers makes an object.
+
+    Args:
+        folder: folder of the config.json.
+        what: owner for messages, such as `model NAME`.
+        kind: an auto class of transformers; None to read the config only.
+
+    Raises:
+        LayeralignError: This takes more than the limits of `bounded`.
+    """
+    import torch
+    from transformers import AutoConfig
+
+    def build() -> None:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        if kind is not None:
+            with torch.device("meta"):
+                kind.from_config(config)
+
+    if reason := bounded.excess(build):
+        raise LayeralignError(f"{what}: a model of its config.json {reason}; download the model again")
 
 
 def _numbers(content: object, key: str = "") -> Iterator[tuple[str, float]]:

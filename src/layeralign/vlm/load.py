@@ -30,7 +30,7 @@ from layeralign._util.quiet import quiet
 from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
 from layeralign.vlm import checkpoint as checkpoints
-from layeralign.vlm import finite
+from layeralign.vlm import finite, limits
 from layeralign.vlm import processor as processors
 from layeralign.vlm.adapter import base
 from layeralign.vlm.adapter.config import lora_config
@@ -99,7 +99,7 @@ def load(
         bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id
     )
     if fitted is not None:
-        finite.check_weights(load_file(fitted.path / "adapter_model.safetensors"), f"adapter {fitted.name}")
+        finite.check_weights(_weights(fitted), f"adapter {fitted.name}")
         loaded = _adapted(loaded, fitted, merge=quantize is None)
         finite.check_weights(loaded.state_dict(), f"model {found.name} + adapter {fitted.name}")
     if device_map is None:
@@ -154,7 +154,9 @@ def _written(config: Mapping[str, Any], name: str) -> Iterator[checkpoints.Check
         yield checkpoints.Checkpoint(name, Path(folder))
 
 
-def _read(found: checkpoints.Checkpoint) -> PreTrainedConfig:
+def _read(found: checkpoints.Checkpoint, kind: Any = None) -> PreTrainedConfig:
+    """Read config.json, after it was tried out for building a model of a class `kind`."""
+    limits.try_out(found.path, f"model {found.name}", kind)
     with quiet():
         try:
             config = AutoConfig.from_pretrained(found.path, trust_remote_code=False, local_files_only=True)
@@ -167,7 +169,7 @@ def _read(found: checkpoints.Checkpoint) -> PreTrainedConfig:
 def _empty(found: checkpoints.Checkpoint, variant: str | None) -> Vlm:
     family = family_of(found.name, found.config())
     family.check(variant)
-    config = _read(found)
+    config = _read(found, AutoModelForImageTextToText)
     with quiet(), torch.device("meta"):
         try:
             made = AutoModelForImageTextToText.from_config(config)
@@ -194,6 +196,7 @@ def _processor(found: checkpoints.Checkpoint, family: type[Vlm]) -> ProcessorMix
         raise LayeralignError(
             f"model {found.name}: its processor has no chat template; add chat_template.jinja"
         )
+    _check_reads(processor.tokenizer, f"model {found.name}")
     return processor
 
 
@@ -213,6 +216,7 @@ def pretrained(kind: Any, found: checkpoints.Checkpoint, what: str, **options: A
         "trust_remote_code": False, "local_files_only": True, "use_safetensors": True,
         "output_loading_info": True,
     }  # fmt: skip
+    limits.try_out(found.path, what, kind)
     with quiet(bars=found.large and sys.stderr.isatty()):
         try:
             loaded, report = kind.from_pretrained(found.path, **options)
@@ -240,9 +244,20 @@ def tokenizer(found: checkpoints.Checkpoint, what: str) -> Any:
     trial.check(load, what)
     with quiet():
         try:
-            return load()
+            names = load()
         except Exception as error:  # transformers raises many kinds for a broken checkpoint
             raise unloadable(what, error) from error
+    _check_reads(names, what)
+    return names
+
+
+def _check_reads(names: Any, what: str) -> None:
+    """Refuse a tokenizer that fails at any text, as one without its own unknown token does."""
+    with quiet():
+        try:
+            names(list(trial.TEXTS), add_special_tokens=False)
+        except Exception as error:  # tokenizers raises plain exceptions
+            raise unloadable(f"{what}: its tokenizer", error) from error
 
 
 def release() -> None:
@@ -303,6 +318,13 @@ def own_device() -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def _weights(adapter: checkpoints.Adapter) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(adapter.path / "adapter_model.safetensors")
+    except Exception as error:  # safetensors raises types of its own
+        raise unloadable(f"adapter {adapter.name}: adapter_model.safetensors", error) from error
 
 
 def _adapted(model: Any, adapter: checkpoints.Adapter, *, merge: bool) -> Any:

@@ -7,11 +7,14 @@ from typing import Any
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 
+from layeralign._util.files import read_text
 from layeralign._util.text import json_of
 from layeralign._util.validation import Record, Share, Text, refused, validated
 from layeralign.analysis.judging.judge_quality import Quality
 from layeralign.analysis.results import Results
 from layeralign.errors import LayeralignError
+
+_MAX_BYTES = 32 * 2**20
 
 
 def read_quality(file: Path, judge: str, run: Results) -> Quality:
@@ -32,8 +35,8 @@ def read_quality(file: Path, judge: str, run: Results) -> Quality:
     """
     where = f"quality {file}"
     try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(file, _MAX_BYTES)
+    except (OSError, ValueError) as error:
         raise LayeralignError(f"{where}: cannot be read as UTF-8 text ({error})") from error
     found = json_of(text, where)
     if not isinstance(found, dict):

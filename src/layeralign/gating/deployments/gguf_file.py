@@ -55,6 +55,8 @@ class VisionFile:
         if kind not in _LLAVA:
             raise ValueError(f"its projector is {printable(repr(kind), 40)}, whose exit is not known")
         layers = self.fields.get("clip.vision.feature_layer") or []
+        if not isinstance(layers, list) or not all(type(layer) is int for layer in layers):
+            raise ValueError(f"its feature_layer is {printable(repr(layers), 40)}, not a list of layers")
         if len(layers) > 1:
             raise ValueError(f"it joins the layers {layers}, and no scan does that")
         stored = len({name.split(".")[2] for name in self.tensors if name.startswith("v.blk.")})

@@ -13,11 +13,12 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM
 
+from layeralign._util.text import printable
 from layeralign.cases.dialogue import dialogue
 from layeralign.errors import LayeralignError
 from layeralign.judges.models import local
 from layeralign.vlm import rope
-from layeralign.vlm.checkpoint import Checkpoint
+from layeralign.vlm.checkpoint import Checkpoint, class_of
 from layeralign.vlm.families.registry import family_of
 from layeralign.vlm.load import load, own_device, pretrained, tokenizer
 from layeralign.vlm.text.template import JUDGE_DATE, written_before
@@ -194,11 +195,11 @@ def check(model: str, config: Mapping[str, Any]) -> None:
     if "vision_config" in config:
         family_of(model, dict(config))
         return
-    kind = str((config.get("architectures") or ["none"])[0])
+    kind = class_of(config)
     if not kind.endswith(("ForCausalLM", "LMHeadModel")):
         raise LayeralignError(
-            f"judge coherence:{model}: config.json names the class {kind}; expected a causal language model "
-            "(*ForCausalLM, *LMHeadModel) or a vision-language model"
+            f"judge coherence:{model}: config.json names the class {printable(kind, 60)}; expected a causal "
+            "language model (*ForCausalLM, *LMHeadModel) or a vision-language model"
         )
 
 

@@ -7,6 +7,7 @@ limit of its size. Compressed responses are not asked for and not unpacked.
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import ssl
 import threading
@@ -231,13 +232,13 @@ async def _bounded(parts: AsyncIterator[bytes]) -> bytes:
 
 
 def json_in(answer: httpx.Response) -> Any:
-    """The content of a response as JSON.
+    """The content of a response as JSON, which is UTF-8.
 
     Raises:
         ValueError: It is not JSON, or nested too deeply.
     """
     try:
-        return answer.json()
+        return json.loads(answer.content.decode("utf-8-sig"))
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 

@@ -118,5 +118,6 @@ def training(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     return {"steps": [step["step"] + 1 for step in steps], "curves": curves}
 
 
-def _round(number: float | None) -> float | None:
-    return None if number is None else round(number, 5)
+def _round(number: object) -> float | None:
+    """Return a number of a log, rounded; None for anything else."""
+    return round(number, 5) if isinstance(number, int | float) and abs(number) < 1e300 else None

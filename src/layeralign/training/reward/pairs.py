@@ -8,9 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from layeralign._util.files import read_text
 from layeralign._util.text import has_lone_surrogate, json_of, printable
 from layeralign.cases.dialogue import ASSISTANT
 from layeralign.errors import LayeralignError
+
+MAX_BYTES = 512 * 2**20
+"""Largest file of pairs, in bytes."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,8 @@ def read_pairs(file: Path) -> tuple[list[Pair], int]:
             field.
     """
     try:
-        lines = file.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(file, MAX_BYTES).split("\n")
+    except (OSError, ValueError) as error:
         raise LayeralignError(f"pairs {file}: cannot be read as UTF-8 text ({error})") from error
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     read = [_pair(line, f"{file}:{number}") for number, line in numbered]

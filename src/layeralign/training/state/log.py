@@ -52,10 +52,10 @@ def read(folder: Path, steps: int) -> list[dict[str, Any]]:
         return []
     if not file.exists():
         raise LayeralignError(f"log {file}: is missing, although the checkpoint exists; use a new folder")
-    lines = file.read_text(encoding="utf-8").splitlines()[:steps]
     try:
-        found = [json.loads(line) for line in lines]
-    except ValueError:
+        lines = file.read_text(encoding="utf-8").splitlines()[:steps]
+        found = [dict(json.loads(line)) for line in lines]
+    except (ValueError, TypeError, RecursionError):
         found = []
     if [line.get("step") for line in found] != list(range(steps)):
         raise LayeralignError(

@@ -38,6 +38,7 @@ class _Training(Record):
     model_config = ConfigDict(extra="allow")
 
     settings: dict[str, Any] = Field(description="an object")
+    continued: list[Any] = Field([], description="a list")
 
 
 def write(file: Path, made: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,7 +83,10 @@ def compare(out: Path, found: Mapping[str, Any], made: Mapping[str, Any]) -> Non
         if was == now or key == "model":
             continue
         if isinstance(was, dict) and isinstance(now, dict):
-            inner = min(k for k in {*was, *now} if was.get(k) != now.get(k))
+            differ = [k for k in {*was, *now} if was.get(k) != now.get(k)]
+            if not differ:  # one has null where the other has nothing
+                continue
+            inner = min(differ)
             key, was, now = f"{key}.{inner}", was.get(inner), now.get(inner)  # noqa: PLW2901
         old, new = (printable(json.dumps(value), 60) for value in (was, now))
         raise LayeralignError(
@@ -97,15 +101,16 @@ def _longer(out: Path, was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[s
     Raises:
         LayeralignError: the number of steps differs, and the schedule forbids it or there are fewer.
     """
-    if was.get("steps") == now["steps"] or {**was, "steps": now["steps"]} != now:
+    had = was.get("steps")
+    if had == now["steps"] or not isinstance(had, int) or {**was, "steps": now["steps"]} != now:
         return dict(was)
-    shown = f"out {out}: holds a training of {was.get('steps')} steps, and this command has {now['steps']}; "
+    shown = f"out {out}: holds a training of {had} steps, and this command has {now['steps']}; "
     if now["schedule"] != "constant":
         raise LayeralignError(
             f"{shown}its learning rate fell to zero at its last step, so it cannot continue; use another "
             "--out, and --schedule constant for a training that can"
         )
-    if now["steps"] < was["steps"]:
+    if now["steps"] < had:
         raise LayeralignError(f"{shown}use another --out, or at least as many steps")
     return dict(now)
 

@@ -16,7 +16,7 @@ from PIL import Image
 from layeralign._util import bounded
 from layeralign.errors import LayeralignError
 
-_TEXTS = (
+TEXTS = (
     "What is in this picture?",
     "a" * 4000 + "!",
     " " * 2000 + "\n" * 2000 + "1" * 2000,
@@ -45,7 +45,7 @@ def check(load: Callable[[], Any], what: str) -> None:
 
 def _use(processor: Any) -> None:
     names = getattr(processor, "tokenizer", processor)
-    for text in _TEXTS:
+    for text in TEXTS:
         part = {"type": "text", "text": text}
         for content in ([part], [{"type": "image"}, part], text):
             turns = [{"role": "user", "content": content}]

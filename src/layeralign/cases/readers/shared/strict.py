@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -198,7 +199,7 @@ def table(file: Path, columns: Sequence[str]) -> list[Row]:
     missing = [name for name in columns if name not in header]
     if missing:
         raise LayeralignError(f"{file}:1: column {missing[0]!r} is missing; expected {', '.join(columns)}")
-    twice = [name for name in header if header.count(name) > 1]
+    twice = [name for name, times in Counter(header).items() if times > 1]
     if twice:
         raise LayeralignError(f"{file}:1: column {twice[0]!r} appears twice; expected each column once")
     for line, record in records[1:]:
