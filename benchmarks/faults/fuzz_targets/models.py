@@ -19,7 +19,7 @@ def vision_file(work: Path) -> Target:
     import numpy as np
 
     from layeralign._util import bounded
-    from layeralign.gating import gguf_file
+    from layeralign.gating.deployments import gguf_file
 
     bounded.SECONDS = 2
     shape = {"clip.vision.embedding_length": 8, "clip.vision.image_size": 32, "clip.vision.block_count": 3}
