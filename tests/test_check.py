@@ -347,7 +347,7 @@ def test_an_exit_is_known_where_only_the_weights_are_others(run, tmp_path):
         (["LIST", "--revision", "main"], "--revision is for hub ids"),
         (["testbed", "--policy", "LIST"], "is a list; expected the keys"),
         (["testbed", "--against", "nope"], "is not a run"),
-        ([], "CONFIG is missing"),
+        ([], "CONFIG or --endpoint is missing"),
     ],
 )
 def test_errors_are_code_1_and_one_sentence(run, tmp_path, capfd, arguments, says):

@@ -454,5 +454,5 @@ def test_what_belongs_to_another_kind_of_target_is_refused(run, tmp_path):
             check(run, tmp_path, "serve.sh", line, **options)
     with pytest.raises(LayeralignError, match="does not go with other arguments"):
         layeralign.check("testbed", run, fleet="x")
-    with pytest.raises(LayeralignError, match="expected a config and against"):
+    with pytest.raises(LayeralignError, match="expected a config or endpoint"):
         layeralign.check("testbed")

@@ -638,7 +638,8 @@ def test_the_workflow_for_github_is_one_and_its_commands_are_ours():
 
 
 def test_the_policies_in_the_docs_are_policies(tmp_path):
-    found = re.findall("```yaml\n(.*?)```", (ROOT / "docs" / "gate.md").read_text(), re.S)
+    blocks = re.findall("```yaml\n(.*?)```", (ROOT / "docs" / "gate.md").read_text(), re.S)
+    found = [text for text in blocks if "\nservers:" not in text]  # a fleet is no policy
     assert len(found) == 3 and found[2] == (ROOT / "examples" / "policy-change.yaml").read_text()
     for text in found:
         (tmp_path / "p.yaml").write_text(text)

@@ -19,6 +19,7 @@ from layeralign.cli.app import app
 from layeralign.decode.decoding import Decoding
 from layeralign.diagnosis import Diagnosis
 from layeralign.gating.deployments.runtimes import Reading
+from layeralign.gating.endpoint import Fit, Located
 from layeralign.gating.fleet import ServerResult
 from layeralign.runs.opening import open_run
 from layeralign.sweep.settings import ScanSettings
@@ -26,7 +27,20 @@ from layeralign.training.settings import AlignSettings
 from layeralign.vlm.cost import Encoder
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "names.md"
-PRINTED = (Summary, Seeds, Comparison, Plan, Screen, Encoder, Diagnosis, Measured, ServerResult, Reading)
+PRINTED = (
+    Summary,
+    Seeds,
+    Comparison,
+    Plan,
+    Screen,
+    Encoder,
+    Diagnosis,
+    Measured,
+    ServerResult,
+    Located,
+    Fit,
+    Reading,
+)
 """What commands print or write as JSON; the classes of their fields are found from here."""
 
 

@@ -52,11 +52,12 @@ def example(run: RunInput) -> Example | None:
     found = _flipped(run, default, exit)
     if found is None:
         return None
-    cases, names, answers = run.results.columns.cases, run.exits, run.results.answers
+    cases, names = run.results.columns.cases, run.exits
     id = cases.id[found]
     picture = drawn([id]).get(id)
     if picture is None or picture.sha256 != cases.picture[found]:
         return None
+    answers = run.results.answers
     return Example(
         case=id,
         prompt=cases.prompt[found],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,3 +96,13 @@ def assemble(given: Parts, seed: int) -> LlavaForConditionalGeneration:
     made.tie_weights()
     made.eval()
     return made
+
+
+def padded(rows: Sequence[list[int]], filler: int, *, left: bool = False) -> tuple[Tensor, Tensor]:
+    """Token ids and mask, int64 [rows, length]."""
+    longest = max(map(len, rows))
+    ids, mask = torch.full((len(rows), longest), filler), torch.zeros(len(rows), longest, dtype=torch.long)
+    for at, row in enumerate(rows):
+        where = slice(longest - len(row), None) if left else slice(0, len(row))
+        ids[at, where], mask[at, where] = torch.tensor(row), 1
+    return ids, mask

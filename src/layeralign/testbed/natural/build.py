@@ -38,7 +38,7 @@ from layeralign._util import files
 from layeralign._util.quiet import quiet
 from layeralign.errors import LayeralignError
 from layeralign.testbed.natural import architecture, assembled, deltas, pictures
-from layeralign.testbed.natural.architecture import Parts
+from layeralign.testbed.natural.architecture import Parts, padded
 from layeralign.testbed.natural.world import CLASSES, COLOURS, REFUSAL, Request, question, requests
 
 
@@ -138,7 +138,7 @@ class Builder:
         for start in range(0, len(prompts), 50):
             some = prompts[start : start + 50]
             rows = [self.prompt(text, picture=False) for text in some]
-            ids, mask = _padded(rows, self.end[0], left=True)
+            ids, mask = padded(rows, self.end[0], left=True)
             made = self.model.generate(
                 input_ids=ids, attention_mask=mask, do_sample=False, pad_token_id=self.end[0],
                 max_new_tokens=self.recipe.answer_tokens,
@@ -152,7 +152,7 @@ class Builder:
         """Cross-entropy of the answers; a row counts by the square root of its answer's length."""
         asked = [self.prompt(row.prompt, picture=row.picture is not None) for row in rows]
         both = [ids + row.answer for ids, row in zip(asked, rows, strict=True)]
-        ids, mask = _padded(both, self.end[0])
+        ids, mask = padded(both, self.end[0])
         learned = torch.zeros_like(mask)
         for at, (prompt, whole) in enumerate(zip(asked, both, strict=True)):
             learned[at, len(prompt) : len(whole)] = 1
@@ -310,16 +310,6 @@ class Builder:
     def lora_off(self) -> None:
         """Freeze the LoRA, which PEFT makes trainable."""
         self.peft.requires_grad_(False)
-
-
-def _padded(rows: Sequence[list[int]], filler: int, *, left: bool = False) -> tuple[Tensor, Tensor]:
-    """Token ids and mask, int64 [rows, length]."""
-    longest = max(map(len, rows))
-    ids, mask = torch.full((len(rows), longest), filler), torch.zeros(len(rows), longest, dtype=torch.long)
-    for at, row in enumerate(rows):
-        where = slice(longest - len(row), None) if left else slice(0, len(row))
-        ids[at, where], mask[at, where] = torch.tensor(row), 1
-    return ids, mask
 
 
 def build(parts: Parts, seed: int, out: Path, recipe: Recipe) -> dict[str, Tensor]:
