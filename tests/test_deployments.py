@@ -72,6 +72,7 @@ def test_the_exit_of_a_command(run, tmp_path, line, exit):
     [
         ("vllm serve MODEL --enable-mm-embeds", "lets a request carry features of any exit"),
         ("vllm serve MODEL --quantization fp8", "quantises the model"),
+        ("vllm serve MODEL --trust-remote-code", "runs code of the model's folder"),
         ("vllm serve MODEL --hf-over '{}'", "its --hf-over does something that is not known"),
         ("vllm serve MODEL --json-model-override-args '{}'", "does something that is not known"),
         ("vllm serve MODEL --skip-vision 3", "its --skip-vision does something"),
@@ -176,7 +177,7 @@ def test_each_container_is_a_row(run, tmp_path, capsys):
 x-common: &common {{image: "vllm/vllm-openai:v0.6.0", restart: always}}
 services:
   one: {{<<: *common, command: "--model {MODEL} --hf-overrides '{QUOTED}'"}}
-  two: {{image: x, entrypoint: [vllm, serve], command: [{MODEL}]}}
+  two: {{image: "vllm/vllm-openai:v0.32.0", entrypoint: [vllm, serve], command: [{MODEL}]}}
   three: {{image: x, command: "python -m sglang.launch_server --model-path ${{MODEL}}"}}
   four: {{image: my/vllm, command: ./start.sh}}
   five: {{image: redis, command: [redis-server, --port, "1"]}}
@@ -192,6 +193,18 @@ services:
     assert "inconclusive: 3 inconclusive, 1 pass" in capsys.readouterr().out
     assert main(["check", str(tmp_path / "compose.yaml"), "--against", str(run), "--format", "json"]) == 3
     assert [row["exit"] for row in json.loads(capsys.readouterr().out)] == [None, "7", None, None]
+
+
+def test_an_unknown_version_can_fail_but_not_pass(run, tmp_path):
+    file = tmp_path / "serve.sh"
+    for flags, results in (("", ("inconclusive", "pass")), (f"--hf-overrides '{LAYER}'", ("fail", "fail"))):
+        file.write_text(f"vllm serve {MODEL} {flags}")
+        found = [layeralign.check(file, run, runtime=version) for version in (None, "vllm@0.32.0")]
+        assert tuple(one.result for one in found) == results
+        if results[0] == "inconclusive":
+            assert found[0].exit == 7 and found[0].why.startswith(
+                "its version is not known; add --runtime vllm@"
+            )
 
 
 def test_the_yaml_of_a_server(run, tmp_path):
@@ -298,7 +311,7 @@ def test_a_folder_of_mlx(run, tmp_path):
     file.write_text(json.dumps(TESTBED.config() | {"vision_feature_layer": 3}))
     save_file({"x": np.zeros(1)}, tmp_path / "model.safetensors", metadata={"format": "mlx"})
     found = layeralign.check(tmp_path, run)
-    assert (found.exit, found.runtime) == (3, "mlx-vlm, taken as 0.7.10")
+    assert (found.exit, found.runtime) == (3, "mlx-vlm")
     assert found.why.startswith("its model.safetensors is not the scanned model's")
     assert layeralign.check(file, run, runtime="mlx-vlm@0.7.10").result == "fail"
     assert "known are 0.7.10" in layeralign.check(file, run, runtime="mlx-vlm@0.8").why
@@ -314,7 +327,7 @@ def test_the_versions_of_a_reading():
     }.items():
         found = runtimes.runtime(f"vllm@{version}")
         if known:
-            assert found.check("llava") == f"vllm@{version}"
+            assert found.check("llava") == ""
         else:
             with pytest.raises(Undecided):
                 found.check("llava")

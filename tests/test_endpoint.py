@@ -46,6 +46,11 @@ class Served(OpenAI):
         return 200, completion(self.say(self.known[text["text"], pixels(shown)]))
 
 
+def third(text):
+    """0 for about a third of all texts, the same ones each time."""
+    return hashlib.sha256(text.encode()).digest()[0] % 3
+
+
 def pixels(picture):
     return hashlib.sha256(picture.convert("RGB").tobytes()).hexdigest()
 
@@ -61,15 +66,14 @@ def test_the_served_exit_is_named(run, exit):
 
 def test_an_exit_is_named_though_a_third_of_the_answers_go_another_way(run):
     """As in another precision: from some word on they differ from every exit's."""
-    turns = iter(range(1000))
 
     def other(answer):
         words = answer.split()
-        return answer if next(turns) % 3 else " ".join([*words[:-2], "and", "so", "on"])
+        return answer if third(answer) else " ".join([*words[:-2], "and", "so", "on"])
 
     with serving(Served(run, 3, other)) as server:
         found = endpoint.locate(Endpoint.of(server.url, "m", **PATIENT), run)
-    assert found.fits[0].exit == 3 and found.fits[0] in found.exits and 0.5 < found.fits[0].agreement < 1
+    assert [fit.exit for fit in found.exits] == [3] and 0.5 < found.fits[0].agreement < 1
 
 
 @pytest.mark.parametrize("words", ["", "no.", "the weather is fine today", "\x1b[31m<b>" * 20])
@@ -109,11 +113,11 @@ def test_failed_answers_are_no_evidence(run):
     class Broken(Served):
         def reply(self, body):
             known = super().reply(body)
-            return known if hash(str(body)) % 3 else (400, {"error": {"message": "no"}})
+            return known if third(str(body)) else (400, {"error": {"message": "no"}})
 
     with serving(Broken(run, 4)) as server:
         found = endpoint.locate(Endpoint.of(server.url, "m", **PATIENT), run)
-    assert found.answered <= found.asked and found.fits[0].exit == 4
+    assert endpoint.FEWEST <= found.answered < found.asked and found.fits[0].exit == 4
     with serving(Served(run, 4), status=400) as server, pytest.raises(LayeralignError, match="answered 0 of"):
         endpoint.locate(Endpoint.of(server.url, "m", **PATIENT), run)
 

@@ -49,7 +49,8 @@ class Deployed:
         left: usual checks of a policy that none of these limits covers.
         runtime: the runtime that runs it, with its version; empty for a config alone.
         key: the key that sets the exit, with its value; empty where it is not known.
-        deviation: why even this exit's features are not the scanned ones; empty if they are.
+        deviation: why this exit cannot pass: its features are not the scanned ones, or the version of its
+            runtime is not known; empty otherwise.
     """
 
     config: str
@@ -174,7 +175,7 @@ def _located(server: Server, run: Results, fitted: Mapping[str, str] | None) -> 
         if "vision_feature_layer" in config and run.identity.get("family") in READS_PLAINLY:
             told = replace(told, key=printable(f"vision_feature_layer {config['vision_feature_layer']}", 60))
         if server.runtime is not None:
-            told = replace(told, runtime=server.runtime.check(str(config.get("model_type"))))
+            told = replace(told, deviation=server.runtime.check(str(config.get("model_type"))))
         exit = plain_exit(config, scanned, run)
         if exit is None:
             exit = place(config, scanned, str(run.identity.get("variant")))
@@ -226,8 +227,8 @@ def _vision_file(told: Deployed, file: Path, runtime: Runtime | None, run: Resul
     except ValueError as reason:
         raise Undecided(str(reason)) from reason
     if runtime is not None:
-        told = replace(told, runtime=runtime.check("mlp" if runtime.name in GGUF else "GGUF file"))
-    return _at(replace(told, key=found.key, deviation=found.deviation), blocks, run)
+        told = replace(told, deviation=runtime.check("mlp" if runtime.name in GGUF else "GGUF file"))
+    return _at(replace(told, key=found.key, deviation=found.deviation or told.deviation), blocks, run)
 
 
 def held(told: Deployed, run: Results, policy: Policy | None, limit: float) -> Deployed:

@@ -1,7 +1,7 @@
 """Which exit a running endpoint answers from: its answers are compared with a run's answers at every exit.
 
 The run has the scanned model's greedy answer to each case at each exit. An endpoint that serves the same
-model at one of these exits gives nearly the same answers as that exit. Nothing but the endpoint is needed.
+model at one of these exits gives nearly the same answers as that exit. No file of the deployment is needed.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import combinations
-from math import comb
+from itertools import combinations, takewhile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +40,7 @@ Precision and batches change a few greedy answers. `benchmarks/runtimes/endpoint
 """
 SAME = 0.5
 """Mean agreement with the best exit below which the endpoint serves another model."""
-Words = Sequence[str]
+Words = list[str]
 Agreement = NDArray[np.float64]
 
 
@@ -122,7 +121,7 @@ def check(
 
 
 def locate(endpoint: Endpoint, run: Results) -> Located:
-    """Ask an endpoint the run's most telling questions, and compare its answers with every exit's.
+    """Ask an endpoint the run's most informative questions, and compare its answers with every exit's.
 
     Args:
         endpoint: a server with OpenAI's chat completions API, which takes pictures as data URLs.
@@ -166,10 +165,13 @@ def fits(
     scores = np.array([[agreement(reply, own) for own in each] for reply, each in replies])
     means = scores.mean(0)
     best = int(means.argmax())
+    from scipy.special import bdtrc  # P(more than k of n); its import takes a while
+
     found = []
     for at in np.argsort(-means, kind="stable").tolist():
         lead = scores[:, best] - scores[:, at]
-        p = min(1.0, _tail(int((lead > 0).sum()), int((lead != 0).sum())) * (len(exits) - 1))
+        more, differ = int((lead > 0).sum()), int((lead != 0).sum())
+        p = min(1.0, float(bdtrc(more - 1, differ, NOISE)) * (len(exits) - 1))
         found.append(Fit(exits[at], run.exits.name(exits[at]), float(means[at]), p, p >= ALPHA))
     return tuple(found)
 
@@ -177,25 +179,23 @@ def fits(
 def agreement(one: Words, other: Words) -> float:
     """Return the number of equal words at the start, over the longer answer's number of words.
 
-    Greedy answers of one model in another precision are equal until a near tie; then they go apart.
+    Greedy answers of one model in two precisions are equal up to a near tie, and differ after it.
     """
     longest = max(len(one), len(other))
-    if not longest:
-        return 1.0
-    same = next((at for at, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), None)
-    return (min(len(one), len(other)) if same is None else same) / longest
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
+    return len(list(same)) / longest if longest else 1.0
 
 
 def choose(told: Sequence[Sequence[Words]]) -> list[int]:
-    """Return cases that together tell every two exits apart, the most telling first.
+    """Return cases that together distinguish every two exits, the most informative first.
 
-    Each step adds the case that helps most those pairs of exits that are least told apart until then.
+    Each step adds the case with the largest differences between exits whose answers differ least so far.
 
     Args:
         told: for each case, the words of each exit's answer.
 
     Raises:
-        LayeralignError: no case tells any two exits apart.
+        LayeralignError: no case distinguishes any two exits.
     """
     pairs = list(combinations(range(len(told[0]) if told else 0), 2))
     differ = np.array([[1 - agreement(each[a], each[b]) for a, b in pairs] for each in told])
@@ -209,11 +209,6 @@ def choose(told: Sequence[Sequence[Words]]) -> list[int]:
         left.remove(at)
         known += differ[at]
     return chosen
-
-
-def _tail(least: int, n: int) -> float:
-    """Return the probability of at least so many of n questions, at `NOISE` each, exactly."""
-    return sum(comb(n, k) * NOISE**k * (1 - NOISE) ** (n - k) for k in range(least, n + 1))
 
 
 def _greedy_answers(run: Results) -> dict[int, dict[str, str]]:

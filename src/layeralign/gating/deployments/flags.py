@@ -17,7 +17,7 @@ OVERRIDES = {"vllm": "hf-overrides", "sglang": "json-model-override-args"}
 """Runtime -> the flag that changes the model's config, JSON."""
 _MODEL = {"vllm": ("model",), "sglang": ("model", "model-path")}
 _SWITCHES = """
-    enforce-eager trust-remote-code disable-log-requests disable-log-stats enable-log-requests
+    enforce-eager disable-log-requests disable-log-stats enable-log-requests
     enable-prefix-caching no-enable-prefix-caching enable-chunked-prefill no-enable-chunked-prefill
     enable-metrics disable-radix-cache disable-cuda-graph skip-server-warmup
 """
@@ -39,6 +39,7 @@ _WHY = {
     "enable-mm-embeds": "lets a request carry features of any exit",
     "enable-lora": "adds adapters, which no run of this model covers",
     "lora-modules": "adds adapters, which no run of this model covers",
+    "trust-remote-code": "runs code of the model's folder, which may do anything",
     "quantization": "quantises the model, which was scanned as it is",
 }
 _MOST_DEEP = 20

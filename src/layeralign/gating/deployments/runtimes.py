@@ -96,7 +96,7 @@ class Runtime:
         return self.name + (f"{mark}{'.'.join(map(str, self.version))}" if self.version else "")
 
     def check(self, family: str) -> str:
-        """Check that its way to an exit is known, and return the runtime with the versions that are meant.
+        """Check that its way to an exit is known; return why the exit is still uncertain, or "".
 
         Args:
             family: `model_type` of the config; `mlp` for a GGUF file.
@@ -115,7 +115,9 @@ class Runtime:
         if self.version and not any(one.covers(self.version) for one in known):
             of = f"known are {known[0].versions}" if known[0].versions else "no version of it is known"
             raise Undecided(f"the exit at which {self} runs a {name} is not known; {of}")
-        return str(self) if self.version or not known[0].versions else f"{self}, taken as {known[0].versions}"
+        if self.version or not known[0].versions:
+            return ""
+        return f"its version is not known; add --runtime {self}@VERSION ({known[0].versions} were read)"
 
 
 def runtime(given: str) -> Runtime:
