@@ -297,7 +297,7 @@ def test_the_version_of_llama_cpp(run, tmp_path, capsys):
     found = layeralign.check(file, run, runtime="llama.cpp@b10488")
     assert (found.exit, found.result, found.key) == (6, "pass", "clip.vision.block_count 7")
     for version, why in {
-        "llama.cpp@b9000": "known are b10055 to b11434",
+        "llama.cpp@b9000": "known are b9093 to b11434",
         "vllm@0.32.0": "is not known",
     }.items():
         assert why in layeralign.check(file, run, runtime=version).why

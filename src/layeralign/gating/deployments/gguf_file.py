@@ -1,9 +1,9 @@
 """The exit of a vision file for llama.cpp and Ollama (`mmproj-*.gguf`), from its header.
 
-Read in llama.cpp's source (`tools/mtmd/models/llava.cpp` of b11434), not run: `clip.vision.feature_layer`
-counts blocks as `hidden_states` does, 0 is the encoder's input. Without it, a LLaVA projector reads the
-output of `block_count - 1` blocks. Converters for LLaVA have already left the last block out, so such a file
-runs one block less than its model (ggml-org/llama.cpp#25817).
+As `tools/mtmd/models/llava.cpp` of llama.cpp b11434 does (`benchmarks/runtimes/llama_cpp.py` runs it):
+`clip.vision.feature_layer` counts blocks as `hidden_states` does, 0 is the encoder's input. Without it, a
+LLaVA projector reads the output of `block_count - 1` blocks. Converters for LLaVA have already left the last
+block out, so such a file runs one block less than its model (ggml-org/llama.cpp#25817).
 """
 
 from __future__ import annotations
@@ -88,9 +88,8 @@ class VisionFile:
         """Return why the features are not those of transformers even at the same exit; empty if they are."""
         if "v.class_embd" not in self.tensors:
             return ""
-        return (
-            "llama.cpp gives the class token to the language model and loses the last patch (its issue 25814)"
-        )
+        lost = "gives the class token to the language model and loses the first patch (its issue 25814)"
+        return f"llama.cpp {lost}"
 
 
 def read(file: Path) -> VisionFile:

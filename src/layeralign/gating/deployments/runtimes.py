@@ -26,7 +26,7 @@ class Reading:
         counts: the index base.
         off: the difference from `hidden_states`.
         versions: the versions for which this holds, the last one included; empty where no version is known.
-        proof: the command that proves it, or `read in source, not run`.
+        proof: the command that proves it, with the version that was run, or `read in source, not run`.
         check: what `check` says of it: `exit` or `inconclusive`.
     """
 
@@ -46,16 +46,18 @@ class Reading:
 
 
 _SOURCE = "read in source, not run"
+_RUN_VLLM = "0.32.0: `benchmarks/runtimes/vllm_server.py`"
+_RUN_CPP = "b11434: `benchmarks/runtimes/llama_cpp.py`"
 _STATES, _LAYER = "`hidden_states`; negative from the end", "`vision_feature_layer`"
 _LLAVA, _MLP = "`llava`, `llava_next`", "projectors `mlp`, `mlp_norm`"
 _HF, _JSON = "`--hf-overrides`", "`--json-model-override-args`"
-_VLLM, _CPP = "0.32 to 0.33", "b10055 to b11434"
+_VLLM, _CPP = "0.32 to 0.33", "b9093 to b11434"
 _SHORT = "runs one block less than its model (issue 25817)"
-_CLASS = "class token in, last patch out (issue 25814)"
+_CLASS = "class token in, first patch out (issue 25814)"
 TABLE = (
     Reading("transformers", f"{_LLAVA}, `llava_onevision`", f"{_LAYER} in `config.json`", _STATES, "none",
             "5.23", "`pytest tests/test_check.py tests/test_families.py`", "exit"),
-    Reading("vllm", _LLAVA, f"{_LAYER}, {_HF}", _STATES, "none", _VLLM, _SOURCE, "exit"),
+    Reading("vllm", _LLAVA, f"{_LAYER}, {_HF}", _STATES, "none", _VLLM, _RUN_VLLM, "exit"),
     Reading("vllm", _LLAVA, f"{_LAYER}, before pull request 13514 (February 2025)", _STATES,
             "N > 0 runs N + 1 blocks", "", _SOURCE),
     Reading("vllm", "`mistral3`", f"{_LAYER}, {_HF}", _STATES, "none", _VLLM, _SOURCE),
@@ -68,10 +70,10 @@ TABLE = (
             "0.5.23", _SOURCE),
     Reading("sglang", "any", "`precomputed_embedding` in a request", "any exit", "", "0.5.23", _SOURCE),
     Reading("llama.cpp", _MLP, "`clip.vision.feature_layer` in `mmproj-*.gguf`", "`hidden_states`, 0 or more",
-            "none", _CPP, _SOURCE, "exit"),
+            "none", _CPP, _RUN_CPP, "exit"),
     Reading("llama.cpp", _MLP, "`clip.vision.block_count`, without a `feature_layer`", "number of blocks",
-            _SHORT, _CPP, _SOURCE, "exit"),
-    Reading("llama.cpp", "a tower with a class token", "none", "", _CLASS, _CPP, _SOURCE),
+            _SHORT, _CPP, _RUN_CPP, "exit"),
+    Reading("llama.cpp", "a tower with a class token", "none", "", _CLASS, _CPP, _RUN_CPP),
     Reading("ollama", _MLP, "as llama.cpp", "as llama.cpp", "as llama.cpp", "", _SOURCE, "exit"),
     Reading("mlx-vlm", "`llava`, `llava_onevision`", f"{_LAYER} in `config.json`", _STATES, "none", "0.7.10",
             _SOURCE, "exit"),

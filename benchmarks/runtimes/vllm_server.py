@@ -1,0 +1,129 @@
+"""From which exit does a real vLLM server answer, and does `check` name that exit from the command line?
+
+    sh benchmarks/runtimes/vllm_setup.sh out/vllm    # once: vLLM for CPUs
+    python benchmarks/runtimes/vllm_server.py --vllm out/vllm/bin > benchmarks/results/vllm.md
+
+The models are the bundled one, and a LLaVA-NeXT with its weights. Each is scanned at every exit. vLLM then serves it with
+other settings of `--hf-overrides`, in float32, and `check --endpoint` asks it. vLLM's chat completions add no token at the
+beginning, which the models' tokenizer does; so the template of all servers but one begins with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shlex
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from serving import HEADS, PORT, cells, line, served
+from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration, LlavaNextProcessor
+from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
+
+import layeralign
+from layeralign.analysis.results import Results
+from layeralign.gating import endpoint
+from layeralign.judges.models.remote import Endpoint
+from layeralign.testbed import architecture
+
+SIDE = architecture.SIZE
+SETTINGS: dict[str, tuple[int | None, ...]] = {"llava": (None, 0, 3, 5, -3, -1), "llava_next": (None, 3, -1)}
+"""Model -> values of `vision_feature_layer`; None is the config's own, -2."""
+
+
+def saved(name: str, folder: Path) -> Path:
+    """A checkpoint of the bundled weights as `llava` or `llava_next`."""
+    processor = architecture.processor()
+    model = layeralign.load("testbed").model
+    if name == "llava_next":
+        pinpoints = [[SIDE, 2 * SIDE], [2 * SIDE, SIDE], [2 * SIDE, 2 * SIDE]]
+        processor = LlavaNextProcessor(
+            image_processor=LlavaNextImageProcessorPil(
+                size={"shortest_edge": SIDE},
+                crop_size={"height": SIDE, "width": SIDE},
+                image_grid_pinpoints=pinpoints,
+            ),
+            tokenizer=processor.tokenizer,
+            patch_size=architecture.PATCH,
+            vision_feature_select_strategy="default",
+            num_additional_image_tokens=1,
+            chat_template=architecture.CHAT_TEMPLATE,
+        )
+        known = model.config.to_dict()
+        config = LlavaNextConfig(
+            vision_config=model.config.vision_config,
+            text_config=model.config.text_config,
+            image_grid_pinpoints=pinpoints,
+            **{
+                key: known[key]
+                for key in ("image_token_index", "vision_feature_layer", "tie_word_embeddings")
+            },
+        )
+        torch.manual_seed(0)
+        made = LlavaNextForConditionalGeneration(config)
+        made.load_state_dict(model.state_dict(), strict=False)  # all but the token of a new line
+        model = made
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def named_as_on_the_hub(folder: Path) -> None:
+    """Rename the tower's weights: transformers 5 leaves a level out that vLLM expects."""
+    file = folder / "model.safetensors"
+    weights = load_file(file)
+    long = {
+        name.replace("vision_tower.", "vision_tower.vision_model.", 1): one for name, one in weights.items()
+    }
+    save_file(long, file, metadata={"format": "pt"})
+
+
+def rows(name: str, folder: Path, binaries: Path, limit: int) -> Iterator[str]:
+    """The table's rows of a model."""
+    saved(name, folder / "model")
+    cases = {"cases": "testbed:test", "limit": limit, "max_new_tokens": 24}
+    run: Results = layeralign.scan(layeralign.load(folder / "model"), out=folder / "run", **cases).results
+    named_as_on_the_hub(folder / "model")
+    for setting, begins in [*((one, True) for one in SETTINGS[name]), (None, False)]:
+        begin = "{{ bos_token }}" if begins else ""
+        (folder / "model" / "chat_template.jinja").write_text(begin + architecture.CHAT_TEMPLATE)
+        told = [] if setting is None else ["--hf-overrides", json.dumps({"vision_feature_layer": setting})]
+        command = [
+            *(str(binaries / "vllm"), "serve", str(folder / "model"), "--served-model-name", "m"),
+            *("--dtype", "float32", "--max-model-len", "256", "--port", str(PORT), "--enforce-eager", *told),
+        ]
+        file = folder / "serve.sh"
+        file.write_text(shlex.join(["vllm", *command[1:]]))
+        exit = layeralign.check(file, folder / "run", runtime="vllm@0.32.0").exit
+        with served(command, folder / "server.log", VLLM_CPU_KVCACHE_SPACE="1") as url:
+            found = endpoint.locate(Endpoint.of(url, "m"), run)
+        words = "its own, -2" if setting is None else str(setting)
+        yield line((name, f"{words}{'' if begins else ', no first token'}", *cells(found, exit)))
+
+
+def main() -> None:
+    """Serve each model with each setting; print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--vllm", type=Path, required=True, help="the folder with vLLM's programs")
+    parser.add_argument("--cases", type=int, default=300)
+    parser.add_argument("--out", type=Path, default=Path("out/vllm_server"))
+    given = parser.parse_args()
+    print("# vLLM, served and asked\n")
+    print(
+        f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} cores, vllm-cpu 0.32.0, float32."
+    )
+    print(f"Command: `python benchmarks/runtimes/vllm_server.py --vllm DIR --cases {given.cases}`.\n")
+    print(line(("model", "`vision_feature_layer`", *HEADS)))
+    print("|---" * (2 + len(HEADS)) + "|")
+    for name in SETTINGS:
+        for row in rows(name, given.out / name, given.vllm, given.cases):
+            print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()
