@@ -8,10 +8,11 @@ BIN := .venv/bin
 demo: .venv/ready  ## scan the bundled model, leave out/demo/report.html
 	$(BIN)/layeralign demo --out out/demo
 
+# One worker more than cores: many tests wait for a server, a child or a clock.
 test: .venv/ready  ## every test, with lint and types beside them
 	@mkdir -p out
 	@$(MAKE) --no-print-directory check > out/check.log 2>&1 & check=$$!; \
-	$(BIN)/pytest -n auto --dist worksteal; tests=$$?; \
+	$(BIN)/pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist worksteal; tests=$$?; \
 	wait $$check || { cat out/check.log; exit 1; }; exit $$tests
 
 check: .venv/ready

@@ -86,7 +86,7 @@ def test_a_reward_is_learned_without_a_critic(llava_dir, cases, tmp_path, monkey
     monkeypatch.setattr(
         Vowels, "score", lambda self, asked, answers: torch.tensor([-len(a) / 10 for a in answers])
     )
-    _, history = run(llava_dir, cases, tmp_path / "a", method=method, steps=15, rows=33, retention_share=0,
+    _, history = run(llava_dir, cases, tmp_path / "a", method=method, steps=25, rows=33, retention_share=0,
                      kl_coef=0.0, harm_weight=1.0)  # fmt: skip
     first, last = (sum(h["length"] for h in part) / 3 for part in (history[:3], history[-3:]))
     assert last < first - 1

@@ -176,20 +176,20 @@ def judging(*words):
 def test_killed_and_started_again_it_ends_with_the_same_totals(tmp_path, kind):
     name = kind if kind == "perspective" else f"{kind}:guard"
     with serving(api_of(kind), faults=0.1) as server:
-        a_run(tmp_path / "run", 400).close()
+        a_run(tmp_path / "run", 800).close()
         started = children.start(
             judging, str(tmp_path / "run"), "--judge", name, "--endpoint", server.url, out=tmp_path / "said"
         )
-        started.wait_for(lambda: server.asked >= 200)
+        started.wait_for(lambda: server.asked >= 400)
         started.send(signal.SIGKILL)
         assert started.wait() == -signal.SIGKILL
         with open_run(tmp_path / "run", write=True) as run:
             kept, together = len(said(run)), judge_of(kind, server).together
-            assert 0 < kept < 400 and kept % together == 0
+            assert 0 < kept < 800 and kept % together == 0
             asked = server.asked
             judge(run, [judge_of(kind, server)], retry_invalid=True)
             assert said(run) == right(run, kind)
-            assert server.asked - asked < 1.3 * (400 - kept), "what was kept is not asked about again"
+            assert server.asked - asked < 1.3 * (800 - kept), "what was kept is not asked about again"
 
 
 def an_adapter(folder):

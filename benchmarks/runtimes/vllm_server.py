@@ -3,9 +3,9 @@
     sh benchmarks/runtimes/vllm_setup.sh out/vllm    # once: vLLM for CPUs
     python benchmarks/runtimes/vllm_server.py --vllm out/vllm/bin > benchmarks/results/vllm.md
 
-The models are the bundled one, and a LLaVA-NeXT with its weights. Each is scanned at every exit. vLLM then serves it with
-other settings of `--hf-overrides`, in float32, and `check --endpoint` asks it. vLLM's chat completions add no token at the
-beginning, which the models' tokenizer does; so the template of all servers but one begins with it.
+The models are the bundled one, a LLaVA-NeXT with its weights, and a tiny random InternVL. Each is scanned at every exit. vLLM
+then serves it with other settings of `--hf-overrides`, in float32, and `check --endpoint` asks it. vLLM's chat completions add no
+token at the beginning, which LLaVA's tokenizer does; so LLaVA's template begins with it, but for one server of each model.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import json
 import os
 import platform
 import shlex
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -31,13 +33,29 @@ from layeralign.gating import endpoint
 from layeralign.judges.models.remote import Endpoint
 from layeralign.testbed import architecture
 
+sys.path.append(str(Path(__file__).parents[2] / "tests"))
+import tiny
+
 SIDE = architecture.SIZE
-SETTINGS: dict[str, tuple[int | None, ...]] = {"llava": (None, 0, 3, 5, -3, -1), "llava_next": (None, 3, -1)}
-"""Model -> values of `vision_feature_layer`; None is the config's own, -2."""
+SETTINGS: dict[str, tuple[int | None, ...]] = {
+    "llava": (None, 0, 3, 5, -3, -1),
+    "llava_next": (None, 3, -1),
+    "internvl": (None, 2),
+}
+"""Model -> values of `vision_feature_layer`; None is the config's own, -2 for LLaVA and the last of 4 for InternVL."""
 
 
-def saved(name: str, folder: Path) -> Path:
-    """A checkpoint of the bundled weights as `llava` or `llava_next`."""
+def random_internvl(folder: Path) -> None:
+    """A tiny InternVL; vLLM needs heads of 32, and a config for videos."""
+    narrow = tiny.text_size
+    tiny.text_size = lambda names: narrow(names, hidden_size=64, num_key_value_heads=2)
+    tiny.save("internvl", folder)
+    video = {"video_processor_type": "InternVLVideoProcessor", "size": {"height": SIDE, "width": SIDE}}
+    (folder / "video_preprocessor_config.json").write_text(json.dumps(video))
+
+
+def bundled(name: str, folder: Path) -> None:
+    """The bundled weights as `llava` or `llava_next`."""
     processor = architecture.processor()
     model = layeralign.load("testbed").model
     if name == "llava_next":
@@ -70,7 +88,6 @@ def saved(name: str, folder: Path) -> Path:
         model = made
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
-    return folder
 
 
 def named_as_on_the_hub(folder: Path) -> None:
@@ -85,13 +102,17 @@ def named_as_on_the_hub(folder: Path) -> None:
 
 def rows(name: str, folder: Path, binaries: Path, limit: int) -> Iterator[str]:
     """The table's rows of a model."""
-    saved(name, folder / "model")
+    (random_internvl if name == "internvl" else partial(bundled, name))(folder / "model")
     cases = {"cases": "testbed:test", "limit": limit, "max_new_tokens": 24}
     run: Results = layeralign.scan(layeralign.load(folder / "model"), out=folder / "run", **cases).results
-    named_as_on_the_hub(folder / "model")
-    for setting, begins in [*((one, True) for one in SETTINGS[name]), (None, False)]:
-        begin = "{{ bos_token }}" if begins else ""
-        (folder / "model" / "chat_template.jinja").write_text(begin + architecture.CHAT_TEMPLATE)
+    if name != "internvl":
+        named_as_on_the_hub(folder / "model")
+    template = folder / "model" / "chat_template.jinja"
+    published = template.read_text()
+    begun = {True: "{{ bos_token }}" + published, False: published}
+    settings = [(one, name != "internvl") for one in SETTINGS[name]]
+    for setting, begins in dict.fromkeys([*settings, (None, False)]):
+        template.write_text(begun[begins])
         told = [] if setting is None else ["--hf-overrides", json.dumps({"vision_feature_layer": setting})]
         command = [
             *(str(binaries / "vllm"), "serve", str(folder / "model"), "--served-model-name", "m"),
@@ -102,8 +123,9 @@ def rows(name: str, folder: Path, binaries: Path, limit: int) -> Iterator[str]:
         exit = layeralign.check(file, folder / "run", runtime="vllm@0.32.0").exit
         with served(command, folder / "server.log", VLLM_CPU_KVCACHE_SPACE="1") as url:
             found = endpoint.locate(Endpoint.of(url, "m"), run)
-        words = "its own, -2" if setting is None else str(setting)
-        yield line((name, f"{words}{'' if begins else ', no first token'}", *cells(found, exit)))
+        words = "its own" if setting is None else str(setting)
+        without = "" if begins or name == "internvl" else ", no first token"
+        yield line((name, words + without, *cells(found, exit)))
 
 
 def main() -> None:

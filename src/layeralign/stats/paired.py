@@ -17,6 +17,7 @@ from layeralign.stats.proportions import cohens_h, wilson_at
 FLIPS = 9_999
 """Number of random sign flips, used where more flips are possible."""
 _TOGETHER = 500
+_SIGNS = np.array([1.0, -1.0])
 
 
 @dataclass(frozen=True)
@@ -202,10 +203,10 @@ def _signs(clusters: int) -> Iterator[Values]:
     Each item is [some, clusters] of 1 and -1.
     """
     if 2**clusters <= FLIPS:
-        yield np.where(np.arange(2**clusters)[:, None] >> np.arange(clusters) & 1, -1.0, 1.0)
+        yield _SIGNS[np.arange(2**clusters)[:, None] >> np.arange(clusters) & 1]
         return
     yield np.ones((1, clusters))
     rng = np.random.default_rng(0)
     for start in range(0, FLIPS, _TOGETHER):
         size = min(_TOGETHER, FLIPS - start), clusters
-        yield np.where(rng.integers(0, 2, size, dtype=np.int8), -1.0, 1.0)
+        yield _SIGNS[rng.integers(0, 2, size, dtype=np.int8)]

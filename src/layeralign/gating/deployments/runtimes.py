@@ -63,7 +63,7 @@ TABLE = (
     Reading("vllm", "`mistral3`", f"{_LAYER}, {_HF}", _STATES, "none", _VLLM, _SOURCE),
     Reading("vllm", "`internvl_chat` and relatives", f"`select_layer`, {_HF}",
             "blocks from 0; negative as `hidden_states`", "N ≥ 0 runs N + 1 blocks", _VLLM, _SOURCE),
-    Reading("vllm", "`internvl`", _LAYER, "ignored", "", _VLLM, _SOURCE),
+    Reading("vllm", "`internvl`", _LAYER, "ignored", "", _VLLM, _RUN_VLLM),
     Reading("vllm", "any", "features in a request, `--enable-mm-embeds`", "any exit", "", _VLLM, _SOURCE),
     Reading("sglang", "`llava`", f"{_LAYER}, {_JSON}", _STATES, "none", "0.5.23", _SOURCE, "exit"),
     Reading("sglang", "`llava`", f"`mm_vision_select_layer`, `select_layer`, {_JSON}", _STATES, "none",
