@@ -73,6 +73,7 @@ FIXES: dict[str, dict[str, Any]] = {
     "cohere2_vision": {"vision_config.image_size": 512, "vision_config.patch_size": 16},
     "deepseek_vl": {"vision_config.image_size": 384, "vision_config.patch_size": 16},
     "deepseek_vl_hybrid": {"vision_config.image_size": 384, "vision_config.patch_size": 16},
+    "ernie4_5_vl_moe": {"text_config.moe_intermediate_size": [32, 32]},
     "got_ocr2": {"image.size": {"height": 1024, "width": 1024}},
     "idefics2": {"vision_config.patch_size": 14, "vision_config.image_size": 980},
     "lighton_ocr": {"vision_config.patch_size": 14, "image.patch_size": {"height": 14, "width": 14}},
@@ -226,7 +227,7 @@ def tried(kind: str) -> tuple[str, str]:
         try:
             tiny.save(kind, Path(folder), lambda: made(kind))
         except Exception as error:
-            return "refused", f"no tiny model could be built here ({type(error).__name__}: {error})"
+            return "not tried", f"no tiny model could be built ({type(error).__name__}: {error})"
         try:
             vlm = load(folder)
         except LayeralignError as error:
@@ -266,7 +267,7 @@ FOUND = ROOT / "benchmarks" / "results" / "coverage_models.tsv"
 def lines(found: dict[str, list[str]]) -> list[str]:
     """The table, after the share that is covered."""
     towers = [status for status, _ in found.values() if status != "no tower"]
-    covered = len([status for status in towers if status != "refused"])
+    covered = len([status for status in towers if status in ("own family", "proved")])
     table = [
         f"{covered} of {len(towers)} classes with a tower ({100 * covered / len(towers):.0f} %) are covered.", "",
         "| `model_type` | class | status | why |", "|---|---|---|---|",
@@ -289,7 +290,7 @@ def sizes() -> list[str]:
     table = ["| model | blocks | default exit | exit | FLOPs of the encoder saved |", "|---|---|---|---|---|"]
     for name, source in SIZES.items():
         config = published.get(source) or AutoConfig.for_model(source).to_dict()
-        vlm = shape(config | {"text_config": small(config["text_config"])}, name)
+        vlm = shape(config, name)
         exits = vlm.exits
         third = round(exits.layers / 3)
         share = flops(vlm, third) / flops(vlm, exits.default)
@@ -305,10 +306,7 @@ def main() -> int:
         known[kind] = f"{status}\t{' '.join(why.split())[:300]}"
         print(kind, known[kind], sep="\t", flush=True)
         FOUND.write_text("".join(f"{kind}\t{known[kind]}\n" for kind in CLASSES if kind in known))
-    if lacking := CLASSES.keys() - known.keys():
-        print(f"not tried yet: {', '.join(sorted(lacking))}", file=sys.stderr)
-        return 1
-    found = {kind: known[kind].split("\t") for kind in CLASSES}
+    found = {kind: known.get(kind, "not tried\t").split("\t") for kind in CLASSES}
     about = f"transformers {version('transformers')}"
     write("coverage.md", "coverage_models.py", about, [*lines(found), "", "## Sizes", "", *sizes()])
     return 0

@@ -231,11 +231,11 @@ def mistral3(vlm, made, exit):
 def llama4(vlm, made, exit):
     """Block by block; post-norm, the class token (the last) dropped, then transformers' own adapter."""
     known = []
-    hooks = [
-        block.register_forward_pre_hook(lambda _, args: known.append(args[0]))
+    hooks = [vlm.tower.model.register_forward_pre_hook(lambda _, args: known.append(args[0]))]
+    hooks += [
+        block.register_forward_hook(lambda _, args, output: known.append(output[0]))
         for block in vlm.tower.model.layers
     ]
-    hooks.append(vlm.tower.layernorm_post.register_forward_pre_hook(lambda _, args: known.append(args[0])))
     vlm.tower(made["pixel_values"])
     for hook in hooks:
         hook.remove()
