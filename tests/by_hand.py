@@ -236,7 +236,7 @@ def llama4(vlm, made, exit):
         block.register_forward_hook(lambda _, args, output: known.append(output[0]))
         for block in vlm.tower.model.layers
     ]
-    vlm.tower(made["pixel_values"])
+    vlm.tower(made["pixel_values"].float())  # the processor gives bfloat16
     for hook in hooks:
         hook.remove()
     return vlm.tower.vision_adapter(vlm.tower.layernorm_post(known[exit])[:, :-1]).flatten(0, 1)

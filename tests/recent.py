@@ -205,7 +205,7 @@ def vipllava():
     names = processor.tokenizer
     config = t.VipLlavaConfig(
         vision_config=t.CLIPVisionConfig(**tiny.VISION), text_config=t.LlamaConfig(**tiny.text_size(names)),
-        image_token_index=names.image_token_id, image_seq_length=16, vision_feature_layer=[-2, -3, 1],
+        image_token_index=names.image_token_id, image_seq_length=16, vision_feature_layer=[-1, -3, 1],
     )  # fmt: skip
     return processor, t.VipLlavaForConditionalGeneration, config
 
@@ -213,7 +213,7 @@ def vipllava():
 def llava_joined():
     """LLaVA whose config names two layers."""
     processor, kind, config = tiny.llava()
-    return processor, kind, t.LlavaConfig(**config.to_dict() | {"vision_feature_layer": [-2, 1]})
+    return processor, kind, t.LlavaConfig(**config.to_dict() | {"vision_feature_layer": [-1, 1]})
 
 
 def granite4_vision():
@@ -232,7 +232,7 @@ def granite4_vision():
         qformer_config=former,
         text_config=t.Granite4VisionTextConfig(**tiny.text_size(names, num_hidden_layers=7, logits_scaling=2.0)),
         image_token_index=names.image_token_id, image_grid_pinpoints=tiny.PINPOINTS, downsample_rate="1/2",
-        deepstack_layer_map=[[-2, 0], [1, 1]], spatial_vision_layer=-2, spatial_target_layers=[2, 3, 4, 5],
+        deepstack_layer_map=[[-1, 0], [1, 1]], spatial_vision_layer=-2, spatial_target_layers=[2, 3, 4, 5],
         vision_feature_select_strategy="full",
     )  # fmt: skip
     return processor, t.Granite4VisionForConditionalGeneration, config
@@ -254,7 +254,7 @@ def molmo2():
     vision = t.Molmo2VisionConfig(**tiny.VISION | shape | {"image_size": [tiny.SIZE, tiny.SIZE]})
     adapter = t.Molmo2AdapterConfig(
         hidden_size=48, num_attention_heads=3, intermediate_size=64, text_hidden_size=40,
-        vision_feature_layer=[-2, 0], **shape,
+        vision_feature_layer=[-1, 0], **shape,
     )  # fmt: skip
     size = tiny.text_size(names, head_dim=20)
     config = t.Molmo2Config(

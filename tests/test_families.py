@@ -47,7 +47,10 @@ class TestFamilies(FamilySuite):
 
     def their_inputs(self, vlm, text, picture):
         if vlm.family != "paligemma":
-            return super().their_inputs(vlm, text, picture)
+            made = super().their_inputs(vlm, text, picture)
+            return {
+                name: given.float() if given.is_floating_point() else given for name, given in made.items()
+            }
         if picture is None:  # its processor wants a picture
             ids = torch.tensor([vlm.tokenizer(f"<bos>{text}\n")["input_ids"]])
             return {"input_ids": ids, "token_type_ids": torch.zeros_like(ids)}

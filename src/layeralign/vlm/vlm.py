@@ -502,10 +502,7 @@ class Vlm:
         for special in (True, False):
             made = self.processor(**settings, add_special_tokens=special)
             if made["input_ids"][0].tolist() == list(ids):
-                return {
-                    name: given.to(self.device) if isinstance(given, Tensor) else given
-                    for name, given in made.items()
-                }
+                return {name: self._put(given) for name, given in made.items()}
         return None
 
     def literal(self, text: str) -> str:
