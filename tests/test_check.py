@@ -95,7 +95,7 @@ def nested(part, **fields):
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (lambda made: made.update(vision_feature_layer=[-2, -5]), "models that join several layers"),
+        (lambda made: made.update(vision_feature_layer=[-2, -5]), "its vision_feature_layer is not the scanned model's"),
         (lambda made: made.update(vision_feature_layer=[]), "vision_feature_layer"),
         (lambda made: made.update(vision_feature_layer=True), "vision_feature_layer"),
         (lambda made: made.update(vision_feature_layer=None), "vision_feature_layer"),

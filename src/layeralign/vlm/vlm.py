@@ -542,8 +542,8 @@ class Vlm:
     @property
     def inner(self) -> Any:
         """The module that makes features and takes them: the model without its head, if there is one."""
-        inner = getattr(self.model, "model", None)
-        return inner if hasattr(inner, "get_image_features") else self.model
+        inner, outer = getattr(self.model, "model", None), hasattr(self.model, "get_image_features")
+        return self.model if inner is None or (outer and not hasattr(inner, "get_image_features")) else inner
 
     @property
     def device(self) -> torch.device:
