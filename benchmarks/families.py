@@ -14,6 +14,7 @@ from tables import ROOT, Results, mark, results, write
 
 sys.path[:0] = [str(ROOT / "tests")]
 
+import recent  # noqa: E402
 from test_inspect import EXITS  # noqa: E402
 from test_prompts import VERIFIED  # noqa: E402
 
@@ -34,7 +35,7 @@ ROWS = {  # what is shown -> the tiny model, the public checkpoint
     "Qwen2.5-VL": ("qwen2_5_vl", "Qwen/Qwen2.5-VL-7B-Instruct"),
     "Qwen3-VL, `drop`": ("qwen3_vl", "Qwen/Qwen3-VL-8B-Instruct"),
     "Qwen3-VL, `hold`": ("qwen3_vl-hold", "Qwen/Qwen3-VL-8B-Instruct"),
-}
+} | {name: (name, name) for name in recent.FAMILIES}
 CELLS = {
     "exact at default": (
         "default_exit_features",
@@ -65,6 +66,8 @@ def lines(found: Results) -> Iterator[str]:
         name = mark([found.get(("published_checkpoints_load_by_name", checkpoint), False)])
         golden = mark([found.get(("golden", plain), False)])
         prompt = golden if plain in VERIFIED else f"{golden} unverified"
+        if plain in recent.FAMILIES:  # its checkpoint's config and template are not kept here
+            name = prompt = "–"
         yield f"| {' | '.join([family, f'`{checkpoint}`', exits, *cells, name, prompt])} |"
 
 

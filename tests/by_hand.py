@@ -7,14 +7,18 @@ import torch.nn.functional as F
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
 
 
-def states(vlm, inputs, **others):
-    """All hidden states of the uncut tower, exit 0 to L."""
+def states(vlm, inputs, tie=None, **others):
+    """All hidden states of the uncut tower, exit 0 to L; `tie` False where its output is not the last."""
+    vlm.tower.config.tie_last_hidden_states = tie
     found = vlm.tower(**inputs, output_hidden_states=True, **others).hidden_states
+    del vlm.tower.config.tie_last_hidden_states
     assert len(found) == vlm.exits.layers + 1
     return found
 
 
 def llava(vlm, made, exit):
+    if isinstance(vlm.model.config.vision_feature_layer, list):
+        return joined(vlm, made, exit)
     state = states(vlm, {"pixel_values": made["pixel_values"]})[exit]
     drop = vlm.model.config.vision_feature_select_strategy == "default"
     return vlm.model.model.multi_modal_projector(state[:, 1:] if drop else state)[0]
@@ -133,6 +137,13 @@ def deepstack(vlm, made, exit):
     return torch.stack(found)
 
 
+def further(vlm, made, exit):
+    """What the language model gets in its further layers."""
+    if vlm.family == "granite4_vision":
+        return torch.stack(granite4_vision(vlm, made, exit)[1:])
+    return deepstack(vlm, made, exit)
+
+
 def mllama(vlm, made, exit):
     """The vendor's encoder, block by block; `vendor` takes intermediate state i before block i, not behind it."""
     vision, track, at = vlm.tower, *vlm.exits.place(exit)
@@ -174,8 +185,102 @@ def mllama(vlm, made, exit):
     return vlm.model.model.multi_modal_projector(joined).flatten(0, 2)
 
 
+def glm4v(vlm, made, exit):
+    """Post-norm; each four patches of a square, which lie together, to one by a linear layer; merger."""
+    grid = made["image_grid_thw"]
+    state = states(vlm, {"hidden_states": made["pixel_values"], "grid_thw": grid}, tie=False)[exit]
+    squares = vlm.tower.post_layernorm(state).unflatten(0, (-1, 4))
+    weight, bias = vlm.tower.downsample.weight, vlm.tower.downsample.bias
+    rows = [
+        sum(weight[:, :, number // 2, number % 2] @ square[number] for number in range(4))
+        for square in squares
+    ]
+    return vlm.tower.merger(torch.stack(rows) + bias)
+
+
+def gemma4(vlm, made, exit):
+    """The mean of each square of patches times the root of the width, standardised; norm, projection."""
+    at, config = made["image_position_ids"], vlm.tower.config
+    seen = {"pixel_values": made["pixel_values"], "pixel_position_ids": at}
+    state, side = states(vlm, seen, tie=False)[exit][0], config.pooling_kernel_size
+    squares = {}
+    for (right, down), one in zip(at[0].tolist(), state, strict=True):
+        if right >= 0:
+            squares.setdefault((down // side, right // side), []).append(one)
+    pooled = torch.stack([torch.stack(squares[key]).mean(0) for key in sorted(squares)])
+    pooled = (pooled * config.hidden_size**0.5 - vlm.tower.std_bias) * vlm.tower.std_scale
+    normed = pooled / (pooled.pow(2).mean(-1, keepdim=True) + config.rms_norm_eps) ** 0.5
+    return normed @ vlm.model.model.embed_vision.embedding_projection.weight.T
+
+
+def mistral3(vlm, made, exit):
+    """Norm; the patches of a square, channel by channel, to one token; two linear layers."""
+    (size,) = made["image_sizes"].tolist()
+    project, patch = vlm.model.model.multi_modal_projector, vlm.tower.config.patch_size
+    height, width = (length // patch for length in size)
+    pixels = made["pixel_values"][..., : size[0], : size[1]]
+    state = project.norm(states(vlm, {"pixel_values": pixels})[exit][0]).reshape(height, width, -1)
+    tokens = [
+        state[down : down + 2, right : right + 2].flatten(0, 1).T.flatten()
+        for down in range(0, height, 2) for right in range(0, width, 2)
+    ]  # fmt: skip
+    merged = torch.stack(tokens) @ project.patch_merger.merging_layer.weight.T
+    return project.linear_2(project.act(project.linear_1(merged)))
+
+
+def llama4(vlm, made, exit):
+    """Block by block; post-norm, the class token (the last) dropped, then transformers' own adapter."""
+    known = []
+    hooks = [vlm.tower.model.register_forward_pre_hook(lambda _, args: known.append(args[0]))]
+    hooks += [
+        block.register_forward_hook(lambda _, args, output: known.append(output[0]))
+        for block in vlm.tower.model.layers
+    ]
+    vlm.tower(made["pixel_values"].float())  # the processor gives bfloat16
+    for hook in hooks:
+        hook.remove()
+    return vlm.tower.vision_adapter(vlm.tower.layernorm_post(known[exit])[:, :-1]).flatten(0, 1)
+
+
+def joined(vlm, made, exit):
+    """The class token dropped; a layer past the exit is read at the exit."""
+    known = states(vlm, {"pixel_values": made["pixel_values"]})
+    layers = [layer % len(known) for layer in vlm.model.config.vision_feature_layer]
+    joined = torch.cat([known[min(layer, exit)][:, 1:] for layer in layers], dim=-1)
+    return vlm.model.model.multi_modal_projector(joined)[0]
+
+
+def granite4_vision(vlm, made, exit):
+    """For each layer of the language model: one layer of the encoder, at most the exit, projected and packed."""
+    inner, config, size = vlm.model.model, vlm.model.config, made["image_sizes"]
+    known = states(vlm, {"pixel_values": made["pixel_values"][0]})
+    maps = [layer for layer, _ in config.deepstack_layer_map]
+    parts = list(zip(maps, inner.layerwise_projectors, strict=True))
+    parts += [(config.spatial_vision_layer, projector) for projector in inner.spatial_projectors]
+    return [
+        inner.pack_image_features(
+            [projector(known[min(layer % len(known), exit)])], size, "full", inner.image_newline
+        )[0]
+        for layer, projector in parts
+    ]
+
+
+def molmo2(vlm, made, exit):
+    """The config counts blocks from 0: its layer i is the state behind block i, at most the exit."""
+    known = states(vlm, {"pixel_values": made["pixel_values"].flatten(0, -3)})
+    blocks = len(known) - 1
+    layers = [
+        i + 1 if i >= 0 else blocks + 1 + i for i in vlm.model.config.adapter_config.vision_feature_layer
+    ]
+    joined = torch.cat([known[min(layer, exit)] for layer in layers], dim=-1)
+    return vlm.model.model.multi_modal_projector(joined, made["image_token_pooling"]).last_hidden_state
+
+
 REFERENCES = {
     "llava": llava, "llava_next": llava_next, "llava_onevision": llava_onevision, "internvl": internvl,
     "paligemma": paligemma, "gemma3": gemma3, "idefics3": idefics3, "smolvlm": idefics3,
-    "qwen2_5_vl": qwen2_5_vl, "qwen3_vl": qwen3_vl, "mllama": mllama,
+    "qwen2_5_vl": qwen2_5_vl, "qwen3_vl": qwen3_vl, "mllama": mllama, "qwen3_vl_moe": qwen3_vl,
+    "qwen3_5": qwen3_vl, "qwen3_5_moe": qwen3_vl, "glm4v": glm4v, "glm4v_moe": glm4v, "glm46v": glm4v,
+    "gemma4": gemma4, "mistral3": mistral3, "llama4": llama4, "vipllava": joined,
+    "granite4_vision": lambda *given: granite4_vision(*given)[0], "molmo2": molmo2,
 }  # fmt: skip

@@ -11,7 +11,7 @@ from layeralign import LayeralignError
 from layeralign.cases.case import Case
 from layeralign.cli import app, main
 from layeralign.gating import render as report
-from layeralign.gating.deployments.place import READS_PLAINLY
+from layeralign.gating.deployments.place import READS_PLAINLY, Undecided, place
 from layeralign.judges.judge import Judgement
 from layeralign.runs import opening
 from layeralign.runs.store import Row
@@ -95,7 +95,7 @@ def nested(part, **fields):
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (lambda made: made.update(vision_feature_layer=[-2, -5]), "models that join several layers"),
+        (lambda made: made.update(vision_feature_layer=[-2, -5]), "its vision_feature_layer is not the scanned model's"),
         (lambda made: made.update(vision_feature_layer=[]), "vision_feature_layer"),
         (lambda made: made.update(vision_feature_layer=True), "vision_feature_layer"),
         (lambda made: made.update(vision_feature_layer=None), "vision_feature_layer"),
@@ -379,3 +379,9 @@ def test_a_scan_keeps_its_models_config(tmp_path, case_file, llava_dir):
 
 def test_the_families_whose_exit_needs_no_model_are_the_plain_ones():
     assert set(READS_PLAINLY) == {family.family for family in OWN if family.reads_plainly}
+
+
+def test_a_config_that_joins_other_layers_is_no_exit(llava_dir):
+    scanned = json.loads((llava_dir / "config.json").read_text())
+    with pytest.raises(Undecided, match="its vision_feature_layer is not the scanned model's"):
+        place(scanned | {"vision_feature_layer": [-2, -3]}, scanned, "")

@@ -16,11 +16,13 @@ import tiny
 from layeralign import LayeralignError
 from layeralign._util.quiet import quiet
 from layeralign.cli import main
-from layeralign.testing import FamilySuite
+from layeralign.testing import FamilySuite, noise
 from layeralign.vlm.families import registry as families
 from layeralign.vlm.families.gemma import Gemma3
-from layeralign.vlm.load import load
+from layeralign.vlm.families.generic import Generic
+from layeralign.vlm.load import empty, load
 from layeralign.vlm.processor import without_video
+from layeralign.vlm.vlm import Vlm
 
 
 def aya_vision(folder, *, weights=True):
@@ -102,15 +104,11 @@ def test_what_is_not_like_llava_gets_one_sentence(tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_a_model_that_joins_layers_is_refused(tmp_path):
-    names = tiny.tokenizer(bos="<s>", image_token="<image>")
-    config = t.VipLlavaConfig(
-        vision_config=t.CLIPVisionConfig(**tiny.VISION), text_config=t.LlamaConfig(**tiny.text_size(names)),
-        vision_feature_layers=[-2, -3], image_token_index=names.image_token_id,
-    )  # fmt: skip
-    unlike_llava(tmp_path, t.VipLlavaForConditionalGeneration, config)
-    with pytest.raises(LayeralignError, match=r"vision_feature_layer is \[-2, -3\]"):
-        load(tmp_path)
+def test_a_model_without_an_encoder_is_refused(tmp_path):
+    for kind in families.NO_ENCODER:
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": kind, "vision_config": {}}))
+        with pytest.raises(LayeralignError, match=f"family {kind} has no image encoder, .* no exit to scan"):
+            empty(tmp_path)
 
 
 def test_a_model_whose_logits_are_scaled_is_refused(tmp_path, monkeypatch):
@@ -146,7 +144,7 @@ def test_a_model_that_reads_the_tower_otherwise_is_refused(tmp_path, monkeypatch
 
 
 def qwen2_vl(folder):
-    """Its language model needs positions of its own, which features alone do not give it."""
+    """Its language model needs 3D positions, which come from the picture's grid."""
     names = tiny._qwen_names()
     processor = without_video(t.Qwen2VLProcessor)(
         tiny._qwen_pictures(tiny.PATCH), names, None, chat_template=tiny.template("qwen2_5_vl")
@@ -162,8 +160,15 @@ def qwen2_vl(folder):
     return folder
 
 
-def test_a_model_that_needs_more_than_features_is_refused_not_misread(tmp_path):
-    with pytest.raises(LayeralignError, match="answers differently when given only its own picture features"):
+def test_a_model_that_needs_a_pictures_grid_gets_it(tmp_path):
+    vlm = load(qwen2_vl(tmp_path))
+    (feature,) = vlm.encode([noise(32, 64)], [1])[1]
+    assert vlm.family == "generic" and feature.extras["image_grid_thw"].tolist() == [[1, 4, 8]]
+
+
+def test_a_model_that_needs_more_than_features_is_refused_not_misread(tmp_path, monkeypatch):
+    monkeypatch.setattr(Generic, "extras", Vlm.extras)
+    with pytest.raises(LayeralignError, match=r"fails on a grey picture|answers differently"):
         load(qwen2_vl(tmp_path))
 
 

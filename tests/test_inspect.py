@@ -151,7 +151,7 @@ def test_the_command_shows_it(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"vision_feature_layer": [-2, -5]}, "vision_feature_layer"),
+        ({"vision_feature_layer": [-2, -40]}, "out of range"),
         ({"vision_feature_layer": -40}, "out of range"),
         ({"auto_map": {"AutoModel": "evil.Model"}}, "own code"),
         ({"vision_config": 7}, "cannot be loaded"),

@@ -102,10 +102,22 @@ def test_the_default_exit_is_the_configs(tmp_path, pictures, layer, exit):
             torch.testing.assert_close(feature.tokens, by_hand.llava(vlm, made, at), rtol=1e-5, atol=1e-6)
 
 
-def test_a_model_that_joins_layers_is_refused(tmp_path):
-    save_llava(tmp_path, layer=[-2, -3])
-    with pytest.raises(LayeralignError, match="vision_feature_layer"):
-        load(tmp_path)
+def test_a_joined_layer_past_the_exit_is_read_at_the_exit(tmp_path, pictures):
+    vlm = load(save_llava(tmp_path, layer=[-2, 2]))
+    assert vlm.exits.default == vlm.exits.layers - 1 and "joined layers [4, 2]" in vlm.variant
+    assert not vlm.reads_cut
+    made = vlm.processor(images=pictures[0], text="<image>", return_tensors="pt")
+    for at, (feature,) in vlm.encode(pictures[:1], vlm.exits.all).items():
+        with torch.no_grad():
+            torch.testing.assert_close(feature.tokens, by_hand.joined(vlm, made, at), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("layer", [[], [-2, "a"], [-2, True]])
+def test_joined_layers_that_are_none_are_refused(tmp_path, layer):
+    vlm = load(save_llava(tmp_path, layer=-2))
+    vlm.model.config.__dict__["vision_feature_layer"] = layer  # transformers checks it elsewhere
+    with pytest.raises(LayeralignError, match="expected one or more whole numbers"):
+        vlm.exits  # noqa: B018
 
 
 @pytest.mark.parametrize("name", ["llava", "llava_next", "llava_onevision", "internvl"])

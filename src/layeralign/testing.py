@@ -102,14 +102,14 @@ class FamilySuite:
         """
         inputs, _ = vlm.prepare([picture])
         model = copy.deepcopy(vlm.model)
-        if "vision_feature_layer" in inspect.signature(model.model.get_image_features).parameters:
+        if "vision_feature_layer" in inspect.signature(model.get_image_features).parameters:
             if exit == 0:
                 pytest.skip("transformers cannot read layer 0; override `reference`")
             inputs |= {"vision_feature_layer": exit}
         else:
             del type(vlm)(model, vlm.processor, vlm.checkpoint, vlm.reading).blocks[exit:]
         with torch.no_grad():
-            output = model.model.get_image_features(**inputs, return_dict=True)
+            output = model.get_image_features(**inputs, return_dict=True)
         return torch.cat([part.flatten(end_dim=-2) for part in output.pooler_output])
 
     # --- exact at the default exit
@@ -239,8 +239,8 @@ class FamilySuite:
         """A module that runs after the blocks."""
         names = ("multi_modal_projector", "connector")
         for name in names:
-            if hasattr(vlm.model.model, name):
-                found: nn.Module = getattr(vlm.model.model, name)
+            if hasattr(vlm.inner, name):
+                found: nn.Module = getattr(vlm.inner, name)
                 return found
         merger: nn.Module = vlm.tower.get_submodule("merger")
         return merger

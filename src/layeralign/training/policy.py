@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from layeralign._util import files
 from layeralign._util.quiet import quiet
+from layeralign.errors import LayeralignError
 from layeralign.training.data.rollout import Batch
 from layeralign.training.modules import Part, linear_layers
 from layeralign.vlm.vlm import Vlm
@@ -92,6 +93,11 @@ class Policy(nn.Module):
             _no_dropout(vlm.model)  # checkpointed passes run in training mode
         self._checkpoints = gradient_checkpointing
         self._layers = [m for m in vlm.model.modules() if hasattr(m, "lora_A") and hasattr(m, "base_layer")]
+        if any(hasattr(layer, "parameter_name") for layer in self._layers):
+            raise LayeralignError(
+                f"model {vlm.checkpoint.name}: PEFT puts adapters of family {vlm.family} into its experts' "
+                "parameters, which cannot be merged for rollouts; align a model without experts"
+            )
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Map each name to its parameter of the adapter or the value head."""

@@ -14,6 +14,7 @@ from torch import nn
 
 from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
+from layeralign.vlm.tower import given_state
 from layeralign.vlm.vlm import Vlm
 
 
@@ -199,7 +200,7 @@ def _without(blocks: Sequence[nn.Module]) -> Iterator[None]:
     """Context in which these blocks return their input."""
 
     def through(*args: Any, **kwargs: Any) -> Any:
-        return args[0] if args else kwargs["hidden_states"]
+        return given_state(args, kwargs)
 
     try:
         for block in blocks:

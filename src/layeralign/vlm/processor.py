@@ -32,8 +32,16 @@ def load(folder: Path, model_type: str) -> ProcessorMixin:
 def without_video(kind: type[ProcessorMixin]) -> type[ProcessorMixin]:
     """A subclass of the same name for pictures and text only."""
     names = kind.get_attributes()
+    at = names.index("video_processor")
 
-    class Plain(kind):  # type: ignore[misc, valid-type]
+    class Pictures(ProcessorMixin):
+        """The base class, but for the video processor that a subclass gives to it."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            kwargs.pop("video_processor", None)
+            super().__init__(*args[:at], *args[at + 1 :], **kwargs)  # type: ignore[no-untyped-call]
+
+    class Plain(kind, Pictures):  # type: ignore[misc, valid-type]
         # some chat templates read the video settings
         video_processor = SimpleNamespace(num_frames=None, fps=None)
 
@@ -43,7 +51,6 @@ def without_video(kind: type[ProcessorMixin]) -> type[ProcessorMixin]:
 
         @classmethod
         def from_args_and_dict(cls, args: list[Any], *others: Any, **kwargs: Any) -> Any:
-            at = names.index("video_processor")
             return super().from_args_and_dict([*args[:at], None, *args[at:]], *others, **kwargs)
 
     Plain.__name__ = Plain.__qualname__ = kind.__name__

@@ -8,9 +8,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
+_NAMES = ("blocks", "layers", "layer")
+
 
 class _Stop(Exception):
     """Raised inside the tower's forward after the deepest requested state."""
+
+
+def given_state(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """The state among a block's arguments."""
+    return args[0] if args else kwargs["hidden_state" if "hidden_state" in kwargs else "hidden_states"]
 
 
 def states(run: Callable[[], object], blocks: nn.ModuleList, exits: Iterable[int]) -> dict[int, Tensor]:
@@ -39,7 +46,7 @@ def states(run: Callable[[], object], blocks: nn.ModuleList, exits: Iterable[int
 
     def before(exit: int) -> Any:
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            keep(exit, args[0] if args else kwargs["hidden_states"])
+            keep(exit, given_state(args, kwargs))
 
         return hook
 
@@ -61,14 +68,18 @@ def states(run: Callable[[], object], blocks: nn.ModuleList, exits: Iterable[int
 
 
 def lists_of_blocks(tower: nn.Module) -> dict[str, nn.ModuleList]:
-    """A tower's lists of two or more blocks of one class, by name, without lists inside blocks."""
+    """A tower's lists of two or more blocks of one class, by name, without lists inside blocks.
+
+    If one of them has transformers' name for blocks, others, such as mergers, are left out.
+    """
     found: dict[str, nn.ModuleList] = {}
     for name, module in tower.named_modules():
         inside = any(name.startswith(f"{outer}.") for outer in found)
         alike = isinstance(module, nn.ModuleList) and len({type(block) for block in module}) == 1
         if alike and len(module) > 1 and not inside:
             found[name] = module
-    return found
+    named = {name: one for name, one in found.items() if name.rpartition(".")[2] in _NAMES}
+    return named or found
 
 
 @contextmanager

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import Any, ClassVar, NoReturn, cast
 
@@ -102,12 +103,14 @@ class Vlm:
     @property
     def reads_cut(self) -> bool:
         """Whether a config with fewer blocks is equivalent to this variant's exits."""
-        return True
+        return not self.captured_layers
 
     @property
     def variant(self) -> str:
         """How this model reads "exit at l", in one sentence, for a run's identity."""
         sentence = self.variants[self.reading]
+        if len(self._layers_read) > 1:
+            sentence += f"; of the joined layers {list(self._layers_read)}, those past l are read at l"
         return f"{self.reading}: {sentence}" if len(self.variants) > 1 else sentence
 
     @property
@@ -201,26 +204,33 @@ class Vlm:
     def exits(self) -> Exits:
         """The exits of this model's encoder.
 
-        The default exit is the config's `vision_feature_layer` in families that read it, else the last.
+        The default exit is the deepest layer that the model reads: that of `vision_feature_layer` in families
+        that have it, else the last.
 
         Raises:
-            LayeralignError: The encoder has no blocks, or the config names several layers.
+            LayeralignError: The encoder has no blocks, or the config names no layer of it.
         """
-        layers = len(self.blocks)
-        if layers == 0:
+        if len(self.blocks) == 0:
             raise LayeralignError(f"model {self.checkpoint.name}: its encoder has no blocks, so no exits")
-        layer = self.model.config.vision_feature_layer if self._reads_a_layer else layers
-        if not isinstance(layer, int) or isinstance(layer, bool):
+        return Exits(len(self.blocks), max(self._layers_read))
+
+    @property
+    def _layers_read(self) -> tuple[int, ...]:
+        """The layers, numbered as exits, whose states the model reads; several if it joins them."""
+        layers = len(self.blocks)
+        named = self.model.config.vision_feature_layer if self._reads_a_layer else layers
+        read = list(named) if isinstance(named, list | tuple) else [named]
+        if not read or any(not isinstance(layer, int) or isinstance(layer, bool) for layer in read):
             raise LayeralignError(
-                f"model {self.checkpoint.name}: vision_feature_layer is {layer!r}; expected one whole "
-                "number, since models that join several layers are not supported"
+                f"model {self.checkpoint.name}: vision_feature_layer is {named!r}; expected one or more "
+                "whole numbers"
             )
-        return Exits(layers, Exits(layers, layers).resolve(layer))
+        return tuple(Exits(layers, layers).resolve(layer) for layer in read)
 
     @cached_property
     def _takes(self) -> tuple[str, ...]:
         """Parameters of `get_image_features`; empty if there is no such method."""
-        own = getattr(self.model.model, "get_image_features", None)
+        own = getattr(self.inner, "get_image_features", None)
         return () if own is None else tuple(inspect.signature(own).parameters)
 
     @property
@@ -246,12 +256,12 @@ class Vlm:
 
     def _encode(self, pictures: Sequence[Image.Image], exits: Sequence[int]) -> dict[int, list[Feature]]:
         inputs, texts = self.prepare(pictures)
-        run = partial(self.model.model.get_image_features, **inputs, return_dict=True)
+        run = partial(self.inner.get_image_features, **inputs, return_dict=True)
         deepest = max(exits)
         states = tower.states(
             run, self.blocks, {*exits, *(tap for tap in self.captured_layers if tap < deepest)}
         )
-        if self.exits_together:
+        if self.exits_together and not self.captured_layers:
             stacked = torch.cat([states.pop(exit) for exit in exits])
             with tower.held(self.blocks, {deepest: stacked}, deepest, tuples=self.tuples):
                 rows = iter(self.features(run(), inputs, texts * len(exits), deepest))
@@ -265,13 +275,17 @@ class Vlm:
 
     @property
     def captured_layers(self) -> tuple[int, ...]:
-        """Further layers whose states the model reads, as deepstack does."""
-        return ()
+        """Further layers whose states the model reads, as deepstack or a model that joins layers does.
+
+        Those past an exit are read at the exit.
+        """
+        return self._layers_read if len(self._layers_read) > 1 else ()
 
     def prepare(self, pictures: Sequence[Image.Image]) -> tuple[dict[str, Any], list[str]]:
         """Inputs of `get_image_features` for pictures, and the text that replaces each placeholder."""
         marks = [self.placeholder] * len(pictures)
-        made = self.processed(pictures, self.processor, text=marks, return_text_replacement_offsets=True)
+        settings = {"return_text_replacement_offsets": True, "return_tensors": None}
+        made = self.processed(pictures, self.processor, text=marks, **settings)
         texts = [found[0]["replacement"] for found in made.pop("text_replacement_offsets")]
         unused = [name for name in made if name not in self._takes]
         made = made.convert_to_tensors("pt", skip_tensor_conversion=unused)
@@ -482,15 +496,13 @@ class Vlm:
 
     def own_inputs(self, prompt: str, picture: Image.Image, ids: Sequence[int]) -> dict[str, Any] | None:
         """The model's inputs from its own processor; None if that gives other tokens than `ids`."""
+        settings: dict[str, Any] = {"images": [[picture]], "text": [prompt], "return_tensors": "pt"}
+        if "mm_token_type_ids" in self.processor.model_input_names:  # some give them only if asked
+            settings["return_mm_token_type_ids"] = True
         for special in (True, False):
-            made = self.processor(
-                images=[[picture]], text=[prompt], return_tensors="pt", add_special_tokens=special
-            )
+            made = self.processor(**settings, add_special_tokens=special)
             if made["input_ids"][0].tolist() == list(ids):
-                return {
-                    name: given.to(self.device) if isinstance(given, Tensor) else given
-                    for name, given in made.items()
-                }
+                return {name: self._put(given) for name, given in made.items()}
         return None
 
     def literal(self, text: str) -> str:
@@ -526,6 +538,12 @@ class Vlm:
     def path_of(self, module: nn.Module) -> str:
         """A module's full name in the model, such as `model.vision_tower`."""
         return next(str(name) for name, found in self.model.named_modules() if found is module)
+
+    @property
+    def inner(self) -> Any:
+        """The module that makes features and takes them: the model without its head, if there is one."""
+        inner, outer = getattr(self.model, "model", None), hasattr(self.model, "get_image_features")
+        return self.model if inner is None or (outer and not hasattr(inner, "get_image_features")) else inner
 
     @property
     def device(self) -> torch.device:
@@ -576,8 +594,26 @@ class Vlm:
         ids = ids.masked_fill(~prompt & (ids == self.picture_token_id), self.pad_token)
         given = self.inputs(ids, prompt, features)
         given |= {"use_cache": cache is not None, "past_key_values": cache}
-        found: Tensor = self.model.model(input_ids=ids, **given).last_hidden_state
-        return found
+        return self.last_hidden(ids, **given)
+
+    def last_hidden(self, ids: Tensor, **given: Any) -> Tensor:
+        """The last hidden states of transformers' forward without the head, [rows, tokens, text width]."""
+        with self.own_positions():
+            if self.inner is not self.model:
+                found: Tensor = self.inner(input_ids=ids, **given).last_hidden_state
+                return found
+            head = nn.ModuleList([self.model.get_output_embeddings()])  # stop before it
+            return tower.states(lambda: self.model(input_ids=ids, **given), head, [0])[0]
+
+    @contextmanager
+    def own_positions(self) -> Iterator[None]:
+        """Context that restores the positions that transformers stores on models with 3D positions."""
+        own = vars(self.inner).get("rope_deltas", self)
+        try:
+            yield
+        finally:
+            if own is not self:
+                self.inner.rope_deltas = own
 
     def decode_step(
         self,
@@ -610,8 +646,7 @@ class Vlm:
             "past_key_values": cache,
             **extra_inputs,
         }
-        found: Tensor = self.model.model(input_ids=ids, use_cache=True, **given).last_hidden_state
-        return found
+        return self.last_hidden(ids, use_cache=True, **given)
 
     @cached_property
     def _one_mask(self) -> bool:
@@ -671,7 +706,7 @@ class Vlm:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits of the next token, [..., vocabulary] for hidden states [..., text width]."""
-        found: Tensor = self.model.lm_head(hidden)
+        found: Tensor = self.model.get_output_embeddings()(hidden)
         return found
 
     @torch.no_grad()
@@ -696,7 +731,8 @@ class Vlm:
             mask[row, width - len(line) :] = 1
         given = self.inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), features)
         settings = {"pad_token_id": self.pad_token, "eos_token_id": sorted(self.eos_tokens)} | settings
-        made: Tensor = self.model.generate(input_ids=tokens, attention_mask=mask, **given, **settings)
+        with self.own_positions():
+            made: Tensor = self.model.generate(input_ids=tokens, attention_mask=mask, **given, **settings)
         return made[:, width:]
 
 

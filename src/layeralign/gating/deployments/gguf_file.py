@@ -58,7 +58,7 @@ class VisionFile:
         if not isinstance(layers, list) or not all(type(layer) is int for layer in layers):
             raise ValueError(f"its feature_layer is {printable(repr(layers), 40)}, not a list of layers")
         if len(layers) > 1:
-            raise ValueError(f"it joins the layers {layers}, and no scan does that")
+            raise ValueError(f"it joins the layers {layers}, and what that does in llama.cpp is not known")
         stored = len({name.split(".")[2] for name in self.tensors if name.startswith("v.blk.")})
         count = self.fields.get("clip.vision.block_count")
         if type(count) is not int or not 0 < count <= stored:

@@ -95,8 +95,9 @@ def _place(config: Mapping[str, Any], scanned: Mapping[str, Any], variant: str) 
     from layeralign.vlm.load import filled, shape
 
     family = family_of("config", dict(scanned))
-    understood = _DEPTHS | ({"vision_feature_layer"} if family.reads_plainly else set())
     here, there = (dict(_fields(filled(one, "config"))) for one in (config, scanned))
+    joined = any(isinstance(one.get("vision_feature_layer"), list) for one in (here, there))
+    understood = _DEPTHS | ({"vision_feature_layer"} if family.reads_plainly and not joined else set())
     differ = [
         key
         for key in sorted({*here, *there} - understood)

@@ -1,9 +1,13 @@
-"""LLaVA-1.5, LLaVA-NeXT and LLaVA-OneVision: the config names the layer at which the tower is read."""
+"""LLaVA-1.5, -NeXT, -OneVision and Mistral 3: the config names the layer at which the tower is read."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
+from PIL import Image
+
+from layeralign.vlm.feature import Feature
 from layeralign.vlm.vlm import Vlm
 
 
@@ -37,3 +41,19 @@ class LlavaOnevision(LlavaNext):
         "blocks": "for every tile blocks 1..l, no post-norm, projector; then the tiles packed and pooled, "
         "with newline tokens"
     }
+
+
+class Mistral3(Vlm):
+    """Mistral 3 (Small 3.1 and later): Pixtral reads pictures of any size, packed into one row."""
+
+    family = "mistral3"
+    variants: ClassVar = {"norm": "blocks 1..l, norm, merger (2 × 2 patches to a token), projector"}
+    blocks_at = "transformer.layers"
+    unit = "picture of the largest size"
+    lead_alone = True
+
+    def _encode(self, pictures: Sequence[Image.Image], exits: Sequence[int]) -> dict[int, list[Feature]]:
+        """See `Vlm.encode`; transformers fails on a single token, so such a picture goes with its double."""
+        alone = len(pictures) == 1 and self.picture_text(pictures[0]).count(self.picture_token) == 1
+        made = super()._encode([*pictures, *pictures] if alone else pictures, exits)
+        return {exit: features[: len(pictures)] for exit, features in made.items()}

@@ -24,7 +24,7 @@ def prove(vlm: Vlm) -> None:
     picture = Image.new("RGB", (96, 48), (128, 128, 128))
     try:
         inputs, texts = vlm.prepare([picture])
-        own = vlm.model.model.get_image_features(**inputs, return_dict=True)
+        own = vlm.inner.get_image_features(**inputs, return_dict=True)
         vlm.one_tensor = isinstance(own.pooler_output, Tensor)
         vlm.tuples = _returns_tuples(vlm, inputs)
         (made,) = vlm.encode([picture], [vlm.exits.default])[vlm.exits.default]
@@ -36,10 +36,11 @@ def prove(vlm: Vlm) -> None:
             vlm.refuse("builds a different prompt with its own processor")
         line = torch.tensor([ids], device=vlm.device)
         logits = vlm.logits(vlm.hidden(line, torch.ones_like(line, dtype=torch.bool), [made]))
-        expected = vlm.model(**theirs).logits
         settings = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False}
         answer = vlm.generate([ids], [made], **settings)
-        own_answer = vlm.model.generate(**theirs, **settings, pad_token_id=vlm.pad_token)[:, len(ids) :]
+        with vlm.own_positions():
+            expected = vlm.model(**theirs).logits
+            own_answer = vlm.model.generate(**theirs, **settings, pad_token_id=vlm.pad_token)[:, len(ids) :]
     except LayeralignError:
         raise
     except Exception as error:  # an unknown model can raise anything
@@ -54,7 +55,7 @@ def _returns_tuples(vlm: Vlm, inputs: dict[str, Any]) -> bool:
     kinds: list[bool] = []
     handle = vlm.blocks[0].register_forward_hook(lambda *given: kinds.append(isinstance(given[2], tuple)))
     try:
-        tower.states(lambda: vlm.model.model.get_image_features(**inputs), vlm.blocks, [1])
+        tower.states(lambda: vlm.inner.get_image_features(**inputs), vlm.blocks, [1])
     finally:
         handle.remove()
     return kinds[0]

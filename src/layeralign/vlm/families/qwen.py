@@ -1,14 +1,12 @@
-"""Qwen2.5-VL and Qwen3-VL: any number of patches per row, a merger after the blocks, 3D positions."""
+"""Qwen2.5-VL to Qwen3.6 and GLM-4.1V to 4.6V: any number of patches per row, a merger, 3D positions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
 from layeralign.vlm.feature import Feature
@@ -66,35 +64,12 @@ class Qwen25Vl(Vlm):
             "mm_token_type_ids": pictures.int(),
         }
 
-    @contextmanager
-    def _own_positions(self) -> Iterator[None]:
-        """Context that restores the positions that transformers stores on the model."""
-        own = self.model.model.rope_deltas
-        try:
-            yield
-        finally:
-            self.model.model.rope_deltas = own
-
-    def hidden(
-        self, ids: Tensor, prompt: Tensor, features: Sequence[Feature | None], cache: Cache | None = None
-    ) -> Tensor:
-        """See `Vlm.hidden`."""
-        with self._own_positions():
-            return super().hidden(ids, prompt, features, cache)
-
     def position_offset(self, feature: Feature | None) -> int:
         """See `Vlm.position_offset`; a picture takes as many positions as its longer side has tokens."""
         if feature is None:
             return 0
         _, height, width = (int(n) for n in feature.extras["grid"][0])
         return max(height, width) // int(self.tower.spatial_merge_size) - len(feature.tokens)
-
-    def generate(
-        self, ids: Sequence[Sequence[int]], features: Sequence[Feature | None], **settings: Any
-    ) -> Tensor:
-        """See `Vlm.generate`."""
-        with self._own_positions():
-            return super().generate(ids, features, **settings)
 
 
 class Qwen3Vl(Qwen25Vl):
@@ -143,3 +118,46 @@ class Qwen3Vl(Qwen25Vl):
                 pooler_output=given["mm_encoder_outputs"]["image"].pooler_output, deepstack_features=layers
             )
         return given
+
+
+class Qwen3VlMoe(Qwen3Vl):
+    """Qwen3-VL with a mixture of experts."""
+
+    family = "qwen3_vl_moe"
+
+
+class Qwen35(Qwen25Vl):
+    """Qwen3.5 and Qwen3.6, without deepstack; most layers of the language model are linear attention.
+
+    A linear layer's cache is one state of the whole text. It cannot be padded, copied in part or continued
+    like keys and values, so `generate` answers.
+    """
+
+    family = "qwen3_5"
+    variants: ClassVar = {"merger": "blocks 1..l, merger (norm, 2 × 2 patches to a token)"}
+    streams = False
+
+
+class Qwen35Moe(Qwen35):
+    """Qwen3.5 and Qwen3.6 with a mixture of experts."""
+
+    family = "qwen3_5_moe"
+
+
+class Glm4v(Qwen25Vl):
+    """GLM-4.1V."""
+
+    family = "glm4v"
+    variants: ClassVar = {"norm": "blocks 1..l, post-norm, downsampling (2 × 2 patches to a token), merger"}
+
+
+class Glm4vMoe(Glm4v):
+    """GLM-4.5V, with a mixture of experts."""
+
+    family = "glm4v_moe"
+
+
+class Glm46v(Glm4v):
+    """GLM-4.6V."""
+
+    family = "glm46v"

@@ -8,20 +8,35 @@ from typing import Any
 
 from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
-from layeralign.vlm.families.gemma import Gemma3, PaliGemma
+from layeralign.vlm.families.gemma import Gemma3, Gemma4, PaliGemma
 from layeralign.vlm.families.generic import Generic
 from layeralign.vlm.families.idefics import Idefics3, SmolVlm
 from layeralign.vlm.families.internvl import InternVL
-from layeralign.vlm.families.llava import Llava, LlavaNext, LlavaOnevision
+from layeralign.vlm.families.joined import Granite4Vision, Molmo2, VipLlava
+from layeralign.vlm.families.llama4 import Llama4
+from layeralign.vlm.families.llava import Llava, LlavaNext, LlavaOnevision, Mistral3
 from layeralign.vlm.families.mllama import Mllama
-from layeralign.vlm.families.qwen import Qwen3Vl, Qwen25Vl
+from layeralign.vlm.families.qwen import (
+    Glm4v,
+    Glm4vMoe,
+    Glm46v,
+    Qwen3Vl,
+    Qwen3VlMoe,
+    Qwen25Vl,
+    Qwen35,
+    Qwen35Moe,
+)
 from layeralign.vlm.vlm import Vlm
 
 OWN = (
-    Llava, LlavaNext, Mllama, LlavaOnevision, InternVL, PaliGemma, Gemma3, Idefics3, SmolVlm,
-    Qwen25Vl, Qwen3Vl,
+    Llava, LlavaNext, Mllama, LlavaOnevision, InternVL, PaliGemma, Gemma3, Gemma4, Idefics3, SmolVlm,
+    Qwen25Vl, Qwen3Vl, Qwen3VlMoe, Qwen35, Qwen35Moe, Mistral3, Glm4v, Glm4vMoe, Glm46v, Llama4,
+    VipLlava, Granite4Vision, Molmo2,
 )  # fmt: skip
 """The families that ship with layeralign."""
+
+NO_ENCODER = ("gemma4_unified", "fuyu")
+"""Families whose language model reads a picture's patches itself."""
 
 ENTRY_POINT = "layeralign.families"
 """Entry point group for families of other packages: `model_type` -> `Vlm` subclass."""
@@ -34,6 +49,11 @@ def family_of(name: str, config: dict[str, Any]) -> type[Vlm]:
         LayeralignError: It is not a vision-language model, or another package's family is invalid.
     """
     kind = config.get("model_type")
+    if kind in NO_ENCODER:
+        raise LayeralignError(
+            f"model {name}: family {kind} has no image encoder, since its language model reads the picture's "
+            "patches itself, so there is no exit to scan; use a model with an encoder"
+        )
     own = {family.family: family for family in OWN}
     points = {point.name: point for point in entry_points(group=ENTRY_POINT)}
     if isinstance(kind, str) and kind in own:

@@ -28,7 +28,8 @@ def ends(vlm: Any) -> Ends:
     own = _ids(vlm.model.generation_config.eos_token_id)
     others = {names.bos_token_id, names.unk_token_id, vlm.picture_token_id}
     special = {id for id, token in names.added_tokens_decoder.items() if token.special} - others
-    by_config = {*_ids(getattr(config, "eos_token_id", None)), *_ids(config.get_text_config().eos_token_id)}
+    both = (config, config.get_text_config())
+    by_config = {id for one in both for id in _ids(getattr(one, "eos_token_id", None))}
     sources = {
         "generation_config": own,
         "config": by_config & special,
