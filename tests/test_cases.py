@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from layeralign import LayeralignError
+from layeralign._util import text
 from layeralign._util.text import redacted
 from layeralign.cases import files, pictures
 from layeralign.cases.case import Case, normalise_category
@@ -148,6 +149,14 @@ def test_an_empty_or_binary_file(tmp_path, content):
     file.write_bytes(content)
     with pytest.raises(LayeralignError, match=r"c\.jsonl: (has no cases|cannot be read)"):
         files.read(file)
+
+
+@pytest.mark.parametrize("part", ["\n", "[", "{", ","])
+def test_a_case_file_of_too_many_parts_is_refused_before_they_fill_the_memory(tmp_path, part, monkeypatch):
+    monkeypatch.setitem(text._MOST_PARTS, part, 1000)
+    (tmp_path / "c.jsonl").write_text('{"id": "a", "prompt": "x", "kind": "benign"}\n[' + part * 1001 + "]")
+    with pytest.raises(LayeralignError, match="has more than 1,000"):
+        files.read(tmp_path / "c.jsonl")
 
 
 def test_unicode_line_separators_do_not_split_a_case(tmp_path):

@@ -80,6 +80,9 @@ def test_the_exit_of_a_command(run, tmp_path, line, exit):
         ("vllm serve MODEL --port `port`", "--port has no value, or a variable"),
         ("vllm serve MODEL --port $(port) --hf-overrides '{}'", "--port has no value, or a variable"),
         ("vllm serve MODEL --port", "--port has no value"),
+        ("vllm serve MODEL --port --hf-overrides={}", "--port has no value"),
+        ("vllm serve MODEL --seed {1,--hf-overrides.vision_feature_layer=3}", "--seed has no value, or a variable"),
+        ("vllm serve MODEL --seed {1,'--hf-overrides.vision_feature_layer=3'}", "or a variable"),
         ("vllm serve MODEL other", "words of no flag"),
         ("vllm serve --port 80", "names no model"),
         ("vllm serve MODEL --config gone.yaml", "its --config gone.yaml is no file here"),
@@ -89,6 +92,7 @@ def test_the_exit_of_a_command(run, tmp_path, line, exit):
         ("vllm serve MODEL --hf-overrides.a 3 --hf-overrides.a.b 3", "give a twice"),
         ("vllm serve MODEL --hf-overrides.vision_feature_layer 9223372036854775808", "out of range"),
         ("vllm serve /models/llava", "is no folder here and not the scanned testbed"),
+        (f"vllm serve {'a' * 5000}", "its model cannot be read (File name too long)"),
         ("vllm serve acme/llava", "is no folder here and not the scanned testbed"),
         ("sglang serve --model MODEL --json-model-override-args '{\"mm_vision_select_layer\": 3}'",
          "its mm_vision_select_layer is not the scanned model's"),
@@ -292,6 +296,20 @@ def test_a_modelfile(run, tmp_path):
         check(run, tmp_path, "Modelfile", "SYSTEM x")
 
 
+def test_a_vision_file_cannot_hide_behind_its_name(run, tmp_path):
+    """Otherwise a Modelfile could name it first, and then a file of a safe exit, which alone would count."""
+    written(tmp_path, layers=[3], tensors=())
+    hidden = gguf.GGUFWriter(tmp_path / "hidden.gguf", "clip")
+    hidden.add_string("general.name", "x" * 5000)
+    fields = hidden.kv_data[0]
+    fields["general.architecture"] = fields.pop("general.architecture")  # it is usually the first field
+    hidden.write_header_to_file()
+    hidden.write_kv_data_to_file()
+    hidden.close()
+    told = check(run, tmp_path, "Modelfile", "FROM ./hidden.gguf\nFROM ./mmproj.gguf\n")
+    assert told.why.startswith("it has 2 vision files")
+
+
 def test_the_version_of_llama_cpp(run, tmp_path, capsys):
     file = written(tmp_path, tensors=())
     found = layeralign.check(file, run, runtime="llama.cpp@b10488")
@@ -389,6 +407,8 @@ def test_a_fleet_takes_no_other_option(run, capsys):
         ),
         ("against: gone\nservers: [{target: testbed}]", "server 1: run gone: is not a run"),
         ("a: &a [1]\nb: *a", "has an alias"),
+        (f"servers: [{{{'x' * 500}: 1}}]", "xxx… is unknown; expected target"),
+        (f"against: {'a' * 5000}\nservers: [{{target: b}}]", "server 1: [Errno 36] File name too long"),
     ],
 )
 def test_a_wrong_fleet_is_one_sentence(run, tmp_path, text, says, capsys):
@@ -396,7 +416,7 @@ def test_a_wrong_fleet_is_one_sentence(run, tmp_path, text, says, capsys):
     file.write_text(text.replace("RUN", str(run)))
     assert main(["check", "--fleet", str(file)]) == 1
     err = capsys.readouterr().err
-    assert says in err and err.count("\n") == 1
+    assert says in err and err.count("\n") == 1 and len(err) < 600
 
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -426,6 +446,12 @@ HOSTILE = {
     "large.txt": ("x " * 60_000, "is larger than 100000 bytes"),
     "words.sh": ("vllm serve m " + "'a' " * 24_000, None),
     "servers.sh": ("vllm serve m;" * 7_600, "has 7600 servers; expected at most 1000"),
+    "Modelfile": ("FROM a" + " " * 90_000 + "b", "File name too long"),
+    "home.Modelfile": ("FROM ~nobody-of-that-name/x", None),
+    "long.sh": (f"vllm serve m --config {'a' * 5000}", "File name too long"),
+    "image.yaml": ("image: vllm-openai" + ":111111.111111" * 7000 + "/\nargs: [x]", None),
+    "number.yaml": (f"image: vllm-openai:1\nargs: [0x{'f' * 9000}]", "line 2: has a number of more than 1000"),
+    "hours.yaml": ("a: " + "1:" * 40_000 + "1.5", "is not valid YAML"),
     "binary": ("\ud800\x00\x01", "is no text"),
     "many.json": ('{"layers": [3]}', None),
     "manifest.json": ('{"layers": [{"digest": 9223372036854775808}]}', "layer 1: digest is 9223372036854775808"),

@@ -9,7 +9,7 @@ import torch
 from huggingface_hub.errors import GatedRepoError
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, LlavaForConditionalGeneration
 from transformers.quantizers.quantizers_utils import should_convert_module
 
 import tiny
@@ -127,6 +127,39 @@ def test_missing_weights_are_not_made_up(copy):
     save_file({n: w for n, w in weights.items() if n != name}, copy / "model.safetensors", {"format": "pt"})
     with pytest.raises(LayeralignError, match="lacks 1 weights"):
         load(copy)
+
+
+def shorten(folder, part, key):
+    """Let the config have one layer less than the weights."""
+    told = json.loads((folder / "config.json").read_text())
+    told[part][key] -= 1
+    edit(folder / "config.json", **{part: told[part]})
+
+
+@pytest.mark.parametrize(("name", "part", "key", "layers", "has", "holds"), [
+    ("llava", "vision_config", "num_hidden_layers", "vision_tower.encoder.layers", 3, 4),
+    ("llava", "text_config", "num_hidden_layers", "language_model.layers", 1, 2),
+    ("mllama", "vision_config", "num_global_layers", "global_transformer.layers", 1, 2),
+    ("qwen3_vl", "vision_config", "depth", "visual.blocks", 3, 4),
+])  # fmt: skip
+def test_a_config_with_fewer_layers_than_the_weights_is_no_silent_exit(
+    tmp_path, name, part, key, layers, has, holds
+):
+    tiny.save(name, tmp_path)
+    shorten(tmp_path, part, key)
+    with pytest.raises(LayeralignError, match=f"{layers} has {has} layers, but its weights hold {holds};"):
+        load(tmp_path)
+
+
+def test_weights_that_the_class_leaves_out_on_purpose_are_no_surplus(copy, monkeypatch):
+    weights = load_file(copy / "model.safetensors")
+    weights |= {"vision_tower.vision_model.head.probe": torch.ones(1), "mtp.layers.0.weight": torch.ones(1)}
+    save_file(weights, copy / "model.safetensors", {"format": "pt"})
+    load(copy)
+    shorten(copy, "vision_config", "num_hidden_layers")
+    ignored = [r"vision_tower.*\.layers\.4\."]
+    monkeypatch.setattr(LlavaForConditionalGeneration, "_keys_to_ignore_on_load_unexpected", ignored)
+    assert load(copy).exits.layers == 4
 
 
 def test_a_model_without_processor(copy):

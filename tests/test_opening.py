@@ -5,10 +5,12 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 
 import pytest
 
@@ -179,6 +181,21 @@ def test_an_unsealed_run_cautions_and_does_not_pass_a_gate(copy, tmp_path, capsy
     (tmp_path / "policy.yaml").write_text("rules:\n  - {metric: asr, exits: all, upper_bound: 0.99}\n")
     assert main(["gate", str(copy), "--policy", str(tmp_path / "policy.yaml")]) == 3
     assert "damage of its file cannot be ruled out" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("damage", [
+    "UPDATE meta SET value = '[' WHERE key = 'identity'", "UPDATE meta SET value = '{}' WHERE key = 'encoder'",
+    "UPDATE verdicts SET scores = '[1]'", """UPDATE verdicts SET scores = '{"a": "b"}'""", "DROP TABLE judges",
+    "UPDATE cases SET kind = 'odd'", "UPDATE sessions SET versions = '{'", "DELETE FROM meta",
+])  # fmt: skip
+def test_damage_of_an_unsealed_run_is_one_sentence(copy, damage, capsys):
+    (copy / SEAL).unlink()
+    with closing(sqlite3.connect(copy / FILE)) as database, database:
+        database.execute("INSERT INTO sessions VALUES ('2026-01-01', 'scan', '{}', 0, 0)")
+        database.execute(damage)
+    assert main(["summary", str(copy)]) == 1
+    said = capsys.readouterr().err
+    assert f"run {copy}: " in said and "bug" not in said and said.count("\n") == 1
 
 
 # --- readers need no right to write

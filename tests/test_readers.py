@@ -1,6 +1,7 @@
 """Public benchmarks in their own formats, with harmless text in the place of theirs."""
 
 import csv
+import gzip
 import json
 import shutil
 import socket
@@ -698,6 +699,14 @@ def test_any_spoilt_file_is_cases_or_one_sentence(tmp_path, name, make, file):
             assert read(name, tmp_path)
         except LayeralignError as error:
             assert str(error).isprintable()
+
+
+def test_a_small_archive_of_millions_of_rows_is_refused(tmp_path):
+    make_hh(tmp_path)
+    with gzip.open(tmp_path / "harmless-base" / "test.jsonl.gz", "wb", compresslevel=1) as stream:
+        stream.write(b"{}\n" * 2_500_000)
+    with pytest.raises(LayeralignError, match=r"has more than 2,000,000 lines; split it"):
+        read("hh-rlhf", tmp_path)
 
 
 def test_more_pairs_than_anyone_asks(tmp_path, monkeypatch):

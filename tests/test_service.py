@@ -165,6 +165,16 @@ def test_a_key_in_the_address_is_refused_and_not_shown(url):
     assert "sk-1" not in str(error.value)
 
 
+@pytest.mark.parametrize("url", [
+    "http://[::1", "http://a:99999/v1", "http://a:b/v1", "http://xn--a/v1", "http://a\u2028b/v1", "http://a/\0",
+    f"http://a/{'b' * 70_000}",
+])  # fmt: skip
+def test_an_address_that_is_none_is_one_sentence(url):
+    with pytest.raises(LayeralignError, match=r"expected an address such as|is no valid address") as error:
+        Endpoint.of(url, "m", **QUICK).ask_all(ASKED[:1])
+    assert str(error.value).isprintable() and len(str(error.value)) < 200
+
+
 def test_replies_are_read_from_a_loop_that_runs_already():
     """As in a notebook, whose cells run inside an event loop."""
     import asyncio

@@ -149,6 +149,17 @@ def test_a_child_that_computes_on_a_busy_machine_has_gone_too_far(monkeypatch):
     assert bounded.excess(computes) == "takes more than 0.2 s"
 
 
+def test_a_child_that_gets_little_of_the_processor_is_waited_for(monkeypatch):
+    monkeypatch.setattr(bounded, "_WAIT", 0.4)
+    monkeypatch.setattr(bounded, "SECONDS", 1)
+
+    def computes():
+        while True:
+            pass
+
+    assert bounded.excess(computes) == "takes more than 1 s"
+
+
 def test_an_interrupt_ends_the_child_too(monkeypatch):
     children = []
     fork = bounded.os.fork

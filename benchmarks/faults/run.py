@@ -30,12 +30,13 @@ import layeralign
 from layeralign import LayeralignError
 from layeralign.cli import main as layeralign_cli
 from layeralign.runs.opening import open_run
+from layeralign.training import train
 
 SCAN = ["scan", "--model", "testbed", "--cases", "testbed", "--max-new-tokens", "12", "--batch-size", "8"]
 SMALL = [*SCAN, "--limit", "48", "--exits", "0,3,default"]
 SEQUENTIAL = [*SCAN, "--limit", "160", "--exits", "0,default", "--precision", "0.2"]
-ALIGN = ["align", "--model", "testbed", "--cases", "testbed:train", "--limit", "40", "--method", "consistency",
-         "--steps", "6", "--rows", "8", "--max-new-tokens", "8"]  # fmt: skip
+ALIGN = ["align", "--model", "testbed", "--cases", "testbed:train", "--limit", "16", "--method", "consistency",
+         "--steps", "8", "--rows", "4", "--rank", "2", "--max-new-tokens", "4"]  # fmt: skip
 JUDGE = ["judge", "RUN", "--judge", "reward:testbed"]
 
 
@@ -50,35 +51,61 @@ def weights(folder: Path) -> bytes:
     return (folder / "adapter_model.safetensors").read_bytes()
 
 
+def saving_each_step(words: list[str]) -> int:
+    """Run a training that can go on from each of its steps; usually from every tenth."""
+    train.SAVE_EVERY = 1
+    return layeralign_cli(words)
+
+
 def one_sentence(said: str) -> bool:
     """Whether nothing was said that only a developer understands."""
     return "Traceback" not in said and "a bug in layeralign" not in said
 
 
 def kills(
-    words: Sequence[str], read: Callable[[Path], object], begin: Callable[[Path], object], n: int, work: Path
+    words: Sequence[str],
+    read: Callable[[Path], object],
+    n: int,
+    work: Path,
+    *,
+    of: Sequence[str] = (),
+    main: Callable[[list[str]], int] = layeralign_cli,
 ) -> Counter[str]:
-    """Kill a command n times at random moments, always in the same folder until it ends, and compare."""
+    """Kill a command n times at random moments, always in the same folder until it ends, and compare.
+
+    Args:
+        words: the command; RUN stands for the folder.
+        read: what is compared of a folder.
+        n: number of kills.
+        work: an empty folder.
+        of: the command that makes a folder for the other one.
+        main: runs the words of a command.
+    """
     rng, counts = random.Random(0), Counter[str]()
 
-    def command(folder: Path) -> list[str]:
-        return [
-            *(word.replace("RUN", str(folder)) for word in words),
-            *(["--out", str(folder)] * ("RUN" not in words)),
-        ]
+    def start(folder: Path) -> children.Child:
+        given = [word.replace("RUN", str(folder)) for word in words]
+        return children.start(main, given, out=work / "said")
 
+    def begin(folder: Path) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        if of:
+            shutil.copytree(work / "begun", folder)
+
+    if of:
+        assert children.command(*of, str(work / "begun")).wait(600) == 0
     whole = work / "whole"
     begin(whole)
     children.command("--version").wait(600)  # starts the server that forks, which takes long
     started = time.monotonic()
-    assert children.command(*command(whole), out=work / "said").wait(600) == 0, (work / "said").read_text()
+    process = start(whole)
+    assert process.wait(600) == 0, process.said()
     seconds, wanted = time.monotonic() - started, read(whole)
     folder, fresh = work / "cut", True
     while counts["killed"] < n:
         if fresh:
-            shutil.rmtree(folder, ignore_errors=True)
             begin(folder)
-        process = children.command(*command(folder), out=work / "cut-said")
+        process = start(folder)
         end = time.monotonic() + rng.random() * seconds * 1.1
         while time.monotonic() < end and process.poll() is None:
             time.sleep(0.002)
@@ -92,7 +119,7 @@ def kills(
             counts["failed"] += 1
             print(f"FAILED {words[0]}: {process.said()[-500:]}", file=sys.stderr)
         if fresh:
-            code = children.command(*command(folder), out=work / "cut-said").wait(600)
+            code = start(folder).wait(600)
             held = code == 0 and read(folder) == wanted
             counts["compared, equal" if held else "compared, not equal"] += 1
     return counts
@@ -156,19 +183,15 @@ def disk(n: int, work: Path) -> Counter[str]:
     return counts
 
 
-def scanned(folder: Path) -> None:
-    """A closed run to be judged."""
-    assert children.command(*SMALL, "--out", str(folder)).wait(600) == 0
-
-
 def faults(n: int) -> dict[str, Callable[[Path], Counter[str]]]:
     """Name -> a function that does the faults in a folder."""
-    nothing = lambda folder: None  # noqa: E731
     return {
-        "kill -9: scan": lambda work: kills(SMALL, rows, nothing, n, work),
-        "kill -9: scan with --precision": lambda work: kills(SEQUENTIAL, rows, nothing, n, work),
-        "kill -9: judge": lambda work: kills(JUDGE, rows, scanned, n, work),
-        "kill -9: align": lambda work: kills(ALIGN, weights, nothing, n, work),
+        "kill -9: scan": lambda work: kills([*SMALL, "--out", "RUN"], rows, n, work),
+        "kill -9: scan with --precision": lambda work: kills([*SEQUENTIAL, "--out", "RUN"], rows, n, work),
+        "kill -9: judge": lambda work: kills(JUDGE, rows, n, work, of=[*SMALL, "--out"]),
+        "kill -9: align": lambda work: kills(
+            [*ALIGN, "--out", "RUN"], weights, n, work, main=saving_each_step
+        ),
         "two scans started at once": lambda work: starts(n, work),
         "flips of one bit": lambda work: flips(n, work),
         "disk full": lambda work: disk(max(1, n // 4), work),

@@ -72,6 +72,68 @@ def policy(work: Path) -> Target:
     return [rule, rule + more, rule + more + last], do
 
 
+def deployment(work: Path, name: str, seeds: list[bytes]) -> Target:
+    """A file that says how servers are started."""
+    from layeralign.gating.deployments import targets
+
+    file = work / name
+    (work / "blobs").mkdir()
+    (work / "blobs" / f"sha256-{'a' * 64}").write_bytes(b"GGUF")
+    (work / "a.gguf").write_bytes(b"GGUF")
+    (work / "flags.yaml").write_bytes(b"dtype: float16\n")
+
+    def do(data: bytes) -> None:
+        file.write_bytes(data)
+        assert all(server.name for server in targets.servers(file))
+
+    return seeds, do
+
+
+def deployment_yaml(work: Path) -> Target:
+    """A Kubernetes manifest, a compose file, or a server's own YAML."""
+    pod = b"kind: Pod\nspec:\n  containers:\n  - name: a\n    image: vllm/vllm-openai:v0.11.0\n    args: [--model, m]\n"
+    compose = (
+        b"x-a: &a {image: 'lmsysorg/sglang:v0.5.3'}\nservices:\n  b:\n    <<: *a\n    command: vllm serve m\n"
+    )
+    return deployment(work, "a.yaml", [pod, compose, b"model: m\nhf-overrides: {vision_feature_layer: 3}\n"])
+
+
+def deployment_command(work: Path) -> Target:
+    """A shell script."""
+    line = b"""vllm serve m --config flags.yaml --hf-overrides '{"vision_feature_layer": 3}' --tp 2"""
+    nested = b'bash -lc "python -m sglang.launch_server --model-path m --port=1" && vllm serve m --hf-overrides.a 1'
+    return deployment(work, "a.sh", [line, nested + b" # x\n" + line])
+
+
+def deployment_modelfile(work: Path) -> Target:
+    """Ollama's Modelfile."""
+    return deployment(work, "Modelfile", [b"FROM ./a.gguf\n", b'# x\nFROM "."\nADAPTER b\nFROM ~x/a\n'])
+
+
+def deployment_json(work: Path) -> Target:
+    """Ollama's manifest, or a Kubernetes object."""
+    layer = {"mediaType": "application/vnd.ollama.image.projector", "digest": f"sha256:{'a' * 64}"}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "spec": {"containers": [{"image": "x", "command": ["vllm", "serve", "m"]}]},
+    }
+    return deployment(work, "a.json", [told({"layers": [layer]}), told(pod)])
+
+
+def fleet(work: Path) -> Target:
+    """A fleet's YAML file, whose run is not there."""
+    from layeralign.gating import fleet as parser
+
+    file = work / "fleet.yaml"
+
+    def do(data: bytes) -> None:
+        file.write_bytes(data)
+        parser.check_fleet(file)
+
+    return [b"against: gone\nservers:\n- {target: a, limit: 0.1, runtime: 'vllm@0.32.0'}\n- target: b\n"], do
+
+
 def command_config(work: Path) -> Target:
     """The file of `--config`, as `scan` and `gate` read it."""
     from cyclopts import CycloptsError

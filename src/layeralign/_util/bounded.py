@@ -14,7 +14,7 @@ from pathlib import Path
 SECONDS, BYTES = 8, 2**30
 """Limits of a child: processor time, and memory beyond that of this process."""
 _WAIT = 60.0
-"""Seconds after which a child that does not use the processor is given up, without a verdict."""
+"""Seconds without use of the processor after which a child is given up, without a verdict."""
 _OVER = 3
 """Exit code of a child that ran out of memory or panicked."""
 
@@ -80,22 +80,35 @@ def _in_use() -> int:
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
+def _used(child: int) -> float:
+    """Return the processor time that a child has used, in seconds; 0 where the system does not say."""
+    with contextlib.suppress(OSError):
+        ticks = Path(f"/proc/{child}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[11:13]
+        return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+    return 0.0
+
+
 def _wait(child: int) -> int | None:
     """Return the child's status; None if it had to be killed because it waited for something.
 
-    On a busy machine, a child may be killed before it reaches its limit; it has computed, and not waited.
+    On a busy machine, a child that computes may need minutes to reach its limit; it is waited for.
     """
-    deadline = time.monotonic() + _WAIT
+    deadline, used = time.monotonic() + _WAIT, 0.0
     try:
-        while time.monotonic() < deadline:
+        while True:
             found, status = os.waitpid(child, os.WNOHANG)
             if found:
                 return status
+            if time.monotonic() > deadline:
+                before, used = used, _used(child)
+                if not before < used <= SECONDS:
+                    break
+                deadline += _WAIT
             time.sleep(0.005)
     except BaseException:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         raise
     os.kill(child, signal.SIGKILL)
-    _, status, used = os.wait4(child, 0)
-    return status if used.ru_utime + used.ru_stime > SECONDS / 2 else None
+    _, status, whole = os.wait4(child, 0)
+    return status if whole.ru_utime + whole.ru_stime > SECONDS / 2 else None

@@ -110,6 +110,14 @@ def json_line(row: Any) -> str:
     return json.dumps(row, ensure_ascii=False).translate(_LINE_ENDS) + "\n"
 
 
+def expanded(path: str | Path) -> Path:
+    """Return a path with `~` replaced by the home folder; as it is where that user is not known."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def _remove_abandoned(file: Path) -> None:
     """Remove drafts of `file` whose process, on this machine, has ended."""
     for draft in file.parent.glob(f".{_literal(file.name)}.*{_DRAFT}"):

@@ -19,6 +19,8 @@ DEEPEST = 20
 """Larger or deeper files are refused: people do not write them, and PyYAML can take minutes to read them."""
 MOST_PARTS = 100_000
 """Parts of a document of another program: a few aliases can stand for billions."""
+_LONGEST = 1000
+"""Letters of a number: Python writes none of more than 4,300 digits as text."""
 _TAG = "tag:yaml.org,2002:"
 _PLAIN = {f"{_TAG}{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq")}
 
@@ -87,6 +89,8 @@ def _written_out(node: Any, what: str, sizes: dict[int, int]) -> int:
             raise LayeralignError(f"{what}, {_line(node)}: has {twice!r} twice; remove one of them")
         if isinstance(node, yaml.SequenceNode):
             parts = node.value
+        if node.tag == f"{_TAG}int" and len(node.value) > _LONGEST:
+            raise LayeralignError(f"{what}, {_line(node)}: has a number of more than {_LONGEST} digits")
         sizes[id(node)] = 1 + sum(_written_out(part, what, sizes) for part in parts)
     if sizes[id(node)] > MOST_PARTS:
         raise LayeralignError(
@@ -116,7 +120,7 @@ def _said(what: str) -> Iterator[None]:
         where = f", line {mark.line + 1}" if mark else ""
         reason = getattr(error, "problem", None) or str(error)
         raise LayeralignError(f"{what}{where}: is not valid YAML ({printable(reason, 120)})") from error
-    except (ValueError, RecursionError) as error:
+    except (ValueError, OverflowError, RecursionError) as error:
         raise LayeralignError(f"{what}: is not valid YAML ({printable(str(error), 120)})") from error
 
 

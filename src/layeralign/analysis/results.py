@@ -72,7 +72,9 @@ class Results:
             LayeralignError: the folder has no run, or the run cannot be read.
         """
         with open_run(path) as run:
-            return cls.of(run)
+            found = cls.of(run)
+            found.exits, found.columns.cases.role  # noqa: B018 - damage shows here, while the run is open
+            return found
 
     @classmethod
     def of(cls, run: Run) -> Results:

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from layeralign._util.files import atomic, json_line, read_text
-from layeralign._util.text import json_of, printable
+from layeralign._util.text import check_parts, json_of, printable
 from layeralign._util.validation import Filled, Record, Text, validated
 from layeralign.cases import pictures
 from layeralign.cases.case import KINDS, Case, Kind, Picture
@@ -43,6 +43,7 @@ def read(file: Path, limit: int | None = None) -> list[Case]:
         text = read_text(file, MAX_BYTES)
     except (OSError, ValueError) as error:
         raise LayeralignError(f"cases {file}: cannot be read as UTF-8 text ({error})") from error
+    check_parts(text, f"cases {file}")
     table = file.suffix.lower() == ".csv"
     rows = checked(_table(text, file) if table else _objects(text, file))
     if not rows:

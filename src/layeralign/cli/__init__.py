@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         return 1
     except OSError as error:
-        return _fail(f"{error.filename or 'a file'}: {error.strerror or error}", debug)
+        return _fail(f"{printable(str(error.filename or 'a file'), 200)}: {error.strerror or error}", debug)
     except Exception as error:
         return _fail(_unexpected(error), debug)
     return code if isinstance(code, int) else 0

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from layeralign._util.files import expanded
 from layeralign._util.text import printable
 from layeralign.analysis.results import Results
 from layeralign.analysis.summary import summarise
@@ -165,10 +166,12 @@ def _located(server: Server, run: Results, fitted: Mapping[str, str] | None) -> 
         return told
     try:
         if not server.named and targets.is_vision(server.model):
-            return _vision_file(told, Path(server.model).expanduser(), server.runtime, run)
+            return _vision_file(told, expanded(server.model), server.runtime, run)
         config, found = _config_of(server, run)
     except Undecided as reason:
         return replace(told, why=str(reason))
+    except OSError as error:  # a name that is too long for the system
+        return replace(told, why=f"its model cannot be read ({error.strerror})")
     exit = None
     try:
         scanned, config = scanned_config(run), overridden(config, server.overrides)
@@ -193,7 +196,7 @@ def _config_of(server: Server, run: Results) -> tuple[Mapping[str, Any], Checkpo
     if not server.named:
         return _config(server.model, server.revision)
     name = str(server.model)
-    if Path(name).expanduser().is_dir():
+    if expanded(name).is_dir():
         return _config(name, None)
     shown = printable(name, 80)
     if name != run.model or name.startswith(("/", ".", "~")):
@@ -272,7 +275,7 @@ def _beside_default(told: Deployed, run: Results) -> Deployed:
 
 
 def _config(given: str | Path, revision: str | None) -> tuple[dict[str, Any], Checkpoint | None]:
-    path = Path(given).expanduser()
+    path = expanded(given)
     if path.suffix == ".json" and not path.exists():
         raise LayeralignError(f"config {given}: there is no such file")
     if not path.is_file():

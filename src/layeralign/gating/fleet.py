@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import Field
 
 from layeralign._util import strict_yaml
+from layeralign._util.text import printable
 from layeralign._util.validation import Filled, Record, validated
 from layeralign.analysis.results import Results
 from layeralign.errors import LayeralignError
@@ -104,6 +105,10 @@ class _Entry(Record):
     runtime: Filled | None = Field(None, description="a runtime such as vllm@0.32.0")
 
 
+def _name(key: str) -> str:
+    return printable(key, 60)
+
+
 def check_fleet(file: Path) -> Fleet:
     """Check every server of a fleet's YAML file; paths are relative to the working folder.
 
@@ -115,18 +120,18 @@ def check_fleet(file: Path) -> Fleet:
     content, lines = strict_yaml.read(file, name)
     if not isinstance(content, dict):
         raise LayeralignError(f"{name}: is {type(content).__name__}; expected the keys servers and against")
-    top = validated(_Top, content, lambda key: f"{name}, line {lines.get((key,), 1)}", name=str)
+    top = validated(_Top, content, lambda key: f"{name}, line {lines.get((key,), 1)}", name=_name)
     runs: dict[str, Results] = {}
     found: list[Deployed] = []
     for number, given in enumerate(top.servers):
         where = f"{name}, line {lines['servers', number]}, server {number + 1}"
         if not isinstance(given, Mapping):
             raise LayeralignError(f"{where}: is {type(given).__name__}; expected keys such as target")
-        entry = validated(_Entry, dict(given), where, name=str)
+        entry = validated(_Entry, dict(given), where, name=_name)
         try:
             found += _checked(entry, top, runs)
-        except LayeralignError as error:
-            raise LayeralignError(f"{where}: {error}") from error
+        except (LayeralignError, OSError) as error:  # a name may be too long for the system
+            raise LayeralignError(f"{where}: {printable(str(error), 400)}") from error
     return Fleet(tuple(found))
 
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
+from layeralign._util.files import expanded
 from layeralign._util.text import printable
 from layeralign.cases.case import Case
 from layeralign.cases.dialogue import dialogue, human_turn
@@ -67,7 +68,7 @@ def look_at_reward(name: str) -> None:
     if _is_function(name):
         _function(name)
     else:
-        found = _find(name, weights=name == "testbed" or Path(name).expanduser().is_dir())
+        found = _find(name, weights=name == "testbed" or expanded(name).is_dir())
         _sees(name, found.config())
 
 

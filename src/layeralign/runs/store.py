@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from layeralign._util.text import printable
 from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
 
@@ -54,6 +55,7 @@ CREATE TABLE judges (name TEXT PRIMARY KEY, record TEXT NOT NULL, rows INTEGER N
 
 NO_ANSWER = ("reasoning", "non-finite")
 """Finish reasons of rows without an answer: they are not judged and count as invalid."""
+_DAMAGE = (sqlite3.DatabaseError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 RowKey = tuple[str, int, int]
 """Case id, exit and sample."""
 
@@ -114,8 +116,11 @@ class Run:
     def __enter__(self) -> Run:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
         self.close()
+        if not self.sealed and isinstance(error, _DAMAGE):  # a sealed run is as its last writer left it
+            why = printable(f"{type(error).__name__}: {error}", 100)
+            raise LayeralignError(f"run {self.path}: is damaged ({why}); restore it from a copy") from error
 
     def structure(self) -> str:
         """`ok`, or SQLite's first complaint about the file's structure."""

@@ -12,7 +12,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from layeralign._util.files import read_regular
+from layeralign._util.files import expanded, read_regular
 from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
 from layeralign.vlm.limits import check_numbers
@@ -183,7 +183,7 @@ def find(model: str | Path, revision: str | None = None, *, weights: bool = True
         LayeralignError: The folder or hub id does not exist, has no config, has weights that are not
             safetensors, or requires code of its own.
     """
-    path = Path(model).expanduser()
+    path = expanded(model)
     if path.is_dir():
         if revision is not None:
             raise LayeralignError(f"model {model}: is a folder, so --revision does not apply; remove it")
@@ -225,7 +225,7 @@ def find_adapter(folder: str | Path) -> Adapter:
     Raises:
         LayeralignError: There is no adapter, it is not LoRA, or its weights are not safetensors.
     """
-    path = Path(folder).expanduser()
+    path = expanded(folder)
     if not (path / "adapter_config.json").is_file():
         raise LayeralignError(
             f"adapter {folder}: has no adapter_config.json; expected a folder with a LoRA adapter in PEFT's "

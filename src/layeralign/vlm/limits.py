@@ -1,15 +1,18 @@
-"""Limits on what an untrusted config may ask for, by what its weights can hold."""
+"""Limits on what a config may ask for, by what its weights hold."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from layeralign._util import bounded
 from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _MOST_TOKENS = 100_000
 """Largest number of picture tokens."""
@@ -65,6 +68,40 @@ def try_out(folder: Path, what: str, kind: Any = None) -> None:
 
     if reason := bounded.excess(build):
         raise LayeralignError(f"{what}: a model of its config.json {reason}; download the model again")
+
+
+def check_weights(model: nn.Module, missing: Iterable[str], unused: Iterable[str], what: str) -> None:
+    """Refuse a checkpoint that lacks weights, or that has more layers than its config.
+
+    Transformers ignores surplus layers: an encoder would exit early, and nothing would show it.
+
+    Args:
+        model: the loaded model.
+        missing: names of the weights that the checkpoint lacks.
+        unused: names of the weights that the model has no place for.
+        what: owner for messages, such as `model NAME`.
+
+    Raises:
+        LayeralignError: weights are missing, or a list of layers is shorter than its weights.
+    """
+    if lacks := sorted(missing):
+        raise LayeralignError(
+            f"{what}: the checkpoint lacks {len(lacks)} weights that its class needs, such as {lacks[0]}; "
+            "use a complete checkpoint, since these weights would be random"
+        )
+    from torch import nn
+
+    held: dict[str, int] = {}
+    for key in unused:
+        for number in re.finditer(r"\.(\d{1,9})(?=\.)", key):
+            layers = key[: number.start()]
+            held[layers] = max(held.get(layers, 0), int(number[1]) + 1)
+    for name, part in model.named_modules():
+        if isinstance(part, nn.ModuleList | nn.Sequential) and held.get(name, 0) > len(part):
+            raise LayeralignError(
+                f"{what}: by its config.json, {name} has {len(part)} layers, but its weights hold "
+                f"{held[name]}; correct the config.json, or remove weights that the model was trained without"
+            )
 
 
 def _numbers(content: object, key: str = "") -> Iterator[tuple[str, float]]:

@@ -210,7 +210,8 @@ def pretrained(kind: Any, found: checkpoints.Checkpoint, what: str, **options: A
         options: Further arguments of `from_pretrained`.
 
     Raises:
-        LayeralignError: The checkpoint cannot be loaded, lacks weights, or has non-finite weights.
+        LayeralignError: The checkpoint cannot be loaded, lacks weights, has more layers than its config, or
+            has non-finite weights.
     """
     options |= {
         "trust_remote_code": False, "local_files_only": True, "use_safetensors": True,
@@ -222,11 +223,7 @@ def pretrained(kind: Any, found: checkpoints.Checkpoint, what: str, **options: A
             loaded, report = kind.from_pretrained(found.path, **options)
         except Exception as error:  # transformers raises many kinds for a broken checkpoint
             raise unloadable(what, error) from error
-    if missing := sorted(report["missing_keys"]):
-        raise LayeralignError(
-            f"{what}: the checkpoint lacks {len(missing)} weights that its class needs, such as "
-            f"{missing[0]}; use a complete checkpoint, since these weights would be random"
-        )
+    limits.check_weights(loaded, report["missing_keys"], report["unexpected_keys"], what)
     finite.check_weights(loaded.state_dict(), what)
     return loaded
 

@@ -53,9 +53,8 @@ def _from_json(file: Path, limit: int | None) -> list[Case]:
 
 def _shown(folder: Path, limit: int | None, seed: int) -> list[str]:
     file = folder / _JSON[0]
-    rows = [
-        strict.row(value, f"{file}, entry {name}") for name, value in strict.document(file).fields.items()
-    ]
+    named = strict.document(file).fields.items()
+    rows = [strict.row(value, f"{file}, entry {strict.shown(name)}") for name, value in named]
     return [f"data/{row.text('image')}" for row in rows[:limit]]
 
 

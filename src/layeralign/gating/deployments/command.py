@@ -25,6 +25,9 @@ _TOKEN = re.compile(
     |(?P<word>(?:\\.|'[^']*'|"(?:[^"\\]|\\.)*"|[^\s'"\\;&|()<>])+)""",
     re.VERBOSE | re.DOTALL,
 )
+_QUOTED = re.compile(r"""\\.|'[^']*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
+_BRACES = re.compile(r"\{[^}]*(,|\.\.)")
+"""Braces that bash expands to several words, which are as unknown as those of a variable."""
 _MODULES = {
     ("-m", "vllm.entrypoints.openai.api_server"): "vllm",
     ("-m", "vllm.entrypoints.api_server"): "vllm",
@@ -55,7 +58,8 @@ def commands(script: str, where: str, depth: int = 0) -> Iterator[tuple[int, lis
             )
         if token.lastgroup == "word":
             line = line if words else now
-            words += [] if skip else shlex.split(token[0].replace("\\\n", ""))
+            found = [] if skip else shlex.split(token[0].replace("\\\n", ""))
+            words += [f"${one}" for one in found] if _BRACES.search(_QUOTED.sub("", token[0])) else found
             skip = False
         skip = skip or token.lastgroup == "redirect"
         at, now = token.end(), now + token[0].count("\n")

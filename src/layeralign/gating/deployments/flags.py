@@ -102,7 +102,7 @@ def read(runtime: str, given: Sequence[str], folder: Path) -> Arguments:
             why = _WHY.get(top, "does something that is not known to leave the exit as it is")
             raise Undecided(f"its {printable(flag, 60)} {why}")
         if not joined:
-            if at == len(words) or "$" in words[at] or "`" in words[at]:
+            if at == len(words) or words[at].startswith("--") or "$" in words[at] or "`" in words[at]:
                 raise Undecided(f"its {printable(flag, 60)} has no value, or a variable; write the value out")
             value, at = words[at], at + 1
         while top == _LIST and not joined and at < len(words) and not words[at].startswith("-"):

@@ -20,8 +20,8 @@ from layeralign.errors import LayeralignError
 _MOST_BYTES = 64 * 2**30
 _LLAVA = ("mlp", "mlp_norm")
 """Projectors that read a LLaVA's layer; others have rules of their own."""
-_CLIP = b"general.architecture\x08\0\0\0\x04\0\0\0\0\0\0\0clip"
-"""The field of a vision file's header, with its type and length; a language model's takes seconds to read."""
+_FIELD, _CLIP = b"\x14\0\0\0\0\0\0\0general.architecture", b"\x08\0\0\0\x04\0\0\0\0\0\0\0clip"
+"""The first field of a header, and its value in a vision file; a language model's takes seconds to read."""
 _SHAPE = {
     "clip.vision.embedding_length": "hidden_size",
     "clip.vision.feed_forward_length": "intermediate_size",
@@ -119,6 +119,7 @@ def read(file: Path) -> VisionFile:
 
 
 def is_vision(file: Path) -> bool:
-    """Return whether a GGUF file is a vision file: whether its header begins with the architecture `clip`."""
+    """Return whether a file is GGUF, and its header does not begin with another architecture than `clip`."""
     with file.open("rb") as stream:
-        return _CLIP in stream.read(4096)
+        kind, field, value = (stream.read(size) for size in (24, len(_FIELD), len(_CLIP)))
+    return kind.startswith(b"GGUF") and (field != _FIELD or value == _CLIP)

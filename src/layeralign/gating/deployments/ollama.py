@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from layeralign._util.files import expanded
 from layeralign._util.text import json_of, printable
 from layeralign._util.validation import shown
 from layeralign.errors import LayeralignError
@@ -19,7 +20,6 @@ _OLLAMA = Runtime("ollama")
 _MEDIA = "application/vnd.ollama.image."
 _DIGEST = re.compile("sha256[:-]([0-9a-fA-F]{64})")
 _MOST_BYTES, _MOST_FILES = 1_000_000, 1_000
-_LINE = re.compile(r"(?im)^[ \t]*(FROM|ADAPTER)[ \t]+(.+?)[ \t]*$")
 
 
 def is_modelfile(file: Path, text: str) -> bool:
@@ -34,14 +34,16 @@ def of_modelfile(file: Path, text: str) -> list[Server]:
     Raises:
         LayeralignError: it has no FROM line.
     """
-    lines = [(what.upper(), name.strip("\"'")) for what, name in _LINE.findall(text)]
+    words = (line.split(maxsplit=1) for line in text.splitlines())
+    said = [(pair[0].upper(), pair[1].strip().strip("\"'")) for pair in words if len(pair) == 2]
+    lines = [(what, name) for what, name in said if what in ("FROM", "ADAPTER")]
     if not any(what == "FROM" for what, _ in lines):
         raise LayeralignError(f"config {file}: has no FROM line; expected FROM with the model's GGUF file")
     if any(what == "ADAPTER" for what, _ in lines):
         return [_unknown(file, "its ADAPTER changes the model")]
     found: list[Path] = []
     for _, name in lines:
-        path = file.parent / Path(name).expanduser()
+        path = file.parent / expanded(name)
         if not path.exists():
             return [
                 _unknown(file, f"its FROM {printable(name, 80)} is no file here; name the model's manifest")

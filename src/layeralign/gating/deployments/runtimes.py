@@ -140,7 +140,7 @@ def runtime(given: str) -> Runtime:
 
 def of_image(found: Runtime, image: str) -> Runtime:
     """Return a runtime with the version that the tag of a container's image names, if it names one."""
-    tag = re.search(r":v?(\d{1,6}(?:\.\d{1,6}){1,3})[^/]*$", image)
+    tag = re.search(r":v?(\d{1,6}(?:\.\d{1,6}){1,3})", image.rpartition("/")[2])
     return replace(found, version=_numbers(tag[1])) if tag else found
 
 

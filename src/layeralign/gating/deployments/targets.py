@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from layeralign._util import strict_yaml
+from layeralign._util.files import expanded
+from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
 from layeralign.gating.deployments import command, manifests, ollama
 from layeralign.gating.deployments.runtimes import GGUF, Runtime
@@ -26,7 +28,11 @@ def servers(given: str | Path, runtime: Runtime | None = None) -> list[Server]:
     Raises:
         LayeralignError: the file cannot be read or has no server, or its runtime is another.
     """
-    found = _of(given, Path(given).expanduser())
+    try:
+        found = _of(given, expanded(given))
+    except OSError as error:  # of a file or folder that the target names
+        what = f"{error.strerror}: {printable(str(error.filename), 100)}"
+        raise LayeralignError(f"config {given}: cannot be read ({what})") from error
     if len(found) > _MOST:
         raise LayeralignError(f"config {given}: has {len(found)} servers; expected at most {_MOST}, split it")
     return [replace(one, runtime=_agreed(one.runtime, runtime, one.name)) for one in found]
@@ -34,7 +40,7 @@ def servers(given: str | Path, runtime: Runtime | None = None) -> list[Server]:
 
 def is_vision(model: str | Path) -> bool:
     """Return whether a model is a GGUF file, by its name or its first bytes."""
-    path = Path(model).expanduser()
+    path = expanded(model)
     return path.suffix == ".gguf" or (path.is_file() and _start(path, 4) == b"GGUF")
 
 

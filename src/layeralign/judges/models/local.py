@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, GenerationConfig
 from transformers.generation.logits_process import LogitsProcessor, LogitsProcessorList
 
+from layeralign._util.files import expanded
 from layeralign.errors import LayeralignError
 from layeralign.judges.models.remote import Completion, Message
 from layeralign.judges.models.service import Failure
@@ -37,7 +37,7 @@ def find(model: str, *, weights: bool = True) -> checkpoints.Checkpoint:
 
 def look_at(model: str) -> checkpoints.Checkpoint:
     """Check a judge's checkpoint before it is loaded: all of a folder, only the configs of a hub id."""
-    return find(model, weights=Path(model).expanduser().is_dir())
+    return find(model, weights=expanded(model).is_dir())
 
 
 class LocalSpeaker:

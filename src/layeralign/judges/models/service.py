@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from layeralign._util.retry import LATER, Retry, retry, seconds
+from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
 
 if TYPE_CHECKING:
@@ -122,11 +123,17 @@ class Service:
             read: Converts a response to a reply.
 
         Raises:
-            LayeralignError: The server refuses access; no further requests are sent.
+            LayeralignError: The address is invalid, or the server refuses access; no more requests are sent.
         """
         import httpx
         from anyio.from_thread import start_blocking_portal
 
+        try:
+            httpx.Request("POST", f"{self.url}{path}")
+        except (httpx.InvalidURL, UnicodeError):
+            raise LayeralignError(
+                f"endpoint {printable(self.url, 80)}: is no valid address; correct its host"
+            ) from None
         limits = httpx.Limits(max_connections=self.workers)
         headers = {**self.headers, "Accept-Encoding": "identity"}
         client = httpx.AsyncClient(
@@ -262,8 +269,11 @@ def address(url: str, key: str) -> str:
     Raises:
         LayeralignError: `url` is not an http or https address, or contains a key.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts, port = urlsplit(url), urlsplit(url).port
+    except ValueError:  # half an IPv6 address, or a port that is none
+        parts, port = urlsplit(""), None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
         raise LayeralignError("endpoint: expected an address such as http://localhost:8000/v1")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise LayeralignError(f"endpoint: the address contains credentials; set {key} instead")

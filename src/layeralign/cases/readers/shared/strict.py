@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from layeralign._util.text import has_lone_surrogate
+from layeralign._util.text import check_parts, has_lone_surrogate
 from layeralign.errors import LayeralignError
 
 MAX_BYTES = 512 * 2**20
@@ -163,7 +163,7 @@ def content(file: Path) -> str:
     """The file's text; `.gz` files are decompressed.
 
     Raises:
-        LayeralignError: The file cannot be read, is too large, is not UTF-8, or has null bytes.
+        LayeralignError: The file cannot be read, is not UTF-8, or has null bytes; or it is too large.
     """
     try:
         with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
@@ -182,6 +182,7 @@ def content(file: Path) -> str:
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise LayeralignError(f"{file}:{line}: has a null byte; expected text; download the file again")
+    check_parts(text, str(file))
     return text
 
 
@@ -201,7 +202,7 @@ def table(file: Path, columns: Sequence[str]) -> list[Row]:
         raise LayeralignError(f"{file}:1: column {missing[0]!r} is missing; expected {', '.join(columns)}")
     twice = [name for name, times in Counter(header).items() if times > 1]
     if twice:
-        raise LayeralignError(f"{file}:1: column {twice[0]!r} appears twice; expected each column once")
+        raise LayeralignError(f"{file}:1: column {shown(twice[0])} appears twice; expected each column once")
     for line, record in records[1:]:
         if len(record) != len(header):
             raise LayeralignError(
