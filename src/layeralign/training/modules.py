@@ -24,9 +24,16 @@ def linear_layers(vlm: Vlm, part: Part) -> str:
 
 
 def _language(vlm: Vlm) -> str:
-    """Return the layers in the language model's blocks; with its name, since towers have `q_proj`, too."""
+    """Return the layers in the language model's blocks; with its name, since towers have `q_proj`, too.
+
+    A model's own kind of linear layer is left out: it can be a router, which returns more than a tensor.
+    """
     inner = vlm.model.get_decoder()
-    linear = {name.split(".")[-1] for name, module in inner.named_modules() if isinstance(module, nn.Linear)}
+    linear = {
+        name.split(".")[-1]
+        for name, module in inner.named_modules()
+        if isinstance(module, nn.Linear) and not type(module).__module__.startswith("transformers.models.")
+    }
     return rf"{re.escape(vlm.path_of(inner))}\..*\.({'|'.join(sorted(linear))})"
 
 

@@ -76,7 +76,7 @@ TABLE = (
     Reading("llama.cpp", "a tower with a class token", "none", "", _CLASS, _CPP, _RUN_CPP),
     Reading("ollama", _MLP, "as llama.cpp", "as llama.cpp", "as llama.cpp", "", _SOURCE, "exit"),
     Reading("mlx-vlm", "`llava`, `llava_onevision`", f"{_LAYER} in `config.json`", _STATES, "none", "0.7.10",
-            _SOURCE, "exit"),
+            "`llava`: `benchmarks/runtimes/mlx_answers.py`", "exit"),
     Reading("mlx-vlm", "`lfm2_vl`", _LAYER, "blocks from 0", "N ≥ 0 runs N + 1 blocks", "0.7.10", _SOURCE),
 )  # fmt: skip
 """Every reading that is known; whatever is not here is inconclusive."""
