@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+import re
+import signal
 import socket
 import stat
 import threading
@@ -14,6 +16,7 @@ import httpx
 import pytest
 from PIL import Image
 
+import children
 import layeralign
 from layeralign import LayeralignError
 from layeralign.analysis.results import Results
@@ -175,18 +178,14 @@ def test_models_health_and_metrics(client):
     assert "layeralign_serve_queue 0.0" in lines
 
 
-def test_several_turns_are_in_the_prompt(llava):
-    with running(llava, Decoding(max_new_tokens=4)) as client:
-        name = client.get("/models").json()["data"][0]["id"]
-        turns = [("user", "how?"), ("assistant", "so."), ("user", "describe it.")]
-        given = {"model": name, "messages": [{"role": role, "content": text} for role, text in turns]}
-        one = given | {"messages": given["messages"][-1:]}
-        made, alone = ask(client, given), ask(client, one)
-        assert alone.status_code == 200
-        if made.status_code == 200:
-            assert made.json()["usage"]["prompt_tokens"] > alone.json()["usage"]["prompt_tokens"]
-        else:
-            assert "chat template" in made.json()["error"]["message"]
+def test_several_turns_are_in_the_prompt_and_a_system_prompt_needs_a_template_for_it(client):
+    turns = [("user", "how?"), ("assistant", "so."), ("user", "describe it.")]
+    given = {"model": "testbed", "messages": [{"role": role, "content": text} for role, text in turns]}
+    one = given | {"messages": given["messages"][-1:]}
+    made, alone = (ask(client, each).json()["usage"]["prompt_tokens"] for each in (given, one))
+    assert made > alone + 4
+    system = given | {"messages": [{"role": "system", "content": "be brief."}, *one["messages"]]}
+    assert "does not support a system prompt" in ask(client, system).json()["error"]["message"]
 
 
 # --- what is refused
@@ -334,7 +333,7 @@ def test_a_port_that_is_taken_and_a_wrong_setting_are_refused(vlm, client, capsy
 
 @pytest.fixture
 def slow(vlm, monkeypatch):
-    """The model takes 0.05 s for a token, and the event says when it has begun."""
+    """The model takes 0.05 s for a token and never ends; the event says when it has begun."""
     began, step = threading.Event(), vlm.decode_step
 
     def decode_step(*arguments):
@@ -343,6 +342,7 @@ def slow(vlm, monkeypatch):
         return step(*arguments)
 
     monkeypatch.setattr(vlm, "decode_step", decode_step, raising=False)
+    monkeypatch.setattr(vlm, "ends", {})
     return began
 
 
@@ -355,8 +355,8 @@ def idle(client, seconds=5.0):
 
 
 def test_a_client_that_leaves_frees_its_row(vlm, slow):
-    with running(vlm, Decoding(max_new_tokens=1000)) as client:
-        given = body(ASKED[0], exit=0, temperature=5.0, n=4)  # no end for long
+    with running(vlm, Decoding(max_new_tokens=200)) as client:
+        given = body(ASKED[0], n=4)
         with client.stream("POST", "/chat/completions", json=given | {"stream": True}) as response:
             next(response.iter_lines())
             slow.wait(10)
@@ -370,8 +370,8 @@ def test_a_client_that_leaves_frees_its_row(vlm, slow):
 def test_a_full_queue_and_a_late_answer_have_their_status(vlm, slow, monkeypatch):
     monkeypatch.setattr("layeralign.serving.scheduler.QUEUE", 4)
     monkeypatch.setattr("layeralign.serving.server.SECONDS", 1.0)
-    with running(vlm, Decoding(max_new_tokens=1000)) as client, ThreadPoolExecutor(1) as clients:
-        late = clients.submit(ask, client, body(ASKED[0], temperature=5.0, n=4))
+    with running(vlm, Decoding(max_new_tokens=200)) as client, ThreadPoolExecutor(1) as clients:
+        late = clients.submit(ask, client, body(ASKED[0], n=4))
         slow.wait(10)
         full = ask(client, body(ASKED[0]))
         assert (full.status_code, full.json()["error"]["code"]) == (429, "queue_full")
@@ -447,6 +447,28 @@ def test_nothing_is_answered_that_cannot_be_logged(vlm, tmp_path, monkeypatch, c
         assert ask(client, body(ASKED[0])).status_code == 503
         assert httpx.get(client.server.url.removesuffix("/v1") + "/health").status_code == 503
     assert "No space left" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_sigterm_gives_the_answers_that_are_being_generated_and_closes_the_log(tmp_path):
+    out, folder = tmp_path / "out", tmp_path / "log"
+    server = children.interpreter(
+        "serve", "--model", "testbed", "--port", "0", "--log", str(folder), "--max-new-tokens", "200", out=out
+    )
+    server.wait_for(lambda: "serving" in server.said())
+    url = re.search(r"http://[\d.:]+/v1", server.said())[0]
+    with ThreadPoolExecutor(8) as clients:
+        given = body(ASKED[0], n=16, temperature=50.0, seed=1)  # a random walk: no end for long
+        replies = [
+            clients.submit(httpx.post, f"{url}/chat/completions", json=given, timeout=60) for _ in range(4)
+        ]
+        top = url.removesuffix("/v1")
+        server.wait_for(lambda: float(re.search(r"queue (\d+)", httpx.get(f"{top}/metrics").text)[1]) > 48)
+        server.send(signal.SIGTERM)
+        assert {reply.result().status_code for reply in replies} == {200}
+    assert server.wait() == 143
+    assert len(Results.load(folder).answers) == 64 and Results.load(folder).sealed
+    assert ASKED[0].prompt not in server.said()
 
 
 # --- parts

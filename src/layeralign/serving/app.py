@@ -10,7 +10,7 @@ import secrets
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,6 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from layeralign.serving.limits import BODIES, BODY, SLOW, Refused
 from layeralign.serving.metrics import Metrics
@@ -125,31 +126,21 @@ class Api:
     async def _chat(self, request: Request) -> Response:
         began = time.monotonic()
         until = asyncio.get_running_loop().time() + self.seconds
-        held = [0]  # bytes of this request in memory
-        streams = False
-        try:
-            asked = await self._read(request, held)
-            reply = _Reply(self, asked, began, until, held)
+        with ExitStack() as at_end:  # whether the request is answered, refused, or left by its client
+            asked = await self._read(request, at_end)
+            reply = _Reply(self, asked, began, until)
             self.scheduler.submit(reply.job)
-            try:
-                if asked.stream:
-                    first = await reply.unless_gone(request, reply.next())
-                    streams = True
-                    return StreamingResponse(reply.stream(first), media_type="text/event-stream")
+            at_end.callback(self.scheduler.cancel, reply.job)
+            if not asked.stream:
                 return JSONResponse(await reply.unless_gone(request, reply.whole()))
-            finally:
-                if not streams:
-                    self.scheduler.cancel(reply.job)
-        finally:
-            if not streams:
-                self._release(held)
+            first = await reply.unless_gone(request, reply.next())
+            return _Stream(reply.stream(first), at_end.pop_all())
 
-    def _release(self, held: list[int]) -> None:
-        self._bytes -= held[0]
-        held[0] = 0
+    def _hold(self, size: int) -> None:
+        self._bytes += size
 
-    async def _read(self, request: Request, held: list[int]) -> Asked:
-        """Read and check the request's body."""
+    async def _read(self, request: Request, at_end: ExitStack) -> Asked:
+        """Read and check the request's body; its size counts until the end."""
         if not self.healthy():
             raise Refused("this server cannot answer", 503)
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
@@ -161,8 +152,8 @@ class Api:
             async with asyncio.timeout(SLOW):
                 async for part in request.stream():
                     body += part
-                    held[0] += len(part)
-                    self._bytes += len(part)
+                    self._hold(len(part))
+                    at_end.callback(self._hold, -len(part))
                     if len(body) > BODY:
                         raise Refused(f"the body is larger than {BODY >> 20} MiB, the limit", 413)
                     if self._bytes > BODIES:
@@ -172,14 +163,26 @@ class Api:
         return await to_thread.run_sync(read, bytes(body), self.offer, limiter=self._reading)
 
 
+class _Stream(StreamingResponse):
+    """Server-sent events; `at_end` is closed even if the client leaves before the first one."""
+
+    def __init__(self, events: AsyncIterator[str], at_end: ExitStack) -> None:
+        super().__init__(events, media_type="text/event-stream")
+        self._at_end = at_end
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._at_end:
+            await super().__call__(scope, receive, send)
+
+
 class _Reply:
     """The reply to one request."""
 
-    def __init__(self, api: Api, asked: Asked, began: float, until: float, held: list[int]) -> None:
+    def __init__(self, api: Api, asked: Asked, began: float, until: float) -> None:
         loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self.job = Job(asked, lambda event: _tell(loop, self._events, event))
-        self._api, self._asked, self._began, self._until, self._held = api, asked, began, until, held
+        self._api, self._asked, self._began, self._until = api, asked, began, until
         self._about = {
             "id": f"chatcmpl-{secrets.token_hex(12)}",
             "created": int(time.time()),
@@ -256,9 +259,6 @@ class _Reply:
             yield "data: [DONE]\n\n"
         except Refused as error:
             yield _event(error.body())
-        finally:
-            self._api.scheduler.cancel(self.job)
-            self._api._release(self._held)
 
     def _chunk(self, index: int, delta: dict[str, str], reason: str | None = None) -> str:
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}
@@ -278,7 +278,7 @@ _CHUNK = {"object": "chat.completion.chunk"}
 
 
 def _event(content: dict[str, Any]) -> str:
-    return f"data: {json.dumps(content, ensure_ascii=False)}\n\n"
+    return f"data: {json.dumps(content)}\n\n"
 
 
 async def _left(request: Request) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -29,6 +30,9 @@ from layeralign.vlm.vlm import Vlm
 
 _GROUP = 32
 """Most requests whose pictures are encoded together."""
+_TOGETHER = 0.05
+"""Time for which a request waits for others while a large batch is decoded, in seconds: few prompts that are
+read together cost as much as one."""
 _PIXELS = 50_000_000
 """Most pixels that are encoded together, unless one picture has more."""
 
@@ -71,6 +75,7 @@ class Job:
     gone: bool = False
     prompt_tokens: int = 0
     left: int = 0
+    since: float = field(default_factory=time.monotonic)
     shown: dict[int, str] = field(default_factory=dict)
 
 
@@ -185,6 +190,9 @@ class Scheduler:
         jobs: list[Job] = []
         pixels = 0
         with self._wake:
+            many = min(_GROUP, sum(job.left for job in self._jobs) // 4)
+            if 0 < len(self._pending) < many and time.monotonic() < self._pending[0].since + _TOGETHER:
+                return []
             while self._pending and len(jobs) < _GROUP:
                 width, height = getattr(self._pending[0].asked.case.picture, "size", (0, 0))
                 pixels += width * height

@@ -91,6 +91,7 @@ class Server:
                 ws="none",
                 lifespan="off",
                 access_log=False,
+                log_level="error",
                 log_config=None,
                 server_header=False,
                 limit_concurrency=CONNECTIONS,
