@@ -230,7 +230,7 @@ def _record(model: type[R], content: Any, place: str = "request") -> R:
     try:
         return validated(model, content, where)
     except LayeralignError as error:
-        param = fields[-1] if fields and fields[-1] in (*model.model_fields, *content) else ""
+        param = fields[-1] if fields else ""
         inside = "" if place == "request" else f"{place}."
         raise Refused(str(error), 400, f"{inside}{printable(param[:60])}".rstrip(".") or None) from error
 
