@@ -126,10 +126,10 @@ def has_unknown_words(vlm: Vlm, where: str, text: str, ids: Sequence[int]) -> bo
     Raises:
         LayeralignError: It does not know most of them.
     """
-    lost = vlm.tokenizer.unk_token_id
+    lost: int | None = vlm.tokenizer.unk_token_id
     if lost is None or lost not in ids:
         return False
-    own = vlm.tokenizer(text, add_special_tokens=False)["input_ids"]
+    own: list[int] = vlm.tokenizer(text, add_special_tokens=False)["input_ids"]
     unknown = sum(token == lost for token in own)
     if 2 * unknown > len(own):
         raise LayeralignError(

@@ -33,16 +33,16 @@ def prompt_ids(vlm: Vlm, asked: Asked, feature: Feature | None) -> list[int]:
         vlm.prompt("Hello.", picture=False, system=decoding.system)  # whether the template has a system turn
         turns.insert(0, {"role": "system", "content": [{"type": "text", "text": decoding.system}]})
     made, at = vlm.conversation(turns, decoding.date), 0
-    for turn in turns:
-        text = turn["content"][-1]["text"].strip()
+    for message in turns:
+        text = message["content"][-1]["text"].strip()
         if (at := made.find(text, at)) < 0:
             raise LayeralignError("messages: the chat template of the model changes or drops a message")
         at += len(text)
     if made.count(vlm.placeholder) != (feature is not None):
         raise LayeralignError("messages: the chat template of the model drops the picture")
     ids = embedded(vlm, asked.case, vlm.tokens(made, feature))
-    for turn in turns:
-        checks.has_unknown_words(vlm, "messages", turn["content"][-1]["text"], ids)
+    for message in turns:
+        checks.has_unknown_words(vlm, "messages", message["content"][-1]["text"], ids)
     return ids
 
 

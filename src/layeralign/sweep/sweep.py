@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -79,7 +79,7 @@ def sweep(vlm: Vlm, cases: Sequence[Case], out: Path, settings: ScanSettings) ->
     return run
 
 
-def begin(vlm: Vlm, out: Path, settings: Mapping[str, Any]) -> Run:
+def begin(vlm: Vlm, out: Path, settings: dict[str, Any]) -> Run:
     """Create a run of a model, or open it for writing; note the model's config, reward and cost.
 
     Args:
