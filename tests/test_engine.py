@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from layeralign._util import machine
 from layeralign.cases import files
 from layeralign.decode import engine, memory, prompts, sampling, stream
 from layeralign.decode.cache import KVCache
-from layeralign.decode.decoding import Decoding
+from layeralign.decode.decoding import PLAIN, Decoding
+from layeralign.decode.plain import Plain
 from layeralign.decode.requests import Prompt, Request, Wanted, requests
 from layeralign.decode.sampling import Sampler, uniforms
 from layeralign.decode.stream import respond
@@ -379,6 +381,56 @@ def test_a_model_that_does_not_stream_says_the_same(llava, rows, monkeypatch):
     for decoding, wanted in ways:
         for size in (1, 4, None):
             assert respond(llava, ids, features, decoding, seeds=range(len(ids)), batch_size=size) == wanted
+
+
+@pytest.mark.parametrize("kind", [engine.Engine, Plain])
+def test_rows_with_samplers_and_limits_of_their_own_share_a_batch(llava, rows, kind):
+    ids, features = rows
+    ways = [(PLAIN, 8), (HOT, 5), (Decoding(temperature=0.5), 3), (HOT, 8)]
+    samplers = {decoding: Sampler(decoding, CPU) for decoding, _ in ways}
+    asked, wanted = [], []
+    for n, (line, feature) in enumerate(zip(ids, features, strict=True)):
+        decoding, longest = ways[n % 4]
+        own = Wanted((n,), n, samplers[decoding], longest)
+        asked.append(Request((Prompt(line, feature, (own,)),)))
+        seeds = [n] if decoding.temperature else None
+        wanted += respond(llava, [line], [feature], replace(decoding, max_new_tokens=longest), seeds=seeds)
+    batch = kind(llava, Sampler(PLAIN, CPU), 12).run(asked)
+    made = {said.keys[0]: said for some in batch for said in some}
+    assert [made[n].tokens for n in range(len(ids))] == [said.tokens for said in wanted]
+
+
+def test_a_row_ends_when_its_caller_says_so_and_later_requests_are_taken(llava, rows):
+    """An iterator that has nothing now is asked again, before every turn and by the next run."""
+    ids, features = rows
+    waiting = [Request((Prompt(ids[n], features[n], (Wanted((n,)),)),)) for n in range(4)]
+
+    class Live:
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            if not waiting:
+                raise StopIteration
+            return waiting.pop(0)
+
+    heard = []
+
+    def goes_on(keys, tokens):
+        heard.append((keys[0], len(tokens)))
+        if keys == (0,) and len(tokens) == 2 and not later:
+            later.append(Request((Prompt(ids[4], features[4], (Wanted((4,)),)),)))
+            waiting.extend(later)
+        return keys != (1,) or len(tokens) < 3
+
+    later = []
+    batch = engine.Engine(llava, Sampler(PLAIN, CPU), 6, goes_on=goes_on)
+    made = {said.keys[0]: said for some in batch.run(Live()) for said in some}
+    assert sorted(made) == [0, 1, 2, 3, 4] and len(made[1].tokens) <= 3
+    for n in (0, 2, 3, 4):
+        assert made[n].tokens == alone(llava, ids[n], features[n], 6)[0]
+    waiting.append(Request((Prompt(ids[0], features[0], (Wanted((9,)),)),)))
+    assert [said.keys for some in batch.run(Live()) for said in some] == [(9,)]
 
 
 def test_the_plain_way_halves_its_batch_too(llava, rows, monkeypatch):

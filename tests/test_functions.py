@@ -46,7 +46,7 @@ def arguments(function):
 
 def test_every_command_is_in_dir():
     assert set(COMMANDS) <= set(dir(layeralign)) and set(layeralign.__all__) <= set(dir(layeralign))
-    assert len(COMMANDS) == 22 and all(callable(getattr(layeralign, name)) for name in COMMANDS)
+    assert len(COMMANDS) == 23 and all(callable(getattr(layeralign, name)) for name in COMMANDS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         reward,
         scan,
         screen,
+        serve,
         summary,
         to_datasets,
         to_pandas,
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LayeralignError", "Scan", "across", "align", "calibrate", "card", "cases", "check", "compare", "demo",
     "doctor", "export", "figure", "gate", "inspect", "judge", "label", "load", "plan", "read", "report",
-    "reward", "scan", "screen", "summary", "to_datasets", "to_pandas", "to_polars", "transfer",
+    "reward", "scan", "screen", "serve", "summary", "to_datasets", "to_pandas", "to_polars", "transfer",
     "verify", "watch",
 ]  # fmt: skip
 __version__ = "0.1.0"

@@ -50,7 +50,7 @@ def validated(
     content: Any,
     place: str | Callable[[str], str],
     *,
-    name: Callable[[str], str] = lambda field: f"field {printable(repr(field), 40)}",
+    name: Callable[[str], str] = lambda field: f"field {printable(repr(field[:80]), 40)}",
     extra: str = "",
 ) -> M:
     """Validate plain data and return it as a record.
@@ -93,4 +93,5 @@ def shown(value: object) -> str:
     """Return a value for a message: short, printable, in the notation of JSON and YAML."""
     if value is None:
         return "nothing"
-    return printable(repr(value).lower() if isinstance(value, bool) else repr(value), 60)
+    found = repr(value[:1000] if isinstance(value, str) else value)[:1000]
+    return printable(found.lower() if isinstance(value, bool) else found, 60)

@@ -12,15 +12,17 @@ from layeralign.api.judging import read
 from layeralign.cases import files
 from layeralign.cases.controls import with_controls
 from layeralign.cases.readers.reader import BENCHMARKS
+from layeralign.decode.decoding import Decoding
 from layeralign.diagnosis import diagnose
 from layeralign.errors import LayeralignError
 from layeralign.report.notebook.others import Benchmarks, Cases, Diagnosis, Encoder, Plan, Screen
 from layeralign.report.notebook.runs import Scan
 from layeralign.report.notebook.shown import shown
 from layeralign.runs.opening import open_run
+from layeralign.serving.server import LONGEST, Server
 from layeralign.sweep import rate as speed
 from layeralign.sweep.screen import screen as screen_exits
-from layeralign.sweep.settings import ScanSettings, names_settings
+from layeralign.sweep.settings import ScanSettings, names_decoding, names_settings
 from layeralign.sweep.sweep import sweep
 from layeralign.vlm import cost
 from layeralign.vlm.load import empty, load
@@ -213,6 +215,41 @@ def plan(
         rate=rate,
     )
     return shown(Plan, found, source=source)
+
+
+@names_decoding
+def serve(
+    model: Vlm | str | Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8001,
+    log: str | Path | None = None,
+    max_tokens: int = LONGEST,
+    adapter: str | Path | None = None,
+    **decoding: Any,
+) -> None:
+    """Serve every exit of a model behind an OpenAI-compatible endpoint, until a signal stops it.
+
+    The model's name in a request picks the exit: `M@18`, `M@default`. See docs/serve.md.
+
+    Args:
+        model: from `load`, or an argument of `load`.
+        host: the address to listen at; one that other machines can reach needs a key in LAYERALIGN_API_KEY.
+        port: the port; 0 for any free one.
+        log: the folder of a run that keeps every exchange.
+        max_tokens: the largest length of an answer that a request may ask for, in tokens.
+        adapter: the adapter of a model that is not loaded yet, as in `load`.
+        decoding: fields of `layeralign.decode.decoding.Decoding` by name, for requests that name no others.
+
+    Raises:
+        LayeralignError: an argument is invalid, the port is taken, or a package is missing.
+    """
+    if unknown := sorted(decoding.keys() - Decoding.__dataclass_fields__.keys()):
+        known = ", ".join(Decoding.__dataclass_fields__)
+        raise LayeralignError(f"{unknown[0]}: is not a setting of decoding; expected one of {known}")
+    vlm = model if isinstance(model, Vlm) else load(model, adapter=adapter)
+    folder = None if log is None else Path(log)
+    Server(vlm, Decoding(**decoding), host=host, port=port, log=folder, max_tokens=max_tokens).run()
 
 
 def _exits(model: str | None, revision: str | None, like: str | Path | None) -> Exits:

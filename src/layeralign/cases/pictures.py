@@ -66,6 +66,40 @@ class FilePicture:
         return _decode(content, self.path, self.background)[0]
 
 
+@dataclass(frozen=True)
+class SentPicture:
+    """A picture file in memory that `sent` has accepted.
+
+    Attributes:
+        content: The file's bytes.
+        sha256, size, transparent, background: As in `FilePicture`.
+        path: Always empty, since there is no file.
+    """
+
+    content: bytes = field(repr=False, compare=False)
+    sha256: str
+    size: tuple[int, int]
+    transparent: bool
+    background: str = WHITE
+    path: str = ""
+
+    def open(self) -> Image.Image:
+        """Decode as `FilePicture.open` does."""
+        return _decode(self.content, "image", self.background)[0]
+
+
+def sent(content: bytes, shown: str) -> SentPicture:
+    """Check a picture file in memory, with the limits of picture files.
+
+    Raises:
+        LayeralignError: It is not a complete picture of a known format, or it exceeds a limit.
+    """
+    if len(content) > MAX_BYTES:
+        raise LayeralignError(f"{shown}: is larger than {MAX_BYTES >> 20} MiB, the limit")
+    picture, transparent, _ = _decode(content, shown, WHITE)
+    return SentPicture(content, hashlib.sha256(content).hexdigest(), picture.size, transparent)
+
+
 def on_background(cases: Iterable[Case], background: str) -> list[Case]:
     """Set the background, `#rrggbb`, of the cases' pictures that can be transparent."""
     return [

@@ -26,7 +26,7 @@ FIND, JUDGE, CLOSE, SHIP = (
 """Groups of commands in --help."""
 
 COMMANDS = {
-    FIND: ("cases", "demo", "doctor", "inspect", "plan", "scan", "testbed"),
+    FIND: ("cases", "demo", "doctor", "inspect", "plan", "scan", "serve", "testbed"),
     JUDGE: ("calibrate", "judge", "label", "summary"),
     CLOSE: ("align", "reward", "transfer"),
     SHIP: ("card", "check", "compare", "export", "figure", "gate", "report", "verify", "watch"),

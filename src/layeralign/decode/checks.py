@@ -35,7 +35,7 @@ def check(vlm: Vlm, cases: Sequence[Case], decoding: Decoding) -> list[str]:
         raise LayeralignError(
             f"date {decoding.date}: the chat template of model {vlm.checkpoint.name} uses no date; remove it"
         )
-    _check_tags(vlm, "system", decoding.system)
+    check_tags(vlm, "system", decoding.system)
     for picture in sorted({case.picture is not None for case in cases}):
         check_template(vlm, decoding, picture=picture)
     sizes = {case.id: _size(case.picture) for case in cases if case.picture}
@@ -100,7 +100,7 @@ def _check_case(vlm: Vlm, case: Case, decoding: Decoding) -> tuple[int, bool]:
     Returns:
         Tokens of the prompt, counting its picture as one; and whether some of its words are unknown.
     """
-    _check_tags(vlm, f"case {case.id!r}: field 'prompt'", case.prompt)
+    check_tags(vlm, f"case {case.id!r}: field 'prompt'", case.prompt)
     picture, literal = case.picture is not None, vlm.literal(case.prompt)
     made = rendered(vlm, case.prompt, decoding, picture=picture)
     if case.prompt.strip() not in made:
@@ -111,20 +111,35 @@ def _check_case(vlm: Vlm, case: Case, decoding: Decoding) -> tuple[int, bool]:
     if decoding.special_tokens == "literal" and literal != case.prompt:
         made = rendered(vlm, literal, decoding, picture=picture)
     ids = embedded(vlm, case, vlm.tokens(made, None))
-    lost = vlm.tokenizer.unk_token_id
+    return len(ids), has_unknown_words(vlm, f"case {case.id!r}", literal, ids)
+
+
+def has_unknown_words(vlm: Vlm, where: str, text: str, ids: Sequence[int]) -> bool:
+    """Whether the tokenizer does not know some words of a text.
+
+    Args:
+        vlm: The model.
+        where: Place of the text, for the error message.
+        text: The text, as `Vlm.literal` returns it.
+        ids: Tokens of its prompt.
+
+    Raises:
+        LayeralignError: It does not know most of them.
+    """
+    lost: int | None = vlm.tokenizer.unk_token_id
     if lost is None or lost not in ids:
-        return len(ids), False
-    own = vlm.tokenizer(literal, add_special_tokens=False)["input_ids"]
+        return False
+    own: list[int] = vlm.tokenizer(text, add_special_tokens=False)["input_ids"]
     unknown = sum(token == lost for token in own)
     if 2 * unknown > len(own):
         raise LayeralignError(
-            f"case {case.id!r}: model {vlm.checkpoint.name} cannot read its text, since {unknown} of its "
+            f"{where}: model {vlm.checkpoint.name} cannot read its text, since {unknown} of its "
             f"{len(own)} tokens are unknown to the tokenizer; remove the case or use another model"
         )
-    return len(ids), unknown > 0
+    return unknown > 0
 
 
-def _check_tags(vlm: Vlm, where: str, text: str) -> None:
+def check_tags(vlm: Vlm, where: str, text: str) -> None:
     """Refuse text that this or another model reads as a picture."""
     own = {vlm.placeholder, vlm.picture_token}
     for token in own:

@@ -13,7 +13,7 @@ with finish reason `non-finite`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic
 
@@ -26,7 +26,7 @@ from layeralign.decode.cache import KVCache
 from layeralign.decode.memory import MemoryBudget
 from layeralign.decode.reader import Counts, Reader
 from layeralign.decode.requests import Generation, K, Prompt, Queue, Request, Wanted
-from layeralign.decode.sampling import NON_FINITE, Sampler, uniforms
+from layeralign.decode.sampling import NON_FINITE, RowSampler, Sampler, stacked, uniforms
 from layeralign.vlm.rope import Regime
 from layeralign.vlm.vlm import Vlm
 
@@ -43,6 +43,8 @@ class _Row(Generic[K]):
     prompt: Prompt[K]
     wanted: Wanted[K]
     position_offset: int
+    sampler: Sampler
+    longest: int
     drawn: np.ndarray | None
     tokens: list[int] = field(default_factory=list)
 
@@ -54,6 +56,7 @@ class _State:
     last: Tensor  # int64 [rows]
     positions: Tensor  # int64 [rows], position of the last token
     empty: Tensor | None  # int64 [rows, 1], columns before the row's start; None if there are none
+    choose: RowSampler
     drawn: Tensor | None  # float64 [rows, longest answer], uniform numbers for sampling
     said: Tensor  # int64 [rows, 1], number of generated tokens
     extra_inputs: dict[str, Tensor]
@@ -62,7 +65,14 @@ class _State:
 class Engine(Generic[K]):
     """Answers requests with continuous batching."""
 
-    def __init__(self, vlm: Vlm, choose: Sampler, longest: int, batch_size: int | None = None) -> None:
+    def __init__(
+        self,
+        vlm: Vlm,
+        choose: Sampler,
+        longest: int,
+        batch_size: int | None = None,
+        goes_on: Callable[[tuple[K, ...], Sequence[int]], bool] | None = None,
+    ) -> None:
         """Create an engine.
 
         Args:
@@ -70,7 +80,10 @@ class Engine(Generic[K]):
             choose: Sampler of the next token.
             longest: Length limit of an answer, in tokens.
             batch_size: Largest number of rows; by default as many as fit into memory.
+            goes_on: Called with the keys and all tokens of a row after each token that does not end it; if it
+                returns False the row ends, with the finish reason `length`.
         """
+        self._goes_on = goes_on
         self._vlm, self._choose, self._longest, self._ends = vlm, choose, longest, vlm.eos_tokens
         self._budget, self._reader = MemoryBudget(vlm, batch_size), Reader(vlm)
         self._unseen = UNSEEN["cpu" if vlm.device.type == "cpu" else "cuda"]
@@ -88,6 +101,8 @@ class Engine(Generic[K]):
     @torch.inference_mode()
     def run(self, requests: Iterable[Request[K]]) -> Iterator[list[Generation[K]]]:
         """Yield the finished generations of each turn; requests are consumed as there is room.
+
+        An iterator that stops may have more later: it is asked again before every turn.
 
         Raises:
             LayeralignError: There is not enough memory for a single row.
@@ -195,8 +210,8 @@ class Engine(Generic[K]):
         """Generate first tokens; rows that have not ended go into the cache."""
         rows = [self._row(prompt, wanted) for prompt in prompts for wanted in prompt.wanted]
         numbers = [number for number, prompt in enumerate(prompts) for _ in prompt.wanted]
-        drawn = self._drawn(rows)
-        tokens = self._choose(logits[numbers], None if drawn is None else drawn[:, 0]).tolist()
+        drawn, choose = stacked([row.drawn for row in rows], self._vlm.device), self._sampler(rows)
+        tokens = choose(logits[numbers], None if drawn is None else drawn[:, 0]).tolist()
         done, going = [], []
         for number, row, token in zip(numbers, rows, tokens, strict=True):
             row.tokens.append(token)
@@ -214,8 +229,13 @@ class Engine(Generic[K]):
         return done
 
     def _row(self, prompt: Prompt[K], wanted: Wanted[K]) -> _Row[K]:
-        drawn = None if self._choose.greedy else uniforms(wanted.seed, self._longest)
-        return _Row(prompt, wanted, self._vlm.position_offset(prompt.feature), drawn)
+        sampler = wanted.sampler or self._choose
+        drawn = None if sampler.greedy else uniforms(wanted.seed, self._longest)
+        offset = self._vlm.position_offset(prompt.feature)
+        return _Row(prompt, wanted, offset, sampler, wanted.longest or self._longest, drawn)
+
+    def _sampler(self, rows: Sequence[_Row[K]]) -> RowSampler:
+        return RowSampler([row.sampler for row in rows], self._vlm.device)
 
     # --- decode
 
@@ -223,7 +243,7 @@ class Engine(Generic[K]):
         """Generate the next tokens of every row; rows that end are dropped."""
         self._busy = len(self._rows)
         state = self._state = self._state or self._look()
-        left = self._longest - max(len(row.tokens) for row in self._rows)
+        left = min(row.longest - len(row.tokens) for row in self._rows)
         said = [self._step(state) for _ in range(min(self._unseen, left))]
         done = []
         lines = torch.stack(said, dim=1).tolist()
@@ -247,7 +267,7 @@ class Engine(Generic[K]):
         hidden = self._vlm.decode_step(ids, positions, self._cache, inside, state.extra_inputs)
         self._cache.grew()
         drawn = None if state.drawn is None else state.drawn.gather(1, state.said).squeeze(1)
-        chosen = self._choose(self._vlm.logits(hidden[:, -1]), drawn).to(state.last.device)
+        chosen = state.choose(self._vlm.logits(hidden[:, -1]), drawn).to(state.last.device)
         state.last = chosen.clamp(min=0)  # a failed row continues until the host checks; any token will do
         state.positions, state.said = state.positions + 1, state.said + 1
         self.steps += 1
@@ -266,16 +286,14 @@ class Engine(Generic[K]):
         last, positions, empty, said = torch.tensor(columns).to(self._vlm.device)
         padded = empty[:, None] if min(lengths) < longest else None
         extra_inputs = self._reader.extra_inputs([row.prompt.feature for row in rows])
-        return _State(last, positions, padded, self._drawn(rows), said[:, None], extra_inputs)
-
-    def _drawn(self, rows: Sequence[_Row[K]]) -> Tensor | None:
-        """The rows' uniform numbers, float64 [rows, longest answer]; None for greedy decoding."""
-        drawn = [row.drawn for row in rows if row.drawn is not None]
-        return torch.from_numpy(np.stack(drawn)).to(self._vlm.device) if drawn else None
+        drawn = stacked([row.drawn for row in rows], self._vlm.device)
+        return _State(last, positions, padded, self._sampler(rows), drawn, said[:, None], extra_inputs)
 
     def _ended(self, row: _Row[K]) -> bool:
         last = row.tokens[-1]
-        return last in self._ends or last == NON_FINITE or len(row.tokens) == self._longest
+        if last in self._ends or last == NON_FINITE or len(row.tokens) == row.longest:
+            return True
+        return self._goes_on is not None and not self._goes_on(row.wanted.keys, row.tokens)
 
     def _said(self, row: _Row[K]) -> Generation[K]:
         if row.tokens[-1] == NON_FINITE:

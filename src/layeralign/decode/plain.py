@@ -6,14 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice, takewhile
 from typing import Any, Generic
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers.generation.logits_process import LogitsProcessor, LogitsProcessorList
 
 from layeralign.decode.memory import MemoryBudget
 from layeralign.decode.requests import Generation, K, Prompt, Request, Wanted
-from layeralign.decode.sampling import NON_FINITE, Sampler, uniforms
+from layeralign.decode.sampling import NON_FINITE, RowSampler, Sampler, stacked, uniforms
 from layeralign.vlm.vlm import Vlm
 
 _ROWS = 32
@@ -28,7 +27,7 @@ class _Chosen(LogitsProcessor):
             `generate` gets token 0.
     """
 
-    def __init__(self, choose: Sampler, drawn: Tensor | None) -> None:
+    def __init__(self, choose: RowSampler, drawn: Tensor | None) -> None:
         self._choose, self._drawn = choose, drawn
         self.chosen: list[Tensor] = []
 
@@ -74,21 +73,25 @@ class Plain(Generic[K]):
         ]
 
     def _answers(self, rows: Sequence[tuple[Prompt[K], Wanted[K]]]) -> list[Generation[K]]:
-        vlm, drawn = self._vlm, None
+        vlm = self._vlm
         vlm.reset_rope()
-        if not self._choose.greedy:
-            drawn = torch.from_numpy(np.stack([uniforms(wanted.seed, self._longest) for _, wanted in rows]))
-            drawn = drawn.to(vlm.device)
-        processor = _Chosen(self._choose, drawn)
+        samplers = [wanted.sampler or self._choose for _, wanted in rows]
+        longest = max(wanted.longest or self._longest for _, wanted in rows)
+        drawn = [
+            None if sampler.greedy else uniforms(wanted.seed, longest)
+            for sampler, (_, wanted) in zip(samplers, rows, strict=True)
+        ]
+        processor = _Chosen(RowSampler(samplers, vlm.device), stacked(drawn, vlm.device))
         vlm.generate(
             [prompt.ids for prompt, _ in rows], [prompt.feature for prompt, _ in rows],
-            max_new_tokens=self._longest, do_sample=False, logits_processor=LogitsProcessorList([processor]),
+            max_new_tokens=longest, do_sample=False, logits_processor=LogitsProcessorList([processor]),
         )  # fmt: skip
         lines = torch.stack(processor.chosen, 1).tolist()
         return [self._said(wanted, line) for (_, wanted), line in zip(rows, lines, strict=True)]
 
     def _said(self, wanted: Wanted[K], line: list[int]) -> Generation[K]:
         """A row's generation, cut at its end, from the tokens of all steps of the batch."""
+        line = line[: wanted.longest]
         for length, token in enumerate(line, 1):
             if token == NON_FINITE:
                 return Generation(wanted.keys, line[: length - 1], "non-finite")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from layeralign.decode.decoding import FinishReason
+from layeralign.decode.sampling import Sampler
 from layeralign.vlm.feature import Feature
 
 K = TypeVar("K")
@@ -16,10 +17,19 @@ K = TypeVar("K")
 
 @dataclass(frozen=True)
 class Wanted(Generic[K]):
-    """A requested answer: its keys (several if their answers cannot differ) and its sampling seed."""
+    """A requested answer.
+
+    Attributes:
+        keys: Its keys; several if their answers cannot differ.
+        seed: Its sampling seed.
+        sampler: Its own sampler; None for the engine's.
+        longest: Its own length limit, in tokens, at most the engine's; None for the engine's.
+    """
 
     keys: tuple[K, ...]
     seed: int = 0
+    sampler: Sampler | None = None
+    longest: int | None = None
 
 
 @dataclass(frozen=True)

@@ -70,3 +70,31 @@ class Sampler:
         passed = scores.softmax(-1).double().cumsum(-1)
         at = torch.searchsorted(passed, (drawn * passed[:, -1])[:, None], right=True)
         return at.squeeze(1).clamp(max=scores.shape[-1] - 1).where(finite, NON_FINITE)
+
+
+class RowSampler:
+    """Chooses tokens for rows that may have different samplers."""
+
+    def __init__(self, samplers: Sequence[Sampler], device: torch.device) -> None:
+        rows: dict[Sampler, list[int]] = {}
+        for row, sampler in enumerate(samplers):
+            rows.setdefault(sampler, []).append(row)
+        self._rows = {sampler: torch.tensor(each, device=device) for sampler, each in rows.items()}
+
+    def __call__(self, logits: Tensor, drawn: Tensor | None) -> Tensor:
+        """The next token of each row; `drawn` is needed if any sampler is not greedy. See `Sampler`."""
+        if len(self._rows) == 1:
+            (sampler,) = self._rows
+            return sampler(logits, drawn)
+        found = torch.empty(len(logits), dtype=torch.long, device=logits.device)
+        for sampler, rows in self._rows.items():
+            found[rows] = sampler(logits[rows], None if drawn is None or sampler.greedy else drawn[rows])
+        return found
+
+
+def stacked(rows: Sequence[np.ndarray | None], device: torch.device) -> Tensor | None:
+    """Random numbers of rows, float64 [rows, tokens], with zeros for rows without; None if no row has any."""
+    if not (drawn := [row for row in rows if row is not None]):
+        return None
+    none = np.zeros_like(drawn[0])
+    return torch.from_numpy(np.stack([none if row is None else row for row in rows])).to(device)

@@ -121,7 +121,7 @@ def _units(vlm: Vlm, asked: Iterable[Query], decoding: Decoding, seed: int) -> I
         at: dict[Seen, dict[str, list[Query]]] = {}
         for one in window:
             at.setdefault(_seen(one), {}).setdefault(one[0].id, []).append(one)
-        features = _features(vlm, {seen: next(iter(of.values()))[0] for seen, of in at.items()})
+        features = encoded(vlm, {seen: next(iter(of.values()))[0] for seen, of in at.items()})
         ids: dict[str, list[int]] = {}
         found: list[Request[Query]] = []
         for seen, of_case in at.items():
@@ -159,7 +159,7 @@ def _windows(asked: Iterable[Query]) -> Iterator[list[Query]]:
         yield window
 
 
-def _features(vlm: Vlm, asked: Mapping[Seen, Query]) -> dict[Seen, Feature | None]:
+def encoded(vlm: Vlm, asked: Mapping[Seen, Query]) -> dict[Seen, Feature | None]:
     """The features of each picture at its exit, copied so that the batch's memory is freed."""
     try:
         made = encode(vlm, [(case, exit) for case, exit, _ in asked.values()])
@@ -173,7 +173,7 @@ def _features(vlm: Vlm, asked: Mapping[Seen, Query]) -> dict[Seen, Feature | Non
     return {
         seen: feature
         for part in (names[:half], names[half:])
-        for seen, feature in _features(vlm, {name: asked[name] for name in part}).items()
+        for seen, feature in encoded(vlm, {name: asked[name] for name in part}).items()
     }
 
 

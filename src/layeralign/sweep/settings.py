@@ -83,12 +83,25 @@ class ScanSettings:
 
 def names_settings(function: Callable[..., T]) -> Callable[..., T]:
     """Add the scan's settings to the function's signature, for help(), editors and the docs."""
+    return _names(function, ScanSettings, Decoding)
+
+
+def names_decoding(function: Callable[..., T]) -> Callable[..., T]:
+    """Add the settings of decoding to the function's signature."""
+    return _names(function, Decoding)
+
+
+def _names(function: Callable[..., T], *settings: type[ScanSettings] | type[Decoding]) -> Callable[..., T]:
     own = [
         one
         for one in inspect.signature(function).parameters.values()
         if one.kind is not inspect.Parameter.VAR_KEYWORD
     ]
-    settings = [one for one in (*fields(ScanSettings), *fields(Decoding)) if one.name != "decoding"]
-    named = [inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default) for f in settings]
+    named = [
+        inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default)
+        for kind in settings
+        for one in fields(kind)
+        if one.name != "decoding"
+    ]
     function.__signature__ = inspect.Signature([*own, *named])  # type: ignore[attr-defined]
     return function

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from layeralign._util.progress import Progress
 from layeralign._util.text import printable
@@ -47,15 +48,11 @@ def sweep(vlm: Vlm, cases: Sequence[Case], out: Path, settings: ScanSettings) ->
     if rule:
         sequential.check(rule, cases, settings.samples)
     settings = prepared(vlm, cases, out, settings)
-    run = opening.create(out, vlm.name, identity(vlm) | settings.record(), vlm.exits.to_json())
+    run = begin(vlm, out, settings.record())
     try:
-        run.add_config(vlm.checkpoint.config())
         if vlm.adapter:
-            if reward := vlm.adapter.reward():
-                run.note_reward(reward)
             known = vlm.adapter.trained_on()
             run.note_trained_on(case.id for case in cases if case.asked in known)
-        run.add_cost(cost.record(vlm))
         if rule:
             sequential.check_whole(run, cases)
             run.note_sequential(asdict(rule))
@@ -76,6 +73,29 @@ def sweep(vlm: Vlm, cases: Sequence[Case], out: Path, settings: ScanSettings) ->
                     _answer(vlm, run, asked, settings, at)
                     judge(run, rules)
                     asked = sequential.next_rows(run, rule, cases, exits) if rule else []
+    except BaseException:
+        run.close()
+        raise
+    return run
+
+
+def begin(vlm: Vlm, out: Path, settings: dict[str, Any]) -> Run:
+    """Create a run of a model, or open it for writing; note the model's config, reward and cost.
+
+    Args:
+        vlm: The model.
+        out: The run's folder.
+        settings: The part of the run's identity besides the model.
+
+    Raises:
+        LayeralignError: `out` has another run.
+    """
+    run = opening.create(out, vlm.name, identity(vlm) | settings, vlm.exits.to_json())
+    try:
+        run.add_config(vlm.checkpoint.config())
+        if vlm.adapter and (reward := vlm.adapter.reward()):
+            run.note_reward(reward)
+        run.add_cost(cost.record(vlm))
     except BaseException:
         run.close()
         raise

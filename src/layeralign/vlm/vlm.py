@@ -433,11 +433,11 @@ class Vlm:
         content = [{"type": "image"}] if picture else []
         turn = {"role": "user", "content": [*content, {"type": "text", "text": text}]}
         if not system:
-            return self._templated([turn], date)
+            return self.conversation([turn], date)
         parts = [{"type": "text", "text": system}]
-        made = self._templated([{"role": "system", "content": parts}, turn], date)
+        made = self.conversation([{"role": "system", "content": parts}, turn], date)
         try:
-            misread = self._templated([{"role": "assistant", "content": parts}, turn], date)
+            misread = self.conversation([{"role": "assistant", "content": parts}, turn], date)
         except LayeralignError:  # a template that requires the user's turn first
             misread = ""
         if system.strip() not in made or made == misread:
@@ -446,7 +446,17 @@ class Vlm:
             )
         return made
 
-    def _templated(self, turns: Sequence[Mapping[str, Any]], date: str = "", *, asks: bool = True) -> str:
+    def conversation(self, turns: Sequence[Mapping[str, Any]], date: str = "", *, asks: bool = True) -> str:
+        """Format turns in the model's own chat template.
+
+        Args:
+            turns: Messages with `role` and `content`, a list of parts.
+            date: As in `prompt`.
+            asks: Whether the answer's start follows.
+
+        Raises:
+            LayeralignError: The template fails.
+        """
         what = f"model {self.checkpoint.name}"
         return template.render(self.processor, what, turns, date, add_generation_prompt=asks)
 
@@ -456,7 +466,7 @@ class Vlm:
             {"role": role, "content": [{"type": "text", "text": text}]}
             for role, text in (("user", "Hello."), ("assistant", template.SENTINEL))
         )
-        _, found, behind = self._templated([asked, answered], asks=False).rpartition(template.SENTINEL)
+        _, found, behind = self.conversation([asked, answered], asks=False).rpartition(template.SENTINEL)
         return behind if found else ""
 
     @cached_property

@@ -1,0 +1,1 @@
+"""Any exit of a model behind an OpenAI-compatible endpoint."""

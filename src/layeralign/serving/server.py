@@ -1,0 +1,157 @@
+"""Serve a model until a signal stops the server."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from layeralign._util.terminal import say
+from layeralign._util.text import printable
+from layeralign.decode import checks
+from layeralign.decode.decoding import Decoding
+from layeralign.errors import LayeralignError
+from layeralign.runs.opening import identity_in
+from layeralign.serving.limits import CONNECTIONS, DRAIN, KEY, SECONDS
+from layeralign.serving.log import Log
+from layeralign.serving.requests import Offer, served_name
+from layeralign.serving.scheduler import Scheduler
+from layeralign.vlm.vlm import Vlm
+
+KEY_VARIABLE = "LAYERALIGN_API_KEY"
+"""Environment variable with the key that clients need."""
+LONGEST = 1024
+"""Default of the largest length of an answer, in tokens."""
+
+
+class Server:
+    """A model behind an endpoint; `run` serves until it is stopped.
+
+    Attributes:
+        url: The base URL of the API.
+        http: The HTTP server; `http.should_exit = True` stops it from another thread.
+    """
+
+    def __init__(
+        self,
+        vlm: Vlm,
+        decoding: Decoding,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8001,
+        log: Path | None = None,
+        max_tokens: int = LONGEST,
+    ) -> None:
+        """Check everything, listen, and open the log.
+
+        Args:
+            vlm: The model.
+            decoding: Settings of a request that names no others.
+            host: Address to listen at; one that other machines can reach needs a key.
+            port: Port; 0 for any free one.
+            log: Folder of the run that keeps every exchange.
+            max_tokens: Largest length of an answer, in tokens.
+
+        Raises:
+            LayeralignError: An argument is invalid, or a package is missing.
+        """
+        app, uvicorn = _libraries()
+        if decoding.max_new_tokens > max_tokens:
+            raise LayeralignError(
+                f"max_new_tokens {decoding.max_new_tokens}: expected at most max_tokens, {max_tokens}"
+            )
+        known = identity_in(log).get("decoding", {}).get("date", "") if log else ""
+        decoding = checks.dated(vlm, decoding, known, datetime.now().astimezone().date().isoformat())
+        for note in checks.check(vlm, [], decoding):
+            say(printable(f"note: {note}"), stderr=True)
+        for picture in (False, True):
+            checks.check_template(vlm, decoding, picture=picture)
+        self._socket, loopback = _listen(host, port)
+        self._log = None
+        try:
+            key = _key(host, loopback=loopback)
+            self._log = Log(vlm, log, decoding) if log else None
+            offer = Offer(served_name(vlm.checkpoint.name), vlm.exits, decoding, max_tokens)
+            store = self._log.add if self._log else None
+            self._scheduler = Scheduler(vlm, decoding, max_tokens, store)
+        except BaseException:
+            self._socket.close()
+            if self._log:
+                self._log.close()
+            raise
+        hosts = ("localhost", "127.0.0.1", "::1", host) if loopback else ()
+        api = app.Api(offer, self._scheduler, key, hosts, self._can_answer, SECONDS)
+        self.http = uvicorn.Server(
+            uvicorn.Config(
+                api.app(),
+                http="h11",
+                ws="none",
+                lifespan="off",
+                access_log=False,
+                log_level="error",
+                log_config=None,
+                server_header=False,
+                limit_concurrency=CONNECTIONS,
+                timeout_graceful_shutdown=DRAIN,
+            )
+        )
+        address = f"[{host}]" if ":" in host else host
+        self.url = f"http://{address}:{self._socket.getsockname()[1]}/v1"
+        self._told = f"serving {offer.name} at {self.url}: {len(offer.exits.all)} exits, as {offer.name}@EXIT"
+
+    def _can_answer(self) -> bool:
+        return self._log is None or not self._log.failed
+
+    def run(self) -> None:
+        """Serve until the server is stopped; answers that are being generated are given first."""
+        say(printable(self._told), stderr=True)
+        try:
+            self.http.run(sockets=[self._socket])
+        finally:
+            self._socket.close()
+            self._scheduler.close()
+            if self._log:
+                self._log.close()
+
+
+def _libraries() -> tuple[Any, Any]:
+    try:
+        import uvicorn
+
+        from layeralign.serving import app
+    except ImportError as error:
+        raise LayeralignError(
+            f"serve: needs the package {error.name}; run pip install 'layeralign[serve]'"
+        ) from error
+    return app, uvicorn
+
+
+def _listen(host: str, port: int) -> tuple[socket.socket, bool]:
+    """Listen at an address; also return whether only this machine can reach it."""
+    if not 0 <= port <= 65535:
+        raise LayeralignError(f"port {port}: expected 0 (any free port) to 65535")
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host or "127.0.0.1", port, type=socket.SOCK_STREAM)[0]
+        loopback = ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback
+        made = socket.create_server(address, family=family, backlog=CONNECTIONS)
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", "") or error
+        raise LayeralignError(
+            f"host {printable(host, 80)}, port {port}: cannot listen there ({why}); name another --port"
+        ) from error
+    return made, loopback
+
+
+def _key(host: str, *, loopback: bool) -> str:
+    key = os.environ.get(KEY_VARIABLE, "")
+    if not key and not loopback:
+        raise LayeralignError(
+            f"host {printable(host, 80)}: other machines can reach it, so clients need a key; set "
+            f"{KEY_VARIABLE} to a secret of at least {KEY} characters, or leave --host out"
+        )
+    if key and (len(key) < KEY or not key.isascii()):
+        raise LayeralignError(f"{KEY_VARIABLE}: expected at least {KEY} characters, all of them ASCII")
+    return key

@@ -1,0 +1,490 @@
+"""Any exit behind an OpenAI-compatible endpoint: real HTTP, real model, one engine for all exits."""
+
+import base64
+import io
+import json
+import re
+import signal
+import socket
+import stat
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import httpx
+import pytest
+from PIL import Image
+
+import children
+import layeralign
+from layeralign import LayeralignError
+from layeralign.analysis.results import Results
+from layeralign.cases.pictures import data_url
+from layeralign.cli import main
+from layeralign.decode.decoding import Decoding
+from layeralign.judges.models.remote import Endpoint
+from layeralign.serving import limits
+from layeralign.serving.server import Server
+from layeralign.serving.text import certain as certain_part
+from layeralign.testbed.cases import cases
+
+EXITS = (0, 7)
+SHORT = Decoding(max_new_tokens=24)
+ASKED = cases("dev", 10)
+
+
+@pytest.fixture(scope="module")
+def vlm():
+    return layeralign.load("testbed")
+
+
+@pytest.fixture(scope="module")
+def scanned(vlm, tmp_path_factory):
+    """Case and exit -> the scan's answer."""
+    folder = tmp_path_factory.mktemp("scanned") / "run"
+    layeralign.scan(vlm, ASKED, folder, exits=list(EXITS), max_new_tokens=24)
+    return {key[:2]: answer for key, answer in Results.load(folder).answers.items()}
+
+
+@contextmanager
+def running(vlm, decoding=SHORT, **settings):
+    """A server on a free port, and a client of it."""
+    server = Server(vlm, decoding, port=0, **settings)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        with httpx.Client(base_url=server.url, timeout=60, limits=httpx.Limits(max_connections=64)) as client:
+            client.server = server
+            yield client
+    finally:
+        server.http.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def client(vlm):
+    with running(vlm) as made:
+        yield made
+
+
+def picture_part(url):
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def body(case, exit=7, **more):
+    content = [{"type": "text", "text": case.prompt}, picture_part(data_url(case.picture.open(), "PNG"))]
+    return {"model": f"testbed@{exit}", "messages": [{"role": "user", "content": content}]} | more
+
+
+def ask(client, given, **headers):
+    return client.post("/chat/completions", json=given, headers=headers)
+
+
+def text_of(response):
+    assert response.status_code == 200, response.text
+    return response.json()["choices"][0]["message"]["content"]
+
+
+def events(client, given):
+    """What a stream sends: its objects, and the words of each answer."""
+    found, words = [], {}
+    with client.stream("POST", "/chat/completions", json=given | {"stream": True}) as response:
+        assert response.headers["content-type"].startswith("text/event-stream"), response.read()
+        lines = [line.removeprefix("data: ") for line in response.iter_lines() if line]
+    assert lines[-1] == "[DONE]"
+    for line in lines[:-1]:
+        found.append(json.loads(line))
+        for choice in found[-1]["choices"]:
+            words[choice["index"]] = words.get(choice["index"], "") + choice["delta"].get("content", "")
+    return found, words
+
+
+# --- answers
+
+
+@pytest.mark.parametrize("streams", [True, False])
+def test_concurrent_clients_get_the_answers_of_the_scan(vlm, scanned, streams, monkeypatch):
+    monkeypatch.setattr(vlm, "streams", streams, raising=False)
+    asked = [(case, exit) for case in ASKED for exit in EXITS]
+    with running(vlm) as client, ThreadPoolExecutor(20) as clients:
+        replies = list(clients.map(lambda one: text_of(ask(client, body(*one))), asked))
+    assert replies == [scanned[case.id, exit] for case, exit in asked]
+    assert len(set(replies)) > 5
+
+
+def test_a_request_that_names_no_exit_is_answered_at_the_default_exit(client, scanned):
+    for name in ("testbed", "testbed@default", "testbed@-2"):
+        assert text_of(ask(client, body(ASKED[0]) | {"model": name})) == scanned[ASKED[0].id, 7]
+
+
+def test_a_stream_has_the_same_answer(client, scanned):
+    found, words = events(client, body(ASKED[0], stream_options={"include_usage": True}))
+    assert words == {0: scanned[ASKED[0].id, 7]} and len(found) > 5
+    assert found[-2]["choices"][0]["finish_reason"] == "stop"
+    usage = found[-1]["usage"]
+    assert usage == ask(client, body(ASKED[0])).json()["usage"]
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+
+
+def test_samples_depend_on_the_seed_and_on_nothing_else(client):
+    given = body(ASKED[0], exit=0, n=6, seed=3, temperature=1.5)
+    with ThreadPoolExecutor(4) as clients:  # greedy rows and rows of another temperature share the batch
+        others = [body(case, temperature=heat, seed=1) for case in ASKED[1:] for heat in (0, 0.7)]
+        replies = list(clients.map(lambda one: ask(client, one).json(), [given, *others, given]))
+    first, last = ([c["message"]["content"] for c in replies[at]["choices"]] for at in (0, -1))
+    assert first == last and len(set(first)) > 1
+    other = ask(client, given | {"seed": 4}).json()["choices"]
+    assert [c["message"]["content"] for c in other] != first
+    assert events(client, given)[1] == dict(enumerate(first))
+
+
+def test_an_answer_ends_before_a_stop_text_and_at_the_limit(client, scanned):
+    whole = scanned[ASKED[0].id, 7]
+    stop = whole.split()[3]
+    reply = ask(client, body(ASKED[0], stop=["not there", stop])).json()["choices"][0]
+    assert reply["message"]["content"] == whole[: whole.index(stop)] and reply["finish_reason"] == "stop"
+    assert events(client, body(ASKED[0], stop=stop))[1] == {0: whole[: whole.index(stop)]}
+    cut = ask(client, body(ASKED[0], max_completion_tokens=3)).json()
+    assert cut["choices"][0]["finish_reason"] == "length" and cut["usage"]["completion_tokens"] == 3
+    assert whole.startswith(cut["choices"][0]["message"]["content"])
+
+
+def test_the_order_of_text_and_picture_and_empty_fields_do_not_matter(client, scanned):
+    given = body(
+        ASKED[0], tools=None, frequency_penalty=0, response_format={"type": "text"}, user="u", logprobs=False
+    )
+    given["messages"][0]["content"].reverse()
+    assert text_of(ask(client, given)) == scanned[ASKED[0].id, 7]
+
+
+def test_our_own_client_for_judges_can_ask_it(client, scanned):
+    (reply,) = Endpoint.of(str(client.base_url), "testbed@0").ask_all(
+        [body(ASKED[1])["messages"]], max_tokens=24
+    )
+    assert reply.text == scanned[ASKED[1].id, 0]
+
+
+def test_models_health_and_metrics(client):
+    names = [one["id"] for one in client.get("/models").json()["data"]]
+    assert names == ["testbed", "testbed@default", *(f"testbed@{exit}" for exit in range(9))]
+    assert client.get("/models/testbed@3").json()["id"] == "testbed@3"
+    assert client.get("/models/testbed@9").status_code == 404
+    top = str(client.base_url).removesuffix("/v1/")
+    assert httpx.get(f"{top}/health").json() == {"status": "ok"}
+    text_of(ask(client, body(ASKED[0], exit=3)))
+    lines = httpx.get(f"{top}/metrics").text
+    assert 'layeralign_serve_answers_total{exit="3",finish_reason="stop"} 1.0' in lines
+    assert "layeralign_serve_queue 0.0" in lines
+
+
+def test_several_turns_are_in_the_prompt_and_a_system_prompt_needs_a_template_for_it(client):
+    turns = [("user", "how?"), ("assistant", "so."), ("user", "describe it.")]
+    given = {"model": "testbed", "messages": [{"role": role, "content": text} for role, text in turns]}
+    one = given | {"messages": given["messages"][-1:]}
+    made, alone = (ask(client, each).json()["usage"]["prompt_tokens"] for each in (given, one))
+    assert made > alone + 4
+    system = given | {"messages": [{"role": "system", "content": "be brief."}, *one["messages"]]}
+    assert "does not support a system prompt" in ask(client, system).json()["error"]["message"]
+
+
+# --- what is refused
+
+WORDS = {"role": "user", "content": "how?"}
+LONG = "data:image/png;base64," + base64.b64encode(b"x" * 100).decode()
+
+
+def zip_bomb():
+    out = io.BytesIO()
+    Image.new("1", (20_000, 20_000)).save(out, "PNG")
+    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
+
+
+REFUSED = [
+    ({"model": "testbed@all"}, 404, "model"),
+    ({"model": "testbed@9"}, 404, "model"),
+    ({"model": "testbed@1,2"}, 404, "model"),
+    ({"model": "gpt-4"}, 404, "model"),
+    ({"model": 7}, 400, "model"),
+    ({"model": None}, 400, "model"),
+    ({"messages": []}, 400, "messages"),
+    ({"messages": "how?"}, 400, "messages"),
+    ({"messages": [7]}, 400, "messages[0]"),
+    ({"messages": [WORDS] * 101}, 400, "messages"),
+    ({"messages": [WORDS, {"role": "assistant", "content": "so."}]}, 400, "messages"),
+    ({"messages": [WORDS, {"role": "system", "content": "so."}, WORDS]}, 400, "messages"),
+    ({"messages": [{"role": "tool", "content": "x"}]}, 400, "messages[0].role"),
+    ({"messages": [{"role": "user", "content": "how <image>?"}]}, 400, "messages"),
+    ({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, 400, "messages[0].content[0].type"),
+    ({"messages": [{"role": "user", "content": [picture_part("https://example.org/a.png")]}]}, 400, "messages"),
+    ({"messages": [{"role": "user", "content": [picture_part("file:///etc/passwd")]}]}, 400, "messages"),
+    ({"messages": [{"role": "user", "content": [picture_part(LONG)]}]}, 400, "messages"),
+    ({"messages": [{"role": "user", "content": [picture_part("data:image/png;base64,@@")]}]}, 400, "messages"),
+    ({"messages": [{"role": "user", "content": [picture_part(zip_bomb())]}]}, 400, "messages"),
+    ({"temperature": "hot"}, 400, "temperature"),
+    ({"temperature": -1}, 400, "temperature"),
+    ({"top_p": 0}, 400, "top_p"),
+    ({"n": 33}, 400, "n"),
+    ({"n": True}, 400, "n"),
+    ({"seed": 0.5}, 400, "seed"),
+    ({"max_tokens": 0}, 400, "max_tokens"),
+    ({"max_tokens": 10**8}, 400, "max_tokens"),
+    ({"stop": [""]}, 400, "stop"),
+    ({"stop": ["x"] * 17}, 400, "stop"),
+    ({"stream": "yes"}, 400, "stream"),
+    ({"tools": [{"type": "function"}]}, 400, "tools"),
+    ({"logprobs": True}, 400, "logprobs"),
+    ({"response_format": {"type": "json_object"}}, 400, "response_format"),
+    ({"frequency_penalty": 0.5}, 400, "frequency_penalty"),
+    ({"top_k": 5}, 400, "top_k"),
+    ({"metadata": {"kind": "vqa"}}, 400, "metadata"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("wrong", "status", "param"), REFUSED, ids=lambda one: str(one)[:50])
+def test_a_wrong_request_is_refused_in_one_sentence(client, wrong, status, param):
+    response = ask(client, {"model": "testbed", "messages": [WORDS]} | wrong)
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (status, param)
+    assert error["type"] == "invalid_request_error" and 10 < len(error["message"]) < 600
+
+
+def test_a_second_picture_is_refused(client):
+    for given in (body(ASKED[0]), body(ASKED[0])):
+        given["messages"][0]["content"].append(given["messages"][0]["content"][1])
+        assert "second picture" in ask(client, given).json()["error"]["message"]
+    given = body(ASKED[0])
+    given["messages"] = [*given["messages"], {"role": "assistant", "content": "so."}, *given["messages"]]
+    assert "second picture" in ask(client, given).json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[1]", b"{", b"[" * 100_000, b'{"n": NaN}', b'{"n": 1, "n": 2}', b"\xff"]
+)
+def test_what_is_no_json_object_is_refused(client, content):
+    response = client.post("/chat/completions", content=content, headers={"content-type": "application/json"})
+    assert response.status_code == 400 and response.json()["error"]["message"].startswith("request: ")
+
+
+def test_other_types_hosts_paths_and_large_bodies_are_refused(client, monkeypatch):
+    assert client.post("/chat/completions", content=b"{}").status_code == 415
+    assert ask(client, {}, host="evil.example:8001").status_code == 421
+    assert client.get("/chat/completions").json()["error"]["type"] == "invalid_request_error"
+    assert client.get("/completions").status_code == 404
+    monkeypatch.setattr("layeralign.serving.app.BODY", 1000)
+    assert ask(client, {"model": "x" * 2000}).status_code == 413
+    parts = (b"x" * 600 for _ in range(3))  # no Content-Length
+    sent = client.post("/chat/completions", content=parts, headers={"content-type": "application/json"})
+    assert sent.status_code == 413
+
+
+def test_a_slow_body_is_given_up(client, monkeypatch):
+    monkeypatch.setattr("layeralign.serving.app.SLOW", 0.2)
+    port = client.server.url.rpartition(":")[2].partition("/")[0]
+    with socket.create_connection(("127.0.0.1", int(port)), timeout=10) as slow:
+        slow.sendall(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 100\r\n\r\n{"
+        )
+        assert slow.recv(100).startswith(b"HTTP/1.1 408 ")
+
+
+# --- keys
+
+
+def test_another_host_needs_a_key(vlm, monkeypatch):
+    monkeypatch.delenv("LAYERALIGN_API_KEY", raising=False)
+    with pytest.raises(LayeralignError, match="need a key"):
+        Server(vlm, SHORT, host="0.0.0.0", port=0)
+    monkeypatch.setenv("LAYERALIGN_API_KEY", "short")
+    with pytest.raises(LayeralignError, match="at least 16"):
+        Server(vlm, SHORT, port=0)
+    monkeypatch.setenv("LAYERALIGN_API_KEY", "k" * 20)
+    with running(vlm) as client:
+        for wrong in (
+            {},
+            {"authorization": "Bearer kkk"},
+            {"authorization": "k" * 20},
+            {"authorization": "Bearer é"},
+        ):
+            found = client.get("/models", headers={k: v.encode("latin-1") for k, v in wrong.items()})
+            assert (found.status_code, found.json()["error"]["code"]) == (401, "invalid_api_key")
+        right = {"authorization": f"Bearer {'k' * 20}"}
+        assert client.get("/models", headers=right).status_code == 200
+        assert httpx.get(client.server.url.removesuffix("/v1") + "/health").status_code == 200
+
+
+def test_a_port_that_is_taken_and_a_wrong_setting_are_refused(vlm, client, capsys):
+    port = int(client.server.url.rpartition(":")[2].partition("/")[0])
+    with pytest.raises(LayeralignError, match=f"port {port}: cannot listen there"):
+        Server(vlm, SHORT, port=port)
+    with pytest.raises(LayeralignError, match="port 70000: expected"):
+        layeralign.serve(vlm, port=70000)
+    with pytest.raises(LayeralignError, match="expected at most max_tokens"):
+        layeralign.serve(vlm, port=0, max_new_tokens=100, max_tokens=50)
+    with pytest.raises(LayeralignError, match="heat: is not a setting"):
+        layeralign.serve(vlm, heat=1)
+    assert main(["serve", "--model", "testbed", "--port", "x"]) == 1
+    assert "--port" in capsys.readouterr().err
+
+
+# --- limits of the queue and of time
+
+
+@pytest.fixture
+def slow(vlm, monkeypatch):
+    """The model takes 0.2 s for a token and never ends; the event says when it has begun."""
+    began, step = threading.Event(), vlm.decode_step
+
+    def decode_step(*arguments):
+        began.set()
+        time.sleep(0.2)
+        return step(*arguments)
+
+    monkeypatch.setattr(vlm, "decode_step", decode_step, raising=False)
+    monkeypatch.setattr(vlm, "ends", {})
+    return began
+
+
+def idle(client, seconds=15.0):
+    """Whether no answer is being generated soon."""
+    end = time.monotonic() + seconds
+    while client.server._scheduler.answers and time.monotonic() < end:
+        time.sleep(0.01)
+    return not client.server._scheduler.answers
+
+
+def test_a_client_that_leaves_frees_its_row(vlm, slow):
+    with running(vlm, Decoding(max_new_tokens=200)) as client:
+        given = body(ASKED[0], n=4)
+        with client.stream("POST", "/chat/completions", json=given | {"stream": True}) as response:
+            next(response.iter_lines())
+            assert client.server._scheduler.answers == 4
+        assert idle(client)
+        with pytest.raises(httpx.ReadTimeout):
+            client.post("/chat/completions", json=given, timeout=0.5)
+        assert idle(client)
+
+
+def test_a_full_queue_refuses_more(vlm, slow, monkeypatch):
+    monkeypatch.setattr("layeralign.serving.scheduler.QUEUE", 4)
+    with running(vlm, Decoding(max_new_tokens=20)) as client, ThreadPoolExecutor(1) as clients:
+        first = clients.submit(ask, client, body(ASKED[0], n=4))
+        assert slow.wait(60)
+        full = ask(client, body(ASKED[0]))
+        assert (full.status_code, full.json()["error"]["code"]) == (429, "queue_full")
+        assert full.headers["retry-after"] and first.result().status_code == 200
+
+
+def test_a_late_answer_is_given_up(vlm, slow, monkeypatch):
+    monkeypatch.setattr("layeralign.serving.server.SECONDS", 0.5)
+    with running(vlm, Decoding(max_new_tokens=200)) as client:
+        assert ask(client, body(ASKED[0], n=4)).status_code == 504 and idle(client)
+
+
+def test_a_prompt_that_is_too_long_is_refused(client):
+    response = ask(client, {"model": "testbed", "messages": [{"role": "user", "content": "how? " * 2000}]})
+    assert response.json()["error"]["code"] == "context_length_exceeded"
+
+
+def test_an_engine_that_fails_starts_anew(vlm, client, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        patch.setattr(vlm, "logits", lambda hidden: 1 / 0, raising=False)
+        failed = ask(client, body(ASKED[0]))
+    assert failed.status_code == 500 and failed.json()["error"]["type"] == "server_error"
+    assert "ZeroDivisionError" in capsys.readouterr().err
+    assert ask(client, body(ASKED[0])).status_code == 200
+
+
+def test_a_numerical_failure_is_no_answer(vlm, client, monkeypatch):
+    with monkeypatch.context() as patch:
+        own = vlm.logits
+        patch.setattr(vlm, "logits", lambda hidden: own(hidden) * float("nan"), raising=False)
+        failed = ask(client, body(ASKED[0]))
+    assert (failed.status_code, failed.json()["error"]["code"]) == (500, "non_finite")
+
+
+# --- the log
+
+
+def test_every_exchange_is_a_row_of_a_run(vlm, scanned, tmp_path, capsys):
+    folder = tmp_path / "log"
+    with running(vlm, log=folder) as client:
+        for case in ASKED[:3]:
+            for exit in EXITS:
+                text_of(ask(client, body(case, exit)))
+        text_of(ask(client, body(ASKED[0], 0, metadata={"kind": "benign", "category": "borderline"})))
+        with pytest.raises(LayeralignError, match="another command writes"):
+            layeralign.judge(folder, ["refusal"])
+    with running(vlm, log=folder) as client:  # it can be continued
+        text_of(ask(client, body(ASKED[0], 0)))
+        events(client, body(ASKED[0], 0, n=2, temperature=1.0, seed=1))
+    run = Results.load(folder)
+    assert sorted(run.answers.values()) != [] and len(run.answers) == 10 and run.sealed
+    kinds = [(case.kind, case.prompt) for case in run.cases]
+    assert kinds.count(("harmful", ASKED[0].prompt)) == 2 and ("benign", ASKED[0].prompt) in kinds
+    first = next(case for case in run.cases if case.prompt == ASKED[0].prompt and case.kind == "harmful")
+    assert run.answers[first.id, 0, 0] == run.answers[first.id, 0, 1] == scanned[ASKED[0].id, 0]
+    assert stat.S_IMODE((folder / "run.sqlite").stat().st_mode) == 0o600
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert main(["summary", str(folder)]) == 0
+    assert main(["judge", str(folder), "--judge", "refusal", "--again"]) == 0
+    assert main(["report", str(folder), "--out", str(tmp_path / "page.html")]) == 0
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("judge: refusal\nrules:\n  - {metric: asr, exits: all, upper_bound: 1.0}\n")
+    assert main(["gate", str(folder), "--policy", str(policy)]) in (0, 2, 3), capsys.readouterr().err
+    with pytest.raises(LayeralignError, match="other settings"):
+        Server(vlm, Decoding(max_new_tokens=9), port=0, log=folder)
+
+
+def test_nothing_is_answered_that_cannot_be_logged(vlm, tmp_path, monkeypatch, capsys):
+    from layeralign.runs.store import Run
+
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Run, "add_answers", full)
+    with running(vlm, log=tmp_path / "log") as client:
+        assert ask(client, body(ASKED[0])).status_code == 503
+        assert ask(client, body(ASKED[0])).status_code == 503
+        assert httpx.get(client.server.url.removesuffix("/v1") + "/health").status_code == 503
+    assert "No space left" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_sigterm_gives_the_answers_that_are_being_generated_and_closes_the_log(tmp_path):
+    out, folder = tmp_path / "out", tmp_path / "log"
+    server = children.interpreter(
+        "serve", "--model", "testbed", "--port", "0", "--log", str(folder), "--max-new-tokens", "200", out=out
+    )
+    server.wait_for(lambda: "serving" in server.said())
+    url = re.search(r"http://[\d.:]+/v1", server.said())[0]
+    with ThreadPoolExecutor(8) as clients:
+        given = body(ASKED[0], n=16, temperature=50.0, seed=1)  # a random walk: no end for long
+        replies = [
+            clients.submit(httpx.post, f"{url}/chat/completions", json=given, timeout=60) for _ in range(4)
+        ]
+        top = url.removesuffix("/v1")
+        server.wait_for(lambda: float(re.search(r"queue (\d+)", httpx.get(f"{top}/metrics").text)[1]) > 48)
+        server.send(signal.SIGTERM)
+        assert {reply.result().status_code for reply in replies} == {200}
+    assert server.wait() == 143
+    assert len(Results.load(folder).answers) == 64 and Results.load(folder).sealed
+    assert ASKED[0].prompt not in server.said()
+
+
+# --- parts
+
+
+def test_a_stream_holds_back_what_later_tokens_can_change(vlm):
+    def certain(text, stop=(), reasoning="auto"):
+        asked = type("Asked", (), {"stop": stop, "decoding": Decoding(reasoning=reasoning)})
+        return certain_part(vlm, text, asked)
+
+    assert certain("the answer") == "the answer"
+    assert certain("the \ufffd") == "the "
+    assert certain("<thi") == certain("<think>") == certain("") == ""
+    assert certain("<thi", reasoning="none") == "<thi"
+    assert certain("so <r>", reasoning="<r> </r>") == ""
+    assert certain("abcdef", stop=("xyz",)) == "abcd"
+    assert limits.Refused("x", 429).body()["error"]["type"] == "rate_limit_error"
