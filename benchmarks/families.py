@@ -6,6 +6,7 @@ Runs the tests that prove the families, and counts for each cell how many of its
 whole says so. Exits with 1 if any is not.
 """
 
+import os
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -18,6 +19,7 @@ import recent  # noqa: E402
 from test_inspect import EXITS  # noqa: E402
 from test_prompts import VERIFIED  # noqa: E402
 
+os.environ["LAYERALIGN_EVERY_FAMILY"] = "1"
 TESTS = ("tests/test_families.py", "tests/test_prompts.py", "tests/test_inspect.py", "tests/test_load.py")
 ROWS = {  # what is shown -> the tiny model, the public checkpoint
     "LLaVA-1.5": ("llava", "llava-hf/llava-1.5-7b-hf"),
