@@ -117,10 +117,11 @@ class TestFamilies(FamilySuite):
                     place(shorter, config, vlm.variant)
                 continue
             folder = shutil.copytree(vlm.checkpoint.path, tmp_path / str(number))
-            (folder / "config.json").write_text(json.dumps(shorter))
-            type(vlm.model).from_pretrained(folder).save_pretrained(
-                folder
-            )  # without the weights past the cut
+            file = folder / "config.json"
+            file.write_text(json.dumps(shorter))
+            short = type(vlm.model).from_pretrained(folder)
+            short.save_pretrained(folder)  # without the weights past the cut
+            file.write_text(json.dumps(shorter))
             made = load(folder, variant=vlm.reading)
             exit = place(shorter, config, vlm.variant)
             (own,) = made.encode(pictures[:1], [made.exits.default])[made.exits.default]

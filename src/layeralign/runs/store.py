@@ -121,8 +121,8 @@ class Run:
         if not self.sealed and isinstance(error, _DAMAGE):  # a sealed run is as its last writer left it
             why = printable(f"{type(error).__name__}: {error}", 100)
             raise LayeralignError(
-                f"run {self.path}: cannot be read ({why}), and it has no hash that shows it intact; restore it "
-                "from a copy"
+                f"run {self.path}: cannot be read ({why}), and it has no hash that shows it intact; "
+                "restore it from a copy"
             ) from error
 
     def structure(self) -> str:
