@@ -14,21 +14,18 @@ word, those of the same computation in torch: at the exit that `check` names, an
 from __future__ import annotations
 
 import argparse
-import os
-import platform
-from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import gguf
 import torch
-from serving import HEADS, PORT, cells, line, served
+from serving import HEADS, PORT, cells, head, line, served
 
 import layeralign
 from layeralign.analysis.results import Results
+from layeralign.cases.case import Case
 from layeralign.gating import endpoint
 from layeralign.gating.endpoint import Located
-from layeralign.judges.models.remote import Completion, Endpoint
+from layeralign.judges.models.remote import Endpoint
 from layeralign.testbed import architecture
 from layeralign.testbed.drawn import drawn
 from layeralign.vlm.vlm import Vlm
@@ -147,12 +144,12 @@ def close(writer: gguf.GGUFWriter, file: Path) -> Path:
 
 
 @torch.inference_mode()
-def as_llama_cpp(vlm: Vlm, case: str, prompt: str, blocks: int) -> str:
+def as_llama_cpp(vlm: Vlm, case: Case, blocks: int) -> str:
     """The greedy answer from llama.cpp's features after so many blocks: class token last, rows 1 to n."""
     tower = vlm.model.model.vision_tower
-    asked = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
+    asked = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": case.prompt}]}]
     text = vlm.processor.apply_chat_template(asked, add_generation_prompt=True)
-    inputs = vlm.processor(images=drawn([case])[case].open(), text=text, return_tensors="pt")
+    inputs = vlm.processor(images=drawn([case.id])[case.id].open(), text=text, return_tensors="pt")
     patches = tower.embeddings.patch_embedding(inputs.pixel_values).flatten(2).transpose(1, 2)
     rows = torch.cat([patches, tower.embeddings.class_embedding.expand(1, 1, -1)], 1)
     state = tower.pre_layrnorm(rows + tower.embeddings.position_embedding.weight)
@@ -175,32 +172,18 @@ def clean(text: str) -> list[str]:
 
 def ask(url: str, run: Results, vlm: Vlm, blocks: int) -> tuple[Located, list[str]]:
     """What the endpoint test says of a server, and how many of its answers torch gives, too."""
-    answers = endpoint._greedy_answers(run)
-    exits = sorted(answers)
-    cases = run.cases[: endpoint.CANDIDATES]
-    told: Sequence[Sequence[list[str]]] = [
-        [answers[exit][case.id].split() for exit in exits] for case in cases
-    ]
-    asked = endpoint._asked(run, cases, endpoint.choose(told))
-    replies = Endpoint.of(url, "m").ask_all(
-        [[endpoint._message(cases[at], picture)] for at, picture in asked], max_tokens=LONGEST
-    )
-    there = [
-        (clean(reply.text), at)
-        for (at, _), reply in zip(asked, replies, strict=True)
-        if isinstance(reply, Completion)
-    ]
-    found = Located(
-        endpoint.fits(run, exits, [(words, told[at]) for words, at in there]), len(asked), len(there)
-    )
+    exits, asked, replies = endpoint.ask(Endpoint.of(url, "m"), run)
+    said = [clean(reply.text) for reply in replies]
+    each = [(words, reply.told) for words, reply in zip(said, replies, strict=True)]
+    found = Located(endpoint.fits(run, exits, each), asked, len(replies))
     same = [
         sum(
-            words == as_llama_cpp(vlm, cases[at].id, cases[at].prompt, run_blocks).split()
-            for words, at in there
+            words == as_llama_cpp(vlm, reply.case, run_blocks).split()
+            for words, reply in zip(said, replies, strict=True)
         )
         for run_blocks in (blocks, blocks + 1)
     ]
-    return found, [f"{n} of {len(there)}" for n in same]
+    return found, [f"{n} of {len(replies)}" for n in same]
 
 
 def main() -> None:
@@ -216,13 +199,10 @@ def main() -> None:
     asked = {"cases": "testbed:test", "limit": given.cases, "max_new_tokens": LONGEST}
     run = layeralign.scan(vlm, out=given.out / "run", **asked).results
     language = language_file(vlm, given.out / "language.gguf")
-    print("# llama.cpp, served and asked\n")
-    print(
-        f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} cores, {given.build}, float32."
+    heads = ("blocks in the file", "`feature_layer`", *HEADS, "equal to torch", "after another block")
+    head(
+        "llama.cpp, served and asked", given.build, f"llama_cpp.py --server FILE --cases {given.cases}", heads
     )
-    print(f"Command: `python benchmarks/runtimes/llama_cpp.py --server FILE --cases {given.cases}`.\n")
-    print(line(("blocks in the file", "`feature_layer`", *HEADS, "equal to torch", "after another block")))
-    print("|---" * (4 + len(HEADS)) + "|")
     for blocks, layer in SETTINGS:
         file = vision_file(vlm, given.out / "mmproj.gguf", blocks, layer)
         exit = layeralign.check(file, given.out / "run", runtime=f"llama.cpp@{given.build}").exit

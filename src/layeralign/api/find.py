@@ -19,7 +19,8 @@ from layeralign.report.notebook.others import Benchmarks, Cases, Diagnosis, Enco
 from layeralign.report.notebook.runs import Scan
 from layeralign.report.notebook.shown import shown
 from layeralign.runs.opening import open_run
-from layeralign.serving.server import LONGEST, Server
+from layeralign.serving.limits import LONGEST
+from layeralign.serving.server import Server
 from layeralign.sweep import rate as speed
 from layeralign.sweep.screen import screen as screen_exits
 from layeralign.sweep.settings import ScanSettings, names_decoding, names_settings

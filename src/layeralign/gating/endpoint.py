@@ -66,6 +66,15 @@ class Fit:
 
 
 @dataclass(frozen=True)
+class Reply:
+    """An endpoint's answer to a case, and the words of each exit's answer in the run."""
+
+    case: Case
+    text: str
+    told: Sequence[Words]
+
+
+@dataclass(frozen=True)
 class Located:
     """The exits from which an endpoint may answer.
 
@@ -131,7 +140,23 @@ def locate(endpoint: Endpoint, run: Results) -> Located:
         LayeralignError: the run was sampled or has one exit, its pictures are gone, its exits answer alike,
             or the endpoint cannot be asked or gave too few answers.
     """
-    answers = _greedy_answers(run)
+    exits, asked, replies = ask(endpoint, run)
+    if len(replies) < FEWEST:
+        raise LayeralignError(
+            f"endpoint {endpoint.service.url}: answered {len(replies)} of {asked} questions; expected at "
+            f"least {FEWEST}"
+        )
+    each = [(reply.text.split(), reply.told) for reply in replies]
+    return Located(fits(run, exits, each), asked, len(replies))
+
+
+def ask(endpoint: Endpoint, run: Results) -> tuple[list[int], int, list[Reply]]:
+    """Ask the run's most informative questions; return the run's exits, the number asked, and the replies.
+
+    Raises:
+        LayeralignError: see `locate`.
+    """
+    answers = greedy_answers(run)
     exits = sorted(answers)
     cases = [case for case in run.cases if not case.control and all(case.id in by for by in answers.values())]
     told = [[answers[exit][case.id].split() for exit in exits] for case in cases[:CANDIDATES]]
@@ -140,16 +165,11 @@ def locate(endpoint: Endpoint, run: Results) -> Located:
     longest = int(run.identity["decoding"]["max_new_tokens"])
     replies = endpoint.ask_all(conversations, max_tokens=longest)
     there = [
-        (reply.text.split(), told[at])
+        Reply(cases[at], reply.text, told[at])
         for (at, _), reply in zip(asked, replies, strict=True)
         if isinstance(reply, Completion)
     ]
-    if len(there) < FEWEST:
-        raise LayeralignError(
-            f"endpoint {endpoint.service.url}: answered {len(there)} of {len(asked)} questions; expected at "
-            f"least {FEWEST}"
-        )
-    return Located(fits(run, exits, there), len(asked), len(there))
+    return exits, len(asked), there
 
 
 def fits(
@@ -211,7 +231,7 @@ def choose(told: Sequence[Sequence[Words]]) -> list[int]:
     return chosen
 
 
-def _greedy_answers(run: Results) -> dict[int, dict[str, str]]:
+def greedy_answers(run: Results) -> dict[int, dict[str, str]]:
     """Map exit and case to the answer.
 
     Raises:

@@ -57,7 +57,7 @@ class Api:
 
     def __post_init__(self) -> None:
         self._began = int(time.time())
-        self._metrics = Metrics(lambda: self.scheduler.answers)
+        self.metrics = Metrics(lambda: self.scheduler.answers)
         self._reading = CapacityLimiter(2)  # threads that parse bodies and decode pictures
         self._bytes = 0
 
@@ -90,7 +90,7 @@ class Api:
         except Exception as error:  # its message may quote the request, so it is not printed
             print(f"layeralign: serve: a bug in layeralign ({type(error).__name__})", file=sys.stderr)
             response = JSONResponse(Refused("a bug in layeralign", 500).body(), 500)
-        self._metrics.responses.labels(response.status_code).inc()
+        self.metrics.responses.labels(response.status_code).inc()
         return response
 
     def _check_access(self, request: Request) -> None:
@@ -108,7 +108,7 @@ class Api:
         return JSONResponse({"status": "ok" if fine else "unavailable"}, 200 if fine else 503)
 
     async def _show_metrics(self, request: Request) -> Response:
-        return Response(generate_latest(self._metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest(self.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     async def _models(self, request: Request) -> Response:
         return JSONResponse({"object": "list", "data": [self._about(name) for name in self.offer.models]})
@@ -205,7 +205,7 @@ class _Reply:
             raise event
         if isinstance(event, End):
             self._tokens += event.tokens
-            self._api._metrics.answered(self._asked, self._api.offer, event)
+            self._api.metrics.answered(self._asked, self._api.offer, event)
         return event
 
     async def unless_gone(self, request: Request, work: Any) -> Any:
@@ -230,7 +230,7 @@ class _Reply:
         while len(ends) < self._asked.n:
             if isinstance(event := await self.next(), End):
                 ends.append(event)
-        self._api._metrics.finished(self.job, self._began)
+        self._api.metrics.finished(self.job, self._began)
         choices = [
             {"index": end.index, "message": {"role": "assistant", "content": end.text, "refusal": None},
              "logprobs": None, "finish_reason": end.finish_reason}
@@ -255,7 +255,7 @@ class _Reply:
                 event = await self.next()
             if self._asked.usage:
                 yield _event(self._about | _CHUNK | {"choices": [], "usage": self._usage()})
-            self._api._metrics.finished(self.job, self._began)
+            self._api.metrics.finished(self.job, self._began)
             yield "data: [DONE]\n\n"
         except Refused as error:
             yield _event(error.body())

@@ -16,6 +16,8 @@ TEXT = 500_000
 """Most characters of a request's messages."""
 ANSWERS = 32
 """Most answers to a request (`n`)."""
+LONGEST = 1024
+"""Default of the largest length of an answer, in tokens."""
 STOPS = 16
 """Most stop texts of a request, and their longest, in characters, is `STOP`."""
 STOP = 1000

@@ -295,7 +295,7 @@ class Scheduler:
     def _fail(self, error: Exception) -> None:
         """Tell every job of the engine that it has failed."""
         why = printable(str(error), 200) if isinstance(error, LayeralignError) else type(error).__name__
-        print(f"layeralign: serve: the engine failed ({why}) and starts anew", file=sys.stderr)
+        print(f"layeralign: serve: the engine failed ({why}) and starts again", file=sys.stderr)
         self._ready.clear()
         for job in [*self._jobs]:
             self._drop(job, _told(error) if isinstance(error, Refused) else Refused(f"failed: {why}", 500))

@@ -15,7 +15,7 @@ from layeralign.decode import checks
 from layeralign.decode.decoding import Decoding
 from layeralign.errors import LayeralignError
 from layeralign.runs.opening import identity_in
-from layeralign.serving.limits import CONNECTIONS, DRAIN, KEY, SECONDS
+from layeralign.serving.limits import CONNECTIONS, DRAIN, KEY, LONGEST, SECONDS
 from layeralign.serving.log import Log
 from layeralign.serving.requests import Offer, served_name
 from layeralign.serving.scheduler import Scheduler
@@ -23,8 +23,6 @@ from layeralign.vlm.vlm import Vlm
 
 KEY_VARIABLE = "LAYERALIGN_API_KEY"
 """Environment variable with the key that clients need."""
-LONGEST = 1024
-"""Default of the largest length of an answer, in tokens."""
 
 
 class Server:

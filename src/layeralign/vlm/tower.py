@@ -8,8 +8,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-_NAMES = ("blocks", "layers", "layer")
-
 
 class _Stop(Exception):
     """Raised inside the tower's forward after the deepest requested state."""
@@ -70,7 +68,7 @@ def states(run: Callable[[], object], blocks: nn.ModuleList, exits: Iterable[int
 def lists_of_blocks(tower: nn.Module) -> dict[str, nn.ModuleList]:
     """A tower's lists of two or more blocks of one class, by name, without lists inside blocks.
 
-    If one of them has transformers' name for blocks, others, such as mergers, are left out.
+    Mergers, which project what blocks have made, are left out.
     """
     found: dict[str, nn.ModuleList] = {}
     for name, module in tower.named_modules():
@@ -78,8 +76,7 @@ def lists_of_blocks(tower: nn.Module) -> dict[str, nn.ModuleList]:
         alike = isinstance(module, nn.ModuleList) and len({type(block) for block in module}) == 1
         if alike and len(module) > 1 and not inside:
             found[name] = module
-    named = {name: one for name, one in found.items() if name.rpartition(".")[2] in _NAMES}
-    return named or found
+    return {name: one for name, one in found.items() if "merger" not in name}
 
 
 @contextmanager

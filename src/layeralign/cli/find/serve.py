@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from layeralign.cli.options import Device, Dtype, ModelOptions  # noqa: F401 - see ModelOptions
 from layeralign.decode.decoding import Decoding
+from layeralign.serving.limits import LONGEST
 
 
 @Parameter(name="*")
@@ -22,7 +23,7 @@ class ServeOptions(ModelOptions):
     "Port; 0 for any free one."
     log: Path | None = None
     "Folder of a run that keeps every exchange, for judge, summary, report and gate."
-    max_tokens: int = 1024
+    max_tokens: int = LONGEST
     "Largest length of an answer that a request may ask for, in tokens."
     adapter: Path | None = None
     "Folder of a LoRA adapter, as align writes it."
