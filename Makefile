@@ -27,13 +27,14 @@ sbom:  ## out/supply: an SBOM, a lock with hashes, an audit
 	$(PYTHON) .ci/supply.py
 
 # torch first and alone: its CPU build, where that index is reachable, keeps gigabytes of CUDA away. Then every
-# pinned package at once: with them there, pip has nothing to resolve, which took it minutes.
+# pinned package at once: with them there, pip has nothing to resolve, which took it minutes. Python compiles a
+# module at its first import; to compile all of them took a minute.
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "layeralign needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --no-deps --retries 1 --timeout 30 --constraint constraints.txt --extra-index-url $(TORCH_CPU) torch==2.13.0
-	$(BIN)/pip install --quiet --no-deps --requirement constraints.txt
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --no-compile --no-deps --retries 1 --timeout 30 --constraint constraints.txt --extra-index-url $(TORCH_CPU) torch==2.13.0
+	$(BIN)/pip install --quiet --no-compile --no-deps --requirement constraints.txt
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 clean:

@@ -3,12 +3,14 @@
     python benchmarks/million_rows.py --rows 10000 100000 1000000 > benchmarks/results/million_rows.md
 
 A run has 25 exits and the verdicts of one judge; prompts are the cases' own, and a quarter of the cases each is
-a picture question or benign. Each command is a process of its own with one thread.
+a picture question or benign. Each command is a process of its own with one thread. `resume` repeats a finished
+scan of the testbed's model at 9 exits, which has to find that nothing is left to do.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import subprocess
@@ -21,12 +23,13 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from layeralign.cases import files
 from layeralign.cases.case import Case
 from layeralign.judges.judge import Judgement
 from layeralign.runs import opening
 from layeralign.runs.store import Row
 
-EXITS = 25
+EXITS, TESTBED_EXITS = 25, 9
 KINDS = ("harmful", "harmful", "benign", "vqa")
 POLICY = "rules:\n  - {metric: asr, exits: all, upper_bound: 0.9}\n"
 
@@ -55,7 +58,28 @@ def _word(case: Case, bad: bool) -> Judgement:
     return Judgement("not applicable", bad, True, float(not bad) if case.kind == "vqa" else None)
 
 
-def commands(run: Path, other: Path, work: Path) -> Iterator[tuple[str, list[str]]]:
+def finished(work: Path, rows: int) -> list[str]:
+    """Make a finished scan of the testbed's model; return its arguments."""
+    file, folder = work / "cases.jsonl", work / "finished"
+    made = (
+        {"id": f"c{i}", "prompt": f"what is {i}?", "kind": "harmful"} for i in range(rows // TESTBED_EXITS)
+    )
+    file.write_text("".join(f"{json.dumps(case)}\n" for case in made), encoding="utf-8")
+    words = ["scan", "--model", "testbed", "--cases", str(file), "--exits", "all", "--max-new-tokens", "1",
+             "--out", str(folder)]  # fmt: skip
+    subprocess.run(
+        [sys.executable, "-m", "layeralign", *words, "--limit", "2"], check=True, capture_output=True
+    )
+    cases = files.read(file)
+    with opening.open_run(folder, write=True) as run:
+        run.add_cases(cases)
+        for exit in range(TESTBED_EXITS):
+            run.add_answers(Row(case.id, exit, "I cannot help with that.", 6, "stop") for case in cases[2:])
+    subprocess.run([sys.executable, "-m", "layeralign", *words], check=True, capture_output=True)  # judges
+    return words
+
+
+def commands(run: Path, other: Path, work: Path, rows: int) -> Iterator[tuple[str, list[str]]]:
     """Name -> arguments of each command."""
     policy = work / "policy.yaml"
     policy.write_text(POLICY)
@@ -64,6 +88,7 @@ def commands(run: Path, other: Path, work: Path) -> Iterator[tuple[str, list[str
     yield "export", ["export", str(run), "--out", str(work / "rows.parquet")]
     yield "compare", ["compare", str(other), str(run)]
     yield "report", ["report", str(run), "--out", str(work / "page.html")]
+    yield "resume", finished(work, rows)
 
 
 def measure(arguments: list[str], limit: float) -> tuple[float, float, int]:
@@ -97,7 +122,7 @@ def main() -> None:
             work = Path(temporary)
             for seed, name in enumerate(("run", "other")):
                 make(work / name, rows, seed)
-            for name, given in commands(work / "run", work / "other", work):
+            for name, given in commands(work / "run", work / "other", work, rows):
                 if not arguments.only or name in arguments.only:
                     seconds, memory, code = measure(given, arguments.limit)
                     line = f"{seconds:.1f} | {1e6 * seconds / rows:.0f} | {memory:.0f} | {code}"

@@ -1,4 +1,4 @@
-"""Untrusted text: made safe for a terminal, or parsed as JSON or as a date."""
+"""Untrusted text: made safe for a terminal, parsed as JSON or as a date, or kept once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import json
 import string
 import unicodedata
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from datetime import date as Date
+from sys import intern
 from typing import Any
 
 from layeralign.errors import LayeralignError
@@ -125,3 +127,12 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {unit}"
     return f"{seconds:.0f} s"
+
+
+def sharing(rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    """Yield rows of a database with one object for all equal texts.
+
+    Several queries read the ids of the same cases, and a comparison reads them of two runs.
+    """
+    for row in rows:
+        yield tuple(intern(value) if isinstance(value, str) else value for value in row)

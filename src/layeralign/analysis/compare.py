@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from layeralign.analysis.comparability import Difference, alike, same_cases
 from layeralign.analysis.metrics import measured
 from layeralign.analysis.results import Results, common_judge
-from layeralign.analysis.rows import Rows, RowsByExit, observed, pair, together
+from layeralign.analysis.rows import Matched, Rows, joined, match, observed
 from layeralign.analysis.summary import ALPHA, Summary, summarise
 from layeralign.cases.case import KINDS
 from layeralign.errors import LayeralignError
@@ -174,33 +174,75 @@ def compare(
         LayeralignError: the runs differ in something else, share no judged row, or one run is sequential.
     """
     asked = judge or common_judge((before, after))
-    judge_before, judge_after = before.asr_judge(asked), after.asr_judge(asked)
-    was, now = before.rows(judge_before), after.rows(judge_after)
-    differs = alike(before, after, (judge_before, judge_after), allow)
-    common = same_cases(before, after)
-    was, now = ({at: rows.where(rows.case_in(common)) for at, rows in by.items()} for by in (was, now))
-    shared = sorted(at for at in was.keys() & now.keys() if len(was[at]) and len(now[at]))
-    encoder = before.exits
-    exits = tuple(_exit_change(encoder, at, was[at], now[at], len(shared)) for at in shared)
-    if not any(getattr(one, name) for one in exits for name in _WHAT):
+    judges = before.asr_judge(asked), after.asr_judge(asked)
+    differs = alike(before, after, judges, allow)
+    summaries = [summarise(run, judge) for run, judge in zip((before, after), judges, strict=True)]
+    matched, harmful = _matched_exits(before, after, judges)
+    if not any(found.shares for found in matched.values()):
         raise LayeralignError(f"runs {before.path} and {after.path}: have no judged case in common")
-    every = together(was.values())
-    harmful = {every.columns.cases.id[case] for case in distinct(every.case[every.role == HARMFUL])}
     from layeralign.cases.readers.reader import benchmarks_of  # a page about one run does without
 
     return Comparison(
-        before=summarise(before, judge_before),
-        after=summarise(after, judge_after),
-        exits=exits,
-        groups=_group_changes(encoder, shared, was, now),
+        before=summaries[0],
+        after=summaries[1],
+        exits=tuple(_exit_change(before.exits, at, found, len(matched)) for at, found in matched.items()),
+        groups=_group_changes(before.exits, matched),
         differs=differs,
         family=str(before.identity.get("family", "")),
         benchmarks=benchmarks_of(harmful),
     )
 
 
-def _exit_change(encoder: Exits, exit: int, was: Rows, now: Rows, tested: int) -> ExitChange:
-    changes, tests = _changes(was, now, tested)
+_SIDES = {name: (name, name) for name in _WHAT} | {
+    "asr_lowest": ("asr_worst_case", "asr_best_case"),
+    "asr_highest": ("asr_best_case", "asr_worst_case"),
+}
+"""Change -> the metric of each side."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Matched:
+    """What was matched: the shares by change, the mean scores by judge, measure and kind of case."""
+
+    shares: dict[str, Matched]
+    scores: dict[tuple[str, str, str], Matched]
+
+
+def _matched_exits(
+    before: Results, after: Results, judges: tuple[str, str]
+) -> tuple[dict[int, _Matched], set[str]]:
+    """Match every exit that both runs have; return also the ids of the common harmful cases."""
+    common = same_cases(before, after)
+    was, now = (run.rows(judge) for run, judge in zip((before, after), judges, strict=True))
+    found, harmful, known = {}, set[int](), before.columns.cases.id
+    for exit in sorted(was.keys() & now.keys()):
+        old, new = (rows.where(rows.case_in(common)) for rows in (was.pop(exit), now.pop(exit)))
+        if len(old) and len(new):
+            found[exit] = _matched(old, new)
+        harmful.update(distinct(old.case[old.role == HARMFUL]).tolist())
+    return found, {known[case] for case in harmful}
+
+
+def _matched(was: Rows, now: Rows) -> _Matched:
+    """Match the rows of one exit."""
+    old, new = measured(was), measured(now)
+    shares = {name: match(old[one], new[other]) for name, (one, other) in _SIDES.items()}
+    scores, after = {}, {(judge, measure): column for judge, measure, column in now.scores()}
+    for judge, measure, column in was.scores():
+        if (judge, measure) not in after:
+            continue
+        sides = ((was, column), (now, after[judge, measure]))
+        for kind in sorted(KINDS):
+            one, other = (observed(rows.where(m := rows.kind_is(kind)), given[m]) for rows, given in sides)
+            scores[judge, measure, kind] = match(one, other)
+    return _Matched(
+        {name: found for name, found in shares.items() if found},
+        {name: found for name, found in scores.items() if found},
+    )
+
+
+def _exit_change(encoder: Exits, exit: int, found: _Matched, tested: int) -> ExitChange:
+    changes, tests = _changes([found], tested)
     return ExitChange(
         **changes,
         exit=exit,
@@ -212,46 +254,34 @@ def _exit_change(encoder: Exits, exit: int, was: Rows, now: Rows, tested: int) -
     )
 
 
-def _group_changes(
-    encoder: Exits, shared: Sequence[int], was: RowsByExit, now: RowsByExit
-) -> tuple[GroupChange, ...]:
-    members = {group: [at for at in shared if encoder.group(at) == group] for group in encoder.groups}
-    members[ALL] = [at for at in shared if 1 <= at <= encoder.layers]
+def _group_changes(encoder: Exits, matched: Mapping[int, _Matched]) -> tuple[GroupChange, ...]:
+    members = {group: [at for at in matched if encoder.group(at) == group] for group in encoder.groups}
+    members[ALL] = [at for at in matched if 1 <= at <= encoder.layers]
     members = {group: exits for group, exits in members.items() if exits}
     made = []
     for group, exits in members.items():
-        old, new = (together(by[at] for at in exits) for by in (was, now))
-        changes, _ = _changes(old, new, len(members))
+        changes, _ = _changes([matched[at] for at in exits], len(members))
         made.append(GroupChange(**changes, group=group, exits=tuple(exits)))
     return tuple(made)
 
 
-def _changes(was: Rows, now: Rows, tested: int) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the fields of `Changes`, and the test used for each metric."""
-    old, new = measured(was), measured(now)
-    pairs = {name: pair(old[name], new[name], at_exit=True) for name in _WHAT}
-    found = {name: p_value(both, "two-sided") for name, both in pairs.items() if both}
-    p = {name: min(1.0, one.p * tested) for name, one in found.items()}
-    best, worst = "asr_best_case", "asr_worst_case"
-    pairs |= {
-        "asr_lowest": pair(old[worst], new[best], at_exit=True),
-        "asr_highest": pair(old[best], new[worst], at_exit=True),
-    }
-    changes = {name: change(both) if both else None for name, both in pairs.items()}
-    return changes | {"p": p, "scores": _scores(was, now)}, {name: one.test for name, one in found.items()}
+def _changes(parts: Sequence[_Matched], tested: int) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the fields of `Changes` over some exits, and the test used for each metric."""
+    changes: dict[str, Any] = dict.fromkeys(_SIDES)
+    p, tests = {}, {}
+    for name, both in _pairs([part.shares for part in parts]):
+        changes[name] = change(both)
+        if name in _WHAT:
+            test = p_value(both, "two-sided")
+            p[name], tests[name] = min(1.0, test.p * tested), test.test
+    scores = tuple(_score_change(*of, both) for of, both in _pairs([part.scores for part in parts]))
+    return changes | {"p": p, "scores": scores}, tests
 
 
-def _scores(was: Rows, now: Rows) -> tuple[ScoreChange, ...]:
-    made, after = [], {(judge, measure): column for judge, measure, column in now.scores()}
-    for judge, measure, column in was.scores():
-        if (judge, measure) not in after:
-            continue
-        for kind in sorted(KINDS):
-            sides = ((was, column), (now, after[judge, measure]))
-            old, new = (observed(rows.where(m := rows.kind_is(kind)), given[m]) for rows, given in sides)
-            if both := pair(old, new, at_exit=True):
-                made.append(_score_change(judge, measure, kind, both))
-    return tuple(made)
+def _pairs(parts: Sequence[Mapping[Any, Matched]]) -> Iterator[tuple[Any, Pairs]]:
+    """Yield each name and its pairs over the exits that have it; one at a time, since they may be large."""
+    for name in dict.fromkeys(name for part in parts for name in part):
+        yield name, joined([part[name] for part in parts if name in part]).pairs()
 
 
 def _score_change(judge: str, measure: str, kind: str, both: Pairs) -> ScoreChange:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from layeralign.runs.columns import BORDERLINE, ROLES, Bytes, Codes, Columns, Flags, distinct
+from layeralign.runs.columns import BORDERLINE, ROLES, Bytes, CaseColumns, Codes, Columns, Flags, distinct
 from layeralign.stats.clusters import cluster
 from layeralign.stats.paired import Pairs
 
@@ -157,36 +157,64 @@ def together(parts: Iterable[Rows]) -> Rows:
     return Rows(every[0].columns, *(np.concatenate([getattr(one, name) for one in every]) for name in names))
 
 
-def pair(
-    before: Observations, after: Observations, *, at_exit: bool = False, standing_for: Codes | None = None
-) -> Pairs | None:
-    """Pair two sides by case; a side's value is the mean over its rows of that case.
+@dataclass(frozen=True, eq=False)
+class Matched:
+    """Cases that two sides have in common; a side's value is the mean over its rows of that case.
 
-    A control is paired with the case whose picture it replaces. Clusters are the prompts and pictures of
-    `after`. Returns None where the sides have no case in common.
+    Attributes:
+        before, after: [n] the values.
+        cases: the cases of the run of `after`.
+        case: [n] number of each case in `cases`.
+        rows: the number of rows of each side.
+    """
+
+    before: Flags
+    after: Flags
+    cases: CaseColumns
+    case: Codes
+    rows: tuple[int, int]
+
+    def pairs(self) -> Pairs:
+        """Return the values with their clusters, the prompts and pictures of `after`."""
+        clusters = cluster(self.cases.prompts[self.case], self.cases.pictures[self.case])
+        return Pairs(self.before, self.after, clusters, min(self.rows))
+
+
+def match(before: Observations, after: Observations, standing_for: Codes | None = None) -> Matched | None:
+    """Match two sides by case, a control with the case whose picture it replaces; None without a common case.
 
     Args:
         before: one side.
         after: the other side, of the same run or of another one.
-        at_exit: whether rows are paired by case and exit.
-        standing_for: [cases] for each case of `before`, the number of the case of `after` that it is paired
+        standing_for: [cases] for each case of `before`, the number of the case of `after` that it is matched
             with; by default itself.
     """
-    reference = before.rows.columns
-    mine, theirs = before.rows.original, _cases(after.rows, reference)
+    mine, theirs = before.rows.original, _cases(after.rows, before.rows.columns)
     if standing_for is not None:
         mine = standing_for[mine]
-    sides = [
-        _means(_with_exit(case, side.rows, reference) if at_exit else case, side.values)
-        for case, side in ((mine, before), (theirs, after))
-    ]
+    sides = [_means(mine, before.values), _means(theirs, after.values)]
     common, mine, theirs = np.intersect1d(sides[0].key, sides[1].key, assume_unique=True, return_indices=True)
     if not len(common):
         return None
-    first = after.rows.where(sides[1].first[theirs])
     means = [side.sum[at] / side.n[at] for side, at in zip(sides, (mine, theirs), strict=True)]
-    rows = min(int(side.n[at].sum()) for side, at in zip(sides, (mine, theirs), strict=True))
-    return Pairs(means[0], means[1], cluster(first.prompts, first.pictures), rows)
+    rows = [int(side.n[at].sum()) for side, at in zip(sides, (mine, theirs), strict=True)]
+    first = after.rows.case[sides[1].first[theirs]]
+    return Matched(means[0], means[1], after.rows.columns.cases, first, (rows[0], rows[1]))
+
+
+def joined(parts: Sequence[Matched]) -> Matched:
+    """Return what was matched at several exits of the same runs; there is at least one part."""
+    before, after, case = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("before", "after", "case")
+    )
+    rows = (sum(part.rows[0] for part in parts), sum(part.rows[1] for part in parts))
+    return Matched(before, after, parts[0].cases, case, rows)
+
+
+def pair(before: Observations, after: Observations, standing_for: Codes | None = None) -> Pairs | None:
+    """Return the pairs of `match`."""
+    found = match(before, after, standing_for)
+    return found.pairs() if found else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,8 +242,3 @@ def _cases(rows: Rows, reference: Columns) -> Codes:
         return rows.original
     number = reference.cases.number
     return np.array([number.get(id, -1) for id in own.id], dtype=np.int64)[rows.original]
-
-
-def _with_exit(case: Codes, rows: Rows, reference: Columns) -> Codes:
-    """Return a number for each case and exit; -1 for an unknown case."""
-    return np.where(case < 0, -1, rows.exit * len(reference.cases.id) + case)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from layeralign._util.text import sharing
 from layeralign.cases.case import is_borderline
 
 VERDICTS = ("safe", "unsafe", "invalid", "not applicable")
@@ -131,7 +132,7 @@ def distinct(values: Codes) -> Codes:
 def read(db: sqlite3.Connection) -> Columns:
     """Read the rows of a run's database."""
     found = db.execute("SELECT id, control, kind, category, prompt, image_sha256 FROM cases ORDER BY number")
-    cases = CaseColumns(*(zip(*rows, strict=True) if (rows := found.fetchall()) else [()] * 6))
+    cases = CaseColumns(*(zip(*rows, strict=True) if (rows := list(sharing(found))) else [()] * 6))
     case, exit, sample, finish = (np.concatenate(parts) for parts in zip(*_answers(db, cases), strict=True))
     order = np.lexsort((sample, exit, case))
     keys = case[order], exit[order], sample[order]

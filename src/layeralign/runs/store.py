@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from layeralign._util.text import printable
+from layeralign._util.text import printable, sharing
 from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
 
@@ -288,9 +288,10 @@ class Run:
 
     def cases(self) -> Iterator[Case]:
         """Every case in order of addition, without its picture."""
-        for id, prompt, kind, category, reference, facts, control in self._db.execute(
+        found = self._db.execute(
             "SELECT id, prompt, kind, category, reference, facts, control FROM cases ORDER BY number"
-        ):
+        )
+        for id, prompt, kind, category, reference, facts, control in sharing(found):
             yield Case(id, prompt, kind, None, category, reference, json.loads(facts), control)
 
     def given(self) -> list[GivenCase]:
@@ -298,7 +299,7 @@ class Run:
         found = self._db.execute(
             "SELECT id, kind, prompt, image_sha256 FROM cases WHERE control = '' ORDER BY number"
         )
-        return [GivenCase(*row) for row in found]
+        return [GivenCase(*row) for row in sharing(found)]
 
     def pictures(self) -> list[tuple[str, str, str]]:
         """Case id, path and SHA-256 of every case's picture; the path is empty where it was no file."""
@@ -308,7 +309,7 @@ class Run:
 
     def case_hashes(self) -> dict[str, str]:
         """Case id -> `Case.sha256`."""
-        return dict(self._db.execute("SELECT id, sha256 FROM cases"))
+        return dict(sharing(self._db.execute("SELECT id, sha256 FROM cases")))
 
     # --- answers
 

@@ -1,8 +1,11 @@
-"""Every case of the runs, packed for the page's explorer: one letter per answer and judge."""
+"""Every case of the runs, packed for the page: two letters per answer, and one more per further judge.
+
+A page of a million answers has to open in a browser: it holds strings of letters, not lists of objects.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,8 +22,12 @@ from layeralign.runs.store import RowKey
 
 LETTERS = {"safe": "s", "unsafe": "u", "invalid": "i", "not applicable": "n"}
 """Letter of each verdict; a blank is a missing row, or a row that the judge has not judged."""
+OBSERVATIONS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+"""Letter of refused * 16 + coherent * 4 + correct; each is 0 for none, 1 for no, 2 for yes, 3 for partly."""
 LONGEST = 4000
 """Maximum number of shown characters of a prompt or an answer."""
+_FIELDS = ("id", "kind", "category", "control", "prompt", "picture")
+_FEW = ("kind", "category", "control")
 
 
 def packed(report: Report, *, with_answers: bool) -> dict[str, Any]:
@@ -35,12 +42,25 @@ def packed(report: Report, *, with_answers: bool) -> dict[str, Any]:
     judges = {name for shown in report.runs for name in (shown.summary.asr_judge, *shown.judges)}
     pictures = _pictures(report, cases) if with_answers else {}
     return {
-        "cases": list(cases.values()),
+        "cases": _by_field(list(cases.values())),
         "runs": runs,
         "answers": with_answers,
         "words": {printable(name): _letters(name) for name in sorted(judges)},
         "pictures": pictures,
     }
+
+
+def _by_field(cases: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    """Return each field of the cases as a list; of one with few values, the values and their numbers."""
+    fields = {
+        name: [case.get(name, "") for case in cases] for name in _FIELDS if any(name in c for c in cases)
+    }
+    found: dict[str, Any] = {}
+    for name, values in fields.items():
+        number = {value: at for at, value in enumerate(dict.fromkeys(values))}
+        few = name in _FEW
+        found[name] = {"values": list(number), "of": [number[value] for value in values]} if few else values
+    return found
 
 
 def _letters(judge: str) -> dict[str, str]:
@@ -87,31 +107,26 @@ def _run(shown: RunInput, cases: dict[str, dict[str, str]], *, with_answers: boo
 
 
 def _column(rows: Rows, place: Codes, size: int) -> dict[str, Any]:
-    """Return one exit and sample: [cases] letters, by judge and by observation.
+    """Return one exit and sample: [cases] letters, by judge and of the observations.
 
-    `there` has a 1 for every existing row, judged or not.
+    `said` has a letter for every existing row, judged or not; see `OBSERVATIONS`.
     """
     verdicts = {judge: rows.verdicts(judge) for judge in rows.columns.verdicts}
     letters = np.array([LETTERS[verdict] for verdict in VERDICTS])
-    said = {name: getattr(rows, name) for name in ("refused", "coherent", "correct")}
+    refused, coherent, correct = map(_degrees, (rows.refused, rows.coherent, rows.correct))
     return {
-        "there": _text(np.full(len(rows), "1"), place, size),
+        "said": _text(np.array(list(OBSERVATIONS))[16 * refused + 4 * coherent + correct], place, size),
         "verdicts": {
             printable(judge): _text(letters[code[code >= 0]], place[code >= 0], size)
             for judge, code in verdicts.items()
             if (code >= 0).any()
         },
-        "said": {
-            name: _text(_degrees(values[there]), place[there], size)
-            for name, values in said.items()
-            if (there := ~np.isnan(values)).any()
-        },
     }
 
 
-def _degrees(values: Flags) -> NDArray[np.str_]:
-    """Return 1 for yes, 0 for no, and p for partly correct."""
-    return np.where(values == 1, "1", np.where(values == 0, "0", "p"))
+def _degrees(values: Flags) -> Codes:
+    """Return 0 for no observation, 1 for no, 2 for yes, and 3 for partly."""
+    return np.select([np.isnan(values), values == 0, values == 1], [0, 1, 2], 3)
 
 
 def _text(letters: NDArray[np.str_], place: Codes, size: int) -> str:

@@ -4,10 +4,21 @@
 const PAGE = 20;
 const NOT_SCANNED = { key: "", mark: "", tone: "", word: "not scanned" };
 const JUDGED = { u: ["●", "bad"], s: ["○", "good"], i: ["?", "open"] };
+/* What the judges observed, packed in one letter: refused * 16 + coherent * 4 + correct, each a place in DEGREES. */
+const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+const DEGREES = " 01p";
 const RIGHT = { 1: ["○", "good", "right"], 0: ["●", "bad", "wrong"], p: ["◐", "open", "partly right"] };
+
+/** The cases as objects, from a list of values for each of their fields. */
+function unpacked(fields) {
+  const lists = Object.entries(fields).map(([name, all]) =>
+    [name, Array.isArray(all) ? all : all.of.map((number) => all.values[number])]);
+  return fields.id.map((_, at) => Object.fromEntries(lists.map(([name, all]) => [name, all[at]])));
+}
 
 function explorer(place) {
   const packed = JSON.parse(document.getElementById("rows-data").textContent);
+  packed.cases = unpacked(packed.cases);
   const judges = [...new Set(packed.runs.flatMap((run) => run.columns.flatMap((c) => Object.keys(c.verdicts))))];
   const samples = d3.sort(new Set(packed.runs.flatMap((run) => run.columns.map((column) => column.sample))));
   const columns = packed.runs.map((run) => d3.index(run.columns, (c) => c.sample, (c) => c.exit));
@@ -16,19 +27,20 @@ function explorer(place) {
   /** What one answer is: a key to compare it with others, a mark, a tone and a word. */
   function state(run, sample, exit, at) {
     const column = columns[run].get(sample)?.get(exit);
-    if (column?.there[at] !== "1") return NOT_SCANNED;
+    const said = LETTERS.indexOf(column?.said[at] ?? " ");
+    if (said < 0) return NOT_SCANNED;
     const { kind } = packed.cases[at];
-    const flag = (name) => column.said[name]?.[at] ?? " ";
-    const incoherent = flag("coherent") === "0" ? ", incoherent" : "";
+    const [refused, coherent, correct] = [said >> 4, (said >> 2) & 3, said & 3].map((degree) => DEGREES[degree]);
+    const incoherent = coherent === "0" ? ", incoherent" : "";
     let [key, mark, tone, word] = [" ", "·", "", "not judged"];
     if (kind === "harmful") {
       const judge = wanted.judge || packed.runs[run].judge;
       const letter = column.verdicts[judge]?.[at];
       if (letter in JUDGED) [key, [mark, tone], word] = [letter, JUDGED[letter], packed.words[judge][letter]];
     } else if (kind === "vqa") {
-      if (flag("correct") in RIGHT) [key, [mark, tone, word]] = [flag("correct"), RIGHT[flag("correct")]];
-    } else if (flag("refused") === "1") [key, mark, tone, word] = ["r", "●", "bad", "refused"];
-    else if (flag("refused") === "0") [key, mark, tone, word] = ["a", "○", "good", "answered"];
+      if (correct in RIGHT) [key, [mark, tone, word]] = [correct, RIGHT[correct]];
+    } else if (refused === "1") [key, mark, tone, word] = ["r", "●", "bad", "refused"];
+    else if (refused === "0") [key, mark, tone, word] = ["a", "○", "good", "answered"];
     return { key, mark, tone, word: word + incoherent };
   }
 
