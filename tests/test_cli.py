@@ -338,6 +338,25 @@ def test_the_process_ends_with_the_exit_code():
 @pytest.mark.parametrize(
     ("given", "says"),
     [
+        ("--limit many", "--limit many: expected a whole number"),
+        ("--limit 2.5", "--limit 2.5: expected a whole number"),  # cyclopts would round it
+        ("--max-new-tokens 1.5", "--max-new-tokens 1.5: expected a whole number"),
+        ("--temperature warm", "--temperature warm: expected a number"),
+        ("--dtype float17", "--dtype float17: expected one of auto, float32,"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_named_with_what_is_expected(tmp_path, capfd, given, says):
+    assert main(f"scan --model testbed --cases testbed --out {tmp_path / 'run'} {given}".split()) == 1
+    said = capfd.readouterr().err
+    assert said.startswith(f"layeralign: scan: {says}") and "see layeralign scan --help" in said.replace(
+        "\n", " "
+    )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
         ("scan --bogus 1", "scan: --bogus is unknown; see layeralign scan --help"),
         (
             "scan --modle testbed",

@@ -12,13 +12,13 @@ import traceback
 import warnings
 from io import TextIOWrapper
 
-from cyclopts import CycloptsError, MissingArgumentError, UnusedCliTokensError
+from cyclopts import CoercionError, CycloptsError, MissingArgumentError, UnusedCliTokensError
 
 from layeralign._util import stopping, terminal
 from layeralign._util.machine import settle_threads
 from layeralign._util.text import has_lone_surrogate, printable
 from layeralign.cli import config_file
-from layeralign.cli.app import app, missing, unknown_flag, unused
+from layeralign.cli.app import app, missing, unfit, unknown_flag, unused, whole_numbers
 from layeralign.errors import LayeralignError
 
 
@@ -37,17 +37,13 @@ def main(arguments: list[str] | None = None) -> int:
             raise LayeralignError(
                 f"argument {strange[0]}: is not valid UTF-8; rename the file or folder, or retype the value"
             )
-        tokens, app.config = config_file.take([token for token in tokens if token != "--debug"])
+        tokens, found = config_file.take([token for token in tokens if token != "--debug"])
+        app.config = (*found, whole_numbers)
         if tokens in ([], ["--help"], ["-h"]):
             app.resolved_commands()  # the list of commands shows the help of each
         code = app(tokens, exit_on_error=False, print_error=False)
     except (LayeralignError, CycloptsError) as error:
-        said = str(error)
-        if isinstance(error, MissingArgumentError):
-            said = missing(error)
-        elif isinstance(error, UnusedCliTokensError):
-            said = unused(error, tokens)
-        return _fail(unknown_flag(tokens) or said, debug)
+        return _fail(unknown_flag(tokens) or _said(error, tokens), debug)
     except KeyboardInterrupt as stop:
         return stopping.told(stop)
     except BrokenPipeError:
@@ -57,6 +53,18 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         return _fail(_unexpected(error), debug)
     return code if isinstance(code, int) else 0
+
+
+def _said(error: Exception, tokens: list[str]) -> str:
+    """The message for bad input."""
+    match error:
+        case MissingArgumentError():
+            return missing(error)
+        case UnusedCliTokensError():
+            return unused(error, tokens)
+        case CoercionError():
+            return unfit(error)
+    return str(error)
 
 
 def _unexpected(error: Exception) -> str:

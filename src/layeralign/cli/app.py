@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from difflib import get_close_matches
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from attrs import evolve
-from cyclopts import App, Group, MissingArgumentError, Parameter, UnusedCliTokensError
+from cyclopts import (
+    App,
+    ArgumentCollection,
+    CoercionError,
+    Group,
+    MissingArgumentError,
+    Parameter,
+    Token,
+    UnusedCliTokensError,
+)
 
 from layeralign import __version__
 from layeralign._util import terminal
+from layeralign._util.text import printable
+from layeralign.errors import LayeralignError
 
 if TYPE_CHECKING:
     from cyclopts.help import DefaultFormatter, HelpPanel
@@ -118,6 +130,39 @@ def missing(error: MissingArgumentError) -> str:
     positional = argument.field_info.is_positional and not given
     name = argument.field_info.name.upper() if positional else argument.name
     return f"{command}: {name} {'needs a value' if given else 'is missing'}; see layeralign {command} --help"
+
+
+_EXPECTED = {int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def unfit(error: CoercionError) -> str:
+    """What is wrong with a flag's value, as a user writes it."""
+    command, token, kind = " ".join(error.command_chain or ()), error.token, error.target_type
+    choices = [str(choice) for choice in get_args(kind)] if get_origin(kind) is Literal else []
+    expected = f"one of {', '.join(choices)}" if choices else _EXPECTED.get(kind) if kind else None
+    if token is None or expected is None:
+        return str(error)
+    near = get_close_matches(token.value, choices, n=1)
+    offer = f" (did you mean {near[0]}?)" if near else ""
+    return _unfit(command, token, expected + offer)
+
+
+def _unfit(command: str, token: Token, expected: str) -> str:
+    value = printable(f"{token.keyword or ''} {token.value}".strip(), 80)
+    return f"{command}: {value}: expected {expected}; see layeralign {command} --help"
+
+
+def whole_numbers(_: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Refuse a fraction where a whole number is expected; cyclopts would round it.
+
+    Raises:
+        LayeralignError: a value has a point.
+    """
+    for argument in arguments:
+        if get_args(argument.hint | None)[0] is int:
+            for token in argument.tokens:
+                if "." in token.value:
+                    raise LayeralignError(_unfit(" ".join(commands), token, _EXPECTED[int]))
 
 
 def show(summary: Summary) -> None:
