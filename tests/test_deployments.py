@@ -448,6 +448,7 @@ HOSTILE = {
     "servers.sh": ("vllm serve m;" * 7_600, "has 7600 servers; expected at most 1000"),
     "Modelfile": ("FROM a" + " " * 90_000 + "b", "File name too long"),
     "home.Modelfile": ("FROM ~nobody-of-that-name/x", None),
+    "null.Modelfile": ("FROM ~nobody\0 x", None),
     "long.sh": (f"vllm serve m --config {'a' * 5000}", "File name too long"),
     "image.yaml": ("image: vllm-openai" + ":111111.111111" * 7000 + "/\nargs: [x]", None),
     "number.yaml": (f"image: vllm-openai:1\nargs: [0x{'f' * 9000}]", "line 2: has a number of more than 1000"),

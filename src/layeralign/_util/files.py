@@ -114,7 +114,7 @@ def expanded(path: str | Path) -> Path:
     """Return a path with `~` replaced by the home folder; as it is where that user is not known."""
     try:
         return Path(path).expanduser()
-    except RuntimeError:
+    except (RuntimeError, ValueError):  # ValueError: `~` and a null byte, which no file has in its name
         return Path(path)
 
 
