@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from layeralign.analysis.comparability import Difference, alike, same_cases
 from layeralign.analysis.metrics import measured
@@ -25,6 +25,9 @@ WORSE = {
 """Metrics that can regress, with the sign of a regression; refusal of harmful requests mirrors the ASR."""
 ALL = "all"
 """The group of the main track's exits 1 to L, as in the paper."""
+
+
+_Name = TypeVar("_Name")
 
 
 @dataclass(frozen=True)
@@ -278,7 +281,7 @@ def _changes(parts: Sequence[_Matched], tested: int) -> tuple[dict[str, Any], di
     return changes | {"p": p, "scores": scores}, tests
 
 
-def _pairs(parts: Sequence[Mapping[Any, Matched]]) -> Iterator[tuple[Any, Pairs]]:
+def _pairs(parts: Sequence[Mapping[_Name, Matched]]) -> Iterator[tuple[_Name, Pairs]]:
     """Yield each name and its pairs over the exits that have it; one at a time, since they may be large."""
     for name in dict.fromkeys(name for part in parts for name in part):
         yield name, joined([part[name] for part in parts if name in part]).pairs()
