@@ -219,7 +219,12 @@ def test_something_else_in_the_checkpoints_place_is_named(base, pair_file, tmp_p
     (tmp_path / "checkpoint.safetensors").write_bytes(b"not that")
     with pytest.raises(LayeralignError, match=r"checkpoint\.safetensors: cannot be used"):
         train_reward(pair_file, base, tmp_path, **SETTINGS)
-    for record, why in (("[1]", "expected a JSON object"), ('{"settings": []}', r"field 'settings' is \[\]")):
+    for record, why in (
+        ("[1]", "expected"),
+        ('{"settings": []}', r"field 'settings' is \[\]"),
+        ('{"settings": {}, "x": NaN}', "NaN is not a JSON number"),
+        ('{"settings": {}, "x": 1e999}', "1e999 is too large"),
+    ):
         (tmp_path / "reward.json").write_text(record)
         with pytest.raises(LayeralignError, match=rf"reward\.json is no record of a training .*{why}"):
             train_reward(pair_file, base, tmp_path, **SETTINGS)

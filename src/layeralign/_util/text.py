@@ -8,6 +8,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import date as Date
+from math import isfinite
 from sys import intern
 from typing import Any
 
@@ -60,7 +61,7 @@ def check_parts(text: str, where: str) -> None:
 
 
 def json_of(text: str, where: str, expected: str = "") -> Any:
-    """Parse untrusted JSON; unlike Python's parser, refuse duplicate fields, NaN and infinities.
+    """Parse untrusted JSON; unlike Python's parser, refuse duplicate fields, NaN and infinities, also 1e999.
 
     Args:
         text: a whole document.
@@ -78,11 +79,16 @@ def json_of(text: str, where: str, expected: str = "") -> Any:
             raise LayeralignError(f"{where}: field {printable(repr(twice), 60)} occurs twice")
         return found
 
-    def number(name: str) -> float:
+    def constant(name: str) -> float:
         raise LayeralignError(f"{where}: {name} is not a JSON number")
 
+    def number(digits: str) -> float:
+        if not isfinite(found := float(digits)):  # 1e999 is valid JSON, and infinite in Python
+            raise LayeralignError(f"{where}: {printable(digits, 60)} is too large for a number")
+        return found
+
     try:
-        return json.loads(text, object_pairs_hook=fields, parse_constant=number)
+        return json.loads(text, object_pairs_hook=fields, parse_constant=constant, parse_float=number)
     except (ValueError, RecursionError) as error:
         raise LayeralignError(f"{where}: is not valid JSON ({error}){expected}") from error
 

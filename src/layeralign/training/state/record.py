@@ -15,20 +15,22 @@ from typing import Any
 from pydantic import ConfigDict, Field
 
 from layeralign._util import files
-from layeralign._util.text import printable
+from layeralign._util.text import json_of, printable
 from layeralign._util.validation import Record, validated
 from layeralign.cases.case import Case
 from layeralign.decode import checks
 from layeralign.errors import LayeralignError
 from layeralign.rewards.reward import Reward
 from layeralign.training.settings import AlignSettings
-from layeralign.vlm.checkpoint import TRAINED_ON, TRAINING, read_json
+from layeralign.vlm.checkpoint import TRAINED_ON, TRAINING
 from layeralign.vlm.identity import identity, versions
 from layeralign.vlm.vlm import Vlm
 
 CHECKPOINT = "checkpoint.safetensors"
 REFERENCE = "reference.json"
 """The reference policy's answers."""
+_LARGEST = 32 * 2**20
+"""Most bytes of a record."""
 _OURS = (TRAINING, TRAINED_ON, CHECKPOINT, REFERENCE, "log.jsonl", "tensorboard")
 
 
@@ -63,9 +65,9 @@ def read_same(file: Path, made: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        found = read_json(file)
+        found = json_of(files.read_text(file, _LARGEST), file.name)
         validated(_Training, found, file.name)
-    except LayeralignError as error:
+    except (LayeralignError, OSError, ValueError) as error:
         raise LayeralignError(
             f"out {file.parent}: {file.name} is no record of a training ({error}); use a new folder"
         ) from error
