@@ -30,6 +30,8 @@ def test_what_is_asked_by_hand():
     made = plan([*harmful(100), Case("b", "hi", "benign")], exits=4, samples=3, share=0.5, rate=10)
     assert (made.cases, made.harmful, made.prompts, made.pictures, made.least) == (101, 100, 100, 0, 100)
     assert (made.rows, made.seconds) == (101 * 4 * 3, 121.2)
+    shared = plan(harmful(9), exits=4, rate=10, workers=3, price=60)
+    assert (shared.seconds, shared.cost) == (1.2, pytest.approx(3 * 60 * 1.2 / 3600)) and made.cost is None
     low, high = wilson(50, 100)
     assert made.half_width == made.half_width_cautious == pytest.approx((high - low) / 2)
     assert (made.best_discordant, made.cautious_discordant) == (0.05, pytest.approx(0.5 * 0.45 + 0.55 * 0.5))
@@ -96,6 +98,9 @@ def test_more_tests_need_more_cases():
         ({"rate": 0}, "rate 0: expected rows per second"),
         ({"rate": float("nan")}, "rate nan: expected rows per second"),
         ({"samples": 0}, "samples 0: expected at least 1"),
+        ({"workers": 0}, "workers 0: expected at least 1"),
+        ({"price": 1}, "price 1: expected 0 or more, and a rate"),
+        ({"price": -1, "rate": 1}, "price -1: expected 0 or more"),
     ],
 )
 def test_impossible(given, said):

@@ -55,8 +55,10 @@ class Plan:
         runs: the sample size for two runs, compared at every exit.
         half_width, half_width_cautious: half the width of the ASR's 95 % Wilson interval around `share`, for
             `harmful` and for `least` independent cases; None without harmful cases.
-        rate: rows per second; None where it is unknown.
+        rate: rows per second of one worker; None where it is unknown.
         seconds: the time to generate the answers at that rate, without judging; None where `rate` is None.
+        workers: the number of workers that share the rows.
+        cost: the price of the workers' time; None without a price or a rate.
     """
 
     cases: int
@@ -78,6 +80,8 @@ class Plan:
     half_width_cautious: float | None
     rate: float | None
     seconds: float | None
+    workers: int = 1
+    cost: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object; its keys are never renamed, only added."""
@@ -94,6 +98,8 @@ def plan(
     power: float = 0.8,
     samples: int = 1,
     rate: float | None = None,
+    workers: int = 1,
+    price: float | None = None,
 ) -> Plan:
     """Plan a scan.
 
@@ -105,14 +111,20 @@ def plan(
         share: the smaller of the two shares.
         power: the probability of detecting the difference.
         samples: answers to each case at each exit, at least 1.
-        rate: rows per second, where known.
+        rate: rows per second of one worker, where known.
+        workers: the number of workers, at least 1. They are taken to share the rows without loss;
+            `benchmarks/ray_cluster.py` measures how far that holds.
+        price: the price of an hour of one worker, in any currency.
 
     Raises:
-        LayeralignError: shares or power are impossible, the difference needs more than a million cases,
-            `samples` is below 1, or the rate is not above 0.
+        LayeralignError: shares or power are impossible, the difference needs more than a million cases, a
+            number is too small, or a price is given without a rate.
     """
-    if samples < 1:
-        raise LayeralignError(f"samples {samples}: expected at least 1")
+    for name, value in (("samples", samples), ("workers", workers)):
+        if value < 1:
+            raise LayeralignError(f"{name} {value}: expected at least 1")
+    if price is not None and (rate is None or price < 0):
+        raise LayeralignError(f"price {price}: expected 0 or more, and a rate")
     if rate is not None and not rate > 0:
         raise LayeralignError(f"rate {rate}: expected rows per second, above 0")
     larger = share + difference
@@ -133,6 +145,7 @@ def plan(
     least = _least(harmful)
     rows = len(cases) * exits * samples
     others = exits - 1
+    seconds = None if rate is None else rows / rate / workers
     return Plan(
         cases=len(cases),
         harmful=len(harmful),
@@ -152,7 +165,9 @@ def plan(
         half_width=_half(share, len(harmful)),
         half_width_cautious=_half(share, least),
         rate=rate,
-        seconds=None if rate is None else rows / rate,
+        seconds=seconds,
+        workers=workers,
+        cost=None if price is None or seconds is None else price * workers * seconds / 3600,
     )
 
 

@@ -22,6 +22,8 @@ from layeralign.runs.opening import open_run
 from layeralign.serving.limits import LONGEST
 from layeralign.serving.server import Server
 from layeralign.sweep import rate as speed
+from layeralign.sweep.cluster import sweep_on
+from layeralign.sweep.pool import Cluster
 from layeralign.sweep.screen import screen as screen_exits
 from layeralign.sweep.settings import ScanSettings, names_decoding, names_settings
 from layeralign.sweep.sweep import sweep
@@ -42,6 +44,9 @@ def scan(
     *,
     limit: int | None = None,
     controls: bool = False,
+    ray: str | None = None,
+    workers: int | None = None,
+    gpus_per_worker: float = 0.0,
     **settings: Any,
 ) -> Scan:
     """Generate an answer to every case at every exit, judge the answers by rules, and summarise the run.
@@ -55,6 +60,10 @@ def scan(
         out: the run's folder; it is created, resumed or extended.
         limit: maximum number of cases.
         controls: whether to run every case also without its picture, with a blank picture and with noise.
+        ray: a Ray cluster whose workers answer: `auto`, `local` or an address; see docs/cluster.md. The model
+            is then a folder or a hub id, which every worker loads.
+        workers: number of workers; by default one per GPU, or without GPUs one per node.
+        gpus_per_worker: GPUs of each worker, 0 for none.
         settings: fields of `layeralign.sweep.settings.ScanSettings` and of
             `layeralign.decode.decoding.Decoding` by name: `exits="early,20"`, `max_new_tokens=64`,
             `temperature=0.7`, `samples=4`. `exits` also takes a number or a list, such as `[1, 5]`.
@@ -66,7 +75,13 @@ def scan(
     asked = benchmarks.cases(cases, limit=limit, seed=chosen.seed)
     if controls:
         asked = with_controls(asked)
-    sweep(model if isinstance(model, Vlm) else load(model), asked, Path(out), chosen).close()
+    if cluster := Cluster.of(ray, workers, gpus_per_worker):
+        if isinstance(model, Vlm):
+            raise LayeralignError("scan: every worker of ray loads the model; expected its folder or hub id")
+        here = load(model, device_map="cpu")
+        sweep_on(cluster, {"model": str(model)}, here, asked, Path(out), chosen).close()
+    else:
+        sweep(model if isinstance(model, Vlm) else load(model), asked, Path(out), chosen).close()
     return read(out)
 
 
@@ -168,6 +183,8 @@ def plan(
     like: str | Path | None = None,
     rate: float | None = None,
     measure: bool = False,
+    workers: int = 1,
+    price: float | None = None,
     **settings: Any,
 ) -> Plan:
     """Estimate how many cases a scan needs to show a difference, and how long it takes.
@@ -183,8 +200,10 @@ def plan(
         share: smaller of the two shares, 0 to 1.
         power: probability of detecting the difference, 0 to 1.
         like: a run whose rate is taken, and whose exits are taken without `model`.
-        rate: answers per second.
+        rate: answers per second, of one worker.
         measure: measure the rate: answer four cases with the model and the settings.
+        workers: number of workers that share the answers, as in `scan`.
+        price: price of an hour of one worker, in any currency.
         settings: as in `scan`.
 
     Raises:
@@ -214,6 +233,8 @@ def plan(
         power=power,
         samples=chosen.samples,
         rate=rate,
+        workers=workers,
+        price=price,
     )
     return shown(Plan, found, source=source)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from layeralign._util import files
@@ -19,6 +20,8 @@ from layeralign.report.notebook.runs import Scan, Seeds
 from layeralign.report.notebook.shown import shown
 from layeralign.runs import opening
 from layeralign.runs.opening import Folder
+from layeralign.sweep.cluster import pooled
+from layeralign.sweep.pool import Cluster
 from layeralign.sweep.sweep import judge as judge_run
 from layeralign.vlm.load import release
 
@@ -76,6 +79,9 @@ def judge(
     rubric: str | Path | None = None,
     again: bool = False,
     retry_invalid: bool = False,
+    ray: str | None = None,
+    workers: int | None = None,
+    gpus_per_worker: float = 0.0,
 ) -> Scan:
     """Let judges judge the answers of a run; no answer is generated again.
 
@@ -88,14 +94,22 @@ def judge(
         again: discard earlier verdicts of these judges; rules (oracle, topic, refusal, vqa) always judge
             again.
         retry_invalid: repeat rows with an invalid verdict.
+        ray: a Ray cluster whose workers judge: `auto`, `local` or an address; see docs/cluster.md. Rules
+            judge in this process.
+        workers: number of workers; by default one per GPU, or without GPUs one per node.
+        gpus_per_worker: GPUs of each worker, 0 for none.
     """
     asked = judges(names, endpoint, rubric)
+    cluster = Cluster.of(ray, workers, gpus_per_worker)
+    if cluster and endpoint:
+        raise LayeralignError("judge: a server judges at the endpoint; remove ray")
     with opening.open_run(Path(run), write=True) as opened:
         for one in asked:  # recorded as unfinished even if a stop occurs while a model loads
             opened.ask_judge(one.name)
         for one in asked:
             anew = again or one.kind in RULES
-            judge_run(opened, [one.load()], again=anew, retry_invalid=retry_invalid)
+            with pooled(cluster, one.name) if cluster and one.kind not in RULES else nullcontext() as there:
+                judge_run(opened, [there or one.load()], again=anew, retry_invalid=retry_invalid)
             release()  # before the next model is loaded
         silent = [one.name for one in asked if one.name not in opened.judges()]
     if silent and tuple(names) != RULES:

@@ -6,13 +6,14 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from layeralign._util.text import large, printable
 
 if TYPE_CHECKING:
+    from layeralign.sweep.pool import Cluster
     from layeralign.vlm.vlm import Vlm
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "fp32", "bf16", "fp16"]
@@ -25,6 +26,27 @@ Out = Annotated[Path, Parameter(name=("--out", "--output", "-o"))]
 OptionalOut = Annotated[Path | None, Parameter(name=("--out", "--output", "-o"))]
 Runs = Annotated[list[Path], Parameter(consume_multiple=True)]
 """Folders of one or more runs."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ClusterOptions:
+    """The workers of a Ray cluster."""
+
+    ray: str | None = None
+    "Work on a Ray cluster: auto (this machine's), local (one that ends with the command), or HOST:PORT."
+    workers: int | None = None
+    "Workers of --ray; by default one per GPU, or without GPUs one per node."
+    gpus_per_worker: float = 0.0
+    "GPUs of each worker of --ray, 0 for none; 0.5 puts two workers on a GPU."
+
+    def cluster(self) -> Cluster | None:
+        """The cluster; None without --ray."""
+        if (self.ray, self.workers, self.gpus_per_worker) == (None, None, 0):
+            return None
+        from layeralign.sweep.pool import Cluster
+
+        return Cluster.of(self.ray, self.workers, self.gpus_per_worker)
 
 
 @Parameter(name="*")
@@ -53,16 +75,14 @@ class ModelOptions:
         self.announce()
         from layeralign.vlm.load import load
 
-        return load(
-            self.model,
-            adapter=adapter,
-            allow_base=allow_base,
-            revision=self.revision,
-            variant=self.variant,
-            dtype=self.dtype,
-            device_map=self.device_map,
-            quantize=quantize,
-        )
+        return load(**self.arguments(adapter, quantize, allow_base=allow_base))
+
+    def arguments(
+        self, adapter: Path | None = None, quantize: str | None = None, *, allow_base: bool = False
+    ) -> dict[str, Any]:
+        """The arguments of `layeralign.vlm.load.load`."""
+        own = {name: getattr(self, name) for name in ("model", "revision", "variant", "dtype", "device_map")}
+        return own | {"adapter": adapter, "allow_base": allow_base, "quantize": quantize}
 
     def announce(self) -> None:
         """Print the first line of a command: the model, its parameters, number format and device."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -31,10 +31,23 @@ from layeralign.vlm.identity import identity, versions
 from layeralign.vlm.vlm import Vlm
 
 
-def sweep(vlm: Vlm, cases: Sequence[Case], out: Path, settings: ScanSettings) -> Run:
+def sweep(
+    vlm: Vlm,
+    cases: Sequence[Case],
+    out: Path,
+    settings: ScanSettings,
+    elsewhere: Callable[[Sequence[Query], ScanSettings], Iterator[list[Row]]] | None = None,
+) -> Run:
     """Answer every case at every exit that is missing in the run in `out`, then judge the answers by rules.
 
     Each answer is stored as soon as it ends, so an interrupted scan resumes with the same call.
+
+    Args:
+        vlm: The model.
+        cases: The cases.
+        out: The run's folder.
+        settings: The scan's settings.
+        elsewhere: Answers queries, and yields their rows as they end; by default `vlm` answers them here.
 
     Returns:
         The open run.
@@ -70,7 +83,8 @@ def sweep(vlm: Vlm, cases: Sequence[Case], out: Path, settings: ScanSettings) ->
             what = "answers, at most" if rule else "answers"
             with _session(run, what, total=len(every), done=len(every) - len(left)) as at:
                 while asked:
-                    _answer(vlm, run, asked, settings, at)
+                    made = elsewhere(asked, settings) if elsewhere else answered(vlm, asked, settings)
+                    _store(made, run, at)
                     judge(run, rules)
                     asked = sequential.next_rows(run, rule, cases, exits) if rule else []
     except BaseException:
@@ -135,14 +149,17 @@ def _session(run: Run, what: str, total: int, done: int) -> Iterator[Session]:
         yield Session(number, progress)
 
 
-def _answer(vlm: Vlm, run: Run, asked: Sequence[Query], settings: ScanSettings, at: Session) -> None:
-    """Answer the queries, and store each answer in the run as it ends."""
-    start = time.monotonic()
+def answered(vlm: Vlm, asked: Sequence[Query], settings: ScanSettings) -> Iterator[list[Row]]:
+    """Answer queries; yields rows as they end."""
     made = answers(vlm, asked, settings.decoding, seed=settings.seed, batch_size=settings.batch_size)
     for done in made:
-        rows = [
-            Row(a.case.id, a.exit, a.text, a.tokens, a.finish_reason, a.sample, a.reasoning) for a in done
-        ]
+        yield [Row(a.case.id, a.exit, a.text, a.tokens, a.finish_reason, a.sample, a.reasoning) for a in done]
+
+
+def _store(made: Iterable[list[Row]], run: Run, at: Session) -> None:
+    """Store rows in the run as they come."""
+    start = time.monotonic()
+    for rows in made:
         start, began = time.monotonic(), start
         run.add_answers(rows, at.number, start - began)
         at.progress.advance(len(rows))

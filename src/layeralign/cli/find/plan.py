@@ -44,6 +44,10 @@ class PlanOptions:
     "Answers per second."
     measure: bool = False
     "Measure the rate: answer four cases with the model and the scan's settings."
+    workers: int = 1
+    "Workers that share the answers, as of scan --ray."
+    price: float | None = None
+    "Price of an hour of one worker, in any currency."
     format: Format = "table"
     "Table, or JSON for scripts."
     json: Json = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from layeralign._util.terminal import put, say
 from layeralign._util.text import printable
 from layeralign.cli.app import note, show
-from layeralign.cli.options import Device, Dtype, ModelOptions, Out  # noqa: F401 - see ModelOptions
+from layeralign.cli.options import ClusterOptions, Device, Dtype, ModelOptions, Out  # noqa: F401 - see ModelOptions
 from layeralign.errors import LayeralignError
 from layeralign.sweep.settings import ScanSettings
 
@@ -39,7 +39,11 @@ class ScanOptions(ModelOptions):
     "Generate no answers: rank the exits by the probability that a refusal begins."
 
 
-def scan(options: ScanOptions, settings: ScanSettings = ScanSettings()) -> None:  # noqa: B008 - immutable
+def scan(
+    options: ScanOptions,
+    settings: ScanSettings = ScanSettings(),  # noqa: B008 - immutable
+    on: ClusterOptions = ClusterOptions(),  # noqa: B008
+) -> None:
     """Answer every case at every exit of the model's image encoder, judge the answers, and summarise.
 
     `--config FILE` names a YAML file whose keys are these flags (`max_new_tokens: 64`); a flag on the
@@ -49,11 +53,16 @@ def scan(options: ScanOptions, settings: ScanSettings = ScanSettings()) -> None:
     from layeralign.cases.controls import with_controls
     from layeralign.report.terminal import cases as remarks
 
+    cluster = on.cluster()
+    if cluster and (options.screen or options.quantize):
+        raise LayeralignError("--screen and --quantize: work in one process; remove --ray")
     if options.screen and (settings.samples > 1 or options.controls or settings.precision is not None):
         raise LayeralignError("--screen: generates no answers; remove --samples, --controls and --precision")
     cases = benchmarks.cases(options.cases, limit=options.limit, seed=settings.seed)
     asked = with_controls(cases) if options.controls else cases
-    vlm = options.load(options.adapter, options.quantize, allow_base=options.allow == "base")
+    given = options.arguments(options.adapter, options.quantize, allow_base=options.allow == "base")
+    here = replace(options, device_map="cpu") if cluster else options
+    vlm = here.load(options.adapter, options.quantize, allow_base=options.allow == "base")
     note(remarks.remarks(cases, settings.background))
     from layeralign import api
     from layeralign.report.terminal import screen as ranking
@@ -66,6 +75,11 @@ def scan(options: ScanOptions, settings: ScanSettings = ScanSettings()) -> None:
         say(ranking.told(found))
         print(printable(f"run: {options.out} (the same command without --screen scans)"))
         return
-    sweep(vlm, asked, options.out, settings).close()
+    if cluster:
+        from layeralign.sweep.cluster import sweep_on
+
+        sweep_on(cluster, given, vlm, asked, options.out, settings).close()
+    else:
+        sweep(vlm, asked, options.out, settings).close()
     show(api.read(options.out).summary)
     print(printable(f"run: {options.out} (page: layeralign report {options.out} --out report.html)"))

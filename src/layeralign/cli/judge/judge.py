@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ from cyclopts import Parameter
 from layeralign._util.terminal import say
 from layeralign._util.text import printable
 from layeralign.cli.app import show
+from layeralign.cli.options import ClusterOptions
 
 
 def judge(
@@ -20,6 +22,7 @@ def judge(
     rubric: str | None = None,
     again: bool = False,
     retry_invalid: bool = False,
+    on: ClusterOptions = ClusterOptions(),  # noqa: B008 - immutable
 ) -> None:
     """Judge the answers of a run; no answer is generated again. A stopped command resumes when repeated.
 
@@ -49,7 +52,9 @@ def judge(
     from layeralign.api import judge as run_judge
 
     kinds = {kind_of(name) for name in names}
-    found = run_judge(run, names, endpoint=endpoint, rubric=rubric, again=again, retry_invalid=retry_invalid)
+    found = run_judge(
+        run, names, endpoint=endpoint, rubric=rubric, again=again, retry_invalid=retry_invalid, **asdict(on)
+    )
     show(found.summary)
     for name in found.summary.judges:
         for why, count in found.results.invalid[name] if kind_of(name) in kinds else ():

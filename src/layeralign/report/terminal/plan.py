@@ -37,10 +37,10 @@ def lines(plan: Plan, source: str) -> list[str]:
     )
     if plan.seconds is None or plan.rate is None:
         return [*made, f"{rows}; no rate is known (--like RUN, --measure or --rate), so no time either"]
-    return [
-        *made,
-        f"{rows}, {duration(plan.seconds)} at {plan.rate:,.2f} a second ({source}); judging not included",
-    ]
+    many = f" on each of {plan.workers} workers" if plan.workers > 1 else ""
+    price = "" if plan.cost is None else f", for a price of {plan.cost:,.2f}"
+    time = f"{duration(plan.seconds)} at {plan.rate:,.2f} a second{many} ({source}){price}"
+    return [*made, f"{rows}, {time}; judging not included"]
 
 
 def table(plan: Plan) -> Table:

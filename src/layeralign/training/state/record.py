@@ -65,7 +65,7 @@ def read_same(file: Path, made: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        found = json_of(files.read_text(file, _LARGEST), file.name)
+        found: dict[str, Any] = json_of(files.read_text(file, _LARGEST), file.name)
         validated(_Training, found, file.name)
     except (LayeralignError, OSError, ValueError) as error:
         raise LayeralignError(

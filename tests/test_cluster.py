@@ -1,0 +1,191 @@
+"""Parts of a scan on a Ray cluster; `benchmarks/ray_cluster.py` runs real clusters, kills and node failures."""
+
+import socket
+import sys
+from collections import deque
+from types import SimpleNamespace
+
+import pytest
+
+import layeralign
+from layeralign import LayeralignError
+from layeralign.cli import main
+from layeralign.sweep.cluster import ROWS, parts
+from layeralign.sweep.pool import Cluster, Pool, connected, differing
+from layeralign.testbed.cases import cases
+
+
+def queries(n, exits=3):
+    return [(case, exit, 0) for case in cases("dev", n) for exit in range(exits)]
+
+
+def test_parts_hold_every_query_once_and_never_split_a_picture():
+    asked = queries(60)
+    made = parts(asked, 2)
+    assert [query for part in made for query in part] == asked
+    pictures = [{case.picture.sha256 for case, _, _ in part} for part in made]
+    assert sum(map(len, pictures)) == len(set.union(*pictures))
+    assert 8 <= len(made) <= 10 and parts([], 2) == []
+
+
+def test_a_picture_with_more_rows_than_a_part_is_split():
+    case = cases("dev", 1)[0]
+    made = parts([(case, 0, sample) for sample in range(2 * ROWS + 1)], 1)
+    assert [len(part) for part in made] == [ROWS, ROWS, 1]
+
+
+def test_what_differs_is_named():
+    same = {"identity": {"dtype": "float32", "files": {"a": "1"}}, "versions": {"torch": "2"}}
+    assert differing(same, same) == ""
+    assert (
+        differing(same, same | {"identity": {"dtype": "float32", "files": {"a": "2"}}}) == "identity files a"
+    )
+    assert differing(same, same | {"versions": {}}) == "versions torch"
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("--workers 2", "belong to ray, which is not given"),
+        ("--ray auto --workers 0", "workers 0: expected at least 1"),
+        ("--ray auto --gpus-per-worker=-1", "gpus_per_worker -1.0: expected 0 or more"),
+        ("--ray nowhere", "expected auto, local, HOST:PORT or ray://HOST:PORT"),
+        ("--ray auto --screen", "--screen and --quantize: work in one process"),
+    ],
+)
+def test_bad_flags_are_one_sentence(tmp_path, capfd, monkeypatch, given, says):
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace())
+    words = f"scan --model testbed --cases testbed --limit 4 --out {tmp_path / 'run'} {given}".split()
+    assert main(words) == 1
+    said = capfd.readouterr().err
+    assert says in said.replace("\n", " ") and "Traceback" not in said and not (tmp_path / "run").exists()
+
+
+def test_a_cluster_that_is_not_there_is_named_at_once(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace())
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        with (
+            pytest.raises(LayeralignError, match="nothing answers there"),
+            connected(Cluster(address)),
+        ):
+            pass
+
+
+def test_without_ray_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with (
+        pytest.raises(LayeralignError, match=r"pip install 'layeralign\[ray\]'"),
+        connected(Cluster("auto")),
+    ):
+        pass
+
+
+def test_a_loaded_model_cannot_be_sent(llava_dir, tmp_path):
+    vlm = layeralign.load(llava_dir)
+    with pytest.raises(LayeralignError, match="every worker of ray loads the model"):
+        layeralign.scan(vlm, "testbed", tmp_path / "run", limit=4, ray="auto")
+
+
+class Ray:
+    """A stand-in for Ray that does what it is asked in order, in this process; `fates` are the workers' ends."""
+
+    class RayActorError(Exception):
+        pass
+
+    class RayTaskError(Exception):
+        pass
+
+    def __init__(self, fates, cpus=2):
+        self.fates, self.cpus, self.results, self.killed = deque(fates), cpus, {}, []
+        self.exceptions = self
+
+    def cluster_resources(self):
+        return {"CPU": self.cpus}
+
+    def nodes(self):
+        return [{"Alive": True}, {"Alive": True}, {"Alive": False}]
+
+    def remote(self, kind):
+        ray = self
+
+        class Method:
+            def __init__(self, call):
+                self.call = call
+
+            def remote(self, *given):
+                ref = object()
+                ray.results[ref] = ray.fates.popleft() if ray.fates else self.call(*given)
+                return ref
+
+        class Actor:
+            def __init__(self, *given):
+                self._made = kind(*given)
+                self.about, self.do = Method(self._made.about), Method(self._made.do)
+
+        handle = SimpleNamespace(remote=Actor)
+        return SimpleNamespace(options=lambda **_: handle)
+
+    def wait(self, refs, num_returns, timeout):
+        return [refs[0]], refs[1:]
+
+    def get(self, ref):
+        found = self.results.pop(ref)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def kill(self, actor):
+        self.killed.append(actor)
+
+
+class Doubling:
+    def __init__(self, node="a"):
+        self._node = node
+
+    def about(self):
+        return {"kind": "doubling", "node": self._node}
+
+    def do(self, part):
+        return 2 * part
+
+
+def test_a_part_of_a_dead_worker_is_done_again(monkeypatch):
+    about = {"kind": "doubling", "node": "a"}
+    ray = Ray([about, about, Ray.RayActorError("out of memory"), 4])
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    pool = Pool(Cluster("auto"), Doubling)
+    assert pool.size == 2 and pool.about() == {"kind": "doubling"}
+    assert sorted(pool.map([1, 2, 3, 4, 5])) == [(0, 2), (1, 4), (2, 6), (3, 8), (4, 10)]
+    assert len(ray.killed) == 1
+
+
+def test_workers_that_die_one_after_the_other_end_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", Ray(50 * [Ray.RayActorError("out of memory\nmore")]))
+    with pytest.raises(LayeralignError, match=r"7 workers died one after the other: out of memory$"):
+        list(Pool(Cluster("auto"), Doubling).map([1]))
+
+
+def test_what_a_worker_refuses_is_said_as_it_is(monkeypatch):
+    refused = Ray.RayTaskError("a long traceback")
+    refused.cause = LayeralignError("model x: does not exist")
+    monkeypatch.setitem(sys.modules, "ray", Ray([refused]))
+    with pytest.raises(LayeralignError, match=r"^model x: does not exist$"):
+        Pool(Cluster("auto"), Doubling).about()
+
+
+def test_a_worker_that_differs_is_refused(monkeypatch):
+    other = {"kind": "other", "node": "evil\x1b[2J"}
+    monkeypatch.setitem(sys.modules, "ray", Ray([{"kind": "doubling", "node": "a"}, other]))
+    with pytest.raises(LayeralignError, match="has another kind than the first") as raised:
+        list(Pool(Cluster("auto"), Doubling).map([1, 2]))
+    assert "\x1b" not in str(raised.value)
+
+
+def test_more_workers_than_room_are_refused(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", Ray([]))
+    with pytest.raises(LayeralignError, match="has 2 CPUs and 0 GPUs, too few for 3 workers"):
+        Pool(Cluster("auto", workers=3), Doubling)
+    with pytest.raises(LayeralignError, match="too few for 1 workers with 1 GPUs each"):
+        Pool(Cluster("auto", gpus_per_worker=1), Doubling)
