@@ -10,7 +10,7 @@ from rich.text import Text
 
 from layeralign._util.text import printable
 from layeralign.analysis.judging.calibrate import Calibration, Measured
-from layeralign.judges.guard import published
+from layeralign.judges.guards.registry import published
 
 EXPLAINED = (
     "By people's labels; percent, with 95 % intervals, n rows that the judge decided. A correction takes a "
