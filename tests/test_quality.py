@@ -24,7 +24,7 @@ from layeralign.judges.oracle import Oracle
 from layeralign.judges.refusal import RefusalMatcher
 from layeralign.report.inputs import gather
 from layeralign.report.page import page
-from layeralign.report.terminal.judge_quality import notes
+from layeralign.report.terminal.judges import notes
 from layeralign.runs import opening
 from layeralign.runs.opening import open_run
 from layeralign.runs.store import Row

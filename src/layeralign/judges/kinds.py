@@ -124,6 +124,21 @@ def check_names(names: Sequence[str]) -> None:
             raise LayeralignError(f"judge {name!r}: is named twice; expected each judge once")
 
 
+def check_panel(names: Sequence[str]) -> None:
+    """Refuse a panel that is none: fewer than two judges, or judges without verdicts.
+
+    Raises:
+        LayeralignError: see above; the message says which.
+    """
+    for name in names:
+        if scores_only(name):
+            raise LayeralignError(
+                f"panel: {name!r} gives numbers and no verdicts; expected judges with verdicts"
+            )
+    if len(names) < 2:
+        raise LayeralignError("panel: expected two or more judges, joined by commas")
+
+
 def trusted(names: Iterable[str]) -> list[str]:
     """Sort names of judges by trust: human labels, then `KINDS` in order, then unknown kinds."""
     known = {kind: at for at, kind in enumerate((HUMAN, *KINDS))}
