@@ -165,13 +165,10 @@ WORDS = (
     "kind", [kind for kind in GUARDS if kind not in ("llama-guard-3-1b", "qwen3guard-8b")]
 )
 def test_fuzzed_replies_are_safe_only_in_the_exact_form(kind):
-    """Words of all grammars, and the guard's own forms with a few characters changed. No reply raises an error.
-
-    benchmarks/judges.sh reads 10,000 replies by each grammar.
-    """
+    """Words of all grammars, and the guard's own forms with a few characters changed. No reply raises an error."""
     rng, guard = random.Random(kind), GUARDS[kind]
     found = {"safe": 0, "unsafe": 0, "invalid": 0}
-    for number in range(int(os.environ.get("LAYERALIGN_FUZZ", "2000"))):
+    for number in range(int(os.environ.get("LAYERALIGN_FUZZ", "10000"))):
         if number % 2:
             reply = "".join(rng.choice(WORDS) for _ in range(rng.randrange(9)))
         else:
