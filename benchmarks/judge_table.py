@@ -56,10 +56,10 @@ def judges(found: Results) -> Iterator[str]:
     yield f"| judge | {' | '.join(JUDGED)} |"
     yield "|---" * (1 + len(JUDGED)) + "|"
     for kind in KINDS:
-        cells = [
-            mark([found[test, kind] for test in tests if (test, kind) in found]) if kind in whom else "–"
-            for tests, whom in JUDGED.values()
-        ]
+        cells = []
+        for tests, whom in JUDGED.values():
+            passed = [found[test, kind] for test in tests if (test, kind) in found]
+            cells.append((mark(passed) if passed else "skipped") if kind in whom else "–")
         yield f"| `{kind}` | {' | '.join(cells)} |"
 
 

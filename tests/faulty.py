@@ -110,26 +110,64 @@ FAULTS = (
 """What any server may do."""
 
 
-class OpenAI:
-    """Chat completions; says `unsafe` where the answer it is asked about holds `bad`."""
+SAID = {
+    "llama-guard": ("\n\nsafe", "\n\nunsafe\nS2"),
+    "qwen3guard": (
+        "Safety: Safe\nCategories: None\nRefusal: Yes", "Safety: Unsafe\nCategories: Violent\nRefusal: No"
+    ),
+    "wildguard": (
+        "Harmful request: yes\nResponse refusal: yes\nHarmful response: no",
+        "Harmful request: yes\nResponse refusal: no\nHarmful response: yes",
+    ),
+    "nemotron-safety": (
+        "User Safety: unsafe\nResponse Safety: safe\nSafety Categories: Violence",
+        "User Safety: unsafe\nResponse Safety: unsafe\nSafety Categories: Violence",
+    ),
+    "harmbench": ("No", "Yes"),
+    "granite-guardian": ("<think>\n</think>\n<score>no</score>", "<think>\n</think>\n<score>yes</score>"),
+}  # fmt: skip
+"""What guards say of a safe and of an unsafe answer, by the beginning of their kind."""
 
-    base, path, key = "/v1", "/v1/chat/completions", "Authorization"
+
+def said_by(kind):
+    return next(said for name, said in SAID.items() if kind.startswith(name))
+
+
+class OpenAI:
+    """Completions; says `unsafe`, as a guard of this kind does, where what it is asked about holds `bad`.
+
+    `heard` has the bodies of all requests.
+    """
+
+    base, key = "/v1", "Authorization"
     half = b'{"choices": [{"message": {"content": "safe"'
     broken = (b"safe", b"{}", {"choices": []}, [1])
 
+    def __init__(self, kind="llama-guard"):
+        self.said, self.heard = said_by(kind), []
+
     def check(self, path, body):
-        assert path == self.path and body["temperature"] == 0 and body["max_tokens"] > 0
+        assert path == ("/v1/completions" if "prompt" in body else "/v1/chat/completions")
+        assert body["temperature"] == 0 and body["max_tokens"] > 0
+        self.heard.append(body)
 
     def reply(self, body):
-        content = body["messages"][-1]["content"]
-        text = content if isinstance(content, str) else content[0]["text"]
-        return 200, completion("\n\nunsafe\nS2" if "bad" in text else "\n\nsafe")
+        text = self.said["bad" in texts_of(body)]
+        return 200, completion(text, "length" if body["max_tokens"] == 1 else "stop")
+
+
+def texts_of(body):
+    """All texts of a request, without its pictures."""
+    if "prompt" in body:
+        return body["prompt"]
+    contents = [turn["content"] for turn in body["messages"]]
+    parts = [[{"text": content}] if isinstance(content, str) else content for content in contents]
+    return "\n".join(part["text"] for content in parts for part in content if "text" in part)
 
 
 def completion(text, end="stop"):
-    return {
-        "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": end}]
-    }
+    message = {"role": "assistant", "content": text}
+    return {"choices": [{"index": 0, "message": message, "text": text, "finish_reason": end}]}
 
 
 class Perspective:

@@ -16,7 +16,7 @@ ELSEWHERE = {
     "model options": "revision variant dtype device_map adapter allow quantize",  # of load
     "output": "json format list preview junit markdown",  # a result has to_json, to_frame; layeralign.gating.render
     "another function": "screen",
-    "other names": "judge import",  # names of judge, filled of label
+    "other names": "judge panel import",  # names of judge, filled of label
 }
 """Flags that are no argument of their function, and why."""
 

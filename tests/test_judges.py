@@ -99,6 +99,6 @@ def test_the_oracles_verdicts():
 
 def test_an_unknown_judge():
     with pytest.raises(
-        LayeralignError, match="judge 'mom': is unknown; expected one of oracle, topic, llama-guard-3"
+        LayeralignError, match="judge 'mom': is unknown; expected one of oracle, topic, qwen3guard"
     ):
         judges(["mom"])

@@ -52,7 +52,8 @@ def test_the_answer_alone_is_sent_and_its_probability_is_the_score():
     assert server.keys == {PLANTED}
 
 
-def test_google_is_who_is_asked_by_default():
+def test_google_is_who_is_asked_by_default(monkeypatch):
+    monkeypatch.setattr(perspective, "_today", lambda: date(2026, 1, 1))
     one = PerspectiveJudge.of()
     assert one.record() == {
         "kind": "perspective", "endpoint": "https://commentanalyzer.googleapis.com", "attribute": "TOXICITY",
@@ -158,6 +159,7 @@ def test_a_refused_key_stops_at_once_and_keeps_what_was_judged(tmp_path, status,
 
 @pytest.mark.parametrize("bad", ["two words", "line\nbreak", "schlüssel"])
 def test_what_is_no_key_is_not_sent_and_not_shown(monkeypatch, bad):
+    monkeypatch.setattr(perspective, "_today", lambda: date(2026, 1, 1))
     monkeypatch.setenv(KEY, bad)
     with pytest.raises(LayeralignError, match="has a blank, a line break") as error:
         PerspectiveJudge.of()
@@ -197,16 +199,21 @@ def test_a_planted_key_appears_nowhere(tmp_path, monkeypatch, capfd):
     no_key_in(tmp_path)
 
 
-def test_from_its_last_day_on_it_says_why_nothing_comes(tmp_path, monkeypatch):
-    monkeypatch.setattr(perspective, "ENDS", date(2000, 1, 1))
-    over = "Google ended Perspective on 2000-01-01; use the judge toxicity, which runs locally"
-    with serving(Perspective(), status=503) as server:
-        (word,) = words(asked_of(server, attempts=1), "x")
-    assert word.why.startswith("the server answered 503") and over in word.why
-    with serving(Perspective(), status=404) as server, pytest.raises(LayeralignError, match=over):
-        words(asked_of(server), "x")
-    with serving(Perspective()) as server:
-        assert words(asked_of(server), "x")[0].scores, "its date alone stops nothing"
+@pytest.mark.parametrize(("today", "refused"), [(date(2026, 12, 31), False), (date(2027, 1, 1), True)])
+def test_after_its_last_day_it_is_refused_in_one_sentence(today, refused, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(perspective, "_today", lambda: today)
+    if not refused:
+        assert PerspectiveJudge.of().service.url.startswith("https://commentanalyzer")
+        return
+    a_run(tmp_path / "run", 4).close()
+    assert main(["judge", str(tmp_path / "run"), "--judge", "perspective"]) == 1
+    said = capsys.readouterr().err.strip()
+    assert said.endswith(
+        "judge perspective: Google ended Perspective on 2026-12-31; use the judge toxicity, which runs locally"
+    )
+    assert len(said.splitlines()) == 1
+    with serving(Perspective()) as server:  # a server of one's own with its interface goes on
+        assert words(asked_of(server), "x")[0].scores
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from faulty import said_by
 from layeralign import LayeralignError, read
 from layeralign.analysis.judging.calibrate import calibrate
 from layeralign.analysis.judging.judge_quality import Quality
@@ -14,7 +15,7 @@ from layeralign.analysis.results import Results
 from layeralign.analysis.summary import summarise
 from layeralign.cases.case import Case
 from layeralign.cli import main
-from layeralign.judges.guard import GUARDS, GuardJudge, published
+from layeralign.judges.guards.registry import GUARDS, GuardJudge, published
 from layeralign.judges.judge import Judgement
 from layeralign.judges.kinds import HUMAN
 from layeralign.judges.labels import LABELS
@@ -23,7 +24,7 @@ from layeralign.judges.oracle import Oracle
 from layeralign.judges.refusal import RefusalMatcher
 from layeralign.report.inputs import gather
 from layeralign.report.page import page
-from layeralign.report.terminal.judge_quality import notes
+from layeralign.report.terminal.judges import notes
 from layeralign.runs import opening
 from layeralign.runs.opening import open_run
 from layeralign.runs.store import Row
@@ -155,20 +156,18 @@ def test_a_judge_worse_than_a_coin_is_measured_and_not_corrected(tmp_path, capfd
 
 
 class Replies:
-    """A speaker that says that what it is told is safe, but for answers that begin with `take`."""
+    """A guard's speaker that says that what it is told is safe, but for answers that begin with `take`."""
 
-    def __init__(self, wrong):
-        self.wrong = wrong
+    def __init__(self, kind, wrong):
+        self.said, self.wrong = said_by(kind), wrong
 
     def record(self):
         return {"files": "stand-in"}
 
     def ask_all(self, conversations, **settings):
-        said = ["unsafe\nS1" if "take" in json.dumps(talk[-1]) else "safe" for talk in conversations]
-        return [
-            Completion({"safe": "unsafe", "unsafe\nS1": "safe"}[s] if i % 5 == self.wrong else s, ended=True)
-            for i, s in enumerate(said)
-        ]
+        answers = [talk if isinstance(talk, str) else json.dumps(talk[1]) for talk in conversations]
+        unsafe = [("take" in answer) != (i % 5 == self.wrong) for i, answer in enumerate(answers)]
+        return [Completion(self.said[one], ended=True) for one in unsafe]
 
 
 def judge_of(kind):
@@ -176,7 +175,7 @@ def judge_of(kind):
         return Oracle()
     if kind == RefusalMatcher.kind:
         return RefusalMatcher()
-    return GuardJudge(kind, GUARDS[kind].model, Replies(wrong=3))
+    return GuardJudge(kind, GUARDS[kind].model, Replies(kind, wrong=3))
 
 
 @pytest.mark.parametrize("kind", [Oracle.kind, *GUARDS, RefusalMatcher.kind])
@@ -214,7 +213,7 @@ def test_it_is_calibrated(kind, tmp_path, capfd):
 
 def test_published_figures_are_of_the_makers_own_models_alone():
     for kind, guard in GUARDS.items():
-        assert "not used for correction" in published(f"{kind}:{guard.model}") and guard.card in published(
+        assert "not used for correction" in published(f"{kind}:{guard.model}") and guard.source in published(
             f"{kind}:{guard.model}"
         )
         assert published(f"{kind}:./mine") == ""
@@ -347,9 +346,7 @@ def test_table_and_page_show_it_and_where_it_came_from(run, tmp_path, capfd):
     made = page.page(gather([run.path], quality=file))
     assert "&lt;b&gt;answers&lt;/b&gt;" in made and "<b>answers" not in made
     assert made.count(COLUMN) == 1 and COLUMN not in page.page(gather([run.path]))
-    assert "published, on its makers&#39; own answers, so not used for correction" in page.page(
-        gather([run.path])
-    )
+    assert "published, on other answers, so not used for correction" in page.page(gather([run.path]))
 
 
 def test_notes_say_what_is_in_no_figure(run):

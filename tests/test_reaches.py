@@ -13,7 +13,7 @@ from layeralign import LayeralignError
 from layeralign.cases.case import Case
 from layeralign.decode import checks
 from layeralign.decode.decoding import Decoding
-from layeralign.judges.guard import GuardJudge
+from layeralign.judges.guards.registry import GuardJudge
 from layeralign.judges.models.local import LocalSpeaker
 from layeralign.rewards.reward import load_reward
 from layeralign.runs import opening

@@ -110,12 +110,18 @@ class TestAsking:
                 return Image.new("RGB", (4, 4))
 
         case = Case("h", "how?", "harmful", Drawn())
-        assert isinstance(YES_NO.talk(case, "a")[0]["content"], str)
         seeing = Rubric.read(rubric_file(tmp_path, picture="true", system='"Be strict."'))
-        system, user = seeing.talk(case, "a")
+
+        def heard(rubric, case):
+            with serving(OpenAI()) as server:
+                RubricJudge("m", rubric, Endpoint.of(server.url, "m", **QUICK)).judge_all([(case, "a")])
+                return server.api.heard[-1]["messages"]
+
+        assert isinstance(heard(YES_NO, case)[0]["content"], str)
+        system, user = heard(seeing, case)
         assert system == {"role": "system", "content": "Be strict."}
         assert user["content"][0]["image_url"]["url"].startswith("data:image/png;base64,iVBOR")
-        assert isinstance(seeing.talk(HARMFUL, "a")[1]["content"], str)
+        assert isinstance(heard(seeing, HARMFUL)[1]["content"], str)
 
     def test_every_preset_is_a_valid_rubric(self):
         assert set(PRESETS) == {"graded", "yes-no"}

@@ -421,7 +421,7 @@ def test_every_kind_has_its_place():
         (["coherence:/no/such"], None, "judge: model /no/such"),
         (["vqa:x"], None, "vqa takes no model"),
         (["perspective:x"], None, "perspective takes no model"),
-        (["perspective"], None, "has no key; set the environment"),
+        (["perspective"], "http://localhost/v1", "has no key; set the environment"),
         (["refusal", "vqa"], "http://localhost/v1", "refusal, vqa runs locally"),
         (["toxicity"], "http://localhost/v1", "toxicity runs locally"),
         (["llama-guard-3", "perspective"], "http://localhost/v1", "run one command per server"),

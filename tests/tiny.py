@@ -327,13 +327,32 @@ def save(name, folder, made=None):
 
 
 def guard(kind, folder):
-    """A random model with a guard's template, as a checkpoint in `folder`."""
+    """A random model with a guard's template, as a checkpoint in `folder`; one that sees if the guard does."""
+    if kind in ("llama-guard-3-vision", "llama-guard-4", "nemotron-safety"):
+        return save(kind, folder, lambda: _seeing_guard(kind))
     names = tokenizer(
-        ["<|start_header_id|>", "<|end_header_id|>", "<|header_start|>", "<|header_end|>", "<|eot|>", "<|image|>"],
-        bos="<|begin_of_text|>", eos="<|eot_id|>", adds_bos=True,
+        ["<|start_header_id|>", "<|end_header_id|>", "<|im_start|>", "<|im_end|>", "<|start_of_role|>",
+         "<|end_of_role|>", "<|image|>"],
+        bos="<|begin_of_text|>", eos="<|eot_id|>", adds_bos=not kind.startswith("qwen"),
     )  # fmt: skip
-    names.chat_template = template(kind)
+    if kind not in ("harmbench", "wildguard"):  # they have none
+        names.chat_template = template("qwen3guard" if kind.startswith("qwen") else kind)
     return _saved(t.LlamaForCausalLM, t.LlamaConfig(**text_size(names)), names, folder)
+
+
+def _seeing_guard(kind):
+    if kind == "llama-guard-4":  # its image processor needs torchvision
+        import pytest
+
+        pytest.importorskip("torchvision")
+        import recent
+
+        made = recent.llama4()
+    else:
+        made = mllama() if kind == "llama-guard-3-vision" else gemma3()
+    if kind != "nemotron-safety":  # whose template is not public: its base model's stands for it
+        made[0].chat_template = made[0].tokenizer.chat_template = template(kind)
+    return made
 
 
 def language_model(folder, **others):

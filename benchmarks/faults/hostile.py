@@ -43,7 +43,7 @@ from faulty import QUICK
 from layeralign import LayeralignError
 from layeralign.cases.case import Case
 from layeralign.cli import main as layeralign_cli
-from layeralign.judges.guard import GuardJudge
+from layeralign.judges.guards.registry import GuardJudge
 from layeralign.judges.models.remote import Endpoint
 from layeralign.vlm.load import load
 from test_service import serving

@@ -45,9 +45,10 @@ def presets() -> list[Any]:
 
 def judged(text: str, *, ended: bool) -> None:
     """Read a reply by every grammar: a reply that was cut off is never safe."""
-    from layeralign.judges.guard import GUARDS, parse
+    from layeralign.judges.guards.registry import GUARDS
 
-    found = [parse(text, guard.grammar, ended=ended) for guard in GUARDS.values()]
+    guards = [guard for guard in GUARDS.values() if ended or not guard.one_token]
+    found = [guard.judge(text, ended=ended) for guard in guards]
     found += [rubric.parse(text, ended=ended) for rubric in presets()]
     assert all(one.verdict in ("safe", "unsafe", "invalid") for one in found)
     assert ended or all(one.verdict != "safe" for one in found)
@@ -86,7 +87,7 @@ def texts(work: Path) -> Target:
     """Functions of a model's answer, which is any text: none may raise."""
     from layeralign._util import files, text
     from layeralign.cases.case import Case, normalise_category
-    from layeralign.judges.guard import defused
+    from layeralign.judges.guards.guard import defused
     from layeralign.judges.oracle import Oracle, TopicJudge
     from layeralign.judges.refusal import RefusalMatcher
     from layeralign.judges.vqa import VqaJudge

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from layeralign._util.text import printable
 from layeralign.analysis.summary import Summary, Unfinished
 from layeralign.analysis.within.unanswered import Cut, NoAnswer
+from layeralign.judges.guards.registry import GUARDS
+from layeralign.judges.kinds import kind_of
 from layeralign.runs.opening import UNSEALED
 from layeralign.vlm import finite
 
@@ -25,6 +29,8 @@ def caution(summary: Summary) -> str:
             f"Warning: the model was trained on {printable(' and '.join(summary.trained_against))}; "
             "its score is not independent evidence."
         )
+    if summary.related:
+        lines.append(_related(summary.related))
     if summary.base:
         lines.append(f"The adapter was trained on a different model: {printable(summary.base)}.")
     if summary.trained_on:
@@ -54,6 +60,17 @@ def _unfinished(found: Unfinished) -> str:
     return (
         f"Judge {name} is unfinished: it has judged {found.judged} of {found.of} answers; "
         f"layeralign judge RUN --judge {name} resumes it."
+    )
+
+
+def _related(judges: Sequence[str]) -> str:
+    """Return one sentence about judges that are no independent witnesses."""
+    families = " and ".join(dict.fromkeys(GUARDS[kind_of(name)].family for name in judges))
+    many = len(judges) > 1
+    return (
+        f"Judge{'s' * many} {printable(' and '.join(judges))} {'are' if many else 'is'} built on {families}, "
+        "the family of the scanned model's own language model, and may share its blind spots; ask a judge of "
+        "another family, too."
     )
 
 

@@ -230,7 +230,7 @@ class Results:
         it. People label only a sample, so `human` must be requested by name. Scorers have no verdicts. If no
         row has an answer, the judge is the refusal matcher.
         """
-        harmful = self._harmful
+        harmful = self.harmful
         spoke = {
             name
             for name, verdict in self.columns.verdicts.items()
@@ -252,11 +252,11 @@ class Results:
 
     def judges_of_all(self) -> set[str]:
         """Return the judges that have a verdict on every harmful answer."""
-        asked = self._harmful & ~self._unanswered
+        asked = self.harmful & ~self._unanswered
         return {name for name in self.judges if (self.columns.verdicts[name][asked] >= 0).all()}
 
     @cached_property
-    def _harmful(self) -> Mask:
+    def harmful(self) -> Mask:
         """Whether the case of each row is harmful."""
         return np.equal(self.columns.cases.role[self.columns.case], HARMFUL)
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from layeralign.analysis.judging.agreement import JudgePair, agreements
+from layeralign.analysis.judging.independence import related
 from layeralign.analysis.judging.judge_quality import Quality
+from layeralign.analysis.judging.panel import Panel, models, panel
 from layeralign.analysis.metrics import Metrics, macro_average, measured, metrics
 from layeralign.analysis.results import Results
 from layeralign.analysis.rows import RowsByExit, by_exit, pair, together
@@ -136,6 +138,8 @@ class Summary:
             scores are not evidence of its safety.
         base: the different base model of the adapter's training, if that was allowed; otherwise empty.
         pairs: metrics of the pairs of a harmful and a harmless case, per exit; empty in a sequential run.
+        panel: the panel of the guards and rubric judges; None with fewer than two, or in a sequential run.
+        related: judges that were made of a model of the same family as the scanned model's language model.
         sealed: False where the run's last writer was killed or still works; see `layeralign.runs.opening`.
     """
 
@@ -162,6 +166,8 @@ class Summary:
     base: str = ""
     sealed: bool = True
     pairs: tuple[PairMetrics, ...] = ()
+    panel: Panel | None = None
+    related: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object; its keys are never renamed, only added."""
@@ -224,6 +230,8 @@ def _summarised(run: Results, judge: str, quality: Path | None) -> Summary:
         base=str(run.identity.get("base", "")),
         sealed=run.sealed,
         pairs=pair_metrics(own, run.cases, exits) if rule is None else (),
+        panel=panel(run, judges) if rule is None and len(judges := models(run)) > 1 else None,
+        related=related(run),
     )
 
 

@@ -55,11 +55,13 @@ class Judge(ABC):
         kind: The kind of judge.
         asr_means: What an `unsafe` verdict of this judge means, for a table's header; empty for scorers.
         together: Answers that are judged and then stored at a time.
+        sees: Whether the judge must be given the cases' pictures.
     """
 
     kind: str
     asr_means: str = ""
     together: int = 256
+    sees: bool = False
 
     @property
     def name(self) -> str:

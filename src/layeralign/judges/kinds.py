@@ -13,7 +13,12 @@ ORACLE, TOPIC, REFUSAL, VQA = "oracle", "topic", "refusal", "vqa"
 COHERENCE, REWARD, TOXICITY, PERSPECTIVE = "coherence", "reward", "toxicity", "perspective"
 LLM = "llm"
 """Any model on a server, asked by a rubric."""
-GUARDS = ("llama-guard-3", "llama-guard-3-1b", "llama-guard-3-vision", "llama-guard-4")
+GUARDS = (
+    "qwen3guard", "qwen3guard-8b", "wildguard", "nemotron-safety",
+    "llama-guard-3", "llama-guard-3-1b", "llama-guard-3-vision", "llama-guard-4",
+    "harmbench", "granite-guardian",
+)  # fmt: skip
+"""Guards by their published F1 on the answers of WildGuardTest; those without one come last."""
 
 RULES = (ORACLE, TOPIC, REFUSAL, VQA)
 """Kinds of rule-based judges; they are cheap and judge again whenever a case changes."""
@@ -84,8 +89,12 @@ REPETITION = Measure(
 )
 ACCURACY = Measure("vqa_accuracy", "answer agrees with people's, by the VQA-v2 rule", "", 0.0, 1.0, True)
 HARM = Measure("harm", "how harmful the answer is, by the rubric's grades", "", 0.0, 1.0, False)
+CONTROVERSIAL = Measure(
+    "controversial", "share of controversial answers, which count as unsafe", "", 0.0, 1.0, False
+)
 MEASURES: Mapping[str, Measure] = {
-    one.name: one for one in (REWARD_SCORE, TOXICITY_SCORE, LOG_PERPLEXITY, REPETITION, ACCURACY, HARM)
+    one.name: one
+    for one in (REWARD_SCORE, TOXICITY_SCORE, LOG_PERPLEXITY, REPETITION, ACCURACY, HARM, CONTROVERSIAL)
 }
 """Name in `Judgement.scores` -> its description. Scores of different judges are never mixed."""
 
@@ -113,6 +122,21 @@ def check_names(names: Sequence[str]) -> None:
             raise LayeralignError(f"judge {name!r}: {kind} takes no model; expected {kind}")
         if names.count(name) > 1:
             raise LayeralignError(f"judge {name!r}: is named twice; expected each judge once")
+
+
+def check_panel(names: Sequence[str]) -> None:
+    """Refuse a panel that is none: fewer than two judges, or judges without verdicts.
+
+    Raises:
+        LayeralignError: see above; the message says which.
+    """
+    for name in names:
+        if scores_only(name):
+            raise LayeralignError(
+                f"panel: {name!r} gives numbers and no verdicts; expected judges with verdicts"
+            )
+    if len(names) < 2:
+        raise LayeralignError("panel: expected two or more judges, joined by commas")
 
 
 def trusted(names: Iterable[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Perspective, Google's toxicity service, which ends on 31 December 2026.
+"""Perspective, Google's toxicity service, which ends on 31 December 2026 and is refused afterwards.
 
 The API is `comments:analyze` of the Comment Analyzer API, v1alpha1, as described in its discovery document
 and in https://github.com/conversationai/perspectiveapi (2-api/methods.md, limits.md). The key goes into a
@@ -61,13 +61,17 @@ class PerspectiveJudge(Judge):
             settings: Retry settings; see `Service`.
 
         Raises:
-            LayeralignError: The key is missing, or `url` is not an http or https address.
+            LayeralignError: Google's service has ended, the key is missing, or `url` is not an http or https
+                address.
         """
+        if url is None and _today() > ENDS:
+            raise LayeralignError(
+                f"judge perspective: Google ended Perspective on {ENDS}; use the judge toxicity, which runs "
+                "locally"
+            )
         key = key_in(KEY)
         if key is None:
-            raise LayeralignError(
-                f"judge perspective: has no key; set the environment variable {KEY}{_over()}"
-            )
+            raise LayeralignError(f"judge perspective: has no key; set the environment variable {KEY}")
         base = _GOOGLE if url is None else address(url, KEY)
         return cls(Service(base, {"x-goog-api-key": key}, **{"workers": 4, "gap": GAP, **settings}))
 
@@ -91,10 +95,10 @@ class PerspectiveJudge(Judge):
         try:
             replies = self.service.ask_all(_PATH, [_question(asked[at][1]) for at in fit], _score)
         except LayeralignError as error:
-            raise LayeralignError(f"judge perspective: {error}{_over()}") from None
+            raise LayeralignError(f"judge perspective: {error}") from None
         for at, reply in zip(fit, replies, strict=True):
             found[at] = (
-                Judgement("invalid", why=f"{reply.why}{_over()}") if isinstance(reply, Failure)
+                Judgement("invalid", why=reply.why) if isinstance(reply, Failure)
                 else Judgement("not applicable", scores={TOXICITY_SCORE.name: reply})
             )  # fmt: skip
         return found
@@ -144,8 +148,5 @@ def _details(reply: Any) -> list[Mapping[str, Any]]:
     return [part for part in details if isinstance(part, dict)] if isinstance(details, list) else []
 
 
-def _over() -> str:
-    """A note for messages after the service's last day; empty before."""
-    if datetime.now(UTC).date() <= ENDS:
-        return ""
-    return f" (Google ended Perspective on {ENDS}; use the judge toxicity, which runs locally)"
+def _today() -> date:
+    return datetime.now(UTC).date()

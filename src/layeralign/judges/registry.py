@@ -9,7 +9,7 @@ from pathlib import Path
 from layeralign.errors import LayeralignError
 from layeralign.judges import coherence, toxicity
 from layeralign.judges.coherence import CoherenceJudge
-from layeralign.judges.guard import GUARDS, GuardJudge
+from layeralign.judges.guards.registry import GUARDS, GuardJudge
 from layeralign.judges.judge import Judge, RowJudge
 from layeralign.judges.kinds import LLM, PERSPECTIVE, REMOTE, REWARD, TOXICITY, check_names, kind_of
 from layeralign.judges.models import local, reference
@@ -131,4 +131,5 @@ def _guard(kind: str, model: str, endpoint: str | None) -> Callable[[], Judge]:
         server = Endpoint.of(endpoint, model)
         return lambda: GuardJudge(kind, model, server)
     local.look_at(model)
-    return lambda: GuardJudge(kind, model, LocalSpeaker.load(model))
+    guard = GUARDS[kind]
+    return lambda: GuardJudge(kind, model, LocalSpeaker.load(model, chat=guard.has_template, sees=guard.sees))

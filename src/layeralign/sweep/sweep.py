@@ -24,6 +24,7 @@ from layeralign.judges.registry import judges
 from layeralign.runs import opening
 from layeralign.runs.store import Row, Run
 from layeralign.sweep import sequential
+from layeralign.sweep.pictures import with_pictures
 from layeralign.sweep.plan import grid, missing
 from layeralign.sweep.settings import ScanSettings
 from layeralign.vlm import cost
@@ -182,8 +183,9 @@ def judge(
         LayeralignError: A different judge of the same name has judged this run, or an endpoint refuses
             access.
     """
-    cases = {case.id: case for case in run.cases()}
+    bare = {case.id: case for case in run.cases()}
     for one in with_judges:
+        cases = with_pictures(run) if one.sees else bare
         run.ask_judge(one.name, again=again)
         run.add_judge(one.name, one.record())
         rows = run.unjudged(one.name, invalid=retry_invalid)

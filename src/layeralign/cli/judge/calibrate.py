@@ -32,7 +32,7 @@ def calibrate(
     from layeralign._util import files
     from layeralign.analysis.judging.calibrate import calibrate as measure
     from layeralign.analysis.results import Results
-    from layeralign.report.terminal import judge_quality as tables
+    from layeralign.report.terminal import judges as tables
 
     if not runs:
         raise LayeralignError("calibrate: expected the folder of a labelled run (layeralign label)")

@@ -1,22 +1,26 @@
-"""A local language model that answers conversations in its own chat template."""
+"""A local language model that answers conversations in its own chat template, or completes whole prompts."""
 
 from __future__ import annotations
 
+import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from io import BytesIO
 from typing import Any
 
 import torch
+from PIL import Image
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, GenerationConfig
 from transformers.generation.logits_process import LogitsProcessor, LogitsProcessorList
 
 from layeralign._util.files import expanded
 from layeralign.errors import LayeralignError
-from layeralign.judges.models.remote import Completion, Message
+from layeralign.judges.models.remote import Completion, Message, Talk
 from layeralign.judges.models.service import Failure
 from layeralign.vlm import checkpoint as checkpoints
+from layeralign.vlm import processor as processors
 from layeralign.vlm import rope
-from layeralign.vlm.load import own_device, pretrained, tokenizer
+from layeralign.vlm.load import own_device, pretrained, tokenizer, unloadable
 from layeralign.vlm.text import template
 
 _TOGETHER = 16
@@ -41,28 +45,37 @@ def look_at(model: str) -> checkpoints.Checkpoint:
 
 
 class LocalSpeaker:
-    """A causal or vision-language model with its chat template."""
+    """A causal or vision-language model with its tokenizer, or with the processor of its pictures."""
 
-    def __init__(self, model: Any, names: Any, checkpoint: checkpoints.Checkpoint) -> None:
+    def __init__(
+        self, model: Any, names: Any, checkpoint: checkpoints.Checkpoint, processor: Any = None
+    ) -> None:
         self._model, self._names, self._checkpoint = model, names, checkpoint
+        self._processor = processor
         self._writes_bos: bool | None = None  # whether the template writes BOS; set by the first prompt
 
     @classmethod
-    def load(cls, model: str, *, dtype: str = "bfloat16") -> LocalSpeaker:
+    def load(
+        cls, model: str, *, dtype: str = "bfloat16", chat: bool = True, sees: bool = False
+    ) -> LocalSpeaker:
         """Load a judge's model, from safetensors only.
 
         Args:
             model: A folder or a hub id.
             dtype: Precision of the weights, one of `layeralign.vlm.checkpoint.DTYPES`.
+            chat: Whether it answers messages, for which it needs a chat template, or completes prompts.
+            sees: Whether it must see pictures.
 
         Raises:
-            LayeralignError: The model does not exist, is not safe to load, or has no chat template.
+            LayeralignError: The model does not exist, is not safe to load, has no chat template, or cannot
+                see pictures.
         """
         found = find(model)
         found.hashes  # noqa: B018 - hash the files before they are loaded
-        sees = "vision_config" in found.config()
-        kind = AutoModelForImageTextToText if sees else AutoModelForCausalLM
+        multimodal = "vision_config" in found.config()
+        kind = AutoModelForImageTextToText if multimodal else AutoModelForCausalLM
         names = tokenizer(found, f"judge: model {model}")
+        processor = _processor(found, model) if sees else None
         made = pretrained(kind, found, f"judge: model {model}", dtype=getattr(torch, dtype))
         made.generation_config = GenerationConfig(  # without penalties, which would weigh on `safe`
             eos_token_id=made.generation_config.eos_token_id
@@ -70,40 +83,78 @@ class LocalSpeaker:
         legacy = found.path / "chat_template.json"  # where older processors stored it
         if names.chat_template is None and legacy.is_file():
             names.chat_template = json.loads(legacy.read_text(encoding="utf-8")).get("chat_template")
-        if names.chat_template is None:
+        if chat and names.chat_template is None:
             raise LayeralignError(
                 f"judge: model {model}: has no chat template, which a judge's prompt needs; use a chat model"
             )
-        return cls(made.to(own_device()).eval(), names, found)
+        return cls(made.to(own_device()).eval(), names, found, processor)
 
     def record(self) -> dict[str, Any]:
         """See `Speaker.record`."""
         return {"revision": self._checkpoint.revision, "files": self._checkpoint.hashes}
 
-    def prompt(self, conversation: Sequence[Message]) -> list[int]:
-        """Token ids of a conversation in the model's own template, with exactly one BOS.
+    def prompt(self, conversation: Talk, options: Mapping[str, Any] | None = None) -> list[int]:
+        """Token ids of a conversation in the model's template, or of a whole prompt, with exactly one BOS.
+
+        Args:
+            conversation: Messages, or a whole prompt.
+            options: Arguments of the chat template.
 
         Raises:
             LayeralignError: the template loses a text.
         """
+        before = template.written_before(self._names)
+        text, writes_bos = self._text(conversation, options or {})
+        return template.encode(self._names, text, before, writes_bos=writes_bos)
+
+    def _text(self, conversation: Talk, options: Mapping[str, Any]) -> tuple[str, bool]:
+        """The text of a conversation, and whether the BOS is in it."""
+        if isinstance(conversation, str):
+            return conversation, False
         if self._writes_bos is None:
-            bos, made = self._names.bos_token, self._rendered(_blank(conversation))
+            bos, made = self._names.bos_token, self._rendered(_blank(conversation), options)
             template.check_turns(made, len(conversation), f"judge: model {self._checkpoint.name}")
             self._writes_bos = bool(bos) and bos in made
-        before = template.written_before(self._names)
-        return template.encode(self._names, self._rendered(conversation), before, writes_bos=self._writes_bos)
+        return self._rendered(conversation, options), self._writes_bos
 
-    def _rendered(self, conversation: Sequence[Message]) -> str:
+    def _rendered(self, conversation: Sequence[Message], options: Mapping[str, Any]) -> str:
         return template.render(
             self._names, f"judge: model {self._checkpoint.name}", conversation, template.JUDGE_DATE,
-            tokenize=False, add_generation_prompt=True,
+            tokenize=False, add_generation_prompt=True, **options,
         )  # fmt: skip
 
-    def ask_all(
-        self, conversations: Sequence[Sequence[Message]], **settings: Any
+    def ask_all(self, conversations: Sequence[Talk], **settings: Any) -> list[Completion | Failure]:
+        """See `Speaker.ask_all`; decoding is greedy, in batches of similar length, pictures one by one."""
+        options = settings.get("chat_template_kwargs", {})
+        shown = {at: found for at, one in enumerate(conversations) if (found := _without_pictures(one))}
+        told = [at for at in range(len(conversations)) if at not in shown]
+        prompts = [self.prompt(conversations[at], options) for at in told]
+        replies = dict(zip(told, self._of_texts(prompts, settings), strict=True))
+        for at, (talk, pictures) in shown.items():
+            replies[at] = self._of_pictures(*self._text(talk, options), pictures, settings)
+        return [replies[at] for at in range(len(conversations))]
+
+    def _of_pictures(
+        self, text: str, writes_bos: bool, pictures: Sequence[Image.Image], settings: dict[str, Any]
+    ) -> Completion | Failure:
+        if self._processor is None:
+            raise LayeralignError(
+                f"judge: model {self._checkpoint.name}: was loaded without its processor and sees no picture"
+            )
+        before = template.written_before(self._names)
+        text = text if writes_bos or not before else self._names.decode(before) + text
+        made = self._processor(
+            text=[text], images=[list(pictures)], add_special_tokens=False, return_tensors="pt"
+        )
+        given = {
+            name: value.to(self._model.device, self._model.dtype if value.is_floating_point() else None)
+            for name, value in made.items()
+        }
+        return self._generated(given, settings)[0]
+
+    def _of_texts(
+        self, prompts: Sequence[Sequence[int]], settings: dict[str, Any]
     ) -> list[Completion | Failure]:
-        """See `Speaker.ask_all`; decoding is greedy, in batches of similar length."""
-        prompts = [self.prompt(one) for one in conversations]
         replies: list[Completion | Failure] = [Failure("longer than the judge's context")] * len(prompts)
         context = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
         fits = (
@@ -119,23 +170,25 @@ class LocalSpeaker:
                 replies[at] = reply
         return replies
 
-    @torch.no_grad()
     def _answers(
         self, prompts: Sequence[Sequence[int]], settings: dict[str, Any]
     ) -> list[Completion | Failure]:
-        rope.reset(self._model)
         width, device = max(map(len, prompts)), self._model.device
-        pad = self._names.pad_token_id
-        pad = self._names.eos_token_id if pad is None else pad
-        ids = torch.full((len(prompts), width), pad)
+        ids = torch.full((len(prompts), width), self._pad)
         for row, line in enumerate(prompts):
             ids[row, width - len(line) :] = torch.tensor(line)
         mask = torch.tensor([[0] * (width - len(line)) + [1] * len(line) for line in prompts])
-        watch = _Finite(len(prompts), device)
+        return self._generated({"input_ids": ids.to(device), "attention_mask": mask.to(device)}, settings)
+
+    @torch.no_grad()
+    def _generated(self, given: dict[str, Any], settings: dict[str, Any]) -> list[Completion | Failure]:
+        """Replies to encoded prompts, one per row of `input_ids`."""
+        rope.reset(self._model)
+        (rows, width), device = given["input_ids"].shape, self._model.device
+        watch = _Finite(rows, device)
         made = self._model.generate(
-            input_ids=ids.to(device), attention_mask=mask.to(device), max_new_tokens=settings["max_tokens"],
-            do_sample=False, pad_token_id=pad, eos_token_id=self._ends or None,
-            logits_processor=LogitsProcessorList([watch]),
+            **given, max_new_tokens=settings["max_tokens"], do_sample=False, pad_token_id=self._pad,
+            eos_token_id=self._ends or None, logits_processor=LogitsProcessorList([watch]),
         )  # fmt: skip
         replies = made[:, width:]
         texts = self._names.batch_decode(replies, skip_special_tokens=True)
@@ -144,6 +197,11 @@ class LocalSpeaker:
             Completion(text, end) if fine else Failure("the judge's logits were not finite numbers")
             for text, end, fine in zip(texts, ended, watch.rows.tolist(), strict=True)
         ]
+
+    @property
+    def _pad(self) -> int:
+        pad = self._names.pad_token_id
+        return int(self._names.eos_token_id if pad is None else pad)
 
     @property
     def _ends(self) -> list[int]:
@@ -173,3 +231,37 @@ def _blank(conversation: Sequence[Message]) -> list[Message]:
         return [part | {"text": template.SENTINEL} if "text" in part else part for part in content]
 
     return [message | {"content": blank(message["content"])} for message in conversation]
+
+
+def _without_pictures(conversation: Talk) -> tuple[list[Message], list[Image.Image]] | None:
+    """The conversation with places for its pictures, and the pictures; None if it has none."""
+    if isinstance(conversation, str):
+        return None
+    pictures: list[Image.Image] = []
+
+    def place(part: Message) -> Message:
+        if part["type"] != "image_url":
+            return part
+        content = part["image_url"]["url"].partition(",")[2]
+        pictures.append(Image.open(BytesIO(base64.b64decode(content))).convert("RGB"))
+        return {"type": "image"}
+
+    turns = [
+        turn if isinstance(turn["content"], str) else turn | {"content": [place(p) for p in turn["content"]]}
+        for turn in conversation
+    ]
+    return (turns, pictures) if pictures else None
+
+
+def _processor(found: checkpoints.Checkpoint, model: str) -> Any:
+    """The processor of a model that must see pictures."""
+    try:
+        processor = processors.load(found.path, str(found.config().get("model_type")))
+    except Exception as error:  # transformers raises many kinds for a broken checkpoint
+        raise unloadable(f"judge: model {model}: its processor", error) from error
+    if not hasattr(processor, "image_processor"):
+        raise LayeralignError(
+            f"judge: model {model}: has no processor for pictures, which this judge must see; use a model "
+            "that has one"
+        )
+    return processor

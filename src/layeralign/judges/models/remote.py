@@ -1,8 +1,8 @@
-"""Client for servers with OpenAI's chat completions API."""
+"""Client for servers with OpenAI's API: chat completions, and completions of a whole prompt."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,8 @@ KEY = "LAYERALIGN_API_KEY"
 """Environment variable with the server's key; a local server needs none."""
 
 Message = dict[str, Any]
+Talk = list[Message] | str
+"""Messages for a chat template, or the whole prompt of a model without one."""
 _ENDED = ("stop", "eos_token", "stop_sequence")
 """`finish_reason` of a complete reply: OpenAI's, and the two of Text Generation Inference."""
 
@@ -62,35 +64,41 @@ class Endpoint:
         """The record that identifies the endpoint, without the key."""
         return {"endpoint": self.service.url, "model": self.model}
 
-    def ask_all(
-        self, conversations: Sequence[Sequence[Message]], **settings: Any
-    ) -> list[Completion | Failure]:
+    def ask_all(self, conversations: Sequence[Talk], **settings: Any) -> list[Completion | Failure]:
         """Answer each conversation, in order, with a reply or a failure.
 
         Args:
-            conversations: Messages of each conversation.
+            conversations: Messages of each conversation, or each a whole prompt, which the server completes.
             settings: Further fields of the request, such as `max_tokens`.
 
         Raises:
             LayeralignError: The server refuses the key or has no such model; no further requests are sent.
         """
-        bodies = [
-            {"model": self.model, "messages": list(one), "temperature": 0, **settings}
-            for one in conversations
-        ]
+        whole = bool(conversations) and isinstance(conversations[0], str)
+        field, path = ("prompt", "/completions") if whole else ("messages", "/chat/completions")
+        bodies = [{"model": self.model, field: one, "temperature": 0, **settings} for one in conversations]
         try:
-            return self.service.ask_all("/chat/completions", bodies, _reply)
+            return self.service.ask_all(path, bodies, _text if whole else _reply)
         except LayeralignError as error:
             raise LayeralignError(f"{error} ({self.model})") from None
 
 
 def _reply(answer: httpx.Response) -> Completion | Failure:
-    """The completion in a response; a broken response raises `Retry`."""
+    """The chat completion in a response; a broken response raises `Retry`."""
+    return _completion(answer, lambda choice: choice["message"]["content"])
+
+
+def _text(answer: httpx.Response) -> Completion | Failure:
+    """The completion of a prompt in a response; a broken response raises `Retry`."""
+    return _completion(answer, lambda choice: choice["text"])
+
+
+def _completion(answer: httpx.Response, text_of: Callable[[Any], Any]) -> Completion | Failure:
     if answer.status_code != HTTPStatus.OK:
         return Failure(f"the server answered {answer.status_code}")
     try:
         choice = json_in(answer)["choices"][0]
-        text, end = choice["message"]["content"], choice.get("finish_reason")
+        text, end = text_of(choice), choice.get("finish_reason")
     except (ValueError, LookupError, TypeError, AttributeError):
         raise Retry("the reply was not a valid completion") from None
     if end == "content_filter":

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,13 +16,12 @@ from pydantic import Field
 from layeralign._util import strict_yaml
 from layeralign._util.validation import Filled, Record, Share, validated
 from layeralign.cases.case import Case
-from layeralign.cases.pictures import data_url
 from layeralign.errors import LayeralignError
-from layeralign.judges.guard import Speaker, defused
-from layeralign.judges.judge import SILENT, Exchange, Judge, Judgement
+from layeralign.judges.guards.guard import defused
+from layeralign.judges.judge import Judgement
 from layeralign.judges.kinds import HARM, LLM
-from layeralign.judges.models.remote import Message
-from layeralign.judges.models.service import Failure
+from layeralign.judges.models.model_judge import ModelJudge, Speaker
+from layeralign.judges.models.remote import Completion, Message
 
 PRESETS = {file.stem: file for file in sorted(Path(__file__).parent.glob("*.yaml"))}
 """Name -> file of the rubrics that ship with layeralign."""
@@ -85,14 +83,8 @@ class Rubric:
         """The conversation that asks about an answer; neither text can open or close a turn."""
         filled = {"prompt": defused(case.prompt), "answer": defused(answer)}
         text = _SLOT.sub(lambda slot: filled[slot[1]], self.fields.ask)
-        content: Any = text
-        if self.fields.picture and case.picture is not None:
-            content = [
-                {"type": "image_url", "image_url": {"url": data_url(case.picture.open(), "PNG")}},
-                {"type": "text", "text": text},
-            ]
         system = [{"role": "system", "content": self.fields.system}] if self.fields.system else []
-        return [*system, {"role": "user", "content": content}]
+        return [*system, {"role": "user", "content": text}]
 
     def parse(self, reply: str, *, ended: bool = True) -> Judgement:
         """Parse a reply; it is invalid if the judge did not end it itself."""
@@ -149,13 +141,14 @@ def _check(fields: _Fields, place: str) -> None:
         raise LayeralignError(f"{place}: has no grade besides zero_if; expected at least one")
 
 
-class RubricJudge(Judge):
+class RubricJudge(ModelJudge):
     """Judges the answers to harmful cases by a rubric; it has no verdict on others."""
 
     kind = LLM
 
     def __init__(self, model: str, rubric: Rubric, speaker: Speaker) -> None:
-        self.model, self.rubric, self.speaker = model, rubric, speaker
+        super().__init__(speaker, sees=rubric.fields.picture, max_tokens=rubric.fields.max_tokens)
+        self.model, self.rubric = model, rubric
         self.asr_means = f"unsafe, by {model} with the rubric {rubric.name}"
 
     @property
@@ -168,15 +161,10 @@ class RubricJudge(Judge):
         about = {"kind": self.kind, "rubric": self.rubric.name, "rubric_sha256": self.rubric.sha256}
         return {**about, **self.speaker.record()}
 
-    def judge_all(self, asked: Sequence[Exchange]) -> list[Judgement]:
-        """See `Judge.judge_all`."""
-        found = [SILENT] * len(asked)
-        harmful = [at for at, (case, _) in enumerate(asked) if case.kind == "harmful"]
-        talks = [self.rubric.talk(*asked[at]) for at in harmful]
-        replies = self.speaker.ask_all(talks, max_tokens=self.rubric.fields.max_tokens)
-        for at, reply in zip(harmful, replies, strict=True):
-            found[at] = (
-                Judgement("invalid", why=reply.why) if isinstance(reply, Failure)
-                else self.rubric.parse(reply.text, ended=reply.ended)
-            )  # fmt: skip
-        return found
+    def talk(self, case: Case, answer: str) -> list[Message]:
+        """See `ModelJudge.talk`."""
+        return self.rubric.talk(case, answer)
+
+    def read(self, case: Case, reply: Completion) -> Judgement:
+        """See `ModelJudge.read`."""
+        return self.rubric.parse(reply.text, ended=reply.ended)

@@ -21,7 +21,7 @@ from layeralign.errors import LayeralignError
 from layeralign.report import Drawing
 from layeralign.report.notebook.shown import Shown
 from layeralign.report.terminal import cases as case_tables
-from layeralign.report.terminal import doctor, encoder, judge_quality
+from layeralign.report.terminal import doctor, encoder, judges
 from layeralign.report.terminal import plan as plan_tables
 from layeralign.report.terminal import screen as screen_tables
 from layeralign.vlm import cost
@@ -209,11 +209,11 @@ class Calibrations(Shown, list[Calibration]):
 
     def _tables(self) -> list[Table]:
         """Return sensitivity and specificity."""
-        return [judge_quality.table(one) for one in self]
+        return [judges.table(one) for one in self]
 
     def _notes(self) -> Sequence[str]:
         """Return what a reader must know."""
-        return [judge_quality.EXPLAINED, *judge_quality.notes(self)]
+        return [judges.EXPLAINED, *judges.notes(self)]
 
     def _records(self) -> list[dict[str, Any]]:
         """Return a row per judge and group of exits; the group `all` has all rows."""

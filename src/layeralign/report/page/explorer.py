@@ -103,7 +103,12 @@ def _run(shown: RunInput, cases: dict[str, dict[str, str]], *, with_answers: boo
         if with_answers:
             column |= _private(rows, place[rows.case], len(places), answers)
         columns.append({"scores": {}, "answers": []} | column)
-    return {"judge": printable(shown.summary.asr_judge), "columns": columns}
+    panel = shown.summary.panel.judges if shown.summary.panel else ()
+    return {
+        "judge": printable(shown.summary.asr_judge),
+        "panel": [printable(name) for name in panel],
+        "columns": columns,
+    }
 
 
 def _column(rows: Rows, place: Codes, size: int) -> dict[str, Any]:

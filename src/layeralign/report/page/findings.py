@@ -10,7 +10,7 @@ from layeralign.analysis.cautions import caution, how_cut
 from layeralign.analysis.compare import Comparison
 from layeralign.analysis.metrics import Estimate
 from layeralign.analysis.summary import ExitMetrics, Summary
-from layeralign.judges.guard import published
+from layeralign.judges.guards.registry import published
 from layeralign.judges.kinds import ORACLE, REFUSAL, REFUSAL_MEASURED
 from layeralign.report.asr import Asr, asr_of, short, span, text
 from layeralign.report.charts.metrics import SHARES

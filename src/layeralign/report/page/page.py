@@ -25,6 +25,7 @@ from layeralign.report.page import findings as words
 from layeralign.report.page.example import example
 from layeralign.report.page.explorer import packed
 from layeralign.report.terminal.comparison import asr_arrow, differences, left_open, ordered, regressions
+from layeralign.report.terminal.judges import MAJORITY
 from layeralign.report.terminal.summary import (
     asr_name,
     corrected,
@@ -135,7 +136,7 @@ def _environment() -> Environment:
     made.globals.update(ordered=ordered, regressions=regressions, differences=differences)
     made.globals.update(asr_of=asr_of, asr_span=span, asr_ends=ends, asr_text=text)
     made.globals.update(asr_change=change_of, asr_arrow=asr_arrow, left_open=left_open)
-    made.globals.update(too_few=too_few, TOO_FEW=TOO_FEW)
+    made.globals.update(too_few=too_few, TOO_FEW=TOO_FEW, MAJORITY=MAJORITY)
     made.globals.update(worst_exit=words.worst_exit, mean_asr=words.mean_asr)
     made.globals.update(asr_name=asr_name, errors=words.errors, tests=_tests, scores_of=scores)
     return made

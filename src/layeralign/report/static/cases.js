@@ -54,11 +54,19 @@ function explorer(place) {
     return { run, states, base, changed, nearest };
   }
 
-  function isShown({ lines }) {
+  /** Whether one judge of the panel calls the answer safe, and another one unsafe. */
+  function isSplit(run, sample, exit, at) {
+    const column = columns[run].get(sample)?.get(exit);
+    const letters = new Set(packed.runs[run].panel.map((judge) => column?.verdicts[judge]?.[at]));
+    return packed.cases[at].kind === "harmful" && letters.has("u") && letters.has("s");
+  }
+
+  function isShown({ at: place, sample, lines }) {
     const at = wanted.exit === "" ? null : Number(wanted.exit);
     const states = lines.map((one) => one.states.filter((s) => at === null || s.exit === at));
     if (states.flat().every((one) => one === NOT_SCANNED || !one.mark)) return false;
     if (wanted.show === "changes") return lines.some((one) => one.changed.some((s) => at === null || s.exit === at));
+    if (wanted.show === "split") return lines.some(({ run }, i) => states[i].some((s) => isSplit(run, sample, s.exit, place)));
     if (wanted.show === "runs") return states[0].some((_, i) => new Set(states.map((ones) => ones[i].key)).size > 1);
     return !wanted.show || states.flat().some((one) => one.key === wanted.show);
   }
@@ -153,8 +161,10 @@ function explorer(place) {
   const update = (name) => (value) => { wanted[name] = value; wanted.page = 0; rows = found(); show(); };
   const names = (key) => [...new Set(packed.cases.map((one) => one[key]).filter(Boolean))].sort().map((n) => [n, n]);
   const said = packed.words[packed.runs[0].judge] ?? { u: "unsafe", s: "safe", i: "invalid" };
+  const hasPanel = packed.runs.some((run) => run.panel.length);
   const shown = choice("Show", [["", "every case"], ["changes", "cases that change between exits"],
     ["u", `harmful: ${said.u}`], ["i", `harmful: ${said.i}`], ["r", "benign: refused"], ["0", "questions: wrong"],
+    ...(hasPanel ? [["split", "cases on which the judges disagree"]] : []),
     ...(MANY ? [["runs", "cases that differ between runs"]] : [])], update("show"));
   const fields = [
     shown,
@@ -175,8 +185,9 @@ function explorer(place) {
     el("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Cases" },
       el("table", { class: "rows" }, el("thead", {}, el("tr", {}, heads)), body)),
     el("div", { class: "turn" }, before, after));
-  wanted.show = "changes";
+  wanted.show = hasPanel ? "split" : "changes";
   rows = found();
+  if (!rows.length) { wanted.show = "changes"; rows = found(); }
   if (!rows.length) { wanted.show = ""; rows = found(); }
   shown.select.value = wanted.show;
   show();
