@@ -48,6 +48,7 @@ def sweep(vlm: Vlm, cases: Sequence[Case], out: Path, settings: ScanSettings) ->
     if rule:
         sequential.check(rule, cases, settings.samples)
     settings = prepared(vlm, cases, out, settings)
+    every = grid(cases, exits, settings.samples)
     run = begin(vlm, out, settings.record())
     try:
         if vlm.adapter:
@@ -62,7 +63,6 @@ def sweep(vlm: Vlm, cases: Sequence[Case], out: Path, settings: ScanSettings) ->
             print(
                 printable(f"note: adds {added} cases to the {len(known_cases)} of run {out}"), file=sys.stderr
             )
-        every = grid(cases, exits, settings.samples)
         rules = [one.load() for one in judges(RULES)]
         judge(run, rules)
         left = missing(run, every)
