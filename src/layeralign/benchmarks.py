@@ -35,7 +35,7 @@ def cases(given: str | Path | Rows, *, limit: int | None = None, seed: int = 0) 
             of a public benchmark, which is downloaded once; or `NAME:FOLDER`, the user's own copy. A
             sequence of cases is checked and returned. Also a list of dicts, a pandas DataFrame or a
             `datasets.Dataset`; see `layeralign.cases.rows`.
-        limit: Largest number of cases, 1 to 10 million; the testbed generates exactly this many. None for all.
+        limit: Largest number of cases, 1 to 10 million; the testbed generates so many. None for all.
         seed: Seed of a benchmark that is generated, sampled or paired; it does not affect a file.
 
     Raises:
