@@ -55,7 +55,11 @@ CREATE TABLE judges (name TEXT PRIMARY KEY, record TEXT NOT NULL, rows INTEGER N
 
 NO_ANSWER = ("reasoning", "non-finite")
 """Finish reasons of rows without an answer: they are not judged and count as invalid."""
-_DAMAGE = (sqlite3.DatabaseError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+DAMAGE = (
+    sqlite3.DatabaseError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError,
+    ValueError,
+)  # fmt: skip
+"""What a damaged run can raise, while it is read and in an analysis of what was read."""
 RowKey = tuple[str, int, int]
 """Case id, exit and sample."""
 
@@ -99,31 +103,43 @@ class GivenCase(NamedTuple):
     picture: str | None
 
 
+def unreadable(path: Path, error: BaseException | None) -> str:
+    """The sentence about a run without a hash that cannot be read."""
+    why = printable(f"{type(error).__name__}: {error}", 100)
+    return (
+        f"run {path}: cannot be read ({why}), and it has no hash that shows it intact; restore it from a copy"
+    )
+
+
 class Run:
     """An open run. Use it as a context manager, or call `close`.
 
     Attributes:
         path: The run's folder.
         sealed: Whether the file's hash was compared with the one of its last writer; True for a writer.
+        doubtful: Whether no hash showed it intact when it was opened, also by a writer.
     """
 
     def __init__(
-        self, path: Path, connection: sqlite3.Connection, *, sealed: bool, end: Callable[[], None]
+        self,
+        path: Path,
+        connection: sqlite3.Connection,
+        *,
+        sealed: bool,
+        doubtful: bool,
+        end: Callable[[bool], None],
     ) -> None:
-        self.path, self.sealed = path, sealed
+        self.path, self.sealed, self.doubtful = path, sealed, doubtful
         self._db, self._end = connection, end
 
     def __enter__(self) -> Run:
         return self
 
     def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
-        self.close()
-        if not self.sealed and isinstance(error, _DAMAGE):  # a sealed run is as its last writer left it
-            why = printable(f"{type(error).__name__}: {error}", 100)
-            raise LayeralignError(
-                f"run {self.path}: cannot be read ({why}), and it has no hash that shows it intact; "
-                "restore it from a copy"
-            ) from error
+        damaged = self.doubtful and isinstance(error, DAMAGE)  # a sealed run is as its last writer left it
+        self._end(not damaged)
+        if damaged and not (self.sealed and isinstance(error, sqlite3.OperationalError)):  # a full disk
+            raise LayeralignError(unreadable(self.path, error)) from error
 
     def structure(self) -> str:
         """`ok`, or SQLite's first complaint about the file's structure."""
@@ -131,7 +147,7 @@ class Run:
 
     def close(self) -> None:
         """Close the database; a writer also writes the file's hash, and lets other writers in."""
-        self._end()
+        self._end(True)
 
     # --- what the run is
 
@@ -292,7 +308,7 @@ class Run:
             "SELECT id, prompt, kind, category, reference, facts, control FROM cases ORDER BY number"
         )
         for id, prompt, kind, category, reference, facts, control in sharing(found):
-            yield Case(id, prompt, kind, None, category, reference, json.loads(facts), control)
+            yield Case(id, prompt, kind, None, category, reference, dict(json.loads(facts)), control)
 
     def given(self) -> list[GivenCase]:
         """Every case that is not a control, in order of addition."""

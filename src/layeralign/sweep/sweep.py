@@ -73,8 +73,8 @@ def sweep(vlm: Vlm, cases: Sequence[Case], out: Path, settings: ScanSettings) ->
                     _answer(vlm, run, asked, settings, at)
                     judge(run, rules)
                     asked = sequential.next_rows(run, rule, cases, exits) if rule else []
-    except BaseException:
-        run.close()
+    except BaseException as error:
+        run.__exit__(type(error), error, None)  # a damaged run gets no hash
         raise
     return run
 
@@ -96,8 +96,8 @@ def begin(vlm: Vlm, out: Path, settings: dict[str, Any]) -> Run:
         if vlm.adapter and (reward := vlm.adapter.reward()):
             run.note_reward(reward)
         run.add_cost(cost.record(vlm))
-    except BaseException:
-        run.close()
+    except BaseException as error:
+        run.__exit__(type(error), error, None)  # a damaged run gets no hash
         raise
     return run
 
