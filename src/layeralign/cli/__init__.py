@@ -77,10 +77,10 @@ def _unexpected(error: Exception) -> str:
             f"run.sqlite cannot be read or written ({what}); check that the file is intact, the disk has "
             "space, and no other command writes to it"
         )
-    from layeralign.runs import opening, store  # known already, if a run was opened
+    from layeralign.runs import damage, opening  # known already, if a run was opened
 
-    if opening.DOUBTFUL and isinstance(error, store.DAMAGE):
-        return store.unreadable(opening.DOUBTFUL[-1], error)
+    if opening.DOUBTFUL and isinstance(error, damage.DAMAGE):
+        return damage.unreadable(opening.DOUBTFUL[-1], error)
     return f"a bug in layeralign ({what}); --debug shows where, please report it"
 
 

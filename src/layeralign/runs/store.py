@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from layeralign._util.text import printable, sharing
+from layeralign._util.text import sharing
 from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
+from layeralign.runs.damage import DAMAGE, unreadable
 
 if TYPE_CHECKING:
     from layeralign.runs.columns import Columns
@@ -55,11 +56,6 @@ CREATE TABLE judges (name TEXT PRIMARY KEY, record TEXT NOT NULL, rows INTEGER N
 
 NO_ANSWER = ("reasoning", "non-finite")
 """Finish reasons of rows without an answer: they are not judged and count as invalid."""
-DAMAGE = (
-    sqlite3.DatabaseError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError,
-    ValueError,
-)  # fmt: skip
-"""What a damaged run can raise, while it is read and in an analysis of what was read."""
 RowKey = tuple[str, int, int]
 """Case id, exit and sample."""
 
@@ -103,14 +99,6 @@ class GivenCase(NamedTuple):
     picture: str | None
 
 
-def unreadable(path: Path, error: BaseException | None) -> str:
-    """The sentence about a run without a hash that cannot be read."""
-    why = printable(f"{type(error).__name__}: {error}", 100)
-    return (
-        f"run {path}: cannot be read ({why}), and it has no hash that shows it intact; restore it from a copy"
-    )
-
-
 class Run:
     """An open run. Use it as a context manager, or call `close`.
 
@@ -121,14 +109,9 @@ class Run:
     """
 
     def __init__(
-        self,
-        path: Path,
-        connection: sqlite3.Connection,
-        *,
-        sealed: bool,
-        doubtful: bool,
+        self, path: Path, connection: sqlite3.Connection, *, sealed: bool, doubtful: bool,
         end: Callable[[bool], None],
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.path, self.sealed, self.doubtful = path, sealed, doubtful
         self._db, self._end = connection, end
 
