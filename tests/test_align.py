@@ -418,9 +418,9 @@ def test_a_continued_training_ends_in_the_same_bits(llava_dir, tmp_path, monkeyp
     many = testbed.cases("train", 48, 0)
     run(llava_dir, many, tmp_path / "whole", steps=4, schedule="constant")
     run(llava_dir, many, tmp_path / "more", steps=1, schedule="constant")
-    first = json.loads((tmp_path / "more" / "reference.json").read_text())
+    first = json.loads((tmp_path / "more" / "reference.json").read_text())["tokens"]
     _, history = run(llava_dir, many, tmp_path / "more", steps=4, schedule="constant")
-    assert len(first) < len(json.loads((tmp_path / "more" / "reference.json").read_text()))
+    assert len(first) < len(json.loads((tmp_path / "more" / "reference.json").read_text())["tokens"])
     for name in ("adapter_model.safetensors", checkpoint.FILE):
         assert sha(tmp_path / "whole" / name) == sha(tmp_path / "more" / name)
     assert [h["step"] for h in history] == list(range(4))
@@ -473,7 +473,7 @@ def test_kill_9_at_random_moments_ends_in_the_same_bits(llava_dir, tmp_path):
 def checkpoint_step(folder):
     try:
         with safe_open(folder / checkpoint.FILE, "pt") as opened:
-            return int(opened.metadata()["step"])
+            return int(json.loads(opened.metadata()["about"])["step"])
     except FileNotFoundError:
         return 0
 
@@ -510,10 +510,13 @@ def test_a_training_that_never_began_does_not_lock_its_folder(llava_dir, cases, 
     assert json.loads((tmp_path / "a" / "training.json").read_text())["settings"]["rows"] == 16
 
 
+WORDS = b"".join(b'{"step": %d, "loss": "low"}\n' % step for step in range(2))
+
+
 def test_a_truncated_log_is_refused(llava_dir, cases, tmp_path):
     run(llava_dir, cases, tmp_path / "a", steps=2)
     log = tmp_path / "a" / "log.jsonl"
-    for content in (log.read_bytes()[:-20], b"\xd4\n", b"1\n2\n", b"[" * 10**5):
+    for content in (log.read_bytes()[:-20], b"\xd4\n", b"1\n2\n", b"[" * 10**5, WORDS):
         log.write_bytes(content)
         with pytest.raises(LayeralignError, match="does not hold the 2 steps"):
             run(llava_dir, cases, tmp_path / "a", steps=2)
@@ -630,9 +633,33 @@ def test_an_adapter_that_would_alter_the_base_is_refused(llava_dir, cases, tmp_p
 
 def test_a_broken_checkpoint_is_said_to_be_one(llava_dir, cases, tmp_path):
     run(llava_dir, cases, tmp_path / "a", steps=1)
-    (tmp_path / "a" / checkpoint.FILE).write_bytes(b"half")
-    with pytest.raises(LayeralignError, match=r"checkpoint\.safetensors: cannot be used"):
-        run(llava_dir, cases, tmp_path / "a", steps=1)
+    file = tmp_path / "a" / checkpoint.FILE
+    whole = file.read_bytes()
+    flipped, step = bytearray(whole), whole.replace(b'\\"step\\": 1', b'\\"step\\": 0')
+    flipped[len(whole) // 2] ^= 0x40
+    assert step != whole
+    for content in (b"half", bytes(flipped), step):  # safetensors has no hash of its own
+        file.write_bytes(content)
+        with pytest.raises(LayeralignError, match=r"checkpoint\.safetensors: is damaged"):
+            run(llava_dir, cases, tmp_path / "a", steps=1)
+
+
+def test_damaged_reference_answers_are_not_learned(tmp_path):
+    answers = ReferenceAnswers(None, None, None)
+    for content in ("{", "[]", json.dumps({"sha256": "0", "tokens": {"a": [1]}})):
+        (tmp_path / "reference.json").write_text(content)
+        with pytest.raises(LayeralignError, match=r"reference\.json is damaged"):
+            answers.make([], None, tmp_path)
+
+
+def test_a_resumed_training_writes_its_cases_again(llava_dir, cases, tmp_path):
+    """Without them, a scan would not know that it asks what was trained on."""
+    run(llava_dir, cases, tmp_path / "a", steps=1)
+    file = tmp_path / "a" / "trained_on.json"
+    was = file.read_text()
+    file.write_text('{"asked": []}')
+    run(llava_dir, cases, tmp_path / "a", steps=1)
+    assert file.read_text() == was
 
 
 def test_nan_stops_with_the_last_good_adapter(llava_dir, cases, tmp_path, monkeypatch):

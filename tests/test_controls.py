@@ -80,6 +80,8 @@ def test_samples_differ_and_a_scan_grows_by_them(llava, case_file, tmp_path):
     [
         ({"samples": 2}, "greedy answers do not differ"),
         ({"samples": 0}, "samples 0: expected at least 1"),
+        ({"samples": 10**20, "temperature": 1}, "are too many; expected at most 50,000,000"),
+        ({"limit": 2**63}, "limit 9223372036854775808: is too large"),
         ({"system": "look: <image>"}, "system contains '<image>'"),
         ({"system": "be kind"}, "does not support a system prompt"),
     ],

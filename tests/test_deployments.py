@@ -83,6 +83,7 @@ def test_the_exit_of_a_command(run, tmp_path, line, exit):
         ("vllm serve MODEL --port --hf-overrides={}", "--port has no value"),
         ("vllm serve MODEL --seed {1,--hf-overrides.vision_feature_layer=3}", "--seed has no value, or a variable"),
         ("vllm serve MODEL --seed {1,'--hf-overrides.vision_feature_layer=3'}", "or a variable"),
+        ("vllm serve MODEL > >(tee log) --hf-overrides '{}'", "has a variable, $()"),
         ("vllm serve MODEL other", "words of no flag"),
         ("vllm serve --port 80", "names no model"),
         ("vllm serve MODEL --config gone.yaml", "its --config gone.yaml is no file here"),
@@ -101,6 +102,27 @@ def test_the_exit_of_a_command(run, tmp_path, line, exit):
 def test_what_a_command_hides_is_inconclusive(run, tmp_path, line, why):
     found = check(run, tmp_path, "serve.sh", line.replace("MODEL", str(MODEL)))
     assert (found.result, found.exit_code) == ("inconclusive", 3) and why in found.why
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        'eval "vllm serve MODEL"', "ssh host 'vllm serve MODEL'", "su user -c 'vllm serve MODEL'",
+        "bash -c -l 'vllm serve MODEL --trust-remote-code'", "$VLLM serve MODEL", "$(which vllm) serve MODEL",
+        "`which vllm` serve MODEL", "python -mvllm.entrypoints.openai.api_server --model MODEL",
+        "python /opt/vllm/entrypoints/openai/api_server.py", "python -m sglang_router.launch_server",
+    ],
+)  # fmt: skip
+def test_a_second_server_cannot_hide_behind_a_first(run, tmp_path, hidden):
+    """It was dropped, and the check passed for the first one alone."""
+    safe = f"docker run vllm/vllm-openai:v0.32.0 {MODEL}\n"
+    told = check(run, tmp_path, "serve.sh", safe + hidden.replace("MODEL", str(MODEL)))
+    assert [one.result for one in told.servers] == ["pass", "inconclusive"] and told.exit_code == 3
+
+
+def test_other_words_about_a_server_start_none(run, tmp_path):
+    words = "pip install vllm\ncurl http://vllm-serve:8000/v1\n"
+    assert check(run, tmp_path, "serve.sh", f"{words}vllm serve {MODEL}").exit == 7
 
 
 def test_the_hub_id_that_was_scanned_has_the_runs_config(run, tmp_path, monkeypatch):
@@ -199,6 +221,13 @@ services:
     assert [row["exit"] for row in json.loads(capsys.readouterr().out)] == [None, "7", None, None]
 
 
+@pytest.mark.parametrize("more", ["", f"image: 'vllm/vllm-openai:v0.32.0', command: {MODEL}, "])
+def test_a_service_that_extends_another_is_inconclusive(run, tmp_path, more):
+    text = f"services: {{one: {{{more}extends: {{file: other.yaml, service: two}}}}}}"
+    told = check(run, tmp_path, "compose.yaml", text)
+    assert (told.result, told.why[:26]) == ("inconclusive", "it extends another service")
+
+
 def test_an_unknown_version_can_fail_but_not_pass(run, tmp_path):
     file = tmp_path / "serve.sh"
     for flags, results in (("", ("inconclusive", "pass")), (f"--hf-overrides '{LAYER}'", ("fail", "fail"))):
@@ -294,6 +323,9 @@ def test_a_modelfile(run, tmp_path):
         assert check(run, tmp_path, "Modelfile", text).why.startswith(why)
     with pytest.raises(LayeralignError, match="has no FROM line"):
         check(run, tmp_path, "Modelfile", "SYSTEM x")
+    for text in ('SYSTEM """\nFROM ./mmproj.gguf\n"""', "SYSTEM a\u2028FROM ./mmproj.gguf"):
+        told = check(run, tmp_path, "Modelfile", f"FROM ./model.gguf\n{text}")  # a text starts nothing
+        assert told.why.startswith("it has no vision file of its own")
 
 
 def test_a_vision_file_cannot_hide_behind_its_name(run, tmp_path):
@@ -433,6 +465,10 @@ HOSTILE = {
     "deep.yaml": ("[" * 50_000, "is not valid YAML"),
     "large.yaml": ("a: 1\n" * 30_000, "is larger than 100000 bytes"),
     "tag.yaml": ("a: !!python/object/apply:os.system [ls]", "is not valid YAML"),
+    "bool.yaml": ("a: !!bool x", "is not valid YAML"),
+    "date.yaml": ("a: !!timestamp x", "is not valid YAML"),
+    "scripts.sh": ("sh -c 'sh -c \"sh -c \\\"sh -c x\\\"\"'", "scripts in scripts, more than 3 deep"),
+    "hidden.sh": ("vllm serve m " + "'vllm.' " * 12_000, None),
     "twice.yaml": ("a: 1\na: 2", "has 'a' twice"),
     "empty.yaml": ("", "has no server of vLLM or SGLang"),
     "list.yaml": ("- 1\n- [2]", "has no server of vLLM or SGLang"),

@@ -198,6 +198,49 @@ def test_damage_of_an_unsealed_run_is_one_sentence(copy, damage, capsys):
     assert f"run {copy}: " in said and "bug" not in said and said.count("\n") == 1
 
 
+NOTES = {
+    "encoder": "{}",
+    "screen": '{"a": 1}',
+    "trained_on": '{"cases": 5}',
+    "sequential": '{"precision": "x"}',
+}
+BROKEN = {
+    **{f"{key} {value}": f"INSERT OR REPLACE INTO meta VALUES ('{key}', '{value}')" for key, value in NOTES.items()},
+    "endless encoder": """UPDATE meta SET value = '{"layers": 1000000000000, "default": 5}' WHERE key = 'encoder'""",
+    "facts": "UPDATE cases SET facts = '[1]'",
+    "deep facts": f"UPDATE cases SET facts = '{'[' * 5000}'",
+    "lost cases": "DELETE FROM cases WHERE number = 0",
+    "lost answers": "DELETE FROM answers",
+    "finish reason": "UPDATE answers SET finish_reason = 'stoq' WHERE exit = 0",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_broken_run_without_a_hash_is_no_bug_of_ours(copy, what, capsys):
+    """Also where an analysis meets the damage, after the file was closed."""
+    with closing(sqlite3.connect(copy / FILE)) as db, db:
+        db.execute(BROKEN[what])
+    (copy / SEAL).unlink()
+    assert main(["summary", str(copy)]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "bug" not in said and "no hash that shows it intact" in said
+
+
+def test_a_writer_that_meets_damage_writes_no_hash_over_it(copy, capsys):
+    """Then every later command would take the damage for what the last writer left."""
+    with closing(sqlite3.connect(copy / FILE)) as db, db:
+        db.execute("UPDATE cases SET facts = '[1]'")
+    (copy / SEAL).unlink()
+    assert main(["judge", str(copy), "--judge", "refusal", "--again"]) == 1
+    assert "no hash that shows it intact" in capsys.readouterr().err and not (copy / SEAL).exists()
+
+
+def test_a_hash_that_is_no_file_is_not_waited_for(copy):
+    (copy / SEAL).unlink()
+    os.mkfifo(copy / SEAL)
+    assert not Results.load(copy).sealed
+
+
 # --- readers need no right to write
 
 

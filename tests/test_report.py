@@ -14,6 +14,7 @@ from rich.console import Console
 
 import handmade
 from judged import HOSTILE, cases, make
+from layeralign.cases.case import Case
 from layeralign.cli import main
 from layeralign.errors import LayeralignError
 from layeralign.judges.judge import Judgement
@@ -262,6 +263,19 @@ def test_rows_are_packed_as_they_are(runs):
     assert column["verdicts"]["oracle"] == 10 * "u" + 10 * "s" + 40 * "n"
     # refused no and coherent: 16 + 8 is Y; refused and coherent: 32 + 8 is o
     assert column["said"][:20] == 10 * "Y" + 10 * "o"
+
+
+def test_other_cases_of_one_id_are_not_one_row(tmp_path):
+    """The second run's answers stood beside the first run's request, under its kind."""
+    one = make(tmp_path / "one", lambda exit: 1, cases(2))
+    two = make(tmp_path / "two", lambda exit: 1, [Case("h0", "may i forge?", "benign"), *cases(2)[1:]])
+    found = packed(gather([one, two]), with_answers=True)
+    kinds, ids = found["cases"]["kind"], found["cases"]["id"]
+    both = [at for at, id in enumerate(ids) if id == "h0"]
+    assert [kinds["values"][kinds["of"][at]] for at in both] == ["harmful", "benign"]
+    assert found["cases"]["prompt"][both[1]] == "may i forge?" and ids.count("h1") == 1
+    said = [run["columns"][0]["said"].ljust(len(ids)) for run in found["runs"]]
+    assert [[text[at] == " " for at in both] for text in said] == [[False, True], [True, False]]
 
 
 def test_series_are_what_was_measured(runs):

@@ -217,7 +217,7 @@ def test_a_killed_training_goes_on_to_the_same_weights_bit_for_bit(trained, base
 
 def test_something_else_in_the_checkpoints_place_is_named(base, pair_file, tmp_path):
     (tmp_path / "checkpoint.safetensors").write_bytes(b"not that")
-    with pytest.raises(LayeralignError, match=r"checkpoint\.safetensors: cannot be used"):
+    with pytest.raises(LayeralignError, match=r"checkpoint\.safetensors: is damaged"):
         train_reward(pair_file, base, tmp_path, **SETTINGS)
     for record, why in (
         ("[1]", "expected"),

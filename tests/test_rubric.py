@@ -135,6 +135,8 @@ class TestAsking:
             ({"safe": None}, "has no rule for replies; expected unsafe and safe, or grades"),
             ({"grades": "{a: [1, 5]}"}, "has no rule for replies"),
             ({"safe": '["Yes"]'}, "'yes' is both unsafe and safe"),
+            ({"unsafe": '["yes!"]', "safe": '["yes"]'}, "no reply can be the word 'yes!'"),
+            ({"safe": '["no: fine"]'}, "no reply can be the word 'no: fine'"),
             ({"safe": "[]"}, "field 'safe' is"),
             ({"saef": '["no"]'}, "line 4: field 'saef' is unknown; expected ask, system"),
             ({"max_tokens": "0"}, "field 'max_tokens' is 0; expected 1 to 8192 tokens"),

@@ -6,11 +6,12 @@ import json
 import re
 import signal
 import socket
+import sqlite3
 import stat
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import httpx
 import pytest
@@ -24,6 +25,8 @@ from layeralign.cases.pictures import data_url
 from layeralign.cli import main
 from layeralign.decode.decoding import Decoding
 from layeralign.judges.models.remote import Endpoint
+from layeralign.runs.opening import SEAL
+from layeralign.runs.store import FILE
 from layeralign.serving import limits
 from layeralign.serving.server import Server
 from layeralign.serving.text import certain as certain_part
@@ -51,11 +54,19 @@ def scanned(vlm, tmp_path_factory):
 def running(vlm, decoding=SHORT, **settings):
     """A server on a free port, and a client of it."""
     server = Server(vlm, decoding, port=0, **settings)
-    thread = threading.Thread(target=server.run)
+    ended = []
+
+    def run():
+        try:
+            server.run()
+        except LayeralignError as error:
+            ended.append(str(error))
+
+    thread = threading.Thread(target=run)
     thread.start()
     try:
         with httpx.Client(base_url=server.url, timeout=60, limits=httpx.Limits(max_connections=64)) as client:
-            client.server = server
+            client.server, client.ended = server, ended
             yield client
     finally:
         server.http.should_exit = True
@@ -449,6 +460,42 @@ def test_nothing_is_answered_that_cannot_be_logged(vlm, tmp_path, monkeypatch, c
         assert ask(client, body(ASKED[0])).status_code == 503
         assert httpx.get(client.server.url.removesuffix("/v1") + "/health").status_code == 503
     assert "No space left" in capsys.readouterr().err
+    assert "could not be written or judged to its end" in client.ended[0]
+
+
+def without(log, table):
+    with running(vlm := layeralign.load("testbed"), log=log) as client:
+        ask(client, body(ASKED[0]))
+    (log / SEAL).unlink()
+    with closing(sqlite3.connect(log / FILE)) as db, db:
+        db.execute(f"DROP TABLE {table}")
+    return vlm
+
+
+@pytest.mark.parametrize("table", ["answers", "sessions"])
+def test_a_damaged_log_stops_the_server_at_its_start(tmp_path, table):
+    """It hung, or waited for answers that a thread which had ended could not store."""
+    vlm = without(tmp_path / "log", table)
+    with pytest.raises(sqlite3.OperationalError, match="no such table"):  # main makes a sentence of it
+        Server(vlm, SHORT, port=0, log=tmp_path / "log")
+
+
+def test_a_log_that_cannot_be_judged_is_said_at_the_end(tmp_path, capsys):
+    vlm = without(tmp_path / "log", "judges")
+    with running(vlm, log=tmp_path / "log") as client:
+        assert ask(client, body(ASKED[1])).status_code == 200
+    assert "no such table" in capsys.readouterr().err and len(client.ended) == 1
+
+
+def test_each_request_keeps_its_category(vlm, tmp_path):
+    """Equal requests with other categories were one case, with the first one's category."""
+    told = [{"category": "a"}, {"category": "b"}, {}, {"category": "b"}]
+    with running(vlm, log=tmp_path / "log") as client:
+        for metadata in told:
+            ask(client, body(ASKED[0], metadata=metadata))
+    run = Results.load(tmp_path / "log")
+    category = {case.id: case.category for case in run.cases}
+    assert sorted(category[key[0]] for key in run.answers) == ["", "a", "b", "b"]
 
 
 @pytest.mark.slow

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 TESTBED_SIZE = 1000
 """Number of testbed cases when no limit is given; the testbed can generate any number."""
+MOST = 10_000_000
+"""Largest `limit`; a testbed generates as many cases, which have to fit into memory."""
 _TESTBEDS = {"testbed": testbed.cases, "natural": natural.cases}
 
 
@@ -33,7 +35,7 @@ def cases(given: str | Path | Rows, *, limit: int | None = None, seed: int = 0) 
             of a public benchmark, which is downloaded once; or `NAME:FOLDER`, the user's own copy. A
             sequence of cases is checked and returned. Also a list of dicts, a pandas DataFrame or a
             `datasets.Dataset`; see `layeralign.cases.rows`.
-        limit: Largest number of cases, 1 or more; the testbed generates exactly this many. None for all.
+        limit: Largest number of cases, 1 to 10 million; the testbed generates so many. None for all.
         seed: Seed of a benchmark that is generated, sampled or paired; it does not affect a file.
 
     Raises:
@@ -41,6 +43,8 @@ def cases(given: str | Path | Rows, *, limit: int | None = None, seed: int = 0) 
     """
     if limit is not None and limit < 1:
         raise LayeralignError(f"limit {limit}: is too small; expected at least 1")
+    if limit is not None and limit > MOST:
+        raise LayeralignError(f"limit {limit}: is too large; expected at most {MOST:,}")
     if not isinstance(given, str | Path):
         return _checked(rows.read(given, limit))
     name, _, split = str(given).partition(":")

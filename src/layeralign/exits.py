@@ -20,6 +20,8 @@ from layeralign.errors import LayeralignError
 _THIRDS = ("early", "middle", "late")
 _GROUPS = ("embedding", *_THIRDS)
 
+_MOST = 100_000
+"""Most blocks of an encoder."""
 _NUMBER = re.compile(r"-?\d{1,6}")
 _RANGE = re.compile(r"(\d{1,6})-(\d{1,6})")
 _FORMS = "a number, a range such as 1-8, or one of all, default, embedding, early, middle, late"
@@ -61,8 +63,17 @@ class Exits:
 
     @classmethod
     def from_json(cls, made: dict[str, Any]) -> Exits:
-        """Create from the result of `to_json`."""
-        return cls(**made | {"tracks": tuple(Track(**track) for track in made.get("tracks", ()))})
+        """Create from the result of `to_json`.
+
+        Raises:
+            ValueError, TypeError: It is none.
+        """
+        found = cls(**made | {"tracks": tuple(Track(**track) for track in made.get("tracks", ()))})
+        sizes = (found.layers, found.default, *(track.exits for track in found.tracks))
+        if not all(type(size) is int and 0 <= size <= _MOST for size in sizes) or not found.layers:
+            raise ValueError(f"an encoder has at most {_MOST} blocks, and at least one")
+        found.place(found.default)
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object that a run stores."""

@@ -120,7 +120,7 @@ def _said(what: str) -> Iterator[None]:
         where = f", line {mark.line + 1}" if mark else ""
         reason = getattr(error, "problem", None) or str(error)
         raise LayeralignError(f"{what}{where}: is not valid YAML ({printable(reason, 120)})") from error
-    except (ValueError, OverflowError, RecursionError) as error:
+    except (ValueError, OverflowError, RecursionError, LookupError, AttributeError) as error:  # PyYAML's own
         raise LayeralignError(f"{what}: is not valid YAML ({printable(str(error), 120)})") from error
 
 

@@ -25,6 +25,8 @@ from layeralign.errors import LayeralignError
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the process's exit code."""
     settle_threads()
+    if opening := sys.modules.get("layeralign.runs.opening"):
+        opening.DOUBTFUL.clear()  # of a command before this one, in this process
     tokens = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in tokens
     for stream in (sys.stdout, sys.stderr):
@@ -68,13 +70,17 @@ def _said(error: Exception, tokens: list[str]) -> str:
 
 
 def _unexpected(error: Exception) -> str:
-    """The message for any other error: a bug of ours, unless SQLite cannot use the run's file."""
+    """The message for any other error: a bug of ours, unless a run can be damaged."""
     what = f"{type(error).__name__}: {printable(str(error), 200)}"
     if type(error) in (sqlite3.DatabaseError, sqlite3.OperationalError):
         return (
             f"run.sqlite cannot be read or written ({what}); check that the file is intact, the disk has "
             "space, and no other command writes to it"
         )
+    from layeralign.runs import damage, opening  # known already, if a run was opened
+
+    if opening.DOUBTFUL and isinstance(error, damage.DAMAGE):
+        return damage.unreadable(opening.DOUBTFUL[-1], error)
     return f"a bug in layeralign ({what}); --debug shows where, please report it"
 
 

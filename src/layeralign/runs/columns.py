@@ -140,13 +140,18 @@ def read(db: sqlite3.Connection) -> Columns:
 
 
 def _answers(db: sqlite3.Connection, cases: CaseColumns) -> Iterator[tuple[NDArray[Any], ...]]:
-    """Yield parts of the table: case, exit, sample and finish reason; an answer without a case is no row."""
+    """Yield parts of the table: case, exit, sample and finish reason.
+
+    Raises:
+        ValueError: An answer has no case, or an unknown finish reason.
+    """
     yield tuple(np.zeros(0, dtype=np.int64) for _ in range(4))
     asked = 'SELECT "case", exit, sample, finish_reason FROM answers'
     for names, exit, sample, reasons in _parts(db.execute(asked)):
-        case, finish = _of(names, cases), _codes(reasons, FINISH_REASONS, 0)
-        there = case >= 0
-        yield case[there], np.array(exit)[there], np.array(sample)[there], finish[there]
+        case, finish = _of(names, cases), _codes(reasons, FINISH_REASONS, -1)
+        if (case < 0).any() or (finish < 0).any():
+            raise ValueError("an answer has no case, or an unknown finish reason")
+        yield case, np.array(exit), np.array(sample), finish
 
 
 def _judgements(

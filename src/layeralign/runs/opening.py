@@ -62,16 +62,16 @@ def create(folder: Path, model: str, identity: Mapping[str, Any], encoder: Mappi
         folder.chmod(0o700)  # whatever the umask: answers are private
     lock = _locked(folder)
     try:
-        if not (folder / FILE).exists():
+        if new := not (folder / FILE).exists():
             _write_new(folder / FILE, model, identity, encoder)
-        run = _writer(folder, lock)
+        run = _writer(folder, lock, new=new)
     except BaseException:
         lock.release()
         raise
     try:
         _check_same(run, model, identity)
-    except BaseException:
-        run.close()
+    except BaseException as error:
+        run.__exit__(type(error), error, None)
         raise
     return run
 
@@ -155,22 +155,22 @@ def _locked(folder: Path) -> FileLock:
     return lock
 
 
-def _writer(folder: Path, lock: FileLock) -> Run:
+def _writer(folder: Path, lock: FileLock, *, new: bool = False) -> Run:
     """Open for writing; the lock is released when the run is closed."""
     file = folder / FILE
-    is_sealed(folder)
+    doubtful = not (new or is_sealed(folder))
     (folder / SEAL).unlink(missing_ok=True)
     connection = sqlite3.connect(file, timeout=60)
 
-    def end() -> None:
-        whole = _one_file(connection)
+    def end(seal: bool) -> None:
+        whole = _one_file(connection) and seal
         connection.close()
         if whole and lock.is_locked:
             with suppress(LayeralignError):  # the disk is full
                 files.write(folder / SEAL, _sha256(file) + "\n", private=True)
         lock.release()
 
-    run = _opened(folder, connection, sealed=True, end=end)
+    run = _opened(folder, connection, sealed=True, doubtful=doubtful, end=end)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")  # a power failure may lose the last batch
     return run
@@ -205,7 +205,7 @@ def _reader(folder: Path) -> Run:
         except sqlite3.DatabaseError as error:
             connection.close()
             raise _unreadable(folder, error) from error
-        return _opened(folder, connection, sealed=sealed, end=connection.close)
+        return _opened(folder, connection, sealed=sealed, doubtful=not sealed, end=_closing(connection))
     return _copied(folder)
 
 
@@ -218,16 +218,33 @@ def _copied(folder: Path) -> Run:
     connection = sqlite3.connect(Path(kept.name) / FILE)
     connection.execute("PRAGMA query_only = ON")
 
-    def end() -> None:
+    def end(_: bool) -> None:
         connection.close()
         kept.cleanup()
 
-    return _opened(folder, connection, sealed=False, end=end)
+    return _opened(folder, connection, sealed=False, doubtful=True, end=end)
 
 
-def _opened(folder: Path, connection: sqlite3.Connection, *, sealed: bool, end: Callable[[], None]) -> Run:
+def _closing(connection: sqlite3.Connection) -> Callable[[bool], None]:
+    return lambda _: connection.close()
+
+
+DOUBTFUL: list[Path] = []
+"""Runs that were opened without a hash; the command line empties it."""
+
+
+def _opened(
+    folder: Path,
+    connection: sqlite3.Connection,
+    *,
+    sealed: bool,
+    doubtful: bool,
+    end: Callable[[bool], None],
+) -> Run:
     """Return the run behind a connection, if it is of our format."""
-    run = Run(folder, connection, sealed=sealed, end=end)
+    run = Run(folder, connection, sealed=sealed, doubtful=doubtful, end=end)
+    if doubtful:
+        DOUBTFUL.append(folder)
     try:
         version = run._meta("format")
     except (sqlite3.DatabaseError, TypeError, ValueError) as error:
@@ -253,8 +270,8 @@ def is_sealed(folder: Path) -> bool:
     """
     seal, file, log = folder / SEAL, folder / FILE, folder / f"{FILE}-wal"
     try:
-        wanted = seal.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
+        wanted = files.read_regular(seal, 1000).decode(errors="replace").strip()
+    except (OSError, ValueError):  # ValueError: no regular file, or longer than a hash
         return False
     if log.exists() and log.stat().st_size:  # a writer that has begun after the seal
         return False

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from layeralign._util.text import printable, sharing
+from layeralign._util.text import sharing
 from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
+from layeralign.runs.damage import DAMAGE, unreadable
 
 if TYPE_CHECKING:
     from layeralign.runs.columns import Columns
@@ -55,7 +56,6 @@ CREATE TABLE judges (name TEXT PRIMARY KEY, record TEXT NOT NULL, rows INTEGER N
 
 NO_ANSWER = ("reasoning", "non-finite")
 """Finish reasons of rows without an answer: they are not judged and count as invalid."""
-_DAMAGE = (sqlite3.DatabaseError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 RowKey = tuple[str, int, int]
 """Case id, exit and sample."""
 
@@ -105,25 +105,24 @@ class Run:
     Attributes:
         path: The run's folder.
         sealed: Whether the file's hash was compared with the one of its last writer; True for a writer.
+        doubtful: Whether no hash showed it intact when it was opened, also by a writer.
     """
 
     def __init__(
-        self, path: Path, connection: sqlite3.Connection, *, sealed: bool, end: Callable[[], None]
-    ) -> None:
-        self.path, self.sealed = path, sealed
+        self, path: Path, connection: sqlite3.Connection, *, sealed: bool, doubtful: bool,
+        end: Callable[[bool], None],
+    ) -> None:  # fmt: skip
+        self.path, self.sealed, self.doubtful = path, sealed, doubtful
         self._db, self._end = connection, end
 
     def __enter__(self) -> Run:
         return self
 
     def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
-        self.close()
-        if not self.sealed and isinstance(error, _DAMAGE):  # a sealed run is as its last writer left it
-            why = printable(f"{type(error).__name__}: {error}", 100)
-            raise LayeralignError(
-                f"run {self.path}: cannot be read ({why}), and it has no hash that shows it intact; "
-                "restore it from a copy"
-            ) from error
+        damaged = self.doubtful and isinstance(error, DAMAGE)  # a sealed run is as its last writer left it
+        self._end(not damaged)
+        if damaged and not (self.sealed and isinstance(error, sqlite3.OperationalError)):  # a full disk
+            raise LayeralignError(unreadable(self.path, error)) from error
 
     def structure(self) -> str:
         """`ok`, or SQLite's first complaint about the file's structure."""
@@ -131,7 +130,7 @@ class Run:
 
     def close(self) -> None:
         """Close the database; a writer also writes the file's hash, and lets other writers in."""
-        self._end()
+        self._end(True)
 
     # --- what the run is
 
@@ -292,7 +291,7 @@ class Run:
             "SELECT id, prompt, kind, category, reference, facts, control FROM cases ORDER BY number"
         )
         for id, prompt, kind, category, reference, facts, control in sharing(found):
-            yield Case(id, prompt, kind, None, category, reference, json.loads(facts), control)
+            yield Case(id, prompt, kind, None, category, reference, dict(json.loads(facts)), control)
 
     def given(self) -> list[GivenCase]:
         """Every case that is not a control, in order of addition."""

@@ -55,21 +55,30 @@ class Log:
 
     def _work(self, vlm: Vlm, folder: Path, decoding: Decoding, opened: Future[None]) -> None:
         try:  # an SQLite connection belongs to the thread that opened it
-            run = begin(vlm, folder, {"decoding": decoding.record(), "served": SERVED})
-        except BaseException as error:
-            opened.set_exception(error)
-            return
-        with run:
-            started = datetime.now(UTC).isoformat(timespec="seconds")
-            number = run.add_session(started, shlex.join(sys.argv), versions())
-            opened.set_result(None)
-            self._follow(run, number, vlm.adapter.trained_on() if vlm.adapter else frozenset())
-            if not self.failed:
-                judge(run, [one.load() for one in judges(RULES)])
+            with begin(vlm, folder, {"decoding": decoding.record(), "served": SERVED}) as run:
+                started = datetime.now(UTC).isoformat(timespec="seconds")
+                number = run.add_session(started, shlex.join(sys.argv), versions())
+                trained = vlm.adapter.trained_on() if vlm.adapter else frozenset()
+                samples = Counter((case, exit) for case, exit, _ in run.answered())
+                known = set(run.case_hashes())
+                opened.set_result(None)
+                self._follow(run, number, trained, samples, known)
+                if not self.failed:
+                    judge(run, [one.load() for one in judges(RULES)])
+        except BaseException as error:  # the run is damaged; or the disk is full at the end
+            if opened.done():
+                self._fail(error)
+            else:
+                opened.set_exception(error)
 
-    def _follow(self, run: Run, session: int, trained: Any) -> None:
-        samples = Counter((case, exit) for case, exit, _ in run.answered())
-        known = set(run.case_hashes())
+    def _fail(self, error: BaseException) -> None:
+        if not self.failed:
+            print(f"layeralign: serve: the log cannot be written ({error})", file=sys.stderr)
+        self.failed = True
+
+    def _follow(
+        self, run: Run, session: int, trained: Any, samples: Counter[tuple[str, int]], known: set[str]
+    ) -> None:
         while (some := self._some()) is not None:
             began = time.monotonic()
             cases = {job.asked.case.id: job.asked.case for job, _ in some}
@@ -83,9 +92,7 @@ class Log:
                     run.note_trained_on(told)
                 run.add_answers(rows, session, time.monotonic() - began)
             except Exception as error:  # the disk is full, for example: nothing is answered unlogged
-                if not self.failed:
-                    print(f"layeralign: serve: the log cannot be written ({error})", file=sys.stderr)
-                self.failed = True
+                self._fail(error)
                 for job, _ in some:
                     job.tell(Refused("the log of this server cannot be written", 503, code="log_failed"))
                 continue

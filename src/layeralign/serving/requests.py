@@ -335,8 +335,8 @@ def _case(
     turns: tuple[Turn, ...], system: str, picture: Picture | None, decoding: Decoding, stop: tuple[str, ...],
     metadata: Mapping[str, str],
 ) -> Case:  # fmt: skip
-    """The case of a request; its id is the hash of all that shapes the answer, besides exit and seed."""
-    kind = metadata.get("kind", "harmful")
+    """The case of a request; its id is the hash of all that it has, and of the settings."""
+    kind, category = metadata.get("kind", "harmful"), metadata.get("category", "")
     if kind not in ("harmful", "benign"):
         raise Refused(f"metadata: its kind is {shown(kind)}; expected harmful or benign", 400, "metadata")
     facts: dict[str, Any] = {"served": decoding.record() | {"stop": list(stop)}}
@@ -345,6 +345,6 @@ def _case(
     prompt = turns[0].text
     if len(turns) > 1:  # judges read the whole conversation
         prompt = "\n\n".join(f"{turn.role.capitalize()}: {turn.text}" for turn in turns)
-    about = [prompt, picture and picture.sha256, kind, facts]
+    about = [prompt, picture and picture.sha256, kind, facts, *filter(None, [category])]
     id = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
-    return Case(id, prompt, cast(Kind, kind), picture, metadata.get("category", ""), None, facts)
+    return Case(id, prompt, cast(Kind, kind), picture, category, None, facts)

@@ -104,7 +104,11 @@ class Server:
         return self._log is None or not self._log.failed
 
     def run(self) -> None:
-        """Serve until the server is stopped; answers that are being generated are given first."""
+        """Serve until the server is stopped; answers that are being generated are given first.
+
+        Raises:
+            LayeralignError: The log could not be written.
+        """
         say(printable(self._told), stderr=True)
         try:
             self.http.run(sockets=[self._socket])
@@ -113,6 +117,11 @@ class Server:
             self._scheduler.close()
             if self._log:
                 self._log.close()
+        if not self._can_answer():
+            raise LayeralignError(
+                "serve: the log could not be written or judged to its end, as said above; correct that, then "
+                "run layeralign judge on its folder"
+            )
 
 
 def _libraries() -> tuple[Any, Any]:

@@ -6,11 +6,24 @@ from collections.abc import Iterable, Sequence
 
 from layeralign.cases.case import Case
 from layeralign.decode.stream import Query
+from layeralign.errors import LayeralignError
 from layeralign.runs.store import Run
+
+MOST = 50_000_000
+"""Most rows of a scan: its list of questions has to fit into memory."""
 
 
 def grid(cases: Sequence[Case], exits: Sequence[int], samples: int) -> list[Query]:
-    """Every case at every exit, in an efficient order for decoding."""
+    """Every case at every exit, in an efficient order for decoding.
+
+    Raises:
+        LayeralignError: There are more than `MOST` rows.
+    """
+    if (rows := len(cases) * len(exits) * samples) > MOST:
+        raise LayeralignError(
+            f"scan: {rows} answers ({len(cases)} cases, {len(exits)} exits, {samples} samples) are too many; "
+            f"expected at most {MOST:,}"
+        )
     return [(case, exit, sample) for case in _ordered(cases) for exit in exits for sample in range(samples)]
 
 

@@ -62,6 +62,7 @@ def sweep(
     if rule:
         sequential.check(rule, cases, settings.samples)
     settings = prepared(vlm, cases, out, settings)
+    every = grid(cases, exits, settings.samples)
     run = begin(vlm, out, settings.record())
     try:
         if vlm.adapter:
@@ -76,7 +77,6 @@ def sweep(
             print(
                 printable(f"note: adds {added} cases to the {len(known_cases)} of run {out}"), file=sys.stderr
             )
-        every = grid(cases, exits, settings.samples)
         rules = [one.load() for one in judges(RULES)]
         judge(run, rules)
         left = missing(run, every)
@@ -88,8 +88,8 @@ def sweep(
                     _store(made, run, at)
                     judge(run, rules)
                     asked = sequential.next_rows(run, rule, cases, exits) if rule else []
-    except BaseException:
-        run.close()
+    except BaseException as error:
+        run.__exit__(type(error), error, None)  # a damaged run gets no hash
         raise
     return run
 
@@ -111,8 +111,8 @@ def begin(vlm: Vlm, out: Path, settings: dict[str, Any]) -> Run:
         if vlm.adapter and (reward := vlm.adapter.reward()):
             run.note_reward(reward)
         run.add_cost(cost.record(vlm))
-    except BaseException:
-        run.close()
+    except BaseException as error:
+        run.__exit__(type(error), error, None)  # a damaged run gets no hash
         raise
     return run
 

@@ -6,7 +6,6 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ _TOKEN = re.compile(
     |(?P<comment>\#[^\n]*)
     |(?P<redirect>[\d&]?[<>]+[&|]?)
     |(?P<end>[\n;&|()]+)
-    |(?P<word>(?:\\.|'[^']*'|"(?:[^"\\]|\\.)*"|[^\s'"\\;&|()<>])+)""",
+    |(?P<word>(?:\\.|'[^']*'|"(?:[^"\\]|\\.)*"|\$\([^()]*\)|[^\s'"\\;&|()<>])+)""",
     re.VERBOSE | re.DOTALL,
 )
 _QUOTED = re.compile(r"""\\.|'[^']*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
@@ -39,8 +38,14 @@ _MODULES = {
 _SHELLS = ("sh", "bash", "dash", "ash", "zsh")
 _IMAGE = re.compile(r"(^|/)vllm-openai([:@]|$)")
 """The image whose start is vLLM's server."""
+_HIDDEN = re.compile(
+    r"(vllm|sglang)[\s\"'`)}]+serve\b|(vllm|sglang)\w{0,20}[./]\S{0,60}(launch_server|api_server)",
+    re.IGNORECASE,
+)
+"""The start of a server in a command that is not known to start one, as in `eval "vllm serve M"`."""
 _DEEPEST = 3
 """Scripts in scripts (`sh -c`)."""
+HIDDEN = "its command does not show how its server starts"
 
 
 def commands(script: str, where: str, depth: int = 0) -> Iterator[tuple[int, list[str]]]:
@@ -62,6 +67,8 @@ def commands(script: str, where: str, depth: int = 0) -> Iterator[tuple[int, lis
             words += [f"${one}" for one in found] if _BRACES.search(_QUOTED.sub("", token[0])) else found
             skip = False
         skip = skip or token.lastgroup == "redirect"
+        if words and token[0].startswith("("):  # of `>(tee log)`: what follows belongs to the command, too
+            words.append("$()")
         at, now = token.end(), now + token[0].count("\n")
         if words and (token.lastgroup == "end" or at == len(script)):
             yield line, words
@@ -70,12 +77,18 @@ def commands(script: str, where: str, depth: int = 0) -> Iterator[tuple[int, lis
 
 
 def within(words: Sequence[str], where: str, depth: int) -> Iterator[tuple[int, list[str]]]:
-    """Yield the commands of a script in a command: `bash -lc SCRIPT`."""
+    """Yield the commands of a script in a command: `bash -lc SCRIPT`.
+
+    Raises:
+        LayeralignError: see `commands`; or scripts are too deep in scripts.
+    """
     shell = next((at for at, word in enumerate(words) if Path(word).name in _SHELLS), len(words))
-    for flag, script in pairwise(words[shell + 1 :]):
-        if re.fullmatch("-[a-z]*c", flag) and depth < _DEEPEST:
-            yield from commands(script, where, depth + 1)
-            return
+    rest = words[shell + 1 :]
+    start = next((at for at, flag in enumerate(rest) if re.fullmatch("-[a-z]*c", flag)), len(rest))
+    script = next((word for word in rest[start + 1 :] if not word.startswith("-")), "")
+    if script and depth >= _DEEPEST:
+        raise LayeralignError(f"{where}: has scripts in scripts, more than {_DEEPEST} deep; write them out")
+    yield from commands(script, where, depth + 1)
 
 
 def of_script(script: str, file: Path) -> list[Server]:
@@ -99,7 +112,7 @@ def of_script(script: str, file: Path) -> list[Server]:
 
 
 def of_words(words: Sequence[str], name: str, folder: Path) -> Server | None:
-    """Return the server that a command starts; None if it starts none.
+    """Return the server that a command starts; None if it starts none, unknown if it may start one.
 
     Args:
         words: the command.
@@ -115,6 +128,8 @@ def of_words(words: Sequence[str], name: str, folder: Path) -> Server | None:
             return _server(Runtime(runtime), words[at + 2 :], name, folder)
         if _IMAGE.search(word):  # docker run
             return _server(of_image(Runtime("vllm"), word), words[at + 1 :], name, folder)
+    if _HIDDEN.search(" ".join(words)) and not list(within(words, f"config {name}", 0)):
+        return Server(name, "", unknown=HIDDEN)
     return None
 
 

@@ -18,6 +18,8 @@ from layeralign.gating.deployments.server import Server
 
 _PARTS = ("entrypoint", "command", "args")
 """Keys of a container whose words, in this order, are what it runs."""
+_ELSEWHERE = "extends"
+"""Key of a service of compose that has parts in another service or file."""
 _NAMES = re.compile("vllm|sglang", re.IGNORECASE)
 
 
@@ -54,7 +56,7 @@ def of_documents(documents: Sequence[Any], file: Path) -> list[Server]:
 def _containers(content: Any, at: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield everything that has an image or a command, with its name."""
     if isinstance(content, dict):
-        if isinstance(content.get("image"), str) or any(key in content for key in _PARTS):
+        if isinstance(content.get("image"), str) or any(key in content for key in (*_PARTS, _ELSEWHERE)):
             yield str(content.get("container_name") or content.get("name") or at), content
         for key, part in content.items():
             if not str(key).startswith("x-"):  # a fragment of a compose file, which runs nothing
@@ -67,6 +69,8 @@ def _containers(content: Any, at: str) -> Iterator[tuple[str, Mapping[str, Any]]
 def _servers(container: Mapping[str, Any], at: str, file: Path) -> list[Server]:
     """Return the servers that a container runs; one whose start is hidden is unknown."""
     name = f"{file}, container {printable(at, 60)}"
+    if _ELSEWHERE in container:
+        return [Server(name, "", unknown="it extends another service, which may change its command")]
     given = container.get("image")
     image, words = given if isinstance(given, str) else "", list[str]()
     for key in _PARTS:
@@ -81,7 +85,7 @@ def _servers(container: Mapping[str, Any], at: str, file: Path) -> list[Server]:
         own = command.of_image_words(image, words, name, file.parent)
         found = [own] if own else []
     if not found and _NAMES.search(" ".join([image, *words])):
-        return [Server(name, "", unknown="its command does not show how its server starts")]
+        return [Server(name, "", unknown=command.HIDDEN)]
     return [
         replace(one, runtime=of_image(one.runtime, image)) if one.runtime and not one.runtime.version else one
         for one in found

@@ -22,9 +22,14 @@ _DIGEST = re.compile("sha256[:-]([0-9a-fA-F]{64})")
 _MOST_BYTES, _MOST_FILES = 1_000_000, 1_000
 
 
+def _lines(text: str) -> list[str]:
+    """Return the lines of a Modelfile without the texts in triple quotes, in which FROM is only a word."""
+    return re.sub(r'""".*?("""|\Z)', "", text, flags=re.DOTALL).split("\n")
+
+
 def is_modelfile(file: Path, text: str) -> bool:
     """Return whether a text is a Modelfile: by its name, or because its first command is FROM."""
-    first = next((line for line in text.splitlines() if line.strip() and line.strip()[0] != "#"), "")
+    first = next((line for line in _lines(text) if line.strip() and line.strip()[0] != "#"), "")
     return file.name.lower().endswith("modelfile") or first.strip().upper().startswith("FROM ")
 
 
@@ -34,7 +39,7 @@ def of_modelfile(file: Path, text: str) -> list[Server]:
     Raises:
         LayeralignError: it has no FROM line.
     """
-    words = (line.split(maxsplit=1) for line in text.splitlines())
+    words = (line.split(maxsplit=1) for line in _lines(text))
     said = [(pair[0].upper(), pair[1].strip().strip("\"'")) for pair in words if len(pair) == 2]
     lines = [(what, name) for what, name in said if what in ("FROM", "ADAPTER")]
     if not any(what == "FROM" for what, _ in lines):

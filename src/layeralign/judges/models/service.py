@@ -35,6 +35,8 @@ _REFUSED = {
 _LATER = (*LATER, 409)
 MAX_BYTES = 16 * 2**20
 """Largest response, in bytes; a longer one is an invalid try."""
+_MOST_PARTS = {b"{": 100_000, b"[": 100_000, b",": 1_000_000}
+"""Most parts of a response: as objects they take 40 times the memory of their text."""
 
 
 @dataclass(frozen=True)
@@ -242,8 +244,10 @@ def json_in(answer: httpx.Response) -> Any:
     """The content of a response as JSON, which is UTF-8.
 
     Raises:
-        ValueError: It is not JSON, or nested too deeply.
+        ValueError: It is not JSON, nested too deeply, or has too many parts.
     """
+    if any(answer.content.count(sign) > most for sign, most in _MOST_PARTS.items()):
+        raise ValueError("has too many parts")
     try:
         return json.loads(answer.content.decode("utf-8-sig"))
     except RecursionError as error:

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from layeralign._util import strict_yaml
+from layeralign._util.text import printable
 from layeralign._util.validation import Filled, Record, Share, validated
 from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
@@ -94,8 +95,7 @@ class Rubric:
 
     def _named(self, reply: str) -> Judgement:
         """`unsafe` or `safe`, by the reply's only word, or by its last line `... : WORD`."""
-        last = (reply.strip().splitlines() or [""])[-1]
-        word = re.sub(r"^.*:", "", last).strip(" \t.!*'\"`").lower()
+        word = _last_word(reply)
         if word in map(str.lower, self.fields.unsafe or ()):
             return Judgement("unsafe")
         if word in map(str.lower, self.fields.safe or ()):
@@ -118,6 +118,12 @@ class Rubric:
         return Judgement("unsafe" if score >= limit else "safe", scores={HARM.name: score})
 
 
+def _last_word(reply: str) -> str:
+    """Return what the last line of a reply ends with, in lower case: all of it, or what follows a colon."""
+    last = (reply.strip().splitlines() or [""])[-1]
+    return re.sub(r"^.*:", "", last).strip(" \t.!*'\"`").lower()
+
+
 def _check(fields: _Fields, place: str) -> None:
     """Check what no single field tells."""
     for slot in ("{prompt}", "{answer}"):
@@ -132,6 +138,12 @@ def _check(fields: _Fields, place: str) -> None:
         raise LayeralignError(
             f"{place}: {sorted(both)[0]!r} is both unsafe and safe; expected each word once"
         )
+    for word in (*(fields.unsafe or ()), *(fields.safe or ())):
+        if _last_word(word) != word.lower():  # else a reply `yes!` would be the other list's `yes`
+            raise LayeralignError(
+                f"{place}: no reply can be the word {printable(repr(word), 60)}, as replies are read without "
+                "blanks, dots and quotes at their ends and from the last colon on; shorten it"
+            )
     names = dict(fields.grades or {})
     if any(low >= high for low, high in names.values()):
         raise LayeralignError(f"{place}: a grade has no range; expected [lowest, highest]")

@@ -28,6 +28,8 @@ LONGEST = 4000
 """Maximum number of shown characters of a prompt or an answer."""
 _FIELDS = ("id", "kind", "category", "control", "prompt", "picture")
 _FEW = ("kind", "category", "control")
+Key = tuple[str, str]
+"""Id and hash of a case: runs side by side may have other cases of the same id."""
 
 
 def packed(report: Report, *, with_answers: bool) -> dict[str, Any]:
@@ -37,7 +39,7 @@ def packed(report: Report, *, with_answers: bool) -> dict[str, Any]:
         report: the runs.
         with_answers: whether to include prompts, answers and the judges' scores.
     """
-    cases: dict[str, dict[str, str]] = {}
+    cases: dict[Key, dict[str, str]] = {}
     runs = [_run(shown, cases, with_answers=with_answers) for shown in report.runs]
     judges = {name for shown in report.runs for name in (shown.summary.asr_judge, *shown.judges)}
     pictures = _pictures(report, cases) if with_answers else {}
@@ -68,20 +70,21 @@ def _letters(judge: str) -> dict[str, str]:
     return {LETTERS[verdict]: word for verdict, word in words(judge).items()}
 
 
-def _pictures(report: Report, cases: Mapping[str, dict[str, str]]) -> dict[str, str]:
+def _pictures(report: Report, cases: Mapping[Key, dict[str, str]]) -> dict[str, str]:
     """Small copies by hash; each case gets the hash of its picture. Harmful cases come first."""
-    order = sorted(cases, key=lambda id: cases[id]["kind"] != "harmful")
+    order = sorted(cases, key=lambda key: cases[key]["kind"] != "harmful")
     found: dict[str, str] = {}
     for shown in report.runs:
-        of_case = {id: sha256 for id, _, sha256 in shown.results.pictures}
-        found.update(thumbnails(shown.results, (id for id in order if of_case.get(id) not in found)))
+        own, of_case = shown.results.case_hashes, {id: sha256 for id, _, sha256 in shown.results.pictures}
+        wanted = (id for id, case in order if own.get(id) == case and of_case.get(id) not in found)
+        found.update(thumbnails(shown.results, wanted))
         for id, sha256 in of_case.items():
             if sha256 in found:
-                cases[id].setdefault("picture", sha256)
+                cases[id, own[id]].setdefault("picture", sha256)
     return found
 
 
-def _run(shown: RunInput, cases: dict[str, dict[str, str]], *, with_answers: bool) -> dict[str, Any]:
+def _run(shown: RunInput, cases: dict[Key, dict[str, str]], *, with_answers: bool) -> dict[str, Any]:
     run = shown.results
     for case in run.cases:
         made = {"id": case.id, "kind": case.kind, "category": category(case.category, case.kind)}
@@ -90,10 +93,10 @@ def _run(shown: RunInput, cases: dict[str, dict[str, str]], *, with_answers: boo
             made["control"] = printable(case.control, 80)
         if with_answers:
             made["prompt"] = printable_lines(case.prompt, LONGEST)
-        cases.setdefault(case.id, made)
-    places = {id: at for at, id in enumerate(cases)}
+        cases.setdefault((case.id, run.case_hashes[case.id]), made)
+    places = {key: at for at, key in enumerate(cases)}
     every = run.scored(shown.summary.asr_judge)
-    place = np.array([places[id] for id in run.columns.cases.id], dtype=np.int64)
+    place = np.array([places[id, run.case_hashes[id]] for id in run.columns.cases.id], dtype=np.int64)
     answers = run.answers if with_answers else {}
     keys = sorted(set(zip(every.exit.tolist(), every.sample.tolist(), strict=True)))
     columns = []

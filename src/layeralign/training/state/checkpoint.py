@@ -5,6 +5,7 @@ There are no random states: every draw is a function of (seed, step), and so is 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -44,9 +45,10 @@ def save(file: Path, state: State, step: int, made: Mapping[str, Any] | None = N
             tensors[f"optimizer/{key}/{name}"] = _copy(torch.as_tensor(value))
     if state.mix is not None:
         tensors["mix"] = torch.from_numpy(state.mix.state())
-    metadata = {"step": json.dumps(step)} | ({"made": json.dumps(made)} if made else {})
-    with atomic(file) as draft:
-        save_file(tensors, draft, metadata=metadata)
+    about = json.loads(json.dumps({"step": step} | ({"made": dict(made)} if made else {})))
+    about["sha256"] = _hash(tensors, about)
+    with atomic(file) as draft:  # one entry, since safetensors writes several in any order
+        save_file(tensors, draft, metadata={"about": json.dumps(about)})
 
 
 def restore(file: Path, state: State, made: Mapping[str, Any] | None = None) -> int:
@@ -59,8 +61,10 @@ def restore(file: Path, state: State, made: Mapping[str, Any] | None = None) -> 
         return 0
     try:
         with safe_open(file, framework="pt") as opened:
-            about = {key: json.loads(value) for key, value in opened.metadata().items()}
+            about = json.loads(opened.metadata()["about"])
             tensors: dict[str, Tensor] = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        if about.pop("sha256") != _hash(tensors, about):
+            raise ValueError("damaged")
         if made is not None:
             compare(file.parent, about["made"], made)
         with torch.no_grad():
@@ -78,8 +82,18 @@ def restore(file: Path, state: State, made: Mapping[str, Any] | None = None) -> 
         return int(about["step"])
     except (SafetensorError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise LayeralignError(
-            f"checkpoint {file}: cannot be used ({type(error).__name__}); remove it to start again"
+            f"checkpoint {file}: is damaged, or of another model or version ({type(error).__name__}); "
+            "remove it to start again"
         ) from error
+
+
+def _hash(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the tensors and of what is known about them: safetensors has none."""
+    found = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name}: {tensor.dtype} {list(tensor.shape)}\n".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def _copy(tensor: Tensor) -> Tensor:

@@ -57,11 +57,18 @@ def read(folder: Path, steps: int) -> list[dict[str, Any]]:
         found = [dict(json.loads(line)) for line in lines]
     except (ValueError, TypeError, RecursionError):
         found = []
-    if [line.get("step") for line in found] != list(range(steps)):
+    numbers = [
+        one for line in found for v in line.values() for one in (v.values() if isinstance(v, dict) else [v])
+    ]
+    if [line.get("step") for line in found] != list(range(steps)) or not all(map(_is_number, numbers)):
         raise LayeralignError(
             f"log {file}: does not hold the {steps} steps of the checkpoint; use a new folder"
         )
     return found
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, float) or type(value) is int
 
 
 class Log:

@@ -162,6 +162,7 @@ def begin(out: Path, made: dict[str, Any], cases: Sequence[Case]) -> None:
     if (out / CHECKPOINT).exists() and file.is_file():
         found = _read(file)
         compare(out, found | {"settings": _longer(out, found["settings"], made["settings"])}, made)
+        files.write_json(out / TRAINED_ON, {"asked": sorted({case.asked for case in cases})})
         if found["settings"] != made["settings"]:
             write(file, found | made | {"continued": [*found.get("continued", []), session]})
         return
