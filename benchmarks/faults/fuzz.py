@@ -158,11 +158,9 @@ def fuzz(name: str, folder: Path, seconds: int) -> None:
         if used() > end:
             os.kill(os.getpid(), signal.SIGUSR1)  # libFuzzer prints its figures and ends
 
-    flags = [
-        f"-artifact_prefix={folder}/artifact-",
-        f"-dict={folder}/words",
-        *LIMITS,
-    ]
+    flags = [f"-artifact_prefix={folder}/artifact-", *LIMITS]
+    if words:  # libFuzzer refuses an empty dictionary
+        flags.append(f"-dict={folder}/words")
     atheris.Setup([sys.argv[0], str(corpus), *flags], until_the_end, custom_mutator=mutated)
     atheris.Fuzz()
 
