@@ -32,6 +32,7 @@ class Served(OpenAI):
     """The scanned model at one exit: it looks at the request's text and the pixels of its picture."""
 
     def __init__(self, run, exit, say=lambda answer: answer):
+        super().__init__()
         pictures = drawn(case.id for case in run.cases)
         self.say = say
         self.known = {
