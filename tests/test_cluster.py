@@ -148,17 +148,20 @@ class Doubling:
         return {"kind": "doubling", "node": self._node}
 
     def do(self, part):
-        return 2 * part
+        return [2 * part]
 
 
 def test_a_part_of_a_dead_worker_is_done_again(monkeypatch):
     about = {"kind": "doubling", "node": "a"}
-    ray = Ray([about, about, Ray.RayActorError("out of memory"), 4])
+    ray = Ray([about, about, Ray.RayActorError("out of memory"), [4]])
     monkeypatch.setitem(sys.modules, "ray", ray)
     pool = Pool(Cluster("auto"), Doubling)
     assert pool.size == 2 and pool.about() == {"kind": "doubling"}
-    assert sorted(pool.map([1, 2, 3, 4, 5])) == [(0, 2), (1, 4), (2, 6), (3, 8), (4, 10)]
+    assert sorted(pool.map([1, 2, 3, 4, 5])) == [(0, [2]), (1, [4]), (2, [6]), (3, [8]), (4, [10])]
     assert len(ray.killed) == 1
+    assert sum(items for items, _ in pool.did.values()) == 5 and all(
+        name.endswith("on a") for name in pool.did
+    )
 
 
 def test_workers_that_die_one_after_the_other_end_it(monkeypatch):

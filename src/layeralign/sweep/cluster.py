@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from layeralign._util.terminal import say
 from layeralign.cases.case import Case
 from layeralign.decode.stream import Query
 from layeralign.errors import LayeralignError
@@ -102,7 +103,10 @@ def sweep_on(
             for _, rows in pool.map([(part, chosen) for part in parts(asked, pool.size)]):
                 yield rows
 
-        return sweep(vlm, cases, out, settings, answers)
+        made = sweep(vlm, cases, out, settings, answers)
+        for name, (rows, seconds) in pool.did.items():
+            say(f"{name}: {rows} answers, {rows / seconds:.1f}/s", stderr=True)
+        return made
 
 
 def parts(asked: Sequence[Query], workers: int) -> list[list[Query]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -69,8 +70,8 @@ class Worker(Protocol):
     def about(self) -> dict[str, Any]:
         """What has to be the same on every worker, and `node`, where it runs."""
 
-    def do(self, part: Any) -> Any:
-        """Do a part."""
+    def do(self, part: Any) -> list[Any]:
+        """Do a part; returns an item for each of its queries or answers."""
 
 
 class Pool:
@@ -78,6 +79,7 @@ class Pool:
 
     Attributes:
         size: the number of workers.
+        did: worker -> the number of items that it did, and the seconds that they took.
     """
 
     def __init__(self, cluster: Cluster, kind: type[Worker], *arguments: Any) -> None:
@@ -106,6 +108,8 @@ class Pool:
         ] = {}  # what is awaited -> the worker, and its part's number
         self._idle: list[Any] = []
         self._like: dict[str, Any] = {}
+        self._names: dict[Any, str] = {}
+        self.did: dict[str, tuple[int, float]] = {}
         for _ in range(self.size):
             self._start()
 
@@ -119,18 +123,20 @@ class Pool:
                 self._began(actor, told)
         return self._like
 
-    def map(self, parts: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-        """Do every part; yields its number and what was made of it, as the parts end.
+    def map(self, parts: Sequence[Any]) -> Iterator[tuple[int, list[Any]]]:
+        """Do every part; yields its number and the items that were made of it, as the parts end.
 
         Raises:
             LayeralignError: a worker refuses a part or differs from the others, or workers die again and
                 again.
         """
         waiting, done, deaths = deque(range(len(parts))), 0, 0
+        since: dict[Any, float] = {}
         while done < len(parts):
             while waiting and self._idle:
                 actor, number = self._idle.pop(), waiting.popleft()
                 self._busy[actor.do.remote(parts[number])] = actor, number
+                since[actor] = time.monotonic()
             actor, part, told = self._next()
             if actor is None:
                 deaths = self._died(deaths, told)
@@ -139,6 +145,8 @@ class Pool:
                 self._began(actor, told)
             else:
                 deaths, done = 0, done + 1
+                items, seconds = self.did.get(self._names[actor], (0, 0.0))
+                self.did[self._names[actor]] = items + len(told), seconds + time.monotonic() - since[actor]
                 self._idle.append(actor)
                 yield part, told
 
@@ -177,6 +185,7 @@ class Pool:
         if other := differing(self._like, same):
             node = printable(told["node"], 80)
             raise LayeralignError(f"ray: the worker on {node} has another {other} than the first")
+        self._names[actor] = f"worker {len(self._names) + 1} on {printable(told['node'], 80)}"
         self._idle.append(actor)
 
 
