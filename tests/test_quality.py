@@ -1,6 +1,7 @@
 """How good a judge is: measured against people's labels, read from a file, and what a correction covers."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -105,6 +106,16 @@ def test_answers_that_share_a_picture_count_less(tmp_path):
         alone = calibrate([Results.of(run)], GUARD).all
     assert found.n_positive == 10 and found.effective_positive < 10 == alone.effective_positive
     assert found.sensitivity_low < alone.sensitivity_low
+
+
+def test_the_same_labels_count_once(tmp_path, run):
+    """A run given twice, or with a copy, had each of its labels twice in the counts."""
+    copy = tmp_path / "copy"
+    run.close()
+    shutil.copytree(tmp_path / "run", copy)
+    for other in (tmp_path / "run", copy):
+        with pytest.raises(LayeralignError, match="the same labels of the same answers, which count once"):
+            calibrate([Results.load(tmp_path / "run"), Results.load(other)], GUARD)
 
 
 def test_several_runs_are_taken_together(tmp_path, run):
