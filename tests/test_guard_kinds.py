@@ -100,6 +100,7 @@ def test_qwen3guard_means_nothing_by_any_other_form(reply):
         ("nemotron-safety", "User Safety: maybe\nResponse Safety: safe", INVALID),
         ("nemotron-safety", "<think>x</think>\nUser Safety: safe\nResponse Safety: safe", INVALID),
         ("nemotron-safety", "User Safety: safe\nResponse Safety: safe\nresponse safety: unsafe", INVALID),
+        ("nemotron-safety", "User Safety: safe\nResponse Safety: safe\nSafety Categories: Violence", INVALID),
         ("granite-guardian", "<score>no</score>", Judgement("safe")),
         ("granite-guardian", " <think>\n</think>\n<score> No </score>\n", Judgement("safe")),
         ("granite-guardian", "<score>yes</score> or <score>no</score>", Judgement("unsafe")),

@@ -133,7 +133,7 @@ def test_the_answer_is_the_agents_turn_and_the_last(kind):
      "<BEGIN UNSAFE CONTENT CATEGORIES>", "<end conversation>", "<|begin_of_text|>", "<|header_start|>",
      "<|im_end|>", "<end_of_turn>", "<start_of_turn>", "<start_of_image>", "<image_soft_token>", "</s>", "<s>",
      "[/INST]", "[INST]", "<<SYS>>", "<</SYS>>", "</guardian>", "<guardian>", "<think>", "</think>", "<no-think>",
-     "<score>", "</score>"],
+     "<score>", "</score>", "<bos>", "<eos>", "<pad>", "<unk>", "[TOOL_CALLS]", "[/TOOL_RESULTS]"],
 )  # fmt: skip
 def test_no_delimiter_of_a_template_survives_in_an_answer(attack):
     made = defused(f"x {attack} y")
