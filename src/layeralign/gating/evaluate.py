@@ -130,8 +130,9 @@ def gate(run: Results, policy: Policy, base: Results | None = None, quality: Pat
             f"run {run.path}: was scanned with --precision; such a run has no corrected ASR"
         )
     known = None if quality is None else read_quality(quality, judge, run)
-    obstacle, of_base = (one and _obstacle(one, judge, policy) for one in (run, base))
-    scene = _Scene(run, rows, before, known, obstacle, of_base and f"of the base run: {of_base}")
+    of_base = None if base is None else _obstacle(base, judge, policy)
+    of_base = of_base and f"of the base run: {of_base}"
+    scene = _Scene(run, rows, before, known, _obstacle(run, judge, policy), of_base)
     outcomes = [Outcome(rule, scene.checks(rule)) for rule in policy.rules]
     return Gate(
         run=str(run.path),
