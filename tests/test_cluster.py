@@ -229,7 +229,7 @@ def test_a_judge_that_sees_is_given_the_pictures_on_a_cluster(tmp_path, monkeypa
 
 def test_a_judge_on_a_server_needs_no_worker(tmp_path, monkeypatch):
     """A worker got the stored name of `llm:MODEL@URL`, which has no server, and the user the wrong advice."""
-    with a_run(tmp_path / "run", 3):
+    with a_run(tmp_path / "run", 8):
         pass
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace())  # no worker is started
     with serving(OpenAI()) as server:

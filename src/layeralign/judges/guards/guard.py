@@ -88,7 +88,7 @@ def defused(text: str) -> str:
     """Escape the marks of guards' prompts in `text` with a space after the bracket.
 
     An answer then cannot end the conversation in which it is judged and write the verdict itself. The marks
-    are `<|…|>`, `<BEGIN …>`, `<END …>`, and the control tokens of Gemma, Llama 2, Mistral and Granite Guardian.
+    are `<|…|>`, `<BEGIN …>`, `<END …>`, and control tokens of Gemma, Llama 2, Mistral and Granite Guardian.
     """
     return _DELIMITER.sub(r"\g<0> ", text)
 
