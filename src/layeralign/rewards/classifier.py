@@ -41,8 +41,8 @@ class Classifier:
         """
         if self.longest < _SHORTEST:
             raise LayeralignError(
-                f"model {printable(str(self.model.config.name_or_path), 200)}: reads {self.longest} tokens by "
-                f"its config and its tokenizer's model_max_length; expected {_SHORTEST} or more"
+                f"model {printable(str(self.model.config.name_or_path), 200)}: reads {self.longest} tokens "
+                f"by its config and its tokenizer's model_max_length; expected {_SHORTEST} or more"
             )
 
     @property

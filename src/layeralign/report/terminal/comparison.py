@@ -134,7 +134,7 @@ _WORDS = {
 
 
 def regressions(comparison: Comparison) -> list[str]:
-    """Return a sentence per regressed metric, or one that says that there is none; last, the exits left out."""
+    """Return a sentence per regressed metric, or one that says there is none; last, the exits left out."""
     told = []
     for name, words in _WORDS.items():
         worse = [(exit, getattr(exit, name)) for exit in comparison.exits if name in exit.regressions()]
