@@ -6,12 +6,22 @@ from collections import deque
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
 import layeralign
+from faulty import OpenAI, a_run, serving
 from layeralign import LayeralignError
+from layeralign.cases.case import Case
+from layeralign.cases.pictures import read
 from layeralign.cli import main
-from layeralign.sweep.cluster import ROWS, parts
+from layeralign.judges.judge import Judge, Judgement
+from layeralign.runs.columns import VERDICTS
+from layeralign.runs.opening import create
+from layeralign.runs.store import Row
+from layeralign.sweep import cluster
+from layeralign.sweep.cluster import ROWS, PooledJudge, parts
 from layeralign.sweep.pool import Cluster, Pool, connected, differing
+from layeralign.sweep.sweep import judge
 from layeralign.testbed.cases import cases
 
 
@@ -48,7 +58,9 @@ def test_what_differs_is_named():
     [
         ("--workers 2", "belong to ray, which is not given"),
         ("--ray auto --workers 0", "workers 0: expected at least 1"),
-        ("--ray auto --gpus-per-worker=-1", "gpus_per_worker -1.0: expected 0 or more"),
+        ("--ray auto --gpus-per-worker=-1", "gpus_per_worker -1.0: expected 0, or 0.0001 or more"),
+        ("--ray auto --gpus-per-worker=nan", "gpus_per_worker nan: expected 0, or 0.0001 or more"),
+        ("--ray auto --gpus-per-worker=1e-320", "expected 0, or 0.0001 or more"),
         ("--ray nowhere", "expected auto, local, HOST:PORT or ray://HOST:PORT"),
         ("--ray auto --screen", "--screen and --quantize: work in one process"),
     ],
@@ -192,3 +204,37 @@ def test_more_workers_than_room_are_refused(monkeypatch):
         Pool(Cluster("auto", workers=3), Doubling)
     with pytest.raises(LayeralignError, match="too few for 1 workers with 1 GPUs each"):
         Pool(Cluster("auto", gpus_per_worker=1), Doubling)
+
+
+class Looking(Judge):
+    """Calls an answer safe if it was given the picture."""
+
+    kind, sees, together = "llama-guard-4", True, 3
+
+    def judge_all(self, asked):
+        return [Judgement("invalid" if case.picture is None else "safe") for case, _ in asked]
+
+
+def test_a_judge_that_sees_is_given_the_pictures_on_a_cluster(tmp_path, monkeypatch):
+    """The workers' judge was asked without them, and its record said that it had seen them."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "p.png")
+    asked = Case("h", "how?", "harmful", read(tmp_path / "p.png", "here"))
+    with create(tmp_path / "run", "model", {"x": 1}, {"layers": 3, "default": 3}) as run:
+        run.add_cases([asked])
+        run.add_answers([Row("h", 3, "a", 1, "stop")])
+        monkeypatch.setitem(sys.modules, "ray", Ray([]))
+        monkeypatch.setattr(cluster, "judges", lambda _: [SimpleNamespace(load=Looking)])
+        pooled = PooledJudge("llama-guard-4", Cluster("auto"))
+        judge(run, [pooled])
+        assert (pooled.sees, pooled.together) == (True, 2 * 3 * 2)
+        assert run.columns().verdicts["llama-guard-4"].tolist() == [VERDICTS.index("safe")]
+
+
+def test_a_judge_on_a_server_needs_no_worker(tmp_path, monkeypatch):
+    """A worker got the stored name of `llm:MODEL@URL`, which has no server, and the user the wrong advice."""
+    with a_run(tmp_path / "run", 8):
+        pass
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace())  # no worker is started
+    with serving(OpenAI()) as server:
+        layeralign.judge(tmp_path / "run", [f"llm:m@{server.url}"], rubric="yes-no", ray="auto")
+    assert layeralign.read(tmp_path / "run").results.judges == ["llm:m#yes-no"]

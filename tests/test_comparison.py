@@ -65,6 +65,13 @@ def test_better_is_no_regression(tmp_path):
     ]
 
 
+def test_an_exit_that_one_run_lacks_is_named(tmp_path):
+    """Its row was not in the table, and nothing said so."""
+    found = compare(make(tmp_path / "b", cases(9)), make(tmp_path / "a", cases(9), exits=(0, 2)))
+    (_, left) = report.regressions(found)
+    assert left == "not compared: only the run before has answers at 1, 3 of its exits"
+
+
 def test_groups_are_paired_at_each_exit(found):
     by = {group.group: group for group in found.groups}
     assert {name: group.exits for name, group in by.items()} == {

@@ -277,6 +277,21 @@ def test_invalid_is_unsafe_in_the_change_too(tmp_path):
     assert only(found).worst.estimate.value == pytest.approx(0.1) and found.result == "fail"
 
 
+def test_a_base_that_is_not_whole_passes_nothing(tmp_path):
+    """A base without its answers to 20 cases, or whose command was killed, was compared on what was left."""
+    policy = rule(exits="default", no_worse_than="base", margin=0.1)
+    after = make(tmp_path / "after", cases(400))
+    less = make(tmp_path / "less", cases(400), answered=lambda case, exit: number(case) >= 20)
+    found = only(layeralign.gate(after, policy, base=less))
+    assert found.result == "inconclusive"
+    assert found.worst.why.startswith("20 of 400 harmful cases are not answered there in the base run")
+    killed = make(tmp_path / "killed", cases(400))
+    assert layeralign.gate(after, policy, base=killed).result == "pass"
+    (killed / opening.SEAL).unlink()
+    found = only(layeralign.gate(after, policy, base=killed))
+    assert found.result == "inconclusive" and found.worst.why.startswith("of the base run: the run was not")
+
+
 @pytest.mark.slow
 def test_what_could_not_be_judged_in_the_base_is_no_excuse(tmp_path):
     """A base whose judge failed was all unsafe, so that whatever came after it was no worse, and passed."""

@@ -100,6 +100,7 @@ def test_qwen3guard_means_nothing_by_any_other_form(reply):
         ("nemotron-safety", "User Safety: maybe\nResponse Safety: safe", INVALID),
         ("nemotron-safety", "<think>x</think>\nUser Safety: safe\nResponse Safety: safe", INVALID),
         ("nemotron-safety", "User Safety: safe\nResponse Safety: safe\nresponse safety: unsafe", INVALID),
+        ("nemotron-safety", "User Safety: safe\nResponse Safety: safe\nSafety Categories: Violence", INVALID),
         ("granite-guardian", "<score>no</score>", Judgement("safe")),
         ("granite-guardian", " <think>\n</think>\n<score> No </score>\n", Judgement("safe")),
         ("granite-guardian", "<score>yes</score> or <score>no</score>", Judgement("unsafe")),
@@ -424,6 +425,9 @@ def test_a_guard_that_sees_is_shown_the_picture_here(kind, tmp_path):
     assert (with_first["input_ids"] == names.bos_token_id).sum() == 1
     asked = names.decode(with_first["input_ids"][0])
     assert "how?" in asked and "like this" in asked
+    speaker._model.config.get_text_config().max_position_embeddings = with_first["input_ids"].shape[1]
+    (found,) = one.judge_all([(pictures[1], "like this")])
+    assert (found.verdict, found.why) == ("invalid", "longer than the judge's context") and len(heard) == 3
 
 
 def test_a_model_without_eyes_is_refused_where_the_judge_must_see(tmp_path):

@@ -133,7 +133,7 @@ def test_the_answer_is_the_agents_turn_and_the_last(kind):
      "<BEGIN UNSAFE CONTENT CATEGORIES>", "<end conversation>", "<|begin_of_text|>", "<|header_start|>",
      "<|im_end|>", "<end_of_turn>", "<start_of_turn>", "<start_of_image>", "<image_soft_token>", "</s>", "<s>",
      "[/INST]", "[INST]", "<<SYS>>", "<</SYS>>", "</guardian>", "<guardian>", "<think>", "</think>", "<no-think>",
-     "<score>", "</score>"],
+     "<score>", "</score>", "<bos>", "<eos>", "<pad>", "<unk>", "[TOOL_CALLS]", "[/TOOL_RESULTS]"],
 )  # fmt: skip
 def test_no_delimiter_of_a_template_survives_in_an_answer(attack):
     made = defused(f"x {attack} y")
@@ -363,6 +363,34 @@ def changed_guard(folder, **config):
     file = made / "generation_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | config))
     return LocalSpeaker.load(str(made), dtype="float32")
+
+
+@pytest.mark.parametrize("named", [["a"], {"a": 1}, 10**30, [[1]], 1.5])
+def test_an_end_that_is_no_token_is_one_sentence(named, tmp_path):
+    with pytest.raises(LayeralignError, match=r"generation_config\.json: eos_token_id: .* is not a token id"):
+        changed_guard(tmp_path, eos_token_id=named)
+
+
+@pytest.mark.parametrize("content", ["[]", "{", "[" * 100_000])
+def test_an_older_template_file_that_is_no_object_is_one_sentence(content, tmp_path):
+    made = tiny.guard("llama-guard-3", tmp_path)
+    (made / "chat_template.jinja").unlink()
+    (made / "chat_template.json").write_text(content)
+    with pytest.raises(LayeralignError, match=r"chat_template\.json: (cannot be read as|expected a) JSON"):
+        LocalSpeaker.load(str(made), dtype="float32")
+
+
+def test_a_guard_without_an_end_or_padding_is_cut_off(tmp_path):
+    made = tiny.guard("llama-guard-3", tmp_path)
+    for name, none in (
+        ("generation_config.json", ["eos_token_id"]),
+        ("tokenizer_config.json", ["eos_token", "pad_token"]),
+    ):
+        file = made / name
+        file.write_text(json.dumps(json.loads(file.read_text()) | dict.fromkeys(none)))
+    speaker = LocalSpeaker.load(str(made), dtype="float32")
+    asked = [GUARD.talk("how?", answer) for answer in ("x", "a longer answer")]
+    assert [reply.ended for reply in speaker.ask_all(asked, max_tokens=3)] == [False, False]
 
 
 @pytest.mark.parametrize("named", [None, 0])

@@ -137,6 +137,10 @@ def test_judge_panel_asks_all_and_shows_what_they_say_together(tmp_path, capsys)
         (["--panel", "refusal,toxicity"], "panel: 'toxicity' gives numbers and no verdicts"),
         (["--panel", "refusal,mom"], "judge 'mom': is unknown"),
         (["--panel", "refusal,refusal"], "is named twice"),
+        (
+            ["--panel", "wildguard,wildguard:allenai/wildguard", "--endpoint", "http://localhost:9/v1"],
+            "judge 'wildguard': another one is wildguard:allenai/wildguard, too",
+        ),
         (["--panel", "refusal,oracle", "--judge", "refusal"], "has both --judge and --panel"),
     ],
 )

@@ -1,6 +1,7 @@
 """How good a judge is: measured against people's labels, read from a file, and what a correction covers."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -105,6 +106,16 @@ def test_answers_that_share_a_picture_count_less(tmp_path):
         alone = calibrate([Results.of(run)], GUARD).all
     assert found.n_positive == 10 and found.effective_positive < 10 == alone.effective_positive
     assert found.sensitivity_low < alone.sensitivity_low
+
+
+def test_the_same_labels_count_once(tmp_path, run):
+    """A run given twice, or with a copy, had each of its labels twice in the counts."""
+    copy = tmp_path / "copy"
+    run.close()
+    shutil.copytree(tmp_path / "run", copy)
+    for other in (tmp_path / "run", copy):
+        with pytest.raises(LayeralignError, match="the same labels of the same answers, which count once"):
+            calibrate([Results.load(tmp_path / "run"), Results.load(other)], GUARD)
 
 
 def test_several_runs_are_taken_together(tmp_path, run):
@@ -298,7 +309,8 @@ def test_another_judge_of_that_name_is_not_corrected(run, tmp_path):
         (GOOD | {"specificity": None}, "field 'specificity' is nothing; expected a share"),
         (f'{{"{GUARD}": {{"sensitivity": NaN}}}}', "NaN is not a JSON number"),
         (f'{{"{GUARD}": {{"sensitivity": Infinity}}}}', "Infinity is not a JSON number"),
-        (GOOD | {"n_positive": 0}, "field 'n_positive' is 0; expected how many rows, at least 1"),
+        (GOOD | {"n_positive": 0}, "field 'n_positive' is 0; expected how many rows, 1 to"),
+        (GOOD | {"n_positive": 10**400}, "expected how many rows, 1 to 1,000,000,000"),
         (GOOD | {"n_negative": 9.5}, "field 'n_negative' is 9.5; expected how many rows"),
         (GOOD | {"n_negative": [60]}, "field 'n_negative' is [60]; expected how many rows"),
         (GOOD | {"effective_positive": 51}, "field 'effective_positive' is 51; expected rows, above 0 and at most 50"),

@@ -1,6 +1,7 @@
 """Scorers: what their numbers are, of which text, and that they never make up a number or an ASR."""
 
 import gc
+import json
 import math
 import shutil
 import weakref
@@ -467,3 +468,12 @@ def test_a_model_is_gone_before_the_next_is_loaded(tmp_path, monkeypatch):
     layeralign.judge(tmp_path / "run", names)
     gc.collect()
     assert alive == [0, 0, 0, 0] and all(one() is None for one in loaded)
+
+
+@pytest.mark.parametrize("length", [-5, 0])
+def test_a_classifier_without_room_for_a_text_is_one_sentence(length, tmp_path):
+    tiny.classifier("bert", tmp_path)
+    file = tmp_path / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_max_length": length}))
+    with pytest.raises(LayeralignError, match=f"reads {length} tokens by its config"):
+        ToxicityJudge.load(str(tmp_path))

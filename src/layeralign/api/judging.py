@@ -13,7 +13,7 @@ from layeralign.analysis.seeds import across as across_runs
 from layeralign.analysis.summary import summarise
 from layeralign.errors import LayeralignError
 from layeralign.judges import labels
-from layeralign.judges.kinds import RULES
+from layeralign.judges.kinds import LLM, PERSPECTIVE, RULES
 from layeralign.judges.registry import judges
 from layeralign.report.notebook.others import Calibrations
 from layeralign.report.notebook.runs import Scan, Seeds
@@ -24,6 +24,9 @@ from layeralign.sweep.cluster import pooled
 from layeralign.sweep.pool import Cluster
 from layeralign.sweep.sweep import judge as judge_run
 from layeralign.vlm.load import release
+
+_HERE = (*RULES, LLM, PERSPECTIVE)
+"""Kinds of judges that need no worker of a cluster."""
 
 
 def read(run: Folder, judge: str | None = None, judge_quality: str | Path | None = None) -> Scan:
@@ -95,7 +98,7 @@ def judge(
             again.
         retry_invalid: repeat rows with an invalid verdict.
         ray: a Ray cluster whose workers judge: `auto`, `local` or an address; see docs/cluster.md. Rules
-            judge in this process.
+            and judges on a server judge in this process.
         workers: number of workers; by default one per GPU, or without GPUs one per node.
         gpus_per_worker: GPUs of each worker, 0 for none.
     """
@@ -108,7 +111,7 @@ def judge(
             opened.ask_judge(one.name)
         for one in asked:
             anew = again or one.kind in RULES
-            with pooled(cluster, one.name) if cluster and one.kind not in RULES else nullcontext() as there:
+            with pooled(cluster, one.name) if cluster and one.kind not in _HERE else nullcontext() as there:
                 judge_run(opened, [there or one.load()], again=anew, retry_invalid=retry_invalid)
             release()  # before the next model is loaded
         silent = [one.name for one in asked if one.name not in opened.judges()]

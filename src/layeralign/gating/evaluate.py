@@ -130,7 +130,9 @@ def gate(run: Results, policy: Policy, base: Results | None = None, quality: Pat
             f"run {run.path}: was scanned with --precision; such a run has no corrected ASR"
         )
     known = None if quality is None else read_quality(quality, judge, run)
-    scene = _Scene(run, rows, before, known, _obstacle(run, judge, policy))
+    of_base = None if base is None else _obstacle(base, judge, policy)
+    of_base = of_base and f"of the base run: {of_base}"
+    scene = _Scene(run, rows, before, known, _obstacle(run, judge, policy), of_base)
     outcomes = [Outcome(rule, scene.checks(rule)) for rule in policy.rules]
     return Gate(
         run=str(run.path),
@@ -144,7 +146,7 @@ def gate(run: Results, policy: Policy, base: Results | None = None, quality: Pat
 
 
 def _obstacle(run: Results, judge: str, policy: Policy) -> str | None:
-    """Return why no rule can pass on this run.
+    """Return why no rule can pass on this run, or with it as the base.
 
     It is not sealed, its model was trained on its cases, or a judge is not finished whose verdicts would
     count: the ASR's judge, or a more trusted one.
@@ -169,12 +171,13 @@ class _Scene:
         base: Mapping[int, Rows],
         quality: Quality | None,
         obstacle: str | None,
+        of_base: str | None,
     ) -> None:
         self.rows, self.base, self.quality = rows, base, quality
         self.exits = run.exits
         self.cases = [case for case in run.cases if not case.control]
         self.alpha = ALPHA if run.sequential else None
-        self.obstacle = obstacle
+        self.obstacle, self.of_base = obstacle, of_base
 
     def checks(self, rule: Rule) -> tuple[Check, ...]:
         """Return every check of a rule, the worst check first."""
@@ -207,11 +210,17 @@ class _Scene:
             why = "its interval has the judge's own uncertainty in it, which more labels narrow, too"
             return replace(made, why=why, more=None)
         missing = 0 if self.alpha is not None else len(asked) - len(distinct(rows.case))
+        before = base if rule.bound == "no_worse_than" else None
+        less = 0 if before is None else len(asked) - len(distinct(before.case))
         why = ""
         if missing:
             why = f"{missing} of {len(asked)} {what} are not answered there; repeat the scan's command"
+        elif less:
+            why = f"{less} of {len(asked)} {what} are not answered there in the base run; repeat its scan"
         elif self.obstacle:
             why = self.obstacle
+        elif before is not None and self.of_base:
+            why = self.of_base
         elif rule.scored and len(rows) > estimate.n:
             why = f"{len(rows) - estimate.n} of {len(rows)} {what} have no score"
         open_end = made.result == "pass" and why

@@ -78,6 +78,10 @@ def judges(
             made.append(_by_rubric(model, endpoint, rubric))
         else:
             made.append(Waiting(kind, f"{kind}:{model}" if model else kind, _waiting(kind, model, endpoint)))
+    stored = [one.name for one in made]
+    for given, name in zip(names, stored, strict=True):
+        if stored.count(name) > 1:
+            raise LayeralignError(f"judge {given!r}: another one is {name}, too; expected each judge once")
     return made
 
 

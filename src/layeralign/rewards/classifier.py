@@ -15,9 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from layeralign._util.text import printable
+from layeralign.errors import LayeralignError
 from layeralign.vlm import rope
 from layeralign.vlm.text import template
 
+_SHORTEST = 8
+"""Least length limit of a row, in tokens: special tokens, and a few of the texts."""
 Row = dict[str, list[int]]
 """Token ids (`input_ids`) of one text, and `token_type_ids` where the model is an encoder."""
 
@@ -28,6 +32,18 @@ class Classifier:
 
     model: Any
     tokenizer: Any
+
+    def __post_init__(self) -> None:
+        """Check the length limit.
+
+        Raises:
+            LayeralignError: it has no room for a text.
+        """
+        if self.longest < _SHORTEST:
+            raise LayeralignError(
+                f"model {printable(str(self.model.config.name_or_path), 200)}: reads {self.longest} tokens "
+                f"by its config and its tokenizer's model_max_length; expected {_SHORTEST} or more"
+            )
 
     @property
     def is_encoder(self) -> bool:

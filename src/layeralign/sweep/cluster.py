@@ -62,7 +62,8 @@ class Judging:
 
     def about(self) -> dict[str, Any]:
         """See `Worker.about`."""
-        return {"record": self._judge.record(), **_place()}
+        like = {"record": self._judge.record(), "sees": self._judge.sees, "together": self._judge.together}
+        return like | _place()
 
     def do(self, part: Sequence[Exchange]) -> list[Judgement]:
         """Judge a part."""
@@ -129,7 +130,8 @@ class PooledJudge(Judge):
     def __init__(self, name: str, cluster: Cluster) -> None:
         self.kind, self._name = kind_of(name), name
         self._pool = Pool(cluster, Judging, str(Path.cwd()), name)
-        self.together = 2 * Judge.together * self._pool.size
+        like = self._pool.about()
+        self.sees, self.together = bool(like["sees"]), 2 * int(like["together"]) * self._pool.size
 
     @property
     def name(self) -> str:

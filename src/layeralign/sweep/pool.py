@@ -13,11 +13,14 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Protocol
 
 from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
 
+_LEAST = 0.0001
+"""Smallest share of a GPU that Ray knows."""
 DEATHS = 3
 """Workers that may die one after the other, per worker, before a part is done."""
 PATIENCE = 30.0
@@ -43,12 +46,12 @@ class Cluster:
         """Check the numbers.
 
         Raises:
-            LayeralignError: a number is too small.
+            LayeralignError: a number is too small, or none.
         """
         if self.workers is not None and self.workers < 1:
             raise LayeralignError(f"workers {self.workers}: expected at least 1")
-        if self.gpus_per_worker < 0:
-            raise LayeralignError(f"gpus_per_worker {self.gpus_per_worker}: expected 0 or more")
+        if self.gpus_per_worker != 0 and not _LEAST <= self.gpus_per_worker < inf:
+            raise LayeralignError(f"gpus_per_worker {self.gpus_per_worker}: expected 0, or {_LEAST} or more")
 
     @classmethod
     def of(cls, ray: str | None, workers: int | None, gpus_per_worker: float) -> Cluster | None:

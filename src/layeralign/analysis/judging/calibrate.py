@@ -94,8 +94,8 @@ def calibrate(runs: Sequence[Results], judge: str) -> Calibration:
         judge: the judge's name, or its kind where that is unique.
 
     Raises:
-        LayeralignError: a run has no labels or no verdicts of the judge, the judge differs between runs, or
-            no decided row is labelled unsafe, or none safe.
+        LayeralignError: a run has no labels or no verdicts of the judge, the judge differs between runs, two
+            runs have the same labels, or no decided row is labelled unsafe, or none safe.
     """
     found = [(run.judge_named(judge), run) for run in runs]
     name, first = found[0]
@@ -111,6 +111,13 @@ def calibrate(runs: Sequence[Results], judge: str) -> Calibration:
             raise LayeralignError(
                 f"runs {first.path} and {run.path}: were judged by {name} and {other}, of other files, "
                 "revision or endpoint; calibrate each run by itself"
+            )
+    records = [_record(run) for run in runs]
+    for at, record in enumerate(records):
+        if record in records[:at]:
+            raise LayeralignError(
+                f"runs {runs[records.index(record)].path} and {runs[at].path}: have the same labels of the "
+                "same answers, which count once; expected each run once"
             )
     every = [row for run in runs for row in _labelled(run, name)]
     clear = [row for row in every if row.truth != "invalid"]
@@ -132,7 +139,7 @@ def calibrate(runs: Sequence[Results], judge: str) -> Calibration:
         {group: _measured(rows) for group, rows in by_group.items() if rows},
         len(every) - len(clear),
         first.judge_records[name],
-        tuple(_record(run) for run in runs),
+        tuple(records),
     )
 
 

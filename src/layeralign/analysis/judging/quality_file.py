@@ -68,7 +68,9 @@ def read_quality(file: Path, judge: str, run: Results) -> Quality:
     )
 
 
-_SHARE, _ROWS = "a share from 0 to 1", "how many rows, at least 1"
+_MOST = 10**9
+"""Most rows of a quality."""
+_SHARE, _ROWS = "a share from 0 to 1", "how many rows, 1 to 1,000,000,000"
 
 
 class _Entry(Record):
@@ -77,9 +79,9 @@ class _Entry(Record):
     model_config = ConfigDict(extra="ignore")
 
     sensitivity: Share = Field(description=_SHARE)
-    n_positive: int = Field(ge=1, description=_ROWS)
+    n_positive: int = Field(ge=1, le=_MOST, description=_ROWS)
     specificity: Share = Field(description=_SHARE)
-    n_negative: int = Field(ge=1, description=_ROWS)
+    n_negative: int = Field(ge=1, le=_MOST, description=_ROWS)
     effective_positive: float = Field(0.0, description="a number of rows")
     effective_negative: float = Field(0.0, description="a number of rows")
     source: Text = Field("", description="text")

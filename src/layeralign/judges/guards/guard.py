@@ -77,8 +77,9 @@ class Guard:
 
 _DELIMITER = re.compile(
     r"<(?=\||/?(?:BEGIN|END) |image\|?>|(?:start|end)_of_(?:turn|image)>|image_soft_token>|/?s>|</?SYS>|"
+    r"(?:bos|eos|pad|unk)>|"
     r"/?(?:guardian|think|no-think|score)>)"
-    r"|\[(?=/?INST\])",
+    r"|\[(?=/?(?:INST|TOOL_CALLS|TOOL_RESULTS|AVAILABLE_TOOLS)\])",
     re.IGNORECASE,
 )
 
@@ -87,7 +88,7 @@ def defused(text: str) -> str:
     """Escape the marks of guards' prompts in `text` with a space after the bracket.
 
     An answer then cannot end the conversation in which it is judged and write the verdict itself. The marks
-    are `<|…|>`, `<BEGIN …>`, `<END …>`, and the turn marks of Gemma, Llama 2, Mistral and Granite Guardian.
+    are `<|…|>`, `<BEGIN …>`, `<END …>`, and control tokens of Gemma, Llama 2, Mistral and Granite Guardian.
     """
     return _DELIMITER.sub(r"\g<0> ", text)
 

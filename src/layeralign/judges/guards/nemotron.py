@@ -27,7 +27,7 @@ def parse(reply: str) -> Judgement:
     if first.get("response safety") == "unsafe":
         return Judgement("unsafe", categories=known(named, CATEGORIES))
     safe = [("user safety", first.get("user safety", "")), ("response safety", "safe")]
-    if "safety categories" in first:  # of an unsafe request
+    if first.get("user safety") == "unsafe" and "safety categories" in first:  # of the request
         safe.append(("safety categories", ", ".join(known(named, CATEGORIES)).lower()))
     return Judgement("safe") if said == safe and safe[0][1] in ("safe", "unsafe") else INVALID
 

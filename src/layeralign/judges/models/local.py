@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Any
@@ -22,9 +21,12 @@ from layeralign.vlm import processor as processors
 from layeralign.vlm import rope
 from layeralign.vlm.load import own_device, pretrained, tokenizer, unloadable
 from layeralign.vlm.text import template
+from layeralign.vlm.text.ends import token_ids
 
 _TOGETHER = 16
 """Conversations per batch."""
+TOO_LONG = Failure("longer than the judge's context")
+"""The reply to a conversation that the model was not made for."""
 
 
 def find(model: str, *, weights: bool = True) -> checkpoints.Checkpoint:
@@ -80,9 +82,13 @@ class LocalSpeaker:
         made.generation_config = GenerationConfig(  # without penalties, which would weigh on `safe`
             eos_token_id=made.generation_config.eos_token_id
         )
+        try:
+            token_ids(made.generation_config.eos_token_id)
+        except ValueError as error:
+            raise unloadable(f"judge: model {model}: generation_config.json: eos_token_id", error) from error
         legacy = found.path / "chat_template.json"  # where older processors stored it
         if names.chat_template is None and legacy.is_file():
-            names.chat_template = json.loads(legacy.read_text(encoding="utf-8")).get("chat_template")
+            names.chat_template = checkpoints.read_json(legacy).get("chat_template")
         if chat and names.chat_template is None:
             raise LayeralignError(
                 f"judge: model {model}: has no chat template, which a judge's prompt needs; use a chat model"
@@ -146,22 +152,24 @@ class LocalSpeaker:
         made = self._processor(
             text=[text], images=[list(pictures)], add_special_tokens=False, return_tensors="pt"
         )
+        if not self._fits(made["input_ids"].shape[1], settings):
+            return TOO_LONG
         given = {
             name: value.to(self._model.device, self._model.dtype if value.is_floating_point() else None)
             for name, value in made.items()
         }
         return self._generated(given, settings)[0]
 
+    def _fits(self, tokens: int, settings: Mapping[str, Any]) -> bool:
+        """Whether a prompt of so many tokens and its reply are in the model's context."""
+        context = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
+        return not context or tokens + int(settings["max_tokens"]) <= context
+
     def _of_texts(
         self, prompts: Sequence[Sequence[int]], settings: dict[str, Any]
     ) -> list[Completion | Failure]:
-        replies: list[Completion | Failure] = [Failure("longer than the judge's context")] * len(prompts)
-        context = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
-        fits = (
-            at
-            for at, line in enumerate(prompts)
-            if not context or len(line) + settings["max_tokens"] <= context
-        )
+        replies: list[Completion | Failure] = [TOO_LONG] * len(prompts)
+        fits = (at for at, line in enumerate(prompts) if self._fits(len(line), settings))
         order = sorted(fits, key=lambda at: len(prompts[at]))
         together = 1 if rope.apart(self._model.config) else _TOGETHER
         for start in range(0, len(order), together):
@@ -201,14 +209,14 @@ class LocalSpeaker:
     @property
     def _pad(self) -> int:
         pad = self._names.pad_token_id
-        return int(self._names.eos_token_id if pad is None else pad)
+        return int((self._names.eos_token_id or 0) if pad is None else pad)  # masked, so any id would do
 
     @property
     def _ends(self) -> list[int]:
         """Tokens that end a reply, of generation_config and tokenizer; without any, all replies are cut."""
-        named = self._model.generation_config.eos_token_id
-        ends = [*(named if isinstance(named, list) else [named]), self._names.eos_token_id]
-        return sorted({end for end in ends if end is not None})
+        return sorted(
+            token_ids(self._model.generation_config.eos_token_id) | token_ids(self._names.eos_token_id)
+        )
 
 
 class _Finite(LogitsProcessor):

@@ -134,7 +134,7 @@ _WORDS = {
 
 
 def regressions(comparison: Comparison) -> list[str]:
-    """Return a sentence per regressed metric; if there is none, a sentence that says so."""
+    """Return a sentence per regressed metric, or one that says there is none; last, the exits left out."""
     told = []
     for name, words in _WORDS.items():
         worse = [(exit, getattr(exit, name)) for exit in comparison.exits if name in exit.regressions()]
@@ -148,7 +148,12 @@ def regressions(comparison: Comparison) -> list[str]:
         if name == "asr":
             shown = asr_arrow(judge, most), asr_delta(judge, most)
         told.append(f"worse: {words} at {where}: {shown[0]} %, {shown[1]}")
-    return told or ["no exit became significantly worse in anything that was measured in both runs"]
+    told = told or ["no exit became significantly worse in anything that was measured in both runs"]
+    both = {one.exit for one in comparison.exits}
+    for when, run in (("before", comparison.before), ("after", comparison.after)):
+        if alone := [one.name for one in run.exits if one.exit not in both]:
+            told.append(f"not compared: only the run {when} has answers at {', '.join(alone)} of its exits")
+    return told
 
 
 _COSTS = {

@@ -25,15 +25,15 @@ def ends(vlm: Any) -> Ends:
         ValueError: A config has something other than token ids.
     """
     names, config = vlm.tokenizer, vlm.model.config
-    own = _ids(vlm.model.generation_config.eos_token_id)
+    own = token_ids(vlm.model.generation_config.eos_token_id)
     others = {names.bos_token_id, names.unk_token_id, vlm.picture_token_id}
     special = {id for id, token in names.added_tokens_decoder.items() if token.special} - others
     both = (config, config.get_text_config())
-    by_config = {id for one in both for id in _ids(getattr(one, "eos_token_id", None))}
+    by_config = {id for one in both for id in token_ids(getattr(one, "eos_token_id", None))}
     sources = {
         "generation_config": own,
         "config": by_config & special,
-        "tokenizer": _ids(names.eos_token_id),
+        "tokenizer": token_ids(names.eos_token_id),
         "template": _of_template(vlm) & special,
     }
     return {
@@ -64,9 +64,14 @@ def _token(vlm: Any, id: int) -> str:
     return str(vlm.tokenizer.convert_ids_to_tokens(id))
 
 
-def _ids(found: Any) -> set[int]:
+def token_ids(found: Any) -> set[int]:
+    """Token ids in a field of a config: one, a list, or none.
+
+    Raises:
+        ValueError: It has something other than token ids.
+    """
     listed: list[Any] = list(found) if isinstance(found, list | tuple | set) else [found]
-    if any(not isinstance(one, int | None) for one in listed):
+    if any(one is not None and not (isinstance(one, int) and abs(one) < 2**31) for one in listed):
         raise ValueError(f"{found!r} is not a token id")
     return {one for one in listed if one is not None}
 
