@@ -5,6 +5,7 @@ import re
 from itertools import product
 
 import pytest
+from rich.console import Console
 
 import layeralign
 from faulty import OpenAI, a_run, completion, serving, texts_of
@@ -19,6 +20,7 @@ from layeralign.judges.kinds import HUMAN
 from layeralign.report.inputs import gather
 from layeralign.report.page.explorer import packed
 from layeralign.report.page.page import page
+from layeralign.report.terminal import judges as tables
 from layeralign.runs.opening import create
 from layeralign.runs.store import Row
 
@@ -82,6 +84,14 @@ def test_the_summarys_panel_is_of_the_models_that_have_judged(run):
     assert models(results) == JUDGES
     assert layeralign.read(folder).summary.panel == panel(results, JUDGES)
     json.dumps(layeralign.read(folder).summary.to_json())
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_its_tables_cut_nothing(run, width, capsys):
+    found = layeralign.read(run[1]).summary
+    for table in (tables.panel(found.panel), tables.agreement(found.agreement)):
+        Console(width=width).print(table)
+    assert "…" not in capsys.readouterr().out
 
 
 def test_rules_people_and_one_model_make_no_panel(tmp_path):

@@ -42,8 +42,6 @@ class ClusterOptions:
 
     def cluster(self) -> Cluster | None:
         """The cluster; None without --ray."""
-        if (self.ray, self.workers, self.gpus_per_worker) == (None, None, 0):
-            return None
         from layeralign.sweep.pool import Cluster
 
         return Cluster.of(self.ray, self.workers, self.gpus_per_worker)

@@ -121,8 +121,9 @@ class Pool:
         deaths = 0
         while not self._like:
             actor, _, told = self._next()
-            deaths = self._died(deaths, told) if actor is None else 0
-            if actor is not None:
+            if actor is None:
+                deaths = self._died(deaths, told)
+            else:
                 self._began(actor, told)
         return self._like
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich import box
+from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -86,7 +87,7 @@ def panel(found: Panel) -> Table:
         caption=f"Percent; * default exit. {MAJORITY}",
         caption_justify="left",
     )
-    for head in ("exit", "n", "majority\nASR", "95 %", "worst case\nASR", "95 %", "split"):
+    for head in ("exit", "n", "majority\nASR", "95 %", "worst\ncase ASR", "95 %", "split"):
         made.add_column(head, justify="right", no_wrap=True)
     for one in found.exits:
         cells = [str(one.n)]
@@ -109,7 +110,8 @@ def agreement(pairs: Sequence[JudgePair]) -> Table:
         caption_justify="left",
     )
     for head in ("judges", "rows", "κ", "95 %", "where they differ"):
-        made.add_column(head, justify="left" if head in ("judges", "where they differ") else "right")
+        justify: JustifyMethod = "left" if head in ("judges", "where they differ") else "right"
+        made.add_column(head, justify=justify, overflow="fold")
     for one in pairs:
         differ = "; ".join(f"{n} {mine} – {theirs}" for mine, theirs, n in one.confusion if mine != theirs)
         kappa = "–" if one.kappa is None else f"{one.kappa:.2f}"
