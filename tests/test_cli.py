@@ -457,6 +457,29 @@ def test_ctrl_c_is_one_sentence_from_the_start(tmp_path, after):
     assert said[-1] == "stopped; finished work is saved, and the same command resumes it"
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_inside_a_callback_that_drops_exceptions_stops(number):
+    """A weak reference's callback, as the import system has one for each module."""
+    code = f"""
+import os, time, weakref
+from layeralign._util import stopping
+class Thing: pass
+stopping.listen()
+thing = Thing()
+reference = weakref.ref(thing, lambda _: (os.kill(os.getpid(), {int(number)}), [None for _ in range(100)]))
+try:
+    del thing
+    time.sleep(30)
+except KeyboardInterrupt as stop:
+    raise SystemExit(stopping.told(stop))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=20
+    )
+    assert done.returncode == 128 + number and "Traceback" not in done.stderr
+    assert done.stderr.strip() == "stopped; finished work is saved, and the same command resumes it"
+
+
 @pytest.mark.parametrize(("level", "code"), [("1", 0), ("2", 1)])
 def test_python_without_docstrings_is_one_sentence(level, code):
     done = subprocess.run(

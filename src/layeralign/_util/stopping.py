@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import threading
 from types import FrameType
+from typing import Any
 
 
 class Stopped(KeyboardInterrupt):
@@ -20,6 +23,7 @@ def listen() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _stop)
+    sys.unraisablehook = _unraisable
 
 
 def told(stop: KeyboardInterrupt) -> int:
@@ -30,3 +34,15 @@ def told(stop: KeyboardInterrupt) -> int:
 
 def _stop(number: int, _: FrameType | None) -> None:
     raise Stopped(number)
+
+
+def _unraisable(unraisable: Any) -> None:
+    """Send the signal again if its exception was raised where Python drops exceptions.
+
+    Such places are finalizers and weak reference callbacks, for example those of the import system. The
+    signal comes from a thread a moment later, as an exception inside of this function is dropped, too.
+    """
+    if isinstance(unraisable.exc_value, Stopped):
+        threading.Timer(0.01, os.kill, (os.getpid(), unraisable.exc_value.args[0])).start()
+    else:
+        sys.__unraisablehook__(unraisable)
