@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from layeralign import benchmarks
 from layeralign.analysis.plan import plan as make_plan
@@ -27,6 +27,7 @@ from layeralign.sweep.pool import Cluster
 from layeralign.sweep.screen import screen as screen_exits
 from layeralign.sweep.settings import ScanSettings, names_decoding, names_settings
 from layeralign.sweep.sweep import sweep
+from layeralign.sweep.vllm.scan import server_of, sweep_through
 from layeralign.vlm import cost
 from layeralign.vlm.load import empty, load
 from layeralign.vlm.vlm import Vlm
@@ -47,6 +48,8 @@ def scan(
     ray: str | None = None,
     workers: int | None = None,
     gpus_per_worker: float = 0.0,
+    engine: Literal["vllm"] | None = None,
+    endpoint: str | None = None,
     **settings: Any,
 ) -> Scan:
     """Generate an answer to every case at every exit, judge the answers by rules, and summarise the run.
@@ -64,6 +67,9 @@ def scan(
             is then a folder or a hub id, which every worker loads.
         workers: number of workers; by default one per GPU, or without GPUs one per node.
         gpus_per_worker: GPUs of each worker, 0 for none.
+        engine: `vllm`: the language model runs on a vLLM server; see docs/vllm.md. The model is then a folder
+            or a hub id.
+        endpoint: the server of `engine`: its base URL, or `MODEL@URL` if it has several models.
         settings: fields of `layeralign.sweep.settings.ScanSettings` and of
             `layeralign.decode.decoding.Decoding` by name: `exits="early,20"`, `max_new_tokens=64`,
             `temperature=0.7`, `samples=4`. `exits` also takes a number or a list, such as `[1, 5]`.
@@ -75,9 +81,14 @@ def scan(
     asked = benchmarks.cases(cases, limit=limit, seed=chosen.seed)
     if controls:
         asked = with_controls(asked)
-    if cluster := Cluster.of(ray, workers, gpus_per_worker):
-        if isinstance(model, Vlm):
-            raise LayeralignError("scan: every worker of ray loads the model; expected its folder or hub id")
+    cluster, server = Cluster.of(ray, workers, gpus_per_worker), server_of(engine, endpoint)
+    if cluster and server:
+        raise LayeralignError("scan: expected one of ray and engine, got both")
+    if (cluster or server) and isinstance(model, Vlm):
+        raise LayeralignError("scan: ray and engine load the model themselves; expected its folder or hub id")
+    if server:
+        sweep_through(server, {"model": str(model)}, asked, Path(out), chosen).close()
+    elif cluster:
         here = load(model, device_map="cpu")
         sweep_on(cluster, {"model": str(model)}, here, asked, Path(out), chosen).close()
     else:

@@ -49,6 +49,23 @@ class ClusterOptions:
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """Another engine that computes the language model."""
+
+    engine: Literal["vllm"] | None = None
+    "vllm: the language model runs on the vLLM server at --endpoint; see docs/vllm.md."
+    endpoint: str | None = None
+    "The server of --engine: its base URL, such as http://localhost:8000/v1, or MODEL@URL if it has several."
+
+    def server(self) -> str | None:
+        """The endpoint; None without --engine."""
+        from layeralign.sweep.vllm.scan import server_of
+
+        return server_of(self.engine, self.endpoint)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
 class ModelOptions:
     """The model, and how it is loaded.
 

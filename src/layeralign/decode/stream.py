@@ -45,10 +45,11 @@ def answers(
     """
     engine = _engine(vlm, decoding, (), batch_size)
     for done in engine.run(_units(vlm, asked, decoding, seed)):
-        yield [answer for said in done for answer in _answers(vlm, said, decoding)]
+        yield [answer for said in done for answer in worded(vlm, said, decoding)]
 
 
-def _answers(vlm: Vlm, said: Generation[Query], decoding: Decoding) -> Iterator[Answer]:
+def worded(vlm: Vlm, said: Generation[Query], decoding: Decoding) -> Iterator[Answer]:
+    """The answers of a generation, one for each of its queries."""
     found = spoken(vlm, said.tokens, decoding.reasoning)
     why = said.finish_reason if found.answered or said.finish_reason == "non-finite" else "reasoning"
     for case, exit, sample in said.keys:
@@ -117,10 +118,10 @@ def _alike(unit: Request[Any]) -> tuple[int, int]:
 
 def _units(vlm: Vlm, asked: Iterable[Query], decoding: Decoding, seed: int) -> Iterator[Request[Query]]:
     """Convert queries to requests, window by window; queries with equal answers are merged."""
-    for window in _windows(asked):
+    for window in windows(asked):
         at: dict[Seen, dict[str, list[Query]]] = {}
         for one in window:
-            at.setdefault(_seen(one), {}).setdefault(one[0].id, []).append(one)
+            at.setdefault(seen_by(one), {}).setdefault(one[0].id, []).append(one)
         features = encoded(vlm, {seen: next(iter(of.values()))[0] for seen, of in at.items()})
         ids: dict[str, list[int]] = {}
         found: list[Request[Query]] = []
@@ -140,12 +141,13 @@ Seen = tuple[str, int] | None
 """A picture at an exit; None without a picture, when the exit makes no difference."""
 
 
-def _seen(asked: Query) -> Seen:
+def seen_by(asked: Query) -> Seen:
+    """The picture and the exit that an answer depends on."""
     case, exit, _ = asked
     return (case.picture.sha256, exit) if case.picture else None
 
 
-def _windows(asked: Iterable[Query]) -> Iterator[list[Query]]:
+def windows(asked: Iterable[Query]) -> Iterator[list[Query]]:
     """Split queries into windows without splitting a picture."""
     window: list[Query] = []
     pictures = 0

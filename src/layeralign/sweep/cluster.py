@@ -19,7 +19,7 @@ from layeralign.judges.registry import judges
 from layeralign.runs.store import Row, Run
 from layeralign.sweep.pool import Cluster, Pool, connected, differing
 from layeralign.sweep.settings import ScanSettings
-from layeralign.sweep.sweep import answered, sweep
+from layeralign.sweep.sweep import Engine, sweep
 from layeralign.vlm.identity import identity, versions
 from layeralign.vlm.load import load as load_model
 from layeralign.vlm.vlm import Vlm
@@ -49,7 +49,7 @@ class Answerer:
 
     def do(self, part: Part) -> list[Row]:
         """Answer a part."""
-        return [row for rows in answered(self._vlm, *part) for row in rows]
+        return [row for rows in Engine(self._vlm).answers(*part) for row in rows]
 
 
 class Judging:
@@ -100,14 +100,23 @@ def sweep_on(
         if other := differing({"identity": identity(vlm), "versions": _place()["versions"]}, pool.about()):
             raise LayeralignError(f"ray: the workers have another {other} than this process")
 
-        def answers(asked: Sequence[Query], chosen: ScanSettings) -> Iterator[list[Row]]:
-            for _, rows in pool.map([(part, chosen) for part in parts(asked, pool.size)]):
-                yield rows
-
-        made = sweep(vlm, cases, out, settings, answers)
+        made = sweep(vlm, cases, out, settings, _Workers(vlm, pool))
         for name, (rows, seconds) in pool.did.items():
             say(f"{name}: {rows} answers, {rows / seconds:.1f}/s", stderr=True)
         return made
+
+
+class _Workers(Engine):
+    """The workers of a pool."""
+
+    def __init__(self, vlm: Vlm, pool: Pool) -> None:
+        super().__init__(vlm)
+        self._pool = pool
+
+    def answers(self, asked: Sequence[Query], settings: ScanSettings) -> Iterator[list[Row]]:
+        """See `Engine.answers`."""
+        for _, made in self._pool.map([(part, settings) for part in parts(asked, self._pool.size)]):
+            yield made
 
 
 def parts(asked: Sequence[Query], workers: int) -> list[list[Query]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -17,6 +17,7 @@ from layeralign._util.text import printable
 from layeralign.analysis.sequential import StoppingRule
 from layeralign.cases.case import Case
 from layeralign.decode import checks
+from layeralign.decode.decoding import Answer, Decoding
 from layeralign.decode.stream import Query, answers
 from layeralign.judges.judge import SILENT, Judge, RowJudge
 from layeralign.judges.kinds import RULES
@@ -32,12 +33,36 @@ from layeralign.vlm.identity import identity, versions
 from layeralign.vlm.vlm import Vlm
 
 
+class Engine:
+    """Answers the queries of a scan: with the model of this process; subclasses do it elsewhere."""
+
+    def __init__(self, vlm: Vlm) -> None:
+        self.vlm = vlm
+
+    def record(self) -> dict[str, Any]:
+        """What identifies another engine than this one, for a run's identity."""
+        return {}
+
+    def check(self, cases: Sequence[Case], decoding: Decoding) -> None:
+        """Check that it answers as the model would, before anything is written.
+
+        Raises:
+            LayeralignError: It does not.
+        """
+
+    def answers(self, asked: Sequence[Query], settings: ScanSettings) -> Iterator[list[Row]]:
+        """Answer queries; yields rows as they end."""
+        made = answers(self.vlm, asked, settings.decoding, seed=settings.seed, batch_size=settings.batch_size)
+        for done in made:
+            yield rows(done)
+
+
 def sweep(
     vlm: Vlm,
     cases: Sequence[Case],
     out: Path,
     settings: ScanSettings,
-    elsewhere: Callable[[Sequence[Query], ScanSettings], Iterator[list[Row]]] | None = None,
+    engine: Engine | None = None,
 ) -> Run:
     """Answer every case at every exit that is missing in the run in `out`, then judge the answers by rules.
 
@@ -48,7 +73,7 @@ def sweep(
         cases: The cases.
         out: The run's folder.
         settings: The scan's settings.
-        elsewhere: Answers queries, and yields their rows as they end; by default `vlm` answers them here.
+        engine: Answers the queries; by default `vlm` does in this process.
 
     Returns:
         The open run.
@@ -63,7 +88,9 @@ def sweep(
         sequential.check(rule, cases, settings.samples)
     settings = prepared(vlm, cases, out, settings)
     every = grid(cases, exits, settings.samples)
-    run = begin(vlm, out, settings.record())
+    engine = engine or Engine(vlm)
+    engine.check(cases, settings.decoding)
+    run = begin(vlm, out, settings.record() | engine.record())
     try:
         if vlm.adapter:
             known = vlm.adapter.trained_on()
@@ -84,8 +111,7 @@ def sweep(
             what = "answers, at most" if rule else "answers"
             with _session(run, what, total=len(every), done=len(every) - len(left)) as at:
                 while asked:
-                    made = elsewhere(asked, settings) if elsewhere else answered(vlm, asked, settings)
-                    _store(made, run, at)
+                    _store(engine.answers(asked, settings), run, at)
                     judge(run, rules)
                     asked = sequential.next_rows(run, rule, cases, exits) if rule else []
     except BaseException as error:
@@ -150,11 +176,9 @@ def _session(run: Run, what: str, total: int, done: int) -> Iterator[Session]:
         yield Session(number, progress)
 
 
-def answered(vlm: Vlm, asked: Sequence[Query], settings: ScanSettings) -> Iterator[list[Row]]:
-    """Answer queries; yields rows as they end."""
-    made = answers(vlm, asked, settings.decoding, seed=settings.seed, batch_size=settings.batch_size)
-    for done in made:
-        yield [Row(a.case.id, a.exit, a.text, a.tokens, a.finish_reason, a.sample, a.reasoning) for a in done]
+def rows(answers: Iterable[Answer]) -> list[Row]:
+    """Answers as rows of a run."""
+    return [Row(a.case.id, a.exit, a.text, a.tokens, a.finish_reason, a.sample, a.reasoning) for a in answers]
 
 
 def _store(made: Iterable[list[Row]], run: Run, at: Session) -> None:

@@ -63,7 +63,7 @@ def load(
         dtype: `float32`, `bfloat16`, `float16` (or `fp32`, `bf16`, `fp16`); `auto` is the checkpoint's own on
             a GPU and float32 on a CPU.
         device_map: A torch device, accelerate's `auto`, `balanced` or `sequential`, or a map from modules to
-            devices; by default this process's GPU, else the CPU.
+            devices; by default this process's GPU, else the CPU. `disk` is a device, too.
         quantize: `4bit` or `8bit`, for the language model only; needs CUDA and bitsandbytes.
 
     Raises:
@@ -100,7 +100,8 @@ def load(
     )
     if fitted is not None:
         finite.check_weights(_weights(fitted), f"adapter {fitted.name}")
-        loaded = _adapted(loaded, fitted, merge=quantize is None)
+        on_disk = any(weight.is_meta for weight in loaded.parameters())
+        loaded = _adapted(loaded, fitted, merge=quantize is None and not on_disk)
         finite.check_weights(loaded.state_dict(), f"model {found.name} + adapter {fitted.name}")
     if device_map is None:
         loaded = loaded.to(own_device())

@@ -347,6 +347,10 @@ class Vlm:
         """Further inputs of the language model for each of n pictures."""
         return [{} for _ in range(n)]
 
+    def image_embeds(self, feature: Feature) -> dict[str, Tensor]:
+        """A picture's feature as vLLM reads it, by the names of its inputs; `image_embeds` alone in most."""
+        return {"image_embeds": feature.tokens}
+
     # --- prompts
 
     @property
@@ -501,7 +505,7 @@ class Vlm:
         """
         text = prompt if feature is None else prompt.replace(self.placeholder, feature.text)
         return template.encode(
-            self.tokenizer, text, self._written_before, writes_bos=self._template_writes_bos
+            self.tokenizer, text, self._written_before, writes_bos=self.template_writes_bos
         )
 
     def own_inputs(self, prompt: str, picture: Image.Image, ids: Sequence[int]) -> dict[str, Any] | None:
@@ -539,7 +543,8 @@ class Vlm:
         return {id: token.content for id, token in known.items() if token.special}
 
     @cached_property
-    def _template_writes_bos(self) -> bool:
+    def template_writes_bos(self) -> bool:
+        """Whether the chat template itself writes the BOS."""
         bos = self.tokenizer.bos_token
         return bool(bos) and bos in self.prompt(template.SENTINEL, picture=False)
 

@@ -11,7 +11,14 @@ from cyclopts import Parameter
 from layeralign._util.terminal import put, say
 from layeralign._util.text import printable
 from layeralign.cli.app import note, show
-from layeralign.cli.options import ClusterOptions, Device, Dtype, ModelOptions, Out  # noqa: F401 - see ModelOptions
+from layeralign.cli.options import (  # noqa: F401 - see ModelOptions
+    ClusterOptions,
+    Device,
+    Dtype,
+    EngineOptions,
+    ModelOptions,
+    Out,
+)
 from layeralign.errors import LayeralignError
 from layeralign.sweep.settings import ScanSettings
 
@@ -43,6 +50,7 @@ def scan(
     options: ScanOptions,
     settings: ScanSettings = ScanSettings(),  # noqa: B008 - immutable
     on: ClusterOptions = ClusterOptions(),  # noqa: B008
+    by: EngineOptions = EngineOptions(),  # noqa: B008
 ) -> None:
     """Answer every case at every exit of the model's image encoder, judge the answers, and summarise.
 
@@ -53,18 +61,27 @@ def scan(
     from layeralign.cases.controls import with_controls
     from layeralign.report.terminal import cases as remarks
 
-    cluster = on.cluster()
-    if cluster and (options.screen or options.quantize):
-        raise LayeralignError("--screen and --quantize: work in one process; remove --ray")
+    cluster, server = on.cluster(), by.server() if by.engine or by.endpoint else None
+    if (cluster or server) and (options.screen or options.quantize):
+        raise LayeralignError("--screen and --quantize: work in one process; remove --ray or --engine")
+    if cluster and server:
+        raise LayeralignError("--ray and --engine: expected one of them")
     if options.screen and (settings.samples > 1 or options.controls or settings.precision is not None):
         raise LayeralignError("--screen: generates no answers; remove --samples, --controls and --precision")
     cases = benchmarks.cases(options.cases, limit=options.limit, seed=settings.seed)
     asked = with_controls(cases) if options.controls else cases
     given = options.arguments(options.adapter, options.quantize, allow_base=options.allow == "base")
+    if server:
+        from layeralign.sweep.vllm.scan import sweep_through
+
+        options.announce()
+        note(remarks.remarks(cases, settings.background))
+        sweep_through(server, given, asked, options.out, settings).close()
+        _show(options.out)
+        return
     here = replace(options, device_map="cpu") if cluster else options
     vlm = here.load(options.adapter, options.quantize, allow_base=options.allow == "base")
     note(remarks.remarks(cases, settings.background))
-    from layeralign import api
     from layeralign.report.terminal import screen as ranking
     from layeralign.sweep.screen import screen
     from layeralign.sweep.sweep import sweep
@@ -81,5 +98,12 @@ def scan(
         sweep_on(cluster, given, vlm, asked, options.out, settings).close()
     else:
         sweep(vlm, asked, options.out, settings).close()
-    show(api.read(options.out).summary)
-    print(printable(f"run: {options.out} (page: layeralign report {options.out} --out report.html)"))
+    _show(options.out)
+
+
+def _show(out: Path) -> None:
+    """Print a run's summary, and the next command."""
+    from layeralign import api
+
+    show(api.read(out).summary)
+    print(printable(f"run: {out} (page: layeralign report {out} --out report.html)"))

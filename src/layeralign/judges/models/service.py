@@ -12,10 +12,11 @@ import os
 import ssl
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import cache
+from math import inf
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
@@ -55,6 +56,8 @@ def _trust() -> ssl.SSLContext:
 
 
 Reply = TypeVar("Reply")
+Key = TypeVar("Key")
+Body = Mapping[str, Any] | None
 Reader = Callable[["httpx.Response"], Reply | Failure]
 """Converts a response that is neither refused nor temporary to a reply; may raise `Retry`."""
 
@@ -114,18 +117,37 @@ class Service:
         parts = urlsplit(self.url)
         return not _is_near(parts.hostname or "") and (parts.scheme == "https" or not self.headers)
 
-    def ask_all(
-        self, path: str, bodies: Sequence[Mapping[str, Any]], read: Reader[Reply]
-    ) -> list[Reply | Failure]:
+    def ask_all(self, path: str, bodies: Sequence[Body], read: Reader[Reply]) -> list[Reply | Failure]:
         """Send every request; returns a reply or a failure for each, in order.
 
         Args:
             path: Path after the base URL.
-            bodies: Request bodies, sent as JSON.
+            bodies: Request bodies, sent as JSON; None for a GET request.
             read: Converts a response to a reply.
 
         Raises:
             LayeralignError: The address is invalid, or the server refuses access; no more requests are sent.
+        """
+        found = dict(self.ask_each(path, enumerate(bodies), read))
+        return [found[number] for number in range(len(bodies))]
+
+    def ask_each(
+        self,
+        path: str,
+        asked: Iterable[tuple[Key, Body]],
+        read: Reader[Reply],
+        in_flight: Callable[[], float] = lambda: inf,
+    ) -> Iterator[tuple[Key, Reply | Failure]]:
+        """Send requests as they come; yields each one's key, and a reply or a failure, as they end.
+
+        Args:
+            path: Path after the base URL.
+            asked: A key and a body of each request; the next is taken as soon as there is room for it.
+            read: Converts a response to a reply.
+            in_flight: Number of requests after which no further one is taken until one has ended.
+
+        Raises:
+            LayeralignError: See `ask_all`.
         """
         import httpx
         from anyio.from_thread import start_blocking_portal
@@ -147,12 +169,23 @@ class Service:
             ThreadPoolExecutor(self.workers) as pool,
         ):
             talk = _Talk(self, client, portal, f"{self.url}{path}", read, Pace(self.gap))
-            asked = [pool.submit(talk.ask, body) for body in bodies]
+            sent: dict[Future[Reply | Failure], Key] = {}
             try:
-                return [one.result() for one in asked]
+                for key, body in asked:
+                    sent[pool.submit(talk.ask, body)] = key
+                    while len(sent) >= in_flight():
+                        yield from _ended(sent)
+                while sent:
+                    yield from _ended(sent)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+
+
+def _ended(sent: dict[Future[Reply | Failure], Key]) -> Iterator[tuple[Key, Reply | Failure]]:
+    """Wait for one request or more to end; removes and yields them."""
+    for one in wait(sent, return_when=FIRST_COMPLETED).done:
+        yield sent.pop(one), one.result()
 
 
 @dataclass(frozen=True)
@@ -168,7 +201,7 @@ class _Talk(Generic[Reply]):
     answered: list[float] = field(default_factory=list)
     """Times at which the server has answered anything."""
 
-    def ask(self, body: Mapping[str, Any]) -> Reply | Failure:
+    def ask(self, body: Body) -> Reply | Failure:
         """Send a request until there is a reply, or attempts or time run out.
 
         Raises:
@@ -189,12 +222,12 @@ class _Talk(Generic[Reply]):
                 ) from None
             return Failure(f"{given_up.why}, {tried}")
 
-    def _once(self, body: Mapping[str, Any]) -> Reply | Failure:
+    def _once(self, body: Body) -> Reply | Failure:
         import httpx
 
         self.pace.wait()
         try:
-            answer = self.portal.call(self._post, dict(body))
+            answer = self.portal.call(self._send, body)
         except (httpx.TimeoutException, TimeoutError):
             raise Retry("timed out") from None
         except httpx.ConnectError:
@@ -212,13 +245,14 @@ class _Talk(Generic[Reply]):
             raise Retry(f"the server answered {status}", after)
         return self.read(answer)
 
-    async def _post(self, body: Mapping[str, Any]) -> httpx.Response:
+    async def _send(self, body: Body) -> httpx.Response:
         """Send a request; return the response with its whole content."""
         import httpx
         from anyio import fail_after
 
         with fail_after(self.service.timeout):
-            async with self.client.stream("POST", self.url, json=body) as answer:
+            how = "GET" if body is None else "POST"
+            async with self.client.stream(how, self.url, json=body) as answer:
                 content = await _bounded(answer.aiter_raw())
                 if answer.headers.get("Content-Encoding", "identity").lower() != "identity":
                     raise Retry("the response was compressed, which was not asked for")

@@ -64,6 +64,10 @@ class Qwen25Vl(Vlm):
             "mm_token_type_ids": pictures.int(),
         }
 
+    def image_embeds(self, feature: Feature) -> dict[str, Tensor]:
+        """See `Vlm.image_embeds`; positions are computed from the grid."""
+        return {"image_embeds": feature.tokens, "image_grid_thw": feature.extras["grid"][0]}
+
     def position_offset(self, feature: Feature | None) -> int:
         """See `Vlm.position_offset`; a picture takes as many positions as its longer side has tokens."""
         if feature is None:
@@ -118,6 +122,11 @@ class Qwen3Vl(Qwen25Vl):
                 pooler_output=given["mm_encoder_outputs"]["image"].pooler_output, deepstack_features=layers
             )
         return given
+
+    def image_embeds(self, feature: Feature) -> dict[str, Tensor]:
+        """See `Vlm.image_embeds`; vLLM reads the deepstack features behind the others, in each row."""
+        joined = torch.cat([feature.tokens, *feature.extras["deepstack"]], dim=1)
+        return super().image_embeds(feature) | {"image_embeds": joined}
 
 
 class Qwen3VlMoe(Qwen3Vl):

@@ -1,0 +1,1 @@
+"""Scans whose language model runs on a vLLM server."""
