@@ -13,16 +13,19 @@ import transformers
 @contextmanager
 def quiet(*, bars: bool = False) -> Iterator[None]:
     """Suppress transformers' warnings, which a user cannot act on, and without `bars` its progress bars."""
-    logs = transformers.utils.logging
+    logs, placing = transformers.utils.logging, logging.getLogger("accelerate.big_modeling")
     level, enabled = logs.get_verbosity(), logs.is_progress_bar_enabled()
     logs.set_verbosity(logging.CRITICAL)
+    placing.disabled = True  # it says that parameters are on disk
     if not bars:
         logs.disable_progress_bar()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of PEFT's calls of transformers
+            warnings.filterwarnings("ignore", "The following device_map keys")  # a parameter is no submodule
             yield
     finally:
         logs.set_verbosity(level)
+        placing.disabled = False
         if enabled:
             logs.enable_progress_bar()

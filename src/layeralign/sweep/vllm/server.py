@@ -44,7 +44,6 @@ FAMILIES = (
     "llava",
     "llava_next",
     "llava_onevision",
-    "paligemma",
     "qwen2_5_vl",
     "qwen3_vl",
     "smolvlm",
@@ -108,7 +107,10 @@ class Server:
             url.removesuffix("/v1"), headers, timeout=_ANSWER_S, budget=_BUDGET_S, workers=MOST
         )
         short = replace(self.service, attempts=3, timeout=10.0)
-        told = [short.ask_all(path, [None], _object)[0] for path in ("/version", "/v1/models")]
+        try:
+            told = [short.ask_all(path, [None], _object)[0] for path in ("/version", "/v1/models")]
+        except LayeralignError as error:
+            raise LayeralignError(f"{error}; expected a vLLM server") from None
         self.version, self.model, self.longest = _about(url, model, *told)
 
     def record(self) -> dict[str, str]:
@@ -177,10 +179,10 @@ class Server:
         """
         self.check_prompt(one, said)
         tokens, stopped = ended(vlm, said.tokens)
-        if not stopped and len(tokens) != decoding.max_new_tokens:
-            return "an answer had neither an end token nor the largest length"
         if len(tokens) > decoding.max_new_tokens or max(tokens, default=0) >= vlm.embedding_rows:
             return "an answer had more tokens than asked for, or unknown ones"
+        if not stopped and len(tokens) != decoding.max_new_tokens:
+            return "an answer had neither an end token nor the largest length"
         return ""
 
     def check_prompt(self, one: Asked, said: Said) -> None:
@@ -212,7 +214,7 @@ class Server:
                 flow.at_most(BYTES_IN_FLIGHT // (2 * feature.nbytes) if feature else MOST)
             groups: dict[Any, list[Query]] = {}
             for one in window:
-                name = one if decoding.temperature else (seen_by(one), one[0].id)
+                name = (one[0].id, *one[1:]) if decoding.temperature else (one[0].id, seen_by(one))
                 groups.setdefault(name, []).append(one)
             for keys in groups.values():
                 case, seen = keys[0][0], seen_by(keys[0])
@@ -299,7 +301,9 @@ def _object(answer: httpx.Response) -> Any:
 def _about(url: str, wanted: str, version: Any, models: Any) -> tuple[str, str, int | None]:
     """A server's version, its model's name, and the most tokens of prompt and answer together."""
     if isinstance(version, Failure) or not isinstance(named := version.get("version"), str):
-        raise LayeralignError(f"endpoint {url}: is no vLLM server, or it hides its version; expected vLLM")
+        raise LayeralignError(
+            f"endpoint {url}: does not say its version as vLLM does; expected a vLLM server"
+        )
     listed = [] if isinstance(models, Failure) else models.get("data")
     known = {
         one["id"]: one
@@ -309,7 +313,7 @@ def _about(url: str, wanted: str, version: Any, models: Any) -> tuple[str, str, 
     names = ", ".join(printable(name, 80) for name in sorted(known)[:20])
     if wanted and wanted not in known:
         raise LayeralignError(
-            f"endpoint {url}: has no model {printable(wanted, 80)!r}; it has {names or 'none'}"
+            f"endpoint {url}: has no model {printable(wanted, 80)}; it has {names or 'none'}"
         )
     if not wanted and len(known) != 1:
         raise LayeralignError(f"endpoint {url}: has the models {names or 'none'}; name one as MODEL@{url}")

@@ -1,0 +1,157 @@
+"""Does `scan --engine vllm` give the rows of our own engine, for every family, with a real vLLM server?
+
+    sh benchmarks/runtimes/vllm_setup.sh out/vllm    # once: vLLM for CPUs
+    python benchmarks/runtimes/vllm_engine.py --vllm out/vllm/bin > benchmarks/results/vllm_engine.md
+
+The models are the bundled one as LLaVA and as LLaVA-NeXT, and tiny random ones of the other families, in float32. Each is
+scanned twice at every exit: by our engine, and by a vLLM server that gets our features.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from serving import PORT, head, line, served
+from vllm_server import bundled
+
+import layeralign
+from layeralign.errors import LayeralignError
+from layeralign.runs.opening import open_run
+
+sys.path.append(str(Path(__file__).parents[2] / "tests"))
+import tiny
+
+MODELS = (
+    "llava",
+    "llava_next",
+    "llava_onevision",
+    "qwen2_5_vl",
+    "qwen3_vl",
+    "internvl",
+    "idefics3",
+    "smolvlm",
+)
+WIDTH, HEADS = 64, 2
+"""vLLM's attention on a CPU needs heads of 32."""
+
+
+def wider(name: str) -> tuple[object, type, object]:
+    """A tiny model's parts, with a language model that vLLM can compute."""
+    processor, kind, config = tiny.FAMILIES[name]()
+    text = config.text_config
+    text.hidden_size, text.num_attention_heads, text.num_key_value_heads, text.head_dim = (
+        WIDTH,
+        HEADS,
+        HEADS,
+        WIDTH // HEADS,
+    )
+    text.rope_parameters = (text.rope_parameters or {}) | (
+        {"mrope_section": [4, 6, 6], "mrope_interleaved": name == "qwen3_vl"}
+        if name.startswith("qwen")
+        else {}
+    )
+    if name.startswith("qwen"):
+        config.vision_config.out_hidden_size = WIDTH
+    return processor, kind, config
+
+
+def made(name: str, folder: Path) -> None:
+    """The model of a family, as both programs read it."""
+    if name in ("llava", "llava_next"):
+        bundled(name, folder)
+    else:
+        tiny.save(name, folder, partial(wider, name))
+        for what in ("video_preprocessor_config.json",):
+            kind = {"internvl": "InternVLVideoProcessor", "smolvlm": "SmolVLMVideoProcessor"}.get(name)
+            kind = kind or ("Qwen3VLVideoProcessor" if name == "qwen3_vl" else "Qwen2VLVideoProcessor")
+            (folder / what).write_text(json.dumps({"video_processor_type": kind}))
+
+
+def on_the_hub(folder: Path) -> None:
+    """Rename a tower's weights as in checkpoints of the hub, which vLLM expects.
+
+    Transformers keeps the names of the checkpoint that it loaded; a model that was made from a config has others.
+    """
+    file = folder / "model.safetensors"
+    long = {
+        n.replace("vision_tower.", "vision_tower.vision_model.", 1): one for n, one in load_file(file).items()
+    }
+    save_file(long, file, metadata={"format": "pt"})
+
+
+def questions(folder: Path) -> str:
+    """Pictures of noise with harmless requests, as a case file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng, lines = np.random.default_rng(0), []
+    for number in range(8):
+        Image.fromarray(rng.integers(0, 256, (40, 48, 3), np.uint8)).save(folder / f"{number}.png")
+        lines += [
+            {"id": f"{number}-{at}", "prompt": text, "image": f"{number}.png", "kind": "benign"}
+            for at, text in enumerate(("What is this?", "Count the colours, please."))
+        ]
+    file = folder / "cases.jsonl"
+    file.write_text("".join(json.dumps(one) + "\n" for one in lines))
+    return str(file)
+
+
+def rows(folder: Path) -> set[tuple[object, ...]]:
+    """A run's answers."""
+    with open_run(folder) as run:
+        return {(r["case"], r["exit"], r["answer"], r["tokens"], r["finish_reason"]) for r in run.rows()}
+
+
+def compared(name: str, folder: Path, binaries: Path, limit: int) -> Iterator[str]:
+    """The table's row of a model."""
+    model = folder / "model"
+    made(name, model)
+    small = name in ("llava", "llava_next")
+    given = {"cases": "testbed:test", "limit": limit} if small else {"cases": questions(folder / "cases")}
+    given["max_new_tokens"] = 16
+    layeralign.scan(model, out=folder / "ours", **given)
+    if name in ("llava", "llava_next", "llava_onevision"):
+        on_the_hub(model)
+    command = [
+        *(str(binaries / "vllm"), "serve", str(model), "--served-model-name", "m", "--dtype", "float32"),
+        *("--max-model-len", "512", "--port", str(PORT), "--enforce-eager", "--enable-mm-embeds"),
+    ]
+    try:
+        with served(command, folder / "server.log", VLLM_CPU_KVCACHE_SPACE="1") as url:
+            start = time.monotonic()
+            layeralign.scan(str(model), out=folder / "theirs", engine="vllm", endpoint=url, **given)
+            seconds = time.monotonic() - start
+    except (SystemExit, LayeralignError) as error:
+        yield line((name, "", "", f"refused: {error}", ""))
+        return
+    ours, theirs = rows(folder / "ours"), rows(folder / "theirs")
+    exits, texts = len({one[1] for one in ours}), len({one[2] for one in ours})
+    yield line(
+        (name, str(exits), f"{len(ours)}, {texts} different", f"{len(ours & theirs)}", f"{seconds:.0f}")
+    )
+
+
+def main() -> None:
+    """Serve and scan each model; print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--vllm", type=Path, required=True, help="the folder with vLLM's programs")
+    parser.add_argument("--cases", type=int, default=100)
+    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--out", type=Path, default=Path("out/vllm_engine"))
+    given = parser.parse_args()
+    heads = ("family", "exits", "answers", "equal with vLLM, token for token", "seconds")
+    head("Our features, answered by vLLM", "vllm-cpu 0.32.0", "vllm_engine.py --vllm DIR", heads)
+    for name in given.models:
+        for row in compared(name, given.out / name, given.vllm, given.cases):
+            print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()

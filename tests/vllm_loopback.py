@@ -1,0 +1,124 @@
+"""A server on this machine that keeps vLLM's documented contract, with a model of this process."""
+
+import base64
+import io
+import json
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import torch
+from PIL import Image
+
+from layeralign.decode.decoding import Decoding
+from layeralign.decode.stream import respond
+from layeralign.vlm.feature import Feature
+
+
+class Vllm(ThreadingHTTPServer):
+    """Answers with `vlm`, from picture features or, at exit `layer`, from a picture.
+
+    Attributes:
+        layer: The exit of pictures.
+        ids: What becomes of a prompt's ids before they are read.
+        features: Whether it takes features.
+        broken: Number of a request -> a status, bytes or an object that it is answered with instead.
+        dies_after: Number of answered requests after which the server closes each connection.
+        bodies: The requests' bodies.
+    """
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, vlm, models=("m",), version="0.32.0"):
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.vlm, self.models, self.version = vlm, models, version
+        self.layer, self.ids, self.features, self.longest = vlm.exits.default, list, True, 256
+        self.broken, self.dies_after, self.bodies, self.lock = {}, None, [], threading.Lock()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+    def handle_error(self, *_):
+        pass  # a client that gave up
+
+    def answer(self, body):
+        """The reply to a chat completion."""
+        text, feature = "", None
+        for part in body["messages"][-1]["content"]:
+            if part["type"] == "text":
+                text = part["text"]
+            elif part["type"] == "image_url":
+                coded = part["image_url"]["url"].partition(",")[2]
+                picture = Image.open(io.BytesIO(base64.b64decode(coded)))
+                feature = self.vlm.encode([picture], [self.layer])[self.layer][0]
+            else:
+                assert part["uuid"]
+                tokens = torch.load(io.BytesIO(base64.b64decode(part["image_embeds"])), weights_only=True)
+                feature = Feature(tokens, self.vlm.picture_token * len(tokens))
+        system = [one["content"] for one in body["messages"] if one["role"] == "system"]
+        made = self.vlm.prompt(text, picture=feature is not None, system=system[0] if system else "")
+        ids = self.ids(self.vlm.tokens(made, feature))
+        decoding = Decoding(
+            max_new_tokens=body["max_tokens"], temperature=body["temperature"], top_p=body["top_p"]
+        )
+        seeds = [body["seed"]] if body["temperature"] else None
+        (said,) = respond(self.vlm, [ids], [feature], decoding, seeds=seeds)
+        best = {"logprob": -0.1, "top_logprobs": [{"logprob": -0.1}, {"logprob": -9.0}]}
+        choice = {"token_ids": list(said.tokens), "finish_reason": said.finish_reason}
+        if body.get("logprobs"):
+            choice["logprobs"] = {"content": [best for _ in said.tokens]}
+        return {"prompt_token_ids": ids, "choices": [choice]}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        server = self.server
+        if self.path == "/version" and server.version:
+            return self._say(200, {"version": server.version})
+        if self.path == "/v1/models":
+            each = [{"id": one, "root": one, "max_model_len": server.longest} for one in server.models]
+            return self._say(200, {"object": "list", "data": each})
+        return self._say(404, {})
+
+    def do_POST(self):
+        server, body = self.server, json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        assert self.path == "/v1/chat/completions" and body["return_token_ids"]
+        with server.lock:
+            number = len(server.bodies)
+            server.bodies.append(body)
+            if server.dies_after is not None and number >= server.dies_after:
+                self.close_connection = True
+                return self.connection.close()
+            given = server.broken.get(number)
+            if isinstance(given, int):
+                return self._say(given, {})
+            embeds = any(part["type"] == "image_embeds" for part in body["messages"][-1]["content"])
+            if embeds and not server.features:
+                return self._say(400, {})
+            return self._say(200, given if given is not None else server.answer(body))
+
+    def _say(self, status, body):
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+@contextmanager
+def serving(vlm, **settings):
+    """A running `Vllm`."""
+    server = Vllm(vlm, **settings)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
