@@ -96,7 +96,7 @@ def test_without_ray_it_says_what_to_install(monkeypatch):
 
 def test_a_loaded_model_cannot_be_sent(llava_dir, tmp_path):
     vlm = layeralign.load(llava_dir)
-    with pytest.raises(LayeralignError, match="every worker of ray loads the model"):
+    with pytest.raises(LayeralignError, match="ray, engine and adapter need the model's folder"):
         layeralign.scan(vlm, "testbed", tmp_path / "run", limit=4, ray="auto")
 
 

@@ -16,11 +16,15 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from serving import PORT, head, line, served
+from transformers import AutoModelForImageTextToText
 from vllm_server import bundled
 
 import layeralign
@@ -32,13 +36,13 @@ import tiny
 
 MODELS = (
     "llava",
+    "llava with an adapter",
+    "llava, merged",
     "llava_next",
     "llava_onevision",
     "qwen2_5_vl",
     "qwen3_vl",
     "internvl",
-    "idefics3",
-    "smolvlm",
 )
 WIDTH, HEADS = 64, 2
 """vLLM's attention on a CPU needs heads of 32."""
@@ -59,6 +63,8 @@ def wider(name: str) -> tuple[object, type, object]:
         if name.startswith("qwen")
         else {}
     )
+    if name == "llava_onevision":  # the only value that vLLM knows
+        processor.vision_aspect_ratio = config.vision_aspect_ratio = "anyres_max_9"
     if name.startswith("qwen"):
         config.vision_config.out_hidden_size = WIDTH
     return processor, kind, config
@@ -70,10 +76,10 @@ def made(name: str, folder: Path) -> None:
         bundled(name, folder)
     else:
         tiny.save(name, folder, partial(wider, name))
-        for what in ("video_preprocessor_config.json",):
-            kind = {"internvl": "InternVLVideoProcessor", "smolvlm": "SmolVLMVideoProcessor"}.get(name)
-            kind = kind or ("Qwen3VLVideoProcessor" if name == "qwen3_vl" else "Qwen2VLVideoProcessor")
-            (folder / what).write_text(json.dumps({"video_processor_type": kind}))
+        kind = {"internvl": "InternVLVideoProcessor", "qwen3_vl": "Qwen3VLVideoProcessor"}.get(
+            name, "Qwen2VLVideoProcessor"
+        )
+        (folder / "video_preprocessor_config.json").write_text(json.dumps({"video_processor_type": kind}))
 
 
 def on_the_hub(folder: Path) -> None:
@@ -109,24 +115,52 @@ def rows(folder: Path) -> set[tuple[object, ...]]:
         return {(r["case"], r["exit"], r["answer"], r["tokens"], r["finish_reason"]) for r in run.rows()}
 
 
+def trained(model: Path, folder: Path) -> Path:
+    """A LoRA adapter with random weights for the language model of a checkpoint."""
+    torch.manual_seed(0)
+    base = layeralign.load(model).model
+    names = [
+        name
+        for name, _ in base.named_modules()
+        if "language_model" in name and name.endswith(("q_proj", "up_proj"))
+    ]
+    config = LoraConfig(
+        r=8, target_modules=names, init_lora_weights=False, base_model_name_or_path=str(model)
+    )
+    get_peft_model(base, config).save_pretrained(folder)
+    return folder
+
+
+def merged(model: Path, adapter: Path) -> None:
+    """Merge the adapter as docs/guide/models.md does, in place."""
+    loaded = AutoModelForImageTextToText.from_pretrained(model)
+    PeftModel.from_pretrained(loaded, adapter).merge_and_unload().save_pretrained(model)
+
+
 def compared(name: str, folder: Path, binaries: Path, limit: int) -> Iterator[str]:
     """The table's row of a model."""
-    model = folder / "model"
-    made(name, model)
-    small = name in ("llava", "llava_next")
-    given = {"cases": "testbed:test", "limit": limit} if small else {"cases": questions(folder / "cases")}
-    given["max_new_tokens"] = 16
-    layeralign.scan(model, out=folder / "ours", **given)
-    if name in ("llava", "llava_next", "llava_onevision"):
+    model, family = folder / "model", name.partition(" ")[0].strip(",")
+    made(family, model)
+    given: dict[str, Any] = {"cases": "testbed:test", "limit": limit}
+    if family not in ("llava", "llava_next"):
+        given = {"cases": questions(folder / "cases")}
+    if family in ("llava", "llava_next", "llava_onevision"):
         on_the_hub(model)
+    adapter = trained(model, folder / "adapter") if name != family else None
+    if name.endswith("merged"):
+        merged(model, adapter)
+        adapter = None
+    given |= {"max_new_tokens": 16, "adapter": adapter}
+    layeralign.scan(str(model), out=folder / "ours", **given)
     command = [
         *(str(binaries / "vllm"), "serve", str(model), "--served-model-name", "m", "--dtype", "float32"),
-        *("--max-model-len", "512", "--port", str(PORT), "--enforce-eager", "--enable-mm-embeds"),
+        *("--max-model-len", "256", "--port", str(PORT), "--enforce-eager", "--enable-mm-embeds"),
+        *(("--enable-lora", "--lora-modules", f"tuned={adapter}") if adapter else ()),
     ]
     try:
         with served(command, folder / "server.log", VLLM_CPU_KVCACHE_SPACE="1") as url:
-            start = time.monotonic()
-            layeralign.scan(str(model), out=folder / "theirs", engine="vllm", endpoint=url, **given)
+            start, at = time.monotonic(), f"tuned@{url}" if adapter else url
+            layeralign.scan(str(model), out=folder / "theirs", engine="vllm", endpoint=at, **given)
             seconds = time.monotonic() - start
     except (SystemExit, LayeralignError) as error:
         yield line((name, "", "", f"refused: {error}", ""))
@@ -149,7 +183,7 @@ def main() -> None:
     heads = ("family", "exits", "answers", "equal with vLLM, token for token", "seconds")
     head("Our features, answered by vLLM", "vllm-cpu 0.32.0", "vllm_engine.py --vllm DIR", heads)
     for name in given.models:
-        for row in compared(name, given.out / name, given.vllm, given.cases):
+        for row in compared(name, given.out / name.replace(" ", "_"), given.vllm, given.cases):
             print(row, flush=True)
 
 

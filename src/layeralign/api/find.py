@@ -45,6 +45,7 @@ def scan(
     *,
     limit: int | None = None,
     controls: bool = False,
+    adapter: str | Path | None = None,
     ray: str | None = None,
     workers: int | None = None,
     gpus_per_worker: float = 0.0,
@@ -63,6 +64,7 @@ def scan(
         out: the run's folder; it is created, resumed or extended.
         limit: maximum number of cases.
         controls: whether to run every case also without its picture, with a blank picture and with noise.
+        adapter: the adapter of a model that is not loaded yet, as in `load`.
         ray: a Ray cluster whose workers answer: `auto`, `local` or an address; see docs/cluster.md. The model
             is then a folder or a hub id, which every worker loads.
         workers: number of workers; by default one per GPU, or without GPUs one per node.
@@ -84,15 +86,18 @@ def scan(
     cluster, server = Cluster.of(ray, workers, gpus_per_worker), server_of(engine, endpoint)
     if cluster and server:
         raise LayeralignError("scan: expected one of ray and engine, got both")
-    if (cluster or server) and isinstance(model, Vlm):
-        raise LayeralignError("scan: ray and engine load the model themselves; expected its folder or hub id")
+    if isinstance(model, Vlm):
+        if cluster or server or adapter:
+            raise LayeralignError("scan: ray, engine and adapter need the model's folder or hub id")
+        sweep(model, asked, Path(out), chosen).close()
+        return read(out)
+    given: dict[str, Any] = {"model": str(model), "adapter": adapter}
     if server:
-        sweep_through(server, {"model": str(model)}, asked, Path(out), chosen).close()
+        sweep_through(server, given, asked, Path(out), chosen).close()
     elif cluster:
-        here = load(model, device_map="cpu")
-        sweep_on(cluster, {"model": str(model)}, here, asked, Path(out), chosen).close()
+        sweep_on(cluster, given, load(**given, device_map="cpu"), asked, Path(out), chosen).close()
     else:
-        sweep(model if isinstance(model, Vlm) else load(model), asked, Path(out), chosen).close()
+        sweep(load(**given), asked, Path(out), chosen).close()
     return read(out)
 
 

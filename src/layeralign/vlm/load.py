@@ -30,7 +30,7 @@ from layeralign._util.quiet import quiet
 from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
 from layeralign.vlm import checkpoint as checkpoints
-from layeralign.vlm import finite, limits
+from layeralign.vlm import finite, limits, placement
 from layeralign.vlm import processor as processors
 from layeralign.vlm.adapter import base
 from layeralign.vlm.adapter.config import lora_config
@@ -326,16 +326,18 @@ def _weights(adapter: checkpoints.Adapter) -> dict[str, torch.Tensor]:
 
 
 def _adapted(model: Any, adapter: checkpoints.Adapter, *, merge: bool) -> Any:
-    """Apply an adapter to a model: merged into its weights, or separate if they are quantised."""
-    from peft import PeftModel
+    """Apply an adapter to a model: merged into its weights, or separate if they are quantised or on disk."""
+    from peft import PeftModel, set_peft_model_state_dict
 
     adapter.hashes  # noqa: B018 - hash the files before they are loaded
     config = lora_config(adapter, [name for name, _ in model.named_modules() if name])
     with quiet():
         try:
-            wrapped = PeftModel(model, config)
-            report = wrapped.load_adapter(str(adapter.path), "default", use_safetensors=True)
+            wrapped = PeftModel(model, config, low_cpu_mem_usage=True)  # the base's weights may be on disk
+            report: Any = set_peft_model_state_dict(wrapped, _weights(adapter), low_cpu_mem_usage=True)
             adapted = wrapped.merge_and_unload() if merge else wrapped.get_base_model()
+            if not merge:
+                placement.keep_here(adapted, _weights(adapter))
         except Exception as error:  # PEFT raises many types for an adapter that does not fit
             reason = printable(str(error), 200) or type(error).__name__
             raise LayeralignError(f"adapter {adapter.name}: does not fit this model ({reason})") from error

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from layeralign.vlm.vlm import Vlm
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from layeralign.vlm.vlm import Vlm
 
 
 def language_model_on_disk(vlm: Vlm, device: str) -> dict[str, str]:
@@ -20,7 +26,7 @@ def language_model_on_disk(vlm: Vlm, device: str) -> dict[str, str]:
     heads = [vlm.model.get_decoder(), vlm.model.get_output_embeddings()]
     far = {vlm.path_of(module) for module in heads}
     outer = {name[:at] for name in far for at, letter in enumerate(name) if letter == "."} | {""}
-    placed = {}
+    placed: dict[str, str] = {}
     for name, module in vlm.model.named_modules():
         if name in outer:
             own = (part for part, _ in module.named_parameters(recurse=False))
@@ -28,3 +34,19 @@ def language_model_on_disk(vlm: Vlm, device: str) -> dict[str, str]:
         elif name.rpartition(".")[0] in outer:
             placed[name] = "disk" if name in far else device
     return placed
+
+
+def keep_here(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Put an adapter's weights next to base weights that are on disk; PEFT moves them where those are.
+
+    Args:
+        model: A model with the adapter, not merged.
+        weights: The adapter's weights, by the names in its file.
+    """
+    from torch import nn
+
+    for name, weight in weights.items():
+        path = name.removeprefix("base_model.model.").removesuffix(".weight")
+        module = model.get_submodule(f"{path}.default")
+        if module.weight.is_meta:
+            module.weight = nn.Parameter(weight, requires_grad=False)

@@ -60,7 +60,7 @@ def shake(server: Server, vlm: Vlm, cases: Sequence[Case], decoding: Decoding) -
     ]
     more = {"logprobs": True, "top_logprobs": 2}
     ours = [
-        server.body(vlm, case, feature and features_part(vlm, feature), short, **more)
+        server.body(vlm, case, features_part(vlm, feature) if feature else None, short, **more)
         for case, feature in zip(chosen, features, strict=True)
     ]
     theirs = [server.body(vlm, case, picture_part(case), short, **more) for case in chosen]

@@ -39,14 +39,12 @@ if TYPE_CHECKING:
     import httpx
 
 FAMILIES = (
-    "idefics3",
     "internvl",
     "llava",
     "llava_next",
     "llava_onevision",
     "qwen2_5_vl",
     "qwen3_vl",
-    "smolvlm",
 )
 """Families that a real vLLM answered from features at every exit; see benchmarks/vllm."""
 BYTES_IN_FLIGHT = 2**29
@@ -209,7 +207,7 @@ class Server:
         decoding = settings.decoding
         for window in windows(asked):
             features = encoded(vlm, {seen_by(one): one for one in window})
-            parts = {seen: one and features_part(vlm, one) for seen, one in features.items()}
+            parts = {seen: features_part(vlm, one) if one else None for seen, one in features.items()}
             for feature in features.values():
                 flow.at_most(BYTES_IN_FLIGHT // (2 * feature.nbytes) if feature else MOST)
             groups: dict[Any, list[Query]] = {}
@@ -241,7 +239,7 @@ def features_part(vlm: Vlm, feature: Feature) -> Part:
     digest = hashlib.sha256()
     for value in given.values():
         digest.update(f"{value.dtype} {tuple(value.shape)} ".encode())
-        digest.update(value.view(torch.uint8).numpy())
+        digest.update(value.view(torch.uint8).numpy().tobytes())
     coded = {name: _base64(value) for name, value in given.items()}
     inside = coded if len(coded) > 1 else coded["image_embeds"]
     return {"type": "image_embeds", "image_embeds": inside, "uuid": digest.hexdigest()}
