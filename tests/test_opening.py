@@ -82,7 +82,7 @@ def test_the_lock_of_a_killed_writer_is_gone(tmp_path):
     with pytest.raises(LayeralignError, match="was not closed: its last command was killed"):
         layeralign.verify(folder)
     with create(folder, "a/model", IDENTITY, ENCODER) as opened:
-        assert len(opened.answered()) == 1
+        assert sum(map(len, opened.answered().values())) == 1
     assert layeralign.verify(folder).startswith(f"run {folder}: intact; 1 answers to 12 cases")
 
 
@@ -324,4 +324,4 @@ def test_a_signal_stops_a_scan_as_ctrl_c_does(tmp_path, number, code):
 
 def answers(folder):
     with open_run(folder) as opened:
-        return len(opened.answered())
+        return sum(map(len, opened.answered().values()))

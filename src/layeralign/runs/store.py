@@ -56,8 +56,15 @@ CREATE TABLE judges (name TEXT PRIMARY KEY, record TEXT NOT NULL, rows INTEGER N
 
 NO_ANSWER = ("reasoning", "non-finite")
 """Finish reasons of rows without an answer: they are not judged and count as invalid."""
+_UNJUDGED = (
+    'FROM answers a LEFT JOIN verdicts v ON v."case" = a."case" AND v.exit = a.exit AND v.sample = a.sample '
+    "AND v.judge = ? WHERE (v.judge IS NULL OR (? AND v.verdict = 'invalid')) "
+    "AND a.finish_reason NOT IN (?, ?)"
+)
 RowKey = tuple[str, int, int]
 """Case id, exit and sample."""
+Answered = dict[tuple[int, int], set[str]]
+"""Exit and sample -> ids of the cases with a row."""
 
 
 @dataclass(frozen=True)
@@ -312,9 +319,13 @@ class Run:
 
     # --- answers
 
-    def answered(self) -> set[RowKey]:
-        """The key of every row."""
-        return set(self._db.execute('SELECT "case", exit, sample FROM answers'))
+    def answered(self) -> Answered:
+        """Which rows there are; cases' ids are shared, since a run has millions of rows."""
+        ids: dict[str, str] = {}
+        found: Answered = {}
+        for case, exit, sample in self._db.execute('SELECT "case", exit, sample FROM answers'):
+            found.setdefault((exit, sample), set()).add(ids.setdefault(case, case))
+        return found
 
     def add_answers(self, rows: Iterable[Row], session: int = 0, seconds: float = 0.0) -> None:
         """Add rows in one transaction; existing rows are kept.
@@ -332,19 +343,23 @@ class Run:
                 (len(values), seconds, session),
             )
 
-    def unjudged(self, judge: str, *, invalid: bool = False) -> list[tuple[RowKey, str]]:
+    def unjudged(
+        self, judge: str, *, invalid: bool = False, after: RowKey = ("", -1, -1), limit: int = -1
+    ) -> list[tuple[RowKey, str]]:
         """Key and answer of the rows without a verdict of `judge`; with `invalid`, also of invalid verdicts.
 
-        Rows without an answer (`NO_ANSWER`) are left out, since they are never judged.
+        Rows without an answer (`NO_ANSWER`) are left out, since they are never judged. `after` is the key
+        before the first row, and `limit` the number of rows, -1 for all.
         """
-        found = self._db.execute(
-            'SELECT a."case", a.exit, a.sample, a.answer FROM answers a LEFT JOIN verdicts v '
-            'ON v."case" = a."case" AND v.exit = a.exit AND v.sample = a.sample AND v.judge = ? '
-            "WHERE (v.judge IS NULL OR (? AND v.verdict = 'invalid')) "
-            'AND a.finish_reason NOT IN (?, ?) ORDER BY a."case", a.exit, a.sample',
-            (judge, invalid, *NO_ANSWER),
-        )
+        keys = 'a."case", a.exit, a.sample'
+        sql = f"SELECT {keys}, a.answer {_UNJUDGED} AND ({keys}) > (?, ?, ?) ORDER BY {keys} LIMIT ?"
+        found = self._db.execute(sql, (judge, invalid, *NO_ANSWER, *after, limit))
         return [((case, exit, sample), answer) for case, exit, sample, answer in found]
+
+    def count_unjudged(self, judge: str, *, invalid: bool = False) -> int:
+        """Number of rows of `unjudged`."""
+        sql = f"SELECT count(*) {_UNJUDGED}"
+        return int(self._db.execute(sql, (judge, invalid, *NO_ANSWER)).fetchone()[0])
 
     # --- verdicts
 

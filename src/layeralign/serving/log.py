@@ -59,7 +59,7 @@ class Log:
                 started = datetime.now(UTC).isoformat(timespec="seconds")
                 number = run.add_session(started, shlex.join(sys.argv), versions())
                 trained = vlm.adapter.trained_on() if vlm.adapter else frozenset()
-                samples = Counter((case, exit) for case, exit, _ in run.answered())
+                samples = Counter((case, exit) for (exit, _), ids in run.answered().items() for case in ids)
                 known = set(run.case_hashes())
                 opened.set_result(None)
                 self._follow(run, number, trained, samples, known)

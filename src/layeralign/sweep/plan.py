@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from layeralign.cases.case import Case
 from layeralign.decode.stream import Query
@@ -10,11 +10,11 @@ from layeralign.errors import LayeralignError
 from layeralign.runs.store import Run
 
 MOST = 50_000_000
-"""Most rows of a scan: its list of questions has to fit into memory."""
+"""Most rows of a scan: the list of those that are left has to fit into memory."""
 
 
-def grid(cases: Sequence[Case], exits: Sequence[int], samples: int) -> list[Query]:
-    """Every case at every exit, in an efficient order for decoding.
+def size(cases: Sequence[Case], exits: Sequence[int], samples: int) -> int:
+    """Number of rows of every case at every exit.
 
     Raises:
         LayeralignError: There are more than `MOST` rows.
@@ -24,13 +24,18 @@ def grid(cases: Sequence[Case], exits: Sequence[int], samples: int) -> list[Quer
             f"scan: {rows} answers ({len(cases)} cases, {len(exits)} exits, {samples} samples) are too many; "
             f"expected at most {MOST:,}"
         )
-    return [(case, exit, sample) for case in _ordered(cases) for exit in exits for sample in range(samples)]
+    return rows
+
+
+def grid(cases: Sequence[Case], exits: Sequence[int], samples: int) -> Iterator[Query]:
+    """Every case at every exit, in an efficient order for decoding."""
+    return ((case, exit, sample) for case in _ordered(cases) for exit in exits for sample in range(samples))
 
 
 def missing(run: Run, asked: Iterable[Query]) -> list[Query]:
     """The queries without a row in the run."""
     done = run.answered()
-    return [one for one in asked if (one[0].id, *one[1:]) not in done]
+    return [one for one in asked if one[0].id not in done.get(one[1:], ())]
 
 
 def _ordered(cases: Iterable[Case]) -> list[Case]:

@@ -74,7 +74,7 @@ def next_rows(run: Run, rule: StoppingRule, cases: Sequence[Case], exits: Sequen
         for exit, n in until.items()
         for id in (*first[:n], *rest[: round(len(rest) * n / len(first))])
     }
-    return missing(run, [row for row in grid(cases, asked, 1) if (row[0].id, row[1]) in chosen])
+    return missing(run, (row for row in grid(cases, asked, 1) if (row[0].id, row[1]) in chosen))
 
 
 def _verdicts(run: Run, cases: Sequence[Case]) -> dict[int, dict[str, bool | None]]:

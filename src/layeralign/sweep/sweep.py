@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from layeralign.runs import opening
 from layeralign.runs.store import Row, Run
 from layeralign.sweep import sequential
 from layeralign.sweep.pictures import with_pictures
-from layeralign.sweep.plan import grid, missing
+from layeralign.sweep.plan import grid, missing, size
 from layeralign.sweep.settings import ScanSettings
 from layeralign.vlm import cost
 from layeralign.vlm.identity import identity, versions
@@ -87,7 +88,7 @@ def sweep(
     if rule:
         sequential.check(rule, cases, settings.samples)
     settings = prepared(vlm, cases, out, settings)
-    every = grid(cases, exits, settings.samples)
+    every = size(cases, exits, settings.samples)
     engine = engine or Engine(vlm)
     engine.check(cases, settings.decoding)
     run = begin(vlm, out, settings.record() | engine.record())
@@ -106,10 +107,10 @@ def sweep(
             )
         rules = [one.load() for one in judges(RULES)]
         judge(run, rules)
-        left = missing(run, every)
+        left = missing(run, grid(cases, exits, settings.samples))
         if asked := sequential.next_rows(run, rule, cases, exits) if rule else left:
             what = "answers, at most" if rule else "answers"
-            with _session(run, what, total=len(every), done=len(every) - len(left)) as at:
+            with _session(run, what, total=every, done=every - len(left)) as at:
                 while asked:
                     _store(engine.answers(asked, settings), run, at)
                     judge(run, rules)
@@ -212,10 +213,11 @@ def judge(
         cases = with_pictures(run) if one.sees else bare
         run.ask_judge(one.name, again=again)
         run.add_judge(one.name, one.record())
-        rows = run.unjudged(one.name, invalid=retry_invalid)
-        with Progress(f"judged by {one.name}", len(rows), speaks=not isinstance(one, RowJudge)) as progress:
-            for start in range(0, len(rows), one.together):
-                some = rows[start : start + one.together]
+        left = run.count_unjudged(one.name, invalid=retry_invalid)
+        ask = partial(run.unjudged, one.name, invalid=retry_invalid, limit=one.together)
+        with Progress(f"judged by {one.name}", left, speaks=not isinstance(one, RowJudge)) as progress:
+            some = ask()
+            while some:
                 judged = one.judge_all([(cases[case], answer) for (case, _, _), answer in some])
                 found = [
                     (key, verdict)
@@ -224,4 +226,5 @@ def judge(
                 ]
                 run.add_verdicts(one.name, found)
                 progress.advance(len(some))
+                some = ask(after=some[-1][0])
         run.end_judge(one.name)

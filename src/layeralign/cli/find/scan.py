@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from cyclopts import Parameter
 
@@ -21,6 +22,11 @@ from layeralign.cli.options import (  # noqa: F401 - see ModelOptions
 )
 from layeralign.errors import LayeralignError
 from layeralign.sweep.settings import ScanSettings
+
+if TYPE_CHECKING:
+    from layeralign.cases.case import Case
+    from layeralign.sweep.pool import Cluster
+    from layeralign.vlm.vlm import Vlm
 
 
 @Parameter(name="*")
@@ -57,10 +63,6 @@ def scan(
     `--config FILE` names a YAML file whose keys are these flags (`max_new_tokens: 64`); a flag on the
     command line overrides the file. `--debug` shows the traceback of an error.
     """
-    from layeralign import benchmarks
-    from layeralign.cases.controls import with_controls
-    from layeralign.report.terminal import cases as remarks
-
     cluster, server = on.cluster(), by.server() if by.engine or by.endpoint else None
     if (cluster or server) and (options.screen or options.quantize):
         raise LayeralignError("--screen and --quantize: work in one process; remove --ray or --engine")
@@ -68,6 +70,17 @@ def scan(
         raise LayeralignError("--ray and --engine: expected one of them")
     if options.screen and (settings.samples > 1 or options.controls or settings.precision is not None):
         raise LayeralignError("--screen: generates no answers; remove --samples, --controls and --precision")
+    _run(options, settings, cluster, server)
+    if not options.screen:
+        _show(options.out)
+
+
+def _run(options: ScanOptions, settings: ScanSettings, cluster: Cluster | None, server: str | None) -> None:
+    """Scan or screen; the model and the cases are freed at the end."""
+    from layeralign import benchmarks
+    from layeralign.cases.controls import with_controls
+    from layeralign.report.terminal import cases as remarks
+
     cases = benchmarks.cases(options.cases, limit=options.limit, seed=settings.seed)
     asked = with_controls(cases) if options.controls else cases
     given = options.arguments(options.adapter, options.quantize, allow_base=options.allow == "base")
@@ -77,28 +90,31 @@ def scan(
         options.announce()
         note(remarks.remarks(cases, settings.background))
         sweep_through(server, given, asked, options.out, settings).close()
-        _show(options.out)
         return
     here = replace(options, device_map="cpu") if cluster else options
     vlm = here.load(options.adapter, options.quantize, allow_base=options.allow == "base")
     note(remarks.remarks(cases, settings.background))
-    from layeralign.report.terminal import screen as ranking
-    from layeralign.sweep.screen import screen
-    from layeralign.sweep.sweep import sweep
-
     if options.screen:
-        found = screen(vlm, cases, options.out, settings)
-        put(ranking.table(found))
-        say(ranking.told(found))
-        print(printable(f"run: {options.out} (the same command without --screen scans)"))
-        return
-    if cluster:
+        _screen(vlm, cases, options.out, settings)
+    elif cluster:
         from layeralign.sweep.cluster import sweep_on
 
         sweep_on(cluster, given, vlm, asked, options.out, settings).close()
     else:
+        from layeralign.sweep.sweep import sweep
+
         sweep(vlm, asked, options.out, settings).close()
-    _show(options.out)
+
+
+def _screen(vlm: Vlm, cases: Sequence[Case], out: Path, settings: ScanSettings) -> None:
+    """Screen, and print the ranking."""
+    from layeralign.report.terminal import screen as ranking
+    from layeralign.sweep.screen import screen
+
+    found = screen(vlm, cases, out, settings)
+    put(ranking.table(found))
+    say(ranking.told(found))
+    print(printable(f"run: {out} (the same command without --screen scans)"))
 
 
 def _show(out: Path) -> None:
