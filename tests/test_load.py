@@ -94,6 +94,23 @@ def test_remote_code_is_refused_without_being_run(copy, tmp_path, file):
     assert not ran.exists()
 
 
+@pytest.mark.parametrize(
+    ("file", "fields"),
+    [
+        ("config.json", {"transformers_weights": "other/model.safetensors"}),
+        ("tokenizer_config.json", {"fast_tokenizer_files": ["other/tokenizer.4.0.0.json"]}),
+        ("processor_config.json", {"audio_tokenizer": {"audio_tokenizer_name_or_path": "/other"}}),
+        ("audio_tokenizer_config.json", {"audio_tokenizer_name_or_path": "/other"}),
+    ],
+)
+def test_files_that_are_not_hashed_are_not_named(copy, file, fields):
+    """Transformers loads the first three from there, so a run would be of other weights than it says."""
+    (copy / file).exists() or (copy / file).write_text("{}")
+    edit(copy / file, **fields)
+    with pytest.raises(LayeralignError, match=f"{file} has .*, which names unchecked files"):
+        load(copy)
+
+
 def test_a_model_that_is_no_vlm(tmp_path):
     LlamaForCausalLM(LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1,
                                  num_attention_heads=1)).save_pretrained(tmp_path)  # fmt: skip
