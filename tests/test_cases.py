@@ -295,6 +295,10 @@ def test_a_field_that_nobody_reads_is_an_error_and_not_a_case_without_its_pictur
         ("id,prompt,kind\na,hi,benign\na,ho,benign\n", "c.csv:3: id 'a' is already used in .*c.csv:2"),
         ("id,prompt,kind,id\na,hi,benign,b\n", "c.csv:1: column 'id' appears twice"),
         ("id,prompt,kind\n", "has no cases; expected a header and a row per case"),
+        (
+            "id,prompt,kind," + ",".join(f"x{n}" for n in range(1000)) + "\na,hi,benign\n",
+            "has 1,003 columns; the limit is",
+        ),
         ('id,prompt,kind\na,"hi,benign\n', "is not valid CSV"),
         ("id,prompt,kind,image\na,hi,benign,gone.png\n", r"c.csv:2: image 'gone.png': no such file"),
     ],

@@ -19,6 +19,7 @@ from layeralign.decode.checks import check
 from layeralign.decode.decoding import Decoding
 from layeralign.testing import _Shown, noise
 from layeralign.training.modules import linear_layers
+from layeralign.vlm import limits
 from layeralign.vlm.checkpoint import find_adapter
 from layeralign.vlm.identity import identity
 from layeralign.vlm.load import _adapted, beside_the_language_model, empty, load
@@ -92,6 +93,12 @@ def test_remote_code_is_refused_without_being_run(copy, tmp_path, file):
     with pytest.raises(LayeralignError, match=f"{file} requires the checkpoint's own code"):
         load(copy)
     assert not ran.exists()
+
+
+def test_more_tensors_than_any_model_has_are_refused(copy, monkeypatch):
+    monkeypatch.setattr(limits, "_MOST_TENSORS", 3)
+    with pytest.raises(LayeralignError, match=r"its weights have \d+ tensors; the limit is 3"):
+        load(copy)
 
 
 @pytest.mark.parametrize(

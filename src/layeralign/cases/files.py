@@ -25,6 +25,8 @@ from layeralign.errors import LayeralignError
 
 MAX_BYTES = 256 * 2**20
 """Largest case file, in bytes."""
+MAX_COLUMNS = 1_000
+"""Most columns of a table: each row has an entry for each."""
 
 
 def read(file: Path, limit: int | None = None) -> list[Case]:
@@ -64,7 +66,9 @@ def _table(text: str, file: Path) -> Iterator[tuple[str, Any]]:
     """Yield place and content of each row of a CSV table whose header names the fields."""
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
-        times = Counter(reader.fieldnames or [])
+        times = Counter(columns := reader.fieldnames or [])
+        if len(columns) > MAX_COLUMNS:
+            raise LayeralignError(f"{file}:1: has {len(columns):,} columns; the limit is {MAX_COLUMNS:,}")
         if twice := [name for name, n in times.items() if n > 1]:
             raise LayeralignError(
                 f"{file}:1: column {printable(repr(twice[0]), 60)} appears twice; expected each column once"

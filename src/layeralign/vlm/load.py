@@ -99,7 +99,6 @@ def load(
         bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id
     )
     if fitted is not None:
-        finite.check_weights(_weights(fitted), f"adapter {fitted.name}")
         loaded = _adapted(loaded, fitted, merge=quantize is None)
         finite.check_weights(loaded.state_dict(), f"model {found.name} + adapter {fitted.name}")
     if device_map is None:
@@ -330,6 +329,7 @@ def _adapted(model: Any, adapter: checkpoints.Adapter, *, merge: bool) -> Any:
 
     adapter.hashes  # noqa: B018 - hash the files before they are loaded
     config = lora_config(adapter, [name for name, _ in model.named_modules() if name])
+    finite.check_weights(_weights(adapter), f"adapter {adapter.name}")
     with quiet():
         try:
             wrapped = PeftModel(model, config)
