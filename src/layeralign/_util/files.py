@@ -9,9 +9,12 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from layeralign.errors import LayeralignError
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 _DRAFT = ".draft"
 _LINE_ENDS = {end: f"\\u{end:04x}" for end in (0x85, 0x2028, 0x2029)}
@@ -56,6 +59,31 @@ def atomic(file: Path, *, private: bool = False) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             draft.unlink()
+
+
+def locked(folder: Path, name: str, what: str) -> FileLock:
+    """Take the lock `name` in a folder; it ends with the process, or when it is released.
+
+    Args:
+        folder: an existing folder.
+        name: the name of the lock's file.
+        what: what is locked, for the message, such as `run FOLDER`.
+
+    Raises:
+        LayeralignError: another process has it, or the folder cannot be written.
+    """
+    from filelock import FileLock, Timeout  # readers need no lock
+
+    lock = FileLock(folder / name, mode=0o600, thread_local=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise LayeralignError(
+            f"{what}: another command writes to it; wait until it ends, or use another --out"
+        ) from error
+    except (OSError, NotImplementedError) as error:
+        raise LayeralignError(f"{what}: cannot be locked for writing ({error})") from error
+    return lock
 
 
 def write(file: Path, text: str, *, private: bool = False) -> None:
