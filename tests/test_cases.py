@@ -240,8 +240,12 @@ def test_nothing_is_written_over_and_nothing_is_left_of_a_failure(case_file, tmp
     with pytest.raises(LayeralignError, match="has changed since the cases were read"):
         files.write(cases, tmp_path / "t.jsonl")
     Path(cases[2].picture.path).unlink()
-    with pytest.raises(LayeralignError, match=r"t\.jsonl: cannot be written \(No such file"):
+    with pytest.raises(LayeralignError, match=r"can no longer be read \(.*No such file"):
         files.write(cases, tmp_path / "t.jsonl")
+    os.mkfifo(cases[2].picture.path)  # is not waited for
+    with pytest.raises(LayeralignError, match=r"can no longer be read \(is not a regular file"):
+        files.write(cases, tmp_path / "t.jsonl")
+    Path(cases[2].picture.path).unlink()
     assert [file for file in before if file.exists()] == sorted(tmp_path.rglob("*"))
 
 

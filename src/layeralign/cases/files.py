@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from layeralign._util.files import atomic, json_line, read_text
+from layeralign._util.files import atomic, json_line, read_regular, read_text
 from layeralign._util.text import check_parts, json_of, printable
 from layeralign._util.validation import Filled, Record, Text, validated
 from layeralign.cases import pictures
@@ -225,7 +225,10 @@ def _copied(picture: Picture, pile: Path, id: str) -> str:
         )
     name = picture.sha256[:32] + Path(picture.path).suffix.lower()
     if not (pile / name).exists():
-        content = Path(picture.path).read_bytes()
+        try:
+            content = read_regular(Path(picture.path), pictures.MAX_BYTES)
+        except (OSError, ValueError) as error:
+            raise LayeralignError(f"image {picture.path}: can no longer be read ({error})") from error
         if hashlib.sha256(content).hexdigest() != picture.sha256:
             raise LayeralignError(
                 f"image {picture.path}: has changed since the cases were read; run the command again"
