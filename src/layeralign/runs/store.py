@@ -276,10 +276,8 @@ class Run:
                 "UPDATE cases SET sha256 = ?, category = ?, reference = ?, facts = ? WHERE id = ?", changed
             )
             for judge in anew if changed else ():
-                self._db.executemany(
-                    'DELETE FROM verdicts WHERE judge = ? AND "case" = ?',
-                    [(judge, id) for *_, id in changed],
-                )
+                ids = [(judge, id) for *_, id in changed]
+                self._db.executemany('DELETE FROM verdicts WHERE judge = ? AND "case" = ?', ids)
                 self._db.execute("UPDATE judges SET rows = 0 WHERE name = ?", (judge,))
 
     def _shown(self) -> dict[str, tuple[object, ...]]:
