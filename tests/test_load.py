@@ -20,6 +20,7 @@ from layeralign.decode.decoding import Decoding
 from layeralign.testing import _Shown, noise
 from layeralign.training.modules import linear_layers
 from layeralign.vlm import limits
+from layeralign.vlm import load as loading
 from layeralign.vlm.checkpoint import find_adapter
 from layeralign.vlm.identity import identity
 from layeralign.vlm.load import _adapted, beside_the_language_model, empty, load
@@ -93,6 +94,20 @@ def test_remote_code_is_refused_without_being_run(copy, tmp_path, file):
     with pytest.raises(LayeralignError, match=f"{file} requires the checkpoint's own code"):
         load(copy)
     assert not ran.exists()
+
+
+def test_weights_that_change_while_they_are_loaded_are_refused(copy, monkeypatch):
+    """The run would have the hash of the weights before."""
+    pretrained = loading.pretrained
+
+    def changing(*arguments, **options):
+        made = pretrained(*arguments, **options)
+        os.utime(copy / "model.safetensors")
+        return made
+
+    monkeypatch.setattr(loading, "pretrained", changing)
+    with pytest.raises(LayeralignError, match=r"model.safetensors changed while it was read"):
+        load(copy)
 
 
 def test_more_tensors_than_any_model_has_are_refused(copy, monkeypatch):

@@ -6,7 +6,7 @@ import io
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,6 +119,29 @@ def read_regular(file: Path, limit: int) -> bytes:
         if max(about.st_size, len(content)) > limit:
             raise ValueError(f"is larger than {limit >> 20} MiB, the limit")
     return content
+
+
+def watched(files: Iterable[Path], what: str) -> Callable[[], None]:
+    """Return a function that refuses files which were changed, replaced or removed since this call.
+
+    Raises:
+        LayeralignError: by the function: a file is another one; the message begins with `what`.
+    """
+    before = {file: _stamp(file) for file in files}
+
+    def check() -> None:
+        if other := next((file for file, stamp in before.items() if _stamp(file) != stamp), None):
+            raise LayeralignError(f"{what}: {other.name} changed while it was read; run the command again")
+
+    return check
+
+
+def _stamp(file: Path) -> tuple[int, ...]:
+    try:
+        about = file.stat()
+    except OSError:
+        return ()
+    return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns
 
 
 def read_text(file: Path, limit: int) -> str:

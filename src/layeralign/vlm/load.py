@@ -26,6 +26,7 @@ from transformers import (
     ProcessorMixin,
 )
 
+from layeralign._util.files import watched
 from layeralign._util.quiet import quiet
 from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
@@ -86,9 +87,10 @@ def load(
         exact = beside_the_language_model(empty(model, revision=revision, variant=variant))
         options["quantization_config"] = _quantization(quantize, number, exact)
         device_map = device_map or {"": own_device()}
-    if device_map is not None:
-        options["device_map"] = device_map
+    options |= {} if device_map is None else {"device_map": device_map}
     fitted = None if adapter is None else checkpoints.find_adapter(adapter)
+    read = [*found.files(), *(fitted.path.glob("adapter_*") if fitted else ())]
+    unchanged = watched(read, f"model {found.name}")
     found.hashes  # noqa: B018 - hash the files before they are loaded
     other_base = "" if fitted is None else base.check(fitted, found, allow=allow_base)
     processor = _processor(found, family)
@@ -101,6 +103,7 @@ def load(
     if fitted is not None:
         loaded = _adapted(loaded, fitted, merge=quantize is None)
         finite.check_weights(loaded.state_dict(), f"model {found.name} + adapter {fitted.name}")
+    unchanged()
     if device_map is None:
         loaded = loaded.to(own_device())
     vlm = family(loaded.eval(), processor, found, variant)
