@@ -531,5 +531,5 @@ def test_truncated_weights_of_an_adapter(llava_dir, tmp_path):
     )
     weights = tmp_path / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-9])
-    with pytest.raises(LayeralignError, match=r"adapter .*adapter_model\.safetensors: cannot be read"):
+    with pytest.raises(LayeralignError, match=r"adapter .*adapter_model\.safetensors cannot be read"):
         load(llava_dir, adapter=tmp_path, allow_base=True)

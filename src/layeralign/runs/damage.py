@@ -19,5 +19,5 @@ def unreadable(path: Path, error: BaseException | None) -> str:
     why = printable(f"{type(error).__name__}: {error}", 100)
     return (
         f"run {path}: cannot be read ({why}), and it has no hash that shows it intact; restore it from a "
-        "copy, or report this with the traceback that --debug shows, if it is intact"
+        "copy, or report this error if the run is intact"
     )
