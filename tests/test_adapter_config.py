@@ -10,6 +10,7 @@ from peft import LoraConfig
 from safetensors.torch import save_file
 
 from layeralign import LayeralignError
+from layeralign.vlm.adapter import config
 from layeralign.vlm.adapter.config import lora_config
 from layeralign.vlm.checkpoint import find_adapter
 
@@ -53,8 +54,10 @@ def test_a_pattern_selects_what_peft_would_select(tmp_path):
     {"rank_pattern": {"q_proj": 10**9}}, {"rank_pattern": {"(a+)+$": 2}}, {"alpha_pattern": {"(a+)+$": 2}},
     {"lora_alpha": float("nan")}, {"lora_dropout": 2}, {"bias": "x"}, {"modules_to_save": ["(a+)+$"]},
     {"target_modules": "(.*)*x" + "(a+)+" * 20 + "$"}, {"target_modules": "(((((" * 300}, {"target_modules": "["},
-    {"target_modules": "nothing"}, {"target_modules": "a" * 10**6}, {"target_modules": ["(a+)+$"]},
+    {"target_modules": "nothing"}, {"target_modules": "((?1)|.*)*"}, {"target_modules": "a" * 10**6}, {"target_modules": ["(a+)+$"]},
     {"target_modules": {"a": 1}}, {"exclude_modules": "(a+)+$"}, {"layers_pattern": "(a+)+$"},
+    {"rank_pattern": {f"x{n}": 4 for n in range(100_000)}}, {"alpha_pattern": {f"x{n}": 4 for n in range(100_000)}},
+    {"layers_pattern": [f"x{n}" for n in range(100_000)]}, {"target_modules": [f"x{n}" for n in range(100_000)]},
     {"use_dora": "yes"}, {"layers_to_transform": ["x"]}, {"init_lora_weights": "pissa"}, {"peft_type": "OFT"},
 ])  # fmt: skip
 def test_everything_else_is_refused_in_a_sentence_in_time_and_memory(tmp_path, fields):
@@ -64,6 +67,12 @@ def test_everything_else_is_refused_in_a_sentence_in_time_and_memory(tmp_path, f
     assert len(str(error.value)) < 400
     assert time.monotonic() - start < 10
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 * 1024  # KiB
+
+
+def test_more_tensors_than_an_adapter_has_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "_TENSORS", 0)
+    with pytest.raises(LayeralignError, match=r"adapter_model.safetensors has 1 tensors; the limit is 0"):
+        lora_config(adapter(tmp_path), MODULES)
 
 
 def test_a_harmless_value_of_an_unknown_field_is_ignored(tmp_path):

@@ -484,6 +484,16 @@ def test_a_field_that_is_missing_is_null(tmp_path):
         record.compare(tmp_path, {"identity": {"other": None}}, {"identity": {"revision": 1}})
 
 
+def test_a_folder_has_one_training_at_a_time(tmp_path):
+    """The second one wrote the log anew, and the first one's lines were lost with its checkpoint's steps."""
+    with record.begun(tmp_path / "a", {"settings": {}}, []):
+        again = record.begun(tmp_path / "a", {"settings": {}}, [])
+        with pytest.raises(LayeralignError, match=r"out .*a: another command writes to it"), again:
+            pass
+    with record.begun(tmp_path / "a", {"settings": {}}, []):
+        pass
+
+
 def test_another_training_in_the_folder_is_refused(llava_dir, cases, tmp_path):
     run(llava_dir, cases, tmp_path / "a", steps=1)
     with pytest.raises(LayeralignError, match=r"settings\.lr"):

@@ -240,8 +240,12 @@ def test_nothing_is_written_over_and_nothing_is_left_of_a_failure(case_file, tmp
     with pytest.raises(LayeralignError, match="has changed since the cases were read"):
         files.write(cases, tmp_path / "t.jsonl")
     Path(cases[2].picture.path).unlink()
-    with pytest.raises(LayeralignError, match=r"t\.jsonl: cannot be written \(No such file"):
+    with pytest.raises(LayeralignError, match=r"can no longer be read \(.*No such file"):
         files.write(cases, tmp_path / "t.jsonl")
+    os.mkfifo(cases[2].picture.path)  # is not waited for
+    with pytest.raises(LayeralignError, match=r"can no longer be read \(is not a regular file"):
+        files.write(cases, tmp_path / "t.jsonl")
+    Path(cases[2].picture.path).unlink()
     assert [file for file in before if file.exists()] == sorted(tmp_path.rglob("*"))
 
 
@@ -295,6 +299,10 @@ def test_a_field_that_nobody_reads_is_an_error_and_not_a_case_without_its_pictur
         ("id,prompt,kind\na,hi,benign\na,ho,benign\n", "c.csv:3: id 'a' is already used in .*c.csv:2"),
         ("id,prompt,kind,id\na,hi,benign,b\n", "c.csv:1: column 'id' appears twice"),
         ("id,prompt,kind\n", "has no cases; expected a header and a row per case"),
+        (
+            "id,prompt,kind," + ",".join(f"x{n}" for n in range(1000)) + "\na,hi,benign\n",
+            "has 1,003 columns; the limit is",
+        ),
         ('id,prompt,kind\na,"hi,benign\n', "is not valid CSV"),
         ("id,prompt,kind,image\na,hi,benign,gone.png\n", r"c.csv:2: image 'gone.png': no such file"),
     ],

@@ -25,9 +25,8 @@ UNSAFE = {0: 60, 1: 40, 2: 9, 3: 25, 5: 2}
 UNSEEN = "(with the weights that were scanned; none were seen here)"
 
 
-def make(folder, *, config=True, exits=range(9), adapter=None, unsafe=UNSAFE):
-    files = dict(TESTBED.hashes)
-    identity = {"files": files, "adapter": adapter, "family": "llava", "variant": "blocks 1..l"}
+def make(folder, *, config=True, exits=range(9), adapter=None, unsafe=UNSAFE, files=TESTBED.hashes):
+    identity = {"files": dict(files), "adapter": adapter, "family": "llava", "variant": "blocks 1..l"}
     with opening.create(folder, "testbed", identity, {"layers": 8, "default": 7}) as run:
         if config:
             run.add_config(TESTBED.config())
@@ -106,6 +105,10 @@ def nested(part, **fields):
         (lambda made: made.update(mm_vision_select_layer=-5), "its mm_vision_select_layer is not"),
         (lambda made: made.update(skip_layers=[3, 4]), "its skip_layers is not the scanned model's"),
         (nested("vision_config", skip_layers=[3]), "its vision_config.skip_layers is not"),
+        (lambda made: made.update({"vision_config.num_hidden_layers": made["vision_config"].pop("num_hidden_layers")}),
+         "vision_config.num_hidden_layers"),
+        (lambda made: made.update({"vision_config.num_hidden_layers": 8, "vision_config": made["vision_config"] | {"num_hidden_layers": 2}}),
+         "its vision_config.num_hidden_layers is not"),
         (nested("vision_config", early_exit_threshold=0.5), "its vision_config.early_exit_threshold is not"),
         (nested("vision_config", num_hidden_layers=9), "more blocks than the scanned one"),
         (nested("vision_config", num_hidden_layers=10**9), "more blocks than the scanned one"),
@@ -230,6 +233,16 @@ def test_the_files_beside_a_config_have_to_be_those_that_were_scanned(run, tmp_p
     assert layeralign.check(other / "config.json", run).result == "pass"
     (other / "model.safetensors").unlink()
     assert not layeralign.check(other, run).weights
+
+
+def test_a_part_of_the_weights_is_not_the_weights(tmp_path):
+    """Without its first file, transformers would load the others, which were scanned unused."""
+    scanned = shutil.copytree(TESTBED.path, tmp_path / "scanned")
+    (scanned / "unused.safetensors").write_bytes(b"other")
+    run = make(tmp_path / "run", files=find(scanned, weights=False).hashes)
+    assert layeralign.check(scanned, run).weights
+    (scanned / "model.safetensors").unlink()
+    assert not layeralign.check(scanned, run).weights
 
 
 @pytest.mark.parametrize("at", [0, 1, 3])

@@ -25,6 +25,7 @@ from layeralign.gating import worst_case as strict
 from layeralign.gating.checks import Check
 from layeralign.judges.judge import Judgement
 from layeralign.runs import opening
+from layeralign.runs.store import Row
 from layeralign.stats.clusters import Clusters
 from layeralign.stats.confidence_sequences import confidence_sequence
 from layeralign.stats.misclassification import corrected
@@ -174,6 +175,20 @@ def test_an_exit_whose_cases_are_not_all_answered_does_not_pass(tmp_path):
     assert found.worst.why.startswith("10 of 100 harmful cases are not answered there")
 
 
+def test_a_case_that_lacks_a_sample_does_not_pass(tmp_path):
+    """Of a stopped scan long answers are missing, which are rarely refusals."""
+    run = make(tmp_path / "run", cases(100))
+    with opening.open_run(run, write=True) as opened:
+        more = [Row(key[0], key[1], "no.", 3, "stop", 1) for key in sorted(opened.answered())]
+        judge = opened.judges()[0]
+        opened.add_answers(more[:-4])
+        opened.add_verdicts(judge, [(row.key, Judgement("safe")) for row in more[:-4]])
+        opened.end_judge(judge)
+    found = only(layeralign.gate(run, rule(upper_bound=0.5)))
+    assert (found.result, found.more) == ("inconclusive", 1)
+    assert "1 of 100 harmful cases are not answered there, or not as often as others" in found.worst.why
+
+
 def test_a_judges_errors_may_be_corrected(tmp_path, capsys):
     """20 of 95 called unsafe by a judge of sensitivity and specificity 0.9, 5 not judged.
 
@@ -284,7 +299,7 @@ def test_a_base_that_is_not_whole_passes_nothing(tmp_path):
     less = make(tmp_path / "less", cases(400), answered=lambda case, exit: number(case) >= 20)
     found = only(layeralign.gate(after, policy, base=less))
     assert found.result == "inconclusive"
-    assert found.worst.why.startswith("20 of 400 harmful cases are not answered there in the base run")
+    assert found.worst.why.startswith("20 of 400 harmful cases are not answered there, or not as often")
     killed = make(tmp_path / "killed", cases(400))
     assert layeralign.gate(after, policy, base=killed).result == "pass"
     (killed / opening.SEAL).unlink()

@@ -19,6 +19,8 @@ from layeralign.decode.checks import check
 from layeralign.decode.decoding import Decoding
 from layeralign.testing import _Shown, noise
 from layeralign.training.modules import linear_layers
+from layeralign.vlm import limits
+from layeralign.vlm import load as loading
 from layeralign.vlm.checkpoint import find_adapter
 from layeralign.vlm.identity import identity
 from layeralign.vlm.load import _adapted, beside_the_language_model, empty, load
@@ -92,6 +94,43 @@ def test_remote_code_is_refused_without_being_run(copy, tmp_path, file):
     with pytest.raises(LayeralignError, match=f"{file} requires the checkpoint's own code"):
         load(copy)
     assert not ran.exists()
+
+
+def test_weights_that_change_while_they_are_loaded_are_refused(copy, monkeypatch):
+    """The run would have the hash of the weights before."""
+    pretrained = loading.pretrained
+
+    def changing(*arguments, **options):
+        made = pretrained(*arguments, **options)
+        os.utime(copy / "model.safetensors")
+        return made
+
+    monkeypatch.setattr(loading, "pretrained", changing)
+    with pytest.raises(LayeralignError, match=r"model.safetensors changed while it was read"):
+        load(copy)
+
+
+def test_more_tensors_than_any_model_has_are_refused(copy, monkeypatch):
+    monkeypatch.setattr(limits, "_MOST_TENSORS", 3)
+    with pytest.raises(LayeralignError, match=r"its weights have \d+ tensors; the limit is 3"):
+        load(copy)
+
+
+@pytest.mark.parametrize(
+    ("file", "fields"),
+    [
+        ("config.json", {"transformers_weights": "other/model.safetensors"}),
+        ("tokenizer_config.json", {"fast_tokenizer_files": ["other/tokenizer.4.0.0.json"]}),
+        ("processor_config.json", {"audio_tokenizer": {"audio_tokenizer_name_or_path": "/other"}}),
+        ("audio_tokenizer_config.json", {"audio_tokenizer_name_or_path": "/other"}),
+    ],
+)
+def test_files_that_are_not_hashed_are_not_named(copy, file, fields):
+    """Transformers loads the first three from there, so a run would be of other weights than it says."""
+    (copy / file).exists() or (copy / file).write_text("{}")
+    edit(copy / file, **fields)
+    with pytest.raises(LayeralignError, match=f"{file} has .*, which names unchecked files"):
+        load(copy)
 
 
 def test_a_model_that_is_no_vlm(tmp_path):
@@ -492,5 +531,5 @@ def test_truncated_weights_of_an_adapter(llava_dir, tmp_path):
     )
     weights = tmp_path / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-9])
-    with pytest.raises(LayeralignError, match=r"adapter .*adapter_model\.safetensors: cannot be loaded"):
+    with pytest.raises(LayeralignError, match=r"adapter .*adapter_model\.safetensors cannot be read"):
         load(llava_dir, adapter=tmp_path, allow_base=True)

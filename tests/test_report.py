@@ -2,10 +2,12 @@ import csv
 import hashlib
 import io
 import json
+import os
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from importlib.resources import files
+from threading import Thread
 from types import SimpleNamespace
 
 import pytest
@@ -120,6 +122,19 @@ def test_a_training_that_anyone_may_have_written_is_shown_only_where_it_is_whole
             "Reward of sampled answers": [None],
             "KL from the reference policy, per answer": [None],
         }
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "log.jsonl"])
+def test_a_training_of_fifos_is_not_waited_for(tmp_path, name):
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"weights")
+    (tmp_path / "training.json").write_text(json.dumps({"settings": {}, "cases": {}}))
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    hashes = {"adapter_model.safetensors": hashlib.sha256(b"weights").hexdigest()}
+    opened = Thread(target=(tmp_path / name).write_bytes, args=(b"",), daemon=True)  # a reader would end
+    opened.start()
+    assert inputs._training(SimpleNamespace(identity={"adapter": hashes}, model=f"m + {tmp_path}")) is None
+    assert name == "log.jsonl" or opened.is_alive()
 
 
 def test_a_judge_that_was_trained_against_is_named_first(runs):

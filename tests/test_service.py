@@ -143,8 +143,16 @@ def test_a_near_server_is_asked_without_a_proxy(host, monkeypatch):
 
 def test_what_is_near():
     near = ["127.0.0.1", "10.0.0.1", "192.168.1.2", "[::1]", "[fe80::1]", "vllm", "a.local", "x.localhost"]
+    near += ["127.1", "0x7f.1", "0177.0.0.1", "localhost.", "127.0.0.1.", "127\u30020\u30020\u30021", "10.1"]
     assert not any(Service(f"https://{host}").proxied for host in near)
     assert Service("https://8.8.8.8").proxied and Service("https://judge.example.com").proxied
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:9", "nonsense://a", "http://[::1"])
+def test_a_proxy_that_cannot_be_used_is_one_sentence(proxy, monkeypatch):
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    with pytest.raises(LayeralignError, match="the proxy of the environment cannot be used"):
+        Endpoint.of("https://judge.example.com/v1", "m", **QUICK).ask_all(ASKED[:1])
 
 
 def test_a_key_never_goes_through_a_proxy_in_clear(monkeypatch):

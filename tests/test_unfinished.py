@@ -92,6 +92,14 @@ def test_answers_that_came_later_make_it_unfinished(tmp_path):
         assert run.unfinished() == {GUARD: (40, 41), "refusal": (40, 41)}
 
 
+def test_cases_that_change_make_it_unfinished(tmp_path):
+    """A scan that was stopped between the change and its judging had an ASR of the other cases, silently."""
+    with opening.open_run(a_run(tmp_path / "run"), write=True) as run:
+        assert run.unfinished() == {}
+        run.add_cases([Case("h0", "how 0?", "harmful", reference="another")], anew=["refusal"])
+        assert run.unfinished() == {"refusal": (38, 40)}
+
+
 @pytest.mark.slow
 def test_again_forgets_nothing_before_the_judge_is_there(tmp_path):
     """Verdicts that were paid for stay where the model cannot be loaded."""

@@ -6,12 +6,15 @@ import io
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from layeralign.errors import LayeralignError
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 _DRAFT = ".draft"
 _LINE_ENDS = {end: f"\\u{end:04x}" for end in (0x85, 0x2028, 0x2029)}
@@ -58,6 +61,31 @@ def atomic(file: Path, *, private: bool = False) -> Iterator[Path]:
             draft.unlink()
 
 
+def locked(folder: Path, name: str, what: str) -> FileLock:
+    """Take the lock `name` in a folder; it ends with the process, or when it is released.
+
+    Args:
+        folder: an existing folder.
+        name: the name of the lock's file.
+        what: what is locked, for the message, such as `run FOLDER`.
+
+    Raises:
+        LayeralignError: another process has it, or the folder cannot be written.
+    """
+    from filelock import FileLock, Timeout  # readers need no lock
+
+    lock = FileLock(folder / name, mode=0o600, thread_local=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise LayeralignError(
+            f"{what}: another command writes to it; wait until it ends, or use another --out"
+        ) from error
+    except (OSError, NotImplementedError) as error:
+        raise LayeralignError(f"{what}: cannot be locked for writing ({error})") from error
+    return lock
+
+
 def write(file: Path, text: str, *, private: bool = False) -> None:
     """Write a text as UTF-8, like `atomic`; a missing folder is created."""
     try:
@@ -91,6 +119,29 @@ def read_regular(file: Path, limit: int) -> bytes:
         if max(about.st_size, len(content)) > limit:
             raise ValueError(f"is larger than {limit >> 20} MiB, the limit")
     return content
+
+
+def watched(files: Iterable[Path], what: str) -> Callable[[], None]:
+    """Return a function that refuses files which were changed, replaced or removed since this call.
+
+    Raises:
+        LayeralignError: by the function: a file is another one; the message begins with `what`.
+    """
+    before = {file: _stamp(file) for file in files}
+
+    def check() -> None:
+        if other := next((file for file, stamp in before.items() if _stamp(file) != stamp), None):
+            raise LayeralignError(f"{what}: {other.name} changed while it was read; run the command again")
+
+    return check
+
+
+def _stamp(file: Path) -> tuple[int, ...]:
+    try:
+        about = file.stat()
+    except OSError:
+        return ()
+    return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns
 
 
 def read_text(file: Path, limit: int) -> str:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from layeralign._util.files import atomic, json_line, read_text
+from layeralign._util.files import atomic, json_line, read_regular, read_text
 from layeralign._util.text import check_parts, json_of, printable
 from layeralign._util.validation import Filled, Record, Text, validated
 from layeralign.cases import pictures
@@ -25,6 +25,8 @@ from layeralign.errors import LayeralignError
 
 MAX_BYTES = 256 * 2**20
 """Largest case file, in bytes."""
+MAX_COLUMNS = 1_000
+"""Most columns of a table: each row has an entry for each."""
 
 
 def read(file: Path, limit: int | None = None) -> list[Case]:
@@ -64,7 +66,9 @@ def _table(text: str, file: Path) -> Iterator[tuple[str, Any]]:
     """Yield place and content of each row of a CSV table whose header names the fields."""
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
-        times = Counter(reader.fieldnames or [])
+        times = Counter(columns := reader.fieldnames or [])
+        if len(columns) > MAX_COLUMNS:
+            raise LayeralignError(f"{file}:1: has {len(columns):,} columns; the limit is {MAX_COLUMNS:,}")
         if twice := [name for name, n in times.items() if n > 1]:
             raise LayeralignError(
                 f"{file}:1: column {printable(repr(twice[0]), 60)} appears twice; expected each column once"
@@ -221,7 +225,10 @@ def _copied(picture: Picture, pile: Path, id: str) -> str:
         )
     name = picture.sha256[:32] + Path(picture.path).suffix.lower()
     if not (pile / name).exists():
-        content = Path(picture.path).read_bytes()
+        try:
+            content = read_regular(Path(picture.path), pictures.MAX_BYTES)
+        except (OSError, ValueError) as error:
+            raise LayeralignError(f"image {picture.path}: can no longer be read ({error})") from error
         if hashlib.sha256(content).hexdigest() != picture.sha256:
             raise LayeralignError(
                 f"image {picture.path}: has changed since the cases were read; run the command again"

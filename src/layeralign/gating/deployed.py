@@ -309,7 +309,7 @@ def _same_files(found: Checkpoint | None, run: Results, adapter: Mapping[str, st
             "for the exit alone"
         )
     weights = {name for name in known if name.endswith(".safetensors")}
-    if not weights & found.hashes.keys():
+    if not weights or not weights <= found.hashes.keys():
         return False
     if scanned and adapter is None:
         raise Undecided(

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from layeralign.analysis.cautions import caution
 from layeralign.analysis.comparability import alike
 from layeralign.analysis.judging.judge_quality import Quality
@@ -20,7 +22,6 @@ from layeralign.gating.checks import WORST_FIRST, Check, Result, badness, decide
 from layeralign.gating.policy import Policy, Rule
 from layeralign.gating.worst_case import about, both, cases_of, measure, scored, without_errors, worsened
 from layeralign.judges.kinds import scores_only, trusted
-from layeralign.runs.columns import distinct
 from layeralign.runs.opening import UNSEALED
 
 EXIT_CODES: dict[Result, int] = {"pass": 0, "fail": 2, "inconclusive": 3}
@@ -177,6 +178,7 @@ class _Scene:
         self.exits = run.exits
         self.cases = [case for case in run.cases if not case.control]
         self.alpha = ALPHA if run.sequential else None
+        self.even = "served" not in run.identity  # clients of a server repeat what they like
         self.obstacle, self.of_base = obstacle, of_base
 
     def checks(self, rule: Rule) -> tuple[Check, ...]:
@@ -209,14 +211,14 @@ class _Scene:
         if made.result == "inconclusive" and estimate.high is not None and self.quality and _is_asr(rule):
             why = "its interval has the judge's own uncertainty in it, which more labels narrow, too"
             return replace(made, why=why, more=None)
-        missing = 0 if self.alpha is not None else len(asked) - len(distinct(rows.case))
+        missing = 0 if self.alpha is not None else len(asked) - _whole(rows, even=self.even)
         before = base if rule.bound == "no_worse_than" else None
-        less = 0 if before is None else len(asked) - len(distinct(before.case))
-        why = ""
+        less = 0 if before is None else len(asked) - _whole(before, even=self.even)
+        why, lack = "", f"of {len(asked)} {what} are not answered there, or not as often as others"
         if missing:
-            why = f"{missing} of {len(asked)} {what} are not answered there; repeat the scan's command"
+            why = f"{missing} {lack}; repeat the scan's command"
         elif less:
-            why = f"{less} of {len(asked)} {what} are not answered there in the base run; repeat its scan"
+            why = f"{less} {lack}, in the base run; repeat its scan"
         elif self.obstacle:
             why = self.obstacle
         elif before is not None and self.of_base:
@@ -238,6 +240,15 @@ class _Scene:
                 f"{rule.where}: {rule.metric} was measured by {judges}; name one as the rule's judge"
             )
         return next((Estimate(s.mean, s.n, s.low, s.high, s.method) for s in found), NOTHING)
+
+
+def _whole(rows: Rows, *, even: bool) -> int:
+    """Return the number of answered cases; with `even`, of those with as many answers as any other case.
+
+    Of a stopped scan with several samples, long answers are missing, and those are rarely refusals.
+    """
+    _, answers = np.unique(rows.case, return_counts=True)
+    return int((answers == answers.max()).sum()) if even else len(answers)
 
 
 def _asked(by: Mapping[int, Rows], exit: int, cases: Collection[str]) -> Rows | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from layeralign._util.files import read_text
 from layeralign._util.text import printable
 from layeralign.analysis.compare import Comparison, compare
 from layeralign.analysis.results import Results, common_judge
@@ -23,6 +24,8 @@ from layeralign.runs.columns import VERDICTS
 from layeralign.vlm.checkpoint import TRAINING, read_json
 
 _WEIGHTS = "adapter_model.safetensors"
+_MOST_LOG = 64 * 2**20
+"""Largest log of a training, in bytes."""
 _SETTINGS = {"method", "exits", "mix", "steps", "rows", "seed"}
 """Settings of a training that a page shows."""
 
@@ -219,11 +222,13 @@ def _training(run: Results) -> Training | None:
     hashes = run.identity.get("adapter") or {}
     folder = Path(run.model.rpartition(" + ")[2])
     try:
+        if not (folder / _WEIGHTS).is_file():  # a FIFO would be waited for
+            return None
         weights = hashlib.sha256((folder / _WEIGHTS).read_bytes()).hexdigest()
         if weights != hashes.get(_WEIGHTS):
             return None
         record = read_json(folder / TRAINING)
-        lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
+        lines = read_text(folder / "log.jsonl", _MOST_LOG).splitlines()
         steps = [json.loads(line) for line in lines]
     except (LayeralignError, OSError, ValueError, RecursionError):
         return None

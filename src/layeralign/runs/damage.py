@@ -18,5 +18,6 @@ def unreadable(path: Path, error: BaseException | None) -> str:
     """The sentence about a run without a hash that cannot be read."""
     why = printable(f"{type(error).__name__}: {error}", 100)
     return (
-        f"run {path}: cannot be read ({why}), and it has no hash that shows it intact; restore it from a copy"
+        f"run {path}: cannot be read ({why}), and it has no hash that shows it intact; restore it from a "
+        "copy, or report this error if the run is intact"
     )

@@ -136,23 +136,8 @@ def open_run(folder: Path, *, write: bool = False) -> Run:
 
 
 def _locked(folder: Path) -> FileLock:
-    """Take the folder's lock for writing; it ends with the process.
-
-    Raises:
-        LayeralignError: Another process has it, or the folder cannot be written.
-    """
-    from filelock import FileLock, Timeout  # readers need no lock
-
-    lock = FileLock(folder / LOCK, mode=0o600, thread_local=False)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise LayeralignError(
-            f"run {folder}: another command writes to it; wait until it ends, or use another --out"
-        ) from error
-    except (OSError, NotImplementedError) as error:
-        raise LayeralignError(f"run {folder}: cannot be locked for writing ({error})") from error
-    return lock
+    """Take the folder's lock for writing; see `layeralign._util.files.locked`."""
+    return files.locked(folder, LOCK, f"run {folder}")
 
 
 def _writer(folder: Path, lock: FileLock, *, new: bool = False) -> Run:

@@ -252,7 +252,7 @@ class Run:
         """Add new cases, and update known ones.
 
         A known case may change only its category, reference and facts, which no model sees. These are
-        replaced, and the verdicts of the judges in `anew` on that case are deleted.
+        replaced, and the verdicts of the judges in `anew` on that case are deleted; they are then unfinished.
 
         Raises:
             LayeralignError: A known case has another prompt, picture, kind or control, or a sequential run's
@@ -282,10 +282,10 @@ class Run:
             self._db.executemany(
                 "UPDATE cases SET sha256 = ?, category = ?, reference = ?, facts = ? WHERE id = ?", changed
             )
-            self._db.executemany(
-                'DELETE FROM verdicts WHERE judge = ? AND "case" = ?',
-                [(judge, id) for judge in anew for *_, id in changed],
-            )
+            for judge in anew if changed else ():
+                ids = [(judge, id) for *_, id in changed]
+                self._db.executemany('DELETE FROM verdicts WHERE judge = ? AND "case" = ?', ids)
+                self._db.execute("UPDATE judges SET rows = 0 WHERE name = ?", (judge,))
 
     def _shown(self) -> dict[str, tuple[object, ...]]:
         """Case id -> prompt, kind, picture hash and control."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,16 @@ def train(
         if workers.main:
             print(f"note: {note}", file=sys.stderr)
     made = record.record(vlm, cases, reward, settings, workers.size)
-    workers.first(lambda: record.begin(out, made, cases))
+    with ExitStack() as alone:
+        workers.first(lambda: alone.enter_context(record.begun(out, made, cases)))
+        return _trained(vlm, cases, reward, out, settings, mix, batches, workers)
+
+
+def _trained(
+    vlm: Vlm, cases: Sequence[Case], reward: Reward | None, out: Path, settings: AlignSettings, mix: ExitMix,
+    batches: Batches, workers: Workers,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Train in a folder that only this training writes to; see `train`."""
     vlm.adapter = Adapter(str(out), out.resolve())  # the model differs from the loaded one from here on
     policy = Policy(
         vlm, settings.rank, settings.seed, gradient_checkpointing=settings.gradient_checkpointing,

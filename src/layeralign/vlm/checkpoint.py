@@ -34,7 +34,12 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _MAX_JSON = 32 * 2**20
 """Largest JSON file of a model, in bytes."""
 _INDEX = "model.safetensors.index.json"
-_REMOTE_CODE = ("config.json", "processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
+_CONFIGS = (
+    "config.json", "processor_config.json", "preprocessor_config.json", "tokenizer_config.json",
+    "audio_tokenizer_config.json",
+)  # fmt: skip
+_ELSEWHERE = {"transformers_weights", "fast_tokenizer_files", "audio_tokenizer_name_or_path"}
+"""Fields with which transformers reads files that are neither checked nor hashed, pickles among them."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +202,7 @@ def find(model: str | Path, revision: str | None = None, *, weights: bool = True
     _check(checkpoint)
     if weights:
         _check_weights(checkpoint.name, checkpoint.path)
-        files = (checkpoint.path / name for name in _REMOTE_CODE)
+        files = (checkpoint.path / name for name in _CONFIGS)
         configs = {file.name: read_json(file) for file in files if file.is_file()}
         check_numbers(checkpoint.name, configs, checkpoint.tensors())
     return checkpoint
@@ -273,11 +278,16 @@ def _check(checkpoint: Checkpoint) -> None:
     name, path = checkpoint.name, checkpoint.path
     if not (path / "config.json").is_file():
         raise LayeralignError(f"model {name}: has no config.json; expected a transformers checkpoint")
-    for file in _REMOTE_CODE:
-        if (path / file).is_file() and "auto_map" in _keys(read_json(path / file)):
+    for file in _CONFIGS:
+        keys = {*_keys(read_json(path / file))} if (path / file).is_file() else set()
+        if "auto_map" in keys:
             raise LayeralignError(
                 f"model {name}: {file} requires the checkpoint's own code (auto_map), which layeralign never "
                 "runs; use a checkpoint of a built-in transformers class"
+            )
+        if elsewhere := sorted(keys & _ELSEWHERE):
+            raise LayeralignError(
+                f"model {name}: {file} has {elsewhere[0]}, which names unchecked files; remove the field"
             )
     if (path / "adapter_config.json").is_file():
         raise LayeralignError(

@@ -14,6 +14,8 @@ from layeralign.errors import LayeralignError
 if TYPE_CHECKING:
     from torch import nn
 
+_MOST_TENSORS = 200_000
+"""Largest number of tensors of a checkpoint."""
 _MOST_TOKENS = 100_000
 """Largest number of picture tokens."""
 _TOKENS = re.compile("image_tokens|image_seq|seq_length|num_tokens|soft_tokens|query_tokens")
@@ -30,6 +32,10 @@ def check_numbers(model: str, configs: Mapping[str, object], tensors: int) -> No
     Raises:
         LayeralignError: a number is above its limit; the message names file and field.
     """
+    if tensors > _MOST_TENSORS:
+        raise LayeralignError(
+            f"model {model}: its weights have {tensors:,} tensors; the limit is {_MOST_TENSORS:,}"
+        )
     for file, content in configs.items():
         for key, value in _numbers(content):
             limit, why = tensors, f"its weights have {tensors} tensors"

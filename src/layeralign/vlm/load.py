@@ -26,6 +26,7 @@ from transformers import (
     ProcessorMixin,
 )
 
+from layeralign._util.files import watched
 from layeralign._util.quiet import quiet
 from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
@@ -86,9 +87,10 @@ def load(
         exact = beside_the_language_model(empty(model, revision=revision, variant=variant))
         options["quantization_config"] = _quantization(quantize, number, exact)
         device_map = device_map or {"": own_device()}
-    if device_map is not None:
-        options["device_map"] = device_map
+    options |= {} if device_map is None else {"device_map": device_map}
     fitted = None if adapter is None else checkpoints.find_adapter(adapter)
+    read = [*found.files(), *(fitted.path.glob("adapter_*") if fitted else ())]
+    unchanged = watched(read, f"model {found.name}")
     found.hashes  # noqa: B018 - hash the files before they are loaded
     other_base = "" if fitted is None else base.check(fitted, found, allow=allow_base)
     processor = _processor(found, family)
@@ -99,10 +101,10 @@ def load(
         bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id
     )
     if fitted is not None:
-        finite.check_weights(_weights(fitted), f"adapter {fitted.name}")
         on_disk = any(weight.is_meta for weight in loaded.parameters())
         loaded = _adapted(loaded, fitted, merge=quantize is None and not on_disk)
         finite.check_weights(loaded.state_dict(), f"model {found.name} + adapter {fitted.name}")
+    unchanged()
     if device_map is None:
         loaded = loaded.to(own_device())
     vlm = family(loaded.eval(), processor, found, variant)
@@ -331,13 +333,15 @@ def _adapted(model: Any, adapter: checkpoints.Adapter, *, merge: bool) -> Any:
 
     adapter.hashes  # noqa: B018 - hash the files before they are loaded
     config = lora_config(adapter, [name for name, _ in model.named_modules() if name])
+    weights = _weights(adapter)
+    finite.check_weights(weights, f"adapter {adapter.name}")
     with quiet():
         try:
             wrapped = PeftModel(model, config, low_cpu_mem_usage=True)  # the base's weights may be on disk
-            report: Any = set_peft_model_state_dict(wrapped, _weights(adapter), low_cpu_mem_usage=True)
+            report: Any = set_peft_model_state_dict(wrapped, weights, low_cpu_mem_usage=True)
             adapted = wrapped.merge_and_unload() if merge else wrapped.get_base_model()
             if not merge:
-                placement.keep_here(adapted, _weights(adapter))
+                placement.keep_here(adapted, weights)
         except Exception as error:  # PEFT raises many types for an adapter that does not fit
             reason = printable(str(error), 200) or type(error).__name__
             raise LayeralignError(f"adapter {adapter.name}: does not fit this model ({reason})") from error

@@ -10,11 +10,14 @@ from layeralign.analysis.results import Results
 from layeralign.errors import LayeralignError
 from layeralign.exits import Exits
 
+_Path = tuple[str, ...]
+"""Keys that lead to a value of a config; one text would mix up a key with a dot and a nested one."""
 _NOT_THE_MODEL = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache"}
 """Keys in which two configs of one model may differ. The number format of the weights is not compared."""
 READS_PLAINLY = ("llava", "llava_next", "llava_onevision")
 """Families with `Vlm.reads_plainly`."""
-_DEPTHS = {f"vision_config.{name}" for name in ("num_hidden_layers", "depth", "num_global_layers")}
+_LAYER: _Path = ("vision_feature_layer",)
+_DEPTHS = {("vision_config", name) for name in ("num_hidden_layers", "depth", "num_global_layers")}
 """Keys with the number of blocks of the encoder, over all families."""
 
 
@@ -48,13 +51,12 @@ def plain_exit(config: Mapping[str, Any], scanned: Mapping[str, Any], run: Resul
     differ = {
         key
         for key in {*here, *there}
-        if key.rpartition(".")[2] not in _NOT_THE_MODEL
-        and here.get(key, Undecided) != there.get(key, Undecided)
+        if key[-1] not in _NOT_THE_MODEL and here.get(key, Undecided) != there.get(key, Undecided)
     }
     if not differ:
         return run.exits.default
-    layers = [one.get("vision_feature_layer") for one in (there, here)]
-    if differ != {"vision_feature_layer"} or run.identity.get("family") not in READS_PLAINLY:
+    layers = [one.get(_LAYER) for one in (there, here)]
+    if differ != {_LAYER} or run.identity.get("family") not in READS_PLAINLY:
         return None
     try:
         was, now = (run.exits.resolve(layer) for layer in layers if type(layer) is int)
@@ -96,19 +98,17 @@ def _place(config: Mapping[str, Any], scanned: Mapping[str, Any], variant: str) 
 
     family = family_of("config", dict(scanned))
     here, there = (dict(_fields(filled(one, "config"))) for one in (config, scanned))
-    joined = any(isinstance(one.get("vision_feature_layer"), list) for one in (here, there))
-    understood = _DEPTHS | ({"vision_feature_layer"} if family.reads_plainly and not joined else set())
+    joined = any(isinstance(one.get(_LAYER), list) for one in (here, there))
+    understood = _DEPTHS | ({_LAYER} if family.reads_plainly and not joined else set())
     differ = [
         key
         for key in sorted({*here, *there} - understood)
-        if key.rpartition(".")[2] not in _NOT_THE_MODEL
-        and here.get(key, Undecided) != there.get(key, Undecided)
+        if key[-1] not in _NOT_THE_MODEL and here.get(key, Undecided) != there.get(key, Undecided)
     ]
     if differ:
         others = f", nor are {len(differ) - 1} other fields" if len(differ) > 1 else ""
-        raise Undecided(
-            f"its {printable(differ[0], 80)} is not the scanned model's{others}; what that does is not known"
-        )
+        named = printable(".".join(differ[0]), 80)
+        raise Undecided(f"its {named} is not the scanned model's{others}; what that does is not known")
     if any(here[key] > there[key] for key in _DEPTHS & there.keys()):
         raise Undecided("its encoder has more blocks than the scanned one")
     reading = next((name for name in family.variants if variant.startswith(f"{name}: ")), None)
@@ -129,9 +129,9 @@ def _same_exit(here: Exits, there: Exits, *, reads_cut: bool) -> int:
     return there.parse(cut[0])[0] if cut else here.default
 
 
-def _fields(config: Mapping[Any, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+def _fields(config: Mapping[Any, Any], path: _Path = ()) -> Iterator[tuple[_Path, Any]]:
     for key, value in config.items():
         if isinstance(value, Mapping) and value:
-            yield from _fields(value, f"{path}{key}.")
+            yield from _fields(value, (*path, str(key)))
         else:
-            yield f"{path}{key}", value
+            yield (*path, str(key)), value

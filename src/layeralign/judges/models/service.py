@@ -9,11 +9,14 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import re
+import socket
 import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from math import inf
@@ -160,9 +163,15 @@ class Service:
             ) from None
         limits = httpx.Limits(max_connections=self.workers)
         headers = {**self.headers, "Accept-Encoding": "identity"}
-        client = httpx.AsyncClient(
-            headers=headers, timeout=self.timeout, limits=limits, verify=_trust(), trust_env=self.proxied
-        )
+        try:
+            client = httpx.AsyncClient(
+                headers=headers, timeout=self.timeout, limits=limits, verify=_trust(), trust_env=self.proxied
+            )
+        except (ImportError, ValueError, httpx.InvalidURL) as error:  # of a proxy in the environment
+            raise LayeralignError(
+                f"endpoint {self.url}: the proxy of the environment cannot be used "
+                f"({printable(str(error), 100)}); correct HTTPS_PROXY, HTTP_PROXY, ALL_PROXY or NO_PROXY"
+            ) from None
         with (
             start_blocking_portal() as portal,  # a thread with an event loop, which can stop any request
             portal.wrap_async_context_manager(client),
@@ -290,9 +299,12 @@ def json_in(answer: httpx.Response) -> Any:
 
 def _is_near(host: str) -> bool:
     """Whether a host is this machine, a private address, or a name without a dot, as in a cluster."""
+    host = re.sub("[\u3002\uff0e\uff61]", ".", host).rstrip(".")  # dots of other scripts, which IDNA reads
     try:
         found = ipaddress.ip_address(host)
     except ValueError:
+        with suppress(OSError, ValueError):  # 127.1 and 0x7f.1 are addresses for the system
+            return _is_near(socket.inet_ntoa(socket.inet_aton(host)))
         return "." not in host or host.endswith((".localhost", ".local"))
     return not found.is_global
 

@@ -6,7 +6,8 @@ import hashlib
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -146,8 +147,31 @@ def dated(out: Path, vlm: Vlm, settings: AlignSettings) -> AlignSettings:
     return replace(settings, date=checks.dated(vlm, settings.decoding(), was, today).date)
 
 
-def begin(out: Path, made: dict[str, Any], cases: Sequence[Case]) -> None:
-    """Create the folder, or check that it has the same training; a training without a step starts again.
+@contextmanager
+def begun(out: Path, made: dict[str, Any], cases: Sequence[Case]) -> Iterator[None]:
+    """Hold the training's folder as its only writer, once it is created or checked; see `_begin`.
+
+    Raises:
+        LayeralignError: see `_begin`, or another process trains in `out`.
+    """
+    resumed = (out / CHECKPOINT).exists() and (out / TRAINING).is_file()
+    if (
+        not resumed
+        and out.exists()
+        and not (out.is_dir() and all(f.name.lstrip(".").startswith(_OURS) for f in out.iterdir()))
+    ):
+        raise LayeralignError(f"out {out}: is not empty and holds no training; use a new folder")
+    out.mkdir(parents=True, exist_ok=True)
+    lock = files.locked(out, f".{TRAINING}.lock", f"out {out}")
+    try:
+        _begin(out, made, cases)
+        yield
+    finally:
+        lock.release()
+
+
+def _begin(out: Path, made: dict[str, Any], cases: Sequence[Case]) -> None:
+    """Write the records of a training, or check that they are the same; one without a step starts again.
 
     With a constant schedule, a training in the folder may have had fewer steps.
 
@@ -155,7 +179,7 @@ def begin(out: Path, made: dict[str, Any], cases: Sequence[Case]) -> None:
     trained on.
 
     Raises:
-        LayeralignError: `out` has another training, or other files.
+        LayeralignError: `out` has another training.
     """
     file = out / TRAINING
     session = {"started": datetime.now(UTC).isoformat(timespec="seconds"), "command": shlex.join(sys.argv)}
@@ -166,11 +190,6 @@ def begin(out: Path, made: dict[str, Any], cases: Sequence[Case]) -> None:
         if found["settings"] != made["settings"]:
             write(file, found | made | {"continued": [*found.get("continued", []), session]})
         return
-    if out.exists() and not (
-        out.is_dir() and all(f.name.lstrip(".").startswith(_OURS) for f in out.iterdir())
-    ):
-        raise LayeralignError(f"out {out}: is not empty and holds no training; use a new folder")
-    out.mkdir(parents=True, exist_ok=True)
     (out / REFERENCE).unlink(missing_ok=True)  # from a training without a step, possibly of other cases
     files.write_json(out / TRAINED_ON, {"asked": sorted({case.asked for case in cases})})
     write(file, made | session)

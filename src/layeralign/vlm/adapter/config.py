@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 from safetensors import SafetensorError, safe_open
 
+from layeralign._util import bounded
 from layeralign._util.text import printable
 from layeralign._util.validation import Record, Share, validated
 from layeralign.errors import LayeralignError
@@ -22,12 +23,17 @@ if TYPE_CHECKING:
     from peft import LoraConfig
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_SECONDS = 5.0
-"""Time that a pattern may take on all module names together."""
+_SECONDS = 2.0
+"""Time that a pattern may take on all module names together; it is tried out in a child process first."""
 
+
+_TENSORS = 100_000
+"""Most tensors of an adapter; PEFT takes a while for each."""
 
 Name = Annotated[str, Field(pattern=r"^[\w.-]+$", max_length=500)]
-Names = list[Name]
+_MOST = 1_000
+"""Most names of a field, since PEFT matches each with each module."""
+Names = Annotated[list[Name], Field(max_length=_MOST)]
 Rank = Annotated[int, Field(ge=1)]
 
 
@@ -37,7 +43,7 @@ class _Fields(Record):
     r: Rank = Field(8, description="a whole number from 1")
     lora_alpha: float = Field(8, description="a number")
     lora_dropout: Share = Field(0.0, description="a number from 0 to 1")
-    target_modules: Names | Annotated[str, Field(max_length=2000)] | None = Field(
+    target_modules: list[Name] | Annotated[str, Field(max_length=2000)] | None = Field(
         None, description="names or a pattern"
     )
     exclude_modules: Names | None = Field(None, description="names")
@@ -48,9 +54,15 @@ class _Fields(Record):
     lora_bias: bool = Field(False, description="true or false")
     modules_to_save: Names | None = Field(None, description="names")
     layers_to_transform: list[int] | int | None = Field(None, description="numbers of layers")
-    layers_pattern: Names | Name | None = Field(None, description="names")
-    rank_pattern: dict[Name, Rank] = Field({}, description="whole numbers by name")
-    alpha_pattern: dict[Name, float] = Field({}, description="numbers by name")
+    layers_pattern: Annotated[list[Name], Field(max_length=20)] | Name | None = Field(
+        None, description="names"
+    )
+    rank_pattern: dict[Name, Rank] = Field(
+        {}, max_length=_MOST, description=f"whole numbers by name, of up to {_MOST} names"
+    )
+    alpha_pattern: dict[Name, float] = Field(
+        {}, max_length=_MOST, description=f"numbers by name, of up to {_MOST} names"
+    )
 
 
 _READ_HERE = {
@@ -88,8 +100,11 @@ def lora_config(adapter: Adapter, modules: Iterable[str]) -> LoraConfig:
     fields = validated(_Fields, named, f"adapter {adapter.name}: {CONFIG}")
     _check_rank(adapter, max([fields.r, *fields.rank_pattern.values()]))
     known = fields.model_dump(exclude_unset=True)
-    if isinstance(target := known.get("target_modules"), str) and target != "all-linear":
+    target = known.get("target_modules")
+    if isinstance(target, str) and target != "all-linear":
         known["target_modules"] = _selected(adapter, target, modules)
+    elif isinstance(target, list):
+        known["target_modules"] = _there(adapter, target, modules)
     return LoraConfig(**known, inference_mode=True)
 
 
@@ -101,6 +116,8 @@ def _check_rank(adapter: Adapter, asked: int) -> None:
     """Refuse a rank above those of the weights, since memory is allocated for it."""
     try:
         with safe_open(adapter.path / WEIGHTS, framework="pt") as opened:
+            if (tensors := len(opened.keys())) > _TENSORS:
+                raise _refused(adapter, f"{WEIGHTS} has {tensors:,} tensors; the limit is {_TENSORS:,}")
             names = [name for name in opened.keys() if "lora_" in name]  # noqa: SIM118 - not a dict
             most = max((min(opened.get_slice(name).get_shape(), default=0) for name in names), default=0)
     except (SafetensorError, OSError) as error:
@@ -113,15 +130,29 @@ def _selected(adapter: Adapter, pattern: str, modules: Iterable[str]) -> list[st
     """Return the modules that match a pattern as a whole, as PEFT would select them."""
     import regex  # type: ignore[import-untyped]  # unlike re, it can be stopped
 
-    end = time.monotonic() + _SECONDS
+    def match() -> list[str]:
+        end, compiled = time.monotonic() + _SECONDS, regex.compile(pattern)
+        return [m for m in names if compiled.fullmatch(m, timeout=max(0.001, end - time.monotonic()))]
+
+    names = list(modules)
+    if why := bounded.excess(match):
+        raise _refused(adapter, f"target_modules {_shown(pattern)} {why}")
     try:
-        compiled = regex.compile(pattern)
-        found = [m for m in modules if compiled.fullmatch(m, timeout=max(0.001, end - time.monotonic()))]
+        found = match()
     except (regex.error, TimeoutError, RecursionError) as error:
         why = "takes too long" if isinstance(error, TimeoutError) else "is not a pattern"
         raise _refused(adapter, f"target_modules {_shown(pattern)} {why}") from error
     if not found:
         raise _refused(adapter, f"target_modules {_shown(pattern)} selects no module of this model")
+    return found
+
+
+def _there(adapter: Adapter, names: list[str], modules: Iterable[str]) -> list[str]:
+    """Return the names that some module has, or ends with after a dot; PEFT would try each of the others."""
+    parts = [module.split(".") for module in modules]
+    ends = {".".join(part[at:]) for part in parts for at in range(len(part))}
+    if not (found := [name for name in dict.fromkeys(names) if name in ends]):
+        raise _refused(adapter, f"target_modules {_shown(names)} selects no module of this model")
     return found
 
 
