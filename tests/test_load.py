@@ -23,7 +23,8 @@ from layeralign.vlm import limits
 from layeralign.vlm import load as loading
 from layeralign.vlm.checkpoint import find_adapter
 from layeralign.vlm.identity import identity
-from layeralign.vlm.load import _adapted, beside_the_language_model, empty, load
+from layeralign.vlm.load import _adapted, empty, load
+from layeralign.vlm.placement import beside_the_language_model
 
 
 @pytest.fixture

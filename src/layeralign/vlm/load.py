@@ -6,7 +6,6 @@ import gc
 import importlib.util
 import json
 import os
-import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -84,7 +83,7 @@ def load(
     options: dict[str, Any] = {"dtype": number}
     if quantize is not None:
         _check_quantize(quantize)
-        exact = beside_the_language_model(empty(model, revision=revision, variant=variant))
+        exact = placement.beside_the_language_model(empty(model, revision=revision, variant=variant))
         options["quantization_config"] = _quantization(quantize, number, exact)
         device_map = device_map or {"": own_device()}
     options |= {} if device_map is None else {"device_map": device_map}
@@ -280,18 +279,6 @@ def _check_quantize(quantize: str) -> None:
         raise LayeralignError(f"quantize {quantize}: needs a CUDA GPU, but none is available; remove it")
     if importlib.util.find_spec("bitsandbytes") is None:
         raise LayeralignError(f"quantize {quantize}: needs bitsandbytes; pip install bitsandbytes")
-
-
-def beside_the_language_model(vlm: Vlm) -> list[str]:
-    """The modules that are never quantised: all that are not inside the language model.
-
-    Returns:
-        Patterns that transformers matches from the start of a module's full name.
-    """
-    inner = vlm.path_of(vlm.model.get_decoder())
-    outer = {inner[:at] for at, letter in enumerate(inner) if letter == "."} | {""}
-    parents = ((name, name.rpartition(".")[0]) for name, _ in vlm.model.named_modules() if name)
-    return [re.escape(name) for name, parent in parents if parent in outer and name not in {*outer, inner}]
 
 
 def _quantization(quantize: str, dtype: torch.dtype, exact: list[str]) -> BitsAndBytesConfig:

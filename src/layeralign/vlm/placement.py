@@ -1,7 +1,8 @@
-"""A model whose language model stays on disk, for scans in which another engine computes it."""
+"""Where the parts of a model are: the language model on disk, or quantised, and the others as they are."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,18 @@ def language_model_on_disk(vlm: Vlm, device: str) -> dict[str, str]:
         elif name.rpartition(".")[0] in outer:
             placed[name] = "disk" if name in far else device
     return placed
+
+
+def beside_the_language_model(vlm: Vlm) -> list[str]:
+    """The modules that are never quantised: all that are not inside the language model.
+
+    Returns:
+        Patterns that transformers matches from the start of a module's full name.
+    """
+    inner = vlm.path_of(vlm.model.get_decoder())
+    outer = {inner[:at] for at, letter in enumerate(inner) if letter == "."} | {""}
+    parents = ((name, name.rpartition(".")[0]) for name, _ in vlm.model.named_modules() if name)
+    return [re.escape(name) for name, parent in parents if parent in outer and name not in {*outer, inner}]
 
 
 def keep_here(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
