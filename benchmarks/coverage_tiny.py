@@ -75,12 +75,26 @@ FIXES: dict[str, dict[str, Any]] = {
         "vision_config.adapter_in_dim": WIDTH, "vision_config.adapter_out_dim": WIDTH, "audio_config.adapter_out_dim": WIDTH,
         "audio_config.adapter_input_size": WIDTH,
     },
-    "pp_chart2table": {"image_token_index": "<imgpad>", "image.size": {"height": 1024, "width": 1024}},
+    "perception_lm": {
+        "vision_config": {
+            "architecture": "vit_pe_lang_large_patch14_448", "do_pooling": False, "model_type": "timm_wrapper",
+            "model_args": {
+                "depth": LAYERS, "embed_dim": WIDTH, "num_heads": HEADS, "img_size": [56, 56], "global_pool": "", "use_post_transformer_norm": False,
+                "init_values": 0.1, "ref_feat_shape": [4, 4],
+            },
+        },
+        "image.tile_size": 56, "processor.patch_size": 14, "processor.pooling_ratio": 1,
+    },
+    "pp_chart2table": {"vision_config.global_attn_indexes": [1], "image_token_index": "<imgpad>", "image.size": {"height": 1024, "width": 1024}},
     "qianfan_ocr": {"image.size": {"height": 448, "width": 448}},
     "step3p7": {"text_config.sliding_window": 8},
     "nemotron_h_omni": {"vision_hidden_size": WIDTH},
     "qwen2_5_omni_thinker": {"vision_start_token_id": 0},
-    "deepseek_ocr2": {"text_config.mlp_layer_types": ["dense", "sparse", "sparse"], "text_config.num_experts_per_tok": 2},
+    "unlimited_ocr": {"vision_config.sam_config.downsample_channels": [32, WIDTH], "vision_config.sam_config.global_attn_indexes": [1]},
+    "deepseek_ocr2": {
+        "vision_config.sam_config.downsample_channels": [32, WIDTH], "vision_config.sam_config.global_attn_indexes": [1], "text_config.mlp_layer_types": ["dense", "sparse", "sparse"],
+        "text_config.num_experts_per_tok": 2,
+    },
     "video_llama_3": {"vision_config.patch_size": 14},
     "aria": {"vision_config.patch_size": 14, "vision_config.image_size": 980},
     "aya_vision": {
@@ -91,7 +105,7 @@ FIXES: dict[str, dict[str, Any]] = {
     "deepseek_vl": {"vision_config.image_size": 384, "vision_config.patch_size": 16},
     "deepseek_vl_hybrid": {"vision_config.image_size": 384, "vision_config.patch_size": 16},
     "ernie4_5_vl_moe": {"text_config.moe_intermediate_size": [32, 32], "text_config.rope_parameters.mrope_section": [3, 3, 2]},
-    "got_ocr2": {"image.size": {"height": 1024, "width": 1024}},
+    "got_ocr2": {"vision_config.global_attn_indexes": [1], "image.size": {"height": 1024, "width": 1024}},
     "idefics2": {"vision_config.patch_size": 14, "vision_config.image_size": 980},
     "lighton_ocr": {"vision_config.patch_size": 14, "image.patch_size": {"height": 14, "width": 14}},
     "llava_next_video": {
@@ -104,7 +118,7 @@ FIXES: dict[str, dict[str, Any]] = {
     "mistral_large4": {"processor.spatial_merge_size": 2, "text_config.qk_rope_head_dim": 16},
     "ovis2": {
         "image_token_id": "<IMG_ATOM>", "visual_indicator_token_ids": [f"<IMG_{name}>" for name in ("START", "END", "GRID", "COL", "ROW")],
-        "hidden_size": WIDTH, "vision_config.image_size": 448, "image.size": {"height": 448, "width": 448},
+        "hidden_size": WIDTH, "vision_config.hidden_stride": 2, "vision_config.image_size": 448, "image.size": {"height": 448, "width": 448},
     },
     "video_llava": {"vision_config.patch_size": 14},
 }  # fmt: skip
@@ -150,7 +164,7 @@ def tokens_of(processor: type) -> Any:
     """A tokenizer with every token that the processor's source names."""
     source = inspect.getsource(inspect.getmodule(processor))
     literal = re.findall(r"""["'`](<[^"'`\s{}]{1,40}>|\[[A-Z_]{2,20}\])["'`]""", source)
-    literal += ["<img>", "</img>", "<imgpad>", "<IMG_START>", "<IMG_END>", "<IMG_ATOM>"]
+    literal += ["<img>", "</img>", "<imgpad>", *(f"<IMG_{name}>" for name in ("START", "END", "GRID", "COL", "ROW", "ATOM"))]
     literal += re.findall(r"""[A-Z_]+_TOKEN = ["'](\S+)["']""", source)
     names = {name: f"<{name}>" for name in re.findall(r"tokenizer\.(\w+_token)\b", source)}
     names |= dict(re.findall(r"""(\w+_token)["']?(?:: str)? ?[=,] ?["'](<[^"'\s]+>)["']""", source))
@@ -182,8 +196,8 @@ def made(kind: str) -> tuple[Any, Any, Any]:
     parts = {"tokenizer": names, "image_processor": found(pictures, kind)(**given), "video_processor": None}
     takes = inspect.signature(processor.__init__).parameters
     vision = config.get("vision_config") or {}
-    told = {
-        "patch_size": vision.get("patch_size"),
+    told = {"patch_size": vision["patch_size"]} if "patch_size" in vision else {}
+    told |= {
         "vision_feature_select_strategy": config.get("vision_feature_select_strategy", "full"),
         "chat_template": None,
     }

@@ -276,6 +276,13 @@ def molmo2(vlm, made, exit):
     return vlm.model.model.multi_modal_projector(joined, made["image_token_pooling"]).last_hidden_state
 
 
+def blip2(vlm, made, exit):
+    model = vlm.model
+    state = vlm.tower.post_layernorm(states(vlm, {"pixel_values": made["pixel_values"]}, tie=False)[exit])
+    asked = model.qformer(query_embeds=model.query_tokens, encoder_hidden_states=state)
+    return model.language_projection(asked.last_hidden_state)[0]
+
+
 REFERENCES = {
     "llava": llava, "llava_next": llava_next, "llava_onevision": llava_onevision, "internvl": internvl,
     "paligemma": paligemma, "gemma3": gemma3, "idefics3": idefics3, "smolvlm": idefics3,
@@ -283,4 +290,5 @@ REFERENCES = {
     "qwen3_5": qwen3_vl, "qwen3_5_moe": qwen3_vl, "glm4v": glm4v, "glm4v_moe": glm4v, "glm46v": glm4v,
     "gemma4": gemma4, "mistral3": mistral3, "llama4": llama4, "vipllava": joined,
     "granite4_vision": lambda *given: granite4_vision(*given)[0], "molmo2": molmo2,
+    "blip-2": blip2,
 }  # fmt: skip

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from transformers.models.blip_2.modeling_blip_2 import BaseModelOutputWithVisionQformerOutputs
 
 import by_hand
 import recent
@@ -45,11 +46,18 @@ class TestFamilies(FamilySuite):
 
     def behind(self, vlm):
         named = {
-            "gemma4": "embed_vision", "granite4_vision": "layerwise_projectors.0", "llama4": "vision_model.vision_adapter"
+            "blip-2": "language_projection", "gemma4": "embed_vision", "granite4_vision": "layerwise_projectors.0", "llama4": "vision_model.vision_adapter"
         }  # fmt: skip
         return vlm.inner.get_submodule(named[vlm.family]) if vlm.family in named else super().behind(vlm)
 
     def their_inputs(self, vlm, text, picture):
+        if vlm.family == "blip-2":
+            asked = f"Question: {text} Answer:"
+            if picture is not None:
+                return dict(vlm.processor(images=picture, text=asked, return_tensors="pt"))
+            none = BaseModelOutputWithVisionQformerOutputs(pooler_output=torch.zeros(0, 40))  # it wants a picture
+            ids = torch.tensor([vlm.tokenizer(asked)["input_ids"]])
+            return {"input_ids": ids, "pixel_values": None, "mm_encoder_outputs": {"image": none}}
         if vlm.family != "paligemma":
             made = super().their_inputs(vlm, text, picture)
             return {

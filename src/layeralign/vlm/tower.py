@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -68,14 +68,16 @@ def states(run: Callable[[], object], blocks: nn.ModuleList, exits: Iterable[int
 def lists_of_blocks(tower: nn.Module) -> dict[str, nn.ModuleList]:
     """A tower's lists of two or more blocks of one class, by name, without lists inside blocks.
 
-    Mergers, which project what blocks have made, are left out.
+    Mergers, which project what blocks have made, are left out. timm's lists of blocks are sequences.
     """
     found: dict[str, nn.ModuleList] = {}
     for name, module in tower.named_modules():
         inside = any(name.startswith(f"{outer}.") for outer in found)
-        alike = isinstance(module, nn.ModuleList) and len({type(block) for block in module}) == 1
-        if alike and len(module) > 1 and not inside:
-            found[name] = module
+        listed = isinstance(module, nn.ModuleList) or (
+            isinstance(module, nn.Sequential) and all(any(block.children()) for block in module)
+        )
+        if listed and len(module) > 1 and len({type(block) for block in module}) == 1 and not inside:
+            found[name] = cast(nn.ModuleList, module)
     return {name: one for name, one in found.items() if "merger" not in name}
 
 

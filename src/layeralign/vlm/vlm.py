@@ -134,11 +134,16 @@ class Vlm:
         """
         if self.own_tower:
             return cast(nn.ModuleList, self.tower.get_submodule(self.blocks_at))
-        found = tower.lists_of_blocks(self.tower)
+        found = self.lists_of_blocks
         if len(found) != 1:
             names = f" ({', '.join(found)})" if found else ""
             self.refuse(f"has {len(found)} lists of blocks in its vision tower{names} instead of one")
         return next(iter(found.values()))
+
+    @property
+    def lists_of_blocks(self) -> dict[str, nn.ModuleList]:
+        """By name, the lists of a tower that the family does not know."""
+        return tower.lists_of_blocks(self.tower)
 
     @property
     def own_tower(self) -> bool:
@@ -566,6 +571,11 @@ class Vlm:
         return self.model if inner is None or (outer and not hasattr(inner, "get_image_features")) else inner
 
     @property
+    def generator(self) -> Any:
+        """The model whose `generate` answers."""
+        return self.model
+
+    @property
     def head(self) -> Any:
         """The layer that makes logits of the language model's last hidden states."""
         parts = (part for part in self.model.modules() if isinstance(part, PreTrainedModel))
@@ -758,7 +768,9 @@ class Vlm:
         given = self.inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), features)
         settings = {"pad_token_id": self.pad_token, "eos_token_id": sorted(self.eos_tokens)} | settings
         with self.own_positions():
-            made: Tensor = self.model.generate(input_ids=tokens, attention_mask=mask, **given, **settings)
+            made: Tensor = self.generator.generate(
+                input_ids=tokens, attention_mask=mask, **given, **settings
+            )
         return made[:, width:]
 
 

@@ -25,7 +25,7 @@ from layeralign.vlm.vlm import Vlm
 _DEEPSTACK = "deepstack_features"
 _MORE = "output."
 """Before the name of a further field of the features' output, which is the same for every picture."""
-_KNOWN = ("last_hidden_state", "pooler_output", "hidden_states", "attentions", _DEEPSTACK)
+_KNOWN = re.compile(f"hidden_state|pooler_output|attentions|logits|{_DEEPSTACK}")
 _BETWEEN = re.compile("deepstack|insert_layer")
 """Fields of a tower's config that name blocks whose states are read, or after which more than blocks runs."""
 
@@ -70,20 +70,26 @@ class Generic(Vlm):
         )
 
     @property
+    def lists_of_blocks(self) -> dict[str, nn.ModuleList]:
+        """See `Vlm.lists_of_blocks`; the last of several, which `proof` checks to run last."""
+        return dict(list(super().lists_of_blocks.items())[-1:])
+
+    @property
     def reads_cut(self) -> bool:
         """See `Vlm.reads_cut`; not if the config names blocks between which more happens."""
         return super().reads_cut and not any(map(_BETWEEN.search, self.tower.config.to_dict()))
 
     def _encode(self, pictures: Sequence[Image.Image], exits: Sequence[int]) -> dict[int, list[Feature]]:
-        """See `Vlm.encode`; every run of the tower is cut."""
-        inputs, texts = self.prepare(pictures)
-        run = partial(self.inner.get_image_features, **inputs, return_dict=True)
-        known = tower.passes(run, self.blocks, max(exits), tuples=self.tuples)
-        found = {}
-        for exit in exits:
-            first = exit if self.captured_layers else min(exit, max(1, self.exits.default))
-            with tower.replayed(self.blocks, known, exit, first, tuples=self.tuples):
-                found[exit] = self.features(run(), inputs, texts, exit)
+        """See `Vlm.encode`; every run of the tower is cut, and each picture is read alone, as `proof` reads its own."""
+        found: dict[int, list[Feature]] = {exit: [] for exit in exits}
+        for picture in pictures:
+            inputs, texts = self.prepare([picture])
+            run = partial(self.inner.get_image_features, **inputs, return_dict=True)
+            known = tower.passes(run, self.blocks, max(exits), tuples=self.tuples)
+            for exit in exits:
+                first = exit if self.captured_layers else min(exit, max(1, self.exits.default))
+                with tower.replayed(self.blocks, known, exit, first, tuples=self.tuples):
+                    found[exit] += self.features(run(), inputs, texts, exit)
         return found
 
     # --- what its processor makes of a picture
@@ -151,7 +157,7 @@ class Generic(Vlm):
         layers = getattr(output, "deepstack_features", None) or []
         for at, extra in enumerate(extras if layers else ()):
             extra[_DEEPSTACK] = torch.stack([layer[at] for layer in layers])
-        more = {name: made for name, made in output.items() if name not in _KNOWN and isinstance(made, Tensor)}
+        more = {name: made for name, made in output.items() if isinstance(made, Tensor) and not _KNOWN.search(name)}
         return [extra | {f"{_MORE}{name}": made for name, made in more.items()} for extra in extras]
 
     def inputs(self, ids: Tensor, prompt: Tensor, features: Sequence[Feature | None]) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
@@ -24,9 +26,12 @@ def prove(vlm: Vlm) -> None:
     picture = Image.new("RGB", (96, 48), (128, 128, 128))
     try:
         inputs, texts = vlm.prepare([picture])
-        own = vlm.inner.get_image_features(**inputs, return_dict=True)
+        run = partial(vlm.inner.get_image_features, **inputs, return_dict=True)
+        own, order = _run(vlm, run)
+        if order and order[-1] is not vlm.blocks:
+            vlm.refuse("runs the last list of blocks in its vision tower before another one")
         vlm.one_tensor = isinstance(own.pooler_output, Tensor)
-        vlm.tuples = _returns_tuples(vlm, inputs)
+        vlm.tuples = _returns_tuples(vlm, run)
         (made,) = vlm.encode([picture], [vlm.exits.default])[vlm.exits.default]
         (wanted,) = vlm.features(own, inputs, texts, vlm.exits.default)
         prompt = vlm.prompt("Hello.", picture=True)
@@ -51,11 +56,25 @@ def prove(vlm: Vlm) -> None:
         vlm.refuse("answers differently when given only its own picture features")
 
 
-def _returns_tuples(vlm: Vlm, inputs: dict[str, Any]) -> bool:
+def _run(vlm: Vlm, run: Callable[[], Any]) -> tuple[Any, list[nn.ModuleList]]:
+    """What `run` gives, and the tower's lists of blocks, in the order in which each ran first."""
+    order: list[nn.ModuleList] = []
+    handles = [
+        found[0].register_forward_hook(lambda *_, found=found: found in order or order.append(found))
+        for found in tower.lists_of_blocks(vlm.tower).values()
+    ]
+    try:
+        return run(), order
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _returns_tuples(vlm: Vlm, run: Callable[[], Any]) -> bool:
     kinds: list[bool] = []
     handle = vlm.blocks[0].register_forward_hook(lambda *given: kinds.append(isinstance(given[2], tuple)))
     try:
-        tower.states(lambda: vlm.inner.get_image_features(**inputs), vlm.blocks, [1])
+        tower.states(run, vlm.blocks, [1])
     finally:
         handle.remove()
     return kinds[0]
