@@ -3,82 +3,78 @@
     python benchmarks/coverage_models.py [model_type ...]    # names: only print how these end
 
 A tiny random model of each class is built from its default config, with narrow and few layers, and loaded as a user would.
-A class without a family of its own has to pass the proof on a grey picture; then every exit is compared with a tower that
-really has no more blocks. Needs torchvision, which some processors of transformers want.
+A class without a family of its own has to pass the proof on a grey picture, and then the tests of a family
+(tests/every_class.py). Needs torchvision and timm, which some classes of transformers want.
 """
 
-import copy
 import json
+import os
 import resource
+import shutil
 import sys
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-import torch
 from coverage_tiny import CLASSES, made
-from tables import ROOT, write
+from tables import ROOT, results, write
 from transformers import AutoConfig
 
 import tiny
 from layeralign import LayeralignError
 from layeralign._util.quiet import quiet
-from layeralign.testing import noise
 from layeralign.vlm.cost import flops
 from layeralign.vlm.families.registry import NO_ENCODER, OWN
 from layeralign.vlm.load import load, shape
 
 
-@torch.no_grad()
-def exits_differ(vlm: Any) -> str:
-    """Where an exit's features are not those of a tower with only so many blocks; empty if nowhere."""
-    picture = noise(48, 96)
-    ours = vlm.encode([picture], vlm.exits.all)
-    inputs, texts = vlm.prepare([picture])
-    for exit in range(vlm.exits.default, 0, -1):
-        other = copy.copy(vlm)
-        other.model = copy.deepcopy(vlm.model)
-        if vlm._reads_a_layer:
-            inputs["vision_feature_layer"] = exit
-        else:
-            del other.blocks[exit:]
-        output = other.inner.get_image_features(**inputs, return_dict=True)
-        (theirs,) = other.features(output, inputs, texts, exit)
-        gap = (theirs.tokens - ours[exit][0].tokens).abs().max() / theirs.tokens.abs().max()
-        if not gap < 1e-4:
-            return f"exit {exit} is not that of a tower with {exit} blocks (differs by {float(gap):.1e})"
-        if exit < vlm.exits.default and torch.equal(ours[exit][0].tokens, ours[exit + 1][0].tokens):
-            return f"exits {exit} and {exit + 1} are equal"
-    return ""
-
-
-def tried(kind: str) -> tuple[str, str]:
-    """How a class ends: its status, and the reason of a refusal."""
+def tried(kind: str, folder: Path) -> tuple[str, str]:
+    """How a class ends before the tests of a family: its status, and the reason; a checkpoint of it is left in `folder`."""
     if kind in {family.family for family in OWN}:
         return "own family", ""
     if kind in NO_ENCODER:
         return "no tower", "its language model reads the patches itself"
     if kind in NOT_TRIED:
         return NOT_TRIED[kind]
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        try:
-            tiny.save(kind, Path(folder), lambda: made(kind))
-        except Exception as error:
-            return "not tried", f"no tiny model could be built ({type(error).__name__}: {error})"
-        try:
-            vlm = load(folder)
-        except LayeralignError as error:
-            said = (
-                str(error)
-                .replace(folder, "MODEL")
-                .removesuffix("; CONTRIBUTING explains how to add a family")
-            )
-            return "refused", said.partition("since it ")[2] or said
-        differs = exits_differ(vlm)
-        return ("refused", differs) if differs else ("proved", "")
+    try:
+        with quiet():
+            tiny.save(kind, folder, lambda: made(kind))
+    except Exception as error:
+        return "not tried", f"no tiny model could be built ({type(error).__name__}: {error})"
+    try:
+        with quiet():
+            load(folder)
+    except LayeralignError as error:
+        said = (
+            str(error)
+            .replace(str(folder), "MODEL")
+            .removesuffix("; CONTRIBUTING explains how to add a family")
+        )
+        return "refused", said.partition("since it ")[2] or said
+    return "proved", ""
 
 
+def tested(models: Path) -> dict[str, tuple[str, str]]:
+    """How the classes of the checkpoints in `models` end, by the tests of a family."""
+    os.environ["LAYERALIGN_TINY"] = str(models)
+    found: dict[str, dict[str, bool]] = {path.name: {} for path in models.iterdir()}
+    for (name, kind), passed in results(["tests/every_class.py"]).items():
+        found[kind][name] = passed
+    ends = {}
+    for kind, tests in found.items():
+        failed = sorted(name for name, passed in tests.items() if not passed)
+        ends[kind] = (
+            "proved",
+            "" if TRAINS in tests else "`align` refuses it, since PEFT would change its experts",
+        )
+        if failed or len(tests) < FEWEST_TESTS:
+            ends[kind] = "not proved", f"fails tests of a family ({', '.join(failed) or 'some did not run'})"
+    return ends
+
+
+TRAINS = "an_adapter_trains_and_loads_and_touches_no_vision"
+FEWEST_TESTS = 11
+"""Of the 13 that run for a class; the one of deepstack and the one of an adapter may be skipped."""
 NOT_TRIED: dict[str, tuple[str, str]] = {
     "chameleon": ("no tower", "convolutions turn the picture into tokens of a vocabulary (VQ-VAE)"),
     "emu3": ("no tower", "convolutions turn the picture into tokens of a vocabulary (VQ-VAE)"),
@@ -88,10 +84,23 @@ NOT_TRIED: dict[str, tuple[str, str]] = {
     "gemma3n": ("no tower", "its encoder is timm's MobileNet, in stages of convolutions"),
     "udop": ("no tower", "embeds patches and words together, and reads both in one encoder"),
     "vision-encoder-decoder": ("no tower", "joins any encoder and decoder; there is no such model by itself"),
+    "florence2": (
+        "no tower",
+        "its encoder is a DaViT, in stages of convolutions and of blocks whose width grows",
+    ),
+    "inkling_mm_model": ("no tower", "each of its encoder's layers folds patches into another width"),
+    "instructblip": (
+        "refused",
+        "its Q-Former reads the prompt, so a picture has other features with every text",
+    ),
     "instructblipvideo": ("refused", "reads videos, and layeralign pictures"),
     "pi0": ("refused", "gives the actions of a robot, no text"),
     "diffusion_gemma": ("refused", "writes blocks of text by diffusion, and layeralign token by token"),
-    "shieldgemma2": ("refused", "answers whether a picture breaks a policy, and no text"),
+    "shieldgemma2": (
+        "refused",
+        "its processor writes a prompt per policy and takes none, and it answers yes or no",
+    ),
+    "t5gemma2": ("refused", "an encoder-decoder, whose encoder reads the prompt and the picture"),
     "blip": ("refused", "its text decoder reads the picture by cross-attention, and it takes no features"),
     "git": ("refused", "it takes no features"),
     "idefics": (
@@ -144,15 +153,26 @@ def sizes() -> list[str]:
     return table
 
 
+def told(status: str, why: str) -> str:
+    """A line of the record."""
+    return f"{status}\t{' '.join(why.split())[:300]}"
+
+
 def main() -> int:
     """Try the classes, or those asked for, and write what is known of all."""
     resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))  # a config whose sizes stay large
     known = dict(line.split("\t", 1) for line in FOUND.read_text().splitlines()) if FOUND.exists() else {}
+    with tempfile.TemporaryDirectory() as models:
+        for kind in sys.argv[1:] or CLASSES:
+            folder = Path(models) / kind
+            folder.mkdir()
+            known[kind] = told(*tried(kind, folder))
+            if not known[kind].startswith("proved"):
+                shutil.rmtree(folder)
+        known |= {kind: told(*end) for kind, end in tested(Path(models)).items()}
     for kind in sys.argv[1:] or CLASSES:
-        status, why = tried(kind)
-        known[kind] = f"{status}\t{' '.join(why.split())[:300]}"
         print(kind, known[kind], sep="\t", flush=True)
-        FOUND.write_text("".join(f"{kind}\t{known[kind]}\n" for kind in CLASSES if kind in known))
+    FOUND.write_text("".join(f"{kind}\t{known[kind]}\n" for kind in CLASSES if kind in known))
     found = {kind: known.get(kind, "not tried\t").split("\t") for kind in CLASSES}
     about = f"transformers {version('transformers')}"
     write("coverage.md", "coverage_models.py", about, [*lines(found), "", "## Sizes", "", *sizes()])

@@ -1,5 +1,7 @@
-"""A tiny model of every image-text-to-text class of transformers, for coverage_models.py: its default config, with narrow and
-few layers, a processor of its own class, and a tokenizer that reads bytes."""
+"""A tiny model of every image-text-to-text class of transformers, for coverage_models.py.
+
+It has its class's default config, with narrow and few layers, its own processor, and a tokenizer that reads bytes.
+"""
 
 import inspect
 import re
@@ -112,9 +114,9 @@ FIXES: dict[str, dict[str, Any]] = {
         "image.size": {"shortest_edge": 336}, "image.crop_size": {"height": 336, "width": 336},
         "processor.num_additional_image_tokens": 1, "vision_config.image_size": 336, "vision_config.patch_size": 14,
     },
-    **dict.fromkeys(("minicpm_ocr", "minicpmv4_6", "minicpmv4_7"), {
+    **{kind: {
         "vision_config.patch_size": 14, "vision_config.image_size": 980, "vision_config.insert_layer_id": 1, "insert_layer_id": 1,
-    }),
+    } for kind in ("minicpm_ocr", "minicpmv4_6", "minicpmv4_7")},
     "mistral_large4": {"processor.spatial_merge_size": 2, "text_config.qk_rope_head_dim": 16},
     "ovis2": {
         "image_token_id": "<IMG_ATOM>", "visual_indicator_token_ids": [f"<IMG_{name}>" for name in ("START", "END", "GRID", "COL", "ROW")],
@@ -164,7 +166,12 @@ def tokens_of(processor: type) -> Any:
     """A tokenizer with every token that the processor's source names."""
     source = inspect.getsource(inspect.getmodule(processor))
     literal = re.findall(r"""["'`](<[^"'`\s{}]{1,40}>|\[[A-Z_]{2,20}\])["'`]""", source)
-    literal += ["<img>", "</img>", "<imgpad>", *(f"<IMG_{name}>" for name in ("START", "END", "GRID", "COL", "ROW", "ATOM"))]
+    literal += [
+        "<img>",
+        "</img>",
+        "<imgpad>",
+        *(f"<IMG_{name}>" for name in ("START", "END", "GRID", "COL", "ROW", "ATOM")),
+    ]
     literal += re.findall(r"""[A-Z_]+_TOKEN = ["'](\S+)["']""", source)
     names = {name: f"<{name}>" for name in re.findall(r"tokenizer\.(\w+_token)\b", source)}
     names |= dict(re.findall(r"""(\w+_token)["']?(?:: str)? ?[=,] ?["'](<[^"'\s]+>)["']""", source))
@@ -204,7 +211,9 @@ def made(kind: str) -> tuple[Any, Any, Any]:
     told |= {path[10:]: value for path, value in fixes.items() if path.startswith("processor.")}
     kinds = processor.get_attributes()
     if "feature_extractor" in kinds:
-        parts["feature_extractor"] = found(FEATURE_EXTRACTOR_MAPPING_NAMES.get(kind, "WhisperFeatureExtractor"), kind)()
+        parts["feature_extractor"] = found(
+            FEATURE_EXTRACTOR_MAPPING_NAMES.get(kind, "WhisperFeatureExtractor"), kind
+        )()
     given = {name: value for name, value in (parts | told).items() if name in takes}
     processor = (without_video(processor) if "video_processor" in kinds else processor)(**given)
     if "video_processor" in kinds:
@@ -226,7 +235,9 @@ def ids(config: dict[str, Any], names: Any, processor: Any) -> None:
             elif "token_i" in name and isinstance(value[0] if isinstance(value, list) else value, str):
                 part[name] = names.convert_tokens_to_ids(value)  # given as text
             elif match and match[1] == "image":
-                part[name] = getattr(processor, "image_token_id", None) or names.convert_tokens_to_ids(processor.image_token)
+                part[name] = getattr(processor, "image_token_id", None) or names.convert_tokens_to_ids(
+                    processor.image_token
+                )
             elif match and isinstance(value, int):
                 part[name] = getattr(names, f"{match[1]}_token_id", None) or next(extra)
         if "vocab_size" in part:

@@ -55,7 +55,9 @@ class TestFamilies(FamilySuite):
             asked = f"Question: {text} Answer:"
             if picture is not None:
                 return dict(vlm.processor(images=picture, text=asked, return_tensors="pt"))
-            none = BaseModelOutputWithVisionQformerOutputs(pooler_output=torch.zeros(0, 40))  # it wants a picture
+            none = BaseModelOutputWithVisionQformerOutputs(
+                pooler_output=torch.zeros(0, 40)
+            )  # it wants a picture
             ids = torch.tensor([vlm.tokenizer(asked)["input_ids"]])
             return {"input_ids": ids, "pixel_values": None, "mm_encoder_outputs": {"image": none}}
         if vlm.family != "paligemma":

@@ -104,7 +104,7 @@ def held(
 def passes(
     run: Callable[[], object], blocks: nn.ModuleList, deepest: int, *, tuples: bool = False
 ) -> list[dict[int, Tensor]]:
-    """All states up to `deepest`, in a model that may run its tower several times, as for a picture and its tiles.
+    """All states up to `deepest`, of a tower that may run several times, as for a picture and its tiles.
 
     Blocks past `deepest` return what they are given, so that the model goes on to its tower's next run.
 
@@ -148,10 +148,10 @@ def replayed(
     *,
     tuples: bool = False,
 ) -> Iterator[None]:
-    """Context in which each run of the tower is that of a tower cut at `exit`, and its blocks compute nothing.
+    """Context in which each run of the tower is that of one cut at `exit`, and its blocks compute nothing.
 
-    Blocks before l return their own states, block l the exit's state, and blocks past it what they are given. So
-    what the model does between its blocks, such as merging patches, is done to the exit's state, too.
+    Blocks before l return their own states, block l the exit's state, and blocks past it what they are given.
+    So what the model does between its blocks, such as merging patches, is done to the exit's state, too.
 
     Args:
         blocks: The tower's blocks.

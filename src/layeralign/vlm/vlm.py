@@ -768,9 +768,7 @@ class Vlm:
         given = self.inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), features)
         settings = {"pad_token_id": self.pad_token, "eos_token_id": sorted(self.eos_tokens)} | settings
         with self.own_positions():
-            made: Tensor = self.generator.generate(
-                input_ids=tokens, attention_mask=mask, **given, **settings
-            )
+            made: Tensor = self.generator.generate(input_ids=tokens, attention_mask=mask, **given, **settings)
         return made[:, width:]
 
 

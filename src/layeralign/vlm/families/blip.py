@@ -1,4 +1,4 @@
-"""BLIP-2: a Q-Former asks the encoder, and a language model that knows of no picture gets its answers as embeddings."""
+"""BLIP-2: a Q-Former between the encoder and a language model that is given embeddings."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Blip2(Vlm):
         super().__init__(model, processor, checkpoint, variant)
         if not self.model.config.use_decoder_only_language_model:
             raise LayeralignError(
-                f"model {checkpoint.name}: its language model is an encoder-decoder, which layeralign does not "
-                "support; use a BLIP-2 with OPT"
+                f"model {checkpoint.name}: its language model is an encoder-decoder, which layeralign does "
+                "not support; use a BLIP-2 with OPT"
             )
 
     def prepare(self, pictures: Sequence[Image.Image]) -> tuple[dict[str, Any], list[str]]:

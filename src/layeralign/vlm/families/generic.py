@@ -33,14 +33,14 @@ _BETWEEN = re.compile("deepstack|insert_layer")
 class Generic(Vlm):
     """Any LLaVA-like model; it is checked on a grey picture before use.
 
-    The tower is found by transformers' names, and its blocks as its `nn.ModuleList` of equal blocks, the last if there
+    The tower is found by transformers' names, and its blocks as its list of equal blocks, the last if there
     are several. The tower may run several times, as for a picture and its tiles.
     """
 
     family = "generic"
     variants: ClassVar = {
-        "cut": "blocks 1..l of the tower (of its last part, if it has several), then all that follows them in the "
-        "model's own code; what the model reads of a block past l is read at l"
+        "cut": "blocks 1..l of the tower (of its last part, if it has several), then all that follows them "
+        "in the model's own code; what the model reads of a block past l is read at l"
     }
     streams = False  # its positions and its cache are unknown
     blocks_at = ""
@@ -80,7 +80,7 @@ class Generic(Vlm):
         return super().reads_cut and not any(map(_BETWEEN.search, self.tower.config.to_dict()))
 
     def _encode(self, pictures: Sequence[Image.Image], exits: Sequence[int]) -> dict[int, list[Feature]]:
-        """See `Vlm.encode`; every run of the tower is cut, and each picture is read alone, as `proof` reads its own."""
+        """See `Vlm.encode`; every run of the tower is cut, and each picture is read alone, as in `proof`."""
         found: dict[int, list[Feature]] = {exit: [] for exit in exits}
         for picture in pictures:
             inputs, texts = self.prepare([picture])
@@ -157,7 +157,11 @@ class Generic(Vlm):
         layers = getattr(output, "deepstack_features", None) or []
         for at, extra in enumerate(extras if layers else ()):
             extra[_DEEPSTACK] = torch.stack([layer[at] for layer in layers])
-        more = {name: made for name, made in output.items() if isinstance(made, Tensor) and not _KNOWN.search(name)}
+        more = {
+            name: made
+            for name, made in output.items()
+            if isinstance(made, Tensor) and not _KNOWN.search(name)
+        }
         return [extra | {f"{_MORE}{name}": made for name, made in more.items()} for extra in extras]
 
     def inputs(self, ids: Tensor, prompt: Tensor, features: Sequence[Feature | None]) -> dict[str, Any]:
@@ -180,7 +184,9 @@ class Generic(Vlm):
         for name in self._forward_takes:
             if name.endswith("token_type_ids"):
                 own = getattr(self.processor, f"create_{name}", None)
-                kinds = torch.tensor(own(ids.tolist())).to(ids) if own else (ids == self.picture_token_id).long()
+                kinds = (
+                    torch.tensor(own(ids.tolist())).to(ids) if own else (ids == self.picture_token_id).long()
+                )
                 given[name] = kinds * prompt
         return given
 

@@ -59,10 +59,16 @@ def prove(vlm: Vlm) -> None:
 def _run(vlm: Vlm, run: Callable[[], Any]) -> tuple[Any, list[nn.ModuleList]]:
     """What `run` gives, and the tower's lists of blocks, in the order in which each ran first."""
     order: list[nn.ModuleList] = []
-    handles = [
-        found[0].register_forward_hook(lambda *_, found=found: found in order or order.append(found))
-        for found in tower.lists_of_blocks(vlm.tower).values()
-    ]
+
+    def ran(found: nn.ModuleList) -> Any:
+        def hook(*_: Any) -> None:
+            if all(found is not other for other in order):
+                order.append(found)
+
+        return hook
+
+    lists = tower.lists_of_blocks(vlm.tower).values()
+    handles = [found[0].register_forward_hook(ran(found)) for found in lists]
     try:
         return run(), order
     finally:

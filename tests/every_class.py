@@ -53,7 +53,10 @@ class TestCovered(FamilySuite):
         else:
             told = {"text": [prompt], "return_tensors": "pt"}
             kinds = "mm_token_type_ids"
-            if kinds in vlm.processor.model_input_names and kinds in inspect.signature(vlm.model.forward).parameters:
+            if (
+                kinds in vlm.processor.model_input_names
+                and kinds in inspect.signature(vlm.model.forward).parameters
+            ):
                 told["return_mm_token_type_ids"] = True
             made = vlm.processor(images=[picture], **told)
         return {name: given for name, given in made.items() if name != "token_type_ids" or picture}
@@ -65,7 +68,9 @@ class TestCovered(FamilySuite):
         with torch.no_grad():
             made = holds.get_image_features(**inputs | others, return_dict=True)
         layers = getattr(made, "deepstack_features", None) or []
-        return [torch.cat([part.flatten(end_dim=-2) for part in parts]) for parts in (made.pooler_output, *layers)]
+        return [
+            torch.cat([part.flatten(end_dim=-2) for part in parts]) for parts in (made.pooler_output, *layers)
+        ]
 
     def own_features(self, vlm, picture):
         return self.features(vlm, picture, vlm.model)[0]
@@ -79,7 +84,9 @@ class TestCovered(FamilySuite):
         blocks = type(vlm)(model, vlm.processor, vlm.checkpoint, vlm.reading).blocks
         for at in range(exit, len(blocks)):
             blocks[at] = Skipped(tuples=vlm.tuples)
-            for name, value in vars(vlm.blocks[at]).items():  # what a tower reads of its blocks, such as a kind
+            for name, value in vars(
+                vlm.blocks[at]
+            ).items():  # what a tower reads of its blocks, such as a kind
                 if not name.startswith("_") and name != "training":
                     setattr(blocks[at], name, value)
         return self.features(vlm, picture, model)
@@ -91,7 +98,9 @@ class TestCovered(FamilySuite):
         for exit, (made, *_) in vlm.encode(pictures[:1], vlm.exits.all).items():
             if "deepstack_features" not in made.extras:
                 pytest.skip("has none")
-            for layer, wanted in zip(made.extras["deepstack_features"], self.all_at(vlm, pictures[0], exit)[1:], strict=True):
+            for layer, wanted in zip(
+                made.extras["deepstack_features"], self.all_at(vlm, pictures[0], exit)[1:], strict=True
+            ):
                 self.equal(layer, wanted)
 
     def test_an_adapter_trains_and_loads_and_touches_no_vision(self, vlm, pictures, tmp_path):
@@ -105,7 +114,9 @@ class TestCovered(FamilySuite):
     def behind(self, vlm):
         """The last module with weights that a picture goes through."""
         ran = []
-        parts = [part for part in vlm.model.modules() if not list(part.children()) and list(part.parameters())]
+        parts = [
+            part for part in vlm.model.modules() if not list(part.children()) and list(part.parameters())
+        ]
         handles = [part.register_forward_hook(lambda part, *_: ran.append(part)) for part in parts]
         try:
             self.features(vlm, noise(32, 32), vlm.model)
