@@ -65,7 +65,9 @@ def tested(models: Path) -> dict[str, tuple[str, str]]:
         failed = sorted(name for name, passed in tests.items() if not passed)
         ends[kind] = (
             "proved",
-            "" if TRAINS in tests else "`align` refuses it, since PEFT would change its experts",
+            ""
+            if TRAINS in tests
+            else "`align` refuses it: where there are experts, PEFT puts adapters elsewhere",
         )
         if failed or len(tests) < FEWEST_TESTS:
             ends[kind] = "not proved", f"fails tests of a family ({', '.join(failed) or 'some did not run'})"

@@ -56,6 +56,8 @@ MARKS = {  # what the chat template writes for a picture, if not the processor's
     "hunyuan_vl": "<image_start_token><image_token><image_end_token>", "pp_chart2table": "<img>" + "<imgpad>" * 256 + "</img>",
     "qianfan_ocr": "<image>",
 }  # fmt: skip
+WRITES_BOS = ("hunyuan_vl",)
+"""Classes whose processor lets the chat template write the BOS."""
 FIXES: dict[str, dict[str, Any]] = {
     "cohere_compass": {
         "image.patch_size": 16,
@@ -89,6 +91,9 @@ FIXES: dict[str, dict[str, Any]] = {
     },
     "pp_chart2table": {"vision_config.global_attn_indexes": [1], "image_token_index": "<imgpad>", "image.size": {"height": 1024, "width": 1024}},
     "qianfan_ocr": {"image.size": {"height": 448, "width": 448}},
+    "granite_docling": {
+        "text_config.attention_multiplier": 0.25, "text_config.embedding_multiplier": 1.0, "text_config.residual_multiplier": 1.0,
+    },
     "step3p7": {"text_config.sliding_window": 8},
     "nemotron_h_omni": {"vision_hidden_size": WIDTH},
     "qwen2_5_omni_thinker": {"vision_start_token_id": 0},
@@ -219,6 +224,8 @@ def made(kind: str) -> tuple[Any, Any, Any]:
     if "video_processor" in kinds:
         processor.video_processor.font = ""  # one processor looks for it when it is saved
     processor.chat_template = recent.template(MARKS.get(kind) or str(processor.image_token))
+    if kind in WRITES_BOS:
+        processor.chat_template = names.bos_token + processor.chat_template
     ids(config, names, processor)
     return processor, getattr(transformers, CLASSES[kind]), type(AutoConfig.for_model(kind))(**config)
 

@@ -20,7 +20,7 @@ SIZES = ((32, 32), (20, 60), (150, 100), (40, 24), (300, 225))
 MODELS = Path(os.environ.get("LAYERALIGN_TINY", "/nonexistent"))
 """A folder of checkpoints, each in a folder of its model_type."""
 KINDS = sorted(path.name for path in MODELS.iterdir()) if MODELS.is_dir() else []
-EXPERTS = "into its experts' parameters"
+EXPERTS = ("into its experts' parameters", "since it has experts")
 
 
 class Skipped(nn.Module):
@@ -108,8 +108,8 @@ class TestCovered(FamilySuite):
         try:
             super().test_an_adapter_trains_and_loads_and_touches_no_vision(vlm, pictures, tmp_path)
         except LayeralignError as error:
-            assert experts and EXPERTS in str(error)
-            pytest.skip(f"align refuses it: {EXPERTS}")
+            assert experts and any(said in str(error) for said in EXPERTS)
+            pytest.skip("align refuses it, since it has experts")
 
     def behind(self, vlm):
         """The last module with weights that a picture goes through."""
