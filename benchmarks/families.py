@@ -1,6 +1,6 @@
 """Write docs/families.md's table from the tests' own results.
 
-    python benchmarks/families.py
+    python benchmarks/families.py [ROW ...]    # rows: runs the tests of these, and keeps the others as they are
 
 Runs the tests that prove the families, and counts for each cell how many of its tests passed; a cell that is not
 whole says so. Exits with 1 if any is not.
@@ -8,7 +8,7 @@ whole says so. Exits with 1 if any is not.
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 
 from tables import ROOT, Results, mark, results, write
@@ -20,6 +20,7 @@ from test_inspect import EXITS  # noqa: E402
 from test_prompts import VERIFIED  # noqa: E402
 
 os.environ["LAYERALIGN_EVERY_FAMILY"] = "1"
+PAGE = ROOT / "docs" / "families.md"
 TESTS = ("tests/test_families.py", "tests/test_prompts.py", "tests/test_inspect.py", "tests/test_load.py")
 ROWS = {  # what is shown -> the tiny model, the public checkpoint
     "LLaVA-1.5": ("llava", "llava-hf/llava-1.5-7b-hf"),
@@ -52,12 +53,18 @@ CELLS = {
 }
 
 
-def lines(found: Results) -> Iterator[str]:
-    """The table."""
+def lines(found: Results, rows: Sequence[str]) -> Iterator[str]:
+    """The table; rows that were not run are the page's own."""
+    kept = {
+        line.split("|")[1].strip(): line for line in PAGE.read_text().splitlines() if line.startswith("| ")
+    }
     heads = ["family", "checkpoint", "exits at its size (default)", *CELLS, "loads by name", "prompt"]
     yield f"| {' | '.join(heads)} |"
     yield "|" + "---|" * len(heads)
     for family, (model, checkpoint) in ROWS.items():
+        if family not in rows:
+            yield from [kept[family]] if family in kept else []
+            continue
         told = EXITS.get(checkpoint)
         right = told is not None and found.get(("real_sizes_have_the_right_exits", checkpoint))
         exits = f"{told[0]} ({told[1]})" if told and right else "–" if told is None else "**wrong**"
@@ -76,7 +83,9 @@ def lines(found: Results) -> Iterator[str]:
 def main() -> int:
     """Run, write, and say whether every cell is whole."""
     about = f"transformers {version('transformers')}, torch {version('torch')}"
-    return int(not write("families.md", "families.py", about, list(lines(results(TESTS)))))
+    rows = sys.argv[1:] or list(ROWS)
+    some = ["-k", " or ".join(f"[{ROWS[row][0]}]" for row in rows)] if sys.argv[1:] else []
+    return int(not write("families.md", "families.py", about, list(lines(results([*TESTS, *some]), rows))))
 
 
 if __name__ == "__main__":

@@ -49,7 +49,8 @@ class TestCovered(FamilySuite):
         turn = {"role": "user", "content": [*content, {"type": "text", "text": text}]}
         prompt = vlm.processor.apply_chat_template([turn], add_generation_prompt=True, tokenize=False)
         if picture is None:
-            made = vlm.tokenizer([prompt], return_tensors="pt")
+            starts = bool(vlm.tokenizer.bos_token) and prompt.startswith(vlm.tokenizer.bos_token)
+            made = vlm.tokenizer([prompt], add_special_tokens=not starts, return_tensors="pt")
         else:
             told = {"text": [prompt], "return_tensors": "pt"}
             kinds = "mm_token_type_ids"

@@ -164,3 +164,14 @@ class TestFamilies(FamilySuite):
             return
         ids = vlm.tokens(vlm.prompt("Hello", picture=True), feature)
         assert vlm.generate([ids], [feature], max_new_tokens=1).shape == (1, 1)
+
+
+@pytest.mark.parametrize("text", ["Hello.", " a space", "<a tag>", "é"])
+def test_idefics2_writes_what_its_processor_writes_behind_a_picture(tmp_path, text):
+    """A space before a word, but none before a space or a tag."""
+    vlm = load(recent.save("idefics2", tmp_path))
+    picture = noise(40, 30)
+    (feature,) = vlm.encode([picture], [1])[1]
+    prompt = vlm.prompt(text, picture=True)
+    theirs = vlm.processor(images=[[picture]], text=[prompt])["input_ids"][0]
+    assert vlm.tokens(prompt, feature) == theirs

@@ -172,6 +172,25 @@ def test_a_model_that_runs_its_tower_twice_is_read_as_it_is(tmp_path, monkeypatc
         torch.testing.assert_close(made.tokens, alone[exit][0].tokens + brighter[exit][0].tokens)
 
 
+def test_a_model_whose_batches_change_its_logits_answers_row_by_row(tmp_path, monkeypatch):
+    plain = t.AyaVisionForConditionalGeneration.forward
+
+    @wraps(plain)
+    def shifted(self, input_ids=None, **kwargs):
+        made = plain(self, input_ids, **kwargs)
+        made.logits = made.logits * torch.linspace(1, len(made.logits), len(made.logits))[:, None, None]
+        made.logits[..., 40] += 0.1 * made.logits.abs().max() * (len(made.logits) > 1)
+        return made
+
+    assert not load(aya_vision(tmp_path)).answers_alone
+    monkeypatch.setattr(t.AyaVisionForConditionalGeneration, "forward", shifted)
+    vlm = load(tmp_path)
+    assert vlm.answers_alone
+    ids = [vlm.tokens(vlm.prompt(text, picture=False), None) for text in ("Hi.", "What is it?")]
+    alone = [vlm.generate([line], [None], max_new_tokens=5, min_new_tokens=5)[0].tolist() for line in ids]
+    assert vlm.generate(ids, [None, None], max_new_tokens=5, min_new_tokens=5).tolist() == alone
+
+
 def qwen2_vl(folder):
     """Its language model needs 3D positions, which come from the picture's grid."""
     names = tiny._qwen_names()

@@ -59,6 +59,8 @@ class Vlm:
     """Whether `hidden` and `decode_step` can continue from a cache; if not, `generate` is used."""
     lead_alone: bool = False
     """Whether `hidden` can continue from the text before a picture, which is then read once for all."""
+    answers_alone: bool = False
+    """Whether `generate` answers row by row, since the model's own batches change its logits; see `proof`."""
     reads_ahead: bool = False
     """Whether attention to a prompt's start depends on its end, so that prompts cannot share a prefix."""
 
@@ -759,6 +761,12 @@ class Vlm:
         Returns:
             Token ids, int64 [rows, answer tokens], padded on the right with the padding token.
         """
+        if self.answers_alone and len(ids) > 1:
+            rows = [
+                self.generate([line], [feature], **settings)[0]
+                for line, feature in zip(ids, features, strict=True)
+            ]
+            return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.pad_token)
         width = max(map(len, ids))
         tokens = torch.full((len(ids), width), self.pad_token, device=self.device)
         mask = torch.zeros_like(tokens)

@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from transformers import LogitsProcessor
 
 from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
 from layeralign.vlm import tower
+from layeralign.vlm.feature import Feature
 from layeralign.vlm.vlm import Vlm
 
 
@@ -54,6 +56,36 @@ def prove(vlm: Vlm) -> None:
         vlm.refuse("gives different features when its encoder exits at its default exit")
     if not _near(logits, expected) or not torch.equal(answer, own_answer):
         vlm.refuse("answers differently when given only its own picture features")
+    vlm.answers_alone = not _answers_together(vlm, made)
+
+
+def _answers_together(vlm: Vlm, picture: Feature) -> bool:
+    """Whether padded rows of a batch have the logits of each row alone, at the first tokens of an answer."""
+    texts = ("Hello.", "What is shown here, and why?")
+    lines = [vlm.tokens(vlm.prompt(text, picture=True), picture) for text in texts]
+
+    def scores(rows: list[list[int]]) -> Tensor:
+        told = _Told(lines[0][-1])
+        vlm.generate(rows, [picture] * len(rows), max_new_tokens=3, do_sample=False, logits_processor=[told])
+        return torch.stack(told.seen, 1)
+
+    alone, together = torch.cat([scores([line]) for line in lines]), scores(lines)
+    limit = 1e-4 if alone.dtype == torch.float32 else 1e-2
+    return bool((alone - together).abs().max() <= limit * alone.abs().max())
+
+
+class _Told(LogitsProcessor):
+    """Keeps the logits, and has a token written in any case."""
+
+    def __init__(self, token: int) -> None:
+        self.token = token
+        self.seen: list[Tensor] = []
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        self.seen.append(scores.clone())
+        told = torch.full_like(scores, -torch.inf)
+        told[:, self.token] = 0
+        return told
 
 
 def _run(vlm: Vlm, run: Callable[[], Any]) -> tuple[Any, list[nn.ModuleList]]:
