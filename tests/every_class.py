@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from layeralign import LayeralignError
-from layeralign.testing import FamilySuite, noise
+from layeralign.testing import FamilySuite, counted, noise
 from layeralign.vlm.load import load
 
 SIZES = ((32, 32), (20, 60), (150, 100), (40, 24), (300, 225))
@@ -75,6 +75,12 @@ class TestCovered(FamilySuite):
 
     def own_features(self, vlm, picture):
         return self.features(vlm, picture, vlm.model)[0]
+
+    def runs(self, vlm, picture):
+        """More than once where the tower reads a picture, and then its tiles."""
+        with counted(vlm.blocks) as ran:
+            self.own_features(vlm, picture)
+        return ran.count(1)
 
     def all_at(self, vlm, picture, exit):
         if "vision_feature_layer" in inspect.signature(vlm.inner.get_image_features).parameters:
