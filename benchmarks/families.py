@@ -1,6 +1,6 @@
 """Write docs/families.md's table from the tests' own results.
 
-    python benchmarks/families.py
+    python benchmarks/families.py [ROW ...]    # rows: runs the tests of these, and keeps the others as they are
 
 Runs the tests that prove the families, and counts for each cell how many of its tests passed; a cell that is not
 whole says so. Exits with 1 if any is not.
@@ -8,7 +8,7 @@ whole says so. Exits with 1 if any is not.
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 
 from tables import ROOT, Results, mark, results, write
@@ -20,6 +20,7 @@ from test_inspect import EXITS  # noqa: E402
 from test_prompts import VERIFIED  # noqa: E402
 
 os.environ["LAYERALIGN_EVERY_FAMILY"] = "1"
+PAGE = ROOT / "docs" / "families.md"
 TESTS = ("tests/test_families.py", "tests/test_prompts.py", "tests/test_inspect.py", "tests/test_load.py")
 ROWS = {  # what is shown -> the tiny model, the public checkpoint
     "LLaVA-1.5": ("llava", "llava-hf/llava-1.5-7b-hf"),
@@ -37,7 +38,15 @@ ROWS = {  # what is shown -> the tiny model, the public checkpoint
     "Qwen2.5-VL": ("qwen2_5_vl", "Qwen/Qwen2.5-VL-7B-Instruct"),
     "Qwen3-VL, `drop`": ("qwen3_vl", "Qwen/Qwen3-VL-8B-Instruct"),
     "Qwen3-VL, `hold`": ("qwen3_vl-hold", "Qwen/Qwen3-VL-8B-Instruct"),
-} | {name: (name, name) for name in recent.FAMILIES}
+}
+RECENT = {  # what is shown -> the tiny model; the checkpoint's config and template are not kept here
+    "Qwen3.5": "qwen3_5", "Qwen3.5, experts": "qwen3_5_moe", "Qwen3-VL, experts": "qwen3_vl_moe", "Gemma 4": "gemma4",
+    "Mistral 3": "mistral3", "GLM-4.1V": "glm4v", "GLM-4.5V": "glm4v_moe", "GLM-4.6V": "glm46v", "Llama 4": "llama4",
+    "ViP-LLaVA": "vipllava", "LLaVA, layers joined": "llava_joined", "Granite 4 Vision": "granite4_vision", "Molmo 2": "molmo2",
+    "BLIP-2": "blip2", "Idefics2": "idefics2",
+}  # fmt: skip
+ROWS |= {shown: (model, "–") for shown, model in RECENT.items()}
+assert set(RECENT.values()) == set(recent.FAMILIES)
 CELLS = {
     "exact at default": (
         "default_exit_features",
@@ -52,12 +61,18 @@ CELLS = {
 }
 
 
-def lines(found: Results) -> Iterator[str]:
-    """The table."""
+def lines(found: Results, rows: Sequence[str]) -> Iterator[str]:
+    """The table; rows that were not run are the page's own."""
+    kept = {
+        line.split("|")[1].strip(): line for line in PAGE.read_text().splitlines() if line.startswith("| ")
+    }
     heads = ["family", "checkpoint", "exits at its size (default)", *CELLS, "loads by name", "prompt"]
     yield f"| {' | '.join(heads)} |"
     yield "|" + "---|" * len(heads)
     for family, (model, checkpoint) in ROWS.items():
+        if family not in rows:
+            yield from [kept[family]] if family in kept else []
+            continue
         told = EXITS.get(checkpoint)
         right = told is not None and found.get(("real_sizes_have_the_right_exits", checkpoint))
         exits = f"{told[0]} ({told[1]})" if told and right else "–" if told is None else "**wrong**"
@@ -68,15 +83,25 @@ def lines(found: Results) -> Iterator[str]:
         name = mark([found.get(("published_checkpoints_load_by_name", checkpoint), False)])
         golden = mark([found.get(("golden", plain), False)])
         prompt = golden if plain in VERIFIED else f"{golden} unverified"
-        if plain in recent.FAMILIES:  # its checkpoint's config and template are not kept here
-            name = prompt = "–"
-        yield f"| {' | '.join([family, f'`{checkpoint}`', exits, *cells, name, prompt])} |"
+        shown = f"`{checkpoint}`"
+        if family in RECENT:
+            shown = name = prompt = "–"
+        yield f"| {' | '.join([family, shown, exits, *cells, name, prompt])} |"
 
 
 def main() -> int:
     """Run, write, and say whether every cell is whole."""
     about = f"transformers {version('transformers')}, torch {version('torch')}"
-    return int(not write("families.md", "families.py", about, list(lines(results(TESTS)))))
+    rows = sys.argv[1:] or list(ROWS)
+    some = (
+        [
+            "-k",
+            " or ".join(f"[{name}]" for row in rows for name in (*ROWS[row], ROWS[row][0].partition("-")[0])),
+        ]
+        if sys.argv[1:]
+        else []
+    )
+    return int(not write("families.md", "families.py", about, list(lines(results([*TESTS, *some]), rows))))
 
 
 if __name__ == "__main__":

@@ -276,6 +276,22 @@ def molmo2(vlm, made, exit):
     return vlm.model.model.multi_modal_projector(joined, made["image_token_pooling"]).last_hidden_state
 
 
+def idefics2(vlm, made, exit):
+    pixels, mask = made["pixel_values"][0], made["pixel_attention_mask"][0]
+    patch = vlm.model.config.vision_config.patch_size
+    whole = mask.unfold(1, patch, patch).unfold(2, patch, patch).sum((-1, -2)) > 0
+    state = states(vlm, {"pixel_values": pixels, "patch_attention_mask": whole}, tie=False)[exit]
+    made = vlm.model.model.connector(vlm.tower.post_layernorm(state), attention_mask=whole.flatten(1))
+    return made.flatten(0, 1)
+
+
+def blip2(vlm, made, exit):
+    model = vlm.model
+    state = vlm.tower.post_layernorm(states(vlm, {"pixel_values": made["pixel_values"]}, tie=False)[exit])
+    asked = model.qformer(query_embeds=model.query_tokens, encoder_hidden_states=state)
+    return model.language_projection(asked.last_hidden_state)[0]
+
+
 REFERENCES = {
     "llava": llava, "llava_next": llava_next, "llava_onevision": llava_onevision, "internvl": internvl,
     "paligemma": paligemma, "gemma3": gemma3, "idefics3": idefics3, "smolvlm": idefics3,
@@ -283,4 +299,5 @@ REFERENCES = {
     "qwen3_5": qwen3_vl, "qwen3_5_moe": qwen3_vl, "glm4v": glm4v, "glm4v_moe": glm4v, "glm46v": glm4v,
     "gemma4": gemma4, "mistral3": mistral3, "llama4": llama4, "vipllava": joined,
     "granite4_vision": lambda *given: granite4_vision(*given)[0], "molmo2": molmo2,
+    "blip-2": blip2, "idefics2": idefics2,
 }  # fmt: skip

@@ -4,8 +4,10 @@ Their chat template is a plain one: the tests that read published templates do n
 """
 
 import transformers as t
+from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 from transformers.models.gemma4.image_processing_pil_gemma4 import Gemma4ImageProcessorPil
 from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProcessorPil
+from transformers.models.idefics2.image_processing_pil_idefics2 import Idefics2ImageProcessorPil
 
 import tiny
 from layeralign.vlm.processor import without_video
@@ -264,11 +266,50 @@ def molmo2():
     return processor, t.Molmo2ForConditionalGeneration, config
 
 
+def blip2():
+    names = tiny.tokenizer(["<image>"], bos="<s>", adds_bos=True)  # its processor names the token
+    processor = t.Blip2Processor(BlipImageProcessorPil(size=tiny.SQUARE), names, num_query_tokens=4)
+    small = {"hidden_size": 40, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = t.Blip2Config(
+        vision_config=t.Blip2VisionConfig(**tiny.VISION, initializer_range=0.2).to_dict(),
+        qformer_config=t.Blip2QFormerConfig(**small, intermediate_size=48, encoder_hidden_size=48).to_dict(),
+        text_config=t.OPTConfig(
+            **small, vocab_size=len(names), ffn_dim=64, word_embed_proj_dim=40, max_position_embeddings=512, init_std=0.2,
+            bos_token_id=names.bos_token_id, eos_token_id=names.eos_token_id, pad_token_id=0,
+        ).to_dict(),
+        num_query_tokens=4, image_token_index=names.convert_tokens_to_ids("<image>"),
+    )  # fmt: skip
+    return processor, t.Blip2ForConditionalGeneration, config
+
+
+def idefics2():
+    names = tiny.tokenizer(
+        ["<end_of_utterance>"], bos="<s>", adds_bos=True, image_token="<image>",
+        image_boundary_token="<fake_token_around_image>",
+    )  # fmt: skip
+    pictures = Idefics2ImageProcessorPil(
+        size={"shortest_edge": 16, "longest_edge": 64}, do_image_splitting=False
+    )
+    processor = t.Idefics2Processor(pictures, names, image_seq_len=4, chat_template=template("<image>"))
+    resampler = {
+        "resampler_n_latents": 4,
+        "resampler_depth": 1,
+        "resampler_n_heads": 2,
+        "resampler_head_dim": 8,
+    }
+    config = t.Idefics2Config(
+        vision_config=t.Idefics2VisionConfig(**tiny.VISION | {"image_size": 64}).to_dict(),
+        perceiver_config=t.Idefics2PerceiverConfig(hidden_size=40, num_key_value_heads=1, **resampler).to_dict(),
+        text_config=t.MistralConfig(**tiny.text_size(names)).to_dict(), image_token_id=names.image_token_id,
+    )  # fmt: skip
+    return processor, t.Idefics2ForConditionalGeneration, config
+
+
 FAMILIES = {
     made.__name__: made
     for made in (
         qwen3_5, qwen3_5_moe, qwen3_vl_moe, gemma4, mistral3, glm4v, glm4v_moe, glm46v, llama4, vipllava,
-        llava_joined, granite4_vision, molmo2,
+        llava_joined, granite4_vision, molmo2, blip2, idefics2,
     )
 }  # fmt: skip
 

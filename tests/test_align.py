@@ -31,7 +31,7 @@ from layeralign.decode.decoding import Decoding
 from layeralign.exits import Exits
 from layeralign.runs.opening import open_run
 from layeralign.testbed import cases as testbed
-from layeralign.training import algorithm, ppo, train
+from layeralign.training import algorithm, policy, ppo, train
 from layeralign.training import reference as reference_answers
 from layeralign.training.data.batches import Batches
 from layeralign.training.data.exit_mix import FLOOR, ExitMix
@@ -708,3 +708,18 @@ def test_methods_without_rollouts_cannot_follow_harm(llava_dir, cases, tmp_path)
         train.train(load(llava_dir), cases, None, tmp_path / "b", SMALL)
     with pytest.raises(LayeralignError, match="none is harmful"):
         run(llava_dir, [case for case in cases if case.kind != "harmful"], tmp_path / "c")
+
+
+def test_an_adapter_that_would_be_put_outside_its_part_is_refused(llava, monkeypatch):
+    """As PEFT does in some models with experts, where it reads a pattern as the names' ends."""
+    plain = policy.get_peft_model
+
+    def elsewhere(model, config):
+        config.target_modules = ["q_proj"]
+        return plain(model, config)
+
+    monkeypatch.setattr(policy, "get_peft_model", elsewhere)
+    with pytest.raises(
+        LayeralignError, match=r"outside the part that is trained, such as into .*vision_tower"
+    ):
+        Policy(llava_copy(llava), 2, 0)

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from transformers.models.blip_2.modeling_blip_2 import BaseModelOutputWithVisionQformerOutputs
 
 import by_hand
 import recent
@@ -45,11 +46,20 @@ class TestFamilies(FamilySuite):
 
     def behind(self, vlm):
         named = {
-            "gemma4": "embed_vision", "granite4_vision": "layerwise_projectors.0", "llama4": "vision_model.vision_adapter"
+            "blip-2": "language_projection", "gemma4": "embed_vision", "granite4_vision": "layerwise_projectors.0", "llama4": "vision_model.vision_adapter"
         }  # fmt: skip
         return vlm.inner.get_submodule(named[vlm.family]) if vlm.family in named else super().behind(vlm)
 
     def their_inputs(self, vlm, text, picture):
+        if vlm.family == "blip-2":
+            asked = f"Question: {text} Answer:"
+            if picture is not None:
+                return dict(vlm.processor(images=picture, text=asked, return_tensors="pt"))
+            none = BaseModelOutputWithVisionQformerOutputs(
+                pooler_output=torch.zeros(0, 40)
+            )  # it wants a picture
+            ids = torch.tensor([vlm.tokenizer(asked)["input_ids"]])
+            return {"input_ids": ids, "pixel_values": None, "mm_encoder_outputs": {"image": none}}
         if vlm.family != "paligemma":
             made = super().their_inputs(vlm, text, picture)
             return {
@@ -154,3 +164,14 @@ class TestFamilies(FamilySuite):
             return
         ids = vlm.tokens(vlm.prompt("Hello", picture=True), feature)
         assert vlm.generate([ids], [feature], max_new_tokens=1).shape == (1, 1)
+
+
+@pytest.mark.parametrize("text", ["Hello.", " a space", "<a tag>", "é"])
+def test_idefics2_writes_what_its_processor_writes_behind_a_picture(tmp_path, text):
+    """A space before a word, but none before a space or a tag."""
+    vlm = load(recent.save("idefics2", tmp_path))
+    picture = noise(40, 30)
+    (feature,) = vlm.encode([picture], [1])[1]
+    prompt = vlm.prompt(text, picture=True)
+    theirs = vlm.processor(images=[[picture]], text=[prompt])["input_ids"][0]
+    assert vlm.tokens(prompt, feature) == theirs

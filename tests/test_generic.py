@@ -88,17 +88,12 @@ def unlike_llava(folder, kind, config):
 
 
 def test_what_is_not_like_llava_gets_one_sentence(tmp_path):
-    text = t.OPTConfig(vocab_size=300, hidden_size=16, ffn_dim=16, num_hidden_layers=1, num_attention_heads=1,
-                       word_embed_proj_dim=16, max_position_embeddings=64)  # fmt: skip
-    vision = t.Blip2VisionConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=1,
-                                 image_size=32, patch_size=8)  # fmt: skip
-    former = t.Blip2QFormerConfig(vocab_size=300, hidden_size=16, num_hidden_layers=1, num_attention_heads=1,
-                                  intermediate_size=16, encoder_hidden_size=16)  # fmt: skip
-    config = t.Blip2Config(vision_config=vision.to_dict(), qformer_config=former.to_dict(),
-                           text_config=text.to_dict())  # fmt: skip
-    unlike_llava(tmp_path, t.Blip2ForConditionalGeneration, config)
+    vision = t.GitVisionConfig(**tiny.VISION).to_dict()
+    config = t.GitConfig(vision_config=vision, vocab_size=300, hidden_size=16, num_hidden_layers=1, num_attention_heads=1,
+                         intermediate_size=16)  # fmt: skip
+    unlike_llava(tmp_path, t.GitForCausalLM, config)
     with pytest.raises(
-        LayeralignError, match="family 'blip-2' is unknown, and it is not like LLaVA, since it "
+        LayeralignError, match="family 'git' is unknown, and it is not like LLaVA, since it "
     ) as error:
         load(tmp_path)
     assert "\n" not in str(error.value)
@@ -111,36 +106,89 @@ def test_a_model_without_an_encoder_is_refused(tmp_path):
             empty(tmp_path)
 
 
-def test_a_model_whose_logits_are_scaled_is_refused(tmp_path, monkeypatch):
-    """Logits that are more than a linear layer away would be wrong in training: found before anything runs."""
+def forward_with(monkeypatch, change):
+    """Aya Vision whose forward changes its logits."""
     plain = t.AyaVisionForConditionalGeneration.forward
 
     @wraps(plain)
-    def scaled(*args, **kwargs):
-        made = plain(*args, **kwargs)
-        made.logits = made.logits * 2
+    def changed(self, input_ids=None, **kwargs):
+        made = plain(self, input_ids, **kwargs)
+        made.logits = change(made.logits, input_ids)
         return made
 
-    monkeypatch.setattr(t.AyaVisionForConditionalGeneration, "forward", scaled)
+    monkeypatch.setattr(t.AyaVisionForConditionalGeneration, "forward", changed)
+
+
+def test_a_model_that_caps_its_logits_gives_them_capped(tmp_path, monkeypatch):
+    forward_with(monkeypatch, lambda logits, _: torch.tanh(logits) * 3)
+    vlm = load(aya_vision(tmp_path))
+    hidden = torch.randn(2, 5, vlm.text_width)
+    torch.testing.assert_close(vlm.logits(hidden), torch.tanh(vlm.head(hidden)) * 3)
+    assert vlm.logits(hidden[0, 0]).shape == (vlm.head.weight.shape[0],)
+    assert "forward" not in vars(vlm.inner)
+
+
+def test_a_model_whose_logits_need_more_than_hidden_states_is_refused(tmp_path, monkeypatch):
+    """Its logits would be wrong in training: found before anything runs."""
+    forward_with(monkeypatch, lambda logits, ids: logits * (1 + ids.float().mean()))
     with pytest.raises(LayeralignError, match="answers differently"):
         load(aya_vision(tmp_path))
 
 
 def test_a_model_that_reads_the_tower_otherwise_is_refused(tmp_path, monkeypatch):
-    """What the tower gives besides its last blocks' state cannot be cut: here, a second pass over the picture."""
+    """What the tower gives besides its blocks' states cannot be cut: here, what is inside a block."""
+    plain = t.AyaVisionModel.get_image_features
+
+    def peeking(self, pixel_values, **kwargs):
+        seen = []
+        inside = self.vision_tower.encoder.layers[0].mlp
+        handle = inside.register_forward_hook(lambda *given: seen.append(given[2].mean()))
+        made = plain(self, pixel_values, **kwargs)
+        handle.remove()
+        made.pooler_output = made.pooler_output + 50 * sum(seen)
+        return made
+
+    monkeypatch.setattr(t.AyaVisionModel, "get_image_features", peeking)
+    with pytest.raises(LayeralignError, match="different features when its encoder exits"):
+        load(aya_vision(tmp_path))
+
+
+def test_a_model_that_runs_its_tower_twice_is_read_as_it_is(tmp_path, monkeypatch):
     plain = t.AyaVisionModel.get_image_features
 
     def twice(self, pixel_values, **kwargs):
-        made = plain(self, pixel_values, **kwargs)
-        again = plain(
-            self, pixel_values * (2 if self.vision_tower.encoder.layers[0].__dict__.get("forward") else 3)
-        )
-        made.pooler_output = made.pooler_output + again.pooler_output + again.last_hidden_state.mean() * 5
+        made, again = (plain(self, pixel_values * n, **kwargs) for n in (1, 3))
+        made.pooler_output = made.pooler_output + again.pooler_output
         return made
 
+    one = load(aya_vision(tmp_path))
+    picture = noise(40, 40)
+    alone = one.encode([picture], one.exits.all)
+    inputs, texts = one.prepare([picture])
+    monkeypatch.setattr(one, "prepare", lambda _: ({"pixel_values": 3 * inputs["pixel_values"]}, texts))
+    brighter = one.encode([picture], one.exits.all)
     monkeypatch.setattr(t.AyaVisionModel, "get_image_features", twice)
-    with pytest.raises(LayeralignError, match="different features when its encoder exits"):
-        load(aya_vision(tmp_path))
+    for exit, (made,) in load(tmp_path).encode([picture], one.exits.all).items():
+        torch.testing.assert_close(made.tokens, alone[exit][0].tokens + brighter[exit][0].tokens)
+
+
+def test_a_model_whose_batches_change_its_logits_answers_row_by_row(tmp_path, monkeypatch):
+    plain = t.AyaVisionForConditionalGeneration.forward
+
+    @wraps(plain)
+    def shifted(self, input_ids=None, **kwargs):
+        made = plain(self, input_ids, **kwargs)
+        made.logits = made.logits * torch.linspace(1, len(made.logits), len(made.logits))[:, None, None]
+        made.logits[..., 40] += 0.1 * made.logits.abs().max() * (len(made.logits) > 1)
+        return made
+
+    assert not load(aya_vision(tmp_path)).answers_alone
+    monkeypatch.setattr(t.AyaVisionForConditionalGeneration, "forward", shifted)
+    vlm = load(tmp_path)
+    assert vlm.answers_alone
+    ids = [vlm.tokens(vlm.prompt(text, picture=False), None) for text in ("Hi.", "What is it?")]
+    alone = [vlm.generate([line], [None], max_new_tokens=5, min_new_tokens=5)[0].tolist() for line in ids]
+    assert vlm.generate(ids, [None, None], max_new_tokens=5, min_new_tokens=5).tolist() == alone
 
 
 def qwen2_vl(folder):

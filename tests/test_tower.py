@@ -65,6 +65,47 @@ def test_a_held_tower_computes_what_follows_its_blocks_and_nothing_else(known, e
     assert made(torch.zeros(1))[0].item() == -3 and not any("forward" in vars(b) for b in made.layers)
 
 
+class Twice(Tower):
+    """Reads a picture and its double, and doubles the state behind its first block."""
+
+    def forward(self, x):
+        seen = []
+        for start in (x, 2 * x):
+            state = self.layers[0](start) * 2
+            for layer in self.layers[1:]:
+                state = layer(hidden_states=state)
+            seen.append(state.item())
+        return seen
+
+
+@pytest.mark.parametrize(("exit", "seen"), [(0, [20, 40]), (1, [22, 42]), (2, [23, 43]), (3, [24, 44])])
+def test_every_run_of_a_tower_is_replayed_and_what_is_between_its_blocks_runs(exit, seen):
+    made, x = Twice(), torch.full((1,), 10.0)
+    known = tower.passes(lambda: made(x), made.layers, exit)
+    assert [block.ran for block in made.layers] == [2] * exit + [0] * (3 - exit)
+    assert [set(run) for run in known] == [set(range(exit + 1))] * 2
+    with tower.replayed(made.layers, known, exit, exit):
+        assert made(x) == seen
+    assert [block.ran for block in made.layers] == [2] * exit + [0] * (3 - exit)
+    assert made(x) == [24, 44] and not any("forward" in vars(b) for b in made.layers)
+
+
+def test_a_model_that_reads_an_earlier_block_gets_the_exits_state_there():
+    """As LLaVA's second-last layer does at the last exit."""
+    made = Tower()
+    known = tower.passes(lambda: made(torch.zeros(1)), made.layers, 3)
+    with tower.replayed(made.layers, known, 3, 2):
+        assert made(torch.zeros(1))[1] == [1, 3, 3]
+
+
+def test_a_list_of_blocks_may_be_a_sequence_of_modules_that_have_parts():
+    def block():
+        return nn.ModuleDict({"linear": nn.Linear(2, 2)})
+
+    stem, blocks = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), nn.Sequential(block(), block())
+    assert list(tower.lists_of_blocks(nn.ModuleDict({"stem": stem, "blocks": blocks}))) == ["blocks"]
+
+
 def test_a_forward_that_was_set_before_comes_back():
     """As accelerate sets one where it moves a block's inputs to its device."""
     made = Tower()

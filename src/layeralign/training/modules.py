@@ -39,7 +39,7 @@ def _language(vlm: Vlm) -> str:
 
 def _projector(vlm: Vlm) -> str:
     """Return all layers outside the encoder's blocks and the language model."""
-    known = {id(vlm.model.get_output_embeddings())}
+    known = {id(vlm.head)}
     for part in (vlm.model.get_decoder(), *vlm.all_blocks):
         known |= set(map(id, part.modules()))
     names = [

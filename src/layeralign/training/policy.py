@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -97,6 +98,13 @@ class Policy(nn.Module):
             raise LayeralignError(
                 f"model {vlm.checkpoint.name}: PEFT puts adapters of family {vlm.family} into its experts' "
                 "parameters, which cannot be merged for rollouts; align a model without experts"
+            )
+        names = {id(module): name for name, module in vlm.model.named_modules()}
+        adapted = [names[id(layer)] for layer in self._layers]
+        if strays := [name for name in adapted if not re.fullmatch(modules, name)]:
+            raise LayeralignError(
+                f"model {vlm.checkpoint.name}: PEFT puts adapters outside the part that is trained, such as "
+                f"into {strays[0]}, since it has experts; align a model without experts"
             )
 
     def trainable(self) -> dict[str, nn.Parameter]:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import transformers
 from transformers import AutoProcessor, ProcessorMixin
@@ -29,6 +28,16 @@ def load(folder: Path, model_type: str) -> ProcessorMixin:
     return found
 
 
+class _NoVideo:
+    """The video part's settings, which some chat templates and processors read: none of them is set."""
+
+    model_input_names: ClassVar[list[str]] = []
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+
 def without_video(kind: type[ProcessorMixin]) -> type[ProcessorMixin]:
     """A subclass of the same name for pictures and text only."""
     names = kind.get_attributes()
@@ -42,8 +51,7 @@ def without_video(kind: type[ProcessorMixin]) -> type[ProcessorMixin]:
             super().__init__(*args[:at], *args[at + 1 :], **kwargs)  # type: ignore[no-untyped-call]
 
     class Plain(kind, Pictures):  # type: ignore[misc, valid-type]
-        # some chat templates read the video settings
-        video_processor = SimpleNamespace(num_frames=None, fps=None)
+        video_processor = _NoVideo()
 
         @classmethod
         def get_attributes(cls) -> list[str]:

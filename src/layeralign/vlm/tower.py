@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -68,14 +68,16 @@ def states(run: Callable[[], object], blocks: nn.ModuleList, exits: Iterable[int
 def lists_of_blocks(tower: nn.Module) -> dict[str, nn.ModuleList]:
     """A tower's lists of two or more blocks of one class, by name, without lists inside blocks.
 
-    Mergers, which project what blocks have made, are left out.
+    Mergers, which project what blocks have made, are left out. timm's lists of blocks are sequences.
     """
     found: dict[str, nn.ModuleList] = {}
     for name, module in tower.named_modules():
         inside = any(name.startswith(f"{outer}.") for outer in found)
-        alike = isinstance(module, nn.ModuleList) and len({type(block) for block in module}) == 1
-        if alike and len(module) > 1 and not inside:
-            found[name] = module
+        listed = isinstance(module, nn.ModuleList) or (
+            isinstance(module, nn.Sequential) and all(any(block.children()) for block in module)
+        )
+        if listed and len(module) > 1 and len({type(block) for block in module}) == 1 and not inside:
+            found[name] = cast(nn.ModuleList, module)
     return {name: one for name, one in found.items() if "merger" not in name}
 
 
@@ -95,15 +97,100 @@ def held(
         exit: Index, 0 to L.
         tuples: Whether the blocks return tuples that start with the state.
     """
+    with _standing_in(blocks, lambda at, _: known.get(min(at, exit), known[exit]), tuples):
+        yield
 
-    def output(at: int) -> Any:
-        state = known.get(min(at, exit), known[exit])
-        return (state,) if tuples else state
+
+def passes(
+    run: Callable[[], object], blocks: nn.ModuleList, deepest: int, *, tuples: bool = False
+) -> list[dict[int, Tensor]]:
+    """All states up to `deepest`, of a tower that may run several times, as for a picture and its tiles.
+
+    Blocks past `deepest` return what they are given, so that the model goes on to its tower's next run.
+
+    Args:
+        run: Runs the model's code for pictures, which runs `blocks` in order, once or more.
+        blocks: The tower's L blocks.
+        deepest: Index, 0 to L.
+        tuples: Whether the blocks return tuples that start with the state.
+
+    Returns:
+        Per run of the tower: exit -> states, for every exit from 0 to `deepest`.
+    """
+    found: list[dict[int, Tensor]] = []
+
+    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        found.append({0: given_state(args, kwargs)})
+
+    def after(exit: int) -> Any:
+        def hook(_: nn.Module, __: tuple[Any, ...], output: Tensor | tuple[Tensor, ...]) -> None:
+            found[-1][exit] = output if isinstance(output, Tensor) else output[0]
+
+        return hook
+
+    handles = [blocks[0].register_forward_pre_hook(before, with_kwargs=True)]
+    handles += [blocks[at].register_forward_hook(after(at + 1)) for at in range(deepest)]
+    try:
+        with _standing_in(list(blocks)[deepest:], lambda _, given: given, tuples):
+            run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+@contextmanager
+def replayed(
+    blocks: nn.ModuleList,
+    known: Sequence[Mapping[int, Tensor]],
+    exit: int,
+    first: int,
+    *,
+    tuples: bool = False,
+) -> Iterator[None]:
+    """Context in which each run of the tower is that of one cut at `exit`, and its blocks compute nothing.
+
+    Blocks before l return their own states, block l the exit's state, and blocks past it what they are given.
+    So what the model does between its blocks, such as merging patches, is done to the exit's state, too.
+
+    Args:
+        blocks: The tower's blocks.
+        known: Result of `passes`, at least up to `exit`.
+        exit: Index, 0 to L.
+        first: The block from which on the exit's state is returned, for a model that reads no block past it.
+        tuples: Whether the blocks return tuples that start with the state.
+    """
+    runs = iter(known)
+    now: Mapping[int, Tensor] = {}
+
+    def output(at: int, given: Tensor) -> Tensor:
+        nonlocal now
+        if at == 1:
+            now = next(runs)
+        return given if at > exit else now[at if at < first else exit]
+
+    with _standing_in(blocks, output, tuples):
+        yield
+
+
+@contextmanager
+def _standing_in(
+    blocks: Iterable[nn.Module], output: Callable[[int, Tensor], Tensor], tuples: bool
+) -> Iterator[None]:
+    """Context in which block number n, from 1, returns `output` of n and of the state that it is given."""
+    blocks = list(blocks)
+
+    def stand_in(at: int) -> Any:
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            state = output(at, given_state(args, kwargs))
+            return (state,) if tuples else state
+
+        return forward
 
     own = [vars(block).get("forward") for block in blocks]
     try:
         for at, block in enumerate(blocks, 1):
-            block.forward = lambda *_, at=at, **__: output(at)
+            block.forward = stand_in(at)
         yield
     finally:
         for block, forward in zip(blocks, own, strict=True):

@@ -6,11 +6,11 @@ accept them (`mm_encoder_outputs`). Subclasses in `families` implement what diff
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
+from inspect import signature
 from typing import Any, ClassVar, NoReturn, cast
 
 import torch
@@ -59,6 +59,8 @@ class Vlm:
     """Whether `hidden` and `decode_step` can continue from a cache; if not, `generate` is used."""
     lead_alone: bool = False
     """Whether `hidden` can continue from the text before a picture, which is then read once for all."""
+    answers_alone: bool = False
+    """Whether `generate` answers row by row, since the model's own batches change its logits; see `proof`."""
     reads_ahead: bool = False
     """Whether attention to a prompt's start depends on its end, so that prompts cannot share a prefix."""
 
@@ -134,11 +136,16 @@ class Vlm:
         """
         if self.own_tower:
             return cast(nn.ModuleList, self.tower.get_submodule(self.blocks_at))
-        found = tower.lists_of_blocks(self.tower)
+        found = self.lists_of_blocks
         if len(found) != 1:
             names = f" ({', '.join(found)})" if found else ""
             self.refuse(f"has {len(found)} lists of blocks in its vision tower{names} instead of one")
         return next(iter(found.values()))
+
+    @property
+    def lists_of_blocks(self) -> dict[str, nn.ModuleList]:
+        """By name, the lists of a tower that the family does not know."""
+        return tower.lists_of_blocks(self.tower)
 
     @property
     def own_tower(self) -> bool:
@@ -231,7 +238,7 @@ class Vlm:
     def _takes(self) -> tuple[str, ...]:
         """Parameters of `get_image_features`; empty if there is no such method."""
         own = getattr(self.inner, "get_image_features", None)
-        return () if own is None else tuple(inspect.signature(own).parameters)
+        return () if own is None else tuple(signature(own).parameters)
 
     @property
     def _reads_a_layer(self) -> bool:
@@ -283,16 +290,25 @@ class Vlm:
 
     def prepare(self, pictures: Sequence[Image.Image]) -> tuple[dict[str, Any], list[str]]:
         """Inputs of `get_image_features` for pictures, and the text that replaces each placeholder."""
-        marks = [self.placeholder] * len(pictures)
+        texts = [self.text_around] * len(pictures)
         settings = {"return_text_replacement_offsets": True, "return_tensors": None}
-        made = self.processed(pictures, self.processor, text=marks, **settings)
-        texts = [found[0]["replacement"] for found in made.pop("text_replacement_offsets")]
+        made = self.processed(pictures, self.processor, text=texts, **settings)
+        texts = self.replacements(made)
         unused = [name for name in made if name not in self._takes]
         made = made.convert_to_tensors("pt", skip_tensor_conversion=unused)
         inputs = {name: self._put(made[name]) for name in self._takes if name in made}
         if self._reads_a_layer and self.exits.default == 0:
             inputs["vision_feature_layer"] = 1  # transformers cannot read 0; `tower.held` makes 1 equivalent
         return inputs, texts
+
+    @property
+    def text_around(self) -> str:
+        """The text with one placeholder that the processor gets with a picture."""
+        return self.placeholder
+
+    def replacements(self, made: Any) -> list[str]:
+        """The text that replaces each picture's placeholder, which is taken out of the processor's output."""
+        return [found[0]["replacement"] for found in made.pop("text_replacement_offsets")]
 
     def picture_text(self, picture: Image.Image) -> str:
         """The text that replaces the picture's placeholder; the picture is not encoded."""
@@ -378,7 +394,7 @@ class Vlm:
     def unsayable(self) -> list[int]:
         """Ids that an answer must not contain: special tokens, including picture tokens, except ends."""
         special = {*self.tokenizer.all_special_ids, self.picture_token_id} - self.eos_tokens
-        vocabulary = self.model.get_output_embeddings().weight.shape[0]  # mllama has no logit for a picture
+        vocabulary = self.head.weight.shape[0]  # mllama has no logit for a picture
         return sorted(token for token in special if token < vocabulary)
 
     def check_names(self) -> None:
@@ -510,11 +526,12 @@ class Vlm:
 
     def own_inputs(self, prompt: str, picture: Image.Image, ids: Sequence[int]) -> dict[str, Any] | None:
         """The model's inputs from its own processor; None if that gives other tokens than `ids`."""
-        settings: dict[str, Any] = {"images": [[picture]], "text": [prompt], "return_tensors": "pt"}
-        if "mm_token_type_ids" in self.processor.model_input_names:  # some give them only if asked
+        settings: dict[str, Any] = {"text": [prompt], "return_tensors": "pt"}
+        kinds = "mm_token_type_ids"  # some give them only if asked, and some models take none
+        if kinds in self.processor.model_input_names and kinds in signature(self.model.forward).parameters:
             settings["return_mm_token_type_ids"] = True
         for special in (True, False):
-            made = self.processor(**settings, add_special_tokens=special)
+            made = self.processed([picture], self.processor, **settings, add_special_tokens=special)
             if made["input_ids"][0].tolist() == list(ids):
                 return {name: self._put(given) for name, given in made.items()}
         return None
@@ -559,6 +576,17 @@ class Vlm:
         """The module that makes features and takes them: the model without its head, if there is one."""
         inner, outer = getattr(self.model, "model", None), hasattr(self.model, "get_image_features")
         return self.model if inner is None or (outer and not hasattr(inner, "get_image_features")) else inner
+
+    @property
+    def generator(self) -> Any:
+        """The model whose `generate` answers."""
+        return self.model
+
+    @property
+    def head(self) -> Any:
+        """The layer that makes logits of the language model's last hidden states."""
+        parts = (part for part in self.model.modules() if isinstance(part, PreTrainedModel))
+        return next(head for part in parts if (head := part.get_output_embeddings()) is not None)
 
     @property
     def device(self) -> torch.device:
@@ -617,7 +645,7 @@ class Vlm:
             if self.inner is not self.model:
                 found: Tensor = self.inner(input_ids=ids, **given).last_hidden_state
                 return found
-            head = nn.ModuleList([self.model.get_output_embeddings()])  # stop before it
+            head = nn.ModuleList([self.head])  # stop before it
             return tower.states(lambda: self.model(input_ids=ids, **given), head, [0])[0]
 
     @contextmanager
@@ -721,7 +749,7 @@ class Vlm:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits of the next token, [..., vocabulary] for hidden states [..., text width]."""
-        found: Tensor = self.model.get_output_embeddings()(hidden)
+        found: Tensor = self.head(hidden)
         return found
 
     @torch.no_grad()
@@ -738,6 +766,12 @@ class Vlm:
         Returns:
             Token ids, int64 [rows, answer tokens], padded on the right with the padding token.
         """
+        if self.answers_alone and len(ids) > 1:
+            rows = [
+                self.generate([line], [feature], **settings)[0]
+                for line, feature in zip(ids, features, strict=True)
+            ]
+            return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.pad_token)
         width = max(map(len, ids))
         tokens = torch.full((len(ids), width), self.pad_token, device=self.device)
         mask = torch.zeros_like(tokens)
@@ -747,7 +781,7 @@ class Vlm:
         given = self.inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), features)
         settings = {"pad_token_id": self.pad_token, "eos_token_id": sorted(self.eos_tokens)} | settings
         with self.own_positions():
-            made: Tensor = self.model.generate(input_ids=tokens, attention_mask=mask, **given, **settings)
+            made: Tensor = self.generator.generate(input_ids=tokens, attention_mask=mask, **given, **settings)
         return made[:, width:]
 
 
