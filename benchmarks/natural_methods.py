@@ -25,24 +25,13 @@ import torch
 from align import World, measure, scan
 from methods import Measured, shares
 
+from layeralign.studies.demo import NATURAL_TRAINED_ON, natural_settings
 from layeralign.training.settings import AlignSettings
 
 ORDER = ("sft-default", "sft", "consistency", "repair", "steer", "lppo", "latent", "rloo", "grpo", "dpo")
 """Methods in the order of their runs."""
-TRAINED_ON = 720
-"""Cases of the train split, a third of each kind."""
 REWARD = "layeralign.testbed.natural.outcome:score"
 """The judge's own rule. Only the methods that sample answers use it."""
-_BASE = AlignSettings(
-    exits="all",
-    steps=30,
-    rows=24,
-    retention_share=1 / 3,
-    harm_weight=1.0,
-    epochs=1,
-    lr=5e-4,
-    max_new_tokens=16,
-)
 _OWN: dict[str, dict] = {}
 """Settings of one method alone."""
 SHOWN = {"refusal": "forbidden refused", "over_refusal": "allowed refused", "utility": "questions right"}
@@ -51,7 +40,7 @@ SHOWN = {"refusal": "forbidden refused", "over_refusal": "allowed refused", "uti
 
 def settings(method: str, seed: int) -> AlignSettings:
     """The settings of one training."""
-    return replace(_BASE, method=method, seed=seed, **_OWN.get(method, {}))
+    return replace(natural_settings(), method=method, seed=seed, **_OWN.get(method, {}))
 
 
 def measured(found: dict) -> Measured:
@@ -133,7 +122,11 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     world = World(
-        "natural:train", TRAINED_ON, f"natural:{given.split}", ((given.exits, given.limit),), given.dtype
+        "natural:train",
+        NATURAL_TRAINED_ON,
+        f"natural:{given.split}",
+        ((given.exits, given.limit),),
+        given.dtype,
     )
     before, found = given.out / f"before-{given.split}", dict[str, list[dict]]()
     if not given.known:
