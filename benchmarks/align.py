@@ -109,11 +109,12 @@ def measure(
         model: The model's folder or name.
         reward: As in `align`.
         chosen: Settings of the training.
-        folder: Of the adapter, of the run `after` and of `result.json`, which is returned.
+        folder: Of the adapter, and of the run and the result that are named after the world's test.
         before: Folder of the untrained model's run.
         world: The cases.
     """
-    file = folder / "result.json"
+    split = world.test.partition(":")[2]
+    file = folder / f"result-{split}.json"
     known = folder / "adapter" / "training.json"
     if known.exists() and json.loads(known.read_text())["settings"] != chosen.resolved().record():
         raise SystemExit(f"{folder}: was made with other settings; use another --out")
@@ -125,11 +126,13 @@ def measure(
     start = time.process_time()
     history = layeralign.align(loaded, world.train, folder / "adapter", reward=reward, settings=chosen,
                                limit=world.trained_on)  # fmt: skip
-    seconds = time.process_time() - start
-    after = scan(model, folder / "adapter", folder / "after", world)
+    timing = folder / "cpu-seconds.json"
+    if whole:
+        timing.write_text(f"{time.process_time() - start}\n")
+    after = scan(model, folder / "adapter", folder / f"after-{split}", world)
     found = layeralign.compare(before, after).to_json()
     last = history[-10:]
-    found["cpu_seconds"] = seconds if whole else None
+    found["cpu_seconds"] = json.loads(timing.read_text()) if timing.exists() else None
     for key in ("kl", "retention_kl"):
         found[key] = sum(h[key] for h in last) / len(last) if key in last[0] else None
     file.write_text(json.dumps(found) + "\n")

@@ -28,7 +28,7 @@ from methods import Measured, shares
 from layeralign.studies.demo import NATURAL_TRAINED_ON, natural_settings
 from layeralign.training.settings import AlignSettings
 
-ORDER = ("sft-default", "sft", "consistency", "repair", "steer", "lppo", "latent", "rloo", "grpo", "dpo")
+ORDER = ("consistency", "repair", "steer", "sft", "sft-default", "lppo", "latent", "rloo", "dpo", "grpo")
 """Methods in the order of their runs."""
 REWARD = "layeralign.testbed.natural.outcome:score"
 """The judge's own rule. Only the methods that sample answers use it."""
@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2", help="of the trainings, by commas")
     parser.add_argument("--split", choices=("dev", "test"), default="test")
     parser.add_argument("--exits", default="0,3,6,9,11,12")
-    parser.add_argument("--limit", type=int, default=450)
+    parser.add_argument("--limit", type=int, default=300)
     parser.add_argument("--dtype", default="float32", help="bfloat16 is faster on CPUs with AMX only")
     parser.add_argument("--known", action="store_true", help="train nothing; print what is in OUT")
     parser.add_argument("--picture", type=Path)
@@ -134,11 +134,11 @@ def main() -> None:
     for seed in map(int, given.seeds.split(",")):
         for method in given.only.split(","):
             folder = given.out / f"{method}-seed-{seed}"
-            if given.known and not (folder / "result.json").exists():
+            if given.known and not (folder / f"result-{given.split}.json").exists():
                 continue
             chosen = settings(method, seed)
             made = (
-                json.loads((folder / "result.json").read_text())
+                json.loads((folder / f"result-{given.split}.json").read_text())
                 if given.known
                 else measure(given.model, REWARD if chosen.rolls_out else None, chosen, folder, before, world)
             )
