@@ -112,7 +112,7 @@ def picture(
         axes.plot(*zip(*points, strict=True), marker, color=colour, markersize=7, label=method, clip_on=False)
     axes.plot(fmean(before.over_refusal), before.worst, "k*", markersize=14, label="before", clip_on=False)
     axes.set(xlabel=f"{refused} refused, mean over exits, %", ylabel="ASR at the worst exit, %")
-    axes.set(ylim=(-2, 100))
+    axes.set(ylim=(-2, 100), xlim=(0, max(10.0, axes.get_xlim()[1])))
     axes.grid(color="#e5e7eb")
     axes.legend(frameon=False, fontsize=8, ncols=2)
     axes.set_title(title, loc="left", weight="bold")
