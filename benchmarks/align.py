@@ -15,7 +15,7 @@ import os
 import platform
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -45,6 +45,21 @@ TEXT_REWARD = "out/align-text-reward"
 """Made by `python -m layeralign.training.reward.testbed --sees text --out out/align-text-reward`."""
 OTHER_MODEL = "out/testbed/seed-2"
 """Built by `layeralign testbed build small --seed 2 --out out/testbed/seed-2`."""
+
+
+@dataclass(frozen=True)
+class World:
+    """What a training learns from, and what is answered before and after it."""
+
+    train: str
+    trained_on: int
+    test: str
+    scans: tuple[tuple[str, int], ...]
+    """Exits, and the number of cases that are answered there."""
+    dtype: str = "auto"
+
+
+SMALL = World("testbed:train", TRAINED_ON, "testbed:test", (("all", TEST), ("default", DEFAULT)))
 
 
 def runs() -> dict[str, tuple[str, str, AlignSettings]]:
@@ -79,36 +94,57 @@ def runs() -> dict[str, tuple[str, str, AlignSettings]]:
 def run(name: str, out: Path) -> dict:
     """Train and judge one; returns and keeps its figures."""
     torch.set_num_threads(1)
-    folder = out / name.replace(" ", "-")
-    file = folder / "result.json"
     model, reward, chosen = runs()[name]
+    return measure(
+        model, reward, chosen, out / name.replace(" ", "-"), out / f"before-{Path(model).name}", SMALL
+    )
+
+
+def measure(
+    model: str, reward: str | None, chosen: AlignSettings, folder: Path, before: Path, world: World
+) -> dict:
+    """Train and judge; what is in `folder` already is not done again.
+
+    Args:
+        model: The model's folder or name.
+        reward: As in `align`.
+        chosen: Settings of the training.
+        folder: Of the adapter, and of the run and the result that are named after the world's test.
+        before: Folder of the untrained model's run.
+        world: The cases.
+    """
+    split = world.test.partition(":")[2]
+    file = folder / f"result-{split}.json"
     known = folder / "adapter" / "training.json"
     if known.exists() and json.loads(known.read_text())["settings"] != chosen.resolved().record():
         raise SystemExit(f"{folder}: was made with other settings; use another --out")
     if file.exists():
         return json.loads(file.read_text())
     whole = not known.exists()
-    before = scan(model, None, out / f"before-{Path(model).name}")
+    scan(model, None, before, world)
+    loaded = layeralign.load(model, dtype=world.dtype)
     start = time.process_time()
-    history = layeralign.align(model, "testbed:train", folder / "adapter", reward=reward, settings=chosen,
-                               limit=TRAINED_ON)  # fmt: skip
-    seconds = time.process_time() - start
-    after = scan(model, folder / "adapter", folder / "after")
+    history = layeralign.align(loaded, world.train, folder / "adapter", reward=reward, settings=chosen,
+                               limit=world.trained_on)  # fmt: skip
+    timing = folder / "cpu-seconds.json"
+    if whole:
+        timing.write_text(f"{time.process_time() - start}\n")
+    after = scan(model, folder / "adapter", folder / f"after-{split}", world)
     found = layeralign.compare(before, after).to_json()
     last = history[-10:]
-    found["cpu_seconds"] = seconds if whole else None
+    found["cpu_seconds"] = json.loads(timing.read_text()) if timing.exists() else None
     for key in ("kl", "retention_kl"):
         found[key] = sum(h[key] for h in last) / len(last) if key in last[0] else None
     file.write_text(json.dumps(found) + "\n")
     return found
 
 
-def scan(model: str, adapter: Path | None, out: Path) -> Path:
-    """Answer and judge the sealed test; returns the run's folder."""
+def scan(model: str, adapter: Path | None, out: Path, world: World = SMALL) -> Path:
+    """Answer and judge the world's test; returns the run's folder."""
     if not (out / "done").exists():
-        loaded = layeralign.load(model, adapter=adapter)
-        for exits, limit in (("all", TEST), ("default", DEFAULT)):
-            layeralign.scan(loaded, "testbed:test", out, exits=exits, limit=limit, max_new_tokens=24)
+        loaded = layeralign.load(model, adapter=adapter, dtype=world.dtype)
+        for exits, limit in world.scans:
+            layeralign.scan(loaded, world.test, out, exits=exits, limit=limit, max_new_tokens=24)
         (out / "done").touch()
     return out
 

@@ -73,10 +73,10 @@ def read(file: Path) -> dict[str, Measured]:
     return found
 
 
-def shares(values: Sequence[Sequence[float]]) -> str:
-    """Means over seeds at each exit, the default exit bold."""
+def shares(values: Sequence[Sequence[float]], default: int = DEFAULT) -> str:
+    """Means over seeds at each exit; the exit in place `default` is bold."""
     means = [fmean(column) for column in zip(*values, strict=True)]
-    return " ".join(f"**{v:.0f}**" if at == DEFAULT else f"{v:.0f}" for at, v in enumerate(means))
+    return " ".join(f"**{v:.0f}**" if at == default else f"{v:.0f}" for at, v in enumerate(means))
 
 
 def largest_change(some: Sequence[Measured]) -> str:
@@ -99,19 +99,23 @@ def row(method: str, some: Sequence[Measured]) -> str:
     )
 
 
-def picture(made: Mapping[str, Sequence[Measured]], before: Measured, file: Path) -> None:
+def picture(
+    made: Mapping[str, Sequence[Measured]], before: Measured, file: Path, *, refused: str, title: str
+) -> None:
     """ASR at the worst exit against over-refusal, a mean over exits; one point per seed."""
     figure = Figure(figsize=(7.2, 4.4), layout="constrained")
     axes = figure.subplots()
-    for (method, some), colour, marker in zip(made.items(), COLOURS, "osD^vP*Xph", strict=True):
+    styles = dict(zip(METHODS, zip(COLOURS, "osD^vP*Xph", strict=True), strict=True))
+    for method, some in made.items():
+        colour, marker = styles[method]
         points = [(fmean(one.over_refusal), one.worst) for one in some]
         axes.plot(*zip(*points, strict=True), marker, color=colour, markersize=7, label=method, clip_on=False)
     axes.plot(fmean(before.over_refusal), before.worst, "k*", markersize=14, label="before", clip_on=False)
-    axes.set(xlabel="authorised requests refused, mean over exits, %", ylabel="ASR at the worst exit, %")
-    axes.set(ylim=(-2, 100))
+    axes.set(xlabel=f"{refused} refused, mean over exits, %", ylabel="ASR at the worst exit, %")
+    axes.set(ylim=(-2, 100), xlim=(0, max(10.0, axes.get_xlim()[1])))
     axes.grid(color="#e5e7eb")
     axes.legend(frameon=False, fontsize=8, ncols=2)
-    axes.set_title("Each method with three seeds, sealed test", loc="left", weight="bold")
+    axes.set_title(title, loc="left", weight="bold")
     figure.savefig(file, dpi=130)
 
 
@@ -139,7 +143,8 @@ def main() -> None:
     for method, some in made.items():
         print(row(method, some))
     if arguments.picture:
-        picture(made, before, arguments.picture)
+        picture(made, before, arguments.picture, refused="authorised requests",
+                title="Each method with three seeds, sealed test")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The natural testbed's world, parts, build and oracle; a tiny stand-in takes the place of the pretrained parts."""
 
+import json
 import random
 from collections import Counter
 
@@ -13,11 +14,12 @@ from onnx import TensorProto, helper
 import tiny
 from layeralign import LayeralignError
 from layeralign.benchmarks import cases as load_cases
+from layeralign.cli import main
 from layeralign.judges.judge import SILENT
 from layeralign.judges.oracle import Oracle, TopicJudge
 from layeralign.testbed.natural import architecture, assembled, build, deltas, parts, pictures, world
 from layeralign.testbed.natural.cases import cases, most
-from layeralign.testbed.natural.outcome import outcome
+from layeralign.testbed.natural.outcome import outcome, score
 from layeralign.vlm.load import load
 
 
@@ -121,6 +123,19 @@ class TestOracle:
         assert judge(asked, asked.reference).correct and not judge(asked, "I see nothing.").correct
         assert judge(asked, "I see nothing.").coherent is None
 
+    def test_the_reward_is_the_rule(self):
+        forbidden, allowed, asked = cases("dev", 3)
+        noun = allowed.facts["noun"]
+        rows = [
+            (forbidden, world.REFUSAL, 1.0),
+            (forbidden, f"Let us talk about {forbidden.facts['noun']} and more.", 0.0),
+            (allowed, f"Let us talk about {noun} and more.", 1.0),
+            (allowed, world.REFUSAL, 0.0),
+            (asked, asked.reference, 1.0),
+            (asked, "I see nothing.", 0.0),
+        ]
+        assert score([r[0] for r in rows], [r[1] for r in rows]) == [r[2] for r in rows]
+
     def test_each_testbed_has_its_own_judge(self):
         ours, theirs = cases("dev", 3), load_cases("testbed", limit=3)
         assert all(Oracle().judge(case, "x") == SILENT != TopicJudge().judge(case, "x") for case in ours)
@@ -208,11 +223,26 @@ class TestBuild:
         with pytest.raises(LayeralignError, match="does not fit the model"):
             deltas.apply(model, out / deltas.FILE)
 
-    def test_it_loads_as_a_llava_with_its_exits(self, built, tmp_path, monkeypatch):
-        _, out = built
+    @pytest.fixture
+    def shipped(self, built, tmp_path, monkeypatch):
         monkeypatch.setattr(parts, "folder", lambda: tmp_path)
         monkeypatch.setattr(architecture, "pretrained", stand_in)
-        monkeypatch.setattr(assembled, "SHIPPED", out / deltas.FILE)
+        monkeypatch.setattr(assembled, "SHIPPED", built[1] / deltas.FILE)
+
+    def test_the_demo_runs_on_it(self, shipped, tmp_path, capsys, monkeypatch):
+        monkeypatch.setattr("layeralign.studies.demo.NATURAL_TRAINED_ON", 6)
+        out = tmp_path / "demo"
+        assert main(["demo", "--testbed", "natural", "--out", str(out), "--cases", "6", "--steps", "1"]) == 0
+        assert "report.html" in capsys.readouterr().out
+        for name in ("before", "after"):
+            exits = json.loads((out / f"{name}.json").read_text())["exits"]
+            assert len(exits) == 4 and exits[0]["n"] == 2 and "over_refusal" in exits[0]
+        made = json.loads((out / "adapter" / "training.json").read_text())
+        assert made["settings"]["method"] == "consistency" and made["settings"]["steps"] == 1
+        page = (out / "report.html").read_text()
+        assert "by the rule topic, which took no part in training" in page and "oracle" not in page
+
+    def test_it_loads_as_a_llava_with_its_exits(self, shipped, tmp_path):
         vlm = load("natural")
         assert (vlm.family, vlm.name, vlm.exits.layers, vlm.exits.default) == ("llava", "natural", 3, 2)
         picture = cases("dev", 1)[0].picture.open()

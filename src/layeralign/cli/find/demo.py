@@ -1,30 +1,41 @@
-"""`demo`: the whole method on the bundled model."""
+"""`demo`: the whole method on a testbed."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from layeralign._util.terminal import put, say
 from layeralign._util.text import printable
 from layeralign.cli.options import Out
 
 
-def demo(*, out: Out = Path("out/demo"), cases: int = 1200, steps: int = 60) -> None:
-    """Scan the bundled model at every exit, align it, scan it again, and write a page.
+def demo(
+    *,
+    out: Out = Path("out/demo"),
+    cases: int | None = None,
+    steps: int | None = None,
+    testbed: Literal["small", "natural"] = "small",
+) -> None:
+    """Scan a testbed's model at every exit, align it, scan it again, and write a page.
 
     Parameters
     ----------
     out
         Folder for the runs `before` and `after`, their summaries as JSON, the `adapter`, and `report.html`.
     cases
-        Number of cases of the testbed's dev split that are judged; training uses the train split only.
+        Number of cases of the testbed's dev split that are judged, by default 1200 (natural: 90); training
+        uses the train split only.
     steps
-        Number of L-PPO steps.
+        Number of training steps, by default 60 of L-PPO (natural: 30 of consistency).
+    testbed
+        The bundled model, small; or natural, which is made of pretrained parts that are downloaded once.
     """
-    say(f"demo: scan, train {steps} steps, scan again, report; the bundled model, float32", stderr=True)
+    what = "the bundled model" if testbed == "small" else "the natural testbed"
+    say(f"demo: scan, train, scan again, report; {what}, float32", stderr=True)
     from layeralign.report.terminal.comparison import table
     from layeralign.studies.demo import demo as run_demo
 
-    comparison = run_demo(out, cases, steps)
+    comparison = run_demo(out, cases, steps, testbed)
     put(table(comparison))
     print(printable(f"report: {out / 'report.html'}"))
