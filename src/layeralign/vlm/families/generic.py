@@ -6,12 +6,13 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
+from types import SimpleNamespace
 from typing import Any, ClassVar, NoReturn
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import GenerationMixin, PreTrainedModel, ProcessorMixin
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
@@ -189,6 +190,11 @@ class Generic(Vlm):
                 )
                 given[name] = kinds * prompt
         return given
+
+    @property
+    def generator(self) -> Any:
+        """See `Vlm.generator`; transformers' own way, since a class's may ignore how tokens are chosen."""
+        return SimpleNamespace(generate=partial(GenerationMixin.generate, self.model))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """See `Vlm.logits`; made by the model's own forward, which may scale or cap what its head gives."""
