@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NoReturn
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transformers import GenerationMixin, PreTrainedModel, ProcessorMixin
+from transformers import Cache, GenerationMixin, PreTrainedModel, ProcessorMixin
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
@@ -190,6 +190,15 @@ class Generic(Vlm):
                 )
                 given[name] = kinds * prompt
         return given
+
+    def hidden(
+        self, ids: Tensor, prompt: Tensor, features: Sequence[Feature | None], cache: Cache | None = None
+    ) -> Tensor:
+        """See `Vlm.hidden`; row by row where batches change the logits."""
+        if not self.answers_alone or len(ids) == 1:
+            return super().hidden(ids, prompt, features, cache)
+        rows = [self.hidden(ids[at : at + 1], prompt[at : at + 1], [features[at]]) for at in range(len(ids))]
+        return torch.cat(rows)
 
     @property
     def generator(self) -> Any:
