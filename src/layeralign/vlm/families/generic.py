@@ -6,12 +6,13 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
+from types import SimpleNamespace
 from typing import Any, ClassVar, NoReturn
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import Cache, GenerationMixin, PreTrainedModel, ProcessorMixin
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
@@ -189,6 +190,20 @@ class Generic(Vlm):
                 )
                 given[name] = kinds * prompt
         return given
+
+    def hidden(
+        self, ids: Tensor, prompt: Tensor, features: Sequence[Feature | None], cache: Cache | None = None
+    ) -> Tensor:
+        """See `Vlm.hidden`; row by row where batches change the logits."""
+        if not self.answers_alone or len(ids) == 1:
+            return super().hidden(ids, prompt, features, cache)
+        rows = [self.hidden(ids[at : at + 1], prompt[at : at + 1], [features[at]]) for at in range(len(ids))]
+        return torch.cat(rows)
+
+    @property
+    def generator(self) -> Any:
+        """See `Vlm.generator`; transformers' own way, since a class's may ignore how tokens are chosen."""
+        return SimpleNamespace(generate=partial(GenerationMixin.generate, self.model))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """See `Vlm.logits`; made by the model's own forward, which may scale or cap what its head gives."""
