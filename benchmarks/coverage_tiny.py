@@ -56,7 +56,7 @@ MARKS = {  # what the chat template writes for a picture, if not the processor's
     "hunyuan_vl": "<image_start_token><image_token><image_end_token>", "pp_chart2table": "<img>" + "<imgpad>" * 256 + "</img>",
     "qianfan_ocr": "<image>",
 }  # fmt: skip
-WRITES_BOS = ("hunyuan_vl",)
+WRITES_BOS = ("hunyuan_vl", "lfm2_vl")
 """Classes whose processor lets the chat template write the BOS."""
 FIXES: dict[str, dict[str, Any]] = {
     "cohere_compass": {

@@ -66,7 +66,7 @@ class Plain(Generic[K]):
     def _extra_inputs(self, rows: list[tuple[Prompt[K], Wanted[K]]]) -> list[tuple[Prompt[K], Wanted[K]]]:
         """The first rows that can share a batch."""
         regimes = [self._vlm.regime(len(prompt.ids), self._longest, prompt.feature) for prompt, _ in rows]
-        if regimes[0] == "alone":
+        if regimes[0] == "alone" or self._vlm.answers_alone:
             return rows[:1]
         return [
             row for row, _ in takewhile(lambda one: one[1] == regimes[0], zip(rows, regimes, strict=True))

@@ -725,8 +725,6 @@ class Vlm:
             longest: Length limit of its answer, in tokens.
             feature: Feature of its picture, or None.
         """
-        if self.answers_alone:
-            return "alone"
         if self._rope is None:
             return "short"
         return self._rope.regime(prompt + max(0, self.position_offset(feature)), longest)
