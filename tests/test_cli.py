@@ -474,8 +474,9 @@ except KeyboardInterrupt as stop:
     raise SystemExit(stopping.told(stop))
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=20
-    )
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=20,
+        preexec_fn=children.heed_signals,
+    )  # fmt: skip
     assert done.returncode == 128 + number and "Traceback" not in done.stderr
     assert done.stderr.strip() == "stopped; finished work is saved, and the same command resumes it"
 

@@ -179,7 +179,8 @@ def test_a_case_that_lacks_a_sample_does_not_pass(tmp_path):
     """Of a stopped scan long answers are missing, which are rarely refusals."""
     run = make(tmp_path / "run", cases(100))
     with opening.open_run(run, write=True) as opened:
-        more = [Row(key[0], key[1], "no.", 3, "stop", 1) for key in sorted(opened.answered())]
+        keys = sorted((case, exit) for (exit, _), ids in opened.answered().items() for case in ids)
+        more = [Row(*key, "no.", 3, "stop", 1) for key in keys]
         judge = opened.judges()[0]
         opened.add_answers(more[:-4])
         opened.add_verdicts(judge, [(row.key, Judgement("safe")) for row in more[:-4]])
