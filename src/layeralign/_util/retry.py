@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -22,7 +23,14 @@ class Retry(Exception):
         self.why, self.after = why, after
 
 
-def retry(once: Callable[[], T], *, attempts: int, budget: float, slowest: float) -> T:
+def retry(
+    once: Callable[[], T],
+    *,
+    attempts: int,
+    budget: float,
+    slowest: float,
+    sleep: Callable[[float], object] = time.sleep,
+) -> T:
     """Return the result of `once`, which is called again when it raises `Retry`.
 
     Args:
@@ -31,6 +39,7 @@ def retry(once: Callable[[], T], *, attempts: int, budget: float, slowest: float
         budget: seconds after which no further attempt begins.
         slowest: longest pause in seconds. Pauses are random and grow; a longer `Retry.after` takes
             precedence.
+        sleep: waits for a number of seconds.
 
     Raises:
         Retry: the last failure, when attempts or budget are used up.
@@ -46,7 +55,7 @@ def retry(once: Callable[[], T], *, attempts: int, budget: float, slowest: float
 
     retrying = Retrying(
         retry=retry_if_exception_type(Retry), wait=pause, reraise=True,
-        stop=stop_after_attempt(attempts) | stop_after_delay(budget),
+        stop=stop_after_attempt(attempts) | stop_after_delay(budget), sleep=sleep,
     )  # fmt: skip
     return retrying(once)
 

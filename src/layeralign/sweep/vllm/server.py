@@ -26,8 +26,9 @@ from layeralign.decode.requests import Generation
 from layeralign.decode.sampling import seed_of
 from layeralign.decode.stream import Query, encoded, seen_by, windows, worded
 from layeralign.errors import LayeralignError
+from layeralign.judges.models.address import address, key_in
 from layeralign.judges.models.remote import KEY
-from layeralign.judges.models.service import Failure, Service, address, json_in, key_in
+from layeralign.judges.models.service import Failure, Service, json_in
 from layeralign.runs.store import Row
 from layeralign.sweep.settings import ScanSettings
 from layeralign.sweep.sweep import rows
