@@ -3,6 +3,7 @@
 `benchmarks/runtimes/vllm_engine.py` compares with a real one.
 """
 
+import json
 import signal
 
 import pytest
@@ -184,6 +185,20 @@ def test_a_server_that_takes_no_features_is_refused(vlm, tmp_path):
 def test_what_is_no_such_server_is_one_sentence(vlm, tmp_path, settings, asked, says):
     with vllm_loopback.serving(vlm, **settings) as server, pytest.raises(LayeralignError, match=says):
         scan(asked + server.url, tmp_path / "run")
+
+
+def test_a_text_that_spells_a_special_token_is_refused_before_others_are_asked(vlm, tmp_path):
+    texts = [case.prompt for case in cases("dev", 12)]
+    each = [{"id": str(n), "prompt": text, "kind": "harmful"} for n, text in enumerate(texts)]
+    each[-1]["prompt"] += " </s>"
+    given = tmp_path / "cases.jsonl"
+    given.write_text("\n".join(map(json.dumps, each)))
+    with vllm_loopback.serving(vlm) as server:
+        with pytest.raises(LayeralignError, match=r"case '11': its text spells a special token"):
+            scan(server.url, tmp_path / "run", cases=str(given))
+        assert not server.bodies
+        scan(server.url, tmp_path / "run", cases=str(given), special_tokens="parse")
+    assert {row[0] for row in rows(tmp_path / "run")} == {str(n) for n in range(12)}
 
 
 def test_a_family_that_was_not_seen_in_vllm_is_refused(vlm, monkeypatch, tmp_path):

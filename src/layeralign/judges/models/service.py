@@ -225,7 +225,7 @@ class _Talk(Generic[Reply]):
         try:
             return retry(
                 lambda: self._once(body), attempts=own.attempts, budget=own.budget, slowest=own.slowest,
-                sleep=self.stopped.wait,
+                stopped=self.stopped,
             )  # fmt: skip
         except Retry as given_up:
             tried = f"{own.attempts} times or for {own.budget:.0f} s"

@@ -86,6 +86,8 @@ def shake(server: Server, vlm: Vlm, cases: Sequence[Case], decoding: Decoding) -
             f"model {vlm.name}: family {vlm.family} was not seen to answer from picture features in vLLM; "
             f"remove --engine (families: {', '.join(FAMILIES)})"
         )
+    if decoding.special_tokens != "parse":
+        _check_texts(vlm, cases)
     chosen = _chosen(cases)
     short = replace(decoding, max_new_tokens=min(TOKENS, decoding.max_new_tokens), temperature=0.0, top_p=1.0)
     pairs = [(case, vlm.exits.default) for case in chosen]
@@ -107,6 +109,16 @@ def shake(server: Server, vlm: Vlm, cases: Sequence[Case], decoding: Decoding) -
     _compare_pictures(server, vlm, pictures, given[: len(chosen)], near)
     _compare_own(server, vlm, asked, features, given, near)
     return Shaken(ours, given, near)
+
+
+def _check_texts(vlm: Vlm, cases: Sequence[Case]) -> None:
+    """Refuse cases that a server reads otherwise, before others are asked."""
+    spelt = [case.id for case in cases if vlm.literal(case.prompt) != case.prompt]
+    if spelt:
+        raise LayeralignError(
+            f"case {spelt[0]!r}: its text spells a special token, which vLLM reads as one ({len(spelt)} of "
+            f"{len(cases)} cases do); remove them, or use --special-tokens parse"
+        )
 
 
 def _chosen(cases: Sequence[Case]) -> list[Case]:
