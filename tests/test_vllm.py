@@ -8,6 +8,7 @@ import signal
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 import children
 import layeralign
@@ -93,6 +94,14 @@ def test_the_language_model_is_not_loaded_and_computes_the_same(vlm):
     with torch.no_grad():
         one, other = (m.logits(m.hidden(ids, inside, features[:1])) for m in (made, vlm))
     assert torch.equal(one, other)
+
+
+def test_an_adapter_with_weights_of_the_model_itself_is_refused_on_disk(tmp_path):
+    config = LoraConfig(r=2, target_modules=["lm_head"])  # PEFT saves the head, too
+    get_peft_model(load("testbed").model, config).save_pretrained(tmp_path)
+    places = language_model_on_disk(empty("testbed"), "cpu")
+    with pytest.raises(LayeralignError, match=r"lm_head\.base_layer\.weight is a weight of the model itself"):
+        load("testbed", adapter=tmp_path, allow_base=True, device_map=places)
 
 
 # --- the handshake: a server that computes something else is refused, and nothing is written
