@@ -429,6 +429,10 @@ def test_a_fleet_takes_no_other_option(run, capsys):
         ("[1]", "is list; expected the keys servers and against"),
         ("servers: []", "line 1: servers is []; expected a list of 1 to 1000 servers"),
         ("servers: [x]", "line 1, server 1: is str; expected keys such as target"),
+        (
+            'against: RUN\nservers: [{target: testbed, policy: "a\\0b"}]',
+            "server 1: policy a\ufffdb: cannot be read (embedded null byte)",
+        ),
         ("servers: [{}]", "server 1: target is missing"),
         ("servers:\n- {target: a}", "line 2, server 1: against is missing, here and at the top"),
         ("servers:\n- {target: a, limits: 1}", "server 1: limits is unknown; expected target"),

@@ -215,6 +215,18 @@ def test_a_killed_training_goes_on_to_the_same_weights_bit_for_bit(trained, base
         assert ours.keys() == theirs.keys() and all(torch.equal(ours[n], theirs[n]) for n in ours)
 
 
+def test_a_folder_has_one_reward_training_at_a_time(base, pair_file, tmp_path, monkeypatch):
+    def twice(*_):
+        with pytest.raises(LayeralignError, match="another command writes to it"):
+            train_reward(pair_file, base, tmp_path / "r", **SETTINGS)
+        raise LayeralignError("asked again")
+
+    monkeypatch.setattr(train, "_load_base", twice)
+    for _ in range(2):  # a training that failed does not hold its folder
+        with pytest.raises(LayeralignError, match="asked again"):
+            train_reward(pair_file, base, tmp_path / "r", **SETTINGS)
+
+
 def test_something_else_in_the_checkpoints_place_is_named(base, pair_file, tmp_path):
     (tmp_path / "checkpoint.safetensors").write_bytes(b"not that")
     with pytest.raises(LayeralignError, match=r"checkpoint\.safetensors: is damaged"):

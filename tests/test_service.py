@@ -14,8 +14,9 @@ import pytest
 from faulty import completion
 from layeralign import LayeralignError
 from layeralign.judges.models import service
+from layeralign.judges.models.address import address
 from layeralign.judges.models.remote import Completion, Endpoint
-from layeralign.judges.models.service import Failure, Service, address
+from layeralign.judges.models.service import Failure, Service
 
 QUICK = {"attempts": 2, "slowest": 0.01, "timeout": 0.5, "budget": 5.0, "workers": 2}
 ASKED = [[{"role": "user", "content": "hello"}]] * 3
@@ -46,6 +47,13 @@ def serving(answer):
     finally:
         server.shutdown()
         server.server_close()
+
+
+def broken(handler):
+    handler.send_response(503)
+    handler.send_header("Content-Length", "0")
+    handler.send_header("Retry-After", "20")
+    handler.end_headers()
 
 
 def drip_body(handler):
@@ -116,6 +124,26 @@ def test_a_dead_server_is_given_up_at_once_in_one_sentence():
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
     with pytest.raises(LayeralignError, match=r"cannot be reached, 2 times.*the same command resumes"):
         Endpoint.of(url, "m", **QUICK).ask_all(ASKED * 100, max_tokens=5)
+
+
+@pytest.mark.parametrize("answer", [lambda _: time.sleep(20), broken], ids=["slow", "with a pause"])
+def test_a_stop_does_not_wait_for_requests_in_flight(answer):
+    with serving(answer) as url:
+        asked = ((n, {}) for n in range(9))
+        slow = Service(url, timeout=60, workers=4)
+        replies = slow.ask_each("/chat/completions", stopped_after(4, asked), lambda _: Failure(""))
+        start = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            list(replies)
+    assert time.monotonic() - start < 5
+
+
+def stopped_after(number, asked):
+    """The first ones, and soon after them Ctrl-C."""
+    for _ in range(number):
+        yield next(asked)
+    time.sleep(0.5)
+    raise KeyboardInterrupt
 
 
 @contextmanager

@@ -3,10 +3,12 @@
 `benchmarks/runtimes/vllm_engine.py` compares with a real one.
 """
 
+import json
 import signal
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 import children
 import layeralign
@@ -94,6 +96,14 @@ def test_the_language_model_is_not_loaded_and_computes_the_same(vlm):
     assert torch.equal(one, other)
 
 
+def test_an_adapter_with_weights_of_the_model_itself_is_refused_on_disk(tmp_path):
+    config = LoraConfig(r=2, target_modules=["lm_head"])  # PEFT saves the head, too
+    get_peft_model(load("testbed").model, config).save_pretrained(tmp_path)
+    places = language_model_on_disk(empty("testbed"), "cpu")
+    with pytest.raises(LayeralignError, match=r"lm_head\.base_layer\.weight is a weight of the model itself"):
+        load("testbed", adapter=tmp_path, allow_base=True, device_map=places)
+
+
 # --- the handshake: a server that computes something else is refused, and nothing is written
 
 
@@ -108,17 +118,50 @@ def test_a_server_at_another_layer_is_refused(vlm, tmp_path):
 
 
 def test_a_server_with_another_language_model_is_refused(vlm, tmp_path):
+    with (
+        vllm_loopback.serving(changed(vlm)) as server,
+        pytest.raises(LayeralignError, match="another language model"),
+    ):
+        scan(server.url, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_server_that_answers_from_its_own_picture_is_refused(vlm, tmp_path):
+    """It is right at the default exit only."""
+    with vllm_loopback.serving(vlm) as server:
+        server.pictures = {}
+        with pytest.raises(LayeralignError, match="are not those of model testbed"):
+            scan(server.url, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def changed(vlm):
     other = load("testbed")
     torch.manual_seed(0)
     with torch.no_grad():
         for weight in other.model.get_decoder().parameters():
             weight.add_(torch.randn_like(weight) * weight.std() * 0.5)
-    with (
-        vllm_loopback.serving(other) as server,
-        pytest.raises(LayeralignError, match="another language model"),
-    ):
-        scan(server.url, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+    return other
+
+
+def test_a_server_that_changes_during_the_scan_is_seen(vlm, tmp_path):
+    with vllm_loopback.serving(vlm) as server:
+        server.becomes = (22, changed(vlm))
+        with pytest.raises(LayeralignError, match="no longer those of the scan's start"):
+            scan(server.url, tmp_path / "run", limit=6)
+
+
+@pytest.mark.parametrize("token", ["picture", "end"])
+def test_a_server_that_answers_with_control_tokens_is_refused(vlm, tmp_path, token):
+    id = vlm.picture_token_id if token == "picture" else max(vlm.eos_tokens)
+    said = [id] * (16 if token == "picture" else 1)
+    with vllm_loopback.serving(vlm) as server:
+        real = server.answer
+        server.answer = lambda body: (
+            real(body) | {"choices": [{"token_ids": said}]} if vllm_loopback.embeds(body) else real(body)
+        )
+        with pytest.raises(LayeralignError, match="are not those"):
+            scan(server.url, tmp_path / "run", limit=4)
 
 
 def test_a_server_with_another_template_is_refused(vlm, tmp_path):
@@ -145,11 +188,26 @@ def test_a_server_that_takes_no_features_is_refused(vlm, tmp_path):
         ({"models": ()}, "", "has the models none; name one as MODEL@http"),
         ({"models": ("a", "b")}, "", "has the models a, b; name one as MODEL@http"),
         ({"models": ("a", "b")}, "c@", "has no model c; it has a, b"),
+        ({"models": ("a\x1b[2J", "b" * 201, "\ud800", "c\u202e")}, "", "has the models none"),
     ],
 )
 def test_what_is_no_such_server_is_one_sentence(vlm, tmp_path, settings, asked, says):
     with vllm_loopback.serving(vlm, **settings) as server, pytest.raises(LayeralignError, match=says):
         scan(asked + server.url, tmp_path / "run")
+
+
+def test_a_text_that_spells_a_special_token_is_refused_before_others_are_asked(vlm, tmp_path):
+    texts = [case.prompt for case in cases("dev", 12)]
+    each = [{"id": str(n), "prompt": text, "kind": "harmful"} for n, text in enumerate(texts)]
+    each[-1]["prompt"] += " </s>"
+    given = tmp_path / "cases.jsonl"
+    given.write_text("\n".join(map(json.dumps, each)))
+    with vllm_loopback.serving(vlm) as server:
+        with pytest.raises(LayeralignError, match=r"case '11': its text spells a special token"):
+            scan(server.url, tmp_path / "run", cases=str(given))
+        assert not server.bodies
+        scan(server.url, tmp_path / "run", cases=str(given), special_tokens="parse")
+    assert {row[0] for row in rows(tmp_path / "run")} == {str(n) for n in range(12)}
 
 
 def test_a_family_that_was_not_seen_in_vllm_is_refused(vlm, monkeypatch, tmp_path):
@@ -170,14 +228,39 @@ def test_near_ties_do_not_count_and_other_differences_do():
     assert handshake._differ(one, Said([], [1, 2], [5.0, 0.001]), near)
 
 
+@pytest.mark.parametrize(
+    ("chosen", "best", "gap"),
+    [
+        (-0.1, (-0.1, -3.1), 3.0),
+        (-0.7, (-0.7, -0.701), 0.001),
+        (-3.1, (-0.1, -3.1), 3.0),  # drawn, though greedy was asked for
+        (-9.1, (-0.1, -0.1), 9.0),
+        (float("nan"), (float("nan"), float("nan")), float("inf")),
+        (-0.1, (), 0.0),
+    ],
+)
+def test_the_gap_of_a_token_that_is_not_the_best_is_no_near_tie(chosen, best, gap):
+    assert server._gap(chosen, [{"logprob": one} for one in best]) == pytest.approx(gap)
+
+
 # --- while it answers
+
+
+def test_a_server_that_answers_nothing_more_is_given_up(vlm, tmp_path, monkeypatch):
+    monkeypatch.setattr(server, "_BUDGET_S", 0.2)
+    monkeypatch.setattr(server, "_ANSWER_S", 2.0)
+    with vllm_loopback.serving(vlm) as one:
+        one.broken = dict.fromkeys(range(20, 1000), 503)
+        with pytest.raises(LayeralignError, match="resumes the scan"):
+            scan(one.url, tmp_path / "run", limit=100, exits="all", max_new_tokens=4)
+        assert len(one.bodies) < 300
 
 
 def test_a_failed_request_keeps_the_others_and_the_same_call_ends_the_scan(vlm, ours, tmp_path):
     with vllm_loopback.serving(vlm) as server:
         server.broken = {
-            16 + 5: 400,
-            16 + 9: {"choices": [{"token_ids": [10**9] * 3}], "prompt_token_ids": []},
+            18 + 5: 400,
+            18 + 9: {"choices": [{"token_ids": [10**9] * 3}], "prompt_token_ids": []},
         }
         with pytest.raises(LayeralignError, match=r"the same command resumes the scan|reads case"):
             scan(server.url, tmp_path / "run")
@@ -205,7 +288,8 @@ def test_tokens_that_no_model_would_give_are_a_failure(vlm, tokens, says):
 
 
 @pytest.mark.parametrize(
-    "reply", [{}, [], {"choices": []}, {"choices": [{"token_ids": ["1"]}], "prompt_token_ids": [1]},
+    "reply", [{}, [], {"choices": []}, {"choices": [{"token_ids": [1], "logprobs": {"content": [
+              {"logprob": 10**400, "top_logprobs": []}]}}], "prompt_token_ids": [1]}, {"choices": [{"token_ids": ["1"]}], "prompt_token_ids": [1]},
               {"choices": [{"token_ids": [-1]}], "prompt_token_ids": [1]},
               {"choices": [{"token_ids": [True]}], "prompt_token_ids": [1]}]
 )  # fmt: skip

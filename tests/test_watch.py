@@ -101,6 +101,34 @@ def test_a_broken_file_is_one_sentence(tmp_path, content):
         Watch.load(file)
 
 
+@pytest.mark.parametrize(
+    ("tensors", "about"),
+    [
+        ({}, {"limit": "inf"}),  # every picture would be usual
+        ({}, {"limit": "nan"}),
+        ({}, {"rest": "-1.0"}),
+        ({}, {"about": "[]"}),
+        ({}, {"about": "[" * 100_000}),
+        ({"scale": torch.full((12,), torch.inf)}, {}),  # so would every one here
+        ({"scale": -torch.ones(12)}, {}),
+        ({"mean": torch.zeros(3)}, {}),
+        ({"variances": torch.zeros(3)}, {}),
+        ({"factors": torch.zeros(3, 11)}, {}),
+        ({"mean": torch.zeros(12, dtype=torch.int64)}, {}),
+    ],
+)
+def test_values_that_no_watch_has_are_refused(tmp_path, tensors, about):
+    watch = fit(usual(24), 0.2)
+    good = {name: getattr(watch, name) for name in ("mean", "scale", "factors", "variances")}
+    records = {"model": "m", "exit": "7", "pictures": 24, "noticed": {}}
+    said = {"about": json.dumps(records), "rest": repr(watch.rest), "limit": repr(watch.limit)}
+    save_file(good, tmp_path / "good", said)
+    assert Watch.load(tmp_path / "good").limit == watch.limit
+    save_file(good | tensors, tmp_path / "bad", said | about)
+    with pytest.raises(LayeralignError, match="cannot be read; make it with layeralign watch"):
+        Watch.load(tmp_path / "bad")
+
+
 def test_a_server_needs_no_model_to_watch():
     code = "import sys; from layeralign.watching import Watch; assert 'transformers' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -15,6 +15,11 @@ from layeralign.decode.stream import respond
 from layeralign.vlm.feature import Feature
 
 
+def embeds(body):
+    """Whether a request gives features."""
+    return any(part["type"] == "image_embeds" for part in body["messages"][-1]["content"])
+
+
 class Vllm(ThreadingHTTPServer):
     """Answers with `vlm`, from picture features or, at exit `layer`, from a picture.
 
@@ -25,6 +30,8 @@ class Vllm(ThreadingHTTPServer):
         broken: Number of a request -> a status, bytes or an object that it is answered with instead.
         dies_after: Number of answered requests after which the server closes each connection.
         bodies: The requests' bodies.
+        pictures: Text -> features; a dict makes it answer from the picture that it saw with a text.
+        becomes: Number of a request, and the model from it on.
     """
 
     daemon_threads = True
@@ -35,6 +42,7 @@ class Vllm(ThreadingHTTPServer):
         self.vlm, self.models, self.version = vlm, models, version
         self.layer, self.ids, self.features, self.longest = vlm.exits.default, list, True, 256
         self.broken, self.dies_after, self.bodies, self.lock = {}, None, [], threading.Lock()
+        self.pictures = self.becomes = None
 
     @property
     def url(self):
@@ -46,6 +54,8 @@ class Vllm(ThreadingHTTPServer):
     def answer(self, body):
         """The reply to a chat completion."""
         text, feature = "", None
+        if self.becomes and len(self.bodies) > self.becomes[0]:
+            self.vlm = self.becomes[1]
         for part in body["messages"][-1]["content"]:
             if part["type"] == "text":
                 text = part["text"]
@@ -57,6 +67,8 @@ class Vllm(ThreadingHTTPServer):
                 assert part["uuid"]
                 tokens = torch.load(io.BytesIO(base64.b64decode(part["image_embeds"])), weights_only=True)
                 feature = Feature(tokens, self.vlm.picture_token * len(tokens))
+        if self.pictures is not None and feature is not None:
+            feature = self.pictures.setdefault(text, feature)
         system = [one["content"] for one in body["messages"] if one["role"] == "system"]
         made = self.vlm.prompt(text, picture=feature is not None, system=system[0] if system else "")
         ids = self.ids(self.vlm.tokens(made, feature))
@@ -99,8 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
             given = server.broken.get(number)
             if isinstance(given, int):
                 return self._say(given, {})
-            embeds = any(part["type"] == "image_embeds" for part in body["messages"][-1]["content"])
-            if embeds and not server.features:
+            if embeds(body) and not server.features:
                 return self._say(400, {})
             return self._say(200, given if given is not None else server.answer(body))
 

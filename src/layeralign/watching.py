@@ -94,6 +94,25 @@ class Watch:
         with atomic(file) as draft:
             save_file(tensors, draft, metadata=about)
 
+    def _check(self) -> None:
+        """Refuse values that `learn` never writes: with some of them every picture would be usual.
+
+        Raises:
+            ValueError: there is one.
+        """
+        positive = torch.tensor([self.rest, self.limit])
+        parts = (self.mean, self.scale, self.factors, self.variances, positive)
+        wide, k = self.mean.shape, self.variances.shape
+        if any(part.dtype != torch.float32 or not part.isfinite().all() for part in parts):
+            raise ValueError("not finite float32")
+        if any((part <= 0).any() for part in (self.scale, self.variances, positive)):
+            raise ValueError("not above 0")
+        if len(wide) != 1 or len(k) != 1 or self.scale.shape != wide or self.factors.shape != (*k, *wide):
+            raise ValueError("other shapes")
+        named = self.about if isinstance(self.about, dict) else {}
+        if not isinstance(named.get("noticed"), dict) or {"model", "exit", "pictures"} - set(named):
+            raise ValueError("other records")
+
     @classmethod
     def load(cls, file: str | Path) -> Watch:
         """Read a watch.
@@ -106,9 +125,11 @@ class Watch:
                 about = opened.metadata()
                 mean, scale, factors, variances = map(opened.get_tensor, _TENSORS)
             rest, limit = float(about["rest"]), float(about["limit"])
-            return cls(mean, scale, factors, variances, rest, limit, json.loads(about["about"]))
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            made = cls(mean, scale, factors, variances, rest, limit, json.loads(about["about"]))
+            made._check()
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise LayeralignError(f"watch {file}: cannot be read; make it with layeralign watch") from error
+        return made
 
 
 def pool(features: Tensor) -> Tensor:

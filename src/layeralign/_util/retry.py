@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -22,7 +23,14 @@ class Retry(Exception):
         self.why, self.after = why, after
 
 
-def retry(once: Callable[[], T], *, attempts: int, budget: float, slowest: float) -> T:
+def retry(
+    once: Callable[[], T],
+    *,
+    attempts: int,
+    budget: float,
+    slowest: float,
+    stopped: threading.Event | None = None,
+) -> T:
     """Return the result of `once`, which is called again when it raises `Retry`.
 
     Args:
@@ -31,12 +39,14 @@ def retry(once: Callable[[], T], *, attempts: int, budget: float, slowest: float
         budget: seconds after which no further attempt begins.
         slowest: longest pause in seconds. Pauses are random and grow; a longer `Retry.after` takes
             precedence.
+        stopped: ends pauses when it is set.
 
     Raises:
         Retry: the last failure, when attempts or budget are used up.
     """
     from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop_after_delay
     from tenacity import wait_random_exponential as wait_jitter
+    from tenacity.nap import sleep_using_event
 
     def pause(state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
@@ -47,6 +57,7 @@ def retry(once: Callable[[], T], *, attempts: int, budget: float, slowest: float
     retrying = Retrying(
         retry=retry_if_exception_type(Retry), wait=pause, reraise=True,
         stop=stop_after_attempt(attempts) | stop_after_delay(budget),
+        sleep=sleep_using_event(stopped or threading.Event()),
     )  # fmt: skip
     return retrying(once)
 

@@ -103,8 +103,9 @@ def _content(file: Path, what: str) -> bytes:
     try:
         with file.open("rb") as stream:
             content = stream.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise LayeralignError(f"{what}: cannot be read ({error.strerror})") from error
+    except (OSError, ValueError) as error:  # a path with a null byte is a ValueError
+        why = error.strerror if isinstance(error, OSError) else error
+        raise LayeralignError(f"{what}: cannot be read ({why})") from error
     if len(content) > MOST_BYTES:
         raise LayeralignError(f"{what}: is larger than {MOST_BYTES} bytes")
     return content

@@ -19,7 +19,8 @@ from layeralign._util.retry import Retry
 from layeralign.errors import LayeralignError
 from layeralign.judges.judge import EMPTY, Exchange, Judge, Judgement
 from layeralign.judges.kinds import PERSPECTIVE, TOXICITY_SCORE
-from layeralign.judges.models.service import Failure, Service, address, json_in, key_in
+from layeralign.judges.models.address import address, key_in
+from layeralign.judges.models.service import Failure, Service, json_in
 
 KEY = "PERSPECTIVE_API_KEY"
 """Environment variable with the key."""

@@ -55,9 +55,14 @@ def keep_here(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     Args:
         model: A model with the adapter, not merged.
         weights: The adapter's weights, by the names in its file.
+
+    Raises:
+        ValueError: It has weights of the model itself, whose place is the disk.
     """
     from torch import nn
 
+    if whole := [name for name in weights if ".lora_" not in name]:
+        raise ValueError(f"{whole[0]} is a weight of the model itself; merge it before the scan")
     for name, weight in weights.items():
         path = name.removeprefix("base_model.model.").removesuffix(".weight")
         module = model.get_submodule(f"{path}.default")

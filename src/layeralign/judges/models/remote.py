@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from layeralign._util.retry import Retry
 from layeralign.errors import LayeralignError
-from layeralign.judges.models.service import Failure, Service, address, json_in, key_in
+from layeralign.judges.models.address import address, key_in
+from layeralign.judges.models.service import Failure, Service, json_in
 
 if TYPE_CHECKING:
     import httpx

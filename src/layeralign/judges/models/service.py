@@ -6,17 +6,12 @@ limit of its size. Compressed responses are not asked for and not unpacked.
 
 from __future__ import annotations
 
-import ipaddress
 import json
-import os
-import re
-import socket
 import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import cache
 from math import inf
@@ -26,6 +21,7 @@ from urllib.parse import urlsplit
 from layeralign._util.retry import LATER, Retry, retry, seconds
 from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
+from layeralign.judges.models.address import is_near
 
 if TYPE_CHECKING:
     import httpx
@@ -118,7 +114,7 @@ class Service:
         ours either, since the proxy would read the key.
         """
         parts = urlsplit(self.url)
-        return not _is_near(parts.hostname or "") and (parts.scheme == "https" or not self.headers)
+        return not is_near(parts.hostname or "") and (parts.scheme == "https" or not self.headers)
 
     def ask_all(self, path: str, bodies: Sequence[Body], read: Reader[Reply]) -> list[Reply | Failure]:
         """Send every request; returns a reply or a failure for each, in order.
@@ -188,6 +184,7 @@ class Service:
                     yield from _ended(sent)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
+                talk.stop()  # the pool waits for the requests that were sent
                 raise
 
 
@@ -209,6 +206,14 @@ class _Talk(Generic[Reply]):
     pace: Pace
     answered: list[float] = field(default_factory=list)
     """Times at which the server has answered anything."""
+    sending: set[Future[httpx.Response]] = field(default_factory=set)
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+    def stop(self) -> None:
+        """Cancel all requests and pauses; `ask` raises `CancelledError` from now on."""
+        self.stopped.set()
+        for one in list(self.sending):
+            one.cancel()
 
     def ask(self, body: Body) -> Reply | Failure:
         """Send a request until there is a reply, or attempts or time run out.
@@ -219,8 +224,9 @@ class _Talk(Generic[Reply]):
         own, start = self.service, time.monotonic()
         try:
             return retry(
-                lambda: self._once(body), attempts=own.attempts, budget=own.budget, slowest=own.slowest
-            )
+                lambda: self._once(body), attempts=own.attempts, budget=own.budget, slowest=own.slowest,
+                stopped=self.stopped,
+            )  # fmt: skip
         except Retry as given_up:
             tried = f"{own.attempts} times or for {own.budget:.0f} s"
             answered = self.answered and self.answered[-1] >= start
@@ -236,7 +242,7 @@ class _Talk(Generic[Reply]):
 
         self.pace.wait()
         try:
-            answer = self.portal.call(self._send, body)
+            answer = self._sent(body)
         except (httpx.TimeoutException, TimeoutError):
             raise Retry("timed out") from None
         except httpx.ConnectError:
@@ -253,6 +259,18 @@ class _Talk(Generic[Reply]):
                 self.pace.hold(min(after, self.service.budget))
             raise Retry(f"the server answered {status}", after)
         return self.read(answer)
+
+    def _sent(self, body: Body) -> httpx.Response:
+        if self.stopped.is_set():
+            raise CancelledError
+        sending = self.portal.start_task_soon(self._send, body)
+        self.sending.add(sending)
+        if self.stopped.is_set():
+            sending.cancel()
+        try:
+            return sending.result()
+        finally:
+            self.sending.discard(sending)
 
     async def _send(self, body: Body) -> httpx.Response:
         """Send a request; return the response with its whole content."""
@@ -295,50 +313,3 @@ def json_in(answer: httpx.Response) -> Any:
         return json.loads(answer.content.decode("utf-8-sig"))
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
-
-
-def _is_near(host: str) -> bool:
-    """Whether a host is this machine, a private address, or a name without a dot, as in a cluster."""
-    host = re.sub("[\u3002\uff0e\uff61]", ".", host).rstrip(".")  # dots of other scripts, which IDNA reads
-    try:
-        found = ipaddress.ip_address(host)
-    except ValueError:
-        with suppress(OSError, ValueError):  # 127.1 and 0x7f.1 are addresses for the system
-            return _is_near(socket.inet_ntoa(socket.inet_aton(host)))
-        return "." not in host or host.endswith((".localhost", ".local"))
-    return not found.is_global
-
-
-def address(url: str, key: str) -> str:
-    """Check a base URL and remove trailing slashes.
-
-    Args:
-        url: The base URL.
-        key: Environment variable of the server's key, for the message.
-
-    Raises:
-        LayeralignError: `url` is not an http or https address, or contains a key.
-    """
-    try:
-        parts, port = urlsplit(url), urlsplit(url).port
-    except ValueError:  # half an IPv6 address, or a port that is none
-        parts, port = urlsplit(""), None
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-        raise LayeralignError("endpoint: expected an address such as http://localhost:8000/v1")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise LayeralignError(f"endpoint: the address contains credentials; set {key} instead")
-    return url.rstrip("/")
-
-
-def key_in(name: str) -> str | None:
-    """The key in an environment variable; None if it is unset.
-
-    Raises:
-        LayeralignError: The key has characters that a header cannot have; the message does not show it.
-    """
-    key = os.environ.get(name)
-    if key and not (key.isascii() and key.isprintable() and " " not in key):
-        raise LayeralignError(
-            f"{name}: has a blank, a line break or another character that is invalid in a key"
-        )
-    return key or None

@@ -1,15 +1,16 @@
 """Does a vLLM server compute the model of this process? Asked before any of its answers counts.
 
 A few cases are asked in three ways: with the picture itself, with our features of the default exit, and,
-where this machine can, of the language model in this process. A difference counts unless it begins at a token
-that is nearly as probable as another, since rounding may decide there.
+where this machine can, of the language model in this process. Two are asked at the first exit, too, since a
+server that ignores features is right at the default one. A difference counts unless it begins at a token that
+is nearly as probable as another, since rounding may decide there.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -19,12 +20,14 @@ from layeralign.decode.decoding import Decoding
 from layeralign.decode.prompts import encode, ended, prompt_tokens
 from layeralign.errors import LayeralignError
 from layeralign.judges.models.service import Failure
-from layeralign.sweep.vllm.server import FAMILIES, Asked, Said, Server, features_part, picture_part
+from layeralign.sweep.vllm.server import FAMILIES, Asked, Part, Said, Server, features_part, picture_part
 from layeralign.vlm.feature import Feature
 from layeralign.vlm.vlm import Vlm
 
 CASES = 8
 """Largest number of cases that are asked."""
+ELSEWHERE = 2
+"""Largest number of them that are asked at the first exit, too."""
 TOKENS = 16
 """Largest length of their answers, in tokens."""
 NEAR = {torch.float32: 0.01, torch.float16: 0.1, torch.bfloat16: 0.3}
@@ -33,7 +36,36 @@ OWN_CHECK_BYTES = 4 * 2**30
 """Largest language model that is read from the disk for the comparison without a GPU, in bytes."""
 
 
-def shake(server: Server, vlm: Vlm, cases: Sequence[Case], decoding: Decoding) -> None:
+@dataclass(frozen=True)
+class Shaken:
+    """What a server answered to picture features when it was seen to compute this model.
+
+    Attributes:
+        bodies: The requests.
+        said: The answers.
+        near: Gap up to which rounding may choose; see `NEAR`.
+    """
+
+    bodies: Sequence[Part]
+    said: Sequence[Said]
+    near: float
+
+    def again(self, server: Server) -> None:
+        """Ask once more, after a scan.
+
+        Raises:
+            LayeralignError: An answer differs.
+        """
+        pairs = list(zip(self.said, server.ask(self.bodies), strict=True))
+        other = sum(isinstance(now, Failure) or _differ(then, now, self.near) for then, now in pairs)
+        if other:
+            raise LayeralignError(
+                f"endpoint {server.service.url}: {other} of {len(pairs)} answers are no longer those of the "
+                "scan's start; the server was changed meanwhile, so scan into a new folder"
+            )
+
+
+def shake(server: Server, vlm: Vlm, cases: Sequence[Case], decoding: Decoding) -> Shaken:
     """See that a server answers as this process would; print what could not be seen to stderr.
 
     Args:
@@ -41,6 +73,9 @@ def shake(server: Server, vlm: Vlm, cases: Sequence[Case], decoding: Decoding) -
         vlm: The model; its language model may be on disk.
         cases: The scan's cases.
         decoding: The scan's decoding settings.
+
+    Returns:
+        What it answered, to be compared after the scan.
 
     Raises:
         LayeralignError: vLLM takes no features of this family, the server refuses them, or an answer differs;
@@ -51,23 +86,39 @@ def shake(server: Server, vlm: Vlm, cases: Sequence[Case], decoding: Decoding) -
             f"model {vlm.name}: family {vlm.family} was not seen to answer from picture features in vLLM; "
             f"remove --engine (families: {', '.join(FAMILIES)})"
         )
+    if decoding.special_tokens != "parse":
+        _check_texts(vlm, cases)
     chosen = _chosen(cases)
     short = replace(decoding, max_new_tokens=min(TOKENS, decoding.max_new_tokens), temperature=0.0, top_p=1.0)
-    features = encode(vlm, [(case, vlm.exits.default) for case in chosen])
+    pairs = [(case, vlm.exits.default) for case in chosen]
+    pairs += [(case, vlm.exits.all[0]) for case in chosen[:ELSEWHERE] if case.picture]
+    features = encode(vlm, pairs)
     asked = [
-        Asked(((case, vlm.exits.default, 0),), prompt_tokens(vlm, case, feature, short))
-        for case, feature in zip(chosen, features, strict=True)
+        Asked(((case, exit, 0),), prompt_tokens(vlm, case, feature, short))
+        for (case, exit), feature in zip(pairs, features, strict=True)
     ]
     more = {"logprobs": True, "top_logprobs": 2}
     ours = [
         server.body(vlm, case, features_part(vlm, feature) if feature else None, short, **more)
-        for case, feature in zip(chosen, features, strict=True)
+        for (case, _), feature in zip(pairs, features, strict=True)
     ]
     theirs = [server.body(vlm, case, picture_part(case), short, **more) for case in chosen]
-    pictures = _answers(server, vlm, asked, server.ask(theirs), short, "the picture itself")
+    pictures = _answers(server, vlm, asked[: len(chosen)], server.ask(theirs), short, "the picture itself")
     given = _answers(server, vlm, asked, server.ask(ours), short, "picture features")
-    _compare_pictures(server, vlm, pictures, given)
-    _compare_own(server, vlm, asked, features, given)
+    near = NEAR.get(vlm.model.dtype, max(NEAR.values()))
+    _compare_pictures(server, vlm, pictures, given[: len(chosen)], near)
+    _compare_own(server, vlm, asked, features, given, near)
+    return Shaken(ours, given, near)
+
+
+def _check_texts(vlm: Vlm, cases: Sequence[Case]) -> None:
+    """Refuse cases that a server reads otherwise, before others are asked."""
+    spelt = [case.id for case in cases if vlm.literal(case.prompt) != case.prompt]
+    if spelt:
+        raise LayeralignError(
+            f"case {spelt[0]!r}: its text spells a special token, which vLLM reads as one ({len(spelt)} of "
+            f"{len(cases)} cases do); remove them, or use --special-tokens parse"
+        )
 
 
 def _chosen(cases: Sequence[Case]) -> list[Case]:
@@ -98,12 +149,13 @@ def _answers(
     return found
 
 
-def _compare_pictures(server: Server, vlm: Vlm, pictures: Sequence[Said], given: Sequence[Said]) -> None:
+def _compare_pictures(
+    server: Server, vlm: Vlm, pictures: Sequence[Said], given: Sequence[Said], near: float
+) -> None:
     """Most answers to pictures must be those to our features of the default exit.
 
     A few may differ: the server prepares pictures by its own code.
     """
-    near = NEAR.get(vlm.model.dtype, max(NEAR.values()))
     other = sum(_differ(one, two, near) for one, two in zip(pictures, given, strict=True))
     if 2 * other > len(given):
         raise LayeralignError(
@@ -137,6 +189,7 @@ def _compare_own(
     asked: Sequence[Asked],
     features: Sequence[Feature | None],
     given: Sequence[Said],
+    near: float,
 ) -> None:
     """Each token that the server chose must be one of the most probable to the language model here."""
     weights = sum(part.nbytes for part in vlm.model.get_decoder().parameters())
@@ -147,7 +200,6 @@ def _compare_own(
             file=sys.stderr,
         )
         return
-    near = NEAR.get(vlm.model.dtype, max(NEAR.values()))
     other = 0
     for one, feature, said in zip(asked, features, given, strict=True):
         answer, _ = ended(vlm, said.tokens)
@@ -156,7 +208,7 @@ def _compare_own(
         states = vlm.hidden(ids, inside, [feature])[:, len(one.ids) - 1 : -1]
         found = vlm.logits(states)[0].float()
         chosen = found.gather(1, ids[0, len(one.ids) :, None])[:, 0]
-        other += bool((found.max(1).values - chosen > near).any())
+        other += not bool((found.max(1).values - chosen <= near).all())  # NaN is a difference
     if other:
         raise LayeralignError(
             f"endpoint {server.service.url}: {other} of {len(given)} answers are not those of model "

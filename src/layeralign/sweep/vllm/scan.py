@@ -13,7 +13,7 @@ from layeralign.errors import LayeralignError
 from layeralign.runs.store import Row, Run
 from layeralign.sweep.settings import ScanSettings
 from layeralign.sweep.sweep import Engine, sweep
-from layeralign.sweep.vllm.handshake import shake
+from layeralign.sweep.vllm.handshake import Shaken, shake
 from layeralign.sweep.vllm.server import Server
 from layeralign.vlm.load import empty, load, own_device
 from layeralign.vlm.placement import language_model_on_disk
@@ -61,6 +61,7 @@ class _Vllm(Engine):
     def __init__(self, vlm: Vlm, server: Server) -> None:
         super().__init__(vlm)
         self._server = server
+        self._shaken: Shaken
 
     def record(self) -> dict[str, Any]:
         """See `Engine.record`."""
@@ -68,8 +69,9 @@ class _Vllm(Engine):
 
     def check(self, cases: Sequence[Case], decoding: Decoding) -> None:
         """See `Engine.check`."""
-        shake(self._server, self.vlm, cases, decoding)
+        self._shaken = shake(self._server, self.vlm, cases, decoding)
 
     def answers(self, asked: Sequence[Query], settings: ScanSettings) -> Iterator[list[Row]]:
         """See `Engine.answers`."""
-        return self._server.answers(self.vlm, asked, settings)
+        yield from self._server.answers(self.vlm, asked, settings)
+        self._shaken.again(self._server)

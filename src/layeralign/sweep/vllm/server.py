@@ -7,10 +7,12 @@ knows it again. The server returns the token ids of its prompt, which must be ou
 from __future__ import annotations
 
 import hashlib
+import time
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
+from math import inf, isfinite
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,8 +28,9 @@ from layeralign.decode.requests import Generation
 from layeralign.decode.sampling import seed_of
 from layeralign.decode.stream import Query, encoded, seen_by, windows, worded
 from layeralign.errors import LayeralignError
+from layeralign.judges.models.address import address, key_in
 from layeralign.judges.models.remote import KEY
-from layeralign.judges.models.service import Failure, Service, address, json_in, key_in
+from layeralign.judges.models.service import Failure, Service, json_in
 from layeralign.runs.store import Row
 from layeralign.sweep.settings import ScanSettings
 from layeralign.sweep.sweep import rows
@@ -151,6 +154,7 @@ class Server:
                 of all others have been yielded.
         """
         failed: list[str] = []
+        answered = time.monotonic()
         flow = Flow()
         requests = self._requests(vlm, asked, settings, flow)
         replies = self.service.ask_each("/v1/chat/completions", requests, _said, lambda: flow.limit)
@@ -159,7 +163,10 @@ class Server:
             why = said.why if isinstance(said, Failure) else self.wrong(vlm, one, said, settings.decoding)
             if isinstance(said, Failure) or why:
                 failed.append(why)
+                if time.monotonic() - answered > _BUDGET_S:
+                    break  # it hangs, and each further request would take as long
                 continue
+            answered = time.monotonic()
             tokens, stopped = ended(vlm, said.tokens)
             made = Generation(one.keys, tokens, "stop" if stopped else "length")
             yield rows(worded(vlm, made, settings.decoding))
@@ -268,7 +275,7 @@ def _said(answer: httpx.Response) -> Said | Failure:
         prompt, tokens = _ids(made["prompt_token_ids"]), _ids(choice["token_ids"])
         each = (choice.get("logprobs") or {}).get("content") or []
         gaps = [_gap(one["logprob"], one["top_logprobs"]) for one in each]
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError):
         raise Retry("the reply had no token ids, as vLLM gives them for return_token_ids") from None
     return Said(prompt, tokens, gaps)
 
@@ -280,9 +287,9 @@ def _ids(given: Any) -> list[int]:
 
 
 def _gap(chosen: Any, best: Sequence[Mapping[str, Any]]) -> float:
-    """How much more probable the first of two tokens is than the second, in nats."""
-    second = min((float(one["logprob"]) for one in best[:2]), default=float(chosen))
-    return float(chosen) - second
+    """Distance between the lowest and the highest of the chosen token and the two best, in nats."""
+    given = [float(chosen), *(float(one["logprob"]) for one in best[:2])]
+    return max(given) - min(given) if all(map(isfinite, given)) else inf
 
 
 def _object(answer: httpx.Response) -> Any:
@@ -297,7 +304,10 @@ def _object(answer: httpx.Response) -> Any:
 
 
 def _about(url: str, wanted: str, version: Any, models: Any) -> tuple[str, str, int | None]:
-    """A server's version, its model's name, and the most tokens of prompt and answer together."""
+    """A server's version, its model's name, and the most tokens of prompt and answer together.
+
+    A model whose name is longer than 200 characters or cannot be printed as it is does not exist.
+    """
     if isinstance(version, Failure) or not isinstance(named := version.get("version"), str):
         raise LayeralignError(
             f"endpoint {url}: does not say its version as vLLM does; expected a vLLM server"
@@ -306,9 +316,9 @@ def _about(url: str, wanted: str, version: Any, models: Any) -> tuple[str, str, 
     known = {
         one["id"]: one
         for one in (listed if isinstance(listed, list) else [])
-        if isinstance(one, dict) and isinstance(one.get("id"), str)
+        if isinstance(one, dict) and isinstance(one.get("id"), str) and printable(one["id"], 200) == one["id"]
     }
-    names = ", ".join(printable(name, 80) for name in sorted(known)[:20])
+    names = ", ".join(sorted(known)[:20])
     if wanted and wanted not in known:
         raise LayeralignError(
             f"endpoint {url}: has no model {printable(wanted, 80)}; it has {names or 'none'}"
@@ -317,4 +327,4 @@ def _about(url: str, wanted: str, version: Any, models: Any) -> tuple[str, str, 
         raise LayeralignError(f"endpoint {url}: has the models {names or 'none'}; name one as MODEL@{url}")
     model = wanted or next(iter(known))
     longest = known[model].get("max_model_len")
-    return printable(named, 40), model, longest if isinstance(longest, int) and longest > 0 else None
+    return printable(named, 40), model, longest if type(longest) is int and longest > 0 else None

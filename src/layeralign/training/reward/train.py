@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from layeralign._util import files
 from layeralign._util.progress import Progress
 from layeralign._util.quiet import quiet
 from layeralign._util.text import printable
@@ -115,10 +116,26 @@ def train_reward(
     if folder.exists() and not (folder.is_dir() and (file.exists() or not (folder / "config.json").exists())):
         raise LayeralignError(f"out {folder}: is a file or holds another model; use another folder")
     folder.mkdir(parents=True, exist_ok=True)
+    lock = files.locked(folder, f".{RECORD}.lock", f"out {folder}")
+    try:
+        return _trained(found, (train, test), made, folder, save_every)
+    finally:
+        lock.release()
+
+
+def _trained(
+    found: checkpoints.Checkpoint,
+    pairs: tuple[list[Pair], list[Pair]],
+    made: dict[str, Any],
+    folder: Path,
+    save_every: int,
+) -> dict[str, Any]:
+    """Train on the first pairs, measure on the second ones, and write the model and its record."""
+    settings, file = made["settings"], folder / checkpoint.FILE
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        classifier = _load_base(found, seed, sees)
-        _train(classifier, train, made, file, save_every)
-    accuracy = held_out_accuracy(classifier, test, batch_size)
+        classifier = _load_base(found, settings["seed"], settings["sees"])
+        _train(classifier, pairs[0], made, file, save_every)
+    accuracy = held_out_accuracy(classifier, pairs[1], settings["batch_size"])
     with quiet():
         classifier.model.save_pretrained(folder)
         classifier.tokenizer.save_pretrained(folder)
