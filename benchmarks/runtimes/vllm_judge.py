@@ -25,7 +25,8 @@ from layeralign.runs.opening import open_run
 sys.path.append(str(Path(__file__).parents[2] / "tests"))
 import tiny
 
-KIND, STEPS, ROWS, SEEN = "llama-guard-3", 300, 16, 200
+KIND = "llama-guard-3"
+PHASES = ((150, 16, 200), (80, 4, 4096))
 """Steps, rows of a step, and the prompts' last tokens that training sees."""
 
 
@@ -44,20 +45,21 @@ def guard(folder: Path, run: Path) -> Path:
     )
     rows = examples(names, run)
     optimiser, rng = torch.optim.AdamW(model.parameters(), lr=2e-3), random.Random(0)
-    for step in range(STEPS):
-        loss = torch.stack([_loss(model, *rng.choice(rows)) for _ in range(ROWS)]).mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        if step % 20 == 0:
-            print(f"step {step} of {STEPS}, loss {loss.item():.3f}", file=sys.stderr, flush=True)
+    for steps, together, seen in PHASES:
+        for step in range(steps):
+            loss = torch.stack([_loss(model, *rng.choice(rows), seen) for _ in range(together)]).mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            if step % 20 == 0:
+                print(f"step {step} of {steps}, loss {loss.item():.3f}", file=sys.stderr, flush=True)
     model.save_pretrained(folder)
     names.save_pretrained(folder)
     return folder
 
 
-def _loss(model: t.LlamaForCausalLM, prompt: list[int], reply: list[int]) -> torch.Tensor:
-    ids = torch.tensor([prompt[-SEEN:] + reply])
+def _loss(model: t.LlamaForCausalLM, prompt: list[int], reply: list[int], seen: int) -> torch.Tensor:
+    ids = torch.tensor([prompt[-seen:] + reply])
     labels = ids.clone()
     labels[:, : -len(reply)] = -100
     return model(input_ids=ids, labels=labels).loss
@@ -98,7 +100,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out/vllm_judge"))
     given = parser.parse_args()
     run = given.out / "run"
-    layeralign.scan("testbed", "testbed:dev", run, limit=60, exits="0,3,default", max_new_tokens=16)
+    layeralign.scan("testbed", "testbed:dev", run, limit=120, exits="0,3,default", max_new_tokens=16)
     folder = guard(given.out / "guard", run)
     here = f"{KIND}:{folder}"
     layeralign.judge(run, [here])
