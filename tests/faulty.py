@@ -209,9 +209,14 @@ class Perspective:
         }  # fmt: skip
 
 
-@contextmanager
 def serving(api, **settings):
-    server = Server(api, **settings)
+    """A running server of an API."""
+    return running(Server(api, **settings))
+
+
+@contextmanager
+def running(server):
+    """A server while it answers."""
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield server

@@ -4,12 +4,12 @@ import base64
 import io
 import json
 import threading
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import torch
 from PIL import Image
 
+from faulty import running
 from layeralign.decode.decoding import Decoding
 from layeralign.decode.stream import respond
 from layeralign.vlm.feature import Feature
@@ -123,13 +123,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
 
-@contextmanager
 def serving(vlm, **settings):
     """A running `Vllm`."""
-    server = Vllm(vlm, **settings)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
+    return running(Vllm(vlm, **settings))
