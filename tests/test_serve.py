@@ -357,20 +357,25 @@ def slow(vlm, monkeypatch):
     return began
 
 
-def idle(client, seconds=15.0):
-    """Whether no answer is being generated soon."""
+def reaches(client, answers, seconds=15.0):
+    """Whether that many answers wait or are being generated soon."""
     end = time.monotonic() + seconds
-    while client.server._scheduler.answers and time.monotonic() < end:
+    while client.server._scheduler.answers != answers and time.monotonic() < end:
         time.sleep(0.01)
-    return not client.server._scheduler.answers
+    return client.server._scheduler.answers == answers
+
+
+def idle(client):
+    """Whether no answer is being generated soon."""
+    return reaches(client, 0)
 
 
 def test_a_client_that_leaves_frees_its_row(vlm, slow):
     with running(vlm, Decoding(max_new_tokens=200)) as client:
         given = body(ASKED[0], n=4)
         with client.stream("POST", "/chat/completions", json=given | {"stream": True}) as response:
-            next(response.iter_lines())
-            assert client.server._scheduler.answers == 4
+            first = next(response.iter_lines())
+            assert reaches(client, 4), (response.status_code, first)
         assert idle(client)
         with pytest.raises(httpx.ReadTimeout):
             client.post("/chat/completions", json=given, timeout=0.5)
