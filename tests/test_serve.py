@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 import re
 import signal
 import socket
@@ -11,7 +10,7 @@ import stat
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 
 import httpx
 import pytest
@@ -21,7 +20,6 @@ import children
 import layeralign
 from layeralign import LayeralignError
 from layeralign.analysis.results import Results
-from layeralign.cases.pictures import data_url
 from layeralign.cli import main
 from layeralign.decode.decoding import Decoding
 from layeralign.judges.models.remote import Endpoint
@@ -30,11 +28,7 @@ from layeralign.runs.store import FILE
 from layeralign.serving import limits
 from layeralign.serving.server import Server
 from layeralign.serving.text import certain as certain_part
-from layeralign.testbed.cases import cases
-
-EXITS = (0, 7)
-SHORT = Decoding(max_new_tokens=24)
-ASKED = cases("dev", 10)
+from serve_clients import ASKED, EXITS, SHORT, ask, body, events, picture_part, running, text_of
 
 
 @pytest.fixture(scope="module")
@@ -50,65 +44,10 @@ def scanned(vlm, tmp_path_factory):
     return {key[:2]: answer for key, answer in Results.load(folder).answers.items()}
 
 
-@contextmanager
-def running(vlm, decoding=SHORT, **settings):
-    """A server on a free port, and a client of it."""
-    server = Server(vlm, decoding, port=0, **settings)
-    ended = []
-
-    def run():
-        try:
-            server.run()
-        except LayeralignError as error:
-            ended.append(str(error))
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        with httpx.Client(base_url=server.url, timeout=60, limits=httpx.Limits(max_connections=64)) as client:
-            client.server, client.ended = server, ended
-            yield client
-    finally:
-        server.http.should_exit = True
-        thread.join()
-
-
 @pytest.fixture(scope="module")
 def client(vlm):
     with running(vlm) as made:
         yield made
-
-
-def picture_part(url):
-    return {"type": "image_url", "image_url": {"url": url}}
-
-
-def body(case, exit=7, **more):
-    content = [{"type": "text", "text": case.prompt}, picture_part(data_url(case.picture.open(), "PNG"))]
-    return {"model": f"testbed@{exit}", "messages": [{"role": "user", "content": content}]} | more
-
-
-def ask(client, given, **headers):
-    return client.post("/chat/completions", json=given, headers=headers)
-
-
-def text_of(response):
-    assert response.status_code == 200, response.text
-    return response.json()["choices"][0]["message"]["content"]
-
-
-def events(client, given):
-    """What a stream sends: its objects, and the words of each answer."""
-    found, words = [], {}
-    with client.stream("POST", "/chat/completions", json=given | {"stream": True}) as response:
-        assert response.headers["content-type"].startswith("text/event-stream"), response.read()
-        lines = [line.removeprefix("data: ") for line in response.iter_lines() if line]
-    assert lines[-1] == "[DONE]"
-    for line in lines[:-1]:
-        found.append(json.loads(line))
-        for choice in found[-1]["choices"]:
-            words[choice["index"]] = words.get(choice["index"], "") + choice["delta"].get("content", "")
-    return found, words
 
 
 # --- answers

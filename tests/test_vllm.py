@@ -299,8 +299,8 @@ def test_a_reply_of_another_form_is_tried_again(reply):
     from layeralign._util.retry import Retry
 
     with pytest.raises(Retry):
-        server._said(httpx.Response(200, json=reply))
-    assert isinstance(server._said(httpx.Response(400, json=reply)), Failure)
+        server.said_in(httpx.Response(200, json=reply))
+    assert isinstance(server.said_in(httpx.Response(400, json=reply)), Failure)
 
 
 def test_a_prompt_longer_than_the_server_allows_is_one_sentence(vlm, tmp_path):

@@ -53,10 +53,18 @@ class Vllm(ThreadingHTTPServer):
 
     def answer(self, body):
         """The reply to a chat completion."""
-        text, feature = "", None
+        turns, text, feature = [], "", None
         if self.becomes and len(self.bodies) > self.becomes[0]:
             self.vlm = self.becomes[1]
-        for part in body["messages"][-1]["content"]:
+        for one in body["messages"]:
+            if one["role"] == "system":
+                continue
+            kinds = [
+                {"type": "text"} if part["type"] == "text" else {"type": "image"} for part in one["content"]
+            ]
+            kinds[-1]["text"] = one["content"][-1]["text"]
+            turns.append({"role": one["role"], "content": kinds})
+        for part in (part for one in body["messages"] if one["role"] != "system" for part in one["content"]):
             if part["type"] == "text":
                 text = part["text"]
             elif part["type"] == "image_url":
@@ -70,8 +78,9 @@ class Vllm(ThreadingHTTPServer):
         if self.pictures is not None and feature is not None:
             feature = self.pictures.setdefault(text, feature)
         system = [one["content"] for one in body["messages"] if one["role"] == "system"]
-        made = self.vlm.prompt(text, picture=feature is not None, system=system[0] if system else "")
-        ids = self.ids(self.vlm.tokens(made, feature))
+        if system:
+            turns.insert(0, {"role": "system", "content": [{"type": "text", "text": system[0]}]})
+        ids = self.ids(self.vlm.tokens(self.vlm.conversation(turns, ""), feature))
         decoding = Decoding(
             max_new_tokens=body["max_tokens"], temperature=body["temperature"], top_p=body["top_p"]
         )

@@ -27,7 +27,7 @@ from layeralign.sweep.pool import Cluster
 from layeralign.sweep.screen import screen as screen_exits
 from layeralign.sweep.settings import ScanSettings, names_decoding, names_settings
 from layeralign.sweep.sweep import sweep
-from layeralign.sweep.vllm.scan import server_of, sweep_through
+from layeralign.sweep.vllm.scan import connected, server_of, sweep_through
 from layeralign.vlm import cost
 from layeralign.vlm.load import empty, load
 from layeralign.vlm.vlm import Vlm
@@ -264,6 +264,8 @@ def serve(
     log: str | Path | None = None,
     max_tokens: int = LONGEST,
     adapter: str | Path | None = None,
+    engine: Literal["vllm"] | None = None,
+    endpoint: str | None = None,
     **decoding: Any,
 ) -> None:
     """Serve every exit of a model behind an OpenAI-compatible endpoint, until a signal stops it.
@@ -277,6 +279,8 @@ def serve(
         log: the folder of a run that keeps every exchange.
         max_tokens: the largest length of an answer that a request may ask for, in tokens.
         adapter: the adapter of a model that is not loaded yet, as in `load`.
+        engine: "vllm" if the vLLM server at `endpoint` computes the language model; see docs/vllm.md.
+        endpoint: the server of `engine`, as in `scan`.
         decoding: fields of `layeralign.decode.decoding.Decoding` by name, for requests that name no others.
 
     Raises:
@@ -285,9 +289,17 @@ def serve(
     if unknown := sorted(decoding.keys() - Decoding.__dataclass_fields__.keys()):
         known = ", ".join(Decoding.__dataclass_fields__)
         raise LayeralignError(f"{unknown[0]}: is not a setting of decoding; expected one of {known}")
-    vlm = model if isinstance(model, Vlm) else load(model, adapter=adapter)
+    given: dict[str, Any] = {"model": str(model), "adapter": adapter}
+    vllm = None
+    if there := server_of(engine, endpoint):
+        if isinstance(model, Vlm):
+            raise LayeralignError("serve: engine needs the model's folder or hub id")
+        vlm, vllm = connected(there, given)
+    else:
+        vlm = model if isinstance(model, Vlm) else load(**given)
     folder = None if log is None else Path(log)
-    Server(vlm, Decoding(**decoding), host=host, port=port, log=folder, max_tokens=max_tokens).run()
+    how = Decoding(**decoding)
+    Server(vlm, how, host=host, port=port, log=folder, max_tokens=max_tokens, vllm=vllm).run()
 
 
 def _exits(model: str | None, revision: str | None, like: str | Path | None) -> Exits:

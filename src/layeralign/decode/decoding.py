@@ -12,7 +12,7 @@ from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
 from layeralign.vlm.text import reasoning
 
-FinishReason = Literal["stop", "length", "reasoning", "non-finite"]
+FinishReason = Literal["stop", "length", "reasoning", "non-finite", "failed"]
 """Why an answer ended.
 
 `stop`: the model ended it. `length`: it reached the length limit. `reasoning`: either of these happened

@@ -6,6 +6,7 @@ import shlex
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -31,16 +32,26 @@ SERVED = "each request's own settings are in its case's facts"
 class Log:
     """A run that grows by each exchange; an answer is told when it is stored."""
 
-    def __init__(self, vlm: Vlm, folder: Path, decoding: Decoding) -> None:
+    def __init__(
+        self, vlm: Vlm, folder: Path, decoding: Decoding, engine: Mapping[str, Any] | None = None
+    ) -> None:
         """Create the run in `folder`, or open it to add to it.
+
+        Args:
+            vlm: The model.
+            folder: The run's folder.
+            decoding: The server's settings.
+            engine: What identifies another engine than this process.
 
         Raises:
             LayeralignError: `folder` has another run or other files.
         """
         self.failed = False
+        identity = {"decoding": decoding.record(), "served": SERVED}
+        identity |= {"engine": dict(engine)} if engine else {}
         self._given: SimpleQueue[tuple[Job, End] | None] = SimpleQueue()
         opened: Future[None] = Future()
-        self._thread = Thread(target=self._work, args=(vlm, folder, decoding, opened), name="log")
+        self._thread = Thread(target=self._work, args=(vlm, folder, identity, opened), name="log")
         self._thread.start()
         opened.result()
 
@@ -53,9 +64,9 @@ class Log:
         self._given.put(None)
         self._thread.join()
 
-    def _work(self, vlm: Vlm, folder: Path, decoding: Decoding, opened: Future[None]) -> None:
+    def _work(self, vlm: Vlm, folder: Path, identity: dict[str, Any], opened: Future[None]) -> None:
         try:  # an SQLite connection belongs to the thread that opened it
-            with begin(vlm, folder, {"decoding": decoding.record(), "served": SERVED}) as run:
+            with begin(vlm, folder, identity) as run:
                 started = datetime.now(UTC).isoformat(timespec="seconds")
                 number = run.add_session(started, shlex.join(sys.argv), versions())
                 trained = vlm.adapter.trained_on() if vlm.adapter else frozenset()

@@ -7,11 +7,11 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 from layeralign._util.text import printable
 from layeralign.decode import stream
@@ -57,6 +57,11 @@ class End:
 
 
 Event = Text | End | Refused
+_FAILED = {
+    "non-finite": Refused("the model's logits are not finite numbers", 500, code="non_finite"),
+    "failed": Refused("the vLLM server gave no answer", 502, code="engine_failed"),
+}
+"""Finish reasons of what is no answer -> what a client is told."""
 
 
 @dataclass(eq=False)
@@ -83,11 +88,24 @@ Key = tuple[Job, int]
 """A request and the number of its answer."""
 
 
+class Answers(Protocol):
+    """What answers requests, as `layeralign.decode.engine.Engine` does."""
+
+    def run(self, requests: Iterable[Request[Key]]) -> Iterator[list[Generation[Key]]]:
+        """Yield answers as they end; an iterator of requests that stops may have more later."""
+        ...
+
+
 class Scheduler:
     """Answers jobs, in the order in which they come, in a thread of its own."""
 
     def __init__(
-        self, vlm: Vlm, decoding: Decoding, longest: int, store: Callable[[Job, End], None] | None = None
+        self,
+        vlm: Vlm,
+        decoding: Decoding,
+        longest: int,
+        store: Callable[[Job, End], None] | None = None,
+        relay: Answers | None = None,
     ) -> None:
         """Start the thread.
 
@@ -96,7 +114,9 @@ class Scheduler:
             decoding: Default settings of an answer.
             longest: Largest length of an answer, in tokens.
             store: Takes each finished answer, and tells the job when it is stored.
+            relay: What answers instead of an engine of this process.
         """
+        self._relay = relay
         self._vlm, self._decoding, self._longest = vlm, decoding, longest
         self._store = store or (lambda job, end: job.tell(end))
         self._pending: deque[Job] = deque()
@@ -161,7 +181,9 @@ class Scheduler:
                 self._fail(error)
                 engine = self._engine()
 
-    def _engine(self) -> Engine[Key] | Plain[Key]:
+    def _engine(self) -> Answers:
+        if self._relay:
+            return self._relay
         choose = Sampler(self._decoding, self._vlm.device)
         if self._vlm.streams:
             return Engine(self._vlm, choose, self._longest, goes_on=self._goes_on)
@@ -266,8 +288,8 @@ class Scheduler:
         ((job, index),) = made.keys
         if job not in self._jobs:
             return
-        if made.finish_reason == "non-finite" and not job.gone:
-            self._drop(job, Refused("the model's logits are not finite numbers", 500, code="non_finite"))
+        if (refused := _FAILED.get(made.finish_reason)) and not job.gone:
+            self._drop(job, refused)
             return
         reply, text, stopped = said(self._vlm, made.tokens, job.asked)
         reason = "stop" if stopped else made.finish_reason

@@ -17,8 +17,10 @@ from layeralign.errors import LayeralignError
 from layeralign.runs.opening import identity_in
 from layeralign.serving.limits import CONNECTIONS, DRAIN, KEY, LONGEST, SECONDS
 from layeralign.serving.log import Log
+from layeralign.serving.relay import Relay
 from layeralign.serving.requests import Offer, served_name
 from layeralign.serving.scheduler import Scheduler
+from layeralign.sweep.vllm.server import Server as Vllm
 from layeralign.vlm.vlm import Vlm
 
 KEY_VARIABLE = "LAYERALIGN_API_KEY"
@@ -42,6 +44,7 @@ class Server:
         port: int = 8001,
         log: Path | None = None,
         max_tokens: int = LONGEST,
+        vllm: Vllm | None = None,
     ) -> None:
         """Check everything, listen, and open the log.
 
@@ -52,6 +55,7 @@ class Server:
             port: Port; 0 for any free one.
             log: Folder of the run that keeps every exchange.
             max_tokens: Largest length of an answer, in tokens.
+            vllm: The vLLM server that computes the language model; None if this process does.
 
         Raises:
             LayeralignError: An argument is invalid, or a package is missing.
@@ -67,14 +71,16 @@ class Server:
             say(printable(f"note: {note}"), stderr=True)
         for picture in (False, True):
             checks.check_template(vlm, decoding, picture=picture)
+        self._relay = Relay(vlm, vllm, decoding) if vllm else None
         self._socket, loopback = _listen(host, port)
         self._log = None
         try:
             key = _key(host, loopback=loopback)
-            self._log = Log(vlm, log, decoding) if log else None
+            engine = self._relay.record() if self._relay else None
+            self._log = Log(vlm, log, decoding, engine) if log else None
             offer = Offer(served_name(vlm.checkpoint.name), vlm.exits, decoding, max_tokens)
             store = self._log.add if self._log else None
-            self._scheduler = Scheduler(vlm, decoding, max_tokens, store)
+            self._scheduler = Scheduler(vlm, decoding, max_tokens, store, self._relay)
         except BaseException:
             self._socket.close()
             if self._log:
@@ -117,6 +123,8 @@ class Server:
             self._scheduler.close()
             if self._log:
                 self._log.close()
+        if self._relay:
+            self._relay.again()
         if not self._can_answer():
             raise LayeralignError(
                 "serve: the log could not be written or judged to its end, as said above; correct that, then "

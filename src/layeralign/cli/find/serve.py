@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cyclopts import Parameter
 
-from layeralign.cli.options import Device, Dtype, ModelOptions  # noqa: F401 - see ModelOptions
+from layeralign.cli.options import Device, Dtype, EngineOptions, ModelOptions  # noqa: F401 - see ModelOptions
 from layeralign.decode.decoding import Decoding
 from layeralign.serving.limits import LONGEST
 
@@ -29,20 +29,32 @@ class ServeOptions(ModelOptions):
     "Folder of a LoRA adapter, as align writes it."
 
 
-def serve(options: ServeOptions, decoding: Decoding = Decoding()) -> None:  # noqa: B008 - immutable
+def serve(
+    options: ServeOptions,
+    decoding: Decoding = Decoding(),  # noqa: B008 - immutable
+    by: EngineOptions = EngineOptions(),  # noqa: B008 - immutable
+) -> None:
     """Serve every exit of a model behind an OpenAI-compatible endpoint, until Ctrl-C or SIGTERM.
 
     The model's name in a request picks the exit: `M@18`, `M@default`; `/v1/models` lists them. The flags of
     decoding are for requests that name no others. Needs `layeralign[serve]`; see docs/serve.md.
     """
-    from layeralign import api
+    vllm = None
+    if there := by.server() if by.engine or by.endpoint else None:
+        from layeralign.sweep.vllm.scan import connected
 
-    vlm = options.load(options.adapter)
-    api.serve(
+        options.announce()
+        vlm, vllm = connected(there, options.arguments(options.adapter))
+    else:
+        vlm = options.load(options.adapter)
+    from layeralign.serving.server import Server
+
+    Server(
         vlm,
+        decoding,
         host=options.host,
         port=options.port,
         log=options.log,
         max_tokens=options.max_tokens,
-        **vars(decoding),
-    )
+        vllm=vllm,
+    ).run()

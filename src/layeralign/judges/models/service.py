@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from math import inf
@@ -148,6 +149,26 @@ class Service:
         Raises:
             LayeralignError: See `ask_all`.
         """
+        with self.talking(path, read) as send:
+            sent: dict[Future[Reply | Failure], Key] = {}
+            for key, body in asked:
+                sent[send(body)] = key
+                while len(sent) >= in_flight():
+                    yield from _ended(sent)
+            while sent:
+                yield from _ended(sent)
+
+    @contextmanager
+    def talking(self, path: str, read: Reader[Reply]) -> Iterator[Callable[[Body], Future[Reply | Failure]]]:
+        """A function that sends a request; what has not ended when the context ends is cancelled.
+
+        Args:
+            path: Path after the base URL.
+            read: Converts a response to a reply.
+
+        Raises:
+            LayeralignError: See `ask_all`.
+        """
         import httpx
         from anyio.from_thread import start_blocking_portal
 
@@ -174,18 +195,11 @@ class Service:
             ThreadPoolExecutor(self.workers) as pool,
         ):
             talk = _Talk(self, client, portal, f"{self.url}{path}", read, Pace(self.gap))
-            sent: dict[Future[Reply | Failure], Key] = {}
             try:
-                for key, body in asked:
-                    sent[pool.submit(talk.ask, body)] = key
-                    while len(sent) >= in_flight():
-                        yield from _ended(sent)
-                while sent:
-                    yield from _ended(sent)
-            except BaseException:
+                yield lambda body: pool.submit(talk.ask, body)
+            finally:
                 pool.shutdown(wait=False, cancel_futures=True)
                 talk.stop()  # the pool waits for the requests that were sent
-                raise
 
 
 def _ended(sent: dict[Future[Reply | Failure], Key]) -> Iterator[tuple[Key, Reply | Failure]]:

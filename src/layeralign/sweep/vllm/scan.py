@@ -48,11 +48,20 @@ def sweep_through(
     Raises:
         LayeralignError: As `sweep`, or the server is not there or does not compute this model.
     """
+    vlm, server = connected(endpoint, given)
+    return sweep(vlm, cases, out, settings, _Vllm(vlm, server))
+
+
+def connected(endpoint: str, given: Mapping[str, Any]) -> tuple[Vlm, Server]:
+    """A server, and the model whose language model it computes; see `sweep_through`.
+
+    Raises:
+        LayeralignError: The server is not there, or the model cannot be loaded.
+    """
     server = Server(endpoint)
     shape = empty(given["model"], revision=given.get("revision"), variant=given.get("variant"))
     placed = language_model_on_disk(shape, given.get("device_map") or str(own_device()))
-    vlm = load(**{**given, "device_map": placed})
-    return sweep(vlm, cases, out, settings, _Vllm(vlm, server))
+    return load(**{**given, "device_map": placed}), server
 
 
 class _Vllm(Engine):

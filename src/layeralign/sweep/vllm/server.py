@@ -119,15 +119,18 @@ class Server:
         return {"name": "vllm", "version": self.version, "model": self.model}
 
     def body(self, vlm: Vlm, case: Case, part: Part | None, decoding: Decoding, **more: Any) -> Part:
-        """A request for an answer to a case, next to its picture as a part of the message.
+        """A request for an answer to a case, next to its picture as a part of the message."""
+        return self.conversation(vlm, [message("user", part, case.prompt)], decoding, **more)
+
+    def conversation(self, vlm: Vlm, messages: Sequence[Part], decoding: Decoding, **more: Any) -> Part:
+        """A request for an answer to messages after the system prompt.
 
         Every setting is given, since vLLM takes absent ones from the model's generation_config.json.
         """
-        content = [*([] if part is None else [part]), {"type": "text", "text": case.prompt}]
         system = [{"role": "system", "content": decoding.system}] if decoding.system else []
         return {
             "model": self.model,
-            "messages": [*system, {"role": "user", "content": content}],
+            "messages": [*system, *messages],
             "add_special_tokens": not vlm.template_writes_bos,
             "max_tokens": decoding.max_new_tokens,
             "temperature": decoding.temperature,
@@ -144,7 +147,7 @@ class Server:
 
     def ask(self, bodies: Sequence[Part]) -> list[Said | Failure]:
         """Send requests; returns an answer or a failure for each, in order."""
-        return self.service.ask_all("/v1/chat/completions", bodies, _said)
+        return self.service.ask_all("/v1/chat/completions", bodies, said_in)
 
     def answers(self, vlm: Vlm, asked: Sequence[Query], settings: ScanSettings) -> Iterator[list[Row]]:
         """Answer queries; yields their rows as they end.
@@ -157,7 +160,7 @@ class Server:
         answered = time.monotonic()
         flow = Flow()
         requests = self._requests(vlm, asked, settings, flow)
-        replies = self.service.ask_each("/v1/chat/completions", requests, _said, lambda: flow.limit)
+        replies = self.service.ask_each("/v1/chat/completions", requests, said_in, lambda: flow.limit)
         for one, said in replies:
             flow.ended()
             why = said.why if isinstance(said, Failure) else self.wrong(vlm, one, said, settings.decoding)
@@ -237,6 +240,11 @@ class Server:
             )
 
 
+def message(role: str, part: Part | None, text: str) -> Part:
+    """A message with a text, after a picture as a part if there is one."""
+    return {"role": role, "content": [*([] if part is None else [part]), {"type": "text", "text": text}]}
+
+
 def features_part(vlm: Vlm, feature: Feature) -> Part:
     """A picture's features as a part of a message.
 
@@ -265,7 +273,7 @@ def _base64(value: Tensor) -> str:
     return b64encode(out.getvalue()).decode()
 
 
-def _said(answer: httpx.Response) -> Said | Failure:
+def said_in(answer: httpx.Response) -> Said | Failure:
     """The answer in a response; a broken response raises `Retry`."""
     if answer.status_code != 200:
         return Failure(f"the server answered {answer.status_code}")

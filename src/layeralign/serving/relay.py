@@ -1,0 +1,101 @@
+"""Requests of the server's clients, answered by a vLLM server; this process only encodes their pictures."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import replace
+
+from layeralign._util.text import printable
+from layeralign.decode.decoding import Decoding
+from layeralign.decode.prompts import ended
+from layeralign.decode.requests import Generation, Prompt, Request, Wanted
+from layeralign.errors import LayeralignError
+from layeralign.judges.models.service import Failure
+from layeralign.serving.limits import SECONDS
+from layeralign.serving.requests import Asked
+from layeralign.serving.scheduler import Key
+from layeralign.sweep.vllm import server as vllm
+from layeralign.sweep.vllm.handshake import shake
+from layeralign.testbed.cases import cases
+from layeralign.vlm.vlm import Vlm
+
+_LOOK = 0.02
+"""Seconds after which a new request is looked for while others are being answered."""
+
+
+class Relay:
+    """An engine of the scheduler: it sends each request on, with picture features."""
+
+    def __init__(self, vlm: Vlm, server: vllm.Server, decoding: Decoding) -> None:
+        """See that the server computes this model, as before a scan.
+
+        Args:
+            vlm: The model; its language model may be on disk.
+            server: The vLLM server.
+            decoding: Settings of a request that names no others.
+
+        Raises:
+            LayeralignError: The server does not compute this model.
+        """
+        self._vlm, self._server = vlm, server
+        self._service = replace(server.service, attempts=3, timeout=SECONDS, budget=SECONDS)
+        self._shaken = shake(server, vlm, cases("dev", 8), decoding)
+
+    def record(self) -> dict[str, str]:
+        """What identifies the engine, for the identity of a log."""
+        return self._server.record()
+
+    def again(self) -> None:
+        """See that the server still computes this model.
+
+        Raises:
+            LayeralignError: It does not.
+        """
+        self._shaken.again(self._server)
+
+    def run(self, requests: Iterable[Request[Key]]) -> Iterator[list[Generation[Key]]]:
+        """Yield answers as they end, until there is no request and none is being answered.
+
+        A request that fails has the finish reason `failed`, and the reason is printed.
+
+        Raises:
+            LayeralignError: The server cannot be reached, or refuses access.
+        """
+        sent: dict[Future[vllm.Said | Failure], tuple[Prompt[Key], Wanted[Key]]] = {}
+        coming = iter(requests)
+        with self._service.talking("/v1/chat/completions", vllm.said_in) as send:
+            while True:
+                while (request := next(coming, None)) is not None:
+                    (prompt,) = request.prompts
+                    for wanted in prompt.wanted:
+                        sent[send(self._body(prompt, wanted))] = prompt, wanted
+                if not sent or all(job.gone for _, wanted in sent.values() for job, _ in wanted.keys):
+                    return
+                done = wait(sent, timeout=_LOOK, return_when=FIRST_COMPLETED).done
+                if done:
+                    yield [self._made(*sent.pop(one), one.result()) for one in done]
+
+    def _body(self, prompt: Prompt[Key], wanted: Wanted[Key]) -> vllm.Part:
+        ((job, _),) = wanted.keys
+        asked: Asked = job.asked
+        part = vllm.features_part(self._vlm, prompt.feature) if prompt.feature else None
+        turns = [vllm.message(turn.role, part if turn.picture else None, turn.text) for turn in asked.turns]
+        return self._server.conversation(self._vlm, turns, asked.decoding, seed=wanted.seed)
+
+    def _made(self, prompt: Prompt[Key], wanted: Wanted[Key], reply: vllm.Said | Failure) -> Generation[Key]:
+        ((job, _),) = wanted.keys
+        asked = vllm.Asked(((job.asked.case, job.asked.exit, 0),), prompt.ids)
+        try:
+            why = reply.why if isinstance(reply, Failure) else self._wrong(asked, reply, job.asked.decoding)
+        except LayeralignError as error:
+            why = str(error)
+        if isinstance(reply, Failure) or why:
+            print(printable(f"layeralign: serve: a request failed: {why}"), file=sys.stderr)
+            return Generation(wanted.keys, [], "failed")
+        tokens, stopped = ended(self._vlm, reply.tokens)
+        return Generation(wanted.keys, tokens, "stop" if stopped else "length")
+
+    def _wrong(self, asked: vllm.Asked, said: vllm.Said, decoding: Decoding) -> str:
+        return self._server.wrong(self._vlm, asked, said, decoding)

@@ -1,0 +1,137 @@
+"""`serve --engine vllm`: real HTTP on both sides, with a loopback server that keeps vLLM's contract."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+import layeralign
+import vllm_loopback
+from layeralign import LayeralignError
+from layeralign.analysis.results import Results
+from layeralign.cli import main
+from layeralign.decode.decoding import Decoding
+from layeralign.runs.opening import open_run
+from layeralign.serving.server import Server
+from layeralign.sweep.vllm.scan import connected
+from serve_clients import ASKED, EXITS, SHORT, ask, body, events, running, text_of
+
+
+@pytest.fixture(scope="module")
+def vlm():
+    return layeralign.load("testbed")
+
+
+@pytest.fixture(scope="module")
+def scanned(vlm, tmp_path_factory):
+    """Case and exit -> the scan's answer."""
+    folder = tmp_path_factory.mktemp("scanned") / "run"
+    layeralign.scan(vlm, ASKED, folder, exits=list(EXITS), max_new_tokens=24)
+    return {key[:2]: answer for key, answer in Results.load(folder).answers.items()}
+
+
+@pytest.fixture
+def theirs(vlm):
+    with vllm_loopback.serving(vlm) as server:
+        yield server
+
+
+@pytest.fixture
+def client(theirs):
+    ours, server = connected(theirs.url, {"model": "testbed"})
+    with running(ours, vllm=server) as made:
+        yield made
+
+
+def test_concurrent_clients_get_the_answers_of_the_scan(client, scanned):
+    asked = [(case, exit) for case in ASKED for exit in EXITS]
+    with ThreadPoolExecutor(20) as clients:
+        replies = list(clients.map(lambda one: text_of(ask(client, body(*one))), asked))
+    assert replies == [scanned[case.id, exit] for case, exit in asked]
+    assert len(set(replies)) > 5
+
+
+def test_a_stream_a_stop_text_and_several_answers(client, scanned):
+    case, whole = ASKED[0], scanned[ASKED[0].id, 7]
+    _, words = events(client, body(case, n=2))
+    assert words == {0: whole, 1: whole}
+    stop = whole.split()[2]
+    assert text_of(ask(client, body(case, stop=stop))) == whole[: whole.index(stop)]
+
+
+def test_samples_have_the_seed_of_the_request(client):
+    given = body(ASKED[0], temperature=30, seed=3)
+    first, again = text_of(ask(client, given)), text_of(ask(client, given))
+    others = {text_of(ask(client, given | {"seed": seed})) for seed in range(4, 8)}
+    assert first == again and others - {first}
+
+
+def test_all_turns_and_settings_reach_the_server(client, theirs):
+    turns = [
+        {"role": "user", "content": ASKED[1].prompt},
+        {"role": "assistant", "content": "i can not help with that"},
+    ]
+    given = body(ASKED[0], max_tokens=3)
+    text_of(ask(client, given | {"messages": [*turns, *given["messages"]]}))
+    sent = theirs.bodies[-1]
+    assert [one["role"] for one in sent["messages"]] == ["user", "assistant", "user"]
+    assert [part["type"] for part in sent["messages"][-1]["content"]] == ["image_embeds", "text"]
+    assert sent["max_tokens"] == 3
+
+
+@pytest.mark.parametrize("broken", [400, {"choices": []}])
+def test_a_request_that_fails_is_no_answer(client, theirs, broken):
+    asked = len(theirs.bodies)
+    theirs.broken = {asked + n: broken for n in range(3)}
+    failed = ask(client, body(ASKED[0]))
+    assert (failed.status_code, failed.json()["error"]["code"]) == (502, "engine_failed")
+    theirs.broken = {}
+    assert text_of(ask(client, body(ASKED[0])))
+
+
+def test_a_prompt_that_is_read_otherwise_is_no_answer(client, theirs, capsys):
+    theirs.ids = lambda ids: [*ids[:-1], ids[-1] + 1]
+    assert ask(client, body(ASKED[0])).status_code == 502
+    assert "which differ from token" in capsys.readouterr().err
+    theirs.ids = list
+    assert text_of(ask(client, body(ASKED[0])))
+
+
+def test_a_server_that_dies_is_an_error_of_each_request(client, theirs):
+    theirs.dies_after = 0
+    assert ask(client, body(ASKED[0])).status_code in (500, 502)
+    theirs.dies_after = None
+    assert text_of(ask(client, body(ASKED[0])))
+
+
+def test_the_log_is_a_run_of_this_engine(theirs, tmp_path):
+    ours, server = connected(theirs.url, {"model": "testbed"})
+    with running(ours, log=tmp_path / "log", vllm=server) as client:
+        text_of(ask(client, body(ASKED[0], exit=0)))
+    with open_run(tmp_path / "log") as run:
+        assert run.identity["engine"] == {"name": "vllm", "version": "0.32.0", "model": "m"}
+        assert [row["exit"] for row in run.rows()] == [0]
+    with pytest.raises(LayeralignError, match="another"):
+        Server(ours, SHORT, port=0, log=tmp_path / "log")
+
+
+def test_a_server_that_changes_meanwhile_is_said_at_the_end(theirs, vlm):
+    ours, server = connected(theirs.url, {"model": "testbed"})
+    with running(ours, vllm=server) as client:
+        text_of(ask(client, body(ASKED[0])))
+        theirs.ids = lambda ids: [*ids[:-4], *ids[-4:][::-1]]
+    assert "no longer those" in client.ended[0]
+
+
+def test_a_server_of_another_model_is_refused(theirs, vlm):
+    theirs.layer = 0
+    ours, server = connected(theirs.url, {"model": "testbed"})
+    with pytest.raises(LayeralignError, match="encoder layer"):
+        Server(ours, Decoding(max_new_tokens=24), port=0, vllm=server)
+
+
+def test_engine_and_endpoint_belong_together(vlm, capsys):
+    for flags in (["--engine", "vllm"], ["--endpoint", "http://127.0.0.1:1/v1"]):
+        assert main(["serve", "--model", "testbed", *flags]) == 1
+        assert "belong together" in capsys.readouterr().err
+    with pytest.raises(LayeralignError, match="folder or hub id"):
+        layeralign.serve(vlm, engine="vllm", endpoint="http://127.0.0.1:1/v1")
