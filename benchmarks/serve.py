@@ -1,6 +1,7 @@
 """The server under 100 clients: right answers, errors, memory, and its throughput against a scan's.
 
     python benchmarks/serve.py --minutes 3 > benchmarks/results/serve.md
+    python benchmarks/serve.py --model natural --cases 30 --exits 0,6,9,11 --minutes 1
 
 The cases are the testbed's, each with a picture of its own, at four exits. In turns, `scan` answers all of them, and
 the clients, threads of another process, ask the server each of them once; medians of the rounds. Then the clients ask
@@ -24,32 +25,32 @@ from http.client import HTTPConnection
 from itertools import count, islice
 from pathlib import Path
 
-EXITS, CLIENTS, LONGEST = (0, 3, 5, 7), 100, 24
+CLIENTS, LONGEST = 100, 24
 
 
-def bodies(n: int) -> list[tuple[tuple[str, int], bytes]]:
+def bodies(model: str, n: int, exits: list[int]) -> list[tuple[tuple[str, int], bytes]]:
     """Every case at every exit, in the scan's order: its key and its request."""
+    from layeralign.benchmarks import cases
     from layeralign.cases.pictures import data_url
-    from layeralign.testbed.cases import cases
 
     found = []
-    for case in cases("dev", n):
+    for case in cases(f"{model}:dev", limit=n):
         image = {"type": "image_url", "image_url": {"url": data_url(case.picture.open(), "PNG")}}
         content = [image, {"type": "text", "text": case.prompt}]
-        for exit in EXITS:
-            given = {"model": f"testbed@{exit}", "messages": [{"role": "user", "content": content}]}
+        for exit in exits:
+            given = {"model": f"{model}@{exit}", "messages": [{"role": "user", "content": content}]}
             found.append(((case.id, exit), json.dumps(given | {"max_tokens": LONGEST}).encode()))
     return found
 
 
-def scan(n: int, folder: Path) -> tuple[dict[tuple[str, int], str], float]:
+def scan(model: str, n: int, exits: list[int], folder: Path) -> tuple[dict[tuple[str, int], str], float]:
     """The scan's answers, and answers per second while it answers (its session's time, without loading)."""
     import layeralign
     from layeralign.analysis.results import Results
     from layeralign.runs.opening import open_run
     from layeralign.sweep import rate
 
-    layeralign.scan("testbed", "testbed:dev", folder, limit=n, exits=list(EXITS), max_new_tokens=LONGEST)
+    layeralign.scan(model, f"{model}:dev", folder, limit=n, exits=exits, max_new_tokens=LONGEST)
     with open_run(folder) as run:
         speed = rate.of(run)
     return {key[:2]: answer for key, answer in Results.load(folder).answers.items()}, speed
@@ -83,10 +84,10 @@ def load(port: int, asked: list, known: dict, seconds: float | None) -> tuple[in
     return len(done), len(errors), len(wrong), len(done) / (time.monotonic() - start)
 
 
-def serve(folder: Path) -> tuple[subprocess.Popen, int]:
+def serve(model: str, folder: Path) -> tuple[subprocess.Popen, int]:
     """Start a server on a free port."""
     log = (folder / "server.log").open("w")
-    command = [sys.executable, "-m", "layeralign", "serve", "--model", "testbed", "--port", "0"]
+    command = [sys.executable, "-m", "layeralign", "serve", "--model", model, "--port", "0"]
     server = subprocess.Popen(command, stderr=log)
     while "serving" not in (text := (folder / "server.log").read_text()):
         assert server.poll() is None, text
@@ -103,20 +104,23 @@ def memory(pid: int) -> float:
 def main() -> None:
     """Print the result."""
     parser = argparse.ArgumentParser()
+    parser.add_argument("--model", default="testbed", choices=("testbed", "natural"))
     parser.add_argument("--cases", type=int, default=100)
+    parser.add_argument("--exits", default="0,3,5,7")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=3)
     given = parser.parse_args()
-    asked = bodies(given.cases)
+    model, exits = given.model, [int(one) for one in given.exits.split(",")]
+    asked = bodies(model, given.cases, exits)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        server, port = serve(folder)
+        server, port = serve(model, folder)
         try:
-            known, _ = scan(given.cases, folder / "first")
+            known, _ = scan(model, given.cases, exits, folder / "first")
             load(port, asked[:CLIENTS], known, None)  # the first batch is slow
             scans, served, total, errors, wrong = [], [], 0, 0, 0
             for at in range(given.rounds):
-                scans.append(scan(given.cases, folder / f"run{at}")[1])
+                scans.append(scan(model, given.cases, exits, folder / f"run{at}")[1])
                 *some, speed = load(port, asked, known, None)
                 served.append(speed)
                 total, errors, wrong = total + some[0], errors + some[1], wrong + some[2]
@@ -133,7 +137,7 @@ def main() -> None:
     print(
         f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} cores"
         f"{', beside other work' if busy else ''}: `python benchmarks/serve.py {' '.join(sys.argv[1:])}`. "
-        f"{CLIENTS} clients at once, {given.cases} cases of the testbed at exits {', '.join(map(str, EXITS))}, "
+        f"{CLIENTS} clients at once, {given.cases} cases of the {'natural testbed' if model == 'natural' else model} at exits {given.exits}, "
         "each case with a picture of its own; clients and server share the cores. The server ended with exit code "
         f"{code} (SIGTERM).\n"
     )
