@@ -1,12 +1,17 @@
 """One L-PPO step against a plain implementation of the same step: how many times faster.
 
     python benchmarks/align_speed.py
+    python benchmarks/align_speed.py --model natural --dtype bfloat16 --rows 24 --epochs 1 --steps 6
 
 Plain means what one gets from putting PPO around a VLM without thinking of its parts: three models (policy
 with LoRA, a reference, a value model), `generate` and every forward pass fed with pixels, so that the
 encoder runs each time, and logits of the whole sequence. It does the same updates: the same rows at one
 exit (it cannot mix them), the same number of sampled tokens on average, epochs, losses and learning rate.
 The two alternate; times are medians over the steps after the first.
+
+The floor is the time of the matrix products that no implementation avoids, at the rate of the model's own
+MLP layers on as many tokens: each prompt and answer once for sampling, once for the reference policy, and per
+epoch once forward and once back, and the head at the answers' tokens. Attention and the encoder count nothing.
 """
 
 import argparse
@@ -24,18 +29,20 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 import layeralign
-from layeralign.decode.prompts import ended, text
+from layeralign import benchmarks
+from layeralign.decode.prompts import ended, prompt_tokens, text
 from layeralign.rewards.reward import load_reward
-from layeralign.testbed import cases as testbed
 from layeralign.training import ppo
 from layeralign.training.data.batches import Batches
 from layeralign.training.data.exit_mix import ExitMix
 from layeralign.training.data.features import Features
 from layeralign.training.lppo import Lppo
+from layeralign.training.modules import linear_layers
 from layeralign.training.parallel import Workers
 from layeralign.training.policy import Policy
 from layeralign.training.reference import ReferenceAnswers
 from layeralign.training.settings import AlignSettings
+from layeralign.vlm.vlm import Vlm
 
 EXIT = 1
 
@@ -43,17 +50,17 @@ EXIT = 1
 class Plain:
     """PPO with three models and pixels everywhere."""
 
-    def __init__(self, settings: AlignSettings, cases: list, reward: object) -> None:
-        self.vlm = layeralign.load("testbed")
+    def __init__(self, model: str, dtype: str, settings: AlignSettings, cases: list, reward: object) -> None:
+        self.vlm = layeralign.load(model, dtype=dtype)
         self.settings, self.reward = settings, reward
         self.batches = Batches(cases, settings, self.vlm.exits.default)
         self.mix = ExitMix.parse(self.vlm.exits, settings.exits, settings.mix)
         self.reference = copy.deepcopy(self.vlm.model)
         self.critic = copy.deepcopy(self.vlm.model)
-        for model in (self.vlm.model, self.reference, self.critic):
-            model.config.vision_feature_layer = EXIT
+        for one in (self.vlm.model, self.reference, self.critic):
+            one.config.vision_feature_layer = EXIT
         config = LoraConfig(
-            r=settings.rank, lora_alpha=2 * settings.rank, target_modules=self.vlm.language_modules
+            r=settings.rank, lora_alpha=2 * settings.rank, target_modules=linear_layers(self.vlm, "language")
         )
         self.policy = get_peft_model(self.vlm.model, config)
         self.critic = get_peft_model(self.critic, config)
@@ -106,12 +113,14 @@ class Plain:
     def values(self, batch: dict, start: int) -> torch.Tensor:
         """Of the answers' states, by a whole forward pass of the critic."""
         hidden = self.critic(**batch, output_hidden_states=True).hidden_states[-1][:, start - 1 : -1]
-        return self.head(hidden).squeeze(-1)
+        return self.head(hidden.float()).squeeze(-1)
 
 
-def ours(settings: AlignSettings, cases: list, reward: object, folder: Path) -> tuple[Lppo, float]:
+def ours(
+    model: str, dtype: str, settings: AlignSettings, cases: list, reward: object, folder: Path
+) -> tuple[Lppo, float]:
     """A training that is ready to step, and the seconds that its reference answers and their scores took."""
-    vlm = layeralign.load("testbed")
+    vlm = layeralign.load(model, dtype=dtype)
     policy = Policy(vlm, settings.rank, settings.seed)
     mix = ExitMix.parse(vlm.exits, settings.exits, settings.mix)
     features = Features(vlm, cases, mix.exits)
@@ -123,31 +132,64 @@ def ours(settings: AlignSettings, cases: list, reward: object, folder: Path) -> 
     return lppo, time.perf_counter() - began
 
 
+def floor(vlm: Vlm, settings: AlignSettings, tokens: int, answered: int) -> float:
+    """Seconds of the matrix products of a step whose prompts and answers have so many tokens."""
+    decoder, mlp = vlm.model.get_decoder(), vlm.model.get_decoder().layers[0].mlp
+    weights = sum(m.weight.numel() for m in decoder.modules() if isinstance(m, nn.Linear))
+    head = vlm.model.get_output_embeddings().weight.numel()
+    passes = 2 + 2 * settings.epochs
+    rows = torch.randn(tokens, mlp.up_proj.in_features, dtype=vlm.model.dtype)
+    took = []
+    with torch.no_grad():
+        for _ in range(20):
+            start = time.perf_counter()
+            mlp.up_proj(rows)
+            took.append(time.perf_counter() - start)
+    return min(took) / mlp.up_proj.weight.numel() * passes * (weights + head * answered / tokens)
+
+
 def main() -> None:
     """Alternate the two, print medians and ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--rows", type=int, default=96)
+    parser.add_argument("--epochs", type=int, default=AlignSettings.epochs)
+    parser.add_argument("--model", default="testbed", choices=("testbed", "natural"))
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument(
         "--cases", type=int, default=240, help="as many as are drawn twice or more, as in a training"
     )
     arguments = parser.parse_args()
     settings = AlignSettings(
-        exits=str(EXIT), rows=arguments.rows, retention_share=0, max_new_tokens=24, steps=arguments.steps
-    )
-    cases, reward = testbed.cases("train", arguments.cases, 0), load_reward("testbed")
+        exits=str(EXIT), rows=arguments.rows, retention_share=0, max_new_tokens=24, steps=arguments.steps,
+        epochs=arguments.epochs,
+    )  # fmt: skip
+    model, dtype = arguments.model, arguments.dtype
+    cases = benchmarks.cases(f"{model}:train", limit=arguments.cases)
+    reward = load_reward("testbed" if model == "testbed" else "layeralign.testbed.natural.outcome:score")
     torch.manual_seed(0)
     times: dict[str, list[float]] = {"plain": [], "ours": []}
     with TemporaryDirectory() as folder:
-        lppo, began = ours(settings, cases, reward, Path(folder))
-        contestants = {"plain": Plain(settings, cases, reward).step, "ours": lppo.step}
+        lppo, began = ours(model, dtype, settings, cases, reward, Path(folder))
+        read: list[tuple[int, int]] = []  # tokens of prompts and answers, and of answers, per step
+        sample, vlm = lppo.sample, lppo.policy.vlm
+
+        def counted(rows: list, step: int) -> tuple:
+            answers, finished = sample(rows, step)
+            said = sum(map(len, answers))
+            prompts = [prompt_tokens(vlm, row[0], lppo.features.of(row), settings.decoding()) for row in rows]
+            read.append((said + sum(map(len, prompts)), said))
+            return answers, finished
+
+        lppo.sample = counted
+        contestants = {"plain": Plain(model, dtype, settings, cases, reward).step, "ours": lppo.step}
         for number in range(arguments.steps):
             for name, step in contestants.items():
                 start = time.perf_counter()
                 step(number)
                 times[name].append(time.perf_counter() - start)
     print(f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
-          f"torch {torch.__version__}; testbed, exit {EXIT}, {settings.rows} rows, {settings.epochs} epochs\n")  # fmt: skip
+          f"torch {torch.__version__}; {model}, {dtype}, exit {EXIT}, {settings.rows} rows, {settings.epochs} epochs\n")  # fmt: skip
     print("| | s per step, median | fastest | slowest |\n|---|---|---|---|")
     for name, all_times in times.items():
         later = all_times[1:]
@@ -160,6 +202,10 @@ def main() -> None:
         ratios = [p / (o + more) for p, o in zip(times["plain"][1:], times["ours"][1:], strict=True)]
         told = f"{median(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f}"
         print(f"plain / {name}, paired by step: median {told}")
+    least = [floor(vlm, settings, *one) for one in read[1:]]
+    ratios = [took / at_least for took, at_least in zip(times["ours"][1:], least, strict=True)]
+    print(f"floor: median {median(least):.2f} s a step; ours / floor, by step: median {median(ratios):.2f}, "
+          f"{min(ratios):.2f} to {max(ratios):.2f}")  # fmt: skip
 
 
 if __name__ == "__main__":
