@@ -258,7 +258,8 @@ class Run:
             LayeralignError: A known case has another prompt, picture, kind or control, or a sequential run's
                 case has changed.
         """
-        known, shown = self.case_hashes(), self._shown()
+        known = self.case_hashes()
+        shown: dict[str, tuple[object, ...]] = {}  # read only if a case differs
         new: list[tuple[object, ...]] = []
         changed: list[tuple[object, ...]] = []
         for case in cases:
@@ -271,6 +272,7 @@ class Run:
                      case.control)
                 )  # fmt: skip
             elif known[case.id] != case.sha256:
+                shown = shown or self._shown()
                 if shown[case.id] != about or self.sequential:
                     raise LayeralignError(
                         f"run {self.path}: case {case.id!r} differs from the run's case of that id; "
