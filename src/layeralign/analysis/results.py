@@ -71,7 +71,7 @@ class Results:
         Raises:
             LayeralignError: the folder has no run, or the run cannot be read.
         """
-        with open_run(path) as run:
+        with open_run(path) as run, run.snapshot():
             found = cls.of(run)
             found.exits, found.columns.cases.role  # noqa: B018 - damage shows here, while the run is open
             return found

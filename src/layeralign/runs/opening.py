@@ -165,6 +165,7 @@ def _one_file(connection: sqlite3.Connection) -> bool:
     """Move everything into the one file, once nobody reads it; False if it cannot be done: no seal then."""
     for _ in range(_TRIES):
         try:
+            connection.execute("PRAGMA busy_timeout = 0")  # else each try waits for a minute
             busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         except sqlite3.Error:  # the disk is full, or the file is damaged or closed already
             return False
