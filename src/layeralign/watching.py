@@ -91,7 +91,7 @@ class Watch:
         """Write the watch as safetensors.
 
         Raises:
-            LayeralignError: `file` exists and is no watch, as the weights of a model; or it cannot be written.
+            LayeralignError: `file` exists and is no watch, such as weights, or it cannot be written.
         """
         if file.exists():
             try:

@@ -45,7 +45,7 @@ def atomic(file: Path, *, private: bool = False) -> Iterator[Path]:
         if file.is_dir():
             raise LayeralignError(f"out {file}: is a folder; expected a file")
         if file.is_symlink() or (file.exists() and not file.is_file()):  # as /dev/stdout and /dev/null
-            raise LayeralignError(f"out {file}: is a link or a device; expected a file")
+            raise LayeralignError(f"out {file}: is a link, a pipe or a device; expected a file")
         if file.exists() and _begins(file, _DATABASE):
             raise LayeralignError(f"out {file}: holds a run; expected another file")
         if not file.parent.is_dir():
