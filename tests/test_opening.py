@@ -174,7 +174,7 @@ def test_no_output_replaces_a_run(copy, capsys, command):
 
 def test_a_writer_does_not_wait_for_a_reader_that_stands_still(copy, monkeypatch):
     monkeypatch.setattr(opening, "_PAUSE", 0.0)
-    with open_run(copy) as reader, reader.snapshot():
+    with open_run(copy) as reader, opening.snapshot(reader):
         assert reader.judges()
         writer = open_run(copy, write=True)
         writer.add_session("2026-01-02", "layeralign judge", {})

@@ -14,8 +14,8 @@ import shutil
 import sqlite3
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -282,6 +282,16 @@ def _sha256(file: Path) -> str:
         with file.open("rb") as stream:
             _HASHED[key] = hashlib.file_digest(stream, "sha256").hexdigest()
     return _HASHED[key]
+
+
+@contextmanager
+def snapshot(run: Run) -> Iterator[None]:
+    """Read one state of an open run in the block, whatever a writer does meanwhile."""
+    run._db.execute("BEGIN")
+    try:
+        yield
+    finally:
+        run._db.rollback()
 
 
 def identity_in(folder: Path) -> dict[str, Any]:

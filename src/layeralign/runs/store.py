@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -131,18 +130,6 @@ class Run:
         self._end(not damaged)
         if damaged and not (self.sealed and isinstance(error, sqlite3.OperationalError)):  # a full disk
             raise LayeralignError(unreadable(self.path, error)) from error
-
-    @contextmanager
-    def snapshot(self) -> Iterator[None]:
-        """Read one state of the run in the block, whatever a writer does meanwhile."""
-        begun = not self._db.in_transaction
-        if begun:
-            self._db.execute("BEGIN")
-        try:
-            yield
-        finally:
-            if begun:
-                self._db.rollback()
 
     def structure(self) -> str:
         """`ok`, or SQLite's first complaint about the file's structure."""
