@@ -600,3 +600,9 @@ def test_the_docs_have_every_benchmark_with_its_licence_and_revision():
         place = benchmark.origin
         assert cells[1] == (getattr(place, "repo", None) or getattr(place, "folder", None) or "–")
         assert cells[2:] == [benchmark.by_hand or "–", benchmark.licence, benchmark.revision or "–"]
+
+
+def test_a_cache_in_the_home_of_nobody_is_a_folder_of_that_name(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LAYERALIGN_CACHE", "~nosuchuser/cache")
+    assert main(["cases"]) == 0

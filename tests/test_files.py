@@ -118,3 +118,18 @@ def test_a_text_is_read_within_its_limit(tmp_path, content, limit, found):
 def test_a_line_of_json_is_one_line_for_every_reader(text):
     line = files.json_line({"answer": text})
     assert line.splitlines() == [line[:-1]] and json.loads(line) == {"answer": text}
+
+
+@pytest.mark.parametrize("place", ["link", "dangling", "pipe"])
+def test_a_link_or_a_device_is_not_replaced(tmp_path, place):
+    """Who is root would replace /dev/null or /dev/stdout."""
+    file = tmp_path / place
+    if place == "pipe":
+        os.mkfifo(file)
+    else:
+        (tmp_path / "there").write_text("kept")
+        file.symlink_to("there" if place == "link" else "gone")
+    with pytest.raises(LayeralignError, match="is a link, a pipe or a device; expected a file"):
+        files.write(file, "new")
+    assert file.is_symlink() or file.is_fifo()
+    assert place != "link" or file.read_text() == "kept"

@@ -17,9 +17,10 @@ from layeralign import LayeralignError
 from layeralign.cases.case import Case
 from layeralign.decode.checks import check
 from layeralign.decode.decoding import Decoding
+from layeralign.judges.models.local import LocalSpeaker
 from layeralign.testing import _Shown, noise
 from layeralign.training.modules import linear_layers
-from layeralign.vlm import limits
+from layeralign.vlm import checkpoint, finite, limits
 from layeralign.vlm import load as loading
 from layeralign.vlm.checkpoint import find_adapter
 from layeralign.vlm.identity import identity
@@ -97,18 +98,37 @@ def test_remote_code_is_refused_without_being_run(copy, tmp_path, file):
     assert not ran.exists()
 
 
-def test_weights_that_change_while_they_are_loaded_are_refused(copy, monkeypatch):
-    """The run would have the hash of the weights before."""
-    pretrained = loading.pretrained
+@pytest.mark.parametrize("reads", [load, lambda folder: LocalSpeaker.load(str(folder), chat=False)])
+def test_weights_that_change_while_they_are_loaded_are_refused(copy, monkeypatch, reads):
+    """The run, or a judge's record, would have the hash of the weights before."""
+    check = finite.check_weights
 
-    def changing(*arguments, **options):
-        made = pretrained(*arguments, **options)
+    def changing(*arguments):
         os.utime(copy / "model.safetensors")
-        return made
+        check(*arguments)
 
-    monkeypatch.setattr(loading, "pretrained", changing)
+    monkeypatch.setattr(finite, "check_weights", changing)
     with pytest.raises(LayeralignError, match=r"model.safetensors changed while it was read"):
-        load(copy)
+        reads(copy)
+
+
+def test_a_template_in_a_folder_of_templates_is_hashed(copy):
+    """Transformers gives a tokenizer that template in place of its own."""
+    before = checkpoint.find(copy).hashes
+    (copy / "additional_chat_templates").mkdir()
+    (copy / "additional_chat_templates" / "default.jinja").write_text("other {{ messages[0]['content'] }}")
+    found = checkpoint.find(copy)
+    assert "other" in str(loading.tokenizer(found, "model").chat_template)
+    assert found.hashes.keys() - before.keys() == {"additional_chat_templates/default.jinja"}
+
+
+@pytest.mark.parametrize("name", ["testbed", "natural"])
+def test_a_checkpoint_with_the_name_of_a_testbed_is_not_passed_over(copy, monkeypatch, name):
+    copy.rename(copy.parent / name)
+    monkeypatch.chdir(copy.parent)
+    with pytest.raises(LayeralignError, match=f"expected ./{name} for that checkpoint"):
+        load(name)
+    assert load(f"./{name}").name == f"./{name}"
 
 
 def test_more_tensors_than_any_model_has_are_refused(copy, monkeypatch):

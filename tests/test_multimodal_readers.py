@@ -322,6 +322,13 @@ def packed_faults(name, file, rows, texts, picture):
         whole[20:400] = b"\xff" * 380
         (f / file).write_bytes(bytes(whole))
 
+    def twice(f):
+        import pyarrow
+        from pyarrow import parquet
+
+        table = pyarrow.Table.from_pylist(rows())
+        parquet.write_table(table.append_column(texts[0], table[texts[1]]), f / file)
+
     good, broken = picture_bytes(1), picture_bytes(1)[:50]
     for label, change, says in (
         ("empty", put(b""), "not a readable Parquet file"),
@@ -333,6 +340,7 @@ def packed_faults(name, file, rows, texts, picture):
         ("spoilt", spoil, "not a readable Parquet|more than|expected|invalid"),
         ("too large", put(b"PAR1" * 2**19 + b"x"), "larger than 2 MiB"),
         ("large when unpacked", cells(**{texts[0]: "x" * 2**20, texts[1]: "y" * 2**20}), "the limits are"),
+        ("a column twice", twice, f"column '{texts[0]}' appears twice"),
         ("no rows", lambda f: write_parquet(f / file, rows()[:0] or [{}]), "is missing|has no rows"),
         ("no picture", cells(**{picture: None}), "has no picture; expected the bytes"),
         ("an empty picture", cells(**{picture: {"bytes": b"", "path": None}}), "has no picture"),

@@ -24,7 +24,7 @@ from layeralign.analysis.summary import summarise
 from layeralign.cli import main
 from layeralign.runs import opening
 from layeralign.runs.opening import FILE, LOCK, SEAL, create, open_run
-from layeralign.runs.store import Row
+from layeralign.runs.store import Row, Run
 
 ENCODER = {"layers": 6, "default": 5}
 
@@ -139,6 +139,50 @@ def test_a_writer_waits_for_readers_before_it_seals(copy):
     writer.add_session("2026-01-02", "layeralign judge", {})
     writer.close()
     reader.join()
+    assert "intact" in layeralign.verify(copy)
+
+
+def test_a_reader_sees_one_state_of_a_run(copy, monkeypatch):
+    """A judge that works while a gate reads has judged a part of the rows, and then all of them."""
+    with open_run(copy, write=True) as writer:
+        writer.ask_judge("refusal", again=True)
+    columns = Run.columns
+    monkeypatch.setattr(opening, "_PAUSE", 0.0)  # the judge does not wait for this reader
+
+    def judged_meanwhile(reader):
+        found = columns(reader)
+        if not reader.doubtful:
+            monkeypatch.setattr(Run, "columns", columns)
+            layeralign.judge(copy, ["refusal"])
+        return found
+
+    monkeypatch.setattr(Run, "columns", judged_meanwhile)
+    found = Results.load(copy)
+    assert "refusal" not in found.columns.verdicts and "refusal" in found.unfinished
+    assert "refusal" not in Results.load(copy).unfinished
+
+
+@pytest.mark.parametrize("command", ["export", "gate"])
+def test_no_output_replaces_a_run(copy, capsys, command):
+    policy, file = copy.parent / "p.yaml", copy / FILE
+    policy.write_text("rules:\n- {metric: asr, exits: all, upper_bound: 0.15}\n")
+    flags = ["--out"] if command == "export" else ["--policy", str(policy), "--junit"]
+    assert main([command, str(copy), *flags, str(file)]) == 1
+    assert f"out {file}: holds a run; expected another file" in capsys.readouterr().err
+    assert "intact" in layeralign.verify(copy)
+
+
+def test_a_writer_does_not_wait_for_a_reader_that_stands_still(copy, monkeypatch):
+    monkeypatch.setattr(opening, "_PAUSE", 0.0)
+    with open_run(copy) as reader, opening.snapshot(reader):
+        assert reader.judges()
+        writer = open_run(copy, write=True)
+        writer.add_session("2026-01-02", "layeralign judge", {})
+        start = time.monotonic()
+        writer.close()
+        assert time.monotonic() - start < 5
+    with open_run(copy, write=True):
+        pass  # the next writer closes it
     assert "intact" in layeralign.verify(copy)
 
 

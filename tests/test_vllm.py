@@ -5,6 +5,7 @@
 
 import json
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ import vllm_loopback
 from layeralign import LayeralignError
 from layeralign.cli import main
 from layeralign.decode.decoding import Decoding
+from layeralign.decode.stream import respond
 from layeralign.judges.models.service import Failure
 from layeralign.runs.opening import open_run
 from layeralign.sweep.vllm import handshake, server
@@ -194,6 +196,31 @@ def test_a_server_that_takes_no_features_is_refused(vlm, tmp_path):
 def test_what_is_no_such_server_is_one_sentence(vlm, tmp_path, settings, asked, says):
     with vllm_loopback.serving(vlm, **settings) as server, pytest.raises(LayeralignError, match=says):
         scan(asked + server.url, tmp_path / "run")
+
+
+def test_logits_here_that_are_not_numbers_are_a_difference(vlm, monkeypatch):
+    (case,) = cases("dev", 1)
+    feature = vlm.encode([case.picture.open()], [3])[3][0]
+    ids = vlm.tokens(vlm.prompt(case.prompt, picture=True), feature)
+    (said,) = respond(vlm, [ids], [feature], Decoding(max_new_tokens=4))
+    given = [SimpleNamespace(tokens=said.tokens)]
+    server = SimpleNamespace(service=SimpleNamespace(url="http://127.0.0.1:1/v1"))
+
+    def compare():
+        handshake._compare_own(server, vlm, [SimpleNamespace(ids=ids)], [feature], given, near=0.1)
+
+    compare()
+    logits = vlm.logits
+    monkeypatch.setattr(vlm, "logits", lambda states: logits(states) * torch.nan)
+    with pytest.raises(LayeralignError, match="1 of 1 answers are not those of model"):
+        compare()
+
+
+@pytest.mark.parametrize("longest", [True, 0, -5, 1.5, "9" * 5000, None])
+def test_a_context_that_is_no_length_is_none(vlm, longest):
+    with vllm_loopback.serving(vlm) as server:
+        server.longest = longest
+        assert Server(server.url).longest is None
 
 
 def test_a_text_that_spells_a_special_token_is_refused_before_others_are_asked(vlm, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -127,6 +128,15 @@ def test_values_that_no_watch_has_are_refused(tmp_path, tensors, about):
     save_file(good | tensors, tmp_path / "bad", said | about)
     with pytest.raises(LayeralignError, match="cannot be read; make it with layeralign watch"):
         Watch.load(tmp_path / "bad")
+
+
+def test_a_watch_replaces_a_watch_alone(tmp_path):
+    watch = replace(fit(usual(24), 0.2), about={"noticed": {}, "model": "m", "exit": "2", "pictures": 24})
+    save_file({"w": torch.ones(1)}, tmp_path / "model.safetensors")
+    with pytest.raises(LayeralignError, match=r"model.safetensors: exists and is no watch"):
+        watch.save(tmp_path / "model.safetensors")
+    for _ in range(2):
+        watch.save(tmp_path / "watch.safetensors")
 
 
 def test_a_server_needs_no_model_to_watch():

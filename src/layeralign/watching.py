@@ -88,7 +88,16 @@ class Watch:
         return self.score(features) <= self.limit
 
     def save(self, file: Path) -> None:
-        """Write the watch as safetensors."""
+        """Write the watch as safetensors.
+
+        Raises:
+            LayeralignError: `file` exists and is no watch, such as weights, or it cannot be written.
+        """
+        if file.exists():
+            try:
+                Watch.load(file)
+            except LayeralignError as error:
+                raise LayeralignError(f"out {file}: exists and is no watch; expected another file") from error
         tensors = {name: getattr(self, name).contiguous() for name in _TENSORS}
         about = {"about": json.dumps(dict(self.about)), "rest": repr(self.rest), "limit": repr(self.limit)}
         with atomic(file) as draft:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from filelock import FileLock
 
 _DRAFT = ".draft"
+_DATABASE = b"SQLite format 3\0"
+"""The first bytes of a run, which no output replaces."""
 _LINE_ENDS = {end: f"\\u{end:04x}" for end in (0x85, 0x2028, 0x2029)}
 """Characters that end a line for some readers and that JSON leaves as they are -> their escapes."""
 
@@ -33,7 +35,8 @@ def atomic(file: Path, *, private: bool = False) -> Iterator[Path]:
         private: whether only its owner can read it.
 
     Raises:
-        LayeralignError: `file` is a folder, its folder does not exist, or the file cannot be written.
+        LayeralignError: `file` is a folder, a link, a device or a run's database, its folder does not exist,
+            or the file cannot be written.
     """
     if not file.name:
         raise LayeralignError(f"out {file}: is a folder; expected a file")
@@ -41,6 +44,10 @@ def atomic(file: Path, *, private: bool = False) -> Iterator[Path]:
     try:
         if file.is_dir():
             raise LayeralignError(f"out {file}: is a folder; expected a file")
+        if file.is_symlink() or (file.exists() and not file.is_file()):  # as /dev/stdout and /dev/null
+            raise LayeralignError(f"out {file}: is a link, a pipe or a device; expected a file")
+        if file.exists() and _begins(file, _DATABASE):
+            raise LayeralignError(f"out {file}: holds a run; expected another file")
         if not file.parent.is_dir():
             raise LayeralignError(f"out {file}: the folder {file.parent} does not exist")
         _remove_abandoned(file)
@@ -167,6 +174,11 @@ def expanded(path: str | Path) -> Path:
         return Path(path).expanduser()
     except (RuntimeError, ValueError):  # ValueError: `~` and a null byte, which no file has in its name
         return Path(path)
+
+
+def _begins(file: Path, start: bytes) -> bool:
+    with file.open("rb") as stream:
+        return stream.read(len(start)) == start
 
 
 def _remove_abandoned(file: Path) -> None:

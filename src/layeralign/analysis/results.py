@@ -20,7 +20,7 @@ from layeralign.errors import LayeralignError
 from layeralign.exits import Exits
 from layeralign.judges.kinds import HUMAN, REFUSAL, scores_only, trusted
 from layeralign.runs.columns import FINISH_REASONS, HARMFUL, NOT_APPLICABLE, Columns, Flags
-from layeralign.runs.opening import open_run
+from layeralign.runs.opening import open_run, snapshot
 from layeralign.runs.store import NO_ANSWER, GivenCase, RowKey, Run
 
 
@@ -71,7 +71,7 @@ class Results:
         Raises:
             LayeralignError: the folder has no run, or the run cannot be read.
         """
-        with open_run(path) as run:
+        with open_run(path) as run, snapshot(run):
             found = cls.of(run)
             found.exits, found.columns.cases.role  # noqa: B018 - damage shows here, while the run is open
             return found

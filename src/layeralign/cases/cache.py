@@ -38,7 +38,7 @@ class Record:
 
 def folder(name: str) -> Path:
     """The folder of that name in the cache; it may not exist yet."""
-    return Path(os.environ.get(HOME) or "~/.cache/layeralign").expanduser() / name
+    return files.expanded(os.environ.get(HOME) or "~/.cache/layeralign") / name
 
 
 def held(file: Path, revision: str | None) -> bool:

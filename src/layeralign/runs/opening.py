@@ -14,8 +14,8 @@ import shutil
 import sqlite3
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,6 +165,7 @@ def _one_file(connection: sqlite3.Connection) -> bool:
     """Move everything into the one file, once nobody reads it; False if it cannot be done: no seal then."""
     for _ in range(_TRIES):
         try:
+            connection.execute("PRAGMA busy_timeout = 0")  # else each try waits for a minute
             busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         except sqlite3.Error:  # the disk is full, or the file is damaged or closed already
             return False
@@ -281,6 +282,16 @@ def _sha256(file: Path) -> str:
         with file.open("rb") as stream:
             _HASHED[key] = hashlib.file_digest(stream, "sha256").hexdigest()
     return _HASHED[key]
+
+
+@contextmanager
+def snapshot(run: Run) -> Iterator[None]:
+    """Read one state of an open run in the block, whatever a writer does meanwhile."""
+    run._db.execute("BEGIN")
+    try:
+        yield
+    finally:
+        run._db.rollback()
 
 
 def identity_in(folder: Path) -> dict[str, Any]:

@@ -12,10 +12,10 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from layeralign._util.files import expanded, read_regular
+from layeralign._util.files import expanded, read_regular, watched
 from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
-from layeralign.vlm.limits import check_numbers
+from layeralign.vlm.limits import check_numbers, keys
 
 TRAINING = "training.json"
 """File next to an adapter in which `layeralign align` records the training."""
@@ -29,7 +29,7 @@ SHORT = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _KINDS = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 _LARGE, _PART = 10**9, 2**24
 """Bytes of a checkpoint whose reading shows progress, and bytes that are read at once."""
-_WANTED = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
+_WANTED = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "additional_chat_templates/*.jinja")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _MAX_JSON = 32 * 2**20
 """Largest JSON file of a model, in bytes."""
@@ -66,8 +66,14 @@ class Checkpoint:
 
     @cached_property
     def hashes(self) -> dict[str, str]:
-        """File name -> SHA-256 in hex, computed at first access: `load` does so before it loads."""
-        return _hashes(self.files())
+        """File -> SHA-256 in hex, computed at first access: before a file is loaded."""
+        self.unchanged  # noqa: B018 - from now on
+        return _hashes(self.path, self.files())
+
+    @cached_property
+    def unchanged(self) -> Callable[[], None]:
+        """Refuses, when it is called, files that are others than at the first access; see `watched`."""
+        return watched(self.files(), f"model {self.name}")
 
     def tensors(self) -> int:
         """The number of tensors in the weights.
@@ -92,12 +98,8 @@ class Checkpoint:
         `float32` if it is none of `DTYPES`, for example in a quantised checkpoint.
         """
         config = self.config()
-        named = [
-            one.get("dtype") or one.get("torch_dtype")
-            for one in (config, config.get("text_config"))
-            if isinstance(one, dict)
-        ]
-        found = next(filter(None, named), None)
+        parts = [one for one in (config, config.get("text_config")) if isinstance(one, dict)]
+        found = next(filter(None, (one.get("dtype") or one.get("torch_dtype") for one in parts)), None)
         if found is None:
             weights: Counter[str] = Counter()
             for shape, kind in self._tensors():
@@ -131,7 +133,8 @@ class Adapter:
     @cached_property
     def hashes(self) -> dict[str, str]:
         """File name -> SHA-256 in hex, computed at first access: `load` does so before it loads."""
-        return _hashes([self.path / "adapter_config.json", self.path / "adapter_model.safetensors"])
+        names = ("adapter_config.json", "adapter_model.safetensors")
+        return _hashes(self.path, [self.path / name for name in names])
 
     def reward(self) -> dict[str, Any] | None:
         """The record of the reward that it was trained on; None if layeralign's record has none.
@@ -157,14 +160,12 @@ class Adapter:
         return frozenset(validated(TrainedOn, read_json(file), str(file)).asked)
 
 
-def _hashes(files: list[Path]) -> dict[str, str]:
-    if sum(file.stat().st_size for file in files) < _LARGE:
-        return {file.name: _hash(file, lambda _: None) for file in files}
+def _hashes(folder: Path, files: list[Path]) -> dict[str, str]:
     from layeralign._util.progress import Progress
 
     parts = sum(-(-file.stat().st_size // _PART) for file in files)
-    with Progress("hashing files, parts of 16 MB", parts) as progress:
-        return {file.name: _hash(file, progress.advance) for file in files}
+    with Progress("hashing files, parts of 16 MB", parts, speaks=parts * _PART >= _LARGE) as progress:
+        return {file.relative_to(folder).as_posix(): _hash(file, progress.advance) for file in files}
 
 
 def _hash(file: Path, advance: Callable[[int], None]) -> str:
@@ -214,14 +215,23 @@ def find_model(model: str | Path, revision: str | None = None, *, weights: bool 
 
 
 def _place(model: str | Path) -> str | Path:
-    """The folder or hub id of a model that may be one of the two testbeds."""
+    """The folder or hub id of a model that may be one of the two testbeds.
+
+    Raises:
+        LayeralignError: A checkpoint in the working folder has the name of a testbed.
+    """
+    if model not in ("testbed", "natural"):
+        return model
+    if (Path(model) / "config.json").exists():
+        raise LayeralignError(
+            f"model {model}: ships with layeralign, and is a checkpoint here, too; expected ./{model} for "
+            "that checkpoint, or another working folder"
+        )
     if model == "testbed":
         return _TESTBED
-    if model == "natural" and not Path(model).exists():
-        from layeralign.testbed.natural import assembled
+    from layeralign.testbed.natural import assembled
 
-        return assembled.folder()
-    return model
+    return assembled.folder()
 
 
 def find_adapter(folder: str | Path) -> Adapter:
@@ -279,20 +289,19 @@ def _check(checkpoint: Checkpoint) -> None:
     if not (path / "config.json").is_file():
         raise LayeralignError(f"model {name}: has no config.json; expected a transformers checkpoint")
     for file in _CONFIGS:
-        keys = {*_keys(read_json(path / file))} if (path / file).is_file() else set()
-        if "auto_map" in keys:
+        named = {*keys(read_json(path / file))} if (path / file).is_file() else set()
+        if "auto_map" in named:
             raise LayeralignError(
                 f"model {name}: {file} requires the checkpoint's own code (auto_map), which layeralign never "
                 "runs; use a checkpoint of a built-in transformers class"
             )
-        if elsewhere := sorted(keys & _ELSEWHERE):
+        if elsewhere := sorted(named & _ELSEWHERE):
             raise LayeralignError(
                 f"model {name}: {file} has {elsewhere[0]}, which names unchecked files; remove the field"
             )
     if (path / "adapter_config.json").is_file():
         raise LayeralignError(
-            f"model {name}: is an adapter (adapter_config.json); give its base model as the model, and this "
-            "folder as the adapter"
+            f"model {name}: is an adapter (adapter_config.json); give its base as model, and it as adapter"
         )
 
 
@@ -339,12 +348,3 @@ def class_of(config: Mapping[str, Any]) -> str:
     """The first name in `architectures` of a config.json; `none` if there is none."""
     named = config.get("architectures")
     return str(named[0]) if isinstance(named, list) and named else "none"
-
-
-def _keys(content: object) -> Iterator[str]:
-    if isinstance(content, dict):
-        yield from content
-        content = list(content.values())
-    if isinstance(content, list):
-        for part in content:
-            yield from _keys(part)

@@ -110,6 +110,16 @@ def check_weights(model: nn.Module, missing: Iterable[str], unused: Iterable[str
             )
 
 
+def keys(content: object) -> Iterator[str]:
+    """Every name of a field in JSON."""
+    if isinstance(content, dict):
+        yield from content
+        content = list(content.values())
+    if isinstance(content, list):
+        for part in content:
+            yield from keys(part)
+
+
 def _numbers(content: object, key: str = "") -> Iterator[tuple[str, float]]:
     """Every number in JSON, with the name of its field."""
     if isinstance(content, dict):

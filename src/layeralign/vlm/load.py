@@ -88,8 +88,7 @@ def load(
         device_map = device_map or {"": own_device()}
     options |= {} if device_map is None else {"device_map": device_map}
     fitted = None if adapter is None else checkpoints.find_adapter(adapter)
-    read = [*found.files(), *(fitted.path.glob("adapter_*") if fitted else ())]
-    unchanged = watched(read, f"model {found.name}")
+    unchanged = watched(fitted.path.glob("adapter_*") if fitted else (), f"model {found.name}")
     found.hashes  # noqa: B018 - hash the files before they are loaded
     other_base = "" if fitted is None else base.check(fitted, found, allow=allow_base)
     processor = _processor(found, family)
@@ -213,12 +212,13 @@ def pretrained(kind: Any, found: checkpoints.Checkpoint, what: str, **options: A
 
     Raises:
         LayeralignError: The checkpoint cannot be loaded, lacks weights, has more layers than its config, or
-            has non-finite weights.
+            has non-finite weights, or a file changes.
     """
     options |= {
         "trust_remote_code": False, "local_files_only": True, "use_safetensors": True,
         "output_loading_info": True,
     }  # fmt: skip
+    found.hashes  # noqa: B018 - hash the files before they are loaded
     limits.try_out(found.path, what, kind)
     with quiet(bars=found.large and sys.stderr.isatty()):
         try:
@@ -227,6 +227,7 @@ def pretrained(kind: Any, found: checkpoints.Checkpoint, what: str, **options: A
             raise unloadable(what, error) from error
     limits.check_weights(loaded, report["missing_keys"], report["unexpected_keys"], what)
     finite.check_weights(loaded.state_dict(), what)
+    found.unchanged()
     return loaded
 
 

@@ -48,11 +48,9 @@ def _load(file: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
             )
         with parquet.ParquetFile(file) as opened:
             about, names = opened.metadata, opened.schema_arrow.names
-            missing = [name for name in columns if name not in names]
-            if missing:
-                raise LayeralignError(
-                    f"{file}: column {missing[0]!r} is missing; expected {', '.join(columns)}"
-                )
+            if wrong := [name for name in columns if names.count(name) != 1]:
+                is_ = "appears twice" if wrong[0] in names else "is missing"
+                raise LayeralignError(f"{file}: column {wrong[0]!r} {is_}; expected {', '.join(columns)}")
             unpacked = sum(about.row_group(number).total_byte_size for number in range(about.num_row_groups))
             if about.num_rows > MAX_ROWS or unpacked > strict.MAX_BYTES:
                 raise LayeralignError(
