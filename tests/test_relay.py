@@ -29,13 +29,20 @@ def scanned(vlm, tmp_path_factory):
     return {key[:2]: answer for key, answer in Results.load(folder).answers.items()}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def theirs(vlm):
     with vllm_loopback.serving(vlm) as server:
         yield server
 
 
 @pytest.fixture
+def changed(vlm):
+    """A server that a test changes for good."""
+    with vllm_loopback.serving(vlm) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
 def client(theirs):
     ours, server = connected(theirs.url, {"model": "testbed"})
     with running(ours, vllm=server) as made:
@@ -114,17 +121,17 @@ def test_the_log_is_a_run_of_this_engine(theirs, tmp_path):
         Server(ours, SHORT, port=0, log=tmp_path / "log")
 
 
-def test_a_server_that_changes_meanwhile_is_said_at_the_end(theirs, vlm):
-    ours, server = connected(theirs.url, {"model": "testbed"})
+def test_a_server_that_changes_meanwhile_is_said_at_the_end(changed):
+    ours, server = connected(changed.url, {"model": "testbed"})
     with running(ours, vllm=server) as client:
         text_of(ask(client, body(ASKED[0])))
-        theirs.ids = lambda ids: [*ids[:-4], *ids[-4:][::-1]]
+        changed.ids = lambda ids: [*ids[:-4], *ids[-4:][::-1]]
     assert "no longer those" in client.ended[0]
 
 
-def test_a_server_of_another_model_is_refused(theirs, vlm):
-    theirs.layer = 0
-    ours, server = connected(theirs.url, {"model": "testbed"})
+def test_a_server_of_another_model_is_refused(changed):
+    changed.layer = 0
+    ours, server = connected(changed.url, {"model": "testbed"})
     with pytest.raises(LayeralignError, match="encoder layer"):
         Server(ours, Decoding(max_new_tokens=24), port=0, vllm=server)
 

@@ -27,7 +27,7 @@ from layeralign.testbed.cases import cases
 from layeralign.vlm.load import empty, load
 from layeralign.vlm.placement import language_model_on_disk
 
-SCAN = {"cases": "testbed:dev", "limit": 24, "exits": "0,3,default", "max_new_tokens": 16}
+SCAN = {"cases": "testbed:dev", "limit": 12, "exits": "0,3,default", "max_new_tokens": 10}
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def test_a_server_that_changes_during_the_scan_is_seen(vlm, tmp_path):
 @pytest.mark.parametrize("token", ["picture", "end"])
 def test_a_server_that_answers_with_control_tokens_is_refused(vlm, tmp_path, token):
     id = vlm.picture_token_id if token == "picture" else max(vlm.eos_tokens)
-    said = [id] * (16 if token == "picture" else 1)
+    said = [id] * (SCAN["max_new_tokens"] if token == "picture" else 1)
     with vllm_loopback.serving(vlm) as server:
         real = server.answer
         server.answer = lambda body: (
