@@ -77,7 +77,7 @@ class Deployment:
         ids = torch.tensor([[*prompt, *vlm.tokenizer(text, add_special_tokens=False)["input_ids"]]])
         states = vlm.hidden(ids, torch.arange(ids.shape[1])[None] < len(prompt), [feature])
         found = vlm.logits(states)[0, len(prompt) - 1 :].float().log_softmax(-1)
-        return found[: decoding.max_new_tokens].topk(endpoint.TOP).values.tolist()
+        return found[: decoding.max_new_tokens].topk(questions.TOP).values.tolist()
 
     def trial(self, exit: int, ids: Sequence[str], most: int, *, compare: bool) -> Located:
         """What the check says of an exit, with at most so many questions among these cases."""

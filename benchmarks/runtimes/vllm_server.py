@@ -27,16 +27,19 @@ from vllm_models import cut, internvl_chat, mistral3, random_internvl
 import layeralign
 from layeralign.analysis.results import Results
 from layeralign.gating import endpoint
+from layeralign.gating.endpoint import Located
+from layeralign.gating.log_probs import Scanned
 from layeralign.judges.models.remote import Endpoint
 from layeralign.testbed import architecture
 
 SIDE = architecture.SIZE
 SETTINGS: dict[str, tuple[int | None, ...]] = {
     "llava": (None, 0, 3, 5, -3, -1),
+    "llava, bfloat16": (None,),
     "llava_next": (None, 3, -1),
     "internvl": (None, 2),
-    "internvl_chat": (None, 0, 2, -2),
-    "mistral3": (None, 0, 2, -2),
+    "internvl_chat": (None, 0, -2),
+    "mistral3": (None, 0, 2),
 }
 """Model -> values of `vision_feature_layer` (`select_layer` of InternVLChat); None is the config's own, -2 for LLaVA and the last of 4
 blocks for the random models."""
@@ -89,6 +92,14 @@ def named_as_on_the_hub(folder: Path) -> None:
     save_file(long, file, metadata={"format": "pt"})
 
 
+def by_log_probs(found: Located) -> str:
+    """The exits that fit the log-probabilities, and how far they are from the best one."""
+    best, names = found.fits[0], ", ".join(fit.name for fit in found.exits) or "none"
+    if best.distance is None:
+        return f"{found.compared} compared"
+    return f"{names} ({best.distance:.4f} from exit {best.name}, limit {best.limit:.4f})"
+
+
 def blocks(layer: int | None, all: int) -> int:
     """Blocks that vLLM builds for a `select_layer`."""
     return all if layer is None else all + layer + 1 if layer < 0 else layer + 1
@@ -98,7 +109,8 @@ def made(name: str, folder: Path) -> Path:
     """A model in `folder`, which transformers reads; returns the folder that vLLM reads."""
     if name in RANDOM:
         return RANDOM[name](folder)
-    bundled(name, folder)
+    bundled(name.partition(",")[0], folder)
+    named_as_on_the_hub(folder)
     return folder
 
 
@@ -107,12 +119,12 @@ def rows(name: str, folder: Path, binaries: Path, limit: int) -> Iterator[str]:
     model = made(name, folder / "model")
     cases = {"cases": "testbed:test", "limit": limit, "max_new_tokens": 24}
     run: Results = layeralign.scan(layeralign.load(folder / "model"), out=folder / "run", **cases).results
-    if name not in RANDOM:
-        named_as_on_the_hub(model)
+    scanned = Scanned.load(folder / "model", run)
     template = model / "chat_template.jinja"
     published = template.read_text()
     begun = {True: "{{ bos_token }}" + published, False: published}
-    begins = name in ("llava", "llava_next", "mistral3")
+    begins = not name.startswith("internvl")
+    dtype = name.partition(", ")[2] or "float32"
     key = "select_layer" if name == "internvl_chat" else "vision_feature_layer"
     settings = [(one, begins) for one in SETTINGS[name]]
     settings += [(None, False)] if name in ("llava", "llava_next") else []
@@ -122,7 +134,7 @@ def rows(name: str, folder: Path, binaries: Path, limit: int) -> Iterator[str]:
         code = ["--trust-remote-code"] if name == "internvl_chat" else []
         command = [
             *(str(binaries / "vllm"), "serve", str(model), "--served-model-name", "m", *code),
-            *("--dtype", "float32", "--max-model-len", "256", "--port", str(PORT), "--enforce-eager", *told),
+            *("--dtype", dtype, "--max-model-len", "256", "--port", str(PORT), "--enforce-eager", *told),
         ]
         file = folder / "serve.sh"
         file.write_text(shlex.join(["vllm", *command[1:]]))
@@ -130,18 +142,20 @@ def rows(name: str, folder: Path, binaries: Path, limit: int) -> Iterator[str]:
         words = "its own" if setting is None else str(setting)
         without = ", no first token" if settings[0][1] and not begins else ""
         built = blocks(setting, run.exits.layers) if name == "internvl_chat" else None
-        for kept in (None, built) if built != run.exits.layers else (None,):
+        for kept in (None,) if built in (None, run.exits.layers) else (None, built):
             if kept is not None:
                 cut(model, kept)
-            more = "" if kept is None else f", {kept} blocks in the file"
+            after = "" if kept is None else f", {kept} blocks in the file"
             try:
                 with served(command, folder / "server.log", VLLM_CPU_KVCACHE_SPACE="1") as url:
-                    found = endpoint.locate(Endpoint.of(url, "m"), run)
+                    found, more = (
+                        endpoint.locate(Endpoint.of(url, "m"), run, one) for one in (None, scanned)
+                    )
             except SystemExit:
                 last = "vLLM does not start"
-                yield line((name, words + without + more, str(exit), last, "", "", ""))
+                yield line((name, words + without + after, str(exit), last, "", "", "", ""))
                 continue
-            yield line((name, words + without + more, *cells(found, exit)))
+            yield line((name, words + without + after, *cells(found, exit), by_log_probs(more)))
         if built is not None:
             made(name, folder / "model")
 
@@ -154,12 +168,12 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(SETTINGS))
     parser.add_argument("--out", type=Path, default=Path("out/vllm_server"))
     given = parser.parse_args()
-    heads = ("model", "layer", *HEADS)
+    heads = ("model", "layer", *HEADS, "exits that fit the log-probabilities")
     head(
         "vLLM, served and asked", "vllm-cpu 0.32.0", f"vllm_server.py --vllm DIR --cases {given.cases}", heads
     )
     for name in given.models:
-        for row in rows(name, given.out / name, given.vllm, given.cases):
+        for row in rows(name, given.out / name.replace(", ", "-"), given.vllm, given.cases):
             print(row, flush=True)
 
 

@@ -39,10 +39,6 @@ NOISE = 0.2
 
 Precision and batches change a few greedy answers. `benchmarks/runtimes/endpoint.py` measures the share.
 """
-TOP = 5
-"""Largest log-probabilities of each token that are compared; servers of OpenAI's API give up to 20."""
-FIELDS: Mapping[str, object] = {"logprobs": True, "top_logprobs": TOP}
-"""The fields of a request that ask for them."""
 SAME = 0.5
 """Mean agreement with the best exit below which the endpoint serves another model."""
 FACTOR = 2
@@ -193,7 +189,7 @@ def locate(endpoint: Endpoint, run: Results, scanned: Scanned | None = None) -> 
         LayeralignError: the run was sampled or has one exit, its pictures are gone, its exits answer alike,
             the endpoint cannot be asked or gave too few answers.
     """
-    exits, asked, replies = ask(endpoint, run, FIELDS if scanned else {})
+    exits, asked, replies = ask(endpoint, run, questions.FIELDS if scanned else {})
     if len(replies) < FEWEST:
         raise LayeralignError(
             f"endpoint {endpoint.service.url}: answered {len(replies)} of {asked} questions; expected at "

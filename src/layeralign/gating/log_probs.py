@@ -20,7 +20,7 @@ from layeralign.cases.case import Case
 from layeralign.decode.decoding import Decoding
 from layeralign.decode.prompts import encode, prompt_tokens
 from layeralign.errors import LayeralignError
-from layeralign.gating.endpoint import TOP
+from layeralign.gating.questions import TOP
 from layeralign.vlm.checkpoint import find_model
 from layeralign.vlm.families.registry import family_of
 from layeralign.vlm.identity import identity

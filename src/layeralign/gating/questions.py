@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import combinations, takewhile
 
@@ -18,6 +18,10 @@ from layeralign.testbed.drawn import drawn
 
 QUESTIONS = 40
 """Maximum number of cases that are asked."""
+TOP = 5
+"""Largest log-probabilities of each token that are compared; servers of OpenAI's API give up to 20."""
+FIELDS: Mapping[str, object] = {"logprobs": True, "top_logprobs": TOP}
+"""The fields of a request that ask for them."""
 Words = list[str]
 
 

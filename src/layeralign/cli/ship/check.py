@@ -97,13 +97,14 @@ def check(
         raise LayeralignError(f"check: {lacks} is missing; see layeralign check --help")
     from layeralign.analysis.results import Results
     from layeralign.gating.deployed import check as run_check
-    from layeralign.gating.endpoint import check as check_endpoint
     from layeralign.gating.policy import read
 
     rules, run = None if policy is None else read(policy), Results.load(against)
     if config is None or endpoint is not None:
         if hf_overrides is not None or runtime is not None:
             raise LayeralignError("check: --endpoint does not go with --hf-overrides and --runtime")
+        from layeralign.gating.endpoint import check as check_endpoint
+
         made, located = check_endpoint(
             str(endpoint), run, policy=rules, limit=limit, model=config, revision=revision, adapter=adapter
         )
