@@ -13,7 +13,6 @@ import argparse
 import os
 import platform
 import random
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -112,6 +111,10 @@ def share(hits: int, n: int) -> str:
 HOW = (("answers", questions.QUESTIONS, False), ("log-probabilities", questions.QUESTIONS, True),
        (f"log-probabilities, {FEW} questions", FEW, True))  # fmt: skip
 """What is compared, with how many questions."""
+TAKEN = (
+    "model", "taken for the scanned one by answers", f"by the log-probabilities of {FEW}", "answers compared",
+    "distance from its exit, nats: least, median, 99 %, largest", "from the nearest other exit",
+)  # fmt: skip
 
 
 def named(served: Deployment, exits: Sequence[int], drawn: int, trials: int) -> None:
@@ -146,14 +149,24 @@ def named(served: Deployment, exits: Sequence[int], drawn: int, trials: int) -> 
         print(f"that fits {share(alone, n)}.\n")
 
 
-def spread(made: Deployment, exits: Sequence[int], ids: Sequence[str]) -> str:
+def spread(made: Deployment, exits: Sequence[int]) -> tuple[str, str]:
     """Quantiles of the distance from the served exit, and of that from the nearest other exit."""
-    rows = [(at, made.distances(id, exit)) for at, exit in enumerate(exits) for id in ids]
-    own = [far[0, at] for at, far in rows if far is not None]
-    other = [np.delete(far[0], at).min() for at, far in rows if far is not None]
-    return " | ".join(
-        ", ".join(f"{one:.3f}" for one in np.quantile(each, [0, 0.5, 0.99, 1])) for each in (own, other)
-    )
+    rows = [(exits.index(exit), far[0]) for (_, exit), far in made.far.items() if far is not None]
+    own = [far[at] for at, far in rows]
+    other = [np.delete(far, at).min() for at, far in rows]
+    each = (np.quantile(one, [0, 0.5, 0.99, 1]) for one in (own, other))
+    least, most = (", ".join(f"{one:.3f}" for one in quantiles) for quantiles in each)
+    return least, most
+
+
+def taken(made: Deployment, exits: Sequence[int], drawn: int, trials: int) -> str:
+    """A row: how often a model is taken for the scanned one, and how far its log-probabilities are."""
+    rng, cells = random.Random(1), []
+    draws = [(exit, rng.sample(list(made.cases), drawn)) for exit in exits for _ in range(trials)]
+    for _, most, compare in (HOW[0], HOW[-1]):
+        found = [made.trial(exit, draw, most, compare=compare) for exit, draw in draws]
+        cells.append(share(sum(bool(one.exits) for one in found), len(draws)))
+    return line((made.name, *cells, str(len(made.far)), *spread(made, exits)))
 
 
 def main() -> None:
@@ -177,25 +190,16 @@ def main() -> None:
         answers = layeralign.scan(vlm, given.split, given.out / name, **settings).results.answers
         return Deployment(name, vlm, scanned, run, cases, answers)
 
+    others = [deployment(path.name, layeralign.load("testbed", adapter=path)) for path in given.others]
     served = deployment("bfloat16", layeralign.load("testbed", dtype="bfloat16"))
     print(f"# Which exit a running server answers from\n\n{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, "
           f"{os.cpu_count()} cores; {given.split}, {len(cases)} cases; each trial draws {given.drawn} of them\n")  # fmt: skip
     named(served, exits, given.drawn, given.trials)
     print(f"Another exit agrees more, where it differs: {share(*noise(run, served.answers))}.\n")
-    some, start = list(cases)[:40], time.process_time()
-    print(line(("model", "taken for the scanned one: by answers", "by log-probabilities", f"by {FEW} of them",
-                "distance from its exit: least, median, 99 %, largest", "from the nearest other exit")))  # fmt: skip
-    print("|---" * 6 + "|")
-    others = [deployment(path.name, layeralign.load("testbed", adapter=path)) for path in given.others]
+    print(line(TAKEN))
+    print("|---" * len(TAKEN) + "|")
     for made in (served, *others):
-        rng, few = random.Random(1), max(1, given.trials // 5)
-        draws = [(exit, rng.sample(list(cases), given.drawn)) for exit in exits for _ in range(few)]
-        cells = []
-        for _, most, compare in HOW:
-            taken = sum(bool(made.trial(exit, draw, most, compare=compare).exits) for exit, draw in draws)
-            cells.append(share(taken, len(draws)))
-        print(line((made.name, *cells, spread(made, exits, some))), flush=True)
-    print(f"\n{time.process_time() - start:.0f} s of CPU for the second table.")
+        print(taken(made, exits, given.drawn, max(1, given.trials // 12)), flush=True)
 
 
 if __name__ == "__main__":

@@ -26,8 +26,8 @@ from vllm_models import cut, internvl_chat, mistral3, random_internvl
 
 import layeralign
 from layeralign.analysis.results import Results
-from layeralign.gating import endpoint
-from layeralign.gating.endpoint import Located
+from layeralign.gating import endpoint, questions
+from layeralign.gating.endpoint import Located, Reply
 from layeralign.gating.log_probs import Scanned
 from layeralign.judges.models.remote import Endpoint
 from layeralign.testbed import architecture
@@ -92,6 +92,19 @@ def named_as_on_the_hub(folder: Path) -> None:
     save_file(long, file, metadata={"format": "pt"})
 
 
+def both(
+    run: Results, scanned: Scanned, exits: list[int], asked: int, replies: list[Reply]
+) -> tuple[Located, Located]:
+    """What the answers show, and what the log-probabilities show."""
+    each = [(reply.text.split(), reply.told) for reply in replies]
+    far = [scanned.distances(run, exits, one.case, one.text, one.log_probs) for one in replies]
+    known = [one for one in far if one is not None]
+    return (
+        Located(endpoint.fits(run, exits, each), asked, len(each)),
+        Located(endpoint.fits(run, exits, each, known), asked, len(each), len(known)),
+    )
+
+
 def by_log_probs(found: Located) -> str:
     """The exits that fit the log-probabilities, and how far they are from the best one."""
     best, names = found.fits[0], ", ".join(fit.name for fit in found.exits) or "none"
@@ -148,13 +161,12 @@ def rows(name: str, folder: Path, binaries: Path, limit: int) -> Iterator[str]:
             after = "" if kept is None else f", {kept} blocks in the file"
             try:
                 with served(command, folder / "server.log", VLLM_CPU_KVCACHE_SPACE="1") as url:
-                    found, more = (
-                        endpoint.locate(Endpoint.of(url, "m"), run, one) for one in (None, scanned)
-                    )
+                    asked = endpoint.ask(Endpoint.of(url, "m"), run, questions.FIELDS)
             except SystemExit:
                 last = "vLLM does not start"
                 yield line((name, words + without + after, str(exit), last, "", "", "", ""))
                 continue
+            found, more = both(run, scanned, *asked)
             yield line((name, words + without + after, *cells(found, exit), by_log_probs(more)))
         if built is not None:
             made(name, folder / "model")
