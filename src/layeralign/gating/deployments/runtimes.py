@@ -61,7 +61,7 @@ TABLE = (
     Reading("vllm", _LLAVA, f"{_LAYER}, {_HF}", _STATES, "none", _VLLM, _RUN_VLLM, "exit"),
     Reading("vllm", _LLAVA, f"{_LAYER}, before pull request 13514 (February 2025)", _STATES,
             "N > 0 runs N + 1 blocks", "", _SOURCE),
-    Reading("vllm", "`mistral3`", f"{_LAYER}, {_HF}", _STATES, "none", _VLLM, _SOURCE),
+    Reading("vllm", "`mistral3`", f"{_LAYER}, {_HF}", _STATES, "none", _VLLM, _RUN_VLLM),
     Reading("vllm", "`internvl_chat` and relatives", f"`select_layer`, {_HF}",
             "blocks from 0; negative as `hidden_states`", "N ≥ 0 runs N + 1 blocks", _VLLM, _SOURCE),
     Reading("vllm", "`internvl`", _LAYER, "ignored", "", _VLLM, _RUN_VLLM),
