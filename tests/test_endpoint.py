@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -13,7 +14,7 @@ from faulty import QUICK, OpenAI, completion, serving
 from layeralign import LayeralignError
 from layeralign.analysis.results import Results
 from layeralign.cli import main
-from layeralign.gating import endpoint
+from layeralign.gating import endpoint, questions
 from layeralign.judges.models.remote import Endpoint
 from layeralign.testbed.drawn import drawn
 
@@ -41,10 +42,13 @@ class Served(OpenAI):
         }
 
     def reply(self, body):
-        picture, text = body["messages"][0]["content"]
+        return 200, completion(self.say(self.known[self.shown(body)]))
+
+    @staticmethod
+    def shown(body):
+        picture, text = body["messages"][-1]["content"]
         encoded = picture["image_url"]["url"].partition("base64,")[2]
-        shown = Image.open(io.BytesIO(base64.b64decode(encoded)))
-        return 200, completion(self.say(self.known[text["text"], pixels(shown)]))
+        return text["text"], pixels(Image.open(io.BytesIO(base64.b64decode(encoded))))
 
 
 def third(text):
@@ -60,7 +64,7 @@ def pixels(picture):
 def test_the_served_exit_is_named(run, exit):
     with serving(Served(run, exit)) as server:
         found = endpoint.locate(Endpoint.of(server.url, "m", **PATIENT), run)
-        assert server.asked == found.asked <= endpoint.QUESTIONS
+        assert server.asked == found.asked <= questions.QUESTIONS
     assert found.fits[0].exit == exit and found.fits[0].agreement == 1
     assert [fit.exit for fit in found.exits] == [exit]
 
@@ -128,12 +132,31 @@ def test_mistakes_are_one_sentence(run, tmp_path, capsys):
         (["--endpoint", "http://localhost:1/v1", "--against", str(run.path)], "expected MODEL@URL"),
         (["--endpoint", "m@http://u:p@h/v1", "--against", str(run.path)], "contains credentials"),
         (["--endpoint", "m@http://h/v1"], "--against is missing"),
-        (["testbed", "--endpoint", "m@http://h/v1", "--against", str(run.path)], "goes with --against"),
+        (
+            ["--endpoint", "m@http://h/v1", "--runtime", "vllm", "--against", str(run.path)],
+            "does not go with",
+        ),
+        (
+            ["--endpoint", "m@http://h/v1", "--adapter", "a", "--against", str(run.path)],
+            "are those of a model",
+        ),
         (["--endpoint", "m@http://h/v1", "--against", str(run.path), "--limit", "2"], "expected a share"),
     ):
         assert main(["check", *words]) == 1
         said = capsys.readouterr().err
         assert says in said and said.count("\n") == 1
+
+
+def test_the_scans_system_prompt_is_sent(run):
+    class Systemic(Served):
+        def reply(self, body):
+            assert body["messages"][0] == {"role": "system", "content": "Be brief."}
+            return super().reply(body)
+
+    decoding = run.identity["decoding"] | {"system": "Be brief."}
+    told = replace(run, identity={**run.identity, "decoding": decoding})
+    with serving(Systemic(run, 7)) as server:
+        assert endpoint.locate(Endpoint.of(server.url, "m", **PATIENT), told).fits[0].exit == 7
 
 
 def test_a_run_that_cannot_tell_is_refused(run, tmp_path):
@@ -148,24 +171,24 @@ def test_a_run_that_cannot_tell_is_refused(run, tmp_path):
 
 
 def test_agreement_counts_equal_words_at_the_start():
-    assert endpoint.agreement(["a", "b", "c"], ["a", "b", "d", "e"]) == 0.5
-    assert endpoint.agreement([], []) == 1 and endpoint.agreement([], ["a"]) == 0
-    assert endpoint.agreement(["a"], ["a", "b"]) == 0.5
+    assert questions.agreement(["a", "b", "c"], ["a", "b", "d", "e"]) == 0.5
+    assert questions.agreement([], []) == 1 and questions.agreement([], ["a"]) == 0
+    assert questions.agreement(["a"], ["a", "b"]) == 0.5
 
 
 def test_questions_tell_every_two_exits_apart():
     """The first tells exit 0 from the others, the second exits 1 and 2; the third repeats the first."""
     told = [[["x"], ["y"], ["y"]], [["x"], ["x"], ["z"]], [["x"], ["y"], ["y"]], [["s"], ["s"], ["s"]]]
-    assert endpoint.choose(told) == [0, 1, 2]
+    assert questions.choose(told) == [0, 1, 2]
     with pytest.raises(LayeralignError, match="same answers"):
-        endpoint.choose(told[3:])
+        questions.choose(told[3:])
 
 
 def test_an_exit_fits_until_so_many_questions_exclude_it(run):
     """Questions for the best exit and none against: 0.2 to that power, times 3 others."""
     yes, no = ["a"], ["b"]
-    for questions, p, fits in ((3, 0.024, True), (4, 0.0048, False)):
-        found = endpoint.fits(run, [0, 3, 4, 7], [(yes, [yes, no, no, yes])] * questions)
+    for count, p, fits in ((3, 0.024, True), (4, 0.0048, False)):
+        found = endpoint.fits(run, [0, 3, 4, 7], [(yes, [yes, no, no, yes])] * count)
         assert [one.exit for one in found] == [0, 7, 3, 4]
         assert [(one.p, one.fits) for one in found[2:]] == [(pytest.approx(p), fits)] * 2
         assert found[1].p == 1 and found[1].fits

@@ -1,10 +1,10 @@
 """How often `check --endpoint` names the exit that is served, and how often it takes another model for this one.
 
-    python benchmarks/runtimes/endpoint.py > benchmarks/results/endpoint.md
+    python benchmarks/runtimes/endpoint.py --others out/adapters/dpo ... > benchmarks/results/endpoint.md
 
-The run holds the bundled model's answers. The deployment is the same model with its weights rounded to bfloat16, at
-each exit. Each trial draws cases from the run, chooses questions among them, and reads the deployment's answers to
-them. Models that were trained further (the runs of `benchmarks/align.py`, with --others) are other models.
+The run holds the bundled model's answers. The deployment is the same model in bfloat16, at each exit. Each trial draws
+cases from the run, chooses questions among them, and reads the deployment's answers to them, with and without their
+log-probabilities. The adapters of --others make other models, which were trained further from the bundled one.
 """
 
 from __future__ import annotations
@@ -13,26 +13,81 @@ import argparse
 import os
 import platform
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-import layeralign
-from layeralign.analysis.results import Results
-from layeralign.gating import endpoint
-from layeralign.gating.endpoint import Located
-from layeralign.stats.proportions import wilson
+import numpy as np
+import torch
+from serving import line
 
+import layeralign
+from layeralign import benchmarks
+from layeralign.analysis.results import Results
+from layeralign.cases.case import Case
+from layeralign.decode.decoding import Decoding
+from layeralign.decode.prompts import encode, prompt_tokens
+from layeralign.gating import endpoint, questions
+from layeralign.gating.endpoint import Located
+from layeralign.gating.log_probs import Scanned
+from layeralign.stats.proportions import wilson
+from layeralign.vlm.vlm import Vlm
+
+FEW = endpoint.FEWEST
 Answers = Mapping[tuple[str, int, int], str]
 
 
-def trial(run: Results, deployed: Answers, exit: int, ids: list[str]) -> Located:
-    """What the check says of a deployment at an exit, with questions among these cases."""
-    exits = sorted({key[1] for key in run.answers})
-    told = [[run.answers[id, at, 0].split() for at in exits] for id in ids]
-    chosen = endpoint.choose(told)[: endpoint.QUESTIONS]
-    replies = [(deployed[ids[at], exit, 0].split(), told[at]) for at in chosen]
-    return Located(endpoint.fits(run, exits, replies), len(chosen), len(chosen))
+@dataclass
+class Deployment:
+    """A model that is served, and what was read of it.
+
+    Attributes:
+        name: its name in the result.
+        vlm: the model.
+        scanned: the scanned one.
+        run: the run.
+        cases: case id -> case with its picture.
+        answers: its answers.
+    """
+
+    name: str
+    vlm: Vlm
+    scanned: Scanned
+    run: Results
+    cases: Mapping[str, Case]
+    answers: Answers
+    far: dict[tuple[str, int], np.ndarray | None] = field(default_factory=dict)
+
+    def distances(self, id: str, exit: int) -> np.ndarray | None:
+        """See `log_probs.distances`; computed at the first use."""
+        if (id, exit) not in self.far:
+            text, exits = self.answers[id, exit, 0], sorted({key[1] for key in self.run.answers})
+            told = self.told(self.cases[id], exit, text)
+            self.far[id, exit] = self.scanned.distances(self.run, exits, self.cases[id], text, told)
+        return self.far[id, exit]
+
+    @torch.inference_mode()
+    def told(self, case: Case, exit: int, text: str) -> list[list[float]]:
+        """The largest log-probabilities of each token of an answer, as a server gives them."""
+        vlm, decoding = self.vlm, Decoding(**self.run.identity["decoding"])
+        (feature,) = encode(vlm, [(case, exit)])
+        prompt = prompt_tokens(vlm, case, feature, decoding)
+        ids = torch.tensor([[*prompt, *vlm.tokenizer(text, add_special_tokens=False)["input_ids"]]])
+        states = vlm.hidden(ids, torch.arange(ids.shape[1])[None] < len(prompt), [feature])
+        found = vlm.logits(states)[0, len(prompt) - 1 :].float().log_softmax(-1)
+        return found[: decoding.max_new_tokens].topk(questions.TOP).values.tolist()
+
+    def trial(self, exit: int, ids: Sequence[str], most: int, *, compare: bool) -> Located:
+        """What the check says of an exit, with at most so many questions among these cases."""
+        exits = sorted({key[1] for key in self.run.answers})
+        told = [[self.run.answers[id, at, 0].split() for at in exits] for id in ids]
+        chosen = questions.choose(told)[:most]
+        replies = [(self.answers[ids[at], exit, 0].split(), told[at]) for at in chosen]
+        far = [self.distances(ids[at], exit) for at in chosen] if compare else []
+        known = [one for one in far if one is not None]
+        fits = endpoint.fits(self.run, exits, replies, known)
+        return Located(fits, len(chosen), len(chosen), len(known))
 
 
 def noise(run: Results, deployed: Answers) -> tuple[int, int]:
@@ -40,8 +95,8 @@ def noise(run: Results, deployed: Answers) -> tuple[int, int]:
     more = differ = 0
     exits = sorted({key[1] for key in run.answers})
     for (id, exit, _), said in deployed.items():
-        own = endpoint.agreement(said.split(), run.answers[id, exit, 0].split())
-        others = [endpoint.agreement(said.split(), run.answers[id, at, 0].split()) for at in exits]
+        own = questions.agreement(said.split(), run.answers[id, exit, 0].split())
+        others = [questions.agreement(said.split(), run.answers[id, at, 0].split()) for at in exits]
         more += sum(other > own for other in others)
         differ += sum(other != own for other in others)
     return more, differ
@@ -53,58 +108,98 @@ def share(hits: int, n: int) -> str:
     return f"{hits} of {n}: {100 * hits / n:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
 
 
+HOW = (("answers", questions.QUESTIONS, False), ("log-probabilities", questions.QUESTIONS, True),
+       (f"log-probabilities, {FEW} questions", FEW, True))  # fmt: skip
+"""What is compared, with how many questions."""
+TAKEN = (
+    "model", "taken for the scanned one by answers", f"by the log-probabilities of {FEW}", "answers compared",
+    "distance from its exit, nats: least, median, 99 %, largest", "from the nearest other exit",
+)  # fmt: skip
+
+
+def named(served: Deployment, exits: Sequence[int], drawn: int, trials: int) -> None:
+    """Print how often each exit of the scanned model is named."""
+    rng, ids = random.Random(0), list(served.cases)
+    print(
+        line(("served exit", "compared", "named first", "among the exits that fit", "exits that fit, mean"))
+    )
+    print("|---" * 5 + "|")
+    totals = {how: [0, 0, 0] for how, *_ in HOW}
+    for exit in exits:
+        draws = [rng.sample(ids, drawn) for _ in range(trials)]
+        for how, most, compare in HOW:
+            found = [served.trial(exit, draw, most, compare=compare) for draw in draws]
+            first = sum(one.fits[0].exit == exit for one in found)
+            inside = sum(exit in [fit.exit for fit in one.exits] for one in found)
+            alone = sum([fit.exit for fit in one.exits] == [exit] for one in found)
+            fitting = sum(len(one.exits) for one in found) / trials
+            totals[how] = [
+                total + more for total, more in zip(totals[how], (first, inside, alone), strict=True)
+            ]
+            print(
+                line((str(exit), how, f"{first} of {trials}", f"{inside} of {trials}", f"{fitting:.2f}")),
+                flush=True,
+            )
+    print()
+    for how, (first, inside, alone) in totals.items():
+        n = trials * len(exits)
+        print(
+            f"By {how}: named first {share(first, n)}; among the exits that fit {share(inside, n)}; the only exit"
+        )
+        print(f"that fits {share(alone, n)}.\n")
+
+
+def spread(made: Deployment, exits: Sequence[int]) -> tuple[str, str]:
+    """Quantiles of the distance from the served exit, and of that from the nearest other exit."""
+    rows = [(exits.index(exit), far[0]) for (_, exit), far in made.far.items() if far is not None]
+    own = [far[at] for at, far in rows]
+    other = [np.delete(far, at).min() for at, far in rows]
+    each = (np.quantile(one, [0, 0.5, 0.99, 1]) for one in (own, other))
+    least, most = (", ".join(f"{one:.3f}" for one in quantiles) for quantiles in each)
+    return least, most
+
+
+def taken(made: Deployment, exits: Sequence[int], drawn: int, trials: int) -> str:
+    """A row: how often a model is taken for the scanned one, and how far its log-probabilities are."""
+    rng, cells = random.Random(1), []
+    draws = [(exit, rng.sample(list(made.cases), drawn)) for exit in exits for _ in range(trials)]
+    for _, most, compare in (HOW[0], HOW[-1]):
+        found = [made.trial(exit, draw, most, compare=compare) for exit, draw in draws]
+        cells.append(share(sum(bool(one.exits) for one in found), len(draws)))
+    return line((made.name, *cells, str(len(made.far)), *spread(made, exits)))
+
+
 def main() -> None:
-    """Scan twice, draw trials, print."""
+    """Scan, draw trials, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--split", default="testbed:test")
-    parser.add_argument("--cases", type=int, default=800)
-    parser.add_argument("--drawn", type=int, default=200, help="cases that a trial draws")
+    parser.add_argument("--cases", type=int, default=400)
+    parser.add_argument("--drawn", type=int, default=150, help="cases that a trial draws")
     parser.add_argument("--trials", type=int, default=25, help="trials per exit")
-    parser.add_argument("--others", nargs="*", type=Path, default=[], help="runs of other models, same cases")
+    parser.add_argument("--others", nargs="*", type=Path, default=[], help="adapters that make other models")
     parser.add_argument("--out", type=Path, default=Path("out/endpoint"))
     given = parser.parse_args()
-    asked = {"cases": given.split, "limit": given.cases, "max_new_tokens": 24}
-    run, rng = (
-        layeralign.scan(layeralign.load("testbed"), out=given.out / "run", **asked).results,
-        random.Random(0),
-    )
-    rounded = layeralign.load("testbed")
-    for weight in rounded.model.parameters():
-        weight.data = weight.data.bfloat16().float()
-    deployed = layeralign.scan(rounded, out=given.out / "deployed", **asked).results.answers
+    settings = {"limit": given.cases, "max_new_tokens": 24}
+    run = layeralign.scan("testbed", given.split, given.out / "run", **settings).results
+    scanned = Scanned.load("testbed", run)
     exits = sorted({key[1] for key in run.answers})
-    ids = [case.id for case in run.cases]
-    print(
-        f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} cores; {given.split}, {len(ids)} cases; "
-        f"each trial draws {given.drawn} of them\n"
-    )
-    print("| served exit | named first | among the exits that fit | exits that fit, mean | questions, mean |")
-    print("|---|---|---|---|---|")
-    first = among = 0
-    for exit in exits:
-        found = [trial(run, deployed, exit, rng.sample(ids, given.drawn)) for _ in range(given.trials)]
-        named = sum(one.fits[0].exit == exit for one in found)
-        inside = sum(exit in [fit.exit for fit in one.exits] for one in found)
-        first, among = first + named, among + inside
-        fitting = sum(len(one.exits) for one in found) / len(found)
-        asked = sum(one.asked for one in found) / len(found)
-        print(
-            f"| {exit} | {named} of {len(found)} | {inside} of {len(found)} | {fitting:.2f} | {asked:.1f} |"
-        )
-    n = given.trials * len(exits)
-    print(f"\nNamed first: {share(first, n)}. Among the exits that fit: {share(among, n)}.")
-    print(f"Another exit agrees more, where it differs: {share(*noise(run, deployed))}.")
-    for other in given.others:
-        theirs = Results.load(other)
-        known = {id for id in ids if (id, 0, 0) in theirs.answers}
-        if len(known) < given.drawn:
-            continue
-        taken = same = 0
-        for exit in exits:
-            for _ in range(max(1, given.trials // 5)):
-                found = trial(run, theirs.answers, exit, rng.sample(sorted(known), given.drawn))
-                taken, same = taken + 1, same + bool(found.exits)
-        print(f"{other}: taken for the scanned model: {share(same, taken)}.")
+    cases = {case.id: case for case in benchmarks.cases(given.split, limit=given.cases, seed=0)}
+    assert cases.keys() == {case.id for case in run.cases}
+
+    def deployment(name: str, vlm: Vlm) -> Deployment:
+        answers = layeralign.scan(vlm, given.split, given.out / name, **settings).results.answers
+        return Deployment(name, vlm, scanned, run, cases, answers)
+
+    others = [deployment(path.name, layeralign.load("testbed", adapter=path)) for path in given.others]
+    served = deployment("bfloat16", layeralign.load("testbed", dtype="bfloat16"))
+    print(f"# Which exit a running server answers from\n\n{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, "
+          f"{os.cpu_count()} cores; {given.split}, {len(cases)} cases; each trial draws {given.drawn} of them\n")  # fmt: skip
+    named(served, exits, given.drawn, given.trials)
+    print(f"Another exit agrees more, where it differs: {share(*noise(run, served.answers))}.\n")
+    print(line(TAKEN))
+    print("|---" * len(TAKEN) + "|")
+    for made in (served, *others):
+        print(taken(made, exits, given.drawn, max(1, given.trials // 12)), flush=True)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import httpx
 from layeralign.gating.endpoint import Located
 
 PORT = 8123
-_WAIT_S = 300
+_WAIT_S = 900
 
 
 @contextmanager

@@ -176,7 +176,8 @@ def check(
         adapter: the folder of the adapter that is deployed with the model.
         hf_overrides: fields of the config that a server changes, as by vLLM's `--hf-overrides`; JSON.
         runtime: the runtime, with its version: `llama.cpp@b10488`.
-        endpoint: instead of a config, `MODEL@URL` of a running server; see `layeralign.gating.endpoint`.
+        endpoint: `MODEL@URL` of a running server; see `layeralign.gating.endpoint`. A config is then the
+            scanned model, which is loaded to compare log-probabilities, too.
         fleet: instead of all others, a YAML file with a list of targets, each with its run.
 
     Returns:
@@ -195,9 +196,11 @@ def check(
     rules = None if policy is None else read_policy(policy)
     run = Results.load(Path(against))
     if config is None or endpoint is not None:
-        if any(one is not None for one in (config, revision, adapter, hf_overrides, runtime)):
-            raise LayeralignError("endpoint: goes with against, policy and limit only")
-        held, _ = check_endpoint(str(endpoint), run, policy=rules, limit=limit)
+        if hf_overrides is not None or runtime is not None:
+            raise LayeralignError("endpoint: does not go with hf_overrides and runtime")
+        held, _ = check_endpoint(
+            str(endpoint), run, policy=rules, limit=limit, model=config, revision=revision, adapter=adapter
+        )
         return shown(Deployed, held, _runs=[(run, None)])
     made = check_config(
         config, run, policy=rules, limit=limit, revision=revision, adapter=adapter, hf_overrides=hf_overrides,

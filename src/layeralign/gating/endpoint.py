@@ -2,31 +2,32 @@
 
 The run has the scanned model's greedy answer to each case at each exit. An endpoint that serves the same
 model at one of these exits gives nearly the same answers as that exit. No file of the deployment is needed.
+With the scanned model at hand, the log-probabilities of the answers' tokens are compared, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations, takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from layeralign._util.text import printable
 from layeralign.analysis.results import Results
-from layeralign.cases.background import WHITE
 from layeralign.cases.case import Case
-from layeralign.cases.pictures import FilePicture, data_url
 from layeralign.errors import LayeralignError
+from layeralign.gating import questions
 from layeralign.gating.deployed import Deployed, held, limit_of
 from layeralign.gating.policy import Policy
-from layeralign.judges.models.remote import Completion, Endpoint
-from layeralign.testbed.drawn import drawn
+from layeralign.gating.questions import Words, agreement
+from layeralign.judges.models.remote import Completion, Endpoint, Message
 
-QUESTIONS = 40
-"""Maximum number of cases that are asked."""
+if TYPE_CHECKING:
+    from layeralign.gating.log_probs import Scanned
+
 FEWEST = 10
 """Fewest answers from which an exit is named."""
 CANDIDATES = 500
@@ -40,7 +41,12 @@ Precision and batches change a few greedy answers. `benchmarks/runtimes/endpoint
 """
 SAME = 0.5
 """Mean agreement with the best exit below which the endpoint serves another model."""
-Words = list[str]
+FACTOR = 2
+"""Distance of a server's log-probabilities from an exit that a number format explains, as a multiple.
+
+It is a multiple of the distance between the scanned model in two formats. `benchmarks/runtimes/endpoint.py`
+measures the distances of other formats, exits and models.
+"""
 Agreement = NDArray[np.float64]
 
 
@@ -54,8 +60,13 @@ class Fit:
         agreement: mean agreement of the endpoint's answers with this exit's, 0 to 1; see `agreement`.
         p: if this exit were served, the largest probability that the best exit agrees more at so many of the
             questions at which the two differ: a binomial tail with `NOISE`, Bonferroni-corrected over the
-            other exits. 1 for the best exit.
+            other exits. 1 for the best exit. Where log-probabilities were compared: the largest probability
+            that so many questions have a distance above `limit`, a binomial tail with `NOISE`.
         fits: whether `p` is at least `ALPHA`.
+        distance: median distance of the endpoint's log-probabilities from this exit's, in nats; see
+            `layeralign.gating.log_probs`. None where they were not compared.
+        limit: largest distance that another number format explains: `FACTOR` times the median distance
+            between two formats at this exit.
     """
 
     exit: int
@@ -63,15 +74,25 @@ class Fit:
     agreement: float
     p: float
     fits: bool
+    distance: float | None = None
+    limit: float | None = None
 
 
 @dataclass(frozen=True)
 class Reply:
-    """An endpoint's answer to a case, and the words of each exit's answer in the run."""
+    """An endpoint's answer to a case, and the words of each exit's answer in the run.
+
+    Attributes:
+        case: the case, with its picture.
+        text: the answer.
+        told: the words of each exit's answer.
+        log_probs: see `Completion`.
+    """
 
     case: Case
     text: str
     told: Sequence[Words]
+    log_probs: Sequence[Sequence[float]] = ()
 
 
 @dataclass(frozen=True)
@@ -82,11 +103,14 @@ class Located:
         fits: every exit of the run, the best first.
         asked: the number of questions.
         answered: the number of questions with an answer.
+        compared: the number of answers whose log-probabilities were compared. From `FEWEST` on they decide,
+            and not the words.
     """
 
     fits: tuple[Fit, ...]
     asked: int
     answered: int
+    compared: int = 0
 
     @property
     def exits(self) -> tuple[Fit, ...]:
@@ -95,7 +119,14 @@ class Located:
 
 
 def check(
-    given: str, run: Results, *, policy: Policy | None = None, limit: float | None = None
+    given: str,
+    run: Results,
+    *,
+    policy: Policy | None = None,
+    limit: float | None = None,
+    model: str | Path | None = None,
+    revision: str | None = None,
+    adapter: str | Path | None = None,
 ) -> tuple[Deployed, Located]:
     """Name the exits from which an endpoint may answer, and check whether a run has shown them to be safe.
 
@@ -106,74 +137,110 @@ def check(
         run: the run of the scan.
         policy: see `layeralign.gating.deployed.check`.
         limit: the same.
+        model: the scanned model, whose log-probabilities are compared, too: its folder, hub id or name.
+        revision: the revision of a hub id.
+        adapter: the folder of the model's adapter.
 
     Raises:
-        LayeralignError: see `locate`; or `given` has another form, or policy and limit are both given.
+        LayeralignError: see `locate`; or `given` has another form, policy and limit are both given, or
+            `model` is not the scanned one.
     """
-    model, at, url = given.partition("@http")
-    if not model or not at:
+    name, at, url = given.partition("@http")
+    if not name or not at:
         raise LayeralignError(f"endpoint {printable(given, 80)}: expected MODEL@URL")
     limit = limit_of(policy, limit)
-    found = locate(Endpoint.of(f"http{url}", model), run)
+    if model is None and (revision is not None or adapter is not None):
+        raise LayeralignError("check: revision and adapter are those of a model; name it next to --endpoint")
+    scanned = None
+    if model is not None:
+        from layeralign.gating.log_probs import Scanned  # torch takes seconds to import
+
+        scanned = Scanned.load(model, run, revision=revision, adapter=adapter)
+    found = locate(Endpoint.of(f"http{url}", name), run, scanned)
     best = found.fits[0]
     key = f"{round(100 * best.agreement)} % agreement in {found.answered} answers"
+    if best.distance is not None:
+        key += f", log-probabilities of {found.compared} differ by {best.distance:.3f}"
+    elif model is not None:
+        key += f", log-probabilities of {found.compared}, too few to compare"
     told = Deployed(given, None, "", "inconclusive", "", None, weights=True, runtime="endpoint", key=key)
     if not found.exits:
-        why = "its answers are those of no scanned exit, so it serves another model, template or exit"
+        what, more = ("answers", "") if best.distance is None else ("log-probabilities", ", number format")
+        why = f"its {what} are those of no scanned exit, so it serves another model{more}, template or exit"
         return replace(told, why=why), found
     each = [held(replace(told, exit=fit.exit, name=fit.name), run, policy, limit) for fit in found.exits]
-    name = " or ".join(one.name for one in each)
+    names = " or ".join(one.name for one in each)
     if len({one.result for one in each}) > 1:
         why = "these exits differ: " + ", ".join(f"{one.result} at exit {one.name}" for one in each)
-        return replace(told, exit=best.exit, name=name, why=why), found
-    return replace(each[0], name=name), found
+        return replace(told, exit=best.exit, name=names, why=why), found
+    return replace(each[0], name=names), found
 
 
-def locate(endpoint: Endpoint, run: Results) -> Located:
+def locate(endpoint: Endpoint, run: Results, scanned: Scanned | None = None) -> Located:
     """Ask an endpoint the run's most informative questions, and compare its answers with every exit's.
 
     Args:
         endpoint: a server with OpenAI's chat completions API, which takes pictures as data URLs.
         run: a run with greedy answers at two or more exits.
+        scanned: the scanned model. Where the endpoint gives log-probabilities, they are compared with those
+            of this model at every exit.
 
     Raises:
         LayeralignError: the run was sampled or has one exit, its pictures are gone, its exits answer alike,
-            or the endpoint cannot be asked or gave too few answers.
+            the endpoint cannot be asked or gave too few answers.
     """
-    exits, asked, replies = ask(endpoint, run)
+    exits, asked, replies = ask(endpoint, run, questions.FIELDS if scanned else {})
     if len(replies) < FEWEST:
         raise LayeralignError(
             f"endpoint {endpoint.service.url}: answered {len(replies)} of {asked} questions; expected at "
             f"least {FEWEST}"
         )
     each = [(reply.text.split(), reply.told) for reply in replies]
-    return Located(fits(run, exits, each), asked, len(replies))
+    far = []
+    if scanned is not None:
+        found = (scanned.distances(run, exits, one.case, one.text, one.log_probs) for one in replies)
+        far = [one for one in found if one is not None]
+    return Located(fits(run, exits, each, far), asked, len(replies), len(far))
 
 
-def ask(endpoint: Endpoint, run: Results) -> tuple[list[int], int, list[Reply]]:
+def ask(
+    endpoint: Endpoint, run: Results, more: Mapping[str, object] | None = None
+) -> tuple[list[int], int, list[Reply]]:
     """Ask the run's most informative questions; return the run's exits, the number asked, and the replies.
+
+    Args:
+        endpoint: the server.
+        run: the run.
+        more: further fields of each request. If no such request is answered, they are left out.
 
     Raises:
         LayeralignError: see `locate`.
     """
-    answers = greedy_answers(run)
+    answers = questions.greedy_answers(run)
     exits = sorted(answers)
     cases = [case for case in run.cases if not case.control and all(case.id in by for by in answers.values())]
     told = [[answers[exit][case.id].split() for exit in exits] for case in cases[:CANDIDATES]]
-    asked = _asked(run, cases, choose(told))
-    conversations = [[_message(cases[at], url)] for at, url in asked]
+    asked = questions.asked(run, cases, questions.choose(told))
+    system = run.identity["decoding"].get("system")
+    before: list[Message] = [{"role": "system", "content": system}] if system else []
+    talks = [[*before, questions.message(cases[at], picture)] for at, picture in asked]
     longest = int(run.identity["decoding"]["max_new_tokens"])
-    replies = endpoint.ask_all(conversations, max_tokens=longest)
+    replies = endpoint.ask_all(talks, max_tokens=longest, **(more or {}))
+    if more and not any(isinstance(reply, Completion) for reply in replies):
+        replies = endpoint.ask_all(talks, max_tokens=longest)
     there = [
-        Reply(cases[at], reply.text, told[at])
-        for (at, _), reply in zip(asked, replies, strict=True)
+        Reply(replace(cases[at], picture=picture), reply.text, told[at], reply.log_probs)
+        for (at, picture), reply in zip(asked, replies, strict=True)
         if isinstance(reply, Completion)
     ]
     return exits, len(asked), there
 
 
 def fits(
-    run: Results, exits: Sequence[int], replies: Sequence[tuple[Words, Sequence[Words]]]
+    run: Results,
+    exits: Sequence[int],
+    replies: Sequence[tuple[Words, Sequence[Words]]],
+    far: Sequence[NDArray[np.float64]] = (),
 ) -> tuple[Fit, ...]:
     """Return how well each exit explains the replies, the best exit first.
 
@@ -181,96 +248,26 @@ def fits(
         run: the run, for the exits' names.
         exits: the exits.
         replies: for each question the endpoint's words, and the words of each exit.
+        far: for each question whose log-probabilities were compared, the distances of the server and of
+            another number format at each exit, [2, exits], in nats.
     """
     scores = np.array([[agreement(reply, own) for own in each] for reply, each in replies])
     means = scores.mean(0)
     best = int(means.argmax())
     from scipy.special import bdtrc  # P(more than k of n); its import takes a while
 
+    names = [run.exits.name(exit) for exit in exits]
+    if len(far) >= FEWEST:
+        away, other = np.array(far).swapaxes(0, 1)
+        limits = FACTOR * np.median(other, 0)
+        ps = bdtrc((away > limits).sum(0) - 1, len(far), NOISE)
+        columns = (means, ps, ps >= ALPHA, np.median(away, 0), limits)
+        rows = zip(exits, names, *(column.tolist() for column in columns), strict=True)
+        return tuple(sorted((Fit(*row) for row in rows), key=lambda fit: (-fit.p, fit.distance)))
     found = []
     for at in np.argsort(-means, kind="stable").tolist():
         lead = scores[:, best] - scores[:, at]
         more, differ = int((lead > 0).sum()), int((lead != 0).sum())
         p = min(1.0, float(bdtrc(more - 1, differ, NOISE)) * (len(exits) - 1))
-        found.append(Fit(exits[at], run.exits.name(exits[at]), float(means[at]), p, p >= ALPHA))
+        found.append(Fit(exits[at], names[at], float(means[at]), p, p >= ALPHA))
     return tuple(found)
-
-
-def agreement(one: Words, other: Words) -> float:
-    """Return the number of equal words at the start, over the longer answer's number of words.
-
-    Greedy answers of one model in two precisions are equal up to a near tie, and differ after it.
-    """
-    longest = max(len(one), len(other))
-    same = takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
-    return len(list(same)) / longest if longest else 1.0
-
-
-def choose(told: Sequence[Sequence[Words]]) -> list[int]:
-    """Return cases that together distinguish every two exits, the most informative first.
-
-    Each step adds the case with the largest differences between exits whose answers differ least so far.
-
-    Args:
-        told: for each case, the words of each exit's answer.
-
-    Raises:
-        LayeralignError: no case distinguishes any two exits.
-    """
-    pairs = list(combinations(range(len(told[0]) if told else 0), 2))
-    differ = np.array([[1 - agreement(each[a], each[b]) for a, b in pairs] for each in told])
-    if not differ.any():
-        raise LayeralignError("check: every exit of the run gives the same answers; scan more cases")
-    known, chosen, left = np.zeros(len(pairs)), [], set(np.flatnonzero(differ.any(1)).tolist())
-    while left:
-        gain = differ @ np.exp(-known)
-        at = max(left, key=lambda case: (gain[case], -case))
-        chosen.append(at)
-        left.remove(at)
-        known += differ[at]
-    return chosen
-
-
-def greedy_answers(run: Results) -> dict[int, dict[str, str]]:
-    """Map exit and case to the answer.
-
-    Raises:
-        LayeralignError: the run was sampled, or has one exit only.
-    """
-    if run.identity.get("decoding", {}).get("temperature"):
-        raise LayeralignError(f"run {run.path}: was sampled; --endpoint needs a scan with temperature 0")
-    found: dict[int, dict[str, str]] = {}
-    for (case, exit, _), answer in run.answers.items():
-        found.setdefault(exit, {})[case] = answer
-    if len(found) < 2:
-        raise LayeralignError(f"run {run.path}: has one exit; --endpoint needs a scan of several")
-    return found
-
-
-def _asked(run: Results, cases: Sequence[Case], chosen: Sequence[int]) -> list[tuple[int, str]]:
-    """Return the first chosen cases whose pictures are still there, each with its picture as a data URL.
-
-    Raises:
-        LayeralignError: no such picture is there.
-    """
-    pictures = {id: (path, sha256) for id, path, sha256 in run.pictures}
-    invented, found = drawn(cases[at].id for at in chosen), []
-    background = str(run.identity.get("background", WHITE))
-    for at in chosen:
-        path, sha256 = pictures.get(cases[at].id, ("", ""))
-        picture = invented.get(cases[at].id)
-        if picture is None or picture.sha256 != sha256:
-            picture = FilePicture(path, sha256, background=background) if path else None
-        with suppress(LayeralignError):  # gone or changed since the scan
-            if picture is not None:
-                found.append((at, data_url(picture.open(), "PNG")))
-        if len(found) == QUESTIONS:
-            break
-    if not found:
-        raise LayeralignError(f"run {run.path}: its cases have no pictures any more; --endpoint sends them")
-    return found
-
-
-def _message(case: Case, url: str) -> dict[str, object]:
-    picture = {"type": "image_url", "image_url": {"url": url}}
-    return {"role": "user", "content": [picture, {"type": "text", "text": case.prompt}]}

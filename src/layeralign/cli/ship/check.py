@@ -43,7 +43,8 @@ def check(
         config.json, checkpoint folder, hub id, `testbed`, or a vision file for llama.cpp and Ollama
         (`mmproj-*.gguf`). Also a shell script, a Kubernetes manifest or a compose file that starts vLLM or
         SGLang, their YAML file, Ollama's Modelfile, manifest or folder, or a folder of mlx-vlm. No weights
-        are loaded. In this command, `--config` names it too, not a YAML file of flags.
+        are loaded, except with --endpoint. In this command, `--config` names it too, not a YAML file of
+        flags.
     against
         Folder of the run.
     policy
@@ -62,8 +63,9 @@ def check(
         Runtime that runs the model, with its version, such as llama.cpp@b10488 or vllm@0.32.0. A version that
         nobody has read is inconclusive.
     endpoint
-        `MODEL@URL` of a running server with OpenAI's API, instead of CONFIG: up to 40 cases of the run are
-        sent, and the answers are compared with every exit's. The key is read from LAYERALIGN_API_KEY.
+        `MODEL@URL` of a running server with OpenAI's API: up to 40 cases of the run are sent, and the answers
+        are compared with every exit's. If CONFIG is the scanned model, it is loaded, and log-probabilities
+        are compared, too. The key is read from LAYERALIGN_API_KEY.
     fleet
         YAML file with a list of targets, each with its run; see docs/gate.md.
     list_
@@ -93,39 +95,30 @@ def check(
     if against is None or (config is None and endpoint is None):
         lacks = "--against" if against is None else "CONFIG or --endpoint"
         raise LayeralignError(f"check: {lacks} is missing; see layeralign check --help")
-    if config is None or endpoint is not None:
-        files = (config, revision, adapter, hf_overrides, runtime)
-        if any(one is not None for one in files):
-            raise LayeralignError("check: --endpoint goes with --against, --policy and --limit only")
-        return _endpoint(str(endpoint), against, policy, limit, plain=plain)
     from layeralign.analysis.results import Results
     from layeralign.gating.deployed import check as run_check
     from layeralign.gating.policy import read
 
     rules, run = None if policy is None else read(policy), Results.load(against)
+    if config is None or endpoint is not None:
+        if hf_overrides is not None or runtime is not None:
+            raise LayeralignError("check: --endpoint does not go with --hf-overrides and --runtime")
+        from layeralign.gating.endpoint import check as check_endpoint
+
+        made, located = check_endpoint(
+            str(endpoint), run, policy=rules, limit=limit, model=config, revision=revision, adapter=adapter
+        )
+        if plain:
+            told = {"endpoint": asdict(located), "servers": Fleet((made,)).to_json()}
+            print(as_json.dumps(told, indent=2, ensure_ascii=False))
+            return made.exit_code
+        put(tables.located(located))
+        return _show(Fleet((made,)), plain, table=False)
     found = run_check(
         config, run, policy=rules, limit=limit, revision=revision, adapter=adapter, hf_overrides=hf_overrides,
         runtime=runtime,
     )  # fmt: skip
     return _show(Fleet(found), plain, table=len(found) > 1)
-
-
-def _endpoint(endpoint: str, against: Path, policy: Path | None, limit: float | None, *, plain: bool) -> int:
-    """Ask an endpoint; print how well each exit explains its answers, and the result."""
-    from layeralign.analysis.results import Results
-    from layeralign.gating.deployments import tables
-    from layeralign.gating.endpoint import check as check_endpoint
-    from layeralign.gating.fleet import Fleet
-    from layeralign.gating.policy import read
-
-    rules, run = None if policy is None else read(policy), Results.load(against)
-    made, located = check_endpoint(endpoint, run, policy=rules, limit=limit)
-    if plain:
-        told = {"endpoint": asdict(located), "servers": Fleet((made,)).to_json()}
-        print(as_json.dumps(told, indent=2, ensure_ascii=False))
-        return made.exit_code
-    put(tables.located(located))
-    return _show(Fleet((made,)), plain, table=False)
 
 
 def _show(found: Fleet, plain: bool, *, table: bool) -> int:

@@ -46,6 +46,7 @@ class Reading:
 
 
 _SOURCE = "read in source, not run"
+_GPUS = f"{_SOURCE}: its kernels on PyPI are for GPUs only"
 _RUN_VLLM = "0.32.0: `benchmarks/runtimes/vllm_server.py`"
 _RUN_CPP = "b11434: `benchmarks/runtimes/llama_cpp.py`"
 _STATES, _LAYER = "`hidden_states`; negative from the end", "`vision_feature_layer`"
@@ -60,16 +61,16 @@ TABLE = (
     Reading("vllm", _LLAVA, f"{_LAYER}, {_HF}", _STATES, "none", _VLLM, _RUN_VLLM, "exit"),
     Reading("vllm", _LLAVA, f"{_LAYER}, before pull request 13514 (February 2025)", _STATES,
             "N > 0 runs N + 1 blocks", "", _SOURCE),
-    Reading("vllm", "`mistral3`", f"{_LAYER}, {_HF}", _STATES, "none", _VLLM, _SOURCE),
+    Reading("vllm", "`mistral3`", f"{_LAYER}, {_HF}", _STATES, "none", _VLLM, _RUN_VLLM),
     Reading("vllm", "`internvl_chat` and relatives", f"`select_layer`, {_HF}",
             "blocks from 0; negative as `hidden_states`", "N ≥ 0 runs N + 1 blocks", _VLLM, _SOURCE),
     Reading("vllm", "`internvl`", _LAYER, "ignored", "", _VLLM, _RUN_VLLM),
     Reading("vllm", "any", "features in a request, `--enable-mm-embeds`", "any exit", "", _VLLM,
             "0.32.0: `benchmarks/runtimes/vllm_engine.py`"),
-    Reading("sglang", "`llava`", f"{_LAYER}, {_JSON}", _STATES, "none", "0.5.23", _SOURCE, "exit"),
+    Reading("sglang", "`llava`", f"{_LAYER}, {_JSON}", _STATES, "none", "0.5.23", _GPUS, "exit"),
     Reading("sglang", "`llava`", f"`mm_vision_select_layer`, `select_layer`, {_JSON}", _STATES, "none",
-            "0.5.23", _SOURCE),
-    Reading("sglang", "any", "`precomputed_embedding` in a request", "any exit", "", "0.5.23", _SOURCE),
+            "0.5.23", _GPUS),
+    Reading("sglang", "any", "`precomputed_embedding` in a request", "any exit", "", "0.5.23", _GPUS),
     Reading("llama.cpp", _MLP, "`clip.vision.feature_layer` in `mmproj-*.gguf`", "`hidden_states`, 0 or more",
             "none", _CPP, _RUN_CPP, "exit"),
     Reading("llama.cpp", _MLP, "`clip.vision.block_count`, without a `feature_layer`", "number of blocks",

@@ -40,15 +40,27 @@ def located(found: Located) -> Table:
     made = Table(
         box=box.SIMPLE_HEAD,
         caption=f"{found.answered} of {found.asked} questions answered. Agreement: equal words at the start "
-        "of an answer, over its length. p: against the best exit, corrected.",
+        f"of an answer, over its length. {_how(found)}",
         caption_justify="left",
     )
-    for head in ("exit", "agreement %", "p", "fits"):
+    far = found.fits[0].distance is not None
+    for head in ("exit", "agreement %", *(("distance", "limit") if far else ()), "p", "fits"):
         made.add_column(head, justify="right", no_wrap=True)
     for fit in found.fits:
         p = "< 0.001" if fit.p < 0.001 else f"{fit.p:.3f}"
-        made.add_row(fit.name, f"{100 * fit.agreement:.0f}", p, "yes" if fit in found.exits else "")
+        more = [f"{one:.3f}" for one in (fit.distance, fit.limit) if one is not None]
+        made.add_row(fit.name, f"{100 * fit.agreement:.0f}", *more, p, "yes" if fit in found.exits else "")
     return made
+
+
+def _how(found: Located) -> str:
+    """Return what decides whether an exit fits."""
+    if found.fits[0].distance is None:
+        return "p: against the best exit, corrected. Log-probabilities were not compared."
+    return (
+        f"Distance: median difference of the log-probabilities of {found.compared} answers, in nats. Limit: "
+        "what another number format explains. p: that so many answers are above it."
+    )
 
 
 def runtimes() -> Table:

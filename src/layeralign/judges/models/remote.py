@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from layeralign._util.retry import Retry
@@ -32,10 +33,13 @@ class Completion:
     Attributes:
         text: Text of the reply.
         ended: Whether the model ended the reply. False if it was cut off or the server does not say.
+        log_probs: For each token of the reply, the largest log-probabilities, in nats; empty where the
+            request did not ask for them or the server gives none.
     """
 
     text: str
     ended: bool
+    log_probs: Sequence[Sequence[float]] = ()
 
 
 @dataclass(frozen=True)
@@ -106,4 +110,13 @@ def _completion(answer: httpx.Response, text_of: Callable[[Any], Any]) -> Comple
         return Failure("the server's content filter blocked the reply")
     if not isinstance(text, str):
         return Failure("the reply had no text")
-    return Completion(text, end in _ENDED)
+    return Completion(text, end in _ENDED, _log_probs(choice.get("logprobs")))
+
+
+def _log_probs(told: Any) -> list[list[float]]:
+    """The largest log-probabilities of each token, from OpenAI's form; empty if one is missing or invalid."""
+    try:
+        found = [[float(top["logprob"]) for top in token["top_logprobs"]] for token in told["content"]]
+    except (LookupError, TypeError, ValueError):
+        return []
+    return found if all(each and all(map(isfinite, each)) for each in found) else []
