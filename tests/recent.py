@@ -5,9 +5,11 @@ Their chat template is a plain one: the tests that read published templates do n
 
 import transformers as t
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.gemma4.image_processing_pil_gemma4 import Gemma4ImageProcessorPil
 from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProcessorPil
 from transformers.models.idefics2.image_processing_pil_idefics2 import Idefics2ImageProcessorPil
+from transformers.models.kosmos2_5.image_processing_pil_kosmos2_5 import Kosmos2_5ImageProcessorPil
 
 import tiny
 from layeralign.vlm.processor import without_video
@@ -305,11 +307,40 @@ def idefics2():
     return processor, t.Idefics2ForConditionalGeneration, config
 
 
+def _kosmos_text(names):
+    return {
+        "vocab_size": len(names), "embed_dim": 40, "layers": 2, "ffn_dim": 64, "attention_heads": 2, "init_std": 0.2,
+        "max_position_embeddings": 512, "bos_token_id": names.bos_token_id, "eos_token_id": names.eos_token_id,
+        "pad_token_id": names.pad_token_id,
+    }  # fmt: skip
+
+
+def kosmos2():
+    names = tiny.tokenizer(["<unk>"], bos="<s>")  # the ids behind that of <unk> stand in a picture's places
+    names.add_special_tokens({"unk_token": "<unk>"})
+    pictures = CLIPImageProcessorPil(size={"shortest_edge": tiny.SIZE}, crop_size=tiny.SQUARE)
+    processor = t.Kosmos2Processor(pictures, names, num_patch_index_tokens=4)
+    config = t.Kosmos2Config(
+        text_config=_kosmos_text(processor.tokenizer), vision_config=tiny.VISION, latent_query_num=64
+    )
+    return processor, t.Kosmos2ForConditionalGeneration, config
+
+
+def kosmos2_5():
+    names = tiny.tokenizer(bos="<s>", boi_token="<image>", eoi_token="</image>", image_token="<s>")
+    processor = t.Kosmos2_5Processor(Kosmos2_5ImageProcessorPil(), names, num_image_tokens=4)
+    size = {name: value for name, value in tiny.VISION.items() if name not in ("image_size", "patch_size")}
+    config = t.Kosmos2_5Config(
+        text_config=_kosmos_text(names), vision_config=size | {"head_dim": 16}, latent_query_num=4
+    )
+    return processor, t.Kosmos2_5ForConditionalGeneration, config
+
+
 FAMILIES = {
     made.__name__: made
     for made in (
         qwen3_5, qwen3_5_moe, qwen3_vl_moe, gemma4, mistral3, glm4v, glm4v_moe, glm46v, llama4, vipllava,
-        llava_joined, granite4_vision, molmo2, blip2, idefics2,
+        llava_joined, granite4_vision, molmo2, blip2, idefics2, kosmos2, kosmos2_5,
     )
 }  # fmt: skip
 

@@ -16,6 +16,7 @@ import tiny
 from layeralign import LayeralignError, testing
 from layeralign.gating.deployments.place import Undecided, place
 from layeralign.testing import FamilySuite, noise
+from layeralign.vlm.families.apart import Apart
 from layeralign.vlm.load import load
 
 MODELS = dict.fromkeys(tiny.FAMILIES) | {"mllama-vendor": "vendor", "qwen3_vl-hold": "hold"}
@@ -46,7 +47,7 @@ class TestFamilies(FamilySuite):
 
     def behind(self, vlm):
         named = {
-            "blip-2": "language_projection", "gemma4": "embed_vision", "granite4_vision": "layerwise_projectors.0", "llama4": "vision_model.vision_adapter"
+            "blip-2": "language_projection", "kosmos-2": "image_to_text_projection", "kosmos-2.5": "image_to_text_projection", "gemma4": "embed_vision", "granite4_vision": "layerwise_projectors.0", "llama4": "vision_model.vision_adapter"
         }  # fmt: skip
         return vlm.inner.get_submodule(named[vlm.family]) if vlm.family in named else super().behind(vlm)
 
@@ -60,6 +61,13 @@ class TestFamilies(FamilySuite):
             )  # it wants a picture
             ids = torch.tensor([vlm.tokenizer(asked)["input_ids"]])
             return {"input_ids": ids, "pixel_values": None, "mm_encoder_outputs": {"image": none}}
+        if vlm.family.startswith("kosmos"):
+            asked = vlm.prompt(text, picture=False).removeprefix("<s>")
+            if picture is not None:
+                return dict(vlm.processor(images=picture, text=asked, return_tensors="pt"))
+            ids = vlm.tokenizer(f"<s>{asked}", add_special_tokens=False, return_tensors="pt")["input_ids"]
+            none = torch.zeros(0, 1, vlm.text_width)  # it wants a picture
+            return {"input_ids": ids, "image_embeds": none, "image_embeds_position_mask": torch.zeros_like(ids)}
         if vlm.family != "paligemma":
             made = super().their_inputs(vlm, text, picture)
             return {
@@ -72,6 +80,8 @@ class TestFamilies(FamilySuite):
         return {name: value for name, value in made.items() if name != "labels"}
 
     def own_features(self, vlm, picture):
+        if isinstance(vlm, Apart):  # they have no method for it
+            return self.reference(vlm, picture, vlm.exits.default)
         if vlm.family in ("llama4", "granite4_vision"):  # their features are no pooler's output
             made = vlm.prepare([picture])[0]
             with torch.no_grad():
@@ -92,11 +102,21 @@ class TestFamilies(FamilySuite):
             return vlm.model.model.multi_modal_projector(state).flatten(0, -2)
 
     def pixels(self, vlm, picture):
+        if isinstance(vlm, Apart):
+            return vlm.prepare([picture])[0]
         return vlm.processor(images=[[picture]], text=[vlm.placeholder], return_tensors="pt")
 
     def reference(self, vlm, picture, exit):
         with torch.no_grad():
             return by_hand.REFERENCES[vlm.family](vlm, self.pixels(vlm, picture), exit)
+
+    def test_one_bos_and_the_right_number_of_picture_tokens(self, vlm, pictures):
+        if vlm.family != "kosmos-2.5":
+            return super().test_one_bos_and_the_right_number_of_picture_tokens(vlm, pictures)
+        (feature,) = vlm.encode(pictures[:1], [1])[1]  # the BOS also stands in a picture's places
+        ids = vlm.tokens(vlm.prompt("Hello.", picture=True), feature)
+        start, end, bos = (vlm.tokenizer.convert_tokens_to_ids(name) for name in ("<image>", "</image>", "<s>"))
+        assert ids[:2] == [bos, start] and ids[2:7] == [bos] * 4 + [end] and not {bos, start, end} & set(ids[7:])
 
     def as_read(self, vlm):
         """transformers' own forward, with the indices that make it read the states as the vendor does."""
