@@ -99,8 +99,9 @@ FIXES: dict[str, dict[str, Any]] = {
     "step3p7": {"text_config.sliding_window": 8},
     "nemotron_h_omni": {"vision_hidden_size": WIDTH},
     "qwen2_5_omni_thinker": {"vision_start_token_id": 0},
-    "unlimited_ocr": {"vision_config.sam_config.downsample_channels": [32, WIDTH], "vision_config.sam_config.global_attn_indexes": [1]},
+    "unlimited_ocr": {"image.size": {"height": 512, "width": 512}, "vision_config.sam_config.downsample_channels": [32, WIDTH], "vision_config.sam_config.global_attn_indexes": [1]},
     "deepseek_ocr2": {
+        "image.crop_to_patches": False,
         "vision_config.sam_config.downsample_channels": [32, WIDTH], "vision_config.sam_config.global_attn_indexes": [1], "text_config.mlp_layer_types": ["dense", "sparse", "sparse"],
         "text_config.num_experts_per_tok": 2,
     },

@@ -29,6 +29,50 @@ SHOWN = [name for name in MODELS if name not in SIBLINGS or os.environ.get("LAYE
 EACH = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in SHOWN]
 
 
+def asked_of_paligemma(vlm, text, picture):
+    if picture is None:  # its processor wants a picture
+        ids = torch.tensor([vlm.tokenizer(f"<bos>{text}\n")["input_ids"]])
+        return {"input_ids": ids, "token_type_ids": torch.zeros_like(ids)}
+    made = vlm.processor(images=picture, text=f"<image>{text}", return_tensors="pt")
+    return {name: value for name, value in made.items() if name != "labels"}
+
+
+def asked_of_blip(vlm, text, picture):
+    asked = f"Question: {text} Answer:" if vlm.family == "blip-2" else text
+    if picture is not None:
+        return dict(vlm.processor(images=picture, text=asked, return_tensors="pt"))
+    none = BaseModelOutputWithVisionQformerOutputs(pooler_output=torch.zeros(0, 40))  # it wants a picture
+    ids = torch.tensor([vlm.tokenizer(asked)["input_ids"]])
+    unread = {"qformer_input_ids": None} if vlm.family == "instructblip" else {}
+    return {"input_ids": ids, "pixel_values": None, "mm_encoder_outputs": {"image": none}} | unread
+
+
+def asked_of_idefics(vlm, text, picture):
+    asked = [f"User:{text}"] if picture is None else ["User:", picture, text]
+    asked[-1] += "<end_of_utterance>\nAssistant:"
+    return dict(vlm.processor(text=[asked], add_end_of_utterance_token=False))
+
+
+def asked_of_kosmos(vlm, text, picture):
+    chat = (
+        "<md>A chat between a curious user and an artificial intelligence assistant. The assistant gives "
+        f"helpful, detailed, and polite answers to the user's questions. USER: {text} ASSISTANT:"
+    )
+    asked = f"Question: {text} Answer:" if vlm.family == "kosmos-2" else chat
+    if picture is not None:
+        return dict(vlm.processor(images=picture, text=asked, return_tensors="pt"))
+    ids = vlm.tokenizer(f"<s>{asked}", add_special_tokens=False, return_tensors="pt")["input_ids"]
+    none = torch.zeros(0, 1, vlm.text_width)  # it wants a picture
+    return {"input_ids": ids, "image_embeds": none, "image_embeds_position_mask": torch.zeros_like(ids)}
+
+
+THEIRS = {
+    "paligemma": asked_of_paligemma, "blip-2": asked_of_blip, "instructblip": asked_of_blip,
+    "idefics": asked_of_idefics, "kosmos-2": asked_of_kosmos, "kosmos-2.5": asked_of_kosmos,
+}  # fmt: skip
+"""Families whose processor has no chat template, or one that does not take what others take."""
+
+
 class TestFamilies(FamilySuite):
     @pytest.fixture(scope="class", params=EACH)
     def vlm(self, request, tmp_path_factory):
@@ -47,37 +91,15 @@ class TestFamilies(FamilySuite):
 
     def behind(self, vlm):
         named = {
-            "blip-2": "language_projection", "kosmos-2": "image_to_text_projection", "kosmos-2.5": "image_to_text_projection", "gemma4": "embed_vision", "granite4_vision": "layerwise_projectors.0", "llama4": "vision_model.vision_adapter"
+            "blip-2": "language_projection", "instructblip": "vision_model.post_layernorm", "idefics": "perceiver_resampler", "kosmos-2": "image_to_text_projection", "kosmos-2.5": "image_to_text_projection", "gemma4": "embed_vision", "granite4_vision": "layerwise_projectors.0", "llama4": "vision_model.vision_adapter"
         }  # fmt: skip
         return vlm.inner.get_submodule(named[vlm.family]) if vlm.family in named else super().behind(vlm)
 
     def their_inputs(self, vlm, text, picture):
-        if vlm.family == "blip-2":
-            asked = f"Question: {text} Answer:"
-            if picture is not None:
-                return dict(vlm.processor(images=picture, text=asked, return_tensors="pt"))
-            none = BaseModelOutputWithVisionQformerOutputs(
-                pooler_output=torch.zeros(0, 40)
-            )  # it wants a picture
-            ids = torch.tensor([vlm.tokenizer(asked)["input_ids"]])
-            return {"input_ids": ids, "pixel_values": None, "mm_encoder_outputs": {"image": none}}
-        if vlm.family.startswith("kosmos"):
-            asked = vlm.prompt(text, picture=False).removeprefix("<s>")
-            if picture is not None:
-                return dict(vlm.processor(images=picture, text=asked, return_tensors="pt"))
-            ids = vlm.tokenizer(f"<s>{asked}", add_special_tokens=False, return_tensors="pt")["input_ids"]
-            none = torch.zeros(0, 1, vlm.text_width)  # it wants a picture
-            return {"input_ids": ids, "image_embeds": none, "image_embeds_position_mask": torch.zeros_like(ids)}
-        if vlm.family != "paligemma":
-            made = super().their_inputs(vlm, text, picture)
-            return {
-                name: given.float() if given.is_floating_point() else given for name, given in made.items()
-            }
-        if picture is None:  # its processor wants a picture
-            ids = torch.tensor([vlm.tokenizer(f"<bos>{text}\n")["input_ids"]])
-            return {"input_ids": ids, "token_type_ids": torch.zeros_like(ids)}
-        made = vlm.processor(images=picture, text=f"<image>{text}", return_tensors="pt")
-        return {name: value for name, value in made.items() if name != "labels"}
+        if vlm.family in THEIRS:
+            return THEIRS[vlm.family](vlm, text, picture)
+        made = super().their_inputs(vlm, text, picture)
+        return {name: given.float() if given.is_floating_point() else given for name, given in made.items()}
 
     def own_features(self, vlm, picture):
         if isinstance(vlm, Apart):  # they have no method for it
@@ -113,10 +135,14 @@ class TestFamilies(FamilySuite):
     def test_one_bos_and_the_right_number_of_picture_tokens(self, vlm, pictures):
         if vlm.family != "kosmos-2.5":
             return super().test_one_bos_and_the_right_number_of_picture_tokens(vlm, pictures)
-        (feature,) = vlm.encode(pictures[:1], [1])[1]  # the BOS also stands in a picture's places
+        (feature,) = vlm.encode(pictures[:1], [1])[1]  # BOS tokens also hold a picture's places
         ids = vlm.tokens(vlm.prompt("Hello.", picture=True), feature)
-        start, end, bos = (vlm.tokenizer.convert_tokens_to_ids(name) for name in ("<image>", "</image>", "<s>"))
-        assert ids[:2] == [bos, start] and ids[2:7] == [bos] * 4 + [end] and not {bos, start, end} & set(ids[7:])
+        start, end, bos = (
+            vlm.tokenizer.convert_tokens_to_ids(name) for name in ("<image>", "</image>", "<s>")
+        )
+        assert (
+            ids[:2] == [bos, start] and ids[2:7] == [bos] * 4 + [end] and not {bos, start, end} & set(ids[7:])
+        )
 
     def as_read(self, vlm):
         """transformers' own forward, with the indices that make it read the states as the vendor does."""

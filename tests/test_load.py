@@ -377,7 +377,9 @@ def test_an_adapter_keeps_the_names_that_the_model_has(llava_dir, tmp_path, monk
     """PEFT renames an adapter's weights as a checkpoint's, also those that have the model's names already."""
     renamed = [WeightRenaming(r"\.mlp\.", ".mlp.mlp.")]
     monkeypatch.setattr(transformers_weight_conversion, "get_model_conversion_mapping", lambda _: renamed)
-    config = LoraConfig(r=2, target_modules=linear_layers(load(llava_dir), "language"), init_lora_weights=False)
+    config = LoraConfig(
+        r=2, target_modules=linear_layers(load(llava_dir), "language"), init_lora_weights=False
+    )
     made = get_peft_model(load(llava_dir).model, config)
     made.save_pretrained(tmp_path)
     ids = torch.tensor([[2, 30, 40, 50]])

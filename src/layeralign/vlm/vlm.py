@@ -589,6 +589,11 @@ class Vlm:
         return next(head for part in parts if (head := part.get_output_embeddings()) is not None)
 
     @property
+    def language_parts(self) -> list[nn.Module]:
+        """The language model's modules, without its head."""
+        return [self.model.get_decoder()]
+
+    @property
     def device(self) -> torch.device:
         """Device of the language model's inputs."""
         return _device_of(self.model.get_input_embeddings())

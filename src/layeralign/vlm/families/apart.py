@@ -43,15 +43,24 @@ class Apart(Vlm):
 
     def prompt(self, text: str, *, picture: bool, system: str = "", date: str = "") -> str:
         """See `Vlm.prompt`; the picture goes first."""
+        self.refuse_system(system)
+        return f"{self.placeholder if picture else ''}{self.asked(text)}"
+
+    def refuse_system(self, system: str) -> None:
+        """Refuse a system prompt.
+
+        Raises:
+            LayeralignError: It is not empty.
+        """
         if system:
             raise LayeralignError(
-                f"model {self.checkpoint.name}: family {self.family} does not support a system prompt; remove it"
+                f"model {self.checkpoint.name}: family {self.family} does not support a system prompt; "
+                "remove it"
             )
-        return f"{self.placeholder if picture else ''}{self.asked(text)}"
 
 
 class Kosmos2(Apart):
-    """Kosmos-2. Tokens of any kind hold a picture's places, so its start stands for it, and is its placeholder."""
+    """Kosmos-2. Ids of plain words hold a picture's places, so `<image>` before them stands for it."""
 
     family = "kosmos-2"
     variants: ClassVar = {"norm": "blocks 1..l, post-norm, states of length 1, resampler"}

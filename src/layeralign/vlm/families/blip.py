@@ -1,8 +1,8 @@
-"""BLIP-2: a Q-Former between the encoder and a language model that is given embeddings."""
+"""BLIP-2 and InstructBLIP: a Q-Former between the encoder and a language model that is given embeddings."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from layeralign.errors import LayeralignError
 from layeralign.vlm.checkpoint import Checkpoint
+from layeralign.vlm.families.apart import Apart
 from layeralign.vlm.feature import Feature
 from layeralign.vlm.vlm import Vlm
 
@@ -55,7 +56,8 @@ class Blip2(Vlm):
     def tokens(self, prompt: str, feature: Feature | None) -> list[int]:
         """See `Vlm.tokens`; the picture's tokens go before the BOS."""
         said = super().tokens(prompt.removeprefix(self.placeholder), None)
-        return said if feature is None else [self.picture_token_id] * len(feature.tokens) + said
+        places = 0 if feature is None else feature.text.count(self.placeholder)
+        return [self.picture_token_id] * places + said
 
     @property
     def generator(self) -> Any:
@@ -65,13 +67,50 @@ class Blip2(Vlm):
     def inputs(self, ids: Tensor, prompt: Tensor, features: Sequence[Feature | None]) -> dict[str, Any]:
         """See `Vlm.inputs`: embeddings, with each picture's features in their places."""
         made = self.model.get_input_embeddings()(ids)
-        tokens = [feature.tokens for feature in features if feature is not None]
+        rows = zip(features, ids, prompt, strict=True)
+        tokens = [self.placed(feature, row[said]) for feature, row, said in rows if feature is not None]
         if tokens:
             pictures = (ids == self.picture_token_id) & prompt
             made = made.masked_scatter(pictures[..., None], torch.cat(tokens).to(made))
         return {"inputs_embeds": made}
 
+    def placed(self, feature: Feature, said: Tensor) -> Tensor:
+        """What goes into a picture's places in a prompt with the ids `said`, [places, text width]."""
+        return feature.tokens
+
     def last_hidden(self, ids: Tensor, **given: Any) -> Tensor:
         """See `Vlm.last_hidden`; `given` holds the embeddings of `ids`."""
         found: Tensor = self.generator.get_decoder()(**given).last_hidden_state
+        return found
+
+
+class InstructBlip(Apart, Blip2):
+    """InstructBLIP, whose Q-Former reads the prompt, too: a picture's feature is its encoder's states."""
+
+    family = "instructblip"
+    variants: ClassVar = {"norm": "blocks 1..l, post-norm; then Q-Former with the prompt, projection"}
+    exits_together = False
+
+    def made(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """See `Apart.made`."""
+        found: Tensor = self.tower(**inputs).last_hidden_state
+        return found
+
+    def asked(self, text: str) -> str:
+        """See `Apart.asked`; the text alone, as on the model's card."""
+        return text
+
+    def placed(self, feature: Feature, said: Tensor) -> Tensor:
+        """See `Blip2.placed`; the Q-Former reads the text of these ids."""
+        text = self.tokenizer.decode(said, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        read = self.processor.qformer_tokenizer([text], return_tensors="pt")["input_ids"].to(said.device)
+        query = self.model.query_tokens
+        mask = torch.ones(1, query.shape[1] + read.shape[1], dtype=torch.long, device=said.device)
+        states = self.model.qformer(
+            input_ids=read,
+            attention_mask=mask,
+            query_embeds=query,
+            encoder_hidden_states=feature.tokens[None],
+        ).last_hidden_state
+        found: Tensor = self.model.language_projection(states[0, : query.shape[1]])
         return found

@@ -1,4 +1,4 @@
-"""LLaVA-1.5, -NeXT, -OneVision, Mistral 3 and InternVL: the config names the layer at which the tower is read."""
+"""LLaVA-1.5, -NeXT, -OneVision, Mistral 3 and InternVL: the config names the layer that is read."""
 
 from __future__ import annotations
 
