@@ -328,5 +328,5 @@ REFERENCES = {
     "gemma4": gemma4, "mistral3": mistral3, "llama4": llama4, "vipllava": joined,
     "granite4_vision": lambda *given: granite4_vision(*given)[0], "molmo2": molmo2,
     "blip-2": blip2, "idefics2": idefics2, "kosmos-2": kosmos2, "kosmos-2.5": kosmos2_5,
-    "instructblip": instructblip, "idefics": idefics,
+    "instructblip": instructblip, "idefics": idefics, "blip": instructblip,
 }  # fmt: skip

@@ -364,6 +364,25 @@ def instructblip():
     return processor, t.InstructBlipForConditionalGeneration, config
 
 
+def blip():
+    names = tiny.tokenizer(["[CLS]", "[SEP]", "[DEC]"])
+    names.add_special_tokens({"cls_token": "[CLS]", "sep_token": "[SEP]"})
+    start, end = names.convert_tokens_to_ids(["[DEC]", "[SEP]"])
+    small = {"hidden_size": 40, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+    config = t.BlipConfig(
+        vision_config=tiny.VISION | {"initializer_range": 0.2},
+        text_config={
+            **small, "vocab_size": len(names), "encoder_hidden_size": 48, "bos_token_id": start, "sep_token_id": end,
+            "eos_token_id": end, "pad_token_id": 0, "initializer_range": 0.3,
+        },
+    )  # fmt: skip
+    return (
+        t.BlipProcessor(BlipImageProcessorPil(size=tiny.SQUARE), names),
+        t.BlipForConditionalGeneration,
+        config,
+    )
+
+
 def idefics():
     names = tiny.tokenizer(
         ["<end_of_utterance>", "<fake_token_around_image>"], bos="<s>", image_token="<image>"
@@ -387,7 +406,7 @@ FAMILIES = {
     made.__name__: made
     for made in (
         qwen3_5, qwen3_5_moe, qwen3_vl_moe, gemma4, mistral3, glm4v, glm4v_moe, glm46v, llama4, vipllava,
-        llava_joined, granite4_vision, molmo2, blip2, idefics2, kosmos2, kosmos2_5, instructblip, idefics,
+        llava_joined, granite4_vision, molmo2, blip2, idefics2, kosmos2, kosmos2_5, instructblip, idefics, blip,
     )
 }  # fmt: skip
 

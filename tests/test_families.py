@@ -4,10 +4,11 @@ import importlib.util
 import json
 import os
 import shutil
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.blip_2.modeling_blip_2 import BaseModelOutputWithVisionQformerOutputs
 
 import by_hand
@@ -66,9 +67,36 @@ def asked_of_kosmos(vlm, text, picture):
     return {"input_ids": ids, "image_embeds": none, "image_embeds_position_mask": torch.zeros_like(ids)}
 
 
+def asked_of_blip1(vlm, text, picture):
+    names, start = vlm.tokenizer, vlm.model.config.text_config.bos_token_id
+    ids = torch.tensor([[start, *names(text, add_special_tokens=False)["input_ids"]]])
+    pixels = None if picture is None else vlm.processor(images=picture, return_tensors="pt")["pixel_values"]
+    return {"pixel_values": pixels, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+@contextmanager
+def own_blip(model):
+    """BLIP's own code, given the [SEP] that its `generate` takes off, and no picture where there is none."""
+    end = torch.tensor([[model.config.text_config.sep_token_id]])
+    generate, encode = model.generate, model.vision_model.forward
+
+    def with_end(pixel_values, input_ids, attention_mask, pad_token_id, **settings):
+        ids, mask = torch.cat([input_ids, end], 1), torch.cat([attention_mask, torch.ones_like(end)], 1)
+        return generate(pixel_values, ids, mask, **settings)
+
+    def seen(pixel_values, **others):
+        return BaseModelOutputWithPooling() if pixel_values is None else encode(pixel_values, **others)
+
+    model.generate, model.vision_model.forward = with_end, seen
+    try:
+        yield
+    finally:
+        del model.generate, model.vision_model.forward
+
+
 THEIRS = {
     "paligemma": asked_of_paligemma, "blip-2": asked_of_blip, "instructblip": asked_of_blip,
-    "idefics": asked_of_idefics, "kosmos-2": asked_of_kosmos, "kosmos-2.5": asked_of_kosmos,
+    "blip": asked_of_blip1, "idefics": asked_of_idefics, "kosmos-2": asked_of_kosmos, "kosmos-2.5": asked_of_kosmos,
 }  # fmt: skip
 """Families whose processor has no chat template, or one that does not take what others take."""
 
@@ -91,7 +119,7 @@ class TestFamilies(FamilySuite):
 
     def behind(self, vlm):
         named = {
-            "blip-2": "language_projection", "instructblip": "vision_model.post_layernorm", "idefics": "perceiver_resampler", "kosmos-2": "image_to_text_projection", "kosmos-2.5": "image_to_text_projection", "gemma4": "embed_vision", "granite4_vision": "layerwise_projectors.0", "llama4": "vision_model.vision_adapter"
+            "blip-2": "language_projection", "instructblip": "vision_model.post_layernorm", "blip": "vision_model.post_layernorm", "idefics": "perceiver_resampler", "kosmos-2": "image_to_text_projection", "kosmos-2.5": "image_to_text_projection", "gemma4": "embed_vision", "granite4_vision": "layerwise_projectors.0", "llama4": "vision_model.vision_adapter"
         }  # fmt: skip
         return vlm.inner.get_submodule(named[vlm.family]) if vlm.family in named else super().behind(vlm)
 
@@ -133,6 +161,12 @@ class TestFamilies(FamilySuite):
             return by_hand.REFERENCES[vlm.family](vlm, self.pixels(vlm, picture), exit)
 
     def test_one_bos_and_the_right_number_of_picture_tokens(self, vlm, pictures):
+        if vlm.family == "blip":  # no token stands for a picture
+            (feature,), start = vlm.encode(pictures[:1], [1])[1], vlm.model.config.text_config.bos_token_id
+            ids = vlm.tokens(vlm.prompt("Hello.", picture=True), feature)
+            assert ids == vlm.tokens(vlm.prompt("Hello.", picture=False), None)
+            assert ids[0] == start and not {start, vlm.picture_token_id} & set(ids[1:])
+            return None
         if vlm.family != "kosmos-2.5":
             return super().test_one_bos_and_the_right_number_of_picture_tokens(vlm, pictures)
         (feature,) = vlm.encode(pictures[:1], [1])[1]  # BOS tokens also hold a picture's places
@@ -145,7 +179,9 @@ class TestFamilies(FamilySuite):
         )
 
     def as_read(self, vlm):
-        """transformers' own forward, with the indices that make it read the states as the vendor does."""
+        """transformers' own code; for Llama's vendor with the indices that read the states as the vendor does."""
+        if vlm.family == "blip":
+            return own_blip(vlm.model)
         return vlm._read() if vlm.reading == "vendor" else nullcontext()
 
     def test_default_exit_tokens_and_logits(self, vlm, pictures):

@@ -9,7 +9,7 @@ from typing import Any
 from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
 from layeralign.vlm.families.apart import Kosmos2, Kosmos25
-from layeralign.vlm.families.blip import Blip2, InstructBlip
+from layeralign.vlm.families.blip import Blip, Blip2, InstructBlip
 from layeralign.vlm.families.gemma import Gemma3, Gemma4, PaliGemma
 from layeralign.vlm.families.generic import Generic
 from layeralign.vlm.families.idefics import Idefics, Idefics2, Idefics3, SmolVlm
@@ -32,7 +32,7 @@ from layeralign.vlm.vlm import Vlm
 OWN = (
     Llava, LlavaNext, Mllama, LlavaOnevision, InternVL, PaliGemma, Gemma3, Gemma4, Idefics3, SmolVlm,
     Qwen25Vl, Qwen3Vl, Qwen3VlMoe, Qwen35, Qwen35Moe, Mistral3, Glm4v, Glm4vMoe, Glm46v, Llama4,
-    VipLlava, Granite4Vision, Molmo2, Blip2, Idefics2, Kosmos2, Kosmos25, InstructBlip, Idefics,
+    VipLlava, Granite4Vision, Molmo2, Blip2, Idefics2, Kosmos2, Kosmos25, InstructBlip, Idefics, Blip,
 )  # fmt: skip
 """The families that ship with layeralign."""
 
