@@ -101,7 +101,7 @@ FIXES: dict[str, dict[str, Any]] = {
     "qwen2_5_omni_thinker": {"vision_start_token_id": 0},
     "unlimited_ocr": {"image.size": {"height": 512, "width": 512}, "vision_config.sam_config.downsample_channels": [32, WIDTH], "vision_config.sam_config.global_attn_indexes": [1]},
     "deepseek_ocr2": {
-        "image.crop_to_patches": False,
+        "image.size": {"height": 768, "width": 768}, "vision_config.sam_config.patch_size": 32,
         "vision_config.sam_config.downsample_channels": [32, WIDTH], "vision_config.sam_config.global_attn_indexes": [1], "text_config.mlp_layer_types": ["dense", "sparse", "sparse"],
         "text_config.num_experts_per_tok": 2,
     },
