@@ -90,13 +90,8 @@ class FamilySuite:
         """Inputs for one prompt from the family's own processor and chat template, without layeralign."""
         content: list[dict[str, Any]] = [{"type": "image", "image": picture}] if picture else []
         turn = {"role": "user", "content": [*content, {"type": "text", "text": text}]}
-        settings = {
-            "add_generation_prompt": True,
-            "tokenize": True,
-            "return_dict": True,
-            "return_tensors": "pt",
-        }
-        return dict(vlm.processor.apply_chat_template([turn], **settings))
+        settings: dict[str, Any] = {"tokenize": True, "return_dict": True, "return_tensors": "pt"}
+        return dict(vlm.processor.apply_chat_template([turn], add_generation_prompt=True, **settings))
 
     def reference(self, vlm: Vlm, picture: Image.Image, exit: int) -> Tensor:
         """Features from a tower that has only `exit` blocks, [picture tokens, text width].

@@ -59,6 +59,13 @@ class Apart(Vlm):
             )
 
 
+def equal_ids(vlm: Vlm, made: Mapping[str, Tensor], ids: Sequence[int]) -> dict[str, Any] | None:
+    """The output of a family's own processor if it has these ids, else None; see `Vlm.own_inputs`."""
+    if made["input_ids"][0].tolist() != list(ids):
+        return None
+    return {name: vlm._put(given) for name, given in made.items()}
+
+
 class Kosmos2(Apart):
     """Kosmos-2. Ids of plain words hold a picture's places, so `<image>` before them stands for it."""
 
@@ -115,10 +122,20 @@ class Kosmos2(Apart):
         at = ids.index(self.picture_token_id) + 1
         return [*ids[:at], *self.places(len(feature.tokens)), *ids[at:]]
 
+    def own_inputs(self, prompt: str, picture: Image.Image, ids: Sequence[int]) -> dict[str, Any] | None:
+        """See `Vlm.own_inputs`; its processor itself writes what goes before the text."""
+        text = prompt.removeprefix(self.tokenizer.bos_token).removeprefix(self.placeholder)
+        return equal_ids(self, self.processor(images=picture, text=text, return_tensors="pt"), ids)
+
     @property
     def generator(self) -> Any:
         """See `Vlm.generator`; the language model, as the model's own `generate` would encode again."""
         return self.model.text_model
+
+    @property
+    def language_parts(self) -> list[nn.Module]:
+        """See `Vlm.language_parts`."""
+        return [self.generator.model]
 
     def inputs(self, ids: Tensor, prompt: Tensor, features: Sequence[Feature | None]) -> dict[str, Any]:
         """See `Vlm.inputs`: the features, and a mask of their places."""
@@ -148,6 +165,7 @@ class Kosmos25(Kosmos2):
     pixels = "flattened_patches"
     written = "<image></image>"
     around = -1
+    places_are_bos = True
 
     def made(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """See `Apart.made`."""

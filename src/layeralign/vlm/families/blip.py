@@ -13,7 +13,7 @@ from transformers import Cache, PreTrainedModel, ProcessorMixin
 
 from layeralign.errors import LayeralignError
 from layeralign.vlm.checkpoint import Checkpoint
-from layeralign.vlm.families.apart import Apart
+from layeralign.vlm.families.apart import Apart, equal_ids
 from layeralign.vlm.feature import Feature
 from layeralign.vlm.text import template
 from layeralign.vlm.text.ends import Ends
@@ -61,6 +61,11 @@ class Blip2(Vlm):
         said = super().tokens(prompt.removeprefix(self.placeholder), None)
         places = 0 if feature is None else feature.text.count(self.placeholder)
         return [self.picture_token_id] * places + said
+
+    def own_inputs(self, prompt: str, picture: Image.Image, ids: Sequence[int]) -> dict[str, Any] | None:
+        """See `Vlm.own_inputs`; its processor itself writes what goes before the text."""
+        text = prompt.removeprefix(self.placeholder)
+        return equal_ids(self, self.processor(images=picture, text=text, return_tensors="pt"), ids)
 
     @property
     def generator(self) -> Any:
@@ -127,6 +132,7 @@ class Blip(Apart):
     answers_alone = True
     """A row without a picture skips cross-attention, and padding on the left moves positions."""
     placeholder = "<image>"
+    asks_otherwise = True
 
     def prepare(self, pictures: Sequence[Image.Image]) -> tuple[dict[str, Any], list[str]]:
         """See `Vlm.prepare`."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from PIL import Image
 from torch import Tensor, nn
 
-from layeralign.vlm.families.apart import Apart
+from layeralign.vlm.families.apart import Apart, equal_ids
 from layeralign.vlm.families.generic import Generic
 from layeralign.vlm.feature import Feature
 from layeralign.vlm.vlm import Vlm
@@ -76,6 +76,12 @@ class Idefics(Apart):
     def picture_token_id(self) -> int:
         """See `Vlm.picture_token_id`."""
         return int(self.tokenizer.convert_tokens_to_ids(self.picture_token))
+
+    def own_inputs(self, prompt: str, picture: Image.Image, ids: Sequence[int]) -> dict[str, Any] | None:
+        """See `Vlm.own_inputs`; its processor takes texts and pictures in one list."""
+        before, _, behind = prompt.removeprefix(self.tokenizer.bos_token).partition(self.placeholder)
+        made = self.processor(text=[[before, picture, behind]], add_end_of_utterance_token=False)
+        return equal_ids(self, made, ids)
 
     @property
     def language_parts(self) -> list[nn.Module]:
