@@ -97,7 +97,12 @@ def main() -> int:
     some = (
         [
             "-k",
-            " or ".join(f"[{name}]" for row in rows for name in (*ROWS[row], ROWS[row][0].partition("-")[0])),
+            " or ".join(
+                f"[{name}]"
+                for row in rows
+                for name in (*ROWS[row], ROWS[row][0].partition("-")[0])
+                if name != "–"
+            ),
         ]
         if sys.argv[1:]
         else []

@@ -93,7 +93,7 @@ class Kosmos2(Apart):
 
     def prompt(self, text: str, *, picture: bool, system: str = "", date: str = "") -> str:
         """See `Vlm.prompt`; it starts with the BOS, as its processor writes it."""
-        return self.tokenizer.bos_token + super().prompt(text, picture=picture, system=system, date=date)
+        return f"{self.tokenizer.bos_token}{super().prompt(text, picture=picture, system=system, date=date)}"
 
     def asked(self, text: str) -> str:
         """See `Apart.asked`; as on the model's card."""
