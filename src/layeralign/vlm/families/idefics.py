@@ -67,10 +67,12 @@ class Idefics(Apart):
 
     def prompt(self, text: str, *, picture: bool, system: str = "", date: str = "") -> str:
         """See `Vlm.prompt`; the turns of the instructed models' card, behind the BOS."""
-        shown = self.placeholder if picture else ""
+        said = (
+            self.placeholder + text.lstrip(" ") if picture else text
+        )  # its processor strips behind a picture
         end = "<end_of_utterance>" if "<end_of_utterance>" in self.added_tokens else ""
         self.refuse_system(system)
-        return f"{self.tokenizer.bos_token}User:{shown}{text.strip(' ')}{end}\nAssistant:"
+        return f"{self.tokenizer.bos_token}User:{said}{end}\nAssistant:"
 
     @property
     def picture_token_id(self) -> int:
