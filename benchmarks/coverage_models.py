@@ -91,10 +91,6 @@ NOT_TRIED: dict[str, tuple[str, str]] = {
         "its encoder is a DaViT, in stages of convolutions and of blocks whose width grows",
     ),
     "inkling_mm_model": ("no tower", "each of its encoder's layers folds patches into another width"),
-    "instructblip": (
-        "refused",
-        "its Q-Former reads the prompt, so a picture has other features with every text",
-    ),
     "instructblipvideo": ("refused", "reads videos, and layeralign pictures"),
     "pi0": ("refused", "gives the actions of a robot, no text"),
     "diffusion_gemma": ("refused", "writes blocks of text by diffusion, and layeralign token by token"),
@@ -103,15 +99,11 @@ NOT_TRIED: dict[str, tuple[str, str]] = {
         "its processor writes a prompt per policy and takes none, and it answers yes or no",
     ),
     "t5gemma2": ("refused", "an encoder-decoder, whose encoder reads the prompt and the picture"),
-    "blip": ("refused", "its text decoder reads the picture by cross-attention, and it takes no features"),
-    "git": ("refused", "it takes no features"),
-    "idefics": (
+    "git": (
         "refused",
-        "its language model reads the picture by cross-attention, and it takes no features",
+        "it takes no features, and puts those that it makes before the prompt, where no token stands for them",
     ),
     "pix2struct": ("refused", "an encoder-decoder, whose decoder reads the picture by cross-attention"),
-    "kosmos-2": ("refused", "it takes no features under transformers' name for them"),
-    "kosmos-2.5": ("refused", "it takes no features under transformers' name for them"),
     "pp_formulanet": ("refused", "an encoder-decoder, whose decoder reads the picture by cross-attention"),
 }
 """model_type -> how it ends without a try, read from its code."""

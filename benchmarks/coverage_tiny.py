@@ -53,7 +53,7 @@ IMAGES = {
     "diffusion_gemma": "Gemma4ImageProcessorPil",
 }  # fmt: skip
 MARKS = {  # what the chat template writes for a picture, if not the processor's token alone
-    "hunyuan_vl": "<image_start_token><image_token><image_end_token>", "pp_chart2table": "<img>" + "<imgpad>" * 256 + "</img>",
+    "hunyuan_vl": "<image_start_token><image_token><image_end_token>", "pp_chart2table": "<img>" + "<imgpad>" * 64 + "</img>",
     "qianfan_ocr": "<image>",
 }  # fmt: skip
 WRITES_BOS = ("hunyuan_vl", "lfm2_vl")
@@ -89,7 +89,9 @@ FIXES: dict[str, dict[str, Any]] = {
         },
         "image.tile_size": 56, "processor.patch_size": 14, "processor.pooling_ratio": 1,
     },
-    "pp_chart2table": {"vision_config.global_attn_indexes": [1], "image_token_index": "<imgpad>", "image.size": {"height": 1024, "width": 1024}},
+    "pp_chart2table": {
+        "vision_config.global_attn_indexes": [1], "vision_config.image_size": 512, "image_token_index": "<imgpad>", "image.size": {"height": 512, "width": 512},
+    },
     "qianfan_ocr": {"image.size": {"height": 448, "width": 448}},
     "granite_docling": {
         "text_config.attention_multiplier": 0.25, "text_config.embedding_multiplier": 1.0, "text_config.residual_multiplier": 1.0,
@@ -97,13 +99,14 @@ FIXES: dict[str, dict[str, Any]] = {
     "step3p7": {"text_config.sliding_window": 8},
     "nemotron_h_omni": {"vision_hidden_size": WIDTH},
     "qwen2_5_omni_thinker": {"vision_start_token_id": 0},
-    "unlimited_ocr": {"vision_config.sam_config.downsample_channels": [32, WIDTH], "vision_config.sam_config.global_attn_indexes": [1]},
+    "unlimited_ocr": {"image.size": {"height": 512, "width": 512}, "vision_config.sam_config.downsample_channels": [32, WIDTH], "vision_config.sam_config.global_attn_indexes": [1]},
     "deepseek_ocr2": {
+        "image.size": {"height": 768, "width": 768}, "vision_config.sam_config.patch_size": 32,
         "vision_config.sam_config.downsample_channels": [32, WIDTH], "vision_config.sam_config.global_attn_indexes": [1], "text_config.mlp_layer_types": ["dense", "sparse", "sparse"],
         "text_config.num_experts_per_tok": 2,
     },
     "video_llama_3": {"vision_config.patch_size": 14},
-    "aria": {"vision_config.patch_size": 14, "vision_config.image_size": 980},
+    "aria": {"vision_config.patch_size": 14, "vision_config.image_size": 490, "image.max_image_size": 490},
     "aya_vision": {
         "vision_config.image_size": 364, "vision_config.patch_size": 14, "processor.img_size": 364, "processor.patch_size": 28,
         "processor.downsample_factor": 1, "image.size": {"height": 364, "width": 364},

@@ -43,7 +43,8 @@ RECENT = {  # what is shown -> the tiny model; the checkpoint's config and templ
     "Qwen3.5": "qwen3_5", "Qwen3.5, experts": "qwen3_5_moe", "Qwen3-VL, experts": "qwen3_vl_moe", "Gemma 4": "gemma4",
     "Mistral 3": "mistral3", "GLM-4.1V": "glm4v", "GLM-4.5V": "glm4v_moe", "GLM-4.6V": "glm46v", "Llama 4": "llama4",
     "ViP-LLaVA": "vipllava", "LLaVA, layers joined": "llava_joined", "Granite 4 Vision": "granite4_vision", "Molmo 2": "molmo2",
-    "BLIP-2": "blip2", "Idefics2": "idefics2",
+    "BLIP-2": "blip2", "Idefics2": "idefics2", "BLIP": "blip", "InstructBLIP": "instructblip", "Idefics 1": "idefics",
+    "Kosmos-2": "kosmos2", "Kosmos-2.5": "kosmos2_5",
 }  # fmt: skip
 ROWS |= {shown: (model, "–") for shown, model in RECENT.items()}
 assert set(RECENT.values()) == set(recent.FAMILIES)
@@ -96,7 +97,12 @@ def main() -> int:
     some = (
         [
             "-k",
-            " or ".join(f"[{name}]" for row in rows for name in (*ROWS[row], ROWS[row][0].partition("-")[0])),
+            " or ".join(
+                f"[{name}]"
+                for row in rows
+                for name in (*ROWS[row], ROWS[row][0].partition("-")[0])
+                if name != "–"
+            ),
         ]
         if sys.argv[1:]
         else []

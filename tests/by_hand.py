@@ -292,6 +292,34 @@ def blip2(vlm, made, exit):
     return model.language_projection(asked.last_hidden_state)[0]
 
 
+def kosmos2(vlm, made, exit):
+    state = vlm.tower.model.post_layernorm(
+        states(vlm, {"pixel_values": made["pixel_values"]}, tie=False)[exit]
+    )
+    return vlm.model.image_to_text_projection(F.normalize(state, dim=-1))[0][0]
+
+
+def kosmos2_5(vlm, made, exit):
+    patches, tower = made["flattened_patches"], vlm.tower
+    seen = (patches.sum(-1) != 0).float()
+    known = tower.encoder(
+        tower.embeddings(patches), attention_mask=seen, output_hidden_states=True
+    ).hidden_states
+    return vlm.model.image_to_text_projection(F.normalize(tower.layernorm(known[exit]), dim=-1))[0][0]
+
+
+def instructblip(vlm, made, exit):
+    return vlm.tower.post_layernorm(states(vlm, {"pixel_values": made["pixel_values"]}, tie=False)[exit])[0]
+
+
+def idefics(vlm, made, exit):
+    tower, known = vlm.tower, [None]
+    known[0] = tower.pre_layrnorm(tower.embeddings(made["pixel_values"]))
+    for block in tower.encoder.layers:
+        known.append(block(known[-1], None))
+    return vlm.model.model.perceiver_resampler(known[exit])[0]
+
+
 REFERENCES = {
     "llava": llava, "llava_next": llava_next, "llava_onevision": llava_onevision, "internvl": internvl,
     "paligemma": paligemma, "gemma3": gemma3, "idefics3": idefics3, "smolvlm": idefics3,
@@ -299,5 +327,6 @@ REFERENCES = {
     "qwen3_5": qwen3_vl, "qwen3_5_moe": qwen3_vl, "glm4v": glm4v, "glm4v_moe": glm4v, "glm46v": glm4v,
     "gemma4": gemma4, "mistral3": mistral3, "llama4": llama4, "vipllava": joined,
     "granite4_vision": lambda *given: granite4_vision(*given)[0], "molmo2": molmo2,
-    "blip-2": blip2, "idefics2": idefics2,
+    "blip-2": blip2, "idefics2": idefics2, "kosmos-2": kosmos2, "kosmos-2.5": kosmos2_5,
+    "instructblip": instructblip, "idefics": idefics, "blip": instructblip,
 }  # fmt: skip

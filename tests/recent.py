@@ -5,9 +5,12 @@ Their chat template is a plain one: the tests that read published templates do n
 
 import transformers as t
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.gemma4.image_processing_pil_gemma4 import Gemma4ImageProcessorPil
 from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProcessorPil
+from transformers.models.idefics.image_processing_pil_idefics import IdeficsImageProcessorPil
 from transformers.models.idefics2.image_processing_pil_idefics2 import Idefics2ImageProcessorPil
+from transformers.models.kosmos2_5.image_processing_pil_kosmos2_5 import Kosmos2_5ImageProcessorPil
 
 import tiny
 from layeralign.vlm.processor import without_video
@@ -305,11 +308,106 @@ def idefics2():
     return processor, t.Idefics2ForConditionalGeneration, config
 
 
+def _kosmos_text(names):
+    return {
+        "vocab_size": len(names), "embed_dim": 40, "layers": 2, "ffn_dim": 64, "attention_heads": 2, "init_std": 0.3,
+        "max_position_embeddings": 512, "bos_token_id": names.bos_token_id, "eos_token_id": names.eos_token_id,
+        "pad_token_id": names.pad_token_id, "tie_word_embeddings": False,
+    }  # fmt: skip
+
+
+def kosmos2():
+    names = tiny.tokenizer(["<unk>"], bos="<s>")  # the ids behind that of <unk> stand in a picture's places
+    names.add_special_tokens({"unk_token": "<unk>"})
+    pictures = CLIPImageProcessorPil(size={"shortest_edge": tiny.SIZE}, crop_size=tiny.SQUARE)
+    processor = t.Kosmos2Processor(pictures, names, num_patch_index_tokens=4)
+    config = t.Kosmos2Config(
+        text_config=_kosmos_text(processor.tokenizer),
+        vision_config=tiny.VISION,
+        latent_query_num=64,
+        tie_word_embeddings=False,
+    )
+    return processor, t.Kosmos2ForConditionalGeneration, config
+
+
+def kosmos2_5():
+    t.Kosmos2_5Processor.images_kwargs["max_patches"] = 64  # no file of a checkpoint can lower its 4096
+    names = tiny.tokenizer(bos="<s>", boi_token="<image>", eoi_token="</image>", image_token="<s>")
+    processor = t.Kosmos2_5Processor(Kosmos2_5ImageProcessorPil(), names, num_image_tokens=4)
+    size = {name: value for name, value in tiny.VISION.items() if name not in ("image_size", "patch_size")}
+    config = t.Kosmos2_5Config(
+        text_config=_kosmos_text(names),
+        vision_config=size | {"head_dim": 16},
+        latent_query_num=4,
+        tie_word_embeddings=False,
+    )
+    return processor, t.Kosmos2_5ForConditionalGeneration, config
+
+
+def instructblip():
+    names = tiny.tokenizer(bos="<s>", adds_bos=True)  # its processor adds <image>
+    reads = tiny.tokenizer(bos="<s>", adds_bos=True)
+    processor = t.InstructBlipProcessor(
+        BlipImageProcessorPil(size=tiny.SQUARE), names, reads, num_query_tokens=4
+    )
+    small = {"hidden_size": 40, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = t.InstructBlipConfig(
+        vision_config=t.InstructBlipVisionConfig(**tiny.VISION, initializer_range=0.2).to_dict(),
+        qformer_config=t.InstructBlipQFormerConfig(
+            **small, intermediate_size=48, encoder_hidden_size=48, vocab_size=len(reads), pad_token_id=0
+        ).to_dict(),
+        text_config=t.OPTConfig(
+            **small, vocab_size=len(names), ffn_dim=64, word_embed_proj_dim=40, max_position_embeddings=512, init_std=0.2,
+            bos_token_id=names.bos_token_id, eos_token_id=names.eos_token_id, pad_token_id=0,
+        ).to_dict(),
+        num_query_tokens=4, image_token_index=names.convert_tokens_to_ids("<image>"),
+    )  # fmt: skip
+    return processor, t.InstructBlipForConditionalGeneration, config
+
+
+def blip():
+    names = tiny.tokenizer(["[CLS]", "[SEP]", "[DEC]"])
+    names.add_special_tokens({"cls_token": "[CLS]", "sep_token": "[SEP]"})
+    start, end = names.convert_tokens_to_ids(["[DEC]", "[SEP]"])
+    small = {"hidden_size": 40, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+    config = t.BlipConfig(
+        vision_config=tiny.VISION | {"initializer_range": 0.2},
+        text_config={
+            **small, "vocab_size": len(names), "encoder_hidden_size": 48, "bos_token_id": start, "sep_token_id": end,
+            "eos_token_id": end, "pad_token_id": 0, "initializer_range": 0.3,
+        },
+    )  # fmt: skip
+    return (
+        t.BlipProcessor(BlipImageProcessorPil(size=tiny.SQUARE), names),
+        t.BlipForConditionalGeneration,
+        config,
+    )
+
+
+def idefics():
+    names = tiny.tokenizer(
+        ["<end_of_utterance>", "<fake_token_around_image>"], bos="<s>", image_token="<image>"
+    )  # fmt: skip
+    processor = t.IdeficsProcessor(IdeficsImageProcessorPil(image_size=tiny.SIZE), names)
+    seen = {name: value for name, value in tiny.VISION.items() if name != "hidden_size"} | {"embed_dim": 48}
+    text = {name: value for name, value in tiny.text_size(names).items() if name != "num_key_value_heads"}
+    resampler = {
+        "resampler_n_latents": 4,
+        "resampler_depth": 1,
+        "resampler_n_heads": 2,
+        "resampler_head_dim": 8,
+    }
+    config = t.IdeficsConfig(
+        **text, vision_config=seen, perceiver_config=resampler, use_resampler=True, alpha_initializer="ones"
+    )
+    return processor, t.IdeficsForVisionText2Text, config
+
+
 FAMILIES = {
     made.__name__: made
     for made in (
         qwen3_5, qwen3_5_moe, qwen3_vl_moe, gemma4, mistral3, glm4v, glm4v_moe, glm46v, llama4, vipllava,
-        llava_joined, granite4_vision, molmo2, blip2, idefics2,
+        llava_joined, granite4_vision, molmo2, blip2, idefics2, kosmos2, kosmos2_5, instructblip, idefics, blip,
     )
 }  # fmt: skip
 

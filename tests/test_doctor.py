@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+import recent
 import tiny
 from layeralign.cli import main
 from layeralign.diagnosis import diagnose
@@ -23,6 +24,16 @@ def test_a_sound_model_of_every_family_passes(name, tmp_path):
     open_ = {name for name, result in results(found).items() if result == "not checked"}
     assert open_ <= {"adapter", "features at the default exit"}
     assert ("features at the default exit" in open_) == (name == "mllama")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["blip2", "blip", "instructblip", "idefics", "kosmos2", "kosmos2_5"])
+def test_a_sound_model_without_a_chat_template_passes(name, tmp_path):
+    """Their processors write what goes before the text themselves."""
+    found = diagnose(load(recent.save(name, tmp_path)))
+    assert found.fine, [check for check in found.checks if check.result == "fail"]
+    answers = next(check for check in found.checks if check.name == "answers at the default exit")
+    assert answers.result == ("not checked" if name == "blip" else "pass")
 
 
 @pytest.mark.slow

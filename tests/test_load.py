@@ -8,8 +8,10 @@ import pytest
 import torch
 from huggingface_hub.errors import GatedRepoError
 from peft import LoraConfig, get_peft_model
+from peft.utils import transformers_weight_conversion
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM, LlavaForConditionalGeneration
+from transformers.core_model_loading import WeightRenaming
 from transformers.quantizers.quantizers_utils import should_convert_module
 
 import tiny
@@ -389,6 +391,22 @@ def test_an_adapter_beside_quantised_weights_does_what_it_does_inside_them(llava
         ]
         torch.testing.assert_close(*logits, rtol=1e-4, atol=1e-5)
         assert not torch.allclose(logits[0], load(llava_dir).model(input_ids=ids).logits)
+
+
+def test_an_adapter_keeps_the_names_that_the_model_has(llava_dir, tmp_path, monkeypatch):
+    """PEFT renames an adapter's weights as a checkpoint's, also those that have the model's names already."""
+    renamed = [WeightRenaming(r"\.mlp\.", ".mlp.mlp.")]
+    monkeypatch.setattr(transformers_weight_conversion, "get_model_conversion_mapping", lambda _: renamed)
+    config = LoraConfig(
+        r=2, target_modules=linear_layers(load(llava_dir), "language"), init_lora_weights=False
+    )
+    made = get_peft_model(load(llava_dir).model, config)
+    made.save_pretrained(tmp_path)
+    ids = torch.tensor([[2, 30, 40, 50]])
+    with torch.no_grad():
+        wanted = made(input_ids=ids).logits
+        found = load(llava_dir, adapter=tmp_path, allow_base=True).model(input_ids=ids).logits
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", tiny.FAMILIES)

@@ -318,8 +318,10 @@ def save(name, folder, made=None):
                 weight.add_(torch.randn_like(weight) * 0.3)
             elif not any(part in weight_name for part in ("language_model", "text_model", "lm_head")):
                 weight.normal_(0, 1.5 / max(weight.shape[-1], 1) ** 0.5)
-            if "projector" in weight_name or "merger" in weight_name or "connector" in weight_name:
+            if any(part in weight_name for part in ("projector", "merger", "connector")):
                 weight.mul_(2.0)
+            if "image_to_text" in weight_name:  # a resampler, which averages over all patches
+                weight.mul_(3.0)
     with quiet():
         model.save_pretrained(folder)
         processor.save_pretrained(folder)

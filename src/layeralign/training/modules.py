@@ -28,19 +28,20 @@ def _language(vlm: Vlm) -> str:
 
     A model's own kind of linear layer is left out: it can be a router, which returns more than a tensor.
     """
-    inner = vlm.model.get_decoder()
     linear = {
         name.split(".")[-1]
-        for name, module in inner.named_modules()
+        for part in vlm.language_parts
+        for name, module in part.named_modules()
         if isinstance(module, nn.Linear) and not type(module).__module__.startswith("transformers.models.")
     }
-    return rf"{re.escape(vlm.path_of(inner))}\..*\.({'|'.join(sorted(linear))})"
+    paths = "|".join(re.escape(vlm.path_of(part)) for part in vlm.language_parts)
+    return rf"(?:{paths})\..*\.({'|'.join(sorted(linear))})"
 
 
 def _projector(vlm: Vlm) -> str:
     """Return all layers outside the encoder's blocks and the language model."""
     known = {id(vlm.head)}
-    for part in (vlm.model.get_decoder(), *vlm.all_blocks):
+    for part in (*vlm.language_parts, *vlm.all_blocks):
         known |= set(map(id, part.modules()))
     names = [
         name

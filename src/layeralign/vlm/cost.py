@@ -111,7 +111,7 @@ def encoder(vlm: Vlm) -> Encoder:
 def _anatomy(vlm: Vlm) -> Encoder:
     tower, exits = vlm.tower, vlm.exits
     total, everything = _parameters(tower), _parameters(vlm.model)
-    language, head = _parameters(vlm.model.get_decoder()), vlm.head
+    language, head = sum(map(_parameters, vlm.language_parts)), vlm.head
     tied = head.weight is vlm.model.get_input_embeddings().weight
     language += 0 if tied else _parameters(head)
     dtype = vlm.model.config.dtype or torch.float32

@@ -34,6 +34,7 @@ from layeralign.vlm import finite, limits, placement
 from layeralign.vlm import processor as processors
 from layeralign.vlm.adapter import base
 from layeralign.vlm.adapter.config import lora_config
+from layeralign.vlm.adapter.weights import insert
 from layeralign.vlm.families import proof
 from layeralign.vlm.families.registry import family_of
 from layeralign.vlm.text import trial
@@ -317,7 +318,7 @@ def _weights(adapter: checkpoints.Adapter) -> dict[str, torch.Tensor]:
 
 def _adapted(model: Any, adapter: checkpoints.Adapter, *, merge: bool) -> Any:
     """Apply an adapter to a model: merged into its weights, or separate if they are quantised or on disk."""
-    from peft import PeftModel, set_peft_model_state_dict
+    from peft import PeftModel
 
     adapter.hashes  # noqa: B018 - hash the files before they are loaded
     config = lora_config(adapter, [name for name, _ in model.named_modules() if name])
@@ -326,14 +327,13 @@ def _adapted(model: Any, adapter: checkpoints.Adapter, *, merge: bool) -> Any:
     with quiet():
         try:
             wrapped = PeftModel(model, config, low_cpu_mem_usage=True)  # the base's weights may be on disk
-            report: Any = set_peft_model_state_dict(wrapped, weights, low_cpu_mem_usage=True)
+            wrong = insert(wrapped, weights)
             adapted = wrapped.merge_and_unload() if merge else wrapped.get_base_model()
             if not merge:
                 placement.keep_here(adapted, weights)
         except Exception as error:  # PEFT raises many types for an adapter that does not fit
             reason = printable(str(error), 200) or type(error).__name__
             raise LayeralignError(f"adapter {adapter.name}: does not fit this model ({reason})") from error
-    wrong = [key for key in report.missing_keys if "lora_" in key] + list(report.unexpected_keys)
     if wrong:
         raise LayeralignError(
             f"adapter {adapter.name}: does not fit this model: {len(wrong)} weights do not match, such as "

@@ -24,8 +24,7 @@ def language_model_on_disk(vlm: Vlm, device: str) -> dict[str, str]:
     Returns:
         Name of a module or parameter -> `device` or `disk`, for every part of the model.
     """
-    heads = [vlm.model.get_decoder(), vlm.model.get_output_embeddings()]
-    far = {vlm.path_of(module) for module in heads}
+    far = {vlm.path_of(module) for module in (*vlm.language_parts, vlm.model.get_output_embeddings())}
     outer = {name[:at] for name in far for at, letter in enumerate(name) if letter == "."} | {""}
     placed: dict[str, str] = {}
     for name, module in vlm.model.named_modules():
@@ -43,10 +42,10 @@ def beside_the_language_model(vlm: Vlm) -> list[str]:
     Returns:
         Patterns that transformers matches from the start of a module's full name.
     """
-    inner = vlm.path_of(vlm.model.get_decoder())
-    outer = {inner[:at] for at, letter in enumerate(inner) if letter == "."} | {""}
+    inner = {vlm.path_of(part) for part in vlm.language_parts}
+    outer = {name[:at] for name in inner for at, letter in enumerate(name) if letter == "."} | {""}
     parents = ((name, name.rpartition(".")[0]) for name, _ in vlm.model.named_modules() if name)
-    return [re.escape(name) for name, parent in parents if parent in outer and name not in {*outer, inner}]
+    return [re.escape(name) for name, parent in parents if parent in outer and name not in outer | inner]
 
 
 def keep_here(model: nn.Module, weights: Mapping[str, Tensor]) -> None:

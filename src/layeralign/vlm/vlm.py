@@ -61,6 +61,10 @@ class Vlm:
     """Whether `hidden` can continue from the text before a picture, which is then read once for all."""
     answers_alone: bool = False
     """Whether `generate` answers row by row, since the model's own batches change its logits; see `proof`."""
+    places_are_bos: ClassVar[bool] = False
+    """Whether the id of the BOS also holds the places of a picture's features."""
+    asks_otherwise: ClassVar[bool] = False
+    """Whether the class's own `generate` changes the prompt, so that `doctor` cannot compare with it."""
     reads_ahead: bool = False
     """Whether attention to a prompt's start depends on its end, so that prompts cannot share a prefix."""
 
@@ -587,6 +591,11 @@ class Vlm:
         """The layer that makes logits of the language model's last hidden states."""
         parts = (part for part in self.model.modules() if isinstance(part, PreTrainedModel))
         return next(head for part in parts if (head := part.get_output_embeddings()) is not None)
+
+    @property
+    def language_parts(self) -> list[nn.Module]:
+        """The language model's modules, without its head."""
+        return [self.model.get_decoder()]
 
     @property
     def device(self) -> torch.device:

@@ -1,4 +1,4 @@
-"""LLaVA-1.5, -NeXT, -OneVision and Mistral 3: the config names the layer at which the tower is read."""
+"""LLaVA-1.5, -NeXT, -OneVision, Mistral 3 and InternVL: the config names the layer that is read."""
 
 from __future__ import annotations
 
@@ -57,3 +57,17 @@ class Mistral3(Vlm):
         alone = len(pictures) == 1 and self.picture_text(pictures[0]).count(self.picture_token) == 1
         made = super()._encode([*pictures, *pictures] if alone else pictures, exits)
         return {exit: features[: len(pictures)] for exit, features in made.items()}
+
+
+class InternVL(Vlm):
+    """InternVL 2.5 to 3.5 in transformers' format."""
+
+    family = "internvl"
+    lead_alone = True
+    unit = "tile (the number of tiles depends on the picture's shape)"
+    variants: ClassVar = {
+        "blocks": "for every tile blocks 1..l, the tower's final norm where the config reads its last layer, "
+        "no class token, pixel shuffle, projector"
+    }
+    blocks_at = "encoder.layer"
+    one_tensor = True

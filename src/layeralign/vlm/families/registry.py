@@ -8,14 +8,14 @@ from typing import Any
 
 from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
-from layeralign.vlm.families.blip import Blip2
+from layeralign.vlm.families.apart import Kosmos2, Kosmos25
+from layeralign.vlm.families.blip import Blip, Blip2, InstructBlip
 from layeralign.vlm.families.gemma import Gemma3, Gemma4, PaliGemma
 from layeralign.vlm.families.generic import Generic
-from layeralign.vlm.families.idefics import Idefics2, Idefics3, SmolVlm
-from layeralign.vlm.families.internvl import InternVL
+from layeralign.vlm.families.idefics import Idefics, Idefics2, Idefics3, SmolVlm
 from layeralign.vlm.families.joined import Granite4Vision, Molmo2, VipLlava
 from layeralign.vlm.families.llama4 import Llama4
-from layeralign.vlm.families.llava import Llava, LlavaNext, LlavaOnevision, Mistral3
+from layeralign.vlm.families.llava import InternVL, Llava, LlavaNext, LlavaOnevision, Mistral3
 from layeralign.vlm.families.mllama import Mllama
 from layeralign.vlm.families.qwen import (
     Glm4v,
@@ -32,7 +32,7 @@ from layeralign.vlm.vlm import Vlm
 OWN = (
     Llava, LlavaNext, Mllama, LlavaOnevision, InternVL, PaliGemma, Gemma3, Gemma4, Idefics3, SmolVlm,
     Qwen25Vl, Qwen3Vl, Qwen3VlMoe, Qwen35, Qwen35Moe, Mistral3, Glm4v, Glm4vMoe, Glm46v, Llama4,
-    VipLlava, Granite4Vision, Molmo2, Blip2, Idefics2,
+    VipLlava, Granite4Vision, Molmo2, Blip2, Idefics2, Kosmos2, Kosmos25, InstructBlip, Idefics, Blip,
 )  # fmt: skip
 """The families that ship with layeralign."""
 
