@@ -3,6 +3,7 @@
 import socket
 import sys
 from collections import deque
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -228,6 +229,48 @@ def test_a_judge_that_sees_is_given_the_pictures_on_a_cluster(tmp_path, monkeypa
         judge(run, [pooled])
         assert (pooled.sees, pooled.together) == (True, 2 * 3 * 2)
         assert run.columns().verdicts["llama-guard-4"].tolist() == [VERDICTS.index("safe")]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        lambda rows: rows[1:],
+        lambda rows: [*rows, rows[0]],
+        lambda rows: [replace(rows[0], exit=9), *rows[1:]],
+        lambda rows: [replace(rows[0], sample=1), *rows[1:]],
+    ],
+)
+def test_rows_that_were_not_asked_for_are_not_stored(told, monkeypatch):
+    """A scan without them ended as if it were whole, and rows of other exits were stored."""
+    asked = queries(4)
+
+    class Answering:
+        def about(self):
+            return {"node": "a"}
+
+        def do(self, part):
+            return told([Row(case.id, exit, "a", 1, "stop", sample) for case, exit, sample in part[0]])
+
+    monkeypatch.setitem(sys.modules, "ray", Ray([]))
+    workers = cluster._Workers(None, Pool(Cluster("auto"), Answering))
+    with pytest.raises(LayeralignError, match="other rows than it was asked for"):
+        list(workers.answers(asked, None))
+
+
+def test_verdicts_are_not_shifted_to_other_answers(monkeypatch):
+    """One worker gave a verdict less and another one more: as many as answers, each on its neighbour's."""
+
+    class Shifting(Looking):
+        def judge_all(self, asked):
+            found = [Judgement("safe") for _ in asked]
+            return found[1:] if asked[0][1] == "first" else [*found, Judgement("unsafe")]
+
+    monkeypatch.setitem(sys.modules, "ray", Ray([]))
+    monkeypatch.setattr(cluster, "judges", lambda _: [SimpleNamespace(load=Shifting)])
+    pooled = PooledJudge("llama-guard-4", Cluster("auto", workers=1))
+    case = Case("h", "how?", "harmful")
+    with pytest.raises(LayeralignError, match="more or fewer verdicts than answers"):
+        pooled.judge_all([(case, answer) for answer in ("first", "a", "b", "c")])
 
 
 def test_a_judge_on_a_server_needs_no_worker(tmp_path, monkeypatch):

@@ -114,6 +114,20 @@ def test_the_exit_is_held_to_the_limit(run, capsys):
     assert told["endpoint"]["fits"][0]["exit"] == 7 and told["servers"][0]["result"] == "pass"
 
 
+def test_a_server_of_several_exits_is_none_of_them(run, capsys):
+    """Behind a load balancer, every second request reaches exit 0; the check passed for exit 7 alone."""
+    others = Served(run, 0)
+
+    class Balanced(Served):
+        def reply(self, body):
+            return super().reply(body) if len(self.heard) % 2 else others.reply(body)
+
+    with serving(Balanced(run, 7)) as server:
+        command = ["check", "--endpoint", f"m@{server.url}", "--against", str(run.path), "--limit", "1"]
+        assert main(command) == 3
+    assert "or several exits" in capsys.readouterr().out.replace("\n", " ")
+
+
 def test_failed_answers_are_no_evidence(run):
     class Broken(Served):
         def reply(self, body):

@@ -1,7 +1,10 @@
 """`serve --engine vllm`: real HTTP on both sides, with a loopback server that keeps vLLM's contract."""
 
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
 
 import layeralign
@@ -11,6 +14,7 @@ from layeralign.analysis.results import Results
 from layeralign.cli import main
 from layeralign.decode.decoding import Decoding
 from layeralign.runs.opening import open_run
+from layeralign.serving import relay
 from layeralign.serving.server import Server
 from layeralign.sweep.vllm.scan import connected
 from serve_clients import ASKED, EXITS, SHORT, ask, body, events, running, text_of
@@ -108,6 +112,30 @@ def test_a_server_that_dies_is_an_error_of_each_request(client, theirs):
     assert ask(client, body(ASKED[0])).status_code in (500, 502)
     theirs.dies_after = None
     assert text_of(ask(client, body(ASKED[0])))
+
+
+def test_clients_that_leave_leave_nothing_in_the_queue(client, theirs):
+    """Their answers counted for ever, and after 1,024 of them every client was told that the queue is full."""
+    theirs.hangs = threading.Event()
+    with pytest.raises(httpx.ReadTimeout):
+        client.post("/chat/completions", json=body(ASKED[0], n=3), timeout=1)
+    until = time.monotonic() + 20
+    while client.server._scheduler.answers and time.monotonic() < until:
+        time.sleep(0.05)
+    theirs.hangs.set()
+    theirs.hangs = None
+    assert client.server._scheduler.answers == 0
+    assert text_of(ask(client, body(ASKED[0])))
+
+
+def test_a_server_that_hangs_at_the_end_is_not_waited_for(theirs, vlm, monkeypatch):
+    """A stop waited for half an hour."""
+    monkeypatch.setattr(relay, "AGAIN", 0.2)
+    ours, server = connected(theirs.url, {"model": "testbed"})
+    with running(ours, vllm=server) as client:
+        theirs.hangs = threading.Event()
+    theirs.hangs.set()
+    assert "no longer those" in client.ended[0]
 
 
 def test_the_log_is_a_run_of_this_engine(theirs, tmp_path):

@@ -10,6 +10,7 @@ import pytest
 
 from layeralign import LayeralignError
 from layeralign._util import bounded
+from layeralign.judges.models.local import LocalSpeaker
 from layeralign.vlm import checkpoint as checkpoints
 from layeralign.vlm.load import load, tokenizer
 
@@ -104,6 +105,8 @@ def test_an_image_processor_bomb_is_one_sentence(copied, size):
     file.write_text(json.dumps(content))
     with pytest.raises(LayeralignError, match="image processor takes more than 1 GiB, or crashes"):
         load(copied)
+    with pytest.raises(LayeralignError, match="image processor takes more than 1 GiB, or crashes"):
+        LocalSpeaker.load(str(copied), dtype="float32", sees=True)
 
 
 def test_a_template_that_refuses_is_no_bomb(copied):

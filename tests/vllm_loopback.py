@@ -32,6 +32,7 @@ class Vllm(ThreadingHTTPServer):
         bodies: The requests' bodies.
         pictures: Text -> features; a dict makes it answer from the picture that it saw with a text.
         becomes: Number of a request, and the model from it on.
+        hangs: An event; each request waits for it, and is then closed without an answer.
     """
 
     daemon_threads = True
@@ -42,7 +43,7 @@ class Vllm(ThreadingHTTPServer):
         self.vlm, self.models, self.version = vlm, models, version
         self.layer, self.ids, self.features, self.longest = vlm.exits.default, list, True, 256
         self.broken, self.dies_after, self.bodies, self.lock = {}, None, [], threading.Lock()
-        self.pictures = self.becomes = None
+        self.pictures = self.becomes = self.hangs = None
 
     @property
     def url(self):
@@ -118,6 +119,11 @@ class _Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
                 return self.connection.close()
             given = server.broken.get(number)
+        if server.hangs:
+            server.hangs.wait()
+            self.close_connection = True
+            return self.connection.close()
+        with server.lock:
             if isinstance(given, int):
                 return self._say(given, {})
             if embeds(body) and not server.features:

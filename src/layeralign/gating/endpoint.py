@@ -58,10 +58,11 @@ class Fit:
         exit: the exit's number.
         name: the exit's name.
         agreement: mean agreement of the endpoint's answers with this exit's, 0 to 1; see `agreement`.
-        p: if this exit were served, the largest probability that the best exit agrees more at so many of the
-            questions at which the two differ: a binomial tail with `NOISE`, Bonferroni-corrected over the
-            other exits. 1 for the best exit. Where log-probabilities were compared: the largest probability
-            that so many questions have a distance above `limit`, a binomial tail with `NOISE`.
+        p: if this exit were served, the probability that another exit agrees more at so many of the questions
+            at which the two differ: the smallest binomial tail with `NOISE`, Bonferroni-corrected over the
+            other exits. It is also small for the best exit if the server answers from several exits. Where
+            log-probabilities were compared: the largest probability that so many questions have a distance
+            above `limit`, a binomial tail with `NOISE`.
         fits: whether `p` is at least `ALPHA`.
         distance: median distance of the endpoint's log-probabilities from this exit's, in nats; see
             `layeralign.gating.log_probs`. None where they were not compared.
@@ -166,7 +167,10 @@ def check(
     told = Deployed(given, None, "", "inconclusive", "", None, weights=True, runtime="endpoint", key=key)
     if not found.exits:
         what, more = ("answers", "") if best.distance is None else ("log-probabilities", ", number format")
-        why = f"its {what} are those of no scanned exit, so it serves another model{more}, template or exit"
+        why = (
+            f"its {what} are those of no scanned exit, so it serves another model{more}, template or exit, "
+            "or several exits"
+        )
         return replace(told, why=why), found
     each = [held(replace(told, exit=fit.exit, name=fit.name), run, policy, limit) for fit in found.exits]
     names = " or ".join(one.name for one in each)
@@ -253,7 +257,6 @@ def fits(
     """
     scores = np.array([[agreement(reply, own) for own in each] for reply, each in replies])
     means = scores.mean(0)
-    best = int(means.argmax())
     from scipy.special import bdtrc  # P(more than k of n); its import takes a while
 
     names = [run.exits.name(exit) for exit in exits]
@@ -266,8 +269,8 @@ def fits(
         return tuple(sorted((Fit(*row) for row in rows), key=lambda fit: (-fit.p, fit.distance)))
     found = []
     for at in np.argsort(-means, kind="stable").tolist():
-        lead = scores[:, best] - scores[:, at]
-        more, differ = int((lead > 0).sum()), int((lead != 0).sum())
-        p = min(1.0, float(bdtrc(more - 1, differ, NOISE)) * (len(exits) - 1))
+        leads = scores - scores[:, [at]]  # of each exit over this one
+        tails = bdtrc((leads > 0).sum(0) - 1, (leads != 0).sum(0), NOISE)
+        p = min(1.0, float(tails.min()) * (len(exits) - 1))
         found.append(Fit(exits[at], names[at], float(means[at]), p, p >= ALPHA))
     return tuple(found)

@@ -21,6 +21,8 @@ from layeralign.sweep.vllm.handshake import shake
 from layeralign.testbed.cases import cases
 from layeralign.vlm.vlm import Vlm
 
+AGAIN = 30.0
+"""Seconds that the server has for its answers at the end, since a stop should not wait for it."""
 _LOOK = 0.02
 """Seconds after which a new request is looked for while others are being answered."""
 
@@ -53,6 +55,7 @@ class Relay:
         Raises:
             LayeralignError: It does not.
         """
+        self._server.service = replace(self._service, timeout=AGAIN, budget=AGAIN)
         self._shaken.again(self._server)
 
     def run(self, requests: Iterable[Request[Key]]) -> Iterator[list[Generation[Key]]]:
@@ -71,7 +74,8 @@ class Relay:
                     (prompt,) = request.prompts
                     for wanted in prompt.wanted:
                         sent[send(self._body(prompt, wanted))] = prompt, wanted
-                if not sent or all(job.gone for _, wanted in sent.values() for job, _ in wanted.keys):
+                if all(job.gone for _, wanted in sent.values() for job, _ in wanted.keys):
+                    yield [Generation(wanted.keys, [], "failed") for _, wanted in sent.values()]
                     return
                 done = wait(sent, timeout=_LOOK, return_when=FIRST_COMPLETED).done
                 if done:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -115,7 +116,10 @@ class _Workers(Engine):
 
     def answers(self, asked: Sequence[Query], settings: ScanSettings) -> Iterator[list[Row]]:
         """See `Engine.answers`."""
-        for _, made in self._pool.map([(part, settings) for part in parts(asked, self._pool.size)]):
+        each = parts(asked, self._pool.size)
+        for number, made in self._pool.map([(part, settings) for part in each]):
+            if Counter(row.key for row in made) != Counter((case.id, *at) for case, *at in each[number]):
+                raise LayeralignError("ray: a worker gave other rows than it was asked for; repeat the scan")
             yield made
 
 
@@ -157,6 +161,8 @@ class PooledJudge(Judge):
         size = max(1, -(-len(asked) // (2 * self._pool.size)))
         some = [asked[start : start + size] for start in range(0, len(asked), size)]
         found = dict(self._pool.map(some))
+        if any(len(found[number]) != len(part) for number, part in enumerate(some)):
+            raise LayeralignError("ray: a worker gave more or fewer verdicts than answers; repeat it")
         return [judgement for number in range(len(some)) for judgement in found[number]]
 
 

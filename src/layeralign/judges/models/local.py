@@ -20,7 +20,7 @@ from layeralign.vlm import checkpoint as checkpoints
 from layeralign.vlm import processor as processors
 from layeralign.vlm import rope
 from layeralign.vlm.load import own_device, pretrained, tokenizer, unloadable
-from layeralign.vlm.text import template
+from layeralign.vlm.text import template, trial
 from layeralign.vlm.text.ends import token_ids
 
 _TOGETHER = 16
@@ -263,8 +263,10 @@ def _without_pictures(conversation: Talk) -> tuple[list[Message], list[Image.Ima
 
 def _processor(found: checkpoints.Checkpoint, model: str) -> Any:
     """The processor of a model that must see pictures."""
+    kind = str(found.config().get("model_type"))
+    trial.check(lambda: processors.load(found.path, kind), f"judge: model {model}")
     try:
-        processor = processors.load(found.path, str(found.config().get("model_type")))
+        processor = processors.load(found.path, kind)
     except Exception as error:  # transformers raises many kinds for a broken checkpoint
         raise unloadable(f"judge: model {model}: its processor", error) from error
     if not hasattr(processor, "image_processor"):
