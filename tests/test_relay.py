@@ -128,13 +128,13 @@ def test_clients_that_leave_leave_nothing_in_the_queue(client, theirs):
     assert text_of(ask(client, body(ASKED[0])))
 
 
-def test_a_server_that_hangs_at_the_end_is_not_waited_for(theirs, vlm, monkeypatch):
+def test_a_server_that_hangs_at_the_end_is_not_waited_for(changed, monkeypatch):
     """A stop waited for half an hour."""
     monkeypatch.setattr(relay, "AGAIN", 0.2)
-    ours, server = connected(theirs.url, {"model": "testbed"})
+    ours, server = connected(changed.url, {"model": "testbed"})
     with running(ours, vllm=server) as client:
-        theirs.hangs = threading.Event()
-    theirs.hangs.set()
+        changed.hangs = threading.Event()
+    changed.hangs.set()
     assert "no longer those" in client.ended[0]
 
 

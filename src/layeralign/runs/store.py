@@ -258,8 +258,7 @@ class Run:
             LayeralignError: A known case has another prompt, picture, kind or control, or a sequential run's
                 case has changed.
         """
-        known = self.case_hashes()
-        shown: dict[str, tuple[object, ...]] = {}  # read only if a case differs
+        known, shown = self.case_hashes(), dict[str, tuple[object, ...]]()
         new: list[tuple[object, ...]] = []
         changed: list[tuple[object, ...]] = []
         for case in cases:
