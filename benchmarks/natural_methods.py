@@ -74,6 +74,7 @@ def row(method: str, found: Sequence[dict], before: Measured, default: int) -> s
     """A method as Markdown."""
     some = [measured(one) for one in found]
     right = shares([[float(v) for v in one.questions.split()] for one in some], default)
+    took = [one["cpu_seconds"] for one in found if one["cpu_seconds"]]  # unknown of a resumed training
     kl = [one["retention_kl"] for one in found if one["retention_kl"] is not None]
     changes = " | ".join("; ".join(one.changes[name] for one in some) for name in SHOWN.values())
     met = ["yes" if one.worst <= 5 and rise(one, before) <= 3 else "no" for one in some]
@@ -81,7 +82,7 @@ def row(method: str, found: Sequence[dict], before: Measured, default: int) -> s
         f"`{method}`", *methods.METHODS[method], str(len(some)), shares([one.asr for one in some], default),
         " ".join(f"{one.worst:.1f}" for one in some), shares([one.over_refusal for one in some], default),
         " ".join(f"{rise(one, before):+.1f}" for one in some), right, changes, f"{fmean(kl):.4f}" if kl else "–",
-        f"{fmean(float(one.seconds) for one in some):.0f}", " ".join(met),
+        f"{fmean(took):.0f}" if took else "–", " ".join(met),
     )  # fmt: skip
     return f"| {' | '.join(cells)} |"
 
