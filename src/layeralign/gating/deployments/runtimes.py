@@ -48,6 +48,7 @@ class Reading:
 _SOURCE = "read in source, not run"
 _GPUS = f"{_SOURCE}: its kernels on PyPI are for GPUs only"
 _RUN_VLLM = "0.32.0: `benchmarks/runtimes/vllm_server.py`"
+_CHAT = f"{_RUN_VLLM}, the last block and a file with too many; else read in source"
 _RUN_CPP = "b11434: `benchmarks/runtimes/llama_cpp.py`"
 _STATES, _LAYER = "`hidden_states`; negative from the end", "`vision_feature_layer`"
 _LLAVA, _MLP = "`llava`, `llava_next`", "projectors `mlp`, `mlp_norm`"
@@ -63,7 +64,8 @@ TABLE = (
             "N > 0 runs N + 1 blocks", "", _SOURCE),
     Reading("vllm", "`mistral3`", f"{_LAYER}, {_HF}", _STATES, "none", _VLLM, _RUN_VLLM),
     Reading("vllm", "`internvl_chat` and relatives", f"`select_layer`, {_HF}",
-            "blocks from 0; negative as `hidden_states`", "N ≥ 0 runs N + 1 blocks", _VLLM, _SOURCE),
+            "blocks from 0; negative as `hidden_states`",
+            "N ≥ 0 runs N + 1 blocks; a file with more blocks does not start", _VLLM, _CHAT),
     Reading("vllm", "`internvl`", _LAYER, "ignored", "", _VLLM, _RUN_VLLM),
     Reading("vllm", "any", "features in a request, `--enable-mm-embeds`", "any exit", "", _VLLM,
             "0.32.0: `benchmarks/runtimes/vllm_engine.py`"),
