@@ -257,6 +257,27 @@ def test_a_seed_beyond_all_generators_is_one_sentence(tmp_path, capfd, verb):
     assert "seed 9999999999999999999999999: expected" in err and err.count("\n") == 1
 
 
+def test_a_variable_that_a_library_cannot_read_is_no_bug():
+    said = subprocess.run(
+        [sys.executable, "-m", "layeralign", "inspect", "--model", "testbed"],
+        env={**os.environ, "HF_HUB_DOWNLOAD_TIMEOUT": "x"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert said.returncode == 1 and said.stderr.startswith("layeralign: huggingface_hub cannot be imported (")
+    assert "correct the variables of the environment" in said.stderr
+
+
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "LOCAL_RANK"])
+def test_a_launchers_variable_that_is_none_is_one_sentence(name, monkeypatch):
+    from accelerate import PartialState
+
+    from layeralign.training.parallel import Workers
+
+    monkeypatch.setattr(PartialState, "_shared_state", {})
+    monkeypatch.setenv(name, "x")
+    with pytest.raises(LayeralignError, match="launcher's variables are not usable"):
+        Workers()
+
+
 def test_debug_shows_the_traceback(capfd):
     assert main(["summary", "/nope", "--debug"]) == 1
     assert "Traceback" in capfd.readouterr().err

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 import transformers as t
 from onnx import TensorProto, helper
+from safetensors.torch import load_file, save_file
 
 import tiny
 from layeralign import LayeralignError
@@ -168,6 +170,30 @@ class TestBuild:
             build.build(stand_in(), 1, out, SMALL)
         other = build.build(stand_in(), 1, tmp_path, SMALL)
         assert not all(torch.equal(changes[name], other[name]) for name in changes)
+
+    def test_stages_of_another_build_are_not_taken_for_its_own(self, built, tmp_path):
+        """Without a record they were, under the seed of the command."""
+        _, out = built
+        shutil.copytree(out, tmp_path / "out")
+        (tmp_path / "out" / "recipe.json").unlink()
+        with pytest.raises(LayeralignError, match="holds a build of another seed"):
+            build.build(stand_in(), 1, tmp_path / "out", SMALL)
+
+    @pytest.mark.parametrize("broken", ["lacks a tensor", "one number for each tensor", "no safetensors"])
+    def test_a_broken_stage_is_not_gone_on_from(self, built, tmp_path, broken):
+        """What a file lacked stayed untrained, silently."""
+        _, out = built
+        shutil.copytree(out, tmp_path / "out")
+        file = tmp_path / "out" / "help.safetensors"
+        stage = load_file(file)
+        if broken == "lacks a tensor":
+            stage.popitem()
+        stage = {name: value.flatten()[:1] if "each" in broken else value for name, value in stage.items()}
+        save_file(stage, file)
+        if broken == "no safetensors":
+            file.write_bytes(b"x")
+        with pytest.raises(LayeralignError, match=r"help\.safetensors: .*delete it, and repeat the build"):
+            build.build(stand_in(), 0, tmp_path / "out", SMALL)
 
     def test_a_stopped_build_goes_on_to_the_same_deltas(self, built, tmp_path, monkeypatch):
         changes, _ = built

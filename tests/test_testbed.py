@@ -139,3 +139,10 @@ def test_it_is_trained_on_the_prompts_that_a_scan_gives(llava):
     answer = processor.tokenizer("yes.</s>", add_special_tokens=False)["input_ids"]
     assert labels[0][labels[0] != -100].tolist() == answer
     assert labels[0, len(prompt) : len(prompt) + len(answer)].tolist() == answer
+
+
+def test_a_build_writes_over_no_other_model(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"mine")
+    with pytest.raises(layeralign.LayeralignError, match="is not empty; expected a new folder"):
+        build.build(0, tmp_path, build.Recipe())
+    assert [one.name for one in tmp_path.iterdir()] == ["model.safetensors"]

@@ -72,6 +72,10 @@ def _said(error: Exception, tokens: list[str]) -> str:
 def _unexpected(error: Exception) -> str:
     """The message for any other error: a bug of ours, unless a run can be damaged."""
     what = f"{type(error).__name__}: {printable(str(error), 200)}"
+    if library := _importing(error):
+        return (
+            f"{library} cannot be imported ({what}); correct the variables of the environment that it reads"
+        )
     if type(error) in (sqlite3.DatabaseError, sqlite3.OperationalError):
         return (
             f"run.sqlite cannot be read or written ({what}); check that the file is intact, the disk has "
@@ -82,6 +86,17 @@ def _unexpected(error: Exception) -> str:
     if opening.DOUBTFUL and isinstance(error, damage.DAMAGE):
         return damage.unreadable(opening.DOUBTFUL[-1], error)
     return f"a bug in layeralign ({what}); --debug shows where, please report it"
+
+
+def _importing(error: Exception) -> str:
+    """The package whose import raised an error; empty if none did, or if it is ours."""
+    codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    for code in reversed(codes):
+        _, installed, file = code.co_filename.replace("\\", "/").rpartition("/site-packages/")
+        package = file.partition("/")[0].removesuffix(".py")
+        if code.co_name == "<module>" and installed and package != "layeralign":
+            return package
+    return ""
 
 
 def _fail(message: str, debug: bool) -> int:

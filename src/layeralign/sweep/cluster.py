@@ -162,7 +162,9 @@ class PooledJudge(Judge):
         some = [asked[start : start + size] for start in range(0, len(asked), size)]
         found = dict(self._pool.map(some))
         if any(len(found[number]) != len(part) for number, part in enumerate(some)):
-            raise LayeralignError("ray: a worker gave more or fewer verdicts than answers; repeat it")
+            raise LayeralignError(
+                "ray: a worker gave more or fewer verdicts than answers; repeat the command"
+            )
         return [judgement for number in range(len(some)) for judgement in found[number]]
 
 

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from transformers import CLIPVisionModel, LlavaForConditionalGeneration, LlavaProcessor
 
 from layeralign._util.quiet import quiet
+from layeralign.errors import LayeralignError
 from layeralign.testbed import architecture
 from layeralign.testbed.draw import SIZE, draw
 from layeralign.testbed.world import (
@@ -228,7 +229,13 @@ def speak(
 
 
 def build(seed: int, out: Path, recipe: Recipe) -> None:
-    """Run the stages; write model and processor to `out`, and those of stage 2 to `out/helpful`."""
+    """Run the stages; write model and processor to `out`, and those of stage 2 to `out/helpful`.
+
+    Raises:
+        LayeralignError: `out` is not empty; another model in it would be written over.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise LayeralignError(f"out {out}: is not empty; expected a new folder")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # a different summation order would give different weights
     try:

@@ -10,6 +10,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object, reduce
 from torch import Tensor
 
+from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
 
 
@@ -21,7 +22,18 @@ class Workers:
     """
 
     def __init__(self) -> None:
-        self._state = PartialState(cpu=not torch.cuda.is_available())
+        """Find the other processes.
+
+        Raises:
+            LayeralignError: a variable of the launcher has a value that is none.
+        """
+        try:
+            self._state = PartialState(cpu=not torch.cuda.is_available())
+        except ValueError as error:  # of the launcher's variables
+            raise LayeralignError(
+                f"align: the launcher's variables are not usable ({printable(str(error), 200)}); correct or "
+                "unset WORLD_SIZE, RANK, LOCAL_RANK, MASTER_ADDR and MASTER_PORT"
+            ) from error
         self.rank, self.size = self._state.process_index, self._state.num_processes
 
     @property

@@ -30,12 +30,12 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from layeralign._util import files
 from layeralign._util.quiet import quiet
+from layeralign._util.text import json_of
 from layeralign.errors import LayeralignError
 from layeralign.testbed.natural import architecture, assembled, deltas, pictures
 from layeralign.testbed.natural.architecture import Parts, padded
@@ -300,8 +300,7 @@ class Builder:
         """Run a stage and keep its weights, or load them if it has been run."""
         file, weights = self.kept / f"{name}.safetensors", self.peft.state_dict()
         if file.exists():
-            for at, value in load_file(file).items():
-                weights[at].copy_(value)
+            deltas.restore(weights, file)
             return
         run()
         changed = {at: value.contiguous() for at, value in weights.items() if deltas.is_trained(at)}
@@ -316,10 +315,11 @@ def build(parts: Parts, seed: int, out: Path, recipe: Recipe) -> dict[str, Tenso
     """Train, and write `deltas.safetensors`, `recipe.json` and each stage's weights to `out`.
 
     Raises:
-        LayeralignError: `out` holds a build of another seed or recipe.
+        LayeralignError: `out` holds a build of another seed or recipe, or other files.
     """
     about, record = {"seed": seed, **asdict(recipe)}, out / "recipe.json"
-    if record.exists() and json.loads(record.read_text(encoding="utf-8")) != about:
+    known = json_of(record.read_text(encoding="utf-8"), str(record)) if record.exists() else None
+    if known != about and (record.exists() or (out.exists() and any(out.iterdir()))):
         raise LayeralignError(f"out {out}: holds a build of another seed or recipe; expected a new folder")
     files.write_json(record, about)
     builder = Builder(parts, recipe, seed, out)

@@ -49,6 +49,24 @@ def write(changes: Mapping[str, Tensor], file: Path, about: Mapping[str, str]) -
         save_file(dict(changes), draft, metadata=dict(about))
 
 
+def restore(weights: Mapping[str, Tensor], file: Path) -> None:
+    """Copy the trained tensors in a file into a model's weights.
+
+    Raises:
+        LayeralignError: The file cannot be read, or does not hold these tensors.
+    """
+    try:
+        found = load_file(file)
+    except Exception as error:  # safetensors raises types of its own
+        raise LayeralignError(f"{file}: cannot be read ({error}); delete it, and repeat the build") from error
+    shapes = {name: value.shape for name, value in weights.items() if is_trained(name)}
+    if {name: value.shape for name, value in found.items()} != shapes:
+        raise LayeralignError(f"{file}: is no stage of this build; delete it, and repeat the build")
+    with torch.no_grad():
+        for name, value in found.items():
+            weights[name].copy_(value)
+
+
 def apply(model: LlavaForConditionalGeneration, file: Path) -> None:
     """Add the changes in a file to an assembled model's weights, in float32.
 
