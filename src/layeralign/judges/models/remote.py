@@ -113,10 +113,12 @@ def _completion(answer: httpx.Response, text_of: Callable[[Any], Any]) -> Comple
     return Completion(text, end in _ENDED, _log_probs(choice.get("logprobs")))
 
 
-def _log_probs(told: Any) -> list[list[float]]:
+def _log_probs(told: Any) -> tuple[tuple[float, ...], ...]:
     """The largest log-probabilities of each token, from OpenAI's form; empty if one is missing or invalid."""
     try:
-        found = [[float(top["logprob"]) for top in token["top_logprobs"]] for token in told["content"]]
+        found = tuple(
+            tuple(float(top["logprob"]) for top in token["top_logprobs"]) for token in told["content"]
+        )
     except (LookupError, TypeError, ValueError):
-        return []
-    return found if all(each and all(map(isfinite, each)) for each in found) else []
+        return ()
+    return found if all(each and all(map(isfinite, each)) for each in found) else ()
