@@ -446,7 +446,7 @@ def test_each_request_keeps_its_category(vlm, tmp_path):
 def test_sigterm_gives_the_answers_that_are_being_generated_and_closes_the_log(tmp_path):
     out, folder = tmp_path / "out", tmp_path / "log"
     server = children.interpreter(
-        "serve", "--model", "testbed", "--port", "0", "--log", str(folder), "--max-new-tokens", "200", out=out
+        "serve", "--model", "testbed", "--port", "0", "--log", str(folder), "--max-new-tokens", "80", out=out
     )
     server.wait_for(lambda: "serving" in server.said())
     url = re.search(r"http://[\d.:]+/v1", server.said())[0]
