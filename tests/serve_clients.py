@@ -6,7 +6,9 @@ from contextlib import contextmanager
 
 import httpx
 
+import layeralign
 from layeralign import LayeralignError
+from layeralign.analysis.results import Results
 from layeralign.cases.pictures import data_url
 from layeralign.decode.decoding import Decoding
 from layeralign.serving.server import Server
@@ -15,6 +17,12 @@ from layeralign.testbed.cases import cases
 EXITS = (0, 7)
 SHORT = Decoding(max_new_tokens=24)
 ASKED = cases("dev", 10)
+
+
+def scan_answers(vlm, folder):
+    """Case and exit -> the scan's answer to `ASKED` at `EXITS`."""
+    layeralign.scan(vlm, ASKED, folder, exits=list(EXITS), max_new_tokens=24)
+    return {key[:2]: answer for key, answer in Results.load(folder).answers.items()}
 
 
 @contextmanager

@@ -10,14 +10,13 @@ import pytest
 import layeralign
 import vllm_loopback
 from layeralign import LayeralignError
-from layeralign.analysis.results import Results
 from layeralign.cli import main
 from layeralign.decode.decoding import Decoding
 from layeralign.runs.opening import open_run
 from layeralign.serving import relay
 from layeralign.serving.server import Server
 from layeralign.sweep.vllm.scan import connected
-from serve_clients import ASKED, EXITS, SHORT, ask, body, events, running, text_of
+from serve_clients import ASKED, EXITS, SHORT, ask, body, events, running, scan_answers, text_of
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +27,7 @@ def vlm():
 @pytest.fixture(scope="module")
 def scanned(vlm, tmp_path_factory):
     """Case and exit -> the scan's answer."""
-    folder = tmp_path_factory.mktemp("scanned") / "run"
-    layeralign.scan(vlm, ASKED, folder, exits=list(EXITS), max_new_tokens=24)
-    return {key[:2]: answer for key, answer in Results.load(folder).answers.items()}
+    return scan_answers(vlm, tmp_path_factory.mktemp("scanned") / "run")
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ from layeralign.runs.store import FILE
 from layeralign.serving import limits
 from layeralign.serving.server import Server
 from layeralign.serving.text import certain as certain_part
-from serve_clients import ASKED, EXITS, SHORT, ask, body, events, picture_part, running, text_of
+from serve_clients import ASKED, EXITS, SHORT, ask, body, events, picture_part, running, scan_answers, text_of
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +39,7 @@ def vlm():
 @pytest.fixture(scope="module")
 def scanned(vlm, tmp_path_factory):
     """Case and exit -> the scan's answer."""
-    folder = tmp_path_factory.mktemp("scanned") / "run"
-    layeralign.scan(vlm, ASKED, folder, exits=list(EXITS), max_new_tokens=24)
-    return {key[:2]: answer for key, answer in Results.load(folder).answers.items()}
+    return scan_answers(vlm, tmp_path_factory.mktemp("scanned") / "run")
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import replace
 
@@ -90,16 +90,17 @@ class Relay:
 
     def _made(self, prompt: Prompt[Key], wanted: Wanted[Key], reply: vllm.Said | Failure) -> Generation[Key]:
         ((job, _),) = wanted.keys
-        asked = vllm.Asked(((job.asked.case, job.asked.exit, 0),), prompt.ids)
-        try:
-            why = reply.why if isinstance(reply, Failure) else self._wrong(asked, reply, job.asked.decoding)
-        except LayeralignError as error:
-            why = str(error)
+        why = reply.why if isinstance(reply, Failure) else self._wrong(job.asked, prompt.ids, reply)
         if isinstance(reply, Failure) or why:
             print(printable(f"layeralign: serve: a request failed: {why}"), file=sys.stderr)
             return Generation(wanted.keys, [], "failed")
         tokens, stopped = ended(self._vlm, reply.tokens)
         return Generation(wanted.keys, tokens, "stop" if stopped else "length")
 
-    def _wrong(self, asked: vllm.Asked, said: vllm.Said, decoding: Decoding) -> str:
-        return self._server.wrong(self._vlm, asked, said, decoding)
+    def _wrong(self, asked: Asked, ids: Sequence[int], said: vllm.Said) -> str:
+        """What is wrong with an answer or with how its prompt was read; empty if nothing is."""
+        query = vllm.Asked(((asked.case, asked.exit, 0),), ids)
+        try:
+            return self._server.wrong(self._vlm, query, said, asked.decoding)
+        except LayeralignError as error:
+            return str(error)

@@ -320,7 +320,8 @@ def build(parts: Parts, seed: int, out: Path, recipe: Recipe) -> dict[str, Tenso
     about, record = {"seed": seed, **asdict(recipe)}, out / "recipe.json"
     known = json_of(record.read_text(encoding="utf-8"), str(record)) if record.exists() else None
     if known != about and (record.exists() or (out.exists() and any(out.iterdir()))):
-        raise LayeralignError(f"out {out}: holds a build of another seed or recipe; expected a new folder")
+        what = "holds a build of another seed or recipe, or other files"
+        raise LayeralignError(f"out {out}: {what}; expected a new folder")
     files.write_json(record, about)
     builder = Builder(parts, recipe, seed, out)
     builder.run()

@@ -11,9 +11,9 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers.models.kosmos2.modeling_kosmos2 import Kosmos2Model
 
-from layeralign.errors import LayeralignError
 from layeralign.vlm import tower
 from layeralign.vlm.feature import Feature
+from layeralign.vlm.text import template
 from layeralign.vlm.vlm import Vlm
 
 
@@ -43,20 +43,8 @@ class Apart(Vlm):
 
     def prompt(self, text: str, *, picture: bool, system: str = "", date: str = "") -> str:
         """See `Vlm.prompt`; the picture goes first."""
-        self.refuse_system(system)
+        template.refuse_system(self.checkpoint.name, system)
         return f"{self.placeholder if picture else ''}{self.asked(text)}"
-
-    def refuse_system(self, system: str) -> None:
-        """Refuse a system prompt.
-
-        Raises:
-            LayeralignError: It is not empty.
-        """
-        if system:
-            raise LayeralignError(
-                f"model {self.checkpoint.name}: family {self.family} does not support a system prompt; "
-                "remove it"
-            )
 
 
 def equal_ids(vlm: Vlm, made: Mapping[str, Tensor], ids: Sequence[int]) -> dict[str, Any] | None:

@@ -50,10 +50,7 @@ class Blip2(Vlm):
 
     def prompt(self, text: str, *, picture: bool, system: str = "", date: str = "") -> str:
         """See `Vlm.prompt`; the question and answer of the paper, which has no system turn."""
-        if system:
-            raise LayeralignError(
-                f"model {self.checkpoint.name}: BLIP-2 does not support a system prompt; remove it"
-            )
+        template.refuse_system(self.checkpoint.name, system)
         return f"{self.placeholder if picture else ''}Question: {text} Answer:"
 
     def tokens(self, prompt: str, feature: Feature | None) -> list[int]:

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from layeralign.errors import LayeralignError
 from layeralign.vlm.feature import Feature
+from layeralign.vlm.text import template
 from layeralign.vlm.vlm import Vlm
 
 
@@ -34,10 +34,7 @@ class PaliGemma(_Capped):
 
     def prompt(self, text: str, *, picture: bool, system: str = "", date: str = "") -> str:
         """See `Vlm.prompt`; the format of `PaliGemmaProcessor`, which has no system turn."""
-        if system:
-            raise LayeralignError(
-                f"model {self.checkpoint.name}: PaliGemma does not support a system prompt; remove it"
-            )
+        template.refuse_system(self.checkpoint.name, system)
         return f"{self.placeholder if picture else ''}{self.tokenizer.bos_token}{text}\n"
 
     def own_inputs(self, prompt: str, picture: Image.Image, ids: Sequence[int]) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from layeralign.vlm.families.apart import Apart, equal_ids
 from layeralign.vlm.families.generic import Generic
 from layeralign.vlm.feature import Feature
+from layeralign.vlm.text import template
 from layeralign.vlm.vlm import Vlm
 
 
@@ -71,7 +72,7 @@ class Idefics(Apart):
             self.placeholder + text.lstrip(" ") if picture else text
         )  # its processor strips behind a picture
         end = "<end_of_utterance>" if "<end_of_utterance>" in self.added_tokens else ""
-        self.refuse_system(system)
+        template.refuse_system(self.checkpoint.name, system)
         return f"{self.tokenizer.bos_token}User:{said}{end}\nAssistant:"
 
     @property

@@ -42,6 +42,16 @@ def render(processor: Any, what: str, turns: Sequence[Mapping[str, Any]], date: 
         raise LayeralignError(f"{what}: its chat template fails ({printable(str(error), 200)})") from error
 
 
+def refuse_system(model: str, system: str) -> None:
+    """Refuse a system prompt of a model that has no chat template.
+
+    Raises:
+        LayeralignError: It is not empty.
+    """
+    if system:
+        raise LayeralignError(f"model {model}: does not support a system prompt; remove it")
+
+
 def source(processor: Any) -> str:
     """The chat template's text; empty if there is none."""
     found = getattr(processor, "chat_template", None)
