@@ -3,6 +3,10 @@ PYTHON ?= python3
 TORCH_CPU ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 
+# Some machines forbid bytecode files by this variable. Every import then compiles torch and transformers again: 12 s
+# of a core for each of the many processes that the tests start.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test check docs sbom clean
 
 demo: .venv/ready  ## scan the bundled model, leave out/demo/report.html

@@ -16,6 +16,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,30 @@ class Deployment:
         known = [one for one in far if one is not None]
         fits = endpoint.fits(self.run, exits, replies, known)
         return Located(fits, len(chosen), len(chosen), len(known))
+
+
+def balanced(made: Deployment, exits: Sequence[int], drawn: int, trials: int) -> None:
+    """Print how often the check of a server that answers from two exits names exits, but not the second one."""
+    rng, ids = random.Random(2), list(made.cases)
+    print(line(("answers from the second exit", "exits named without the second one")))
+    print("|---" * 2 + "|")
+    pairs = [pair for pair in permutations(exits, 2) for _ in range(trials)]
+    for second in (0.1, 0.2, 0.3, 0.5):
+        missed = 0
+        for pair in pairs:
+            draw = rng.sample(ids, drawn)
+            told = [[made.run.answers[id, at, 0].split() for at in exits] for id in draw]
+            chosen = questions.choose(told)[: questions.QUESTIONS]
+            served = rng.choices(pair, (1 - second, second), k=len(chosen))
+            replies = [
+                (made.answers[draw[at], exit, 0].split(), told[at])
+                for at, exit in zip(chosen, served, strict=True)
+            ]
+            fits = endpoint.fits(made.run, exits, replies)
+            named = [fit.exit for fit in Located(fits, len(chosen), len(chosen)).exits]
+            missed += bool(named) and pair[1] not in named
+        print(line((f"{second:.0%}", share(missed, len(pairs)))), flush=True)
+    print()
 
 
 def noise(run: Results, deployed: Answers) -> tuple[int, int]:
@@ -196,6 +221,8 @@ def main() -> None:
           f"{os.cpu_count()} cores; {given.split}, {len(cases)} cases; each trial draws {given.drawn} of them\n")  # fmt: skip
     named(served, exits, given.drawn, given.trials)
     print(f"Another exit agrees more, where it differs: {share(*noise(run, served.answers))}.\n")
+    print("By answers, a load balancer of two exits:\n")
+    balanced(served, exits, given.drawn, max(1, given.trials // 12))
     print(line(TAKEN))
     print("|---" * len(TAKEN) + "|")
     for made in (served, *others):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,11 +35,14 @@ CANDIDATES = 500
 """Cases from which the questions are chosen: the first ones of the run."""
 ALPHA = 0.01
 """Probability that the true exit is excluded, over all exits."""
-NOISE = 0.2
-"""Assumed share of questions at which another exit agrees more than the served one, where the two differ.
+NOISE = 0.1
+"""Assumed share of questions at which other exits agree more than the served one, where they differ.
 
-Precision and batches change a few greedy answers. `benchmarks/runtimes/endpoint.py` measures the share.
+Precision and batches change a few greedy answers. `benchmarks/runtimes/endpoint.py` measures the share. A larger
+one hides a second exit behind a load balancer; a smaller one excludes the served exit.
 """
+FAR = 0.2
+"""Assumed share of questions with a distance above `Fit.limit`, where log-probabilities are compared."""
 SAME = 0.5
 """Mean agreement with the best exit below which the endpoint serves another model."""
 FACTOR = 2
@@ -59,10 +63,11 @@ class Fit:
         name: the exit's name.
         agreement: mean agreement of the endpoint's answers with this exit's, 0 to 1; see `agreement`.
         p: if this exit were served, the probability that another exit agrees more at so many of the questions
-            at which the two differ: the smallest binomial tail with `NOISE`, Bonferroni-corrected over the
-            other exits. It is also small for the best exit if the server answers from several exits. Where
-            log-probabilities were compared: the largest probability that so many questions have a distance
-            above `limit`, a binomial tail with `NOISE`.
+            at which the two differ: the smallest binomial tail with `NOISE`. Two other exits are also taken
+            together, each question with the one that agrees more, as behind a load balancer. The p-value is
+            Bonferroni-corrected over the other exits and their pairs. Where log-probabilities were compared:
+            the largest probability that so many questions have a distance above `limit`, a binomial tail
+            with `FAR`.
         fits: whether `p` is at least `ALPHA`.
         distance: median distance of the endpoint's log-probabilities from this exit's, in nats; see
             `layeralign.gating.log_probs`. None where they were not compared.
@@ -263,14 +268,16 @@ def fits(
     if len(far) >= FEWEST:
         away, other = np.array(far).swapaxes(0, 1)
         limits = FACTOR * np.median(other, 0)
-        ps = bdtrc((away > limits).sum(0) - 1, len(far), NOISE)
+        ps = bdtrc((away > limits).sum(0) - 1, len(far), FAR)
         columns = (means, ps, ps >= ALPHA, np.median(away, 0), limits)
         rows = zip(exits, names, *(column.tolist() for column in columns), strict=True)
         return tuple(sorted((Fit(*row) for row in rows), key=lambda fit: (-fit.p, fit.distance)))
     found = []
     for at in np.argsort(-means, kind="stable").tolist():
-        leads = scores - scores[:, [at]]  # of each exit over this one
+        others = (other for other in range(len(exits)) if other != at)
+        ones, twos = np.array(list(combinations_with_replacement(others, 2))).T
+        leads = np.maximum(scores[:, ones], scores[:, twos]) - scores[:, [at]]  # over this exit
         tails = bdtrc((leads > 0).sum(0) - 1, (leads != 0).sum(0), NOISE)
-        p = min(1.0, float(tails.min()) * (len(exits) - 1))
+        p = min(1.0, float(tails.min()) * len(tails))
         found.append(Fit(exits[at], names[at], float(means[at]), p, p >= ALPHA))
     return tuple(found)
