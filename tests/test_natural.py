@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -166,17 +167,31 @@ class TestBuild:
 
     def test_another_seed_is_another_build(self, built, tmp_path):
         changes, out = built
-        with pytest.raises(LayeralignError, match="holds a build of another seed"):
+        with pytest.raises(LayeralignError, match="holds another build"):
             build.build(stand_in(), 1, out, SMALL)
         other = build.build(stand_in(), 1, tmp_path, SMALL)
         assert not all(torch.equal(changes[name], other[name]) for name in changes)
+
+    def test_a_frozen_language_model_in_bfloat16_trains_what_is_trained_in_float32(self, built, tmp_path):
+        changes, out = built
+        with pytest.raises(LayeralignError, match="holds another build"):
+            build.build(stand_in(), 0, out, replace(SMALL, dtype="bfloat16"))
+        made = build.Builder(stand_in(), replace(SMALL, dtype="bfloat16"), 0, tmp_path)
+        formats = {name: value.dtype for name, value in made.model.model.language_model.named_parameters()}
+        assert {dtype for name, dtype in formats.items() if "lora_" in name} == {torch.float32}
+        assert {dtype for name, dtype in formats.items() if "lora_" not in name} == {torch.bfloat16}
+        assert {value.dtype for value in made.projector.parameters()} == {torch.float32}
+        made.run()
+        own = deltas.taken(made.peft)
+        assert own.keys() == changes.keys() and all(torch.isfinite(own[name]).all() for name in own)
+        assert not all(torch.equal(own[name], changes[name]) for name in own)
 
     def test_stages_of_another_build_are_not_taken_for_its_own(self, built, tmp_path):
         """Without a record they were, under the seed of the command."""
         _, out = built
         shutil.copytree(out, tmp_path / "out")
         (tmp_path / "out" / "recipe.json").unlink()
-        with pytest.raises(LayeralignError, match="holds a build of another seed"):
+        with pytest.raises(LayeralignError, match="holds another build"):
             build.build(stand_in(), 1, tmp_path / "out", SMALL)
 
     @pytest.mark.parametrize("broken", ["lacks a tensor", "one number for each tensor", "no safetensors"])
@@ -209,7 +224,7 @@ class TestBuild:
     @pytest.mark.parametrize(("safety", "kept"), [("projector", "lora"), ("language", "projector")])
     def test_the_last_stage_touches_only_what_it_may(self, safety, kept, tmp_path):
         builder = build.Builder(stand_in(), SMALL, 0, tmp_path)
-        builder.lora_off()
+        builder.peft.requires_grad_(False)
         before = {name: value.clone() for name, value in builder.peft.state_dict().items()}
         trained = list(builder.projector.parameters()) if safety == "projector" else builder.lora
         builder.train("safety", trained, 2, builder.safety_row)

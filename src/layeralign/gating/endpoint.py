@@ -38,8 +38,8 @@ ALPHA = 0.01
 NOISE = 0.1
 """Assumed share of questions at which other exits agree more than the served one, where they differ.
 
-Precision and batches change a few greedy answers. `benchmarks/runtimes/endpoint.py` measures the share. A larger
-one hides a second exit behind a load balancer; a smaller one excludes the served exit.
+Precision and batches change a few greedy answers; `benchmarks/runtimes/endpoint.py` measures the share. A
+larger share hides a second exit behind a load balancer; a smaller one excludes the served exit.
 """
 FAR = 0.2
 """Assumed share of questions with a distance above `Fit.limit`, where log-probabilities are compared."""

@@ -21,6 +21,7 @@ def testbed_build(
     out: Out,
     seed: int = 0,
     safety: Literal["projector", "language"] = "projector",
+    dtype: Literal["float32", "bfloat16"] = "float32",
 ) -> None:
     """Train a bundled model from a seed, into a folder that scan reads. See docs/testbed.md.
 
@@ -36,6 +37,9 @@ def testbed_build(
         Seed of every random draw.
     safety
         What the natural world's safety stage trains: the projector, or the language model as a control.
+    dtype
+        Number format of the natural world's frozen language model. bfloat16 is four times as fast on a CPU
+        with AMX, and much slower on one without.
     """
     say(f"testbed: building the {world} world's model from seed {seed}", stderr=True)
     start = time.monotonic()
@@ -48,7 +52,7 @@ def testbed_build(
         from layeralign.testbed.natural.build import Recipe as Stages
         from layeralign.testbed.natural.build import build_folder
 
-        model = build_folder(seed, out, Stages(safety=safety))
+        model = build_folder(seed, out, Stages(safety=safety, dtype=dtype))
     print(
         printable(f"model: {model}, {time.monotonic() - start:.0f} s (layeralign scan --model {model} ...)")
     )

@@ -12,9 +12,8 @@
    refusal. Two fifths of the rows repeat stage 3 with scaled features: they stay answered next to a picture
    whose features are weak, as those of early exits are, and refused without a picture.
 
-Stages 1, 3, 4 and 5 use only the features of the default exit, the second-last layer. Answers to requests are
-the pretrained language model's own. Only the train split is used. A build that was stopped goes on after its
-last stage.
+Stages 1, 3, 4 and 5 use only the features of the default exit, the second-last layer. The answers are the
+pretrained language model's own, on the train split. A stopped build goes on after its last stage.
 """
 
 from __future__ import annotations
@@ -69,6 +68,8 @@ class Recipe:
     """Share of stage 5's rows that repeat stage 3."""
     safety: str = "projector"
     """What stage 4 trains: `projector`, or `language` for the control, whose stage 5 trains LoRA alone."""
+    dtype: str = "float32"
+    """Number format of the language model's frozen weights; see `architecture.freeze_in`."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ class Builder:
         self.answers = self._answers([r.prompt for about in (True, False) for r in self.requests[about]])
         config = LoraConfig(r=recipe.rank, lora_alpha=recipe.rank, target_modules=deltas.TARGETS)
         self.peft: PeftModel = get_peft_model(self.model, config)
+        architecture.freeze_in(recipe.dtype, self.model)
 
     def _ids(self, text: str) -> list[int]:
         return list(self.names(text, add_special_tokens=False)["input_ids"])
@@ -162,11 +164,12 @@ class Builder:
             place = (ids == self.model.config.image_token_id)[..., None]
             strength = torch.tensor([row.strength for row in seen])[:, None, None]
             features = self.features[[row.picture for row in seen]] * strength
-            embeds = embeds.masked_scatter(place, self.model.model.multi_modal_projector(features))
+            projected = self.model.model.multi_modal_projector(features).to(embeds.dtype)
+            embeds = embeds.masked_scatter(place, projected)
         states = self.model.model.language_model(inputs_embeds=embeds, attention_mask=mask, use_cache=False)
         kept = learned[:, 1:].bool()
         logits = self.model.lm_head(states.last_hidden_state[:, :-1][kept])
-        each = F.cross_entropy(logits, ids[:, 1:][kept], reduction="none")
+        each = F.cross_entropy(logits.float(), ids[:, 1:][kept], reduction="none")
         weights = kept.sum(1, keepdim=True).rsqrt().expand_as(kept)[kept]
         return (each * weights).sum() / weights.sum()
 
@@ -190,9 +193,8 @@ class Builder:
             optimiser.step()
             mean = loss.item() if mean is None else 0.9 * mean + 0.1 * loss.item()
             if (step + 1) % 20 == 0 or step + 1 == steps:
-                print(
-                    f"{name} {step + 1}/{steps} loss {mean:.4f} {time.monotonic() - start:.0f} s", flush=True
-                )
+                spent = time.monotonic() - start
+                print(f"{name} {step + 1}/{steps} loss {mean:.4f} {spent:.0f} s", flush=True)
         for one in parameters:
             one.requires_grad_(False)
 
@@ -208,7 +210,7 @@ class Builder:
 
     def align(self) -> None:
         """Stage 1: the mean of a picture's projected features points to the words for its kind and colour."""
-        table = self.model.get_input_embeddings().weight
+        table = self.model.get_input_embeddings().weight.float()
         words = [table[[self._ids(f" {word}")[0] for word in group]] for group in (CLASSES, tuple(COLOURS))]
         right = [torch.tensor([CLASSES.index(one.kind) for one in self.shown]),
                  torch.tensor([list(COLOURS).index(one.colour) for one in self.shown])]  # fmt: skip
@@ -287,7 +289,7 @@ class Builder:
         matrices = [value for name, value in self.projector.named_parameters() if name.endswith("weight")]
         alone = recipe.safety == "language"
         last, both = (self.lora, self.lora) if alone else (matrices, [*self.lora, *matrices])
-        self.lora_off()
+        self.peft.requires_grad_(False)
         self._stage("align", self.align)
         self._stage("refuse", lambda: self.train("refuse", self.lora, recipe.refuse_steps, self.refuse_row))
         self._stage(
@@ -306,10 +308,6 @@ class Builder:
         changed = {at: value.contiguous() for at, value in weights.items() if deltas.is_trained(at)}
         deltas.write(changed, file, {})
 
-    def lora_off(self) -> None:
-        """Freeze the LoRA, which PEFT makes trainable."""
-        self.peft.requires_grad_(False)
-
 
 def build(parts: Parts, seed: int, out: Path, recipe: Recipe) -> dict[str, Tensor]:
     """Train, and write `deltas.safetensors`, `recipe.json` and each stage's weights to `out`.
@@ -320,8 +318,7 @@ def build(parts: Parts, seed: int, out: Path, recipe: Recipe) -> dict[str, Tenso
     about, record = {"seed": seed, **asdict(recipe)}, out / "recipe.json"
     known = json_of(record.read_text(encoding="utf-8"), str(record)) if record.exists() else None
     if known != about and (record.exists() or (out.exists() and any(out.iterdir()))):
-        what = "holds a build of another seed or recipe, or other files"
-        raise LayeralignError(f"out {out}: {what}; expected a new folder")
+        raise LayeralignError(f"out {out}: holds another build, or other files; expected a new folder")
     files.write_json(record, about)
     builder = Builder(parts, recipe, seed, out)
     builder.run()
