@@ -73,7 +73,7 @@ class ModelOptions:
     """
 
     model: str
-    "Checkpoint folder, hub id, or `testbed`."
+    "Checkpoint folder, hub id, testbed, or natural."
     revision: str | None = None
     "Branch, tag or commit of a hub id."
     variant: str | None = None

@@ -18,7 +18,7 @@ class AlignOptions(ModelOptions):
     """Model, training cases, reward, and the adapter's folder."""
 
     cases: str
-    "Training cases: a JSONL file, or `testbed:train`."
+    "Training cases: a JSONL or CSV file, `testbed:train` or `natural:train`."
     out: Out
     "Folder to write; a training that was stopped there is resumed."
     reward: str | None = None

@@ -25,7 +25,7 @@ class PlanOptions:
     limit: int | None = None
     "Maximum number of cases."
     model: str | None = None
-    "Checkpoint folder, hub id, or `testbed`; the config is enough, except for --measure."
+    "Checkpoint folder, hub id, testbed, or natural; the config is enough, except for --measure."
     revision: str | None = None
     "Branch, tag or commit of a hub id."
     dtype: Dtype = "auto"
