@@ -28,10 +28,10 @@ _TESTBEDS = {"testbed": testbed.cases, "natural": natural.cases}
 
 
 def cases(given: str | Path | Rows, *, limit: int | None = None, seed: int = 0) -> list[Case]:
-    """Load the cases of a JSONL file, the testbed, or a public benchmark.
+    """Load the cases of a file, a testbed, or a public benchmark.
 
     Args:
-        given: A file; `testbed` (the dev split), `testbed:train`, `testbed:dev` or `testbed:test`; the name
+        given: A file; `testbed` or `natural` (the dev split), also with `:train`, `:dev` or `:test`; the name
             of a public benchmark, which is downloaded once; or `NAME:FOLDER`, the user's own copy. A
             sequence of cases is checked and returned. Also a list of dicts, a pandas DataFrame or a
             `datasets.Dataset`; see `layeralign.cases.rows`.
@@ -62,11 +62,11 @@ def cases(given: str | Path | Rows, *, limit: int | None = None, seed: int = 0) 
                 f"cases {given}: is a folder; expected a .jsonl or .csv file in it, or NAME:{given} for your "
                 "copy of the public benchmark NAME"
             )
-        near = get_close_matches(name, [*BENCHMARKS, "testbed"], n=1)
+        near = get_close_matches(name, [*BENCHMARKS, *_TESTBEDS], n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise LayeralignError(
-            f"cases {given}: no such file or benchmark{hint}; expected a file, testbed, testbed:train, "
-            f"testbed:dev, testbed:test, or NAME or NAME:FOLDER where NAME is one of {', '.join(BENCHMARKS)}"
+            f"cases {given}: no such file or benchmark{hint}; expected a file, testbed or natural, also "
+            f"with :train, :dev or :test, or NAME or NAME:FOLDER where NAME is one of {', '.join(BENCHMARKS)}"
         )
     return files.read(Path(given), limit)
 

@@ -67,7 +67,7 @@ def scan(
         adapter: the adapter of a model that is not loaded yet, as in `load`.
         ray: a Ray cluster whose workers answer: `auto`, `local` or an address; see docs/cluster.md. The model
             is then a folder or a hub id, which every worker loads.
-        workers: number of workers; by default one per GPU, or without GPUs one per node.
+        workers: number of workers; by default one per node, or with `gpus_per_worker` one per GPU share.
         gpus_per_worker: GPUs of each worker, 0 for none.
         engine: `vllm`: the language model runs on a vLLM server; see docs/vllm.md. The model is then a folder
             or a hub id.

@@ -99,7 +99,7 @@ def judge(
         retry_invalid: repeat rows with an invalid verdict.
         ray: a Ray cluster whose workers judge: `auto`, `local` or an address; see docs/cluster.md. Rules
             and judges on a server judge in this process.
-        workers: number of workers; by default one per GPU, or without GPUs one per node.
+        workers: number of workers; by default one per node, or with `gpus_per_worker` one per GPU share.
         gpus_per_worker: GPUs of each worker, 0 for none.
     """
     asked = judges(names, endpoint, rubric)

@@ -36,7 +36,7 @@ class ClusterOptions:
     ray: str | None = None
     "Work on a Ray cluster: auto (this machine's), local (one that ends with the command), or HOST:PORT."
     workers: int | None = None
-    "Workers of --ray; by default one per GPU, or without GPUs one per node."
+    "Number of workers of --ray; by default one per node, or with --gpus-per-worker one per GPU share."
     gpus_per_worker: float = 0.0
     "GPUs of each worker of --ray, 0 for none; 0.5 puts two workers on a GPU."
 
@@ -73,7 +73,7 @@ class ModelOptions:
     """
 
     model: str
-    "Checkpoint folder, hub id, or `testbed`."
+    "Checkpoint folder, hub id, testbed, or natural."
     revision: str | None = None
     "Branch, tag or commit of a hub id."
     variant: str | None = None

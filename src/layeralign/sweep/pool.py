@@ -34,7 +34,7 @@ class Cluster:
     Attributes:
         address: `auto` for the cluster that this machine belongs to, `local` for one that is started here and
             ends with the command, or an address, `HOST:PORT` or `ray://HOST:PORT`.
-        workers: number of workers; by default one per GPU share, and without GPUs one per node.
+        workers: number of workers; by default one per node, or with `gpus_per_worker` one per GPU share.
         gpus_per_worker: GPUs of each worker, also a share of one; 0 for none.
     """
 

@@ -34,8 +34,8 @@ class ScanSettings:
     samples: int = 1
     """Answers per case and exit; more than 1 needs a temperature above 0."""
     precision: float | None = None
-    """Half-width of the ASR's interval, above 0, at which the scan stops at an exit; it also stops where the
-    ASR surely differs from the default exit's. By default every case is asked."""
+    """Half-width of the ASR's interval, above 0, at which the scan of an exit stops; it also stops if the ASR
+    surely differs from the default exit's. By default every case is asked."""
     background: str = "white"
     """Colour behind transparent pictures: white, black, or #rrggbb."""
 

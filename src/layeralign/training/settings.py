@@ -52,7 +52,7 @@ class AlignSettings:
     retention_weight: float = 10.0
     """Weight of the KL on the retention rows in the loss. [ours]"""
     harm_weight: float = 4.0
-    """Factor on the reward of a harmful case; in the baselines, on its loss. Above 1 it favours refusal at
+    """Factor on the score of a harmful case; in the baselines, on its loss. Above 1 it favours refusal at
     exits that cannot see what authorises a request. [ours]"""
     steps: int = 200
     """Number of rollouts, each followed by its updates."""

@@ -18,12 +18,13 @@ class AlignOptions(ModelOptions):
     """Model, training cases, reward, and the adapter's folder."""
 
     cases: str
-    "Training cases: a JSONL file, or `testbed:train`."
+    "Training cases: a JSONL or CSV file, `testbed:train` or `natural:train`."
     out: Out
-    "Folder of the adapter; a training that was stopped there is resumed."
+    "Folder to write; a training that was stopped there is resumed."
     reward: str | None = None
     """Reward that scores answers: `testbed`, a folder or hub id of a sequence classifier with one output, or
-    a Python function as `package.module:function`. Methods lppo and paper need one."""
+    a Python function as `package.module:function`. Methods lppo, paper, rloo
+    and grpo need one."""
     limit: int | None = None
     "Number of cases to use, from the first; all by default. For a testbed, the number of cases to make."
 
@@ -31,8 +32,9 @@ class AlignOptions(ModelOptions):
 def align(options: AlignOptions, settings: AlignSettings = AlignSettings()) -> None:  # noqa: B008 - immutable
     """Train a LoRA adapter that keeps the model safe at the exits of its encoder.
 
-    The encoder and the projector do not change. The same command resumes a training that was stopped.
-    `accelerate launch -m layeralign align ...` trains in several processes.
+    The encoder does not change, and the projector only by `--method repair`. The same command resumes a
+    training that was stopped. `accelerate launch -m layeralign align ...` trains in several processes.
+    Brackets such as [TRL] name the source of a default.
     """
     settings.check_reward(options.reward)
     from layeralign import benchmarks

@@ -19,7 +19,7 @@ class TransferOptions:
     """Test cases, which are scanned before and after each training."""
 
     test: str
-    "Test cases: a JSONL file, or `testbed`, `testbed:dev`, `testbed:test`."
+    "Test cases: a JSONL or CSV file, or testbed or natural, also with `:dev` or `:test`."
     test_limit: int | None = None
     "Number of test cases to use, from the first; all by default."
     batch_size: int | None = None
@@ -32,7 +32,7 @@ _DEFAULTS = AlignSettings()
 def transfer(options: AlignOptions, judged: TransferOptions, settings: AlignSettings = _DEFAULTS) -> None:
     """Train once per part of --exits, and scan every exit before and after: does closing one open another?
 
-    Commas separate parts (`0,3,early`); `each` stands for every exit by itself. `--out` gets the runs, the
+    Commas separate parts (`0,3,early`); the word "each" makes every exit a part. `--out` gets the runs, the
     adapters, transfer.json, and transfer.html with the heat map.
     """
     from layeralign import benchmarks

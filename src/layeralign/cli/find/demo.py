@@ -24,12 +24,12 @@ def demo(
     out
         Folder for the runs `before` and `after`, their summaries as JSON, the `adapter`, and `report.html`.
     cases
-        Number of cases of the testbed's dev split that are judged, by default 1200 (natural: 90); training
-        uses the train split only.
+        Number of cases to scan, from the dev split, by default 1200 (natural: 90); training uses the train
+        split.
     steps
         Number of training steps, by default 60 of L-PPO (natural: 30 of consistency).
     testbed
-        The bundled model, small; or natural, which is made of pretrained parts that are downloaded once.
+        The model: small, which ships; or natural, of pretrained parts that are downloaded once.
     """
     what = "the bundled model" if testbed == "small" else "the natural testbed"
     say(f"demo: scan, train, scan again, report; {what}, float32", stderr=True)

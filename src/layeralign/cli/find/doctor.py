@@ -28,7 +28,7 @@ class DoctorOptions(ModelOptions):
 
 
 def doctor(options: DoctorOptions) -> int:
-    """Check in a minute what a scan of a model relies on: template, ends, context, dtype, decoding.
+    """Check in a minute what a scan of a model relies on: template, end tokens, context, dtype, decoding.
 
     Exit codes: 0 no check failed, 2 a check failed, 1 error.
     """

@@ -17,7 +17,7 @@ class InspectOptions:
     """The model to inspect."""
 
     model: str
-    "Checkpoint folder, hub id, or `testbed`; the config is enough."
+    "Checkpoint folder, hub id, testbed, or natural; the config is enough."
     revision: str | None = None
     "Branch, tag or commit of a hub id."
     variant: str | None = None

@@ -25,7 +25,7 @@ class PlanOptions:
     limit: int | None = None
     "Maximum number of cases."
     model: str | None = None
-    "Checkpoint folder, hub id, or `testbed`; the config is enough, except for --measure."
+    "Checkpoint folder, hub id, testbed, or natural; the config is enough, except for --measure."
     revision: str | None = None
     "Branch, tag or commit of a hub id."
     dtype: Dtype = "auto"
@@ -37,15 +37,15 @@ class PlanOptions:
     share: float = 0.1
     "Smaller of the two shares, 0 to 1."
     power: float = 0.8
-    "Probability of detecting the difference."
+    "Probability of detecting the difference, 0 to 1."
     like: Path | None = None
-    "Run whose rate is taken, and whose exits are taken without --model."
+    "Run that gives the rate and, without --model, the exits."
     rate: float | None = None
     "Answers per second."
     measure: bool = False
     "Measure the rate: answer four cases with the model and the scan's settings."
     workers: int = 1
-    "Workers that share the answers, as of scan --ray."
+    "Number of workers, as in scan --ray."
     price: float | None = None
     "Price of an hour of one worker, in any currency."
     format: Format = "table"

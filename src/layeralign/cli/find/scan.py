@@ -35,7 +35,7 @@ class ScanOptions(ModelOptions):
     """The model, the cases and the run's folder; `ScanSettings` has all else."""
 
     cases: str
-    "JSONL file; `testbed`, `testbed:train`, `:dev` or `:test`; or a benchmark: NAME or NAME:FOLDER."
+    "File; testbed or natural, also with `:train`, `:dev` or `:test`; or a benchmark: NAME or NAME:FOLDER."
     out: Out
     "Folder of the run: it is made, resumed, or added to."
     limit: int | None = None

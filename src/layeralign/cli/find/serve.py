@@ -36,8 +36,8 @@ def serve(
 ) -> None:
     """Serve every exit of a model behind an OpenAI-compatible endpoint, until Ctrl-C or SIGTERM.
 
-    The model's name in a request picks the exit: `M@18`, `M@default`; `/v1/models` lists them. The flags of
-    decoding are for requests that name no others. Needs `layeralign[serve]`; see docs/serve.md.
+    The model's name in a request picks the exit: `M@18`, `M@default`; `/v1/models` lists them. The decoding
+    flags are a request's defaults. Needs `layeralign[serve]`; see docs/serve.md.
     """
     vllm = None
     if there := by.server() if by.engine or by.endpoint else None:

@@ -25,21 +25,21 @@ def testbed_build(
 ) -> None:
     """Train a bundled model from a seed, into a folder that scan reads. See docs/testbed.md.
 
-    The same command resumes a build of the natural world.
+    The same command resumes a build of natural.
 
     Parameters
     ----------
     world
-        The small world, whose model ships; or the natural world, of pretrained parts and shipped changes.
+        The small testbed, whose model ships; or the natural testbed, whose weight changes ship.
     out
-        Folder of the model; for the natural world also of every stage's weights.
+        Folder of the model; for natural also of every stage's weights.
     seed
         Seed of every random draw.
     safety
-        What the natural world's safety stage trains: the projector, or the language model as a control.
+        What the safety stage of natural trains: the projector, or the language model as a control.
     dtype
-        Number format of the natural world's frozen language model. bfloat16 is four times as fast on a CPU
-        with AMX, and much slower on one without.
+        Number format of natural's frozen language model. bfloat16 is four times as fast on a CPU with AMX,
+        and much slower on one without.
     """
     say(f"testbed: building the {world} world's model from seed {seed}", stderr=True)
     start = time.monotonic()

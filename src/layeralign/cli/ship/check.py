@@ -43,8 +43,8 @@ def check(
         config.json, checkpoint folder, hub id, `testbed`, or a vision file for llama.cpp and Ollama
         (`mmproj-*.gguf`). Also a shell script, a Kubernetes manifest or a compose file that starts vLLM or
         SGLang, their YAML file, Ollama's Modelfile, manifest or folder, or a folder of mlx-vlm. No weights
-        are loaded, except with --endpoint. In this command, `--config` names it too, not a YAML file of
-        flags.
+        are loaded, except with --endpoint. In this command `--config` is this target, not a YAML file
+        of flags.
     against
         Folder of the run.
     policy
@@ -61,7 +61,7 @@ def check(
         JSON object of config fields that the server changes, as in `vllm serve --hf-overrides`.
     runtime
         Runtime that runs the model, with its version, such as llama.cpp@b10488 or vllm@0.32.0. A version that
-        nobody has read is inconclusive.
+        --list does not name is inconclusive.
     endpoint
         `MODEL@URL` of a running server with OpenAI's API: up to 40 cases of the run are sent, and the answers
         are compared with every exit's. If CONFIG is the scanned model, it is loaded, and log-probabilities
