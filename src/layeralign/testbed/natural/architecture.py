@@ -109,19 +109,18 @@ def padded(rows: Sequence[list[int]], filler: int, *, left: bool = False) -> tup
 
 
 def freeze_in(dtype: str, model: Any) -> None:
-    """Hold the frozen weights of a model's language model in a number format; what is trained stays float32.
+    """Hold a model's frozen language model in a number format; PEFT's LoRA and the projector stay float32.
 
     In bfloat16, attention is computed by matrix products: the backward pass of torch's fused attention takes
     half of a step on a CPU.
 
     Args:
         dtype: `float32`, which changes nothing, or `bfloat16`.
-        model: a LLaVA, with LoRA or without.
+        model: a LLaVA.
     """
     if dtype == "float32":
         return
     language = model.model.language_model
     language.config._attn_implementation = "eager"
-    frozen = (one for name, one in language.named_parameters() if "lora_" not in name)
-    for weight in (*frozen, *model.lm_head.parameters()):
-        weight.data = weight.data.to(getattr(torch, dtype))
+    for part in (language, model.lm_head):
+        part.to(getattr(torch, dtype))
