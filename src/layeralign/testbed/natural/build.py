@@ -133,7 +133,7 @@ class Builder:
         """Prompt -> the first tokens of the pretrained language model's own greedy answer."""
         file = self.kept / "answers.json"
         if file.exists():
-            return dict(json.loads(file.read_text(encoding="utf-8")))
+            return files.read_tokens(file)
         found: dict[str, list[int]] = {}
         for start in range(0, len(prompts), 50):
             some = prompts[start : start + 50]
@@ -145,7 +145,7 @@ class Builder:
             )  # fmt: skip
             for text, row in zip(some, made[:, ids.shape[1] :].tolist(), strict=True):
                 found[text] = row[: row.index(self.end[0]) + 1] if self.end[0] in row else row
-        files.write_json(file, found)
+        files.write_tokens(file, found)
         return found
 
     def loss(self, rows: Sequence[Row]) -> Tensor:
@@ -304,7 +304,7 @@ class Builder:
             return
         run()
         changed = {at: value.contiguous() for at, value in weights.items() if deltas.is_trained(at)}
-        deltas.write(changed, file, {})
+        deltas.write(changed, file, {"sha256": deltas.digest(changed)})
 
     def lora_off(self) -> None:
         """Freeze the LoRA, which PEFT makes trainable."""
