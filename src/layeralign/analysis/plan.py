@@ -12,7 +12,6 @@ from layeralign.errors import LayeralignError
 from layeralign.stats.power import cases_needed
 from layeralign.stats.proportions import wilson_at
 
-
 _MOST = 10**9
 """Largest number of samples, workers, rows per second, or of a price."""
 

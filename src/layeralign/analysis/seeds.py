@@ -168,9 +168,7 @@ def _check_judges(one: Results, other: Results, mine: Summary, theirs: Summary) 
     elif differing := sorted((set(mine.judges) ^ set(theirs.judges)) - {HUMAN}):
         what = f"{differing[0]} has judged only one of them"
     elif changed := [
-        name
-        for name in mine.judges
-        if name != HUMAN and one.judge_records[name] != other.judge_records[name]
+        name for name in mine.judges if name != HUMAN and one.judge_records[name] != other.judge_records[name]
     ]:
         what = f"{changed[0]} was a different judge (other weights, revision or endpoint)"
     else:
