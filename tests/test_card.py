@@ -12,6 +12,7 @@ from layeralign.cases.case import Case
 from layeralign.cli import main
 from layeralign.judges.judge import Judgement
 from layeralign.report.card import BIBTEX
+from layeralign.runs import opening
 
 
 @pytest.fixture
@@ -45,6 +46,18 @@ def test_the_metadata_is_what_the_hub_reads(run, capsys):
         ("image-text-to-text", "attack_success_rate", "60.0 [50.2, 69.1]"),
     ]
     assert "worst exit, 0, in %, by oracle" in results[1].metric_name and results[0].dataset_type == "custom"
+
+
+def test_what_has_to_be_said_first_is_said_in_the_metadata_and_next_to_a_figure(run, tmp_path, capsys):
+    """The section said that the model was trained on these cases; the metadata and the figure did not."""
+    with opening.open_run(run, write=True) as opened:
+        opened.note_trained_on([next(case.id for case in opened.cases())])
+    assert main(["card", str(run), "--format", "yaml"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("# Read this first: The model was trained on 1 of these cases.")
+    assert set(yaml.safe_load(text)) == {"model-index"}
+    assert main(["figure", str(run), "--out", str(tmp_path / "f.csv")]) == 0
+    assert "run: The model was trained on 1 of these cases." in capsys.readouterr().out
 
 
 def test_public_benchmarks_are_named(tmp_path, capsys):
