@@ -13,6 +13,7 @@ from layeralign.cli import main
 from layeralign.judges.judge import Judgement
 from layeralign.report.card import BIBTEX
 from layeralign.runs import opening
+from layeralign.runs.store import Row
 
 
 @pytest.fixture
@@ -76,6 +77,18 @@ def test_names_of_strangers_are_inert(tmp_path, capsys):
         assert "\x1b" not in text and "\u202e" not in text
         if format == "markdown":
             assert not re.search(r"<script|@all|http", re.sub("`[^`]*`", "", text.partition("```")[0]))
+
+
+def test_a_strangers_number_format_is_inert(tmp_path, capsys):
+    """It stands in a caution, which the summary's title showed as it was."""
+    run = make(tmp_path / "run", cases(20), dtype=HOSTILE)
+    with opening.open_run(run, write=True) as opened:
+        opened.add_cases([Case("h99", "how?", "harmful")])
+        opened.add_answers([Row("h99", exit, "", 1, "non-finite") for exit in range(4)])
+    for command in (["summary"], ["compare", str(run)], ["card"], ["card", "--format", "yaml"]):
+        assert main([command[0], str(run), *command[1:]]) == 0
+        text = capsys.readouterr().out
+        assert "Numerical failure" in text and "\x1b" not in text and "\u202e" not in text
 
 
 def test_the_citation_is_that_of_the_citation_file():

@@ -46,7 +46,7 @@ def _unanswered(found: NoAnswer, dtype: str) -> str:
     where, count = finite.listed(found.exits), f"{found.rows} of {found.of} answers there"
     if found.reason == "non-finite":
         return (
-            f"Numerical failure at {where} ({dtype}): the logits of {count} are not finite numbers, so they "
+            f"Numerical failure at {where} ({printable(dtype, 40)}): the logits of {count} are not finite numbers, so they "
             f"are invalid; {finite.advice([dtype])}."
         )
     return (
