@@ -144,7 +144,11 @@ def test_a_pipe_is_no_watch_and_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     code = "import sys; from layeralign.watching import Watch; Watch.load(sys.argv[1])"
     made = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "pipe")], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code, str(tmp_path / "pipe")],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert "pipe: cannot be read; make it with layeralign watch" in made.stderr
 
