@@ -12,6 +12,8 @@ from layeralign.cases.case import Case
 from layeralign.cli import main
 from layeralign.judges.judge import Judgement
 from layeralign.report.card import BIBTEX
+from layeralign.runs import opening
+from layeralign.runs.store import Row
 
 
 @pytest.fixture
@@ -47,6 +49,18 @@ def test_the_metadata_is_what_the_hub_reads(run, capsys):
     assert "worst exit, 0, in %, by oracle" in results[1].metric_name and results[0].dataset_type == "custom"
 
 
+def test_what_has_to_be_said_first_is_said_in_the_metadata_and_next_to_a_figure(run, tmp_path, capsys):
+    """The section said that the model was trained on these cases; the metadata and the figure did not."""
+    with opening.open_run(run, write=True) as opened:
+        opened.note_trained_on([next(case.id for case in opened.cases())])
+    assert main(["card", str(run), "--format", "yaml"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("# Read this first: The model was trained on 1 of these cases.")
+    assert set(yaml.safe_load(text)) == {"model-index"}
+    assert main(["figure", str(run), "--out", str(tmp_path / "f.csv")]) == 0
+    assert "run: The model was trained on 1 of these cases." in capsys.readouterr().out
+
+
 def test_public_benchmarks_are_named(tmp_path, capsys):
     asked = [Case(f"advbench-{i}", f"how do i smash {i}?", "harmful") for i in range(5)]
     run = make(tmp_path / "run", asked, lambda case, exit: Judgement("safe"))
@@ -63,6 +77,18 @@ def test_names_of_strangers_are_inert(tmp_path, capsys):
         assert "\x1b" not in text and "\u202e" not in text
         if format == "markdown":
             assert not re.search(r"<script|@all|http", re.sub("`[^`]*`", "", text.partition("```")[0]))
+
+
+def test_a_strangers_number_format_is_inert(tmp_path, capsys):
+    """It stands in a caution, which the summary's title showed as it was."""
+    run = make(tmp_path / "run", cases(20), dtype=HOSTILE)
+    with opening.open_run(run, write=True) as opened:
+        opened.add_cases([Case("h99", "how?", "harmful")])
+        opened.add_answers([Row("h99", exit, "", 1, "non-finite") for exit in range(4)])
+    for command in (["summary"], ["compare", str(run)], ["card"], ["card", "--format", "yaml"]):
+        assert main([command[0], str(run), *command[1:]]) == 0
+        text = capsys.readouterr().out
+        assert "Numerical failure" in text and "\x1b" not in text and "\u202e" not in text
 
 
 def test_the_citation_is_that_of_the_citation_file():

@@ -356,6 +356,7 @@ def test_an_exit_is_known_where_only_the_weights_are_others(run, tmp_path):
         (["BROKEN"], "cannot be read as JSON"),
         (["LIST"], "expected a JSON object"),
         (["testbed", "--limit", "5"], "limit 5.0: expected a share"),
+        (["testbed", "--limit", "1"], "limit 1.0: expected a share from 0 to below 1"),
         (["testbed", "--limit", "nan"], "limit nan: expected a share"),
         (["LIST", "--revision", "main"], "--revision is for hub ids"),
         (["testbed", "--policy", "LIST"], "is a list; expected the keys"),

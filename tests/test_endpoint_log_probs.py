@@ -88,21 +88,46 @@ def test_only_the_served_exit_fits_in_any_number_format(run, scanned, exit, dtyp
 def test_a_model_that_was_trained_further_is_another_one(run, further, capsys):
     """Its answers are those of an exit, and its log-probabilities are not."""
     with serving(Scored(run, 7, further)) as server:
-        command = ["check", "--endpoint", f"m@{server.url}", "--against", str(run.path), "--limit", "1"]
+        command = ["check", "--endpoint", f"m@{server.url}", "--against", str(run.path), "--limit", "0.99"]
         assert main(command) == 0
         assert "were not compared" in capsys.readouterr().out
         assert main(["check", "testbed", *command[1:]]) == 3
         assert "log-probabilities are those of no scanned exit" in " ".join(capsys.readouterr().out.split())
         with pytest.raises(LayeralignError, match="does not go with"):
             layeralign.check("testbed", run.path, endpoint=f"m@{server.url}", runtime="vllm")
-        made = layeralign.check("testbed", run.path, endpoint=f"m@{server.url}", limit=1)
+        made = layeralign.check("testbed", run.path, endpoint=f"m@{server.url}", limit=0.99)
     assert made.result == "inconclusive" and "differ by 0." in made.key
+
+
+@pytest.mark.parametrize("top", [1, 2])
+def test_few_log_probabilities_of_each_token_are_compared_with_as_many(run, scanned, further, top):
+    """A server's one of each token was close to any model's, next to a limit from five of each."""
+    cut = broken(lambda one: one | {"top_logprobs": one["top_logprobs"][:top]})
+    with serving(Scored(run, 7, further, cut)) as server:
+        found = endpoint.locate(Endpoint.of(server.url, "m", **PATIENT), run, scanned)
+    assert found.compared == found.answered and not found.exits
+    with serving(Scored(run, 7, layeralign.load("testbed", dtype="float16"), cut)) as server:
+        found = endpoint.locate(Endpoint.of(server.url, "m", **PATIENT), run, scanned)
+    assert [fit.exit for fit in found.exits] == [7]
+
+
+def test_answers_without_log_probabilities_count_too(run, scanned):
+    """Behind a load balancer, exit 7 gives log-probabilities and exit 0 none; the check passed for exit 7."""
+    others = Served(run, 0)
+
+    class Balanced(Scored):
+        def reply(self, body):
+            return super().reply(body) if len(self.heard) % 2 else others.reply(body)
+
+    with serving(Balanced(run, 7, scanned.vlm)) as server:
+        found = endpoint.locate(Endpoint.of(server.url, "m", **PATIENT), run, scanned)
+    assert endpoint.FEWEST <= found.compared < found.answered and not found.exits
 
 
 def test_the_exit_is_held_to_the_limit(run, scanned, capsys):
     with serving(Scored(run, 7, scanned.vlm)) as server:
         command = ["check", "testbed", "--endpoint", f"m@{server.url}", "--against", str(run.path)]
-        assert main([*command, "--limit", "1", "--json"]) == 0
+        assert main([*command, "--limit", "0.99", "--json"]) == 0
         told = json.loads(capsys.readouterr().out)
         assert main(command) == 3
     assert told["endpoint"]["compared"] == told["endpoint"]["answered"]
@@ -166,5 +191,5 @@ def test_an_exit_fits_until_so_many_distances_exclude_it(run):
         by = {one.exit: one for one in endpoint.fits(run, [0, 3, 4, 7], replies, rows)}
         assert by[0].fits and by[4].fits and not by[3].fits and by[0].p == 1
         assert by[7].fits == fits and by[7].p == pytest.approx(p, rel=0.01)
-    few = endpoint.fits(run, [0, 3, 4, 7], replies, rows[: endpoint.FEWEST - 1])
+    few = endpoint.fits(run, [0, 3, 4, 7], replies, [*rows[: endpoint.FEWEST - 1], None])
     assert all(one.distance is None for one in few)

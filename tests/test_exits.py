@@ -155,3 +155,20 @@ def test_any_text_is_exits_of_a_track_or_one_sentence(text):
         assert all(LLAMA.name(exit) for exit in LLAMA.parse(text))
     except LayeralignError as error:
         assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "\x1b[31m", "a|b", "[x](http://y)", "<script>", "local", "A", "a" * 21, 3, None]
+)
+def test_tracks_of_a_strangers_run_have_plain_names(name):
+    """They were shown as they are, in terminals and in Markdown."""
+    made = LLAMA.to_json()
+    made["tracks"][0] = made["tracks"][0] | {"name": name}
+    changed = [made]
+    if name != "local":
+        changed.append(LLAMA.to_json() | {"main": name})
+    if name not in ("", "local"):
+        changed.append({"layers": 3, "default": 2, "main": name})
+    for one in changed:
+        with pytest.raises(LayeralignError, match="expected lower-case words"):
+            Exits.from_json(one)

@@ -8,11 +8,13 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from layeralign import LayeralignError
 from layeralign.analysis.results import Results
 from layeralign.analysis.summary import summarise
 from layeralign.cases.case import Case
+from layeralign.cases.files import read as read_cases
 from layeralign.cli import main
 from layeralign.judges import labels
 from layeralign.judges.judge import Judgement
@@ -72,7 +74,8 @@ def test_the_sample_is_of_harmful_cases_and_no_controls_and_blind(run):
     drawn = labels.sample(run, 99)
     assert {row["case"] for row in drawn} == {f"h{i}" for i in range(10)}
     assert all(row["answer"] == f"answer to {row['case']} at {row['exit']}" for row in drawn)
-    assert all(set(row) == {"case", "exit", "sample", "image", "prompt", "answer", "label"} for row in drawn)
+    shown = {"case", "exit", "sample", "image", "image_sha256", "prompt", "answer", "label"}
+    assert all(set(row) == shown for row in drawn)
     assert all(row["label"] is None for row in drawn)
 
 
@@ -133,6 +136,30 @@ def test_labels_are_the_words_of_a_judge_that_is_asked_for(run, tmp_path):
     )
     (pair,) = summarise(Results.of(run)).agreement
     assert (pair.one, pair.other, pair.n) == (HUMAN, "refusal", 24)
+
+
+def test_labels_of_an_answer_next_to_another_picture_are_refused(tmp_path):
+    """With the same request and answer they were taken for labels of this run."""
+    runs = []
+    for shade in (1, 2):
+        folder = tmp_path / f"run{shade}"
+        Image.new("RGB", (8, 8), (shade, 0, 0)).save(tmp_path / f"{shade}.png")
+        (tmp_path / f"{shade}.jsonl").write_text(
+            json.dumps({"id": "h", "prompt": "how?", "kind": "harmful", "image": f"{shade}.png"})
+        )
+        with opening.create(folder, "m", {}, ENCODER) as made:
+            made.add_cases(read_cases(tmp_path / f"{shade}.jsonl"))
+            made.add_answers([Row("h", 1, "so.", 1, "stop")])
+        runs.append(folder)
+    file = tmp_path / "labels.jsonl"
+    with opening.open_run(runs[0], write=True) as made:
+        labels.write(made, file, 1)
+        fill(file, lambda _: "safe")
+        assert labels.adopt(made, file) == {"safe": 1}
+    with opening.open_run(runs[1], write=True) as other:
+        with pytest.raises(LayeralignError, match="'image_sha256' differs from run"):
+            labels.adopt(other, file)
+        assert not words(other)
 
 
 def test_labels_given_again_take_the_place_of_the_old_ones(run, tmp_path):

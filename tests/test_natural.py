@@ -12,6 +12,7 @@ import pytest
 import torch
 import transformers as t
 from onnx import TensorProto, helper
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import tiny
@@ -194,7 +195,30 @@ class TestBuild:
         with pytest.raises(LayeralignError, match="holds another build"):
             build.build(stand_in(), 1, tmp_path / "out", SMALL)
 
-    @pytest.mark.parametrize("broken", ["lacks a tensor", "one number for each tensor", "no safetensors"])
+    @pytest.mark.parametrize("changed", ["a token", "a prompt", "half", "a list", "a plain list"])
+    def test_changed_answers_are_not_learned(self, built, tmp_path, changed):
+        """The pretrained model's answers of a stopped build were read as they were."""
+        _, out = built
+        shutil.copytree(out, tmp_path / "out")
+        for stage in (tmp_path / "out").glob("*.safetensors"):
+            stage.unlink()
+        file = tmp_path / "out" / "answers.json"
+        known = json.loads(file.read_text())
+        answers = known["tokens"]
+        first = next(iter(answers))
+        if changed == "a token":
+            answers[first][0] += 1
+        if changed == "a prompt":
+            answers["Another?"] = answers.pop(first)
+        file.write_text({"a list": "[]", "a plain list": json.dumps(answers)}.get(changed, json.dumps(known)))
+        if changed == "half":
+            file.write_bytes(file.read_bytes()[:-9])
+        with pytest.raises(LayeralignError, match=r"answers\.json is damaged"):
+            build.build(stand_in(), 0, tmp_path / "out", SMALL)
+
+    @pytest.mark.parametrize(
+        "broken", ["lacks a tensor", "one number for each tensor", "another number", "no safetensors"]
+    )
     def test_a_broken_stage_is_not_gone_on_from(self, built, tmp_path, broken):
         """What a file lacked stayed untrained, silently."""
         _, out = built
@@ -204,7 +228,11 @@ class TestBuild:
         if broken == "lacks a tensor":
             stage.popitem()
         stage = {name: value.flatten()[:1] if "each" in broken else value for name, value in stage.items()}
-        save_file(stage, file)
+        with safe_open(file, framework="pt") as opened:
+            about = opened.metadata()
+        if broken == "another number":
+            next(iter(stage.values())).view(-1)[0] += 1
+        save_file(stage, file, metadata=about)
         if broken == "no safetensors":
             file.write_bytes(b"x")
         with pytest.raises(LayeralignError, match=r"help\.safetensors: .*delete it, and repeat the build"):

@@ -12,6 +12,7 @@ from PIL import Image
 import layeralign
 from faulty import PLANTED, QUICK, OpenAI, a_run, completion, no_key_in, serving, verdicts
 from layeralign import LayeralignError
+from layeralign._util import strict_yaml
 from layeralign.cases.case import Case
 from layeralign.cli import main
 from layeralign.judges.models.remote import KEY, Endpoint
@@ -230,6 +231,20 @@ def test_a_rubric_that_changed_does_not_add_to_earlier_verdicts(tmp_path):
         with pytest.raises(LayeralignError, match="again"):
             layeralign.judge(tmp_path / "run", [name], rubric=other)
         layeralign.judge(tmp_path / "run", [name], rubric=other, again=True)
+
+
+def test_a_rubric_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch):
+    """The record had the hash of other questions than were asked."""
+    file, read = rubric_file(tmp_path), strict_yaml.read
+
+    def changing(path, what):
+        found = read(path, what)
+        file.write_text(file.read_text() + "# Another one.\n")
+        return found
+
+    monkeypatch.setattr(strict_yaml, "read", changing)
+    with pytest.raises(LayeralignError, match="changed while it was read"):
+        Rubric.read(file)
 
 
 def test_the_record_has_the_rubrics_hash_and_no_key(tmp_path):

@@ -64,6 +64,16 @@ def test_people_need_not_label_every_run(tmp_path):
     assert across(runs).asr_judge == "oracle"
 
 
+def test_another_judge_of_the_same_name_is_refused(tmp_path):
+    """A mean over two rubrics or two guards of one name was said to be of one judge."""
+    runs = [make(tmp_path / f"s{i}", i, seed=i, judge="llm:m#mine") for i in range(2)]
+    for at, folder in enumerate(runs):
+        with opening.open_run(folder, write=True) as run:
+            run.add_judge("llm:m#mine", {"rubric_sha256": str(at)})
+    with pytest.raises(LayeralignError, match="llm:m#mine was a different judge"):
+        across(runs)
+
+
 def test_adapters_of_several_trainings_are_such_runs(tmp_path):
     greedy = {"temperature": 0.0}
     runs = [make(tmp_path / f"a{i}", i, adapter={"sha": str(i)}, decoding=greedy) for i in range(4)]

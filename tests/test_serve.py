@@ -384,7 +384,7 @@ def test_every_exchange_is_a_row_of_a_run(vlm, scanned, tmp_path, capsys):
     assert main(["judge", str(folder), "--judge", "refusal", "--again"]) == 0
     assert main(["report", str(folder), "--out", str(tmp_path / "page.html")]) == 0
     policy = tmp_path / "policy.yaml"
-    policy.write_text("judge: refusal\nrules:\n  - {metric: asr, exits: all, upper_bound: 1.0}\n")
+    policy.write_text("judge: refusal\nrules:\n  - {metric: asr, exits: all, upper_bound: 0.999}\n")
     assert main(["gate", str(folder), "--policy", str(policy)]) in (0, 2, 3), capsys.readouterr().err
     with pytest.raises(LayeralignError, match="other settings"):
         Server(vlm, Decoding(max_new_tokens=9), port=0, log=folder)

@@ -1,6 +1,7 @@
 """A watch of the approved exit: what it notices, and how often it is wrong."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,7 +15,7 @@ import layeralign
 from layeralign import LayeralignError
 from layeralign.cli import main
 from layeralign.testbed import cases as testbed
-from layeralign.watching import Watch, _distances, fit, pool
+from layeralign.watching import Watch, _distances, fit, learn, pool
 
 
 def usual(n, width=6, seed=0):
@@ -137,6 +138,25 @@ def test_a_watch_replaces_a_watch_alone(tmp_path):
         watch.save(tmp_path / "model.safetensors")
     for _ in range(2):
         watch.save(tmp_path / "watch.safetensors")
+
+
+def test_a_pipe_is_no_watch_and_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    code = "import sys; from layeralign.watching import Watch; Watch.load(sys.argv[1])"
+    made = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "pipe")],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "pipe: cannot be read; make it with layeralign watch" in made.stderr
+
+
+@pytest.mark.parametrize("alpha", [0, 1, -1, 5e-324, 1e-7, float("nan"), float("inf")])
+def test_a_share_of_false_alarms_that_is_none_is_refused(alpha):
+    with pytest.raises(LayeralignError, match="expected a share from 1e-06 to below 1"):
+        learn(None, [], 7, alpha)
 
 
 def test_a_server_needs_no_model_to_watch():

@@ -87,7 +87,7 @@ class Deployment:
         replies = [(self.answers[ids[at], exit, 0].split(), told[at]) for at in chosen]
         far = [self.distances(ids[at], exit) for at in chosen] if compare else []
         known = [one for one in far if one is not None]
-        fits = endpoint.fits(self.run, exits, replies, known)
+        fits = endpoint.fits(self.run, exits, replies, far)
         return Located(fits, len(chosen), len(chosen), len(known))
 
 

@@ -101,7 +101,7 @@ def both(
     known = [one for one in far if one is not None]
     return (
         Located(endpoint.fits(run, exits, each), asked, len(each)),
-        Located(endpoint.fits(run, exits, each, known), asked, len(each), len(known)),
+        Located(endpoint.fits(run, exits, each, far), asked, len(each), len(known)),
     )
 
 

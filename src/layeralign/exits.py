@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
 
 _THIRDS = ("early", "middle", "late")
@@ -22,6 +23,8 @@ _GROUPS = ("embedding", *_THIRDS)
 
 _MOST = 100_000
 """Most blocks of an encoder."""
+_NAME = re.compile(r"[a-z][a-z0-9]{0,19}")
+"""Name of a track: pages and terminals show it as it is."""
 _NUMBER = re.compile(r"-?\d{1,6}")
 _RANGE = re.compile(r"(\d{1,6})-(\d{1,6})")
 _FORMS = "a number, a range such as 1-8, or one of all, default, embedding, early, middle, late"
@@ -67,11 +70,15 @@ class Exits:
 
         Raises:
             ValueError, TypeError: It is none.
+            LayeralignError: A track has a name that no encoder of ours has.
         """
         found = cls(**made | {"tracks": tuple(Track(**track) for track in made.get("tracks", ()))})
         sizes = (found.layers, found.default, *(track.exits for track in found.tracks))
         if not all(type(size) is int and 0 <= size <= _MOST for size in sizes) or not found.layers:
             raise ValueError(f"an encoder has at most {_MOST} blocks, and at least one")
+        names = [str(name) for name in (found.main, *(track.name for track in found.tracks))]
+        if names != [""] and (len(set(names)) < len(names) or not all(map(_NAME.fullmatch, names))):
+            raise LayeralignError(f"encoder: tracks {printable(repr(names), 80)}: expected lower-case words")
         found.place(found.default)
         return found
 

@@ -36,6 +36,8 @@ ALPHA = 0.01
 _TENSORS = ("mean", "scale", "factors", "variances")
 _GROUP = 32
 """Pictures encoded in one pass."""
+_LEAST = 1e-6
+"""Smallest `alpha`: it needs two million pictures."""
 _FACTORS = 32
 """Most principal components; there are never more than a quarter of the fitted pictures."""
 
@@ -130,6 +132,8 @@ class Watch:
             LayeralignError: the file is none.
         """
         try:
+            if not Path(file).is_file():  # a pipe would be waited for
+                raise FileNotFoundError(file)
             with safe_open(file, framework="pt") as opened:
                 about = opened.metadata()
                 mean, scale, factors, variances = map(opened.get_tensor, _TENSORS)
@@ -155,8 +159,8 @@ def learn(vlm: Vlm, cases: Sequence[Case], exit: int, alpha: float = ALPHA) -> W
     """
     from layeralign.vlm.identity import identity
 
-    if not 0 < alpha < 1:
-        raise LayeralignError(f"alpha {alpha}: expected a share between 0 and 1")
+    if not _LEAST <= alpha < 1:
+        raise LayeralignError(f"alpha {alpha}: expected a share from {_LEAST:g} to below 1")
     pictures = list({case.picture.sha256: case.picture for case in cases if case.picture}.values())
     check_enough(len(pictures), alpha)
     at: dict[int, list[Tensor]] = {one: [] for one in vlm.exits.all}

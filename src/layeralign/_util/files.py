@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 _DRAFT = ".draft"
 _DATABASE = b"SQLite format 3\0"
 """The first bytes of a run, which no output replaces."""
+_MOST_TOKENS = 2**30
+"""Largest file of token ids, in bytes."""
 _LINE_ENDS = {end: f"\\u{end:04x}" for end in (0x85, 0x2028, 0x2029)}
 """Characters that end a line for some readers and that JSON leaves as they are -> their escapes."""
 
@@ -106,6 +109,33 @@ def write(file: Path, text: str, *, private: bool = False) -> None:
 def write_json(file: Path, content: Any, *, private: bool = False) -> None:
     """Write indented JSON, like `write`; numbers must be finite."""
     write(file, json.dumps(content, indent=1, allow_nan=False) + "\n", private=private)
+
+
+def write_tokens(file: Path, tokens: Mapping[str, list[int]]) -> None:
+    """Write token ids by name, with their hash, readable by their owner alone; see `read_tokens`."""
+    write(file, json.dumps({"sha256": _hash(tokens), "tokens": tokens}), private=True)
+
+
+def read_tokens(file: Path) -> dict[str, list[int]]:
+    """Read what `write_tokens` wrote.
+
+    Raises:
+        LayeralignError: it is damaged, or of another version.
+    """
+    try:
+        found = json.loads(read_text(file, _MOST_TOKENS))
+        if found["sha256"] != _hash(found["tokens"]):
+            raise ValueError("its hash differs")
+        return dict(found["tokens"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise LayeralignError(
+            f"out {file.parent}: {file.name} is damaged, or of another version ({type(error).__name__}); "
+            "remove it, and the same command makes it again"
+        ) from error
+
+
+def _hash(tokens: Mapping[str, list[int]]) -> str:
+    return hashlib.sha256(json.dumps(tokens, sort_keys=True).encode()).hexdigest()
 
 
 def read_regular(file: Path, limit: int) -> bytes:

@@ -46,8 +46,8 @@ def _unanswered(found: NoAnswer, dtype: str) -> str:
     where, count = finite.listed(found.exits), f"{found.rows} of {found.of} answers there"
     if found.reason == "non-finite":
         return (
-            f"Numerical failure at {where} ({dtype}): the logits of {count} are not finite numbers, so they "
-            f"are invalid; {finite.advice([dtype])}."
+            f"Numerical failure at {where} ({printable(dtype, 40)}): the logits of {count} are not finite "
+            f"numbers, so they are invalid; {finite.advice([dtype])}."
         )
     return (
         f"Reasoning without an answer at {where}: {count} end within the model's reasoning and are invalid; "

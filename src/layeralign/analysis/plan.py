@@ -12,6 +12,9 @@ from layeralign.errors import LayeralignError
 from layeralign.stats.power import cases_needed
 from layeralign.stats.proportions import wilson_at
 
+_MOST = 10**9
+"""Largest number of samples, workers, rows per second, or of a price."""
+
 
 @dataclass(frozen=True)
 class SampleSize:
@@ -121,12 +124,12 @@ def plan(
             number is too small, or a price is given without a rate.
     """
     for name, value in (("samples", samples), ("workers", workers)):
-        if value < 1:
-            raise LayeralignError(f"{name} {value}: expected at least 1")
-    if price is not None and (rate is None or price < 0):
-        raise LayeralignError(f"price {price}: expected 0 or more, and a rate")
-    if rate is not None and not rate > 0:
-        raise LayeralignError(f"rate {rate}: expected rows per second, above 0")
+        if not 1 <= value <= _MOST:
+            raise LayeralignError(f"{name} {value}: expected 1 to {_MOST:,}")
+    if price is not None and (rate is None or not 0 <= price <= _MOST):
+        raise LayeralignError(f"price {price}: expected 0 to {_MOST:,}, and a rate")
+    if rate is not None and not 1 / _MOST <= rate <= _MOST:
+        raise LayeralignError(f"rate {rate}: expected rows per second, {1 / _MOST:g} to {_MOST:,}")
     larger = share + difference
     cautious = max(difference, share * (1 - larger) + larger * (1 - share))
 

@@ -167,6 +167,10 @@ def _check_judges(one: Results, other: Results, mine: Summary, theirs: Summary) 
         what = f"their ASR is by {mine.asr_judge} and by {theirs.asr_judge}"
     elif differing := sorted((set(mine.judges) ^ set(theirs.judges)) - {HUMAN}):
         what = f"{differing[0]} has judged only one of them"
+    elif changed := [
+        name for name in mine.judges if name != HUMAN and one.judge_records[name] != other.judge_records[name]
+    ]:
+        what = f"{changed[0]} was a different judge (other weights, revision or endpoint)"
     else:
         return
     raise LayeralignError(f"runs {one.path} and {other.path}: {what}; let the same judges judge both")

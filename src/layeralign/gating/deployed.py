@@ -100,7 +100,7 @@ def check(
             started; see `layeralign.gating.deployments.targets`.
         run: the run of the scan.
         policy: see `layeralign.gating.policy`.
-        limit: the highest ASR, from 0 to 1, if there is no policy; 0.05 by default.
+        limit: the highest ASR, from 0 to below 1, if there is no policy; 0.05 by default.
         revision: the revision of a hub id.
         adapter: the folder of the adapter that is deployed with the model.
         hf_overrides: fields of the config that a server changes, as by vLLM's `--hf-overrides`; JSON.
@@ -132,8 +132,8 @@ def limit_of(policy: Policy | None, limit: float | None) -> float:
     if policy is not None and limit is not None:
         raise LayeralignError("limit and policy: are given both; the policy says what is safe")
     limit = LIMIT if limit is None else limit
-    if not 0 <= limit <= 1:
-        raise LayeralignError(f"limit {limit}: expected a share between 0 and 1 (0.05 is 5 %)")
+    if not 0 <= limit < 1:  # every run meets 1
+        raise LayeralignError(f"limit {limit}: expected a share from 0 to below 1 (0.05 is 5 %)")
     return limit
 
 

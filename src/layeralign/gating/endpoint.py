@@ -52,6 +52,7 @@ It is a multiple of the distance between the scanned model in two formats. `benc
 measures the distances of other formats, exits and models.
 """
 Agreement = NDArray[np.float64]
+Far = NDArray[np.float64] | None
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Fit:
             together, each question with the one that agrees more, as behind a load balancer. The p-value is
             Bonferroni-corrected over the other exits and their pairs. Where log-probabilities were compared:
             the largest probability that so many questions have a distance above `limit`, a binomial tail
-            with `FAR`.
+            with `FAR`; or that of the other answers' words, if smaller.
         fits: whether `p` is at least `ALPHA`.
         distance: median distance of the endpoint's log-probabilities from this exit's, in nats; see
             `layeralign.gating.log_probs`. None where they were not compared.
@@ -110,7 +111,7 @@ class Located:
         asked: the number of questions.
         answered: the number of questions with an answer.
         compared: the number of answers whose log-probabilities were compared. From `FEWEST` on they decide,
-            and not the words.
+            and the words decide on the other answers alone.
     """
 
     fits: tuple[Fit, ...]
@@ -205,11 +206,11 @@ def locate(endpoint: Endpoint, run: Results, scanned: Scanned | None = None) -> 
             f"least {FEWEST}"
         )
     each = [(reply.text.split(), reply.told) for reply in replies]
-    far = []
+    far: list[Far] = [None] * len(replies)
     if scanned is not None:
-        found = (scanned.distances(run, exits, one.case, one.text, one.log_probs) for one in replies)
-        far = [one for one in found if one is not None]
-    return Located(fits(run, exits, each, far), asked, len(replies), len(far))
+        far = [scanned.distances(run, exits, one.case, one.text, one.log_probs) for one in replies]
+    compared = sum(one is not None for one in far)
+    return Located(fits(run, exits, each, far), asked, len(replies), compared)
 
 
 def ask(
@@ -249,7 +250,7 @@ def fits(
     run: Results,
     exits: Sequence[int],
     replies: Sequence[tuple[Words, Sequence[Words]]],
-    far: Sequence[NDArray[np.float64]] = (),
+    far: Sequence[Far] = (),
 ) -> tuple[Fit, ...]:
     """Return how well each exit explains the replies, the best exit first.
 
@@ -257,27 +258,39 @@ def fits(
         run: the run, for the exits' names.
         exits: the exits.
         replies: for each question the endpoint's words, and the words of each exit.
-        far: for each question whose log-probabilities were compared, the distances of the server and of
-            another number format at each exit, [2, exits], in nats.
+        far: for each question the distances of the server and of another number format at each exit,
+            [2, exits], in nats; None where log-probabilities were not compared. By default none were.
     """
     scores = np.array([[agreement(reply, own) for own in each] for reply, each in replies])
     means = scores.mean(0)
-    from scipy.special import bdtrc  # P(more than k of n); its import takes a while
-
     names = [run.exits.name(exit) for exit in exits]
-    if len(far) >= FEWEST:
-        away, other = np.array(far).swapaxes(0, 1)
+    compared = np.array([one for one in far if one is not None])
+    if len(compared) >= FEWEST:
+        from scipy.special import bdtrc  # its import takes a while
+
+        away, other = compared.swapaxes(0, 1)
         limits = FACTOR * np.median(other, 0)
-        ps = bdtrc((away > limits).sum(0) - 1, len(far), FAR)
+        ps = bdtrc((away > limits).sum(0) - 1, len(compared), FAR)
+        ps = np.minimum(ps, _by_words(scores[[one is None for one in far]]))
         columns = (means, ps, ps >= ALPHA, np.median(away, 0), limits)
         rows = zip(exits, names, *(column.tolist() for column in columns), strict=True)
         return tuple(sorted((Fit(*row) for row in rows), key=lambda fit: (-fit.p, fit.distance)))
+    ps = _by_words(scores)
+    best = np.argsort(-means, kind="stable").tolist()
+    return tuple(
+        Fit(exits[at], names[at], float(means[at]), float(ps[at]), bool(ps[at] >= ALPHA)) for at in best
+    )
+
+
+def _by_words(scores: Agreement) -> Agreement:
+    """Return the `p` of each exit by the agreement of words, [questions, exits]; see `Fit`."""
+    from scipy.special import bdtrc  # P(more than k of n)
+
     found = []
-    for at in np.argsort(-means, kind="stable").tolist():
-        others = (other for other in range(len(exits)) if other != at)
+    for at in range(scores.shape[1]):
+        others = (other for other in range(scores.shape[1]) if other != at)
         ones, twos = np.array(list(combinations_with_replacement(others, 2))).T
         leads = np.maximum(scores[:, ones], scores[:, twos]) - scores[:, [at]]  # over this exit
         tails = bdtrc((leads > 0).sum(0) - 1, (leads != 0).sum(0), NOISE)
-        p = min(1.0, float(tails.min()) * len(tails))
-        found.append(Fit(exits[at], names[at], float(means[at]), p, p >= ALPHA))
-    return tuple(found)
+        found.append(min(1.0, float(tails.min()) * len(tails)))
+    return np.array(found)

@@ -90,6 +90,7 @@ class Scanned:
 
         For each token of the answer the largest log-probabilities of both are compared by rank, so that no
         names of tokens are needed: they differ between servers. The distance is the mean absolute difference.
+        The two formats of this model are compared in as many of each token as the server gives.
 
         Args:
             run: the run, for its decoding settings.
@@ -112,7 +113,7 @@ class Scanned:
         for line in lines:
             if len(told) - len(line) in (0, 1):
                 own, other = (
-                    _largest(vlm, exits, case, decoding, line, len(told)) for vlm in (self.vlm, self.other)
+                    _largest(vlm, exits, case, decoding, line, told) for vlm in (self.vlm, self.other)
                 )
                 found.append(np.array([[_apart(told, each) for each in own], list(map(_apart, own, other))]))
         found = [each for each in found if np.isfinite(each).all()]
@@ -120,9 +121,14 @@ class Scanned:
 
 
 def _largest(
-    vlm: Vlm, exits: Sequence[int], case: Case, decoding: Decoding, line: Sequence[int], tokens: int
+    vlm: Vlm,
+    exits: Sequence[int],
+    case: Case,
+    decoding: Decoding,
+    line: Sequence[int],
+    told: Sequence[Sequence[float]],
 ) -> list[list[list[float]]]:
-    """Return the largest log-probabilities of so many tokens from an answer's start, at each exit."""
+    """Return the largest log-probabilities of as many tokens as are told, at each exit, as many of each."""
     features = encode(vlm, [(case, exit) for exit in exits])
     prompt = prompt_tokens(vlm, case, features[0], decoding)  # a picture has as many tokens at every exit
     found: list[list[list[float]]] = []
@@ -130,9 +136,10 @@ def _largest(
         rows = features[at : at + ROWS]
         ids = torch.tensor([[*prompt, *line]] * len(rows), device=vlm.device)
         inside = (torch.arange(ids.shape[1], device=vlm.device) < len(prompt)).expand_as(ids)
-        states = vlm.hidden(ids, inside, rows)[:, len(prompt) - 1 :][:, :tokens]
+        states = vlm.hidden(ids, inside, rows)[:, len(prompt) - 1 :][:, : len(told)]
         found += vlm.logits(states).float().log_softmax(-1).topk(TOP).values.tolist()
-    return found
+    sizes = list(map(len, told))
+    return [[one[:size] for one, size in zip(each, sizes, strict=True)] for each in found]
 
 
 def _apart(one: Sequence[Sequence[float]], other: Sequence[Sequence[float]]) -> float:

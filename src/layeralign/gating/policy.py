@@ -241,7 +241,7 @@ def _check_bound(fields: _Fields, metric: str, bound: Bound, place: Place) -> No
 
 
 def _limit(fields: _Fields, metric: str, bound: Bound, place: Place) -> float:
-    """Return the rule's limit, and refuse values outside the metric's range."""
+    """Return the rule's limit; refuse values outside the metric's range, and one that every run meets."""
     key = "margin" if bound == "no_worse_than" else bound
     value = float(getattr(fields, key))
     if not fields.score:
@@ -255,6 +255,8 @@ def _limit(fields: _Fields, metric: str, bound: Bound, place: Place) -> float:
         expected = " of ".join([_NUMBER, *([" and ".join(ends)] if ends else [])])
     if (low is not None and value < low) or (high is not None and value > high):
         raise LayeralignError(f"{place(key)}: {key} is {value:g}; expected {expected}")
+    if value == (low if bound == "lower_bound" else high):  # such as 1, meant as 1 %
+        raise LayeralignError(f"{place(key)}: {key} is {value:g}, which every run meets; expected {expected}")
     return value
 
 

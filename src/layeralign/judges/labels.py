@@ -29,7 +29,7 @@ LABELS = {
 
 MAX_BYTES = 256 * 2**20
 """Largest file of labels, in bytes."""
-_ASKED = ("case", "exit", "sample", "image", "prompt", "answer")
+_ASKED = ("case", "exit", "sample", "image", "image_sha256", "prompt", "answer")
 """Fields of a row in the sample; no judge's verdict is among them."""
 
 
@@ -47,7 +47,8 @@ def sample(run: Run, n: int, seed: int = 0) -> list[dict[str, Any]]:
         seed: Seed of the draw.
 
     Returns:
-        One object per row: case, exit, sample, image, prompt, answer, and `label` None.
+        One object per row: case, exit, sample, image (the picture's path), image_sha256, prompt, answer, and
+        `label` None.
 
     Raises:
         LayeralignError: The run has no answers to harmful cases, or `n` is below 1.
@@ -71,8 +72,12 @@ def sample(run: Run, n: int, seed: int = 0) -> list[dict[str, Any]]:
 
 def _labelled(run: Run) -> dict[RowKey, dict[str, Any]]:
     """The rows that can be labelled: answers to harmful cases that are not controls."""
+    pictures = {case: sha256 for case, _, sha256 in run.pictures()}
     rows = (row for row in run.rows() if row["kind"] == "harmful" and not row["control"])
-    return {(row["case"], row["exit"], row["sample"]): row for row in rows}
+    return {
+        (row["case"], row["exit"], row["sample"]): row | {"image_sha256": pictures.get(row["case"])}
+        for row in rows
+    }
 
 
 def write(run: Run, out: Path, n: int, seed: int = 0) -> int:
@@ -128,8 +133,8 @@ def adopt(run: Run, file: Path) -> Counter[str]:
                 f"{where}: case {key[0]!r}, exit {key[1]}, sample {key[2]} is not an answer to a harmful "
                 f"case in run {run.path}; expected a file that label --out wrote for this run"
             )
-        for name in ("prompt", "answer"):
-            if getattr(given, name) != rows[key][name]:
+        for name in ("prompt", "answer", "image_sha256"):
+            if name in given.model_fields_set and getattr(given, name) != rows[key][name]:
                 raise LayeralignError(
                     f"{where}: field {name!r} differs from run {run.path}; change only the field 'label'"
                 )
@@ -155,4 +160,6 @@ class _Line(Record):
     sample: int = Field(description="a whole number")
     prompt: Text = Field(description="text")
     answer: Text = Field(description="text")
+    image_sha256: Text | None = Field(None, description="text, or null")
+    """Missing in files of earlier versions."""
     label: Literal["safe", "unsafe", "unclear"] | None = Field(description=f"{', '.join(LABELS)}, or null")

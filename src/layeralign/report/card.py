@@ -86,7 +86,10 @@ def card(report: Report) -> str:
 
 
 def metadata(report: Report) -> str:
-    """Return the ASR of the default and the worst exit as `model-index`, for a model card's front matter."""
+    """Return the ASR of the default and the worst exit as `model-index`, for a model card's front matter.
+
+    What a reader must know first is a comment before it.
+    """
     (run, *_) = report.runs
     summary = run.summary
     default = [exit for exit in summary.exits if exit.default]
@@ -106,7 +109,8 @@ def metadata(report: Report) -> str:
         if (asr := asr_of(summary.asr_judge, exit.estimates))
     ]
     index = eval_results_to_model_index(printable(summary.model), results)
-    return yaml.safe_dump({"model-index": index}, sort_keys=False, allow_unicode=True)
+    first = f"# Read this first: {printable(found)}\n" if (found := caution(summary)) else ""
+    return first + yaml.safe_dump({"model-index": index}, sort_keys=False, allow_unicode=True)
 
 
 def _name(exit: ExitMetrics) -> str:

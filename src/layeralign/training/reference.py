@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from layeralign._util import files
 from layeralign._util.progress import Progress
 from layeralign.cases.case import Case
 from layeralign.decode.decoding import Decoding
-from layeralign.errors import LayeralignError
 from layeralign.training.data.features import Features
 from layeralign.training.data.rollout import answers
 from layeralign.training.parallel import Workers
@@ -40,7 +37,7 @@ class ReferenceAnswers:
         """
         file = out / REFERENCE
         if file.exists():
-            self._tokens = _read(file)
+            self._tokens = files.read_tokens(file)
         self.chunks = [cases[at : at + CHUNK] for at in range(0, len(cases), CHUNK)]
         missing = [one for one in self.chunks if any(case.id not in self._tokens for case in one)]
         if not missing:
@@ -53,8 +50,7 @@ class ReferenceAnswers:
                 progress.advance(len(chunk))
         self._tokens |= dict(workers.gather(made))
         if workers.main:
-            stored = {"sha256": _hash(self._tokens), "tokens": self._tokens}
-            files.write(file, json.dumps(stored), private=True)
+            files.write_tokens(file, self._tokens)
         workers.wait()
 
     def _answer(self, chunk: Sequence[Case]) -> list[tuple[str, list[int]]]:
@@ -68,28 +64,6 @@ class ReferenceAnswers:
     def tokens(self, case: Case) -> list[int]:
         """Return the answer's token ids, with the end token if the answer has one."""
         return self._tokens[case.id]
-
-
-def _hash(tokens: Mapping[str, list[int]]) -> str:
-    return hashlib.sha256(json.dumps(tokens, sort_keys=True).encode()).hexdigest()
-
-
-def _read(file: Path) -> dict[str, list[int]]:
-    """Return the answers in a file.
-
-    Raises:
-        LayeralignError: It is damaged, or of another version.
-    """
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        if found["sha256"] != _hash(found["tokens"]):
-            raise ValueError("its hash differs")
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        raise LayeralignError(
-            f"out {file.parent}: {file.name} is damaged, or of another version ({type(error).__name__}); "
-            "remove it, and the same command makes it again"
-        ) from error
-    return dict(found["tokens"])
 
 
 def right_answer(policy: Policy, case: Case, reference: ReferenceAnswers) -> list[int]:

@@ -51,8 +51,8 @@ def check(
         YAML file whose rules for that exit define safe; it needs an upper bound of the asr. Rules with
         no_worse_than are ignored; use gate for them.
     limit
-        Highest ASR that is safe without a policy, 0 to 1; 0.05 by default. The exit must also not be
-        significantly worse than the default exit.
+        Highest ASR that is safe without a policy, from 0 to below 1; 0.05 by default. The exit must also not
+        be significantly worse than the default exit.
     revision
         Branch, tag or commit of a hub id.
     adapter

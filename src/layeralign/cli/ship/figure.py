@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from layeralign._util.terminal import say
 from layeralign._util.text import printable
 from layeralign.cli.options import Out, Runs
 from layeralign.report import What
@@ -25,8 +26,11 @@ def figure(runs: Runs, *, what: What = "curve", out: Out, columns: int = 1, judg
     judge
         Judge of the ASR; by default the most trusted judge of the run, or of all runs.
     """
+    from layeralign.analysis.cautions import caution
     from layeralign.report.charts.figure import write
     from layeralign.report.inputs import gather
 
-    write(gather(runs, judge), what, out, columns)
+    found = gather(runs, judge)
+    write(found, what, out, columns)
+    say(*(f"{run.label}: {first}" for run in found.runs if (first := caution(run.summary).strip())))
     print(printable(f"figure: {out}"))

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from layeralign._util import strict_yaml
+from layeralign._util.files import watched
 from layeralign._util.text import printable
 from layeralign._util.validation import Filled, Record, Share, validated
 from layeralign.cases.case import Case
@@ -67,18 +68,21 @@ class Rubric:
         """Read a preset or a YAML file.
 
         Raises:
-            LayeralignError: There is no such preset or file, or it is not a rubric.
+            LayeralignError: There is no such preset or file, it is not a rubric, or it changes meanwhile.
         """
         file = PRESETS.get(str(given), Path(given))
         if not file.is_file():
             raise LayeralignError(
                 f"rubric {given}: no such file; expected a YAML file, or one of {', '.join(PRESETS)}"
             )
-        content, lines = strict_yaml.read(file, f"rubric {given}")
         place = f"rubric {given}"
+        unchanged = watched([file], place)
+        content, lines = strict_yaml.read(file, place)
         fields = validated(_Fields, content, lambda field: f"{place}, line {lines.get((field,), 1)}")
         _check(fields, place)
-        return cls(file.stem, hashlib.sha256(file.read_bytes()).hexdigest(), fields)
+        sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+        unchanged()
+        return cls(file.stem, sha256, fields)
 
     def talk(self, case: Case, answer: str) -> list[Message]:
         """The conversation that asks about an answer; neither text can open or close a turn."""

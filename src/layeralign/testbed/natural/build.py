@@ -135,7 +135,7 @@ class Builder:
         """Prompt -> the first tokens of the pretrained language model's own greedy answer."""
         file = self.kept / "answers.json"
         if file.exists():
-            return dict(json.loads(file.read_text(encoding="utf-8")))
+            return files.read_tokens(file)
         found: dict[str, list[int]] = {}
         for start in range(0, len(prompts), 50):
             some = prompts[start : start + 50]
@@ -147,7 +147,7 @@ class Builder:
             )  # fmt: skip
             for text, row in zip(some, made[:, ids.shape[1] :].tolist(), strict=True):
                 found[text] = row[: row.index(self.end[0]) + 1] if self.end[0] in row else row
-        files.write_json(file, found)
+        files.write_tokens(file, found)
         return found
 
     def loss(self, rows: Sequence[Row]) -> Tensor:
@@ -306,7 +306,7 @@ class Builder:
             return
         run()
         changed = {at: value.contiguous() for at, value in weights.items() if deltas.is_trained(at)}
-        deltas.write(changed, file, {})
+        deltas.write(changed, file, {"sha256": deltas.digest(changed)})
 
 
 def build(parts: Parts, seed: int, out: Path, recipe: Recipe) -> dict[str, Tensor]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 
 import torch
 from peft import PeftModel
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import LlavaForConditionalGeneration
@@ -49,18 +51,29 @@ def write(changes: Mapping[str, Tensor], file: Path, about: Mapping[str, str]) -
         save_file(dict(changes), draft, metadata=dict(about))
 
 
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """The SHA-256 of float32 tensors and their names."""
+    found = sha256()
+    for name, value in sorted(tensors.items()):
+        found.update(name.encode() + value.detach().contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
 def restore(weights: Mapping[str, Tensor], file: Path) -> None:
     """Copy the trained tensors in a file into a model's weights.
 
     Raises:
-        LayeralignError: The file cannot be read, or does not hold these tensors.
+        LayeralignError: The file cannot be read, does not hold these tensors, or others than were written.
     """
     try:
         found = load_file(file)
+        with safe_open(file, framework="pt") as opened:
+            about = opened.metadata() or {}
     except Exception as error:  # safetensors raises types of its own
         raise LayeralignError(f"{file}: cannot be read ({error}); delete it, and repeat the build") from error
     shapes = {name: value.shape for name, value in weights.items() if is_trained(name)}
-    if {name: value.shape for name, value in found.items()} != shapes:
+    named = {name: value.shape for name, value in found.items()}
+    if named != shapes or about.get("sha256") != digest(found):
         raise LayeralignError(f"{file}: is no stage of this build; delete it, and repeat the build")
     with torch.no_grad():
         for name, value in found.items():
