@@ -99,7 +99,7 @@ class Builder:
         self.features = self._features()
         self.requests = {about: self._asked(about) for about in (True, False)}
         self.answers = self._answers([r.prompt for about in (True, False) for r in self.requests[about]])
-        architecture.freeze_in(recipe.dtype, self.model)  # later than the answers: bfloat16 generates no faster
+        architecture.freeze_in(recipe.dtype, self.model)  # not before: bfloat16 generates no faster
         config = LoraConfig(r=recipe.rank, lora_alpha=recipe.rank, target_modules=deltas.TARGETS)
         self.peft: PeftModel = get_peft_model(self.model, config)
 
