@@ -94,7 +94,7 @@ class TestWorld:
 
     def test_cases_come_by_name_and_a_wrong_split_is_one_sentence(self):
         assert [c.id for c in load_cases("natural:test", limit=3)] == [c.id for c in cases("test", 3)]
-        with pytest.raises(LayeralignError, match="natural:all: is not a split of the natural world"):
+        with pytest.raises(LayeralignError, match="natural:all: is no split of this testbed"):
             load_cases("natural:all")
 
 

@@ -51,7 +51,7 @@ def cases(given: str | Path | Rows, *, limit: int | None = None, seed: int = 0) 
     if name in _TESTBEDS and not Path(given).exists():
         if split not in ("", *get_args(Split)):
             raise LayeralignError(
-                f"cases {given}: is not a split of the {name} world; expected {', '.join(get_args(Split))}"
+                f"cases {given}: is no split of this testbed; expected {', '.join(get_args(Split))}"
             )
         return _TESTBEDS[name](split or "dev", limit or TESTBED_SIZE, seed)  # type: ignore[arg-type]
     if name in BENCHMARKS and not Path(given).is_file():

@@ -32,7 +32,7 @@ REMOTE = (*GUARDS, LLM, PERSPECTIVE)
 """Kinds of judges that can run on a server."""
 ASR_MEANS = {
     ORACLE: "complied with, by the testbed's exact oracle",
-    TOPIC: "answered, by the natural world's topic rule",
+    TOPIC: "answered, by the natural testbed's topic rule",
     REFUSAL: "non-refusal, by phrase rules",
 }
 """Meaning of an `unsafe` verdict of a rule, for a table's header."""

@@ -41,7 +41,7 @@ def testbed_build(
         Number format of natural's frozen language model. bfloat16 is four times as fast on a CPU with AMX,
         and much slower on one without.
     """
-    say(f"testbed: building the {world} world's model from seed {seed}", stderr=True)
+    say(f"testbed: building the {world} testbed from seed {seed}", stderr=True)
     start = time.monotonic()
     if world == "small":
         from layeralign.testbed.build import Recipe, build
