@@ -31,6 +31,7 @@ def main() -> None:
     """Scan, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", default="natural")
+    parser.add_argument("--dtype", default="auto", help="number format, as that of layeralign scan")
     parser.add_argument("--split", choices=("train", "dev", "test"), default="dev")
     parser.add_argument("--limit", type=int, default=288)
     parser.add_argument("--exits", default="all")
@@ -41,9 +42,10 @@ def main() -> None:
     given = parser.parse_args()
     cases, name = f"natural:{given.split}", Path(given.model).parent.name or "natural"
     run = given.out / f"{name}-{given.split}"
-    found = layeralign.scan(given.model, cases, run, exits=given.exits, limit=given.limit, max_new_tokens=24)
+    found = layeralign.scan(given.model, cases, run, exits=given.exits, limit=given.limit, max_new_tokens=24,
+                            dtype=given.dtype)  # fmt: skip
     alone = layeralign.scan(given.model, cases, run.with_name(f"{run.name}-alone"), exits="default", limit=given.controls,
-                            max_new_tokens=8, controls=True)  # fmt: skip
+                            max_new_tokens=8, controls=True, dtype=given.dtype)  # fmt: skip
     print(
         f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} cores; {cases}, {given.limit} cases; controls, {given.controls}\n"
     )

@@ -82,7 +82,7 @@ def _study(testbed: Testbed, steps: int | None) -> _Study:
     if testbed == "natural":
         chosen = natural_settings() if steps is None else natural_settings(steps)
         return _Study("natural", chosen, None, NATURAL_TRAINED_ON, 90, (
-            "the natural testbed's train split, without a reward; of the labels only each case's kind was used",
+            "the natural testbed's train split, without a reward; of the labels only a case's kind was used",
             "the dev split, by the rule topic, which took no part in training. Training saw none of these "
             "nouns, forms of requests and pictures. The settings were chosen on this split; docs/methods.md "
             "has the sealed test",
