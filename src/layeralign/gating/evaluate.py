@@ -226,7 +226,7 @@ class _Scene:
             why = self.obstacle
         elif before is not None and self.of_base:
             why = self.of_base
-        elif (of := len(rows if before is None else asked)) > estimate.n:
+        elif (of := len(rows) if before is None else len(asked)) > estimate.n:
             why = f"{of - estimate.n} of {of} {what} have no {'score' if rule.scored else 'judgement of it'}"
         open_end = made.result == "pass" and why
         return replace(made, result="inconclusive", why=why, more=missing or made.more) if open_end else made
