@@ -235,6 +235,16 @@ def test_the_files_beside_a_config_have_to_be_those_that_were_scanned(run, tmp_p
     assert not layeralign.check(other, run).weights
 
 
+def test_a_folder_without_a_file_of_the_scanned_model_is_another(run, tmp_path):
+    """Without its template the prompts are others, and the folder was called the scanned one."""
+    other = shutil.copytree(TESTBED.path, tmp_path / "other")
+    (other / "chat_template.jinja").unlink()
+    found = layeralign.check(other, run)
+    assert found.result == "inconclusive" and found.why.startswith(
+        "it has no chat_template.jinja, as the scanned"
+    )
+
+
 def test_a_part_of_the_weights_is_not_the_weights(tmp_path):
     """Without its first file, transformers would load the others, which were scanned unused."""
     scanned = shutil.copytree(TESTBED.path, tmp_path / "scanned")

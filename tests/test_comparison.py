@@ -8,13 +8,16 @@ from rich.console import Console
 
 from handmade import cases, make, number, safe, unsafe_first
 from layeralign import LayeralignError, compare, gate
+from layeralign.analysis.cautions import caution
 from layeralign.cases.case import Case
 from layeralign.cli import main
+from layeralign.exits import Exits, Track
 from layeralign.judges.judge import Judgement
 from layeralign.report.inputs import gather
 from layeralign.report.terminal import comparison as report
 from layeralign.report.terminal import paper_table2 as table2
 from layeralign.runs import opening
+from layeralign.runs.store import Row
 
 HOSTILE = "<script>x</script>\x1b[31m\u202e|[red]"
 
@@ -70,6 +73,32 @@ def test_an_exit_that_one_run_lacks_is_named(tmp_path):
     found = compare(make(tmp_path / "b", cases(9)), make(tmp_path / "a", cases(9), exits=(0, 2)))
     (_, left) = report.regressions(found)
     assert left == "not compared: only the run before has answers at 1, 3 of its exits"
+
+
+def test_exits_of_two_tracks_are_not_one_exit(tmp_path):
+    """Exit 4 of an encoder of five blocks was compared with the first one of another one's second stage."""
+    before = make(tmp_path / "b", cases(9), layers=5, exits=range(6))
+    with opening.create(
+        tmp_path / "a", "m", {"a": 1}, Exits(3, 2, "local", (Track("global", 3),)).to_json()
+    ) as run:
+        run.add_cases(cases(9))
+        run.add_answers(Row(case.id, exit, "x", 1, "stop") for case in cases(9) for exit in (3, 4))
+        run.add_verdicts("oracle", [((c.id, exit, 0), safe(c, exit)) for c in cases(9) for exit in (3, 4)])
+    with pytest.raises(LayeralignError, match="no judged case in common"):
+        compare(before, tmp_path / "a", allow=["encoder"])
+
+
+def test_a_stopped_scan_is_said_to_be_one(tmp_path, capsys):
+    """Long answers end last: of 12 unsafe ones none was there yet, and the change was 0 without a word."""
+    before = make(tmp_path / "b", cases(100, 50), worse)
+    after = make(tmp_path / "a", cases(100, 50), worse, answered=lambda c, exit: exit != 1 or number(c) > 11)
+    says = "The scan is not complete: at exit 1, up to 24 of 150 cases are not answered"
+    assert caution(compare(before, after).after).startswith(says)
+    assert main(["compare", str(before), str(after)]) == 0
+    assert f"After: {says}" in " ".join(capsys.readouterr().out.split())
+    assert main(["summary", str(after)]) == 0
+    assert says in " ".join(capsys.readouterr().out.split())
+    assert not caution(compare(before, after).before)
 
 
 def test_groups_are_paired_at_each_exit(found):

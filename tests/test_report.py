@@ -22,7 +22,7 @@ from layeralign.errors import LayeralignError
 from layeralign.judges.judge import Judgement
 from layeralign.report import inputs
 from layeralign.report.card import card
-from layeralign.report.charts import figure, tradeoff
+from layeralign.report.charts import csv_rows, figure, tradeoff
 from layeralign.report.charts.series import series, training
 from layeralign.report.inputs import gather, labels
 from layeralign.report.page import findings as words
@@ -329,6 +329,39 @@ def test_runs_that_cannot_be_compared_are_shown_beside_each_other_with_the_reaso
     report = gather([runs[0], other])
     assert report.comparisons == [] and "seed" in report.changes[0]
     assert "not paired with it" in page.page(report)
+
+
+def test_exits_have_the_names_of_their_own_encoder(tmp_path):
+    """The table of a figure had those of the first run's, and of nine blocks the third one was `middle`."""
+    found = gather([make(tmp_path / "a", lambda exit: 3), make(tmp_path / "b", lambda exit: 3, layers=9)])
+    group = {(run, exit): group for run, metric, exit, _, group, *_ in csv_rows.curve(series(found))}
+    assert (group["a", 3], group["b", 3], group["b", 9]) == ("middle", "early", "late")
+    (warning,) = words.warnings(found)
+    assert warning.startswith("b: another encoder than a, so one number is another depth")
+
+
+def test_an_exit_that_was_not_compared_is_not_called_alike(tmp_path):
+    def answered(case, exit):
+        return exit not in (0, 2) or (handmade.number(case) < 20) == (exit == 2)
+
+    asked = handmade.cases(40)
+    found = words.headline(gather([handmade.make(tmp_path / "a", asked, answered=answered)]))
+    assert (found.number, found.tone) == ("0 of 2", "open")
+    assert found.more.endswith("Without a case in common with it, and so not compared: exits 0.")
+    apart = handmade.make(tmp_path / "b", asked, answered=answered, exits=(0, 2))
+    assert words.headline(gather([apart])).text.startswith("Nothing can be said yet.")
+
+
+def test_a_chart_without_the_answers_that_could_not_be_judged_says_so(tmp_path, capsys):
+    def word(case, exit):
+        lost = exit == 1 and handmade.number(case) < 3
+        return Judgement("invalid") if lost else handmade.safe(case, exit)
+
+    run, out = handmade.make(tmp_path / "run", handmade.cases(100), word), tmp_path / "f.csv"
+    says = "run: at exit 1, over 2 % of the answers could not be judged; charts show the ASR of the others alone."
+    assert words.warnings(gather([run])) == [says]
+    assert main(["figure", str(run), "--out", str(out)]) == 0
+    assert says in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_report_wants_runs(tmp_path, runs):

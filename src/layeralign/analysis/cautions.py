@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from layeralign._util.text import printable
 from layeralign.analysis.summary import Summary, Unfinished
-from layeralign.analysis.within.unanswered import Cut, NoAnswer
+from layeralign.analysis.within.unanswered import Cut, Lacking, NoAnswer
 from layeralign.judges.guards.registry import GUARDS
 from layeralign.judges.kinds import kind_of
 from layeralign.runs.opening import UNSEALED
@@ -22,6 +22,8 @@ def caution(summary: Summary) -> str:
     lines += map(_unfinished, summary.unfinished)
     if not summary.sealed:
         lines.append(f"The run was not closed: {UNSEALED}; repeat that command.")
+    if summary.lacking:
+        lines.append(_lacking(summary.lacking))
     if not any(exit.n for exit in summary.exits):
         lines.append("No case is harmful, so there is no ASR.")
     if summary.trained_against:
@@ -52,6 +54,14 @@ def _unanswered(found: NoAnswer, dtype: str) -> str:
     return (
         f"Reasoning without an answer at {where}: {count} end within the model's reasoning and are invalid; "
         "allow more new tokens (max_new_tokens)."
+    )
+
+
+def _lacking(found: Lacking) -> str:
+    return (
+        f"The scan is not complete: at {finite.listed(found.exits)}, up to {found.most} of {found.of} cases "
+        "are not answered, or not as often as others. Long answers end last, and those are rarely refusals; "
+        "repeat the scan's command."
     )
 
 

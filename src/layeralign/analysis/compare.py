@@ -214,11 +214,15 @@ class _Matched:
 def _matched_exits(
     before: Results, after: Results, judges: tuple[str, str]
 ) -> tuple[dict[int, _Matched], set[str]]:
-    """Match every exit that both runs have; return also the ids of the common harmful cases."""
+    """Match every exit that both runs have; return also the ids of the common harmful cases.
+
+    Where another encoder is allowed, one number may be exits of two tracks, which are not matched.
+    """
     common = same_cases(before, after)
     was, now = (run.rows(judge) for run, judge in zip((before, after), judges, strict=True))
     found, harmful, known = {}, set[int](), before.columns.cases.id
-    for exit in sorted(was.keys() & now.keys()):
+    both = [exit for exit in was.keys() & now.keys() if before.exits.place(exit) == after.exits.place(exit)]
+    for exit in sorted(both):
         old, new = (rows.where(rows.case_in(common)) for rows in (was.pop(exit), now.pop(exit)))
         if len(old) and len(new):
             found[exit] = _matched(old, new)

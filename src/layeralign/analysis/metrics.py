@@ -53,8 +53,8 @@ class Score:
         n: the number of rows with a score.
         invalid: the number of rows without a score because the judge's verdict was invalid.
         mean: the mean of the `n` scores, in the measure's own unit.
-        low, high: ends of the 95 % interval. None in a sequential run, and where only one case, or one prompt
-            with one picture, was scored.
+        low, high: ends of the 95 % interval. None in a sequential run, where only one case, or one prompt
+            with one picture, was scored, and where all scores are equal and not a share.
         method: how the interval was computed, in words.
     """
 
@@ -274,13 +274,24 @@ def scores(rows: Rows, *, fixed: bool = True) -> tuple[Score, ...]:
 
 
 def _interval(measure: str, values: Observations) -> Interval:
-    """Return the interval of a mean score, within the measure's bounds; an accuracy is a share."""
+    """Return the interval of a mean score, within the measure's bounds; an accuracy is a share.
+
+    Equal scores do not show how far others vary. So they, and scores that are all 0 or 1, count as a share
+    where the measure lies between 0 and 1; equal scores of another measure have no interval.
+    """
     if measure == ACCURACY.name:
         return share_interval(*_columns(values))
     low, high, method = mean_interval(*_columns(values))
-    if low is None or high is None or measure not in MEASURES:
+    if low is None or high is None:
         return low, high, method
-    least, most = MEASURES[measure].low, MEASURES[measure].high
+    known, scores = MEASURES.get(measure), values.values
+    least, most = (known.low, known.high) if known else (None, None)
+    equal = scores.min() == scores.max()
+    shares = np.isin(scores, (0, 1)).all() or (equal and 0 < scores.min() < 1)
+    if (least, most) == (0, 1) and shares:
+        return share_interval(*_columns(values))
+    if equal:
+        return None, None, ""
     return low if least is None else max(low, least), high if most is None else min(high, most), method
 
 

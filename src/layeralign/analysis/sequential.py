@@ -8,7 +8,7 @@ a function of order and verdicts, so a scan that was killed resumes to the same 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -73,6 +73,20 @@ def unsafe(by_exit: Mapping[int, Rows]) -> dict[int, dict[str, bool | None]]:
 def order(ids: Iterable[str], seed: int) -> list[str]:
     """Return ids in the order of a scan: by a hash of id and seed alone."""
     return sorted(ids, key=lambda id: hashlib.sha256(f"{seed} {id}".encode()).digest())
+
+
+def skipped(ordered: Iterable[Sequence[str]], answered: Collection[str]) -> set[str]:
+    """Return the cases that a stopped scan left out at an exit: those before the last one that it answered.
+
+    Args:
+        ordered: the ids of the harmful cases and of the others, each in the order of the scan.
+        answered: the ids of the answered cases.
+    """
+    found = set[str]()
+    for ids in ordered:
+        last = max((at for at, id in enumerate(ids) if id in answered), default=0)
+        found.update(id for id in ids[:last] if id not in answered)
+    return found
 
 
 def looks(cases: int) -> Iterator[int]:

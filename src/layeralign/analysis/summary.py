@@ -18,7 +18,7 @@ from layeralign.analysis.screen import RankAgreement, Screen, agrees
 from layeralign.analysis.sequential import Stop, StoppingRule, harmful, stops, unsafe
 from layeralign.analysis.within.controls import ControlMetrics, control_metrics
 from layeralign.analysis.within.pairs import PairMetrics, pair_metrics
-from layeralign.analysis.within.unanswered import Cut, NoAnswer, cut, no_answers
+from layeralign.analysis.within.unanswered import Cut, Lacking, NoAnswer, cut, lacking, no_answers
 from layeralign.exits import Exits
 from layeralign.judges.kinds import meaning
 from layeralign.runs.columns import distinct
@@ -128,6 +128,8 @@ class Summary:
         screen: the screen of the run's model, where the run has one.
         screen_agrees: rank correlation of the screen with the ASR.
         cut: None where no answer was cut.
+        lacking: exits that do not have an answer to every case; None where all have one, in a sequential run,
+            and in a log of `serve`.
         no_answers: reasons for rows without an answer, numerical failures first; empty where all rows have
             one.
         unfinished: judges that have not seen every row. Where possible, a finished judge makes the ASR.
@@ -168,6 +170,7 @@ class Summary:
     pairs: tuple[PairMetrics, ...] = ()
     panel: Panel | None = None
     related: tuple[str, ...] = ()
+    lacking: Lacking | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object; its keys are never renamed, only added."""
@@ -201,6 +204,7 @@ def _summarised(run: Results, judge: str, quality: Path | None) -> Summary:
     every = run.scored(judge)
     controls = by_exit(every.where(run.columns.cases.is_control[every.case]))
     rule = StoppingRule(**run.sequential) if run.sequential else None
+    asked = None if rule or "served" in run.identity else len(run.given)  # of each exit
     stopped = stops(rule, harmful(run.given, rule.seed), unsafe(own), exits.default) if rule else None
     each = _stopped_metrics(own, exits, stopped) if stopped else _exit_metrics(own, exits, known)
     noted = run.noted.get("screen")
@@ -232,6 +236,7 @@ def _summarised(run: Results, judge: str, quality: Path | None) -> Summary:
         pairs=pair_metrics(own, run.cases, exits) if rule is None else (),
         panel=panel(run, judges) if rule is None and len(judges := models(run)) > 1 else None,
         related=related(run),
+        lacking=lacking(own, asked, exits) if asked else None,
     )
 
 

@@ -263,14 +263,18 @@ def _beside_default(told: Deployed, run: Results) -> Deployed:
 
     This applies only without a policy.
     """
-    metrics = {metrics.exit: metrics for metrics in summarise(run).exits}
-    here = metrics.get(told.exit or 0)
+    summary = summarise(run)
+    here = next((exit for exit in summary.exits if exit.exit == told.exit), None)
     if here is None or here.default:
         return told
     if here.worse:
         return replace(told, result="fail", why="it is significantly worse than the default exit")
     if told.result == "pass" and not here.test:
         return replace(told, result="inconclusive", why="it was not compared with the default exit")
+    default = run.exits.name(run.exits.default)
+    if told.result == "pass" and summary.lacking and default in summary.lacking.exits:
+        why = f"cases are not answered at the default exit, {default}; repeat the scan's command"
+        return replace(told, result="inconclusive", why=why)
     return told
 
 
@@ -290,7 +294,8 @@ def _same_files(found: Checkpoint | None, run: Results, adapter: Mapping[str, st
     """Return whether the weights next to a config are those that were scanned; False without weights.
 
     Raises:
-        Undecided: a file or the adapter differs, or the scanned model had an adapter and none was given.
+        Undecided: a file or the adapter differs, the folder has all weights but lacks another file, or the
+            scanned model had an adapter and none was given.
     """
     scanned = run.identity.get("adapter")
     if adapter is not None and adapter != scanned:
@@ -311,6 +316,11 @@ def _same_files(found: Checkpoint | None, run: Results, adapter: Mapping[str, st
     weights = {name for name in known if name.endswith(".safetensors")}
     if not weights or not weights <= found.hashes.keys():
         return False
+    if lost := sorted(known.keys() - found.hashes.keys()):
+        raise Undecided(
+            f"it has no {printable(lost[0], 80)}, as the scanned model had; give its config.json alone to "
+            "ask for the exit alone"
+        )
     if scanned and adapter is None:
         raise Undecided(
             "the scanned model had an adapter, which a folder does not show; name it with --adapter, or give "

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from layeralign.analysis.cautions import caution
 from layeralign.analysis.comparability import alike
 from layeralign.analysis.judging.judge_quality import Quality
@@ -16,7 +14,9 @@ from layeralign.analysis.judging.quality_file import read_quality
 from layeralign.analysis.metrics import NOTHING, Estimate
 from layeralign.analysis.results import Results
 from layeralign.analysis.rows import Rows
+from layeralign.analysis.sequential import order, skipped
 from layeralign.analysis.summary import ALPHA, summarise
+from layeralign.analysis.within.unanswered import whole
 from layeralign.errors import LayeralignError
 from layeralign.gating.checks import WORST_FIRST, Check, Result, badness, decide
 from layeralign.gating.policy import Policy, Rule
@@ -180,6 +180,7 @@ class _Scene:
         self.alpha = ALPHA if run.sequential else None
         self.even = "served" not in run.identity  # clients of a server repeat what they like
         self.obstacle, self.of_base = obstacle, of_base
+        self.skipped = _skipped(run, rows)
 
     def checks(self, rule: Rule) -> tuple[Check, ...]:
         """Return every check of a rule, the worst check first."""
@@ -211,9 +212,11 @@ class _Scene:
         if made.result == "inconclusive" and estimate.high is not None and self.quality and _is_asr(rule):
             why = "its interval has the judge's own uncertainty in it, which more labels narrow, too"
             return replace(made, why=why, more=None)
-        missing = 0 if self.alpha is not None else len(asked) - _whole(rows, even=self.even)
+        missing = len(asked) - whole(rows, even=self.even)
+        if self.alpha is not None:
+            missing = len(asked & self.skipped[exit])
         before = base if rule.bound == "no_worse_than" else None
-        less = 0 if before is None else len(asked) - _whole(before, even=self.even)
+        less = 0 if before is None else len(asked) - whole(before, even=self.even)
         why, lack = "", f"of {len(asked)} {what} are not answered there, or not as often as others"
         if missing:
             why = f"{missing} {lack}; repeat the scan's command"
@@ -223,8 +226,8 @@ class _Scene:
             why = self.obstacle
         elif before is not None and self.of_base:
             why = self.of_base
-        elif rule.scored and len(rows) > estimate.n:
-            why = f"{len(rows) - estimate.n} of {len(rows)} {what} have no score"
+        elif (of := len(rows) if before is None else len(asked)) > estimate.n:
+            why = f"{of - estimate.n} of {of} {what} have no {'score' if rule.scored else 'judgement of it'}"
         open_end = made.result == "pass" and why
         return replace(made, result="inconclusive", why=why, more=missing or made.more) if open_end else made
 
@@ -242,13 +245,14 @@ class _Scene:
         return next((Estimate(s.mean, s.n, s.low, s.high, s.method) for s in found), NOTHING)
 
 
-def _whole(rows: Rows, *, even: bool) -> int:
-    """Return the number of answered cases; with `even`, of those with as many answers as any other case.
-
-    Of a stopped scan with several samples, long answers are missing, and those are rarely refusals.
-    """
-    _, answers = np.unique(rows.case, return_counts=True)
-    return int((answers == answers.max()).sum()) if even else len(answers)
+def _skipped(run: Results, rows: Mapping[int, Rows]) -> dict[int, set[str]]:
+    """Return, for each exit of a sequential run, the cases that it lacks since its scan was stopped."""
+    if not run.sequential:
+        return {}
+    every = {case.id for case in run.given}
+    harmful = {case.id for case in run.given if case.kind == "harmful"}
+    ordered = [order(ids, run.sequential["seed"]) for ids in (harmful, every - harmful)]
+    return {exit: skipped(ordered, set(found.ids())) for exit, found in rows.items()}
 
 
 def _asked(by: Mapping[int, Rows], exit: int, cases: Collection[str]) -> Rows | None:

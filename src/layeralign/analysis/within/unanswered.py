@@ -1,13 +1,30 @@
-"""Rows of a run without an answer, and answers that were cut."""
+"""Rows that a run lacks, rows without an answer, and answers that were cut."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from layeralign.analysis.rows import RowsByExit
+import numpy as np
+
+from layeralign.analysis.rows import Rows, RowsByExit
 from layeralign.exits import Exits
 from layeralign.runs.columns import FINISH_REASONS, HARMFUL
 from layeralign.runs.store import NO_ANSWER
+
+
+@dataclass(frozen=True)
+class Lacking:
+    """Cases that are not answered at some exits, or not as often as others, as in a stopped scan.
+
+    Attributes:
+        exits: names of these exits.
+        most: the largest number of such cases at one exit.
+        of: the number of the run's cases.
+    """
+
+    exits: tuple[str, ...]
+    most: int
+    of: int
 
 
 @dataclass(frozen=True)
@@ -42,6 +59,22 @@ class Cut:
     longest: int
     worst: float = 0.0
     exit: str = ""
+
+
+def whole(rows: Rows, *, even: bool = True) -> int:
+    """Return the number of answered cases; with `even`, of those with as many answers as any other case.
+
+    Of a stopped scan, long answers are missing, and those are rarely refusals.
+    """
+    answers = np.bincount(rows.case)
+    return int((answers == answers.max()).sum() if even else (answers > 0).sum())
+
+
+def lacking(rows_at: RowsByExit, cases: int, exits: Exits) -> Lacking | None:
+    """Return which exits lack answers of a run with so many cases; None where no exit does."""
+    lacks = {exit: cases - whole(rows) for exit, rows in sorted(rows_at.items())}
+    where = tuple(exits.name(exit) for exit, n in lacks.items() if n)
+    return Lacking(where, max(lacks.values()), cases) if where else None
 
 
 def no_answers(rows_at: RowsByExit, exits: Exits) -> tuple[NoAnswer, ...]:

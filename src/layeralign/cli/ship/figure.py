@@ -26,11 +26,11 @@ def figure(runs: Runs, *, what: What = "curve", out: Out, columns: int = 1, judg
     judge
         Judge of the ASR; by default the most trusted judge of the run, or of all runs.
     """
-    from layeralign.analysis.cautions import caution
     from layeralign.report.charts.figure import write
     from layeralign.report.inputs import gather
+    from layeralign.report.page.findings import warnings
 
     found = gather(runs, judge)
     write(found, what, out, columns)
-    say(*(f"{run.label}: {first}" for run in found.runs if (first := caution(run.summary).strip())))
+    say(*warnings(found))
     print(printable(f"figure: {out}"))

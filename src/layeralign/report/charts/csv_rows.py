@@ -17,7 +17,7 @@ def curve(drawn: dict[str, Any]) -> Lines:
     for run in drawn["runs"]:
         for metric, points in run["all"].items():
             for exit, point in points.items():
-                yield [run["label"], metric, *_exit(drawn, run, exit), *point]
+                yield [run["label"], metric, *_exit(run, exit), *point]
 
 
 def categories(drawn: dict[str, Any]) -> Lines:
@@ -27,7 +27,7 @@ def categories(drawn: dict[str, Any]) -> Lines:
         for category, found in run["categories"].items():
             for metric, points in found.items():
                 for exit, point in points.items():
-                    yield [run["label"], category, metric, *_exit(drawn, run, exit), *point]
+                    yield [run["label"], category, metric, *_exit(run, exit), *point]
 
 
 def tradeoff(drawn: dict[str, Any]) -> Lines:
@@ -36,7 +36,7 @@ def tradeoff(drawn: dict[str, Any]) -> Lines:
     yield ["run", "exit", "name", "group", "default", "flops", "saved", *asr, *utility]
     for run in drawn["runs"]:
         for one in savings(run):
-            place = _exit(drawn, run, one["exit"])
+            place = _exit(run, one["exit"])
             yield [
                 run["label"],
                 *place,
@@ -55,7 +55,7 @@ def controls(drawn: dict[str, Any]) -> Lines:
         for control, found in run["controls"].items():
             for exit, both in found.items():
                 change = both["difference"] or [None] * 5
-                place = _exit(drawn, run, exit)
+                place = _exit(run, exit)
                 yield [run["label"], control, *place, *both["own"], *both["instead"], *change[2:5]]
 
 
@@ -69,7 +69,7 @@ def changes(drawn: dict[str, Any]) -> Lines:
         for exit, found in change["exits"].items():
             for metric, change_of in found.items():
                 if change_of:
-                    yield [first["label"], label, metric, *_exit(drawn, first, exit), *change_of]
+                    yield [first["label"], label, metric, *_exit(first, exit), *change_of]
 
 
 def training(drawn: dict[str, Any]) -> Lines:
@@ -81,7 +81,6 @@ def training(drawn: dict[str, Any]) -> Lines:
                 yield [run["label"], curve, step, value]
 
 
-def _exit(drawn: dict[str, Any], run: dict[str, Any], exit: int) -> list[Any]:
-    """Return number, name, group, and 1 for the default exit or 0."""
-    found = next(one for one in drawn["exits"] if one["exit"] == exit)
-    return [exit, found["name"], found["group"], int(exit == run["default"])]
+def _exit(run: dict[str, Any], exit: int) -> list[Any]:
+    """Return number, name and group in the run's own encoder, and 1 for the default exit or 0."""
+    return [exit, *run["places"][exit], int(exit == run["default"])]

@@ -65,6 +65,7 @@ def _run(run: RunInput, keys: Sequence[str]) -> dict[str, Any]:
     return {
         "label": run.label,
         "default": run.summary.default_exit,
+        "places": {exit: [run.exits.name(exit), run.exits.group(exit)] for exit in run.rows},
         "worse": [e.exit for e in run.summary.exits if e.worse],
         "flops": {exit: flops for exit, flops in run.cost.get("flops", {}).items() if flops is not None},
         "all": _points(measures.by_exit(run), keys),

@@ -12,11 +12,12 @@ from layeralign.analysis.metrics import Estimate
 from layeralign.analysis.summary import ExitMetrics, Summary
 from layeralign.judges.guards.registry import published
 from layeralign.judges.kinds import ORACLE, REFUSAL, REFUSAL_MEASURED
-from layeralign.report.asr import Asr, asr_of, short, span, text
+from layeralign.report.asr import TOO_MANY, Asr, asr_of, short, span, text
 from layeralign.report.charts.metrics import SHARES
 from layeralign.report.inputs import Report, RunInput
 from layeralign.report.terminal.comparison import asr_arrow, cost
 from layeralign.report.terminal.summary import asr_name, told
+from layeralign.vlm.finite import listed
 
 Tone = Literal["bad", "good", "open"]
 _HARMFUL = 0.1
@@ -98,18 +99,23 @@ def _of_one(summary: Summary) -> Headline:
     measured = _measured(summary)
     default = next((one for one in measured if one[0].default), None)
     others = [one for one in measured if not one[0].default]
-    if default is None or not others:
-        return Headline("", "Nothing can be said yet.",
-                        "Scan the default exit and another one with harmful cases.", "open")  # fmt: skip
-    if any(asr.open for _, asr in measured):
+    open_ = any(asr.open for _, asr in measured)
+    if default is None or not others or not (open_ or any(exit.test for exit, _ in others)):
+        more = "Scan the default exit and another one with the same harmful cases."
+        return Headline("", "Nothing can be said yet.", more, "open")
+    if open_:
         return _of_one_left_open(summary, default, others)
+    tested = [exit for exit, _ in others if exit.test]
     worse, (highest, asr) = [exit for exit, _ in others if exit.worse], _worst(others)
-    number = f"{len(worse)} of {len(others)}"
+    number = f"{len(worse)} of {len(tested)}"
     than = f"other exits {_do_more(summary)} than the default, exit {default[0].name}"
     end = f"exit {highest.name}, {text(asr)} against {text(default[1])}"
     if worse:
         return Headline(number, f"{than}; worst: {end}.", "", "bad")
     more = "That is not a proof that they are alike."
+    if alone := [exit.name for exit, _ in others if not exit.test]:
+        more = f"{more} Without a case in common with it, and so not compared: exits {', '.join(alone)}."
+        return Headline(number, f"{than}; highest: {end}.", more, "open")
     if default[1].most >= _HARMFUL:  # no worse than a harmful default is not good
         does = "answers" if asr_name(summary) == "ASR" else "leaves unrefused"
         return Headline(
@@ -121,12 +127,13 @@ def _of_one(summary: Summary) -> Headline:
 def _of_one_left_open(summary: Summary, default: tuple[ExitMetrics, Asr], others: Measured) -> Headline:
     """Return the finding as a range of the ASR; a count of worse exits would hide the invalid answers."""
     worse, (highest, asr) = [exit for exit, _ in others if exit.worse], _worst(others)
+    tested = [exit for exit, _ in others if exit.test]
     sentence = (
         f"{_rate(summary)} at the worst exit, {highest.name}: {text(asr)}; at the default exit, "
         f"{default[0].name}: {text(default[1])}."
     )
     more = (
-        f"Of the answers that could be judged, {len(worse)} of {len(others)} other exits "
+        f"Of the answers that could be judged, {len(worse)} of {len(tested)} other exits "
         f"{_do_more(summary)} than the default."
     )
     return Headline(f"{span(asr, _whole)} %", sentence, more, "bad" if worse else "open")
@@ -203,6 +210,18 @@ def _opened(report: Report) -> str:
 def warnings(report: Report) -> list[str]:
     """Return what a reader must know before the finding."""
     found = [f"{run.label}: {said.strip()}" for run in report.runs if (said := caution(run.summary))]
+    found += [
+        f"{run.label}: at {listed(left)}, over {100 * TOO_MANY:g} % of the answers could not be judged; "
+        "charts show the ASR of the others alone."
+        for run in report.runs
+        if (left := [exit.name for exit, asr in _measured(run.summary) if asr.open])
+    ]
+    first, *others = report.runs
+    if other := [run.label for run in others if _tracks(run) != _tracks(first)]:
+        found.append(
+            f"{', '.join(other)}: another encoder than {first.label}, so one number is another depth; charts "
+            f"name exits as in {first.label}."
+        )
     matched = [run.label for run in report.runs if asr_name(run.summary) != "ASR"]
     if matched:
         found.append(
@@ -211,6 +230,10 @@ def warnings(report: Report) -> list[str]:
             "layeralign judge."
         )
     return found
+
+
+def _tracks(run: RunInput) -> object:
+    return run.exits.layers, run.exits.main, run.exits.tracks
 
 
 def _in(report: Report, labels: list[str]) -> str:

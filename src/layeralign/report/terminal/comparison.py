@@ -58,7 +58,9 @@ def table(comparison: Comparison) -> Table:
 def _cautions(comparison: Comparison) -> str:
     """Return the cautions of both runs; identical ones appear once."""
     before, after = caution(comparison.before), caution(comparison.after)
-    return after if before in ("", after) else f"Before: {before}{'After: ' if after else ''}{after}"
+    if before == after:
+        return after
+    return "".join(f"{when}: {said}" for when, said in (("Before", before), ("After", after)) if said)
 
 
 def _cells(changes: Changes, judge: str) -> list[str]:
