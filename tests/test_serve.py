@@ -11,6 +11,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from itertools import islice
 
 import httpx
 import pytest
@@ -311,8 +312,9 @@ def test_a_client_that_leaves_frees_its_row(vlm, slow):
     with running(vlm, Decoding(max_new_tokens=200)) as client:
         given = body(ASKED[0], n=4)
         with client.stream("POST", "/chat/completions", json=given | {"stream": True}) as response:
-            first = next(response.iter_lines())
-            assert reaches(client, 4), (response.status_code, first)
+            lines = response.iter_lines()
+            first = next(lines)
+            assert reaches(client, 4), (client.server._scheduler.answers, first, *islice(lines, 6))
         assert idle(client)
         with pytest.raises(httpx.ReadTimeout):
             client.post("/chat/completions", json=given, timeout=0.5)
