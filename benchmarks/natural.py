@@ -42,10 +42,10 @@ def main() -> None:
     given = parser.parse_args()
     cases, name = f"natural:{given.split}", Path(given.model).parent.name or "natural"
     run = given.out / f"{name}-{given.split}"
-    found = layeralign.scan(given.model, cases, run, exits=given.exits, limit=given.limit, max_new_tokens=24,
-                            dtype=given.dtype)  # fmt: skip
-    alone = layeralign.scan(given.model, cases, run.with_name(f"{run.name}-alone"), exits="default", limit=given.controls,
-                            max_new_tokens=8, controls=True, dtype=given.dtype)  # fmt: skip
+    vlm = layeralign.load(given.model, dtype=given.dtype)
+    found = layeralign.scan(vlm, cases, run, exits=given.exits, limit=given.limit, max_new_tokens=24)
+    alone = layeralign.scan(vlm, cases, run.with_name(f"{run.name}-alone"), exits="default", limit=given.controls,
+                            max_new_tokens=8, controls=True)  # fmt: skip
     print(
         f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} cores; {cases}, {given.limit} cases; controls, {given.controls}\n"
     )

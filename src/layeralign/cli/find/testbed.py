@@ -38,8 +38,8 @@ def testbed_build(
     safety
         What the safety stage of natural trains: the projector, or the language model as a control.
     dtype
-        Number format of natural's frozen language model. bfloat16 is four times as fast on a CPU with AMX,
-        and much slower on one without.
+        Number format of natural's frozen language model. bfloat16 is faster on a CPU with AMX, and much
+        slower on one without.
     """
     say(f"testbed: building the {world} testbed from seed {seed}", stderr=True)
     start = time.monotonic()
