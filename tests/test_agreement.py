@@ -59,6 +59,7 @@ class TestAgreement:
         assert full.low < 0.8
         assert agreement(["safe"], ["invalid"]).counts == {("safe", "invalid"): 1}
 
+    @pytest.mark.slow
     @QUICK
     @given(st.lists(st.tuples(*[st.sampled_from(["safe", "unsafe", "invalid"])] * 2), max_size=40))
     def test_properties(self, pairs):

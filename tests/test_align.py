@@ -109,6 +109,7 @@ def test_only_the_language_model_is_adapted_and_the_rest_stays_bit_for_bit(llava
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.slow
 def test_an_adapter_is_readable_as_the_umask_says(llava_dir, cases, tmp_path):
     before = os.umask(0o022)
     try:
@@ -119,6 +120,7 @@ def test_an_adapter_is_readable_as_the_umask_says(llava_dir, cases, tmp_path):
         assert (tmp_path / "a" / name).stat().st_mode & 0o777 == 0o644, name
 
 
+@pytest.mark.slow
 def test_the_adapters_page_says_what_it_is(llava_dir, cases, tmp_path):
     run(llava_dir, cases[:2], tmp_path / "a", steps=1)
     page = (tmp_path / "a" / "README.md").read_text()
@@ -154,6 +156,7 @@ def test_any_tool_can_load_the_adapter(llava_dir, cases, tmp_path):
     assert (wanted - start).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 def test_the_reference_is_the_model_without_adapter_and_merging_leaves_no_trace(llava_dir, cases):
     vlm = load(llava_dir)
     policy = Policy(vlm, 2, 0)
@@ -172,6 +175,7 @@ def test_the_reference_is_the_model_without_adapter_and_merging_leaves_no_trace(
         assert torch.equal(policy(batch).logits, moved)
 
 
+@pytest.mark.slow
 def test_the_training_forward_agrees_with_generation(llava, cases):
     """Greedy answers are the most likely tokens of the training forward, row by row, exit by exit."""
     policy = Policy(llava_copy(llava), 2, 0)
@@ -205,6 +209,7 @@ def test_a_placeholder_in_an_answer_is_no_place_for_features(llava, cases):
     assert not set(llava.unsayable) & llava.eos_tokens
 
 
+@pytest.mark.slow
 def test_padding_does_not_shape_a_row(llava_dir, cases):
     policy = Policy(load(llava_dir), 2, 0)
     long, short = [9] * 12, [7, 8, 3]
@@ -234,6 +239,7 @@ def test_the_cache_drops_what_does_not_fit(llava, cases, monkeypatch):
 # --- the update
 
 
+@pytest.mark.slow
 def test_accumulated_microbatches_make_the_same_update(llava_dir, cases, tmp_path):
     _, whole = run(llava_dir, cases, tmp_path / "a", steps=2)
     _, parts = run(llava_dir, cases, tmp_path / "b", steps=2, accumulate=3)
@@ -242,6 +248,7 @@ def test_accumulated_microbatches_make_the_same_update(llava_dir, cases, tmp_pat
             assert one[name] == pytest.approx(other[name], rel=1e-3, abs=1e-5), name
 
 
+@pytest.mark.slow
 def test_the_first_update_starts_at_ratio_one(llava_dir, cases, tmp_path):
     _, history = run(llava_dir, cases, tmp_path / "a", steps=1, epochs=1)
     assert history[0]["clip_fraction"] == 0 and history[0]["approx_kl"] == pytest.approx(0, abs=1e-6)
@@ -273,11 +280,13 @@ def test_every_method_trains(llava_dir, cases, tmp_path, method):
     assert exits == ({"4"} if method == "sft-default" else {str(e) for e in range(6)})
 
 
+@pytest.mark.slow
 def test_target_kl_stops_the_passes(llava_dir, cases, tmp_path):
     _, history = run(llava_dir, cases, tmp_path / "a", epochs=8, target_kl=1e-6, steps=1)
     assert history[0]["updates"] == 1
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_changes_nothing(llava_dir, cases, tmp_path):
     _, plain = run(llava_dir, cases, tmp_path / "a", steps=2)
     _, again = run(llava_dir, cases, tmp_path / "b", steps=2, gradient_checkpointing=True)
@@ -368,6 +377,7 @@ def test_bad_settings_say_what_is_wrong(bad):
         AlignSettings(**bad)
 
 
+@pytest.mark.slow
 def test_what_supervised_methods_teach(llava, cases, tmp_path):
     policy = Policy(llava_copy(llava), 2, 0)
     reference = ReferenceAnswers(policy, Features(policy.vlm, cases, [4]), Decoding(5))
@@ -428,6 +438,7 @@ def test_a_continued_training_ends_in_the_same_bits(llava_dir, tmp_path, monkeyp
     assert made["settings"]["steps"] == 4 and len(made["continued"]) == 1
 
 
+@pytest.mark.slow
 def test_a_training_that_cannot_continue_says_why(llava_dir, cases, tmp_path):
     run(llava_dir, cases, tmp_path / "a", steps=1)
     with pytest.raises(LayeralignError, match=r"fell to zero at its last step.*--schedule constant"):
@@ -494,6 +505,7 @@ def test_a_folder_has_one_training_at_a_time(tmp_path):
         pass
 
 
+@pytest.mark.slow
 def test_another_training_in_the_folder_is_refused(llava_dir, cases, tmp_path):
     run(llava_dir, cases, tmp_path / "a", steps=1)
     with pytest.raises(LayeralignError, match=r"settings\.lr"):
@@ -506,6 +518,7 @@ def test_another_training_in_the_folder_is_refused(llava_dir, cases, tmp_path):
         run(llava_dir, cases, tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_a_training_that_never_began_does_not_lock_its_folder(llava_dir, cases, tmp_path, monkeypatch):
     def fails(self, cases, answers):
         raise LayeralignError("no scene")
@@ -523,6 +536,7 @@ def test_a_training_that_never_began_does_not_lock_its_folder(llava_dir, cases, 
 WORDS = b"".join(b'{"step": %d, "loss": "low"}\n' % step for step in range(2))
 
 
+@pytest.mark.slow
 def test_a_truncated_log_is_refused(llava_dir, cases, tmp_path):
     run(llava_dir, cases, tmp_path / "a", steps=2)
     log = tmp_path / "a" / "log.jsonl"
@@ -532,6 +546,7 @@ def test_a_truncated_log_is_refused(llava_dir, cases, tmp_path):
             run(llava_dir, cases, tmp_path / "a", steps=2)
 
 
+@pytest.mark.slow
 def test_reference_answers_are_private_and_made_once(llava_dir, cases, tmp_path, monkeypatch):
     run(llava_dir, cases, tmp_path / "a", steps=1)
     assert (tmp_path / "a" / "reference.json").stat().st_mode & 0o777 == 0o600
@@ -542,6 +557,7 @@ def test_reference_answers_are_private_and_made_once(llava_dir, cases, tmp_path,
     assert checkpoint_file.read_bytes() == known
 
 
+@pytest.mark.slow
 def test_a_trained_model_is_not_taken_for_the_one_that_was_loaded(llava_dir, cases, tmp_path):
     plain = identity(load(llava_dir))
     vlm, _ = run(llava_dir, cases, tmp_path / "a", steps=1)
@@ -551,6 +567,7 @@ def test_a_trained_model_is_not_taken_for_the_one_that_was_loaded(llava_dir, cas
         train.train(vlm, cases, Vowels(), tmp_path / "b", SMALL)
 
 
+@pytest.mark.slow
 def test_consistency_aims_at_the_default_exit(llava_dir, cases, tmp_path):
     """At the default exit there is nothing to learn; at another the target is what the default's features give."""
     one = run(
@@ -601,6 +618,7 @@ def test_two_processes_make_the_update_of_one(tmp_path, monkeypatch):
             assert two[name] == pytest.approx(one[name], rel=1e-5, abs=1e-5), name
 
 
+@pytest.mark.slow
 def test_too_few_rows_are_refused(llava_dir, cases, tmp_path):
     with pytest.raises(LayeralignError, match="too few"):
         run(llava_dir, cases, tmp_path / "a", rows=1)
@@ -617,6 +635,7 @@ def test_unknown_methods_are_refused(method):
 # --- adapters from elsewhere
 
 
+@pytest.mark.slow
 def test_adapters_that_do_not_fit_are_refused(llava_dir, cases, tmp_path):
     run(llava_dir, cases, tmp_path / "a", steps=1)
     with pytest.raises(LayeralignError, match="does not fit this model"):
@@ -633,6 +652,7 @@ def test_adapters_that_do_not_fit_are_refused(llava_dir, cases, tmp_path):
         load(llava_dir, adapter=tmp_path / "a")
 
 
+@pytest.mark.slow
 def test_an_adapter_that_would_alter_the_base_is_refused(llava_dir, cases, tmp_path):
     run(llava_dir, cases, tmp_path / "a", steps=1)
     config = tmp_path / "a" / "adapter_config.json"
@@ -641,6 +661,7 @@ def test_an_adapter_that_would_alter_the_base_is_refused(llava_dir, cases, tmp_p
         load(llava_dir, adapter=tmp_path / "a")
 
 
+@pytest.mark.slow
 def test_a_broken_checkpoint_is_said_to_be_one(llava_dir, cases, tmp_path):
     run(llava_dir, cases, tmp_path / "a", steps=1)
     file = tmp_path / "a" / checkpoint.FILE
@@ -662,6 +683,7 @@ def test_damaged_reference_answers_are_not_learned(tmp_path):
             answers.make([], None, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_resumed_training_writes_its_cases_again(llava_dir, cases, tmp_path):
     """Without them, a scan would not know that it asks what was trained on."""
     run(llava_dir, cases, tmp_path / "a", steps=1)
@@ -672,6 +694,7 @@ def test_a_resumed_training_writes_its_cases_again(llava_dir, cases, tmp_path):
     assert file.read_text() == was
 
 
+@pytest.mark.slow
 def test_nan_stops_with_the_last_good_adapter(llava_dir, cases, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "SAVE_EVERY", 1)
     calls = []
@@ -701,6 +724,7 @@ def test_collapse_stops_after_several_steps_and_gives_the_reason():
     assert "nan" in health.stop_reason([fine, fine | {"policy_loss": math.nan}])
 
 
+@pytest.mark.slow
 def test_methods_without_rollouts_cannot_follow_harm(llava_dir, cases, tmp_path):
     with pytest.raises(LayeralignError, match="mix worst"):
         run(llava_dir, cases, tmp_path / "a", method="sft")
@@ -710,6 +734,7 @@ def test_methods_without_rollouts_cannot_follow_harm(llava_dir, cases, tmp_path)
         run(llava_dir, [case for case in cases if case.kind != "harmful"], tmp_path / "c")
 
 
+@pytest.mark.slow
 def test_an_adapter_that_would_be_put_outside_its_part_is_refused(llava, monkeypatch):
     """As PEFT does in some models with experts, where it reads a pattern as the names' ends."""
     plain = policy.get_peft_model

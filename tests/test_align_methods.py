@@ -67,6 +67,7 @@ def test_advantages_of_groups_by_hand():
     torch.testing.assert_close(grpo(returns), wanted, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["rloo", "grpo"])
 def test_a_group_is_one_case_at_one_exit_and_shares_no_value_head(algorithm, method):
     made = algorithm(method=method, mix="worst", whiten=False, kl_coef=0.0, rows=24)
@@ -96,6 +97,7 @@ def test_a_reward_is_learned_without_a_critic(llava_dir, cases, tmp_path, monkey
 # --- dpo
 
 
+@pytest.mark.slow
 def test_dpo_starts_at_the_reference_and_learns_the_preference(llava_dir, cases, tmp_path):
     _, history = run(llava_dir, cases, tmp_path / "a", method="dpo", steps=12, rows=24)
     weight = [4.0] * 6 + [1.0] * 6
@@ -105,6 +107,7 @@ def test_dpo_starts_at_the_reference_and_learns_the_preference(llava_dir, cases,
     assert history[-1]["preferred"] > 0.9
 
 
+@pytest.mark.slow
 def test_dpos_loss_by_hand(algorithm):
     """The margin of the reference policy is that of the policy itself before the first update."""
     made: Dpo = algorithm(method="dpo", rows=24)
@@ -116,6 +119,7 @@ def test_dpos_loss_by_hand(algorithm):
         assert float(loss) == pytest.approx(float(micro.weights.sum()) * math.log(2), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_refused_answer_is_no_pair(algorithm, monkeypatch):
     monkeypatch.setattr("layeralign.training.baselines.preference.refuses", lambda text: True)
     made = algorithm(method="dpo", rows=24)
@@ -124,6 +128,7 @@ def test_a_refused_answer_is_no_pair(algorithm, monkeypatch):
         assert micro.weights.tolist() == [0.0 if kind == "harmful" else 1.0 for kind in kinds]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["rloo", "dpo", "latent", "steer"])
 def test_a_step_of_few_rows_has_parts_without_a_trained_row(llava_dir, cases, tmp_path, method):
     _, history = run(llava_dir, cases, tmp_path / "a", method=method, rows=8, steps=2, group=2)
@@ -133,6 +138,7 @@ def test_a_step_of_few_rows_has_parts_without_a_trained_row(llava_dir, cases, tm
 # --- latent
 
 
+@pytest.mark.slow
 def test_latent_moves_features_within_its_radius_to_a_higher_loss(algorithm):
     made: Latent = algorithm(method="latent", latent_radius=0.5, latent_steps=3, rows=24)
     (micro, *_) = [m for m in microbatches(made, []) if m.n]
@@ -157,12 +163,14 @@ def test_latent_moves_features_within_its_radius_to_a_higher_loss(algorithm):
     assert loss(moved) > loss(random)
 
 
+@pytest.mark.slow
 def test_latent_sees_the_default_exit_alone(llava_dir, cases, tmp_path):
     _, history = run(llava_dir, cases, tmp_path / "a", method="latent", mix="worst", exits="all")
     assert {exit for step in history for exit in step["exits"]} == {"4"}
     assert all(math.isfinite(step["imitation_loss"]) for step in history)
 
 
+@pytest.mark.slow
 def test_latent_training_without_pictures_is_supervised_training(llava_dir, cases, tmp_path):
     plain = [replace(case, picture=None) for case in cases]
     histories = [
@@ -197,6 +205,7 @@ def test_repair_changes_the_projector_alone_and_learns(llava_dir, cases, tmp_pat
     assert layeralign.scan(again, cases[:4], tmp_path / "run", exits="1", max_new_tokens=2).summary
 
 
+@pytest.mark.slow
 def test_repairs_reference_never_sees_the_trained_projector(algorithm):
     made: Imitation = algorithm(method="repair", rows=24)
     seen = microbatches(made, [])
@@ -215,6 +224,7 @@ def test_repairs_reference_never_sees_the_trained_projector(algorithm):
 # --- steer
 
 
+@pytest.mark.slow
 def test_steering_is_the_ridge_regression_that_numpy_finds(algorithm, tmp_path):
     made = algorithm(method="steer", steps=1, rows=48, steer_strength=2.0)
     rows, wanted, states = [], [], {"harmful": [], "others": []}
@@ -247,6 +257,7 @@ def test_steering_is_the_ridge_regression_that_numpy_finds(algorithm, tmp_path):
     assert metrics["gate_error"] == pytest.approx(float(((x @ gate - y) ** 2).mean()), rel=1e-2, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_steering_needs_both_kinds_at_the_default_exit(llava_dir, cases, tmp_path):
     with pytest.raises(LayeralignError, match="use a larger --retention-share"):
         run(llava_dir, cases, tmp_path / "a", method="steer", exits="1", retention_share=0.0)

@@ -142,6 +142,7 @@ def test_a_comparison_shows_both_ranges_and_the_range_of_the_change(tmp_path):
     assert "worse: the ASR at 1 of 4 exits (1), most at exit 1: 0–5 → 12–31 %, +6.7 to +30.8" in worse[0]
 
 
+@pytest.mark.slow
 def test_the_page_shows_the_range_everywhere(tmp_path):
     runs = [a_run(tmp_path / "a", {2: (14, 23)}), a_run(tmp_path / "b", {2: (0, 6)})]
     one, two = (page.page(gather(some)) for some in (runs[:1], runs))

@@ -55,6 +55,7 @@ def peft(llava_dir, folder, **config):
     return folder
 
 
+@pytest.mark.slow
 def test_our_adapter_of_another_base_of_the_same_shape_is_refused(trained, other, llava_dir):
     load(llava_dir, adapter=trained)
     with pytest.raises(LayeralignError, match=r"model\.safetensors.*--allow base \(allow_base=True") as error:
@@ -63,6 +64,7 @@ def test_our_adapter_of_another_base_of_the_same_shape_is_refused(trained, other
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_another_config_is_another_base_and_another_template_is_not(trained, llava_dir, tmp_path):
     folder = shutil.copytree(llava_dir, tmp_path / "copy")
     (folder / "README.md").write_text("mine")
@@ -99,10 +101,12 @@ def test_what_was_allowed_is_in_the_run_and_before_its_figures(trained, other, l
     assert said in out  # a comparison is about weights; it says whose they are
 
 
+@pytest.mark.slow
 def test_the_run_of_an_adapter_on_its_own_base_is_as_before(trained, llava_dir):
     assert "base" not in identity(load(llava_dir, adapter=trained, allow_base=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("record", ["{}", '{"identity": null}', '{"identity": {"files": []}}'])
 def test_a_record_without_hashes_leaves_the_name(llava_dir, tmp_path, record):
     folder = peft(llava_dir, tmp_path / "a", base_model_name_or_path="some/other-model")
@@ -118,6 +122,7 @@ def test_a_damaged_list_of_training_cases_is_refused(tmp_path):
         Adapter("a", tmp_path).trained_on()
 
 
+@pytest.mark.slow
 def test_adapters_from_elsewhere_are_known_by_the_name_of_their_base(llava_dir, tmp_path, capfd):
     load(llava_dir, adapter=peft(llava_dir, tmp_path / "own"))  # as PEFT itself wrote it
     assert capfd.readouterr().err == ""
@@ -129,6 +134,7 @@ def test_adapters_from_elsewhere_are_known_by_the_name_of_their_base(llava_dir, 
     assert load(llava_dir, adapter=folder, allow_base=True).other_base == "llava-hf/llava-1.5-7b-hf"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["", "  ", None])
 def test_an_adapter_that_names_no_base_is_not_checked_and_that_is_said(llava_dir, tmp_path, capfd, name):
     folder = peft(llava_dir, tmp_path / "a", base_model_name_or_path=name)
@@ -172,6 +178,7 @@ def test_which_names_are_the_same_model(tmp_path, capsys, says, revision, model,
         assert ("was not checked" in capsys.readouterr().err) == (found == "unchecked")
 
 
+@pytest.mark.slow
 def test_the_api_takes_it_as_well(trained, other, tmp_path):
     vlm = layeralign.load(other, adapter=trained, allow_base=True)
     run = layeralign.scan(vlm, "testbed", tmp_path / "run", exits=[1], limit=4, max_new_tokens=2)

@@ -80,6 +80,7 @@ def test_the_exit_that_a_config_comes_to(run, tmp_path, fields, blocks, exit):
     assert found.exit == exit and not found.weights
 
 
+@pytest.mark.slow
 def test_a_config_that_leaves_out_defaults_is_the_same(run, tmp_path):
     def sparse(made):
         del made["vision_feature_layer"], made["projector_hidden_act"], made["vision_config"]["hidden_act"]
@@ -91,6 +92,7 @@ def nested(part, **fields):
     return lambda made: made[part].update(fields)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "why"),
     [
@@ -384,6 +386,7 @@ def test_errors_are_code_1_and_one_sentence(run, tmp_path, capfd, arguments, say
     assert says in err and err.count("\n") == 1 and "Traceback" not in out + err
 
 
+@pytest.mark.slow
 def test_a_scan_keeps_its_models_config(tmp_path, case_file, llava_dir):
     out = tmp_path / "run"
     arguments = [

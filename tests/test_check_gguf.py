@@ -123,6 +123,7 @@ def test_a_hostile_header_is_one_sentence(run, tmp_path, content, capsys, monkey
     assert len(said.err) < 400 and time.monotonic() - started < 20
 
 
+@pytest.mark.slow
 def test_random_damage_is_one_sentence(run, tmp_path):
     whole, rng = bytearray(written(tmp_path).read_bytes()), np.random.default_rng(0)
     for _ in range(20):

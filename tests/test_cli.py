@@ -25,6 +25,7 @@ def run(llava_dir, case_file, tmp_path, capfd):
     return tmp_path / "run"
 
 
+@pytest.mark.slow
 def test_summary_export_report_judge(run, tmp_path, capfd):
     assert main(["summary", str(run), "--format", "json"]) == 0
     made = json.loads(capfd.readouterr().out)
@@ -39,6 +40,7 @@ def test_summary_export_report_judge(run, tmp_path, capfd):
     assert {f.suffix for f in (tmp_path / "page").iterdir()} == {".html"}
 
 
+@pytest.mark.slow
 def test_a_config_file_gives_what_the_command_line_does_not(llava_dir, case_file, tmp_path):
     config = tmp_path / "scan.yaml"
     config.write_text(f"model: {llava_dir}\ncases: {case_file}\nexits: 1,5\nmax_new_tokens: 3\nlimit: 2\n")
@@ -121,6 +123,7 @@ def test_escape_sequences_do_not_reach_the_terminal(tmp_path, capfd, run):
     assert "[red]" in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("out", ["r.svg", "r.png", ".", "folder.html"])
 def test_a_report_only_writes_a_page(tmp_path, run, out, capfd):
     (tmp_path / "folder.html").mkdir()
@@ -130,6 +133,7 @@ def test_a_report_only_writes_a_page(tmp_path, run, out, capfd):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_an_export_into_a_folder_is_refused(tmp_path, run):
     assert main(["export", str(run), "--out", str(tmp_path)]) == 1
 
@@ -234,6 +238,7 @@ def test_pictures_in_a_folder_whose_name_is_no_text_are_one_sentence(tmp_path, m
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", [["summary"], ["export"], ["judge", "--judge", "refusal"]])
 def test_a_damaged_run_is_no_bug(run, capfd, verb):
     file = run / "run.sqlite"
@@ -257,6 +262,7 @@ def test_a_seed_beyond_all_generators_is_one_sentence(tmp_path, capfd, verb):
     assert "seed 9999999999999999999999999: expected" in err and err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_variable_that_a_library_cannot_read_is_no_bug():
     said = subprocess.run(
         [sys.executable, "-m", "layeralign", "inspect", "--model", "testbed"],
@@ -330,6 +336,7 @@ def test_commands_that_read_a_run_do_without_torch(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_check_does_without_torch_unless_the_encoder_was_cut(tmp_path, capfd):
     found = find_model("testbed")
     run = make(tmp_path / "run", cases(40), exits=range(9), layers=8, files=found.hashes, family="llava",
@@ -401,6 +408,7 @@ def test_an_unknown_benchmark_comes_with_the_nearest_one(capfd):
     assert "(did you mean xstest?)" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_habits_of_transformers_work(tmp_path, capfd):
     for out in (["--output", str(tmp_path / "a")], ["-o", str(tmp_path / "b")]):
         command = ["scan", "--model", "testbed", "--cases", "testbed", "--limit", "4", "--exits", "7", "--dtype", "fp32",
@@ -411,6 +419,7 @@ def test_habits_of_transformers_work(tmp_path, capfd):
     assert "float8" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command", ["compare A B", "inspect --model testbed", "plan --cases testbed --limit 20 --like A"]
 )
@@ -440,6 +449,7 @@ def test_help_shows_no_opposites_and_the_groups_of_the_readme(capfd):
     assert all(f"| {group.lower()} |" in readme for group in groups)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_is_made_without_torch(tmp_path, shell):
     code = (
@@ -459,6 +469,7 @@ def test_completion_is_made_without_torch(tmp_path, shell):
         assert subprocess.run(["bash", "-n", str(file)], check=False).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [0.05, 0.1, 0.2, 0.3, 0.5])
 def test_ctrl_c_is_one_sentence_from_the_start(tmp_path, after):
     """Before Python itself runs the first line of ours, only the interpreter can answer the signal."""
@@ -502,6 +513,7 @@ except KeyboardInterrupt as stop:
     assert done.stderr.strip() == "stopped; finished work is saved, and the same command resumes it"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("level", "code"), [("1", 0), ("2", 1)])
 def test_python_without_docstrings_is_one_sentence(level, code):
     done = subprocess.run(

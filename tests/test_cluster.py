@@ -95,6 +95,7 @@ def test_without_ray_it_says_what_to_install(monkeypatch):
         pass
 
 
+@pytest.mark.slow
 def test_a_loaded_model_cannot_be_sent(llava_dir, tmp_path):
     vlm = layeralign.load(llava_dir)
     with pytest.raises(LayeralignError, match="ray, engine and adapter need the model's folder"):
@@ -273,6 +274,7 @@ def test_verdicts_are_not_shifted_to_other_answers(monkeypatch):
         pooled.judge_all([(case, answer) for answer in ("first", "a", "b", "c")])
 
 
+@pytest.mark.slow
 def test_a_judge_on_a_server_needs_no_worker(tmp_path, monkeypatch):
     """A worker got the stored name of `llm:MODEL@URL`, which has no server, and the user the wrong advice."""
     with a_run(tmp_path / "run", 8):

@@ -85,6 +85,7 @@ def shown(table):
     return captured.get()
 
 
+@pytest.mark.slow
 def test_the_matrix_marks_an_exit_that_was_opened(tmp_path):
     before = make(tmp_path / "a", {0: 15, 1: 5})
     found = {

@@ -204,6 +204,7 @@ def test_labels_do_not_hinder_a_comparison_by_another_judge(tmp_path, labelled):
     assert gate(runs[1], policy, base=runs[0]).exit_code == 0
 
 
+@pytest.mark.slow
 def test_people_make_the_asr_of_a_comparison_where_they_are_asked_for(tmp_path, capsys):
     """10 and 20 labels: the 10 answers that both have are paired, and who labelled has to be allowed."""
     for name, n in (("a", 10), ("b", 20)):

@@ -27,6 +27,7 @@ def test_controls_take_the_picture_away_and_nothing_else(case_file):
     assert len({case.sha256 for case in made.values()}) == len(made)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("control", ["blank", "noise", "no picture"])
 def test_a_case_that_is_called_as_a_control_is_named(llava_dir, case_file, tmp_path, capfd, control):
     case_file.write_text(case_file.read_text().replace('"t1"', f'"h1#{control}"'))
@@ -61,6 +62,7 @@ def test_controls_are_scanned_beside_the_cases_and_do_not_count_as_them(llava, c
     assert answers["h1#no picture", 1] == answers["h1#no picture", 4]
 
 
+@pytest.mark.slow
 def test_samples_differ_and_a_scan_grows_by_them(llava, case_file, tmp_path):
     settings = {"exits": "2", "max_new_tokens": 8, "temperature": 1.5, "batch_size": 4}
     api.scan(llava, case_file, tmp_path / "run", samples=3, **settings)
@@ -92,6 +94,7 @@ def test_what_cannot_be_asked_is_refused_before_anything_is_written(given, says,
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mllama", "qwen2_5_vl", "gemma3", "internvl", "smolvlm", "qwen3_vl"])
 def test_what_a_model_is_told_first_stands_before_the_request(name, tmp_path):
     vlm = load(tiny.save(name, tmp_path))
@@ -100,6 +103,7 @@ def test_what_a_model_is_told_first_stands_before_the_request(name, tmp_path):
     assert "You are a helpful assistant" not in said
 
 
+@pytest.mark.slow
 def test_a_system_prompt_is_part_of_what_a_run_is(tmp_path, case_file):
     vlm = load(tiny.save("qwen2_5_vl", tmp_path / "model"))
     api.scan(vlm, case_file, tmp_path / "run", exits="1", max_new_tokens=2, system="Be terse.", limit=1)

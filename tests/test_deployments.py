@@ -269,6 +269,7 @@ def manifest(folder, *kinds, digest=None):
     return file
 
 
+@pytest.mark.slow
 def test_ollamas_manifest_and_folder(run, tmp_path):
     file = manifest(tmp_path, "model", "projector")
     for target in (file, tmp_path):
@@ -302,6 +303,7 @@ def test_a_digest_that_is_a_path_is_refused(run, tmp_path, digest, capsys):
     assert "layer 1: digest is " in err and err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_modelfile(run, tmp_path):
     written(tmp_path, layers=[3], tensors=())
     language = gguf.GGUFWriter(tmp_path / "model.gguf", "llama")
@@ -342,6 +344,7 @@ def test_a_vision_file_cannot_hide_behind_its_name(run, tmp_path):
     assert told.why.startswith("it has 2 vision files")
 
 
+@pytest.mark.slow
 def test_the_version_of_llama_cpp(run, tmp_path, capsys):
     file = written(tmp_path, tensors=())
     found = layeralign.check(file, run, runtime="llama.cpp@b10488")

@@ -142,6 +142,7 @@ def test_a_wrong_block_is_found(language, text):
         pages.check(pages.Block(pages.ROOT / "README.md", 1, language, (), text))
 
 
+@pytest.mark.slow
 def test_costs_are_those_by_hand(tmp_path):
     """LLaVA-1.5-7B: 2 · 32 · 4096 numbers of 2 bytes a token; LoRA of rank 16 on every linear layer, 40.0 M as PEFT
     tells; 640 tokens take what benchmarks/exit_cost.py counts: 2 · 640 · 32 · (4 · 4096² + 3 · 4096 · 11008) and attention."""

@@ -76,6 +76,7 @@ def name_no_end(vlm):
     vlm.ends = {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "fails"),
     [
@@ -93,6 +94,7 @@ def test_a_fault_fails_its_check(fault, fails, tmp_path):
     assert results(diagnose(vlm))[fails] == "fail"
 
 
+@pytest.mark.slow
 def test_a_fault_is_an_exit_code(tmp_path, capsys):
     folder = tiny.save("llava", tmp_path)
     (folder / "chat_template.jinja").write_text("{% for m in messages %}USER: {{ m.role }} {% endfor %}")

@@ -61,6 +61,7 @@ def pixels(picture):
     return hashlib.sha256(picture.convert("RGB").tobytes()).hexdigest()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exit", [0, 3, 4, 7])
 def test_the_served_exit_is_named(run, exit):
     with serving(Served(run, exit)) as server:
@@ -70,6 +71,7 @@ def test_the_served_exit_is_named(run, exit):
     assert [fit.exit for fit in found.exits] == [exit]
 
 
+@pytest.mark.slow
 def test_an_exit_is_named_though_a_third_of_the_answers_go_another_way(run):
     """As in another precision: from some word on they differ from every exit's."""
 
@@ -82,6 +84,7 @@ def test_an_exit_is_named_though_a_third_of_the_answers_go_another_way(run):
     assert [fit.exit for fit in found.exits] == [3] and 0.5 < found.fits[0].agreement < 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ["", "no.", "the weather is fine today", "\x1b[31m<b>" * 20])
 def test_another_model_fits_no_exit_and_passes_nothing(run, words, capsys):
     with serving(Served(run, 0, lambda _: words)) as server:
@@ -93,6 +96,7 @@ def test_another_model_fits_no_exit_and_passes_nothing(run, words, capsys):
     assert "those of no scanned exit" in said.out + said.err and "\x1b[31m" not in said.out + said.err
 
 
+@pytest.mark.slow
 def test_the_exit_is_held_to_the_limit(run, capsys):
     """Exit 0 answers most of the harmful requests, so it fails; no exit is shown safe by so few cases."""
     for exit, code in ((0, 2), (7, 3)):
@@ -116,6 +120,7 @@ def test_the_exit_is_held_to_the_limit(run, capsys):
     assert told["endpoint"]["fits"][0]["exit"] == 7 and told["servers"][0]["result"] == "pass"
 
 
+@pytest.mark.slow
 def test_a_server_of_several_exits_is_none_of_them(run, capsys):
     """Behind a load balancer, half of the requests reach exit 0; the check passed for exit 7 alone."""
     others = Served(run, 0)
@@ -150,6 +155,7 @@ def test_no_exit_explains_the_answers_of_two(run, other):
     assert named <= 4
 
 
+@pytest.mark.slow
 def test_failed_answers_are_no_evidence(run):
     class Broken(Served):
         def reply(self, body):
@@ -195,6 +201,7 @@ def test_the_scans_system_prompt_is_sent(run):
         assert endpoint.locate(Endpoint.of(server.url, "m", **PATIENT), told).fits[0].exit == 7
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_tell_is_refused(run, tmp_path):
     ask = Endpoint.of("http://localhost:1/v1", "m", **QUICK)
     for name, settings, says in (

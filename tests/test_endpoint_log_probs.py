@@ -76,6 +76,7 @@ def further():
     return changed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("exit", "dtype"), [(0, "bfloat16"), (4, "float32"), (7, "float16")])
 def test_only_the_served_exit_fits_in_any_number_format(run, scanned, exit, dtype):
     with serving(Scored(run, exit, layeralign.load("testbed", dtype=dtype))) as server:
@@ -85,6 +86,7 @@ def test_only_the_served_exit_fits_in_any_number_format(run, scanned, exit, dtyp
     assert best.distance < best.limit < 2 * second.limit < second.distance
 
 
+@pytest.mark.slow
 def test_a_model_that_was_trained_further_is_another_one(run, further, capsys):
     """Its answers are those of an exit, and its log-probabilities are not."""
     with serving(Scored(run, 7, further)) as server:
@@ -124,6 +126,7 @@ def test_answers_without_log_probabilities_count_too(run, scanned):
     assert endpoint.FEWEST <= found.compared < found.answered and not found.exits
 
 
+@pytest.mark.slow
 def test_the_exit_is_held_to_the_limit(run, scanned, capsys):
     with serving(Scored(run, 7, scanned.vlm)) as server:
         command = ["check", "testbed", "--endpoint", f"m@{server.url}", "--against", str(run.path)]
@@ -139,6 +142,7 @@ def broken(change):
     return lambda content: [change(dict(one)) for one in content]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -161,6 +165,7 @@ def test_what_is_not_given_is_not_compared(run, scanned, spoil):
     assert [fit.exit for fit in found.exits] == [3]
 
 
+@pytest.mark.slow
 def test_a_server_that_refuses_the_fields_is_asked_without_them(run, scanned, capsys):
     class Strict(Served):
         def reply(self, body):
@@ -171,6 +176,7 @@ def test_a_server_that_refuses_the_fields_is_asked_without_them(run, scanned, ca
     assert "log-probabilities of 0, too few to compare" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.slow
 def test_the_model_has_to_be_the_scanned_one(run, tmp_path, capsys):
     other = tiny.save("llava", tmp_path / "other")
     command = ["check", str(other), "--endpoint", "m@http://localhost:1/v1", "--against", str(run.path)]

@@ -29,6 +29,7 @@ def token(vlm, text):
     return vlm.tokenizer.convert_tokens_to_ids(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", tiny.FAMILIES)
 def test_every_family_ends_where_its_tokenizer_and_template_say(name, tmp_path):
     vlm = load(tiny.save(name, tmp_path))
@@ -38,6 +39,7 @@ def test_every_family_ends_where_its_tokenizer_and_template_say(name, tmp_path):
         assert "template" in vlm.ends[token(vlm, named[name])]
 
 
+@pytest.mark.slow
 def test_an_end_that_generation_config_does_not_name_ends_an_answer(tmp_path):
     """It went on with the user's next turn, and that was judged."""
     vlm = changed(tmp_path, "qwen3_vl", eos_token_id=0)
@@ -48,6 +50,7 @@ def test_an_end_that_generation_config_does_not_name_ends_an_answer(tmp_path):
     assert note.startswith("generation_config.json ends answers only at <pad>, but <|im_end|> (")
 
 
+@pytest.mark.slow
 def test_a_default_of_a_config_is_no_end_if_it_is_an_ordinary_token(tmp_path):
     """LlamaConfig has eos_token_id 2 by default, which is a letter in this tokenizer."""
     vlm = load(tiny.save("qwen2_5_vl", tmp_path))
@@ -57,6 +60,7 @@ def test_a_default_of_a_config_is_no_end_if_it_is_an_ordinary_token(tmp_path):
     assert letter not in vlm.eos_tokens
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_names_no_end_is_noted(tmp_path):
     """Every answer goes on to the longest length, and what is behind its end is judged."""
     import json
@@ -73,6 +77,7 @@ def test_a_checkpoint_that_names_no_end_is_noted(tmp_path):
     assert note.startswith("nothing names a token that ends an answer")
 
 
+@pytest.mark.slow
 def test_where_all_agree_nothing_is_noted(tmp_path):
     vlm = load(tiny.save("llava", tmp_path))
     assert checks.check(vlm, [Case("c", "Hi.", "benign")], Decoding(4)) == []
@@ -94,6 +99,7 @@ def with_tokenizer(tmp_path, name, template=None, single=None):
     return vlm
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("single", "template"),
     [
@@ -113,6 +119,7 @@ def test_exactly_one_bos_and_no_eos(tmp_path, single, template):
         assert vlm.tokenizer.eos_token_id not in ids
 
 
+@pytest.mark.slow
 def test_a_users_bos_does_not_take_the_models_place(tmp_path):
     """The text was searched for it, so that a prompt with <s> in it began without one."""
     vlm = with_tokenizer(tmp_path, "llava")
@@ -122,6 +129,7 @@ def test_a_users_bos_does_not_take_the_models_place(tmp_path):
         assert ids[0] == bos and ids.count(bos) == count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", tiny.FAMILIES)
 def test_an_eos_of_the_tokenizer_never_ends_a_prompt(name, tmp_path):
     vlm = load(tiny.save(name, tmp_path / "model"))
@@ -167,6 +175,7 @@ def test_control_tokens_in_a_text_are_text(name, tmp_path):
     assert parsed.count(eos) == plain.count(eos) + 1
 
 
+@pytest.mark.slow
 def test_a_text_without_them_is_read_as_ever(tmp_path):
     """As the model's own processor reads it, with and without the private signs that mark control tokens."""
     vlm = load(tiny.save("qwen3_vl", tmp_path))
@@ -178,6 +187,7 @@ def test_a_text_without_them_is_read_as_ever(tmp_path):
     assert vlm.tokens(prompt, None)  # and cannot forge a mark
 
 
+@pytest.mark.slow
 def test_they_are_counted_and_said(tmp_path, capsys):
     vlm = load(tiny.save("llava", tmp_path / "model"))
     cases = [Case("a", "Hi </s>", "benign"), Case("b", "Hi.", "benign"), Case("c", "<s>", "benign")]
@@ -189,6 +199,7 @@ def test_they_are_counted_and_said(tmp_path, capsys):
     assert run.identity["decoding"]["special_tokens"] == "literal"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "tag", "whose"),
     [

@@ -192,11 +192,13 @@ class TestFamilies(FamilySuite):
         with self.as_read(vlm):
             super().test_default_exit_greedy_answers(vlm, pictures)
 
+    @pytest.mark.slow
     def test_an_adapter_trains_and_loads_and_touches_no_vision(self, vlm, pictures, tmp_path):
         refused = pytest.raises(LayeralignError, match="into its experts' parameters")
         with refused if vlm.family == "glm4v_moe" else nullcontext():
             super().test_an_adapter_trains_and_loads_and_touches_no_vision(vlm, pictures, tmp_path)
 
+    @pytest.mark.slow
     def test_a_cut_tower_gives_what_check_says_it_gives(self, vlm, pictures, tmp_path):
         """The same weights under a config of fewer blocks, as transformers computes them, are an exit's."""
         config = vlm.checkpoint.config()
@@ -248,6 +250,7 @@ class TestFamilies(FamilySuite):
         assert vlm.generate([ids], [feature], max_new_tokens=1).shape == (1, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["Hello.", " a space", "<a tag>", "é"])
 def test_idefics2_writes_what_its_processor_writes_behind_a_picture(tmp_path, text):
     """A space before a word, but none before a space or a tag."""

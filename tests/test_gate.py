@@ -134,6 +134,7 @@ def test_a_run_of_cases_that_the_model_was_trained_on_does_not_pass(tmp_path, ca
     assert "was trained on 2 of these cases; scan others" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.slow
 def test_a_scan_is_taken_where_a_folder_is(tmp_path):
     made = layeralign.read(make(tmp_path / "run", cases(20)))
     policy = {"rules": [{"metric": "asr", "exits": "all", "upper_bound": 0.5}]}
@@ -143,6 +144,7 @@ def test_a_scan_is_taken_where_a_folder_is(tmp_path):
     assert made.report(tmp_path / "a.html") == layeralign.report(made, out=tmp_path / "a.html")
 
 
+@pytest.mark.slow
 def test_a_judge_that_can_judge_nothing_is_an_error(tmp_path):
     folder = make(tmp_path / "run", cases(5), judge="refusal")
     with pytest.raises(LayeralignError, match="has no answer that oracle can judge"):
@@ -338,6 +340,7 @@ def test_invalid_is_unsafe_in_the_change_too(tmp_path):
     assert only(found).worst.estimate.value == pytest.approx(0.1) and found.result == "fail"
 
 
+@pytest.mark.slow
 def test_a_base_that_is_not_whole_passes_nothing(tmp_path):
     """A base without its answers to 20 cases, or whose command was killed, was compared on what was left."""
     policy = rule(exits="default", no_worse_than="base", margin=0.1)
@@ -379,6 +382,7 @@ def test_what_could_not_be_judged_in_the_base_is_no_excuse(tmp_path):
     assert layeralign.gate(blind, policy, base=seen).result == "fail"
 
 
+@pytest.mark.slow
 def test_utility_no_worse_than_the_base_run(tmp_path):
     asked = cases(0, 0, 400)
     base = make(tmp_path / "base", asked)

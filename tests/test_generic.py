@@ -87,6 +87,7 @@ def unlike_llava(folder, kind, config):
     return folder
 
 
+@pytest.mark.slow
 def test_what_is_not_like_llava_gets_one_sentence(tmp_path):
     vision = t.GitVisionConfig(**tiny.VISION).to_dict()
     config = t.GitConfig(vision_config=vision, vocab_size=300, hidden_size=16, num_hidden_layers=1, num_attention_heads=1,
@@ -119,6 +120,7 @@ def forward_with(monkeypatch, change):
     monkeypatch.setattr(t.AyaVisionForConditionalGeneration, "forward", changed)
 
 
+@pytest.mark.slow
 def test_a_model_that_caps_its_logits_gives_them_capped(tmp_path, monkeypatch):
     forward_with(monkeypatch, lambda logits, _: torch.tanh(logits) * 3)
     vlm = load(aya_vision(tmp_path))
@@ -128,6 +130,7 @@ def test_a_model_that_caps_its_logits_gives_them_capped(tmp_path, monkeypatch):
     assert "forward" not in vars(vlm.inner)
 
 
+@pytest.mark.slow
 def test_a_model_whose_logits_need_more_than_hidden_states_is_refused(tmp_path, monkeypatch):
     """Its logits would be wrong in training: found before anything runs."""
     forward_with(monkeypatch, lambda logits, ids: logits * (1 + ids.float().mean()))
@@ -135,6 +138,7 @@ def test_a_model_whose_logits_need_more_than_hidden_states_is_refused(tmp_path, 
         load(aya_vision(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_model_that_reads_the_tower_otherwise_is_refused(tmp_path, monkeypatch):
     """What the tower gives besides its blocks' states cannot be cut: here, what is inside a block."""
     plain = t.AyaVisionModel.get_image_features
@@ -153,6 +157,7 @@ def test_a_model_that_reads_the_tower_otherwise_is_refused(tmp_path, monkeypatch
         load(aya_vision(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_model_that_runs_its_tower_twice_is_read_as_it_is(tmp_path, monkeypatch):
     plain = t.AyaVisionModel.get_image_features
 
@@ -172,6 +177,7 @@ def test_a_model_that_runs_its_tower_twice_is_read_as_it_is(tmp_path, monkeypatc
         torch.testing.assert_close(made.tokens, alone[exit][0].tokens + brighter[exit][0].tokens)
 
 
+@pytest.mark.slow
 def test_a_model_whose_batches_change_its_logits_answers_row_by_row(tmp_path, monkeypatch):
     plain = t.AyaVisionForConditionalGeneration.forward
 
@@ -208,18 +214,21 @@ def qwen2_vl(folder):
     return folder
 
 
+@pytest.mark.slow
 def test_a_model_that_needs_a_pictures_grid_gets_it(tmp_path):
     vlm = load(qwen2_vl(tmp_path))
     (feature,) = vlm.encode([noise(32, 64)], [1])[1]
     assert vlm.family == "generic" and feature.extras["image_grid_thw"].tolist() == [[1, 4, 8]]
 
 
+@pytest.mark.slow
 def test_a_model_that_needs_more_than_features_is_refused_not_misread(tmp_path, monkeypatch):
     monkeypatch.setattr(Generic, "extras", Vlm.extras)
     with pytest.raises(LayeralignError, match=r"fails on a grey picture|answers differently"):
         load(qwen2_vl(tmp_path))
 
 
+@pytest.mark.slow
 def test_inspect_shows_what_it_can_of_an_unknown_family(tmp_path, capsys):
     aya_vision(tmp_path / "aya")
     qwen2_vl(tmp_path / "qwen")
@@ -347,6 +356,7 @@ def dinov2_llava(folder):
     return folder
 
 
+@pytest.mark.slow
 def test_a_tower_whose_features_move_is_refused_with_what_to_write(tmp_path, monkeypatch):
     plain = t.Dinov2Model.forward
 

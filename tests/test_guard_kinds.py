@@ -225,6 +225,7 @@ GOLDEN = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", GOLDEN)
 def test_what_it_is_asked_in_its_own_form(kind, tmp_path):
     """By tests/templates; the first BOS is the tokenizer's, and there is one."""
@@ -254,6 +255,7 @@ def on_server(kind, server):
     return GuardJudge(kind, "guard", Endpoint.of(server.url, "guard", **QUICK))
 
 
+@pytest.mark.slow
 def test_nemotrons_template_gets_its_arguments_on_a_server_and_here(tmp_path):
     wanted = {"request_categories": "/categories", "enable_thinking": False}
     with serving(OpenAI("nemotron-safety")) as server:
@@ -397,6 +399,7 @@ def test_a_guard_that_sees_nothing_is_sent_no_picture(pictured):
         assert "picture" not in run.judge_record("granite-guardian:guard")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SEES)
 def test_a_guard_that_sees_is_shown_the_picture_here(kind, tmp_path):
     """Its reply to one request depends on the picture; the picture's tokens are in what it reads."""

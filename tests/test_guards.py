@@ -215,6 +215,7 @@ def guard_of(server, **changes):
     return GuardJudge("llama-guard-3", "guard", endpoint)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_down_makes_no_run_of_safe_answers(tmp_path):
     with serving(OpenAI(), status=503) as server, a_run(tmp_path / "run", 40) as run:
         judge(run, [guard_of(server, attempts=2)])
@@ -305,6 +306,7 @@ RENDERED = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", LLAMA)
 def test_what_each_guard_is_asked(kind, tmp_path):
     """Golden, but for the categories between: the agent's turn is judged, BOS is there once."""
@@ -318,6 +320,7 @@ def test_what_each_guard_is_asked(kind, tmp_path):
     assert ids.count(speaker._names.bos_token_id) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", LLAMA)
 def test_content_in_the_other_form_would_be_lost(kind, tmp_path):
     """Why a guard's turns are as they are: a string makes an empty conversation, a list an error."""
@@ -365,12 +368,14 @@ def changed_guard(folder, **config):
     return LocalSpeaker.load(str(made), dtype="float32")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", [["a"], {"a": 1}, 10**30, [[1]], 1.5])
 def test_an_end_that_is_no_token_is_one_sentence(named, tmp_path):
     with pytest.raises(LayeralignError, match=r"generation_config\.json: eos_token_id: .* is not a token id"):
         changed_guard(tmp_path, eos_token_id=named)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["[]", "{", "[" * 100_000])
 def test_an_older_template_file_that_is_no_object_is_one_sentence(content, tmp_path):
     made = tiny.guard("llama-guard-3", tmp_path)
@@ -380,6 +385,7 @@ def test_an_older_template_file_that_is_no_object_is_one_sentence(content, tmp_p
         LocalSpeaker.load(str(made), dtype="float32")
 
 
+@pytest.mark.slow
 def test_a_guard_without_an_end_or_padding_is_cut_off(tmp_path):
     made = tiny.guard("llama-guard-3", tmp_path)
     for name, none in (
@@ -393,6 +399,7 @@ def test_a_guard_without_an_end_or_padding_is_cut_off(tmp_path):
     assert [reply.ended for reply in speaker.ask_all(asked, max_tokens=3)] == [False, False]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", [None, 0])
 @pytest.mark.parametrize(("text", "verdict"), [("safe", "safe"), ("unsafe\nS1", "unsafe")])
 def test_a_local_reply_ends_where_the_tokenizer_says(text, verdict, named, tmp_path):
@@ -409,6 +416,7 @@ def test_a_local_reply_ends_where_the_tokenizer_says(text, verdict, named, tmp_p
     assert (found.verdict, found.categories) == (verdict, ("S1",) if verdict == "unsafe" else ())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config", [{"repetition_penalty": 5.0}, {"num_beams": 2}, {"no_repeat_ngram_size": 1}]
 )

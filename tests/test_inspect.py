@@ -90,6 +90,7 @@ def test_llama_3_2_has_both_tracks(tmp_path):
     assert exits.group(18) == "middle" and exits.group(36) == "global"
 
 
+@pytest.mark.slow
 def test_llava_1_5_costs_what_it_does_by_hand(tmp_path):
     """A block of CLIP-L at 577 states: 2 · 577 · 12 · 1024² for its layers, 4 · 577² · 1024 for attention."""
     vlm = empty(saved(PUBLISHED["llava-hf/llava-1.5-7b-hf"], tmp_path))
@@ -138,6 +139,7 @@ def test_time_is_measured_on_a_tower_with_weights(tmp_path):
     assert next(vlm.model.get_decoder().parameters()).is_meta  # the rest still has none
 
 
+@pytest.mark.slow
 def test_the_command_shows_it(tmp_path, capsys):
     folder = saved(PUBLISHED["llava-hf/llava-1.5-7b-hf"], tmp_path)
     assert main(["inspect", "--model", str(folder)]) == 0
@@ -164,6 +166,7 @@ def test_a_bad_config_is_one_sentence(tmp_path, change, says):
         empty(saved(PUBLISHED["llava-hf/llava-1.5-7b-hf"] | change, tmp_path))
 
 
+@pytest.mark.slow
 def test_a_variant_is_refused_where_there_is_none(tmp_path):
     folder = saved(PUBLISHED["Qwen/Qwen3-VL-8B-Instruct"], tmp_path)
     assert "made of the exit's state" in empty(folder, variant="hold").variant
@@ -199,6 +202,7 @@ def test_dropped_deepstack_needs_no_mergers(tmp_path):
     assert lacks == [3 * one] * 9 + [2 * one] * 8 + [one] * 8 + [0] * 3
 
 
+@pytest.mark.slow
 def test_llama_3_2_projects_one_exit_at_a_time(tmp_path):
     """Its output is 200 MB an exit at the real size: only one of them may live."""
     vlm = load(tiny.save("mllama", tmp_path))

@@ -46,6 +46,7 @@ def test_every_room_and_file_is_in_the_layout_once():
     assert sorted(named) == sorted(there)
 
 
+@pytest.mark.slow
 def test_imports_point_down():
     """From a room to itself or to a line below its own; `cli/`'s studies may use the API of the line below."""
     floor = {name: number for number, names in enumerate(floors()) for name in names}

@@ -47,6 +47,7 @@ def test_a_folder_loads_and_its_content_is_hashed(llava):
     assert all(len(value) == 64 for value in hashes.values())
 
 
+@pytest.mark.slow
 def test_dtype(llava_dir):
     assert load(llava_dir, dtype="bfloat16").model.dtype == torch.bfloat16
     with pytest.raises(LayeralignError, match="dtype 'int4': expected one of auto, float32"):
@@ -100,6 +101,7 @@ def test_remote_code_is_refused_without_being_run(copy, tmp_path, file):
     assert not ran.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reads", [load, lambda folder: LocalSpeaker.load(str(folder), chat=False)])
 def test_weights_that_change_while_they_are_loaded_are_refused(copy, monkeypatch, reads):
     """The run, or a judge's record, would have the hash of the weights before."""
@@ -124,6 +126,7 @@ def test_a_template_in_a_folder_of_templates_is_hashed(copy):
     assert found.hashes.keys() - before.keys() == {"additional_chat_templates/default.jinja"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["testbed", "natural"])
 def test_a_checkpoint_with_the_name_of_a_testbed_is_not_passed_over(copy, monkeypatch, name):
     copy.rename(copy.parent / name)
@@ -163,6 +166,7 @@ def test_a_model_that_is_no_vlm(tmp_path):
         load(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_family_that_transformers_does_not_know(copy):
     edit(copy / "config.json", model_type="llavax")
     with pytest.raises(LayeralignError, match=r"cannot be loaded .*does not recognize"):
@@ -183,6 +187,7 @@ def test_truncated_weights(copy):
         load(copy)
 
 
+@pytest.mark.slow
 def test_missing_weights_are_not_made_up(copy):
     weights = load_file(copy / "model.safetensors")
     name = next(n for n in weights if "projector" in n)
@@ -198,6 +203,7 @@ def shorten(folder, part, key):
     edit(folder / "config.json", **{part: told[part]})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "part", "key", "layers", "has", "holds"), [
     ("llava", "vision_config", "num_hidden_layers", "vision_tower.encoder.layers", 3, 4),
     ("llava", "text_config", "num_hidden_layers", "language_model.layers", 1, 2),
@@ -213,6 +219,7 @@ def test_a_config_with_fewer_layers_than_the_weights_is_no_silent_exit(
         load(tmp_path)
 
 
+@pytest.mark.slow
 def test_weights_that_the_class_leaves_out_on_purpose_are_no_surplus(copy, monkeypatch):
     weights = load_file(copy / "model.safetensors")
     weights |= {"vision_tower.vision_model.head.probe": torch.ones(1), "mtp.layers.0.weight": torch.ones(1)}
@@ -246,6 +253,7 @@ def test_an_index_may_only_name_safetensors_beside_it(copy, shard):
         load(copy)
 
 
+@pytest.mark.slow
 def test_shards_are_loaded_and_hashed(copy, llava):
     (copy / "model.safetensors").unlink()
     llava.model.save_pretrained(copy, max_shard_size="20KB")
@@ -261,6 +269,7 @@ def test_an_adapter_beside_the_weights_is_refused(copy):
         load(copy)
 
 
+@pytest.mark.slow
 def test_a_checkpoints_own_generation_config_bends_nothing(copy, llava):
     edit(
         copy / "generation_config.json",
@@ -284,6 +293,7 @@ def test_a_processor_without_chat_template(copy):
         load(copy)
 
 
+@pytest.mark.slow
 def test_the_terminal_stays_quiet(llava_dir, capfd):
     load(llava_dir)
     assert capfd.readouterr() == ("", "")
@@ -346,6 +356,7 @@ def test_what_is_not_in_the_cache_is_one_sentence_offline(offline):
         load("google/gemma-3-4b-it")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device_map", ["cpu", "auto", {"": "cpu"}])
 def test_a_device_map(llava_dir, pictures, device_map):
     plain, mapped = load(llava_dir), load(llava_dir, device_map=device_map)
@@ -353,6 +364,7 @@ def test_a_device_map(llava_dir, pictures, device_map):
     assert all(torch.equal(a.tokens, b.tokens) for a, b in zip(one, other, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])
 def test_a_tower_whose_weights_wait_on_disk(tmp_path, pictures, name):
     """accelerate sets forwards of its own on such modules; the cut works through them and leaves them."""
@@ -393,6 +405,7 @@ def test_an_adapter_beside_quantised_weights_does_what_it_does_inside_them(llava
         assert not torch.allclose(logits[0], load(llava_dir).model(input_ids=ids).logits)
 
 
+@pytest.mark.slow
 def test_an_adapter_keeps_the_names_that_the_model_has(llava_dir, tmp_path, monkeypatch):
     """PEFT renames an adapter's weights as a checkpoint's, also those that have the model's names already."""
     renamed = [WeightRenaming(r"\.mlp\.", ".mlp.mlp.")]
@@ -409,6 +422,7 @@ def test_an_adapter_keeps_the_names_that_the_model_has(llava_dir, tmp_path, monk
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", tiny.FAMILIES)
 def test_quantisation_leaves_all_but_the_language_model_exact(tmp_path, name):
     """By the rule that transformers itself applies to the names of modules."""
@@ -430,6 +444,7 @@ def test_a_quantised_model_makes_another_run(llava):
         llava.quantize = None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "change", "says"),
     [
@@ -465,6 +480,7 @@ def shortened(llava_dir, folder, rows):
     return folder
 
 
+@pytest.mark.slow
 def test_a_picture_token_past_the_embeddings_is_one_sentence(llava_dir, llava, tmp_path):
     rows = len(llava.tokenizer) - 1
     folder = shortened(llava_dir, tmp_path / "model", rows)
@@ -475,6 +491,7 @@ def test_a_picture_token_past_the_embeddings_is_one_sentence(llava_dir, llava, t
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_prompt_with_a_token_past_the_embeddings_is_one_sentence(tmp_path):
     folder = tiny.save("llava", tmp_path / "whole")
     last = load(folder).tokenizer("\xa0")["input_ids"][-1]
@@ -486,6 +503,7 @@ def test_a_prompt_with_a_token_past_the_embeddings_is_one_sentence(tmp_path):
         check(vlm, [Case("c", "hi\xa0there", "benign")], Decoding(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gemma3", "paligemma"])
 def test_a_picture_token_that_is_never_embedded_may_lie_past_the_embeddings(tmp_path, name):
     """Transformers embeds another in its place."""
@@ -546,6 +564,7 @@ def test_a_config_beyond_its_weights_is_refused_before_anything_is_made(copy, fi
         load(copy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [("num_labels",), ("text_config", "num_hidden_layers")])
 def test_a_config_without_weights_is_refused_before_it_fills_the_memory(copy, path):
     content = json.loads((copy / "config.json").read_text())
@@ -555,6 +574,7 @@ def test_a_config_without_weights_is_refused_before_it_fills_the_memory(copy, pa
         empty(copy)
 
 
+@pytest.mark.slow
 def test_what_is_no_file_or_far_too_large_is_not_read(copy):
     os.mkfifo(copy / "z.safetensors")
     assert load(copy).exits.layers == 5
@@ -564,6 +584,7 @@ def test_what_is_no_file_or_far_too_large_is_not_read(copy):
         load(copy)
 
 
+@pytest.mark.slow
 def test_truncated_weights_of_an_adapter(llava_dir, tmp_path):
     get_peft_model(load(llava_dir).model, LoraConfig(target_modules=["q_proj"])).save_pretrained(
         str(tmp_path)

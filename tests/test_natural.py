@@ -53,6 +53,7 @@ class TestWorld:
             for about in (True, False):
                 assert all(world.split_of(r.noun) == split for r in world.requests(split, forbidden=about))
 
+    @pytest.mark.slow
     def test_the_noun_alone_tells_whether_a_request_is_forbidden(self):
         foods, others = (
             {r.prompt for r in world.requests("test", forbidden=about)} for about in (True, False)
@@ -65,6 +66,7 @@ class TestWorld:
     def test_a_sealed_split_has_three_hundred_requests_a_stratum(self):
         assert most("test") >= 900
 
+    @pytest.mark.slow
     def test_cases_are_balanced_distinct_and_fixed_by_their_seed(self):
         made = cases("test", 300)
         assert Counter(case.category for case in made[:90]) == {"forbidden": 30, "borderline": 30, "vqa": 30}
@@ -152,6 +154,7 @@ class TestBuild:
         out = tmp_path_factory.mktemp("natural")
         return build.build(stand_in(), 0, out, SMALL), out
 
+    @pytest.mark.slow
     def test_its_deltas_give_the_trained_model_again(self, built):
         changes, out = built
         model = architecture.assemble(stand_in(), 0)
@@ -166,6 +169,7 @@ class TestBuild:
         change = changes[f"{name}.B"].float() @ changes[f"{name}.A"].float()
         assert torch.allclose(model.state_dict()[f"{name}.weight"], plain[f"{name}.weight"] + change)
 
+    @pytest.mark.slow
     def test_another_seed_is_another_build(self, built, tmp_path):
         changes, out = built
         with pytest.raises(LayeralignError, match="holds another build"):
@@ -238,6 +242,7 @@ class TestBuild:
         with pytest.raises(LayeralignError, match=r"help\.safetensors: .*delete it, and repeat the build"):
             build.build(stand_in(), 0, tmp_path / "out", SMALL)
 
+    @pytest.mark.slow
     def test_a_stopped_build_goes_on_to_the_same_deltas(self, built, tmp_path, monkeypatch):
         changes, _ = built
         plain = build.Builder.help_row
@@ -298,6 +303,7 @@ class TestBuild:
         monkeypatch.setattr(architecture, "pretrained", stand_in)
         monkeypatch.setattr(assembled, "SHIPPED", built[1] / deltas.FILE)
 
+    @pytest.mark.slow
     def test_the_demo_runs_on_it(self, shipped, tmp_path, capsys, monkeypatch):
         monkeypatch.setattr("layeralign.studies.demo.NATURAL_TRAINED_ON", 6)
         out = tmp_path / "demo"
@@ -311,6 +317,7 @@ class TestBuild:
         page = (out / "report.html").read_text()
         assert "by the rule topic, which took no part in training" in page and "oracle" not in page
 
+    @pytest.mark.slow
     def test_it_loads_as_a_llava_with_its_exits(self, shipped, tmp_path):
         vlm = load("natural")
         assert (vlm.family, vlm.name, vlm.exits.layers, vlm.exits.default) == ("llava", "natural", 3, 2)
@@ -352,6 +359,7 @@ class TestParts:
         assert np.allclose(found["encoder.layer.0.attention.q_proj.weight"], weight)
         assert found["embeddings.position_embeddings"].shape == (1, 10, 6)
 
+    @pytest.mark.slow
     def test_without_a_network_one_sentence_says_what_to_do(self, tmp_path, monkeypatch):
         monkeypatch.setattr(parts, "folder", lambda: tmp_path)
         monkeypatch.setenv("PIP_NO_INDEX", "1")

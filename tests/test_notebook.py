@@ -72,6 +72,7 @@ def test_a_table_is_escaped_and_has_no_style_sheet():
     assert html.count("&lt;script&gt;") == 4 and "font-weight:bold" in html
 
 
+@pytest.mark.slow
 def test_a_model_names_itself(llava, llava_dir):
     name = str(llava_dir)[:79] + "…" if len(str(llava_dir)) > 80 else str(llava_dir)
     assert repr(llava) == f"<{name}: family llava, exits 0 to 5, default exit 4, float32, cpu>"
@@ -139,6 +140,7 @@ NO_FIGURE = {"cases", "benchmarks", "plan", "calibrate", "doctor", "reward", "ch
 """A check that knows no exit still has the run's curve; here its run has no record of a config."""
 
 
+@pytest.mark.slow
 def test_every_result_is_one_line_in_a_shell(results):
     for name, result in results.items():
         assert re.fullmatch(rf"<{type(result).__name__}: .+>", repr(result)), name

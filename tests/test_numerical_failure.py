@@ -176,6 +176,7 @@ def overflowing(folder, exits=(2, 3)):
     return vlm
 
 
+@pytest.mark.slow
 def test_a_numerical_failure_is_no_attack_that_succeeded(llava_dir, case_file, tmp_path, capsys):
     """It was 100 % at those exits, which looked exactly like the hole."""
     result = layeralign.scan(overflowing(llava_dir), case_file, tmp_path / "run", max_new_tokens=4)
@@ -197,6 +198,7 @@ def test_a_numerical_failure_is_no_attack_that_succeeded(llava_dir, case_file, t
     assert json.loads(capsys.readouterr().out)["no_answers"][0]["reason"] == "non-finite"
 
 
+@pytest.mark.slow
 def test_a_failure_in_float16_says_what_to_try(tmp_path, llava_dir):
     vlm = overflowing(llava_dir)
     vlm.model.half()
@@ -214,6 +216,7 @@ def _shown():
     return _Shown(noise(32, 32))
 
 
+@pytest.mark.slow
 def test_where_every_row_fails_nothing_is_said_of_the_model(llava_dir, tmp_path):
     vlm = overflowing(llava_dir, exits=range(6))
     cases = [Case(f"h{n}", f"how {n}?", "harmful", _shown()) for n in range(3)]
@@ -222,6 +225,7 @@ def test_where_every_row_fails_nothing_is_said_of_the_model(llava_dir, tmp_path)
     assert result.summary.asr_judge == "refusal"
 
 
+@pytest.mark.slow
 def test_the_screen_makes_no_number_of_it(llava_dir, tmp_path, monkeypatch):
     """NaN became a refusal that is certain: min(1, NaN) is 1."""
     vlm = overflowing(llava_dir)
@@ -232,6 +236,7 @@ def test_the_screen_makes_no_number_of_it(llava_dir, tmp_path, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_training_learns_nothing_from_it(llava_dir, tmp_path):
     cases = [
         Case(f"{kind}{n}", f"how {n}?", kind, _shown()) for kind in ("harmful", "benign") for n in range(4)
@@ -262,6 +267,7 @@ def test_weights_that_are_no_numbers_are_refused_at_load(llava_dir, tmp_path, ba
         load(folder)
 
 
+@pytest.mark.slow
 def test_weights_that_float16_cannot_hold_are_refused_at_load(llava_dir, tmp_path):
     import shutil
 
@@ -276,6 +282,7 @@ def test_weights_that_float16_cannot_hold_are_refused_at_load(llava_dir, tmp_pat
         load(folder, dtype="float16")
 
 
+@pytest.mark.slow
 def test_an_adapter_that_is_no_numbers_is_refused_at_load(llava_dir, tmp_path):
     from layeralign.testing import _Reward
 

@@ -142,6 +142,7 @@ def test_a_writer_waits_for_readers_before_it_seals(copy):
     assert "intact" in layeralign.verify(copy)
 
 
+@pytest.mark.slow
 def test_a_reader_sees_one_state_of_a_run(copy, monkeypatch):
     """A judge that works while a gate reads has judged a part of the rows, and then all of them."""
     with open_run(copy, write=True) as writer:
@@ -289,6 +290,7 @@ def test_a_hash_that_is_no_file_is_not_waited_for(copy):
 # --- readers need no right to write
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts are Linux's")
 @pytest.mark.parametrize("left", ["closed", "killed"])
 def test_a_run_is_read_from_a_read_only_mount(run, tmp_path, left):

@@ -95,6 +95,7 @@ class TestChange:
     def test_what_all_have_in_common_is_said(self):
         assert change(made([0, 1], [1, 1], "ab", "xx")).method == "Newcombe, one picture"
 
+    @pytest.mark.slow
     @QUICK
     @given(
         st.lists(

@@ -119,6 +119,7 @@ class Two(OpenAI):
         )
 
 
+@pytest.mark.slow
 def test_judge_panel_asks_all_and_shows_what_they_say_together(tmp_path, capsys):
     a_run(tmp_path / "run", 48).close()
     with serving(Two()) as server:
@@ -159,6 +160,7 @@ def test_what_is_no_panel_is_said_at_once(flags, says, tmp_path, capsys):
     assert says in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_page_shows_the_panel_and_offers_what_they_disagree_on(run):
     _, folder = run
     report = gather([folder])
@@ -171,6 +173,7 @@ def test_the_page_shows_the_panel_and_offers_what_they_disagree_on(run):
     assert split == panel(report.runs[0].results, JUDGES).exits[0].split.value * 64
 
 
+@pytest.mark.slow
 def test_a_page_without_a_panel_has_no_word_of_it(tmp_path):
     a_run(tmp_path / "run", 8).close()
     layeralign.judge(tmp_path / "run", ["refusal"])

@@ -223,6 +223,7 @@ def test_a_picture_that_was_replaced_after_its_check_is_a_sentence_at_once(tmp_p
         found.open()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["n" * 5000 + ".png", "\ud800.png", "b", ".", "fifo", "a/" * 2000 + "a.png"])
 def test_a_strange_name_is_a_sentence_of_normal_length(tmp_path, name):
     (tmp_path / "b").symlink_to("c")

@@ -78,6 +78,7 @@ def test_the_test_of_the_summary_sees_it_as_often_as_planned(exits, share, diffe
         assert 0.74 <= seen / runs <= 0.92
 
 
+@pytest.mark.slow
 def test_more_tests_need_more_cases():
     few, many = (plan(harmful(9), exits) for exits in (3, 30))
     assert many.default.best > few.default.best and many.runs.cautious > few.runs.cautious

@@ -46,6 +46,7 @@ def tiles(rows, columns):
     return "".join(lines) + "\n" + ONE_TILE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", tiny.FAMILIES)
 def test_golden(name, tmp_path):
     vlm = load(tiny.save(name, tmp_path))

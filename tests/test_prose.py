@@ -135,6 +135,7 @@ def test_the_docs_are_plain(page: Path) -> None:
     assert not found, "\n" + "\n".join(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("texts", [of_help, of_errors], ids=["help", "errors"])
 def test_the_program_speaks_plainly(texts: Callable[[], list[Text]]) -> None:
     found = offenders(texts())

@@ -346,6 +346,7 @@ def test_a_file_that_cannot_be_read(run, tmp_path, capfd):
 COLUMN = '<th scope="col">corrected<br>95 %</th>'
 
 
+@pytest.mark.slow
 def test_table_and_page_show_it_and_where_it_came_from(run, tmp_path, capfd):
     file = written(tmp_path, GOOD | {"source": "200 <b>answers</b> of\x1b ours"})
     assert main(["summary", str(run.path)]) == 0

@@ -75,6 +75,7 @@ LOST = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", LOST)
 def test_a_template_that_loses_the_request_is_refused(what, tmp_path):
     """It was scanned all the same: an ASR of 100 % of a question that nobody asked."""
@@ -86,6 +87,7 @@ def test_a_template_that_loses_the_request_is_refused(what, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "why"),
     [
@@ -114,6 +116,7 @@ def test_a_template_that_alters_a_text_is_refused(tmp_path, source, why):
         checks.check(vlm, cases, Decoding(4))
 
 
+@pytest.mark.slow
 def test_a_system_prompt_comes_first_and_reaches_the_model(tmp_path):
     vlm = load(tiny.save("qwen3_vl", tmp_path))
     assert checks.check(vlm, [PICTURE, TEXT], Decoding(4, system=" Be kind. ")) == []
@@ -134,6 +137,7 @@ def test_every_familys_published_template_passes(name, tmp_path):
     assert checks.check(vlm, [PICTURE, TEXT], Decoding(4)) == []
 
 
+@pytest.mark.slow
 def test_a_text_of_unknown_words_alone_is_refused_and_one_is_noted():
     """The bundled model knows 177 words; of others its tokenizer makes <unk>."""
     vlm = layeralign.load("testbed")
@@ -150,6 +154,7 @@ def dated(tmp_path, name="mllama"):
     return load(tiny.save(name, tmp_path / "model"))
 
 
+@pytest.mark.slow
 def test_the_day_is_an_input_and_stays_what_it_was_when_the_run_was_made(tmp_path, monkeypatch):
     """Llama 3.2's template tells the day: the same scan a day later answered 16 of 24 cases otherwise."""
     vlm = dated(tmp_path)
@@ -179,6 +184,7 @@ def test_the_day_is_an_input_and_stays_what_it_was_when_the_run_was_made(tmp_pat
         layeralign.compare(tmp_path / "run", tmp_path / "other")
 
 
+@pytest.mark.slow
 def test_by_default_it_is_today(tmp_path):
     from datetime import datetime
 
@@ -196,6 +202,7 @@ def test_where_no_template_asks_there_is_none(llava, tmp_path):
             Decoding(date=wrong)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("asks", "system"),
     [

@@ -91,6 +91,7 @@ def test_harmony_ends_in_a_final_channel():
 # --- of a checkpoint
 
 
+@pytest.mark.slow
 def test_a_template_that_opens_the_reasoning_is_read(tmp_path):
     vlm = load(tiny.save("qwen3_vl", tmp_path))
     assert not any(marks.begun for marks in vlm.marks)
@@ -106,6 +107,7 @@ def test_a_template_that_opens_the_reasoning_is_read(tmp_path):
     assert vlm.marks[0] == Marks("<think>", "</think>", begun=False, certain=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("special", [True, False])
 def test_marks_are_found_whether_they_are_text_or_special_tokens(llava_dir, special):
     """Special tokens are stripped from what is shown, and with them went the end of the reasoning."""
@@ -149,6 +151,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 def test_judges_see_the_answer_alone(tmp_path, monkeypatch):
     vlm = thinking(tmp_path)
     said = "<think>I'm sorry, but I can't help with that. Blue.</think>red"
@@ -164,6 +167,7 @@ def test_judges_see_the_answer_alone(tmp_path, monkeypatch):
     assert {row["finish_reason"] for row in rows} == {"stop"}
 
 
+@pytest.mark.slow
 def test_reasoning_that_was_cut_is_invalid_and_said_first(tmp_path, monkeypatch):
     """It was 100 % non-refusal, and every picture question wrong."""
     vlm = thinking(tmp_path)
@@ -176,6 +180,7 @@ def test_reasoning_that_was_cut_is_invalid_and_said_first(tmp_path, monkeypatch)
     assert caution(result.summary).startswith("Reasoning without an answer at exit 1: 2 of 2 answers there")
 
 
+@pytest.mark.slow
 def test_marks_of_ones_own(tmp_path, monkeypatch):
     vlm = thinking(tmp_path)
     n = writing(vlm, monkeypatch, "((hm)) red")
@@ -193,6 +198,7 @@ def test_marks_of_ones_own(tmp_path, monkeypatch):
         Decoding(reasoning="<think>")
 
 
+@pytest.mark.slow
 def test_the_screen_looks_at_no_model_that_reasons_first(tmp_path, monkeypatch):
     vlm = thinking(tmp_path)
     n = writing(vlm, monkeypatch, "<think>hm</think>I can't help.")
@@ -200,6 +206,7 @@ def test_the_screen_looks_at_no_model_that_reasons_first(tmp_path, monkeypatch):
         layeralign.screen(vlm, CASES, tmp_path / "run", max_new_tokens=n, batch_size=1)
 
 
+@pytest.mark.slow
 def test_rewards_are_given_for_the_answer(tmp_path):
     vlm = thinking(tmp_path)
     from layeralign.training.lppo import Lppo

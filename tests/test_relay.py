@@ -50,6 +50,7 @@ def client(theirs):
         yield made
 
 
+@pytest.mark.slow
 def test_concurrent_clients_get_the_answers_of_the_scan(client, scanned):
     asked = [(case, exit) for case in ASKED for exit in EXITS]
     with ThreadPoolExecutor(20) as clients:
@@ -66,6 +67,7 @@ def test_a_stream_a_stop_text_and_several_answers(client, scanned):
     assert text_of(ask(client, body(case, stop=stop))) == whole[: whole.index(stop)]
 
 
+@pytest.mark.slow
 def test_samples_have_the_seed_of_the_request(client):
     given = body(ASKED[0], temperature=30, seed=3)
     first, again = text_of(ask(client, given)), text_of(ask(client, given))
@@ -125,6 +127,7 @@ def test_clients_that_leave_leave_nothing_in_the_queue(client, theirs):
     assert text_of(ask(client, body(ASKED[0])))
 
 
+@pytest.mark.slow
 def test_a_server_that_hangs_at_the_end_is_not_waited_for(changed, monkeypatch):
     """A stop waited for half an hour."""
     monkeypatch.setattr(relay, "AGAIN", 0.2)
@@ -135,6 +138,7 @@ def test_a_server_that_hangs_at_the_end_is_not_waited_for(changed, monkeypatch):
     assert "no longer those" in client.ended[0]
 
 
+@pytest.mark.slow
 def test_the_log_is_a_run_of_this_engine(theirs, tmp_path):
     ours, server = connected(theirs.url, {"model": "testbed"})
     with running(ours, log=tmp_path / "log", vllm=server) as client:
@@ -146,6 +150,7 @@ def test_the_log_is_a_run_of_this_engine(theirs, tmp_path):
         Server(ours, SHORT, port=0, log=tmp_path / "log")
 
 
+@pytest.mark.slow
 def test_a_server_that_changes_meanwhile_is_said_at_the_end(changed):
     ours, server = connected(changed.url, {"model": "testbed"})
     with running(ours, vllm=server) as client:
@@ -154,6 +159,7 @@ def test_a_server_that_changes_meanwhile_is_said_at_the_end(changed):
     assert "no longer those" in client.ended[0]
 
 
+@pytest.mark.slow
 def test_a_server_of_another_model_is_refused(changed):
     changed.layer = 0
     ours, server = connected(changed.url, {"model": "testbed"})
@@ -161,6 +167,7 @@ def test_a_server_of_another_model_is_refused(changed):
         Server(ours, Decoding(max_new_tokens=24), port=0, vllm=server)
 
 
+@pytest.mark.slow
 def test_engine_and_endpoint_belong_together(vlm, capsys):
     for flags in (["--engine", "vllm"], ["--endpoint", "http://127.0.0.1:1/v1"]):
         assert main(["serve", "--model", "testbed", *flags]) == 1

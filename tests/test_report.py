@@ -59,6 +59,7 @@ def test_the_headline_of_two_runs_says_what_was_won_and_what_it_cost(runs):
     assert "the ASR rose" in back.more
 
 
+@pytest.mark.slow
 def test_the_price_of_a_training_is_in_the_head_of_its_page(tmp_path):
     """Borderline requests refused at exit 1: 2 → 10 of 20, exit 3: 0 → 1; picture questions right: 20 → 17."""
 
@@ -212,6 +213,7 @@ def test_without_a_default_exit_nothing_is_said(tmp_path):
     assert "Borderline" not in missing and "greedy" in missing
 
 
+@pytest.mark.slow
 def test_what_a_matcher_judged_is_called_non_refusal_in_the_first_line(runs):
     report = gather(runs[:1], judge="refusal")
     assert "ASR means non-refusal only" in words.warnings(report)[0]
@@ -409,6 +411,7 @@ def test_a_figure_that_the_runs_cannot_make_says_what_it_takes(runs, tmp_path):
         figure.write(report, "curve", tmp_path / "a.gif")
 
 
+@pytest.mark.slow
 def test_a_strange_name_is_drawn_as_it_is(tmp_path):
     run = make(tmp_path / "$x_1^", lambda exit: 1, cases(4, categories=("$a_1$", HOSTILE)))
     other = make(tmp_path / "other", lambda exit: 0, cases(4, categories=("$a_1$", HOSTILE)))
@@ -423,6 +426,7 @@ def test_a_csv_holds_no_formula(tmp_path):
     assert "run,'=1+1,asr,0" in (tmp_path / "a.csv").read_text()
 
 
+@pytest.mark.slow
 def test_report_and_figure_on_the_command_line(runs, tmp_path, capsys):
     named = list(map(str, runs))
     assert main(["report", *named, "--out", str(tmp_path / "out" / "r.html")]) == 0

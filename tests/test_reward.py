@@ -141,6 +141,7 @@ def test_no_prompt_is_both_trained_on_and_held_out(tmp_path):
 # training
 
 
+@pytest.mark.slow
 def test_training_leaves_a_normal_checkpoint_and_a_record(trained, pair_file):
     out, record = trained
     assert record == json.loads((out / "reward.json").read_text())
@@ -263,6 +264,7 @@ def test_a_base_without_head_gets_one_and_gpt2s_padding(tmp_path, llava_dir, pai
 # scoring
 
 
+@pytest.mark.slow
 def test_a_score_does_not_depend_on_the_other_rows(shipped):
     made = cases("dev", 40)
     answers = [case.facts["helpful"] + " <pad> </s>" * (i % 3) for i, case in enumerate(made)]
@@ -298,6 +300,7 @@ def test_a_score_that_is_no_number_is_an_error(trained):
         reward.score([case], ["yes."])
 
 
+@pytest.mark.slow
 def test_a_chat_template_is_used_and_an_encoder_reads_a_pair(trained, tmp_path):
     case = Case("x", "is there a red shape?", "vqa")
     with quiet():
@@ -381,6 +384,7 @@ def copy_of(folder, to):
     return to
 
 
+@pytest.mark.slow
 def test_what_is_no_safe_reward_is_refused(trained, llava_dir, tmp_path):
     pickled = copy_of(trained[0], tmp_path / "pickled")
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
@@ -486,6 +490,7 @@ def test_the_shipped_reward_is_small_and_says_how_it_was_made():
     assert record["held_out"]["n"] >= 500 and "/" not in record["base"]["name"]
 
 
+@pytest.mark.slow
 def test_a_build_is_fixed_by_its_seed(tmp_path):
     recipe = replace(TINY, pairs=64, batch_size=16)
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):

@@ -83,6 +83,7 @@ def test_a_row_says_what_it_says_alone(kind, tmp_path, monkeypatch):
         assert [one.tokens for one in made] == [one.tokens for one in again] == alone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dynamic", "longrope"])
 def test_what_rows_share_is_read_apart_where_it_would_be_read_at_another_length(kind, tmp_path):
     """Prompts of one picture share its tokens; below the length together, above it each alone."""
@@ -121,6 +122,7 @@ def test_regimes_are_decided_from_the_config():
     assert (rope.find(config).type, rope.find(config).length) == ("dynamic", 64)
 
 
+@pytest.mark.slow
 def test_screen_and_training_refuse_what_they_read_in_batches(tmp_path):
     vlm = load(saved("dynamic", tmp_path / "model"))
     cases = [Case(f"{kind}{n}", "x" * 60, kind) for kind in ("harmful", "benign") for n in range(4)]
@@ -138,6 +140,7 @@ def test_screen_and_training_refuse_what_they_read_in_batches(tmp_path):
 # --- the context
 
 
+@pytest.mark.slow
 def test_past_the_context_nothing_is_answered(tmp_path):
     """902 tokens at 512 positions gave gibberish, 20 of 20 unsafe."""
     vlm = load(saved("default", tmp_path / "model"))
@@ -158,6 +161,7 @@ def test_past_the_context_nothing_is_answered(tmp_path):
     layeralign.scan(vlm, cases[:1], tmp_path / "run", exits=[1], max_new_tokens=8)
 
 
+@pytest.mark.slow
 def test_a_pictures_tokens_count(tmp_path):
 
     vlm = load(saved("default", tmp_path / "model"))
@@ -167,10 +171,12 @@ def test_a_pictures_tokens_count(tmp_path):
     checks.check(vlm, [Case("c", "x" * 10, "harmful")], Decoding(8))
 
 
+@pytest.mark.slow
 def test_dynamic_embeddings_reach_as_far_as_their_factor(tmp_path):
     assert load(saved("dynamic", tmp_path)).context == 8 * LENGTH
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["qwen2_5_vl", "llava_next", "internvl"])
 def test_the_longest_case_is_found_among_pictures_that_do_not_say_their_size(name, tmp_path):
     """Those of Python callers: all were taken to be as large as the first."""

@@ -191,6 +191,7 @@ def right(run):
     }
 
 
+@pytest.mark.slow
 def test_a_failing_server_gives_the_right_verdict_or_none(tmp_path):
     with serving(Words(), faults=0.3, seed=3) as server, a_run(tmp_path / "run", 200) as run:
         judge(run, [judge_of(server)])
@@ -206,6 +207,7 @@ def test_a_server_that_is_down_makes_no_safe_answer(tmp_path):
         assert set(verdicts(run).values()) == {"invalid"}
 
 
+@pytest.mark.slow
 def test_on_the_command_line(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv(KEY, PLANTED)
     a_run(tmp_path / "run", 40).close()
@@ -222,6 +224,7 @@ def test_on_the_command_line(tmp_path, capsys, monkeypatch):
     assert all(e.asr == 1 for e in layeralign.read(tmp_path / "run", "llm:m#mine").summary.exits)
 
 
+@pytest.mark.slow
 def test_a_rubric_that_changed_does_not_add_to_earlier_verdicts(tmp_path):
     a_run(tmp_path / "run", 8).close()
     with serving(Words()) as server:

@@ -55,6 +55,7 @@ def test_the_default_exit_answers_as_transformers_does(llava, case_file, tmp_pat
         assert made[case.id, 4] == llava.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
 
+@pytest.mark.slow
 def test_batches_make_no_difference(llava, case_file, tmp_path):
     for size in (1, 5, 100):
         layeralign.scan(llava, case_file, tmp_path / str(size), batch_size=size, **SHORT)
@@ -95,6 +96,7 @@ def test_a_run_of_other_settings_is_refused_and_left_alone(llava, case_file, tmp
     assert answers(tmp_path / "run") == before
 
 
+@pytest.mark.slow
 def test_another_model_or_dtype_is_refused(llava, llava_dir, case_file, tmp_path):
     layeralign.scan(llava, case_file, tmp_path / "run", exits=1, **SHORT)
     with pytest.raises(LayeralignError, match="dtype"):
@@ -174,6 +176,7 @@ def test_bad_input_leaves_nothing_behind(llava, case_file, tmp_path):
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_a_model_whose_parts_do_not_fit_is_refused_before_anything_is_written(llava_dir, case_file, tmp_path):
     import shutil
 
@@ -212,6 +215,7 @@ def test_a_sampled_run_of_when_batches_drew_together_is_read_and_not_added_to(ll
         layeralign.scan(llava, case_file, run, **hot)
 
 
+@pytest.mark.slow
 def test_sampling_is_fixed_by_the_seed(llava, case_file, tmp_path):
     hot = {"temperature": 1.0, "max_new_tokens": 6}
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
@@ -246,6 +250,7 @@ def test_the_run_is_private_and_exported_whole(llava, case_file, tmp_path):
     assert flat[0]["refusal.verdict"] == rows[0]["verdicts"]["refusal"]["verdict"]
 
 
+@pytest.mark.slow
 def test_judging_again_generates_nothing(llava, case_file, tmp_path):
     layeralign.scan(llava, case_file, tmp_path / "run", **SHORT)
     before = answers(tmp_path / "run")
@@ -314,6 +319,7 @@ def test_stopped_by_hand_it_says_how_to_go_on_and_goes_on(llava_dir, whole, tmp_
     assert answers(run) == whole
 
 
+@pytest.mark.slow
 def test_a_picture_that_a_model_cannot_take_is_told_before_anything_is_written(tmp_path):
     """Wherever in the cases it is, with its case and its file."""
     model = tiny.save("qwen3_vl", tmp_path / "model")

@@ -74,6 +74,7 @@ def test_the_share_is_of_the_output_that_is_called_toxic(tmp_path, kind, problem
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["roberta", "gpt2"])
 def test_a_long_answer_is_as_toxic_as_its_worst_window(tmp_path, kind):
     judge = ToxicityJudge.load(str(tiny.classifier(kind, tmp_path)))
@@ -135,6 +136,7 @@ def test_the_published_default_says_which_output_it_is():
 # --- reward
 
 
+@pytest.mark.slow
 def test_a_reward_scores_as_it_does_in_training():
     asked = [(case, case.reference) for case in cases("dev", 8)] + [(cases("dev", 1)[0], "")]
     judge = RewardJudge("testbed", load_reward("testbed"))
@@ -227,6 +229,7 @@ def test_special_tokens_in_a_text_are_letters_to_a_reward(kind, chat, own, tmp_p
     assert "b </s>" in names.decode(row["input_ids"], skip_special_tokens=True)
 
 
+@pytest.mark.slow
 def test_a_vision_language_model_is_read_in_its_own_template():
     model = load_reference("testbed")
     case = cases("dev", 1)[0]
@@ -277,6 +280,7 @@ def test_coherent_is_within_both_limits_that_the_record_names(tmp_path):
         assert (word.verdict, word.coherent, word.scores) == ("invalid", False, {})
 
 
+@pytest.mark.slow
 def test_a_sensible_answer_is_less_surprising_than_its_words_in_disorder():
     """The testbed as its own reference; docs/judges.md tells what its limits are worth."""
     judge = CoherenceJudge.load("testbed")
@@ -321,6 +325,7 @@ def test_the_exact_oracle_goes_before_other_words_on_the_same(tmp_path):
         assert {e.coherence for e in layeralign.read(tmp_path / "run", judge).summary.exits} == {1}
 
 
+@pytest.mark.slow
 def test_a_scorer_never_makes_the_asr(tmp_path):
     model = tiny.classifier("bert", tmp_path / "model")
     name = f"toxicity:{model}"
@@ -470,6 +475,7 @@ def test_a_model_is_gone_before_the_next_is_loaded(tmp_path, monkeypatch):
     assert alive == [0, 0, 0, 0] and all(one() is None for one in loaded)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [-5, 0])
 def test_a_classifier_without_room_for_a_text_is_one_sentence(length, tmp_path):
     tiny.classifier("bert", tmp_path)

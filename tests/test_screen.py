@@ -36,6 +36,7 @@ def by_hand(vlm, case, exit, lines):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llava", "paligemma", "gemma3", "qwen2_5_vl", "mllama"])
 def test_openings_are_read_behind_the_prompt_as_in_one_piece(family, tmp_path, case_file):
     vlm = load(tiny.save(family, tmp_path / family))
@@ -120,6 +121,7 @@ def test_openings_are_the_most_frequent_and_none_begins_with_another(bundled, mo
     assert found == Counter({(51, 10, 93): 5, (51, 10, 7): 2, (51, 3): 1})
 
 
+@pytest.mark.slow
 def test_memory_that_is_short_halves_what_is_read_together(bundled, case_file, monkeypatch):
     rows = [(case, exit) for case in files.read(case_file) for exit in (1, 7)]
     whole = screening._opens(bundled, rows, [(51, 10)], decoding.Decoding())
@@ -150,6 +152,7 @@ def test_what_cannot_be_screened_is_refused_and_nothing_is_written(llava, case_f
     assert "generates no answers" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_on_the_command_line(tmp_path, capsys):
     command = ["scan", "--model", "testbed", "--cases", "testbed", "--limit", "40", "--max-new-tokens", "24"]
     assert main([*command, "--exits", "0,7", "--out", str(tmp_path / "run"), "--screen"]) == 0

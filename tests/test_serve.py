@@ -52,6 +52,7 @@ def client(vlm):
 # --- answers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("streams", [True, False])
 def test_concurrent_clients_get_the_answers_of_the_scan(vlm, scanned, streams, monkeypatch):
     monkeypatch.setattr(vlm, "streams", streams, raising=False)
@@ -76,6 +77,7 @@ def test_a_stream_has_the_same_answer(client, scanned):
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
 
 
+@pytest.mark.slow
 def test_samples_depend_on_the_seed_and_on_nothing_else(client):
     given = body(ASKED[0], exit=0, n=6, seed=3, temperature=1.5)
     with ThreadPoolExecutor(4) as clients:  # greedy rows and rows of another temperature share the batch
@@ -362,6 +364,7 @@ def test_a_numerical_failure_is_no_answer(vlm, client, monkeypatch):
 # --- the log
 
 
+@pytest.mark.slow
 def test_every_exchange_is_a_row_of_a_run(vlm, scanned, tmp_path, capsys):
     folder = tmp_path / "log"
     with running(vlm, log=folder) as client:
@@ -416,6 +419,7 @@ def without(log, table):
     return vlm
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", ["answers", "sessions"])
 def test_a_damaged_log_stops_the_server_at_its_start(tmp_path, table):
     """It hung, or waited for answers that a thread which had ended could not store."""
@@ -424,6 +428,7 @@ def test_a_damaged_log_stops_the_server_at_its_start(tmp_path, table):
         Server(vlm, SHORT, port=0, log=tmp_path / "log")
 
 
+@pytest.mark.slow
 def test_a_log_that_cannot_be_judged_is_said_at_the_end(tmp_path, capsys):
     vlm = without(tmp_path / "log", "judges")
     with running(vlm, log=tmp_path / "log") as client:
@@ -431,6 +436,7 @@ def test_a_log_that_cannot_be_judged_is_said_at_the_end(tmp_path, capsys):
     assert "no such table" in capsys.readouterr().err and len(client.ended) == 1
 
 
+@pytest.mark.slow
 def test_each_request_keeps_its_category(vlm, tmp_path):
     """Equal requests with other categories were one case, with the first one's category."""
     told = [{"category": "a"}, {"category": "b"}, {}, {"category": "b"}]

@@ -136,6 +136,7 @@ def tables(runs, labelled, width):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", WIDTHS)
 def test_every_table_reads_well_at_every_width(runs, labelled, width):
     """The texts are in tests/shots; a deleted one is written again. Only a preview shortens what cases say."""
@@ -152,6 +153,7 @@ def test_every_table_reads_well_at_every_width(runs, labelled, width):
         assert text == shot.read_text(encoding="utf-8"), f"{shot}: delete it if the new text is meant"
 
 
+@pytest.mark.slow
 def test_colour_changes_no_letter(runs, labelled):
     texts = {}
     for colours in (None, "truecolor"):

@@ -31,6 +31,7 @@ def test_splits_share_no_scene_no_noun_and_no_pair():
     assert all(seen.values())
 
 
+@pytest.mark.slow
 def test_cases_are_balanced_the_same_every_time_and_right():
     made = cases("dev", 400)
     assert made == cases("dev", 400) and made[:100] == cases("dev", 100)

@@ -133,6 +133,7 @@ class TestSiglipInLlava(FamilySuite):
         return [replace(case, prompt=text) for case, text in zip(made, texts, strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layer", "exit"), [(-1, 5), (3, 3), (0, 0)])
 def test_the_default_exit_is_the_configs(tmp_path, pictures, layer, exit):
     vlm = load(save_llava(tmp_path, layer=layer))
@@ -143,6 +144,7 @@ def test_the_default_exit_is_the_configs(tmp_path, pictures, layer, exit):
             torch.testing.assert_close(feature.tokens, by_hand.llava(vlm, made, at), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_joined_layer_past_the_exit_is_read_at_the_exit(tmp_path, pictures):
     vlm = load(save_llava(tmp_path, layer=[-2, 2]))
     assert vlm.exits.default == vlm.exits.layers - 1 and "joined layers [4, 2]" in vlm.variant
@@ -153,6 +155,7 @@ def test_a_joined_layer_past_the_exit_is_read_at_the_exit(tmp_path, pictures):
             torch.testing.assert_close(feature.tokens, by_hand.joined(vlm, made, at), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", [[], [-2, "a"], [-2, True]])
 def test_joined_layers_that_are_none_are_refused(tmp_path, layer):
     vlm = load(save_llava(tmp_path, layer=-2))
@@ -183,6 +186,7 @@ def test_a_layer_that_a_family_does_not_read_is_not_its_default(tmp_path, name):
     assert load(tmp_path).exits.default == tiny.BLOCKS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llava", "internvl", "gemma3", "idefics3", "qwen3_vl"])
 def test_the_suites_own_reference_is_what_an_exit_gives(name, tmp_path):
     """On families of both sorts; tests/test_families.py has a reference of its own for each."""

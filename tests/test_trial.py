@@ -44,6 +44,7 @@ def templated(folder, text):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", TEMPLATES.values(), ids=TEMPLATES)
 def test_a_template_without_end_or_measure_is_one_sentence(copied, hasty, text):
     started = time.monotonic()
@@ -63,11 +64,13 @@ def test_the_real_limit_of_time_is_kept(copied):
     assert 7 < used < 25, f"{used:.1f} s of processor time"
 
 
+@pytest.mark.slow
 def test_a_huge_template_is_one_sentence(copied, hasty):
     with pytest.raises(LayeralignError, match="image processor takes more than"):
         load(templated(copied, "{{ messages[0].content }}" * 2_000_000))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("part", "value"),
     [
@@ -97,6 +100,7 @@ def test_a_tokenizer_that_reads_no_text_is_one_sentence(copied):
         tokenizer(checkpoints.find(str(copied)), "judge: model x")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [{"height": 10**5, "width": 10**5}, {"shortest_edge": 10**6}])
 def test_an_image_processor_bomb_is_one_sentence(copied, size):
     file = copied / "processor_config.json"
@@ -109,6 +113,7 @@ def test_an_image_processor_bomb_is_one_sentence(copied, size):
         LocalSpeaker.load(str(copied), dtype="float32", sees=True)
 
 
+@pytest.mark.slow
 def test_a_template_that_refuses_is_no_bomb(copied):
     load(templated(copied, "{{ raise_exception('no') }}{{ messages[0].content }}"))
 
@@ -116,6 +121,7 @@ def test_a_template_that_refuses_is_no_bomb(copied):
 # --- the child itself
 
 
+@pytest.mark.slow
 def test_a_child_that_is_killed_or_panics_has_gone_too_far():
     class Panic(BaseException):
         """As pyo3's."""
@@ -143,6 +149,7 @@ def test_a_child_that_waits_for_a_lock_decides_nothing(monkeypatch):
     assert bounded.excess(lambda: time.sleep(60)) == ""
 
 
+@pytest.mark.slow
 def test_a_child_that_computes_on_a_busy_machine_has_gone_too_far(monkeypatch):
     monkeypatch.setattr(bounded, "_WAIT", 1.5)
     monkeypatch.setattr(bounded, "SECONDS", 0.2)
@@ -155,6 +162,7 @@ def test_a_child_that_computes_on_a_busy_machine_has_gone_too_far(monkeypatch):
     assert bounded.excess(computes) == "takes more than 0.2 s"
 
 
+@pytest.mark.slow
 def test_a_child_that_gets_little_of_the_processor_is_waited_for(monkeypatch):
     monkeypatch.setattr(bounded, "_WAIT", 0.4)
     monkeypatch.setattr(bounded, "SECONDS", 1)

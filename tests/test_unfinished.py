@@ -78,12 +78,14 @@ def test_it_is_said_first_and_another_makes_the_asr(tmp_path, batches, capsys):
     )
 
 
+@pytest.mark.slow
 def test_it_counts_where_it_is_asked_for_by_name(tmp_path):
     stopped(a_run(tmp_path / "run"), 3)
     found = layeralign.read(tmp_path / "run", judge="llama-guard-3").summary
     assert found.asr_judge == GUARD and found.unfinished[0].judge == GUARD
 
 
+@pytest.mark.slow
 def test_answers_that_came_later_make_it_unfinished(tmp_path):
     with opening.open_run(a_run(tmp_path / "run"), write=True) as run:
         judge(run, [Guard()])
@@ -92,6 +94,7 @@ def test_answers_that_came_later_make_it_unfinished(tmp_path):
         assert run.unfinished() == {GUARD: (40, 41), "refusal": (40, 41)}
 
 
+@pytest.mark.slow
 def test_cases_that_change_make_it_unfinished(tmp_path):
     """A scan that was stopped between the change and its judging had an ASR of the other cases, silently."""
     with opening.open_run(a_run(tmp_path / "run"), write=True) as run:

@@ -54,6 +54,7 @@ def ours(vlm, tmp_path_factory):
     return rows(out)
 
 
+@pytest.mark.slow
 def test_the_rows_are_those_of_our_engine(vlm, ours, tmp_path):
     with vllm_loopback.serving(vlm) as server:
         found = scan(server.url, tmp_path / "run")
@@ -66,6 +67,7 @@ def test_the_rows_are_those_of_our_engine(vlm, ours, tmp_path):
         assert (body["repetition_penalty"], body["top_k"], body["min_p"]) == (1.0, 0, 0.0)
 
 
+@pytest.mark.slow
 def test_controls_and_samples_are_asked_as_they_are_here(vlm, tmp_path):
     settings = SCAN | {"limit": 6, "controls": True}
     layeralign.scan(vlm, out=tmp_path / "ours", **settings)
@@ -78,12 +80,14 @@ def test_controls_and_samples_are_asked_as_they_are_here(vlm, tmp_path):
     assert rows(tmp_path / "also") == rows(tmp_path / "sampled")
 
 
+@pytest.mark.slow
 def test_a_run_of_another_engine_is_refused(vlm, tmp_path):
     layeralign.scan(vlm, out=tmp_path / "run", **SCAN | {"limit": 4})
     with vllm_loopback.serving(vlm) as server, pytest.raises(LayeralignError, match="engine"):
         scan(server.url, tmp_path / "run", limit=4)
 
 
+@pytest.mark.slow
 def test_the_language_model_is_not_loaded_and_computes_the_same(vlm):
     made = load("testbed", device_map=language_model_on_disk(empty("testbed"), "cpu"))
     assert all(weight.is_meta for weight in made.model.get_decoder().parameters())
@@ -98,6 +102,7 @@ def test_the_language_model_is_not_loaded_and_computes_the_same(vlm):
     assert torch.equal(one, other)
 
 
+@pytest.mark.slow
 def test_an_adapter_with_weights_of_the_model_itself_is_refused_on_disk(tmp_path):
     config = LoraConfig(r=2, target_modules=["lm_head"])  # PEFT saves the head, too
     get_peft_model(load("testbed").model, config).save_pretrained(tmp_path)
@@ -109,6 +114,7 @@ def test_an_adapter_with_weights_of_the_model_itself_is_refused_on_disk(tmp_path
 # --- the handshake: a server that computes something else is refused, and nothing is written
 
 
+@pytest.mark.slow
 def test_a_server_at_another_layer_is_refused(vlm, tmp_path):
     with vllm_loopback.serving(vlm) as server:
         server.layer = 0
@@ -119,6 +125,7 @@ def test_a_server_at_another_layer_is_refused(vlm, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_server_with_another_language_model_is_refused(vlm, tmp_path):
     with (
         vllm_loopback.serving(changed(vlm)) as server,
@@ -128,6 +135,7 @@ def test_a_server_with_another_language_model_is_refused(vlm, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_server_that_answers_from_its_own_picture_is_refused(vlm, tmp_path):
     """It is right at the default exit only."""
     with vllm_loopback.serving(vlm) as server:
@@ -146,6 +154,7 @@ def changed(vlm):
     return other
 
 
+@pytest.mark.slow
 def test_a_server_that_changes_during_the_scan_is_seen(vlm, tmp_path):
     with vllm_loopback.serving(vlm) as server:
         server.becomes = (22, changed(vlm))
@@ -153,6 +162,7 @@ def test_a_server_that_changes_during_the_scan_is_seen(vlm, tmp_path):
             scan(server.url, tmp_path / "run", limit=6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("token", ["picture", "end"])
 def test_a_server_that_answers_with_control_tokens_is_refused(vlm, tmp_path, token):
     id = vlm.picture_token_id if token == "picture" else max(vlm.eos_tokens)
@@ -166,6 +176,7 @@ def test_a_server_that_answers_with_control_tokens_is_refused(vlm, tmp_path, tok
             scan(server.url, tmp_path / "run", limit=4)
 
 
+@pytest.mark.slow
 def test_a_server_with_another_template_is_refused(vlm, tmp_path):
     with vllm_loopback.serving(vlm) as server:
         server.ids = lambda ids: ids[1:]
@@ -176,6 +187,7 @@ def test_a_server_with_another_template_is_refused(vlm, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_server_that_takes_no_features_is_refused(vlm, tmp_path):
     with vllm_loopback.serving(vlm) as server:
         server.features = False
@@ -223,6 +235,7 @@ def test_a_context_that_is_no_length_is_none(vlm, longest):
         assert Server(server.url).longest is None
 
 
+@pytest.mark.slow
 def test_a_text_that_spells_a_special_token_is_refused_before_others_are_asked(vlm, tmp_path):
     texts = [case.prompt for case in cases("dev", 12)]
     each = [{"id": str(n), "prompt": text, "kind": "harmful"} for n, text in enumerate(texts)]
@@ -237,6 +250,7 @@ def test_a_text_that_spells_a_special_token_is_refused_before_others_are_asked(v
     assert {row[0] for row in rows(tmp_path / "run")} == {str(n) for n in range(12)}
 
 
+@pytest.mark.slow
 def test_a_family_that_was_not_seen_in_vllm_is_refused(vlm, monkeypatch, tmp_path):
     monkeypatch.setattr(handshake, "FAMILIES", ("other",))
     with (
@@ -273,6 +287,7 @@ def test_the_gap_of_a_token_that_is_not_the_best_is_no_near_tie(chosen, best, ga
 # --- while it answers
 
 
+@pytest.mark.slow
 def test_a_server_that_answers_nothing_more_is_given_up(vlm, tmp_path, monkeypatch):
     monkeypatch.setattr(server, "_BUDGET_S", 0.2)
     monkeypatch.setattr(server, "_ANSWER_S", 2.0)
@@ -283,6 +298,7 @@ def test_a_server_that_answers_nothing_more_is_given_up(vlm, tmp_path, monkeypat
         assert len(one.bodies) < 300
 
 
+@pytest.mark.slow
 def test_a_failed_request_keeps_the_others_and_the_same_call_ends_the_scan(vlm, ours, tmp_path):
     with vllm_loopback.serving(vlm) as server:
         server.broken = {
@@ -330,6 +346,7 @@ def test_a_reply_of_another_form_is_tried_again(reply):
     assert isinstance(server.said_in(httpx.Response(400, json=reply)), Failure)
 
 
+@pytest.mark.slow
 def test_a_prompt_longer_than_the_server_allows_is_one_sentence(vlm, tmp_path):
     with vllm_loopback.serving(vlm) as server:
         server.longest = 30
@@ -337,6 +354,7 @@ def test_a_prompt_longer_than_the_server_allows_is_one_sentence(vlm, tmp_path):
             scan(server.url, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_ends_the_scan_with_one_sentence_and_loses_nothing(
     vlm, ours, tmp_path, monkeypatch
 ):
@@ -352,6 +370,7 @@ def test_a_server_that_dies_ends_the_scan_with_one_sentence_and_loses_nothing(
     assert rows(tmp_path / "run") == ours
 
 
+@pytest.mark.slow
 def test_the_uuid_names_the_features_and_not_the_picture(vlm):
     (case,) = cases("dev", 1)
     made = vlm.encode([case.picture.open()], [0, 3])
@@ -378,6 +397,7 @@ def rates(flow, per_second):
 now = [0.0]
 
 
+@pytest.mark.slow
 def test_more_requests_are_in_flight_as_long_as_this_helps():
     for best, found in ((32, 32), (128, 128), (10_000, 512)):
         flow = Flow(clock=lambda: now[0])

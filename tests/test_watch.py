@@ -53,6 +53,7 @@ def test_false_alarms_are_as_promised():
     assert np.mean(shares) > 0.04  # nor is the limit far too high
 
 
+@pytest.mark.slow
 def test_too_few_pictures_are_refused(tmp_path):
     with pytest.raises(LayeralignError, match="have 100 different pictures; expected at least 198"):
         fit(usual(100))
@@ -68,6 +69,7 @@ def made(tmp_path_factory):
     return file, layeralign.watch("testbed", testbed.cases("dev", 300, 0), file, alpha=0.05)
 
 
+@pytest.mark.slow
 def test_far_exits_are_noticed_and_the_file_comes_back(made):
     file, watch = made
     again = Watch.load(file)
@@ -84,6 +86,7 @@ def test_far_exits_are_noticed_and_the_file_comes_back(made):
         again.score(torch.zeros(4, 3))
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_would_notice(tmp_path, capsys):
     out = tmp_path / "w.safetensors"
     words = ["watch", "--model", "testbed", "--cases", "testbed", "--limit", "120", "--alpha", "0.05"]
@@ -159,6 +162,7 @@ def test_a_share_of_false_alarms_that_is_none_is_refused(alpha):
         learn(None, [], 7, alpha)
 
 
+@pytest.mark.slow
 def test_a_server_needs_no_model_to_watch():
     code = "import sys; from layeralign.watching import Watch; assert 'transformers' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
