@@ -27,8 +27,9 @@ METHODS = {
     "steer": ("the model's own states", "yes", "nothing"),
     "latent": ("right answers", "no", "language model"),
     "sft-default": ("right answers", "no", "language model"),
+    "lppo-120": ("a reward", "yes", "language model"),
 }
-"""Method -> what it learns from, whether it sees other exits than the default one, and what it trains."""
+"""Method (and its number of steps, if it is none of the shared settings) -> what it learns from, whether it sees other exits than the default one, and what it trains."""
 DEFAULT = 7
 CHANGES = ("harmful refused", "authorised refused", "benign refused", "questions right")
 COLOURS = [
@@ -42,6 +43,7 @@ COLOURS = [
     "#555555",
     "#d6459f",
     "#222222",
+    "#6b1020",
 ]
 
 
@@ -105,7 +107,7 @@ def picture(
     """ASR at the worst exit against over-refusal, a mean over exits; one point per seed."""
     figure = Figure(figsize=(7.2, 4.4), layout="constrained")
     axes = figure.subplots()
-    styles = dict(zip(METHODS, zip(COLOURS, "osD^vP*Xph", strict=True), strict=True))
+    styles = dict(zip(METHODS, zip(COLOURS, "osD^vP*Xph<", strict=True), strict=True))
     for method, some in made.items():
         colour, marker = styles[method]
         points = [(fmean(one.over_refusal), one.worst) for one in some]

@@ -28,19 +28,20 @@ from methods import Measured, shares
 from layeralign.studies.demo import NATURAL_TRAINED_ON, natural_settings
 from layeralign.training.settings import AlignSettings
 
-ORDER = ("consistency", "repair", "steer", "sft", "sft-default", "lppo", "latent", "rloo", "dpo", "grpo")
+ORDER = ("consistency", "repair", "steer", "sft", "sft-default", "lppo", "latent", "rloo", "dpo", "grpo",
+         "lppo-120")  # fmt: skip
 """Methods in the order of their runs."""
 REWARD = "layeralign.testbed.natural.outcome:score"
 """The judge's own rule. Only the methods that sample answers use it."""
-_OWN: dict[str, dict] = {}
-"""Settings of one method alone."""
+_OWN: dict[str, dict] = {"lppo-120": {"method": "lppo", "steps": 120, "epochs": 2, "mix": "worst"}}
+"""Settings of one row alone."""
 SHOWN = {"refusal": "forbidden refused", "over_refusal": "allowed refused", "utility": "questions right"}
 """Changes at the default exit that the table shows."""
 
 
 def settings(method: str, seed: int) -> AlignSettings:
     """The settings of one training."""
-    return replace(natural_settings(), method=method, seed=seed, **_OWN.get(method, {}))
+    return replace(natural_settings(), **({"method": method, "seed": seed} | _OWN.get(method, {})))
 
 
 def measured(found: dict) -> Measured:
