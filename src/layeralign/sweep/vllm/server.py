@@ -227,11 +227,16 @@ class Server:
             for keys in groups.values():
                 case, seen = keys[0][0], seen_by(keys[0])
                 ids = prompt_tokens(vlm, case, features[seen], decoding)
-                self._check_length(case, len(ids), decoding)
+                self.check_length(case, len(ids), decoding)
                 seed = seed_of(settings.seed, case.id, *keys[0][1:])
                 yield Asked(tuple(keys), ids), self.body(vlm, case, parts[seen], decoding, seed=seed)
 
-    def _check_length(self, case: Case, tokens: int, decoding: Decoding) -> None:
+    def check_length(self, case: Case, tokens: int, decoding: Decoding) -> None:
+        """Check that a prompt of so many tokens and its answer fit.
+
+        Raises:
+            LayeralignError: They do not.
+        """
         if self.longest is not None and tokens + decoding.max_new_tokens > self.longest:
             raise LayeralignError(
                 f"case {case.id!r}: its prompt of {tokens} tokens and an answer of {decoding.max_new_tokens} "

@@ -1,0 +1,159 @@
+"""Rollouts of a training on a vLLM server, which gets each step's adapter and this process's features."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import replace
+from pathlib import Path
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from layeralign.cases.case import Case
+from layeralign.decode.decoding import Decoding
+from layeralign.decode.prompts import ended
+from layeralign.decode.requests import Generation
+from layeralign.errors import LayeralignError
+from layeralign.judges.models.service import Failure
+from layeralign.sweep.vllm.flow import Flow
+from layeralign.sweep.vllm.handshake import shake
+from layeralign.sweep.vllm.server import BYTES_IN_FLIGHT, Asked, Part, Server, features_part, said_in
+from layeralign.training.data.features import Row
+from layeralign.training.data.rollout import prompts
+from layeralign.training.policy import Policy
+from layeralign.training.rollouts import Rollouts
+from layeralign.training.state.record import ROLLOUTS
+from layeralign.vlm.feature import Feature
+from layeralign.vlm.vlm import Vlm
+
+if TYPE_CHECKING:
+    import httpx
+
+_DRAWN = 0.1
+"""Deviation of the drawn weights of the handshake's adapter; it then changes most tokens of an answer."""
+
+
+class VllmRollouts(Rollouts):
+    """A vLLM server that samples the rollouts.
+
+    It reads each step's adapter from the training's folder, under a name that it never had before, since its
+    cache knows what a prompt gave with an adapter by the adapter's name.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server, self._flow = server, Flow()
+        self._folder: Path
+
+    def record(self) -> dict[str, Any]:
+        """See `Rollouts.record`."""
+        return self._server.record()
+
+    def begin(self, policy: Policy, cases: Sequence[Case], decoding: Decoding, out: Path) -> None:
+        """See `Rollouts.begin`; the adapter's weights are drawn, which shows a server that ignores it."""
+        self._folder = out / ROLLOUTS
+        shutil.rmtree(self._folder, ignore_errors=True)  # of a training that was killed
+        with _drawn(policy), self._loaded(policy) as server:
+            shake(server, policy.vlm, cases, decoding)
+
+    def sample(
+        self,
+        policy: Policy,
+        rows: Sequence[Row],
+        features: Sequence[Feature | None],
+        decoding: Decoding,
+        seeds: Sequence[int],
+    ) -> list[Generation[int]]:
+        """See `Rollouts.sample`; sampled answers are vLLM's own draws."""
+        vlm, found = policy.vlm, {}
+        lines = prompts(vlm, rows, features, decoding)
+        with self._loaded(policy) as server:
+            each = zip(rows, lines, features, seeds, strict=True)
+            bodies = enumerate(self._bodies(server, vlm, each, decoding))
+            for number, said in server.service.ask_each(
+                "/v1/chat/completions", bodies, said_in, lambda: self._flow.limit
+            ):
+                self._flow.ended()
+                asked = Asked(((*rows[number], 0),), lines[number])
+                why = said.why if isinstance(said, Failure) else server.wrong(vlm, asked, said, decoding)
+                if not why and not set(vlm.unsayable).isdisjoint(said.tokens):
+                    why = "an answer had a token that was not allowed"
+                if isinstance(said, Failure) or why:
+                    raise LayeralignError(
+                        f"endpoint {server.service.url}: a rollout failed ({why}); the same command resumes "
+                        "the training"
+                    )
+                tokens, stopped = ended(vlm, said.tokens)
+                found[number] = Generation((number,), tokens, "stop" if stopped else "length")
+        return [found[number] for number in range(len(rows))]
+
+    def _bodies(
+        self,
+        server: Server,
+        vlm: Vlm,
+        each: Iterable[tuple[Row, Sequence[int], Feature | None, int]],
+        decoding: Decoding,
+    ) -> Iterator[Part]:
+        """The request of each row, prompt, feature and seed.
+
+        It names all allowed tokens. vLLM's `logit_bias` would be shorter, but not exact, and its `bad_words`
+        are strings.
+        """
+        allowed = sorted(set(range(vlm.head.weight.shape[0])).difference(vlm.unsayable))
+        for (case, _), line, feature, seed in each:
+            server.check_length(case, len(line), decoding)
+            if feature:
+                self._flow.at_most(BYTES_IN_FLIGHT // (2 * feature.nbytes))
+            part = features_part(vlm, feature) if feature else None
+            yield server.body(vlm, case, part, decoding, seed=seed, allowed_token_ids=allowed)
+
+    @contextmanager
+    def _loaded(self, policy: Policy) -> Iterator[Server]:
+        """The server as one of the policy as it is now."""
+        server = copy(self._server)
+        server.model = f"layeralign-{token_hex(8)}"
+        folder = self._folder.resolve() / server.model
+        policy.save(folder)
+        needs = (
+            "rollouts need a server with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment, "
+            f"--enable-lora and --max-lora-rank {policy.peft.peft_config['default'].r} or more, which can "
+            f"read {folder.parent}"
+        )
+        self._tell("load", {"lora_name": server.model, "lora_path": str(folder)}, needs)
+        yield server
+        self._tell("unload", {"lora_name": server.model}, "it was restarted; repeat the command")
+        shutil.rmtree(self._folder)
+
+    def _tell(self, what: str, body: Part, needs: str) -> None:
+        """Load or unload an adapter; `needs` ends the error's sentence."""
+        service = replace(self._server.service, attempts=3)
+        try:
+            (told,) = service.ask_all(f"/v1/{what}_lora_adapter", [body], _done)
+        except LayeralignError as error:
+            raise LayeralignError(f"{error}; {needs}") from None
+        if isinstance(told, Failure):
+            raise LayeralignError(f"endpoint {service.url}: did not {what} the adapter ({told.why}); {needs}")
+
+
+def _done(answer: httpx.Response) -> bool | Failure:
+    return answer.status_code == 200 or Failure(f"the server answered {answer.status_code}")
+
+
+@contextmanager
+def _drawn(policy: Policy) -> Iterator[None]:
+    """Weights drawn at random in the adapter's second matrices, which are zero before the first step."""
+    weights = [weight for name, weight in policy.trainable().items() if "lora_B" in name]
+    own = [weight.detach().clone() for weight in weights]
+    rng = torch.Generator().manual_seed(0)
+    try:
+        with torch.no_grad():
+            for weight in weights:
+                weight.copy_(_DRAWN * torch.randn(weight.shape, generator=rng))
+        yield
+    finally:
+        with torch.no_grad():
+            for weight, was in zip(weights, own, strict=True):
+                weight.copy_(was)
