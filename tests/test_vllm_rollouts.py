@@ -25,6 +25,7 @@ from layeralign.training.rollouts import Rollouts
 from layeralign.training.settings import AlignSettings
 from layeralign.vlm.load import load
 from test_align import Vowels
+from test_vllm import changed
 
 SMALL = AlignSettings(steps=3, rows=8, epochs=2, lr=1e-2, max_new_tokens=6, rank=2, group=2)
 
@@ -118,7 +119,7 @@ def test_a_dead_server_is_one_sentence_and_the_resumed_training_ends_the_same(
 ):
     monkeypatch.setattr(server, "_BUDGET_S", 0.5)
     with vllm_loopback.serving(vlm) as there:
-        there.dies_after = 22  # in the second step
+        there.dies_after = 24  # in the second step
         with pytest.raises(LayeralignError, match=r"a rollout failed .*the same command resumes"):
             align(tmp_path / "a", cases, there.url)
         assert len(there.loads) == 3
@@ -138,6 +139,13 @@ def test_a_training_is_not_continued_by_another_engine(vlm, cases, tmp_path):
         align(tmp_path / "b", cases, steps=1)
         with pytest.raises(LayeralignError, match="holds another training, with engine"):
             align(tmp_path / "b", cases, there.url, steps=1)
+
+
+def test_a_server_that_changes_meanwhile_is_seen(vlm, cases, tmp_path):
+    with vllm_loopback.serving(vlm) as there:
+        there.becomes = (24, changed(vlm))
+        with pytest.raises(LayeralignError, match="answers are not those of model"):
+            align(tmp_path / "a", cases, there.url)
 
 
 # --- what is refused before the first step

@@ -20,7 +20,7 @@ from layeralign.decode.requests import Generation
 from layeralign.errors import LayeralignError
 from layeralign.judges.models.service import Failure
 from layeralign.sweep.vllm.flow import Flow
-from layeralign.sweep.vllm.handshake import shake
+from layeralign.sweep.vllm.handshake import compare_one, shake
 from layeralign.sweep.vllm.server import BYTES_IN_FLIGHT, Asked, Part, Server, features_part, said_in
 from layeralign.training.data.features import Row
 from layeralign.training.data.rollout import prompts
@@ -67,20 +67,23 @@ class VllmRollouts(Rollouts):
         decoding: Decoding,
         seeds: Sequence[int],
     ) -> list[Generation[int]]:
-        """See `Rollouts.sample`; sampled answers are vLLM's own draws."""
+        """See `Rollouts.sample`; sampled answers are vLLM's own draws. One greedy answer is checked, too."""
         vlm, found = policy.vlm, {}
         lines = prompts(vlm, rows, features, decoding)
+        asked = [Asked(((*row, 0),), line) for row, line in zip(rows, lines, strict=True)]
         with self._loaded(policy) as server:
-            each = zip(rows, lines, features, seeds, strict=True)
+            each = zip(asked, features, seeds, strict=True)
             bodies = enumerate(self._bodies(server, vlm, each, decoding))
             for number, said in server.service.ask_each(
                 "/v1/chat/completions", bodies, said_in, lambda: self._flow.limit
             ):
                 self._flow.ended()
-                asked = Asked(((*rows[number], 0),), lines[number])
-                why = said.why if isinstance(said, Failure) else server.wrong(vlm, asked, said, decoding)
-                if not why and not set(vlm.unsayable).isdisjoint(said.tokens):
-                    why = "an answer had a token that was not allowed"
+                never = vlm.unsayable
+                why = (
+                    said.why
+                    if isinstance(said, Failure)
+                    else server.wrong(vlm, asked[number], said, decoding, never)
+                )
                 if isinstance(said, Failure) or why:
                     raise LayeralignError(
                         f"endpoint {server.service.url}: a rollout failed ({why}); the same command resumes "
@@ -88,23 +91,25 @@ class VllmRollouts(Rollouts):
                     )
                 tokens, stopped = ended(vlm, said.tokens)
                 found[number] = Generation((number,), tokens, "stop" if stopped else "length")
+            compare_one(server, vlm, asked[0], features[0], decoding)
         return [found[number] for number in range(len(rows))]
 
     def _bodies(
         self,
         server: Server,
         vlm: Vlm,
-        each: Iterable[tuple[Row, Sequence[int], Feature | None, int]],
+        each: Iterable[tuple[Asked, Feature | None, int]],
         decoding: Decoding,
     ) -> Iterator[Part]:
-        """The request of each row, prompt, feature and seed.
+        """The request of each prompt, feature and seed.
 
         It names all allowed tokens. vLLM's `logit_bias` would be shorter, but not exact, and its `bad_words`
         are strings.
         """
         allowed = sorted(set(range(vlm.head.weight.shape[0])).difference(vlm.unsayable))
-        for (case, _), line, feature, seed in each:
-            server.check_length(case, len(line), decoding)
+        for asked, feature, seed in each:
+            case = asked.keys[0][0]
+            server.check_length(case, len(asked.ids), decoding)
             if feature:
                 self._flow.at_most(BYTES_IN_FLIGHT // (2 * feature.nbytes))
             part = features_part(vlm, feature) if feature else None

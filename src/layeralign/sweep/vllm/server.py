@@ -179,8 +179,8 @@ class Server:
                 "kept, and the same command resumes the scan"
             )
 
-    def wrong(self, vlm: Vlm, one: Asked, said: Said, decoding: Decoding) -> str:
-        """What is wrong with an answer's tokens; empty if nothing is.
+    def wrong(self, vlm: Vlm, one: Asked, said: Said, decoding: Decoding, never: Sequence[int] = ()) -> str:
+        """What is wrong with an answer's tokens, of which none may be in `never`; empty if nothing is.
 
         Raises:
             LayeralignError: The server's prompt has other tokens than ours.
@@ -191,7 +191,7 @@ class Server:
             return "an answer had more tokens than asked for, or unknown ones"
         if not stopped and len(tokens) != decoding.max_new_tokens:
             return "an answer had neither an end token nor the largest length"
-        return ""
+        return "" if set(never).isdisjoint(tokens) else "an answer had a token that was not allowed"
 
     def check_prompt(self, one: Asked, said: Said) -> None:
         """Check that the server read the tokens that this process would read.
