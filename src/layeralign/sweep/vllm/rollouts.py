@@ -68,7 +68,7 @@ class VllmRollouts(Rollouts):
         seeds: Sequence[int],
     ) -> list[Generation[int]]:
         """See `Rollouts.sample`; sampled answers are vLLM's own draws. One greedy answer is checked, too."""
-        vlm, found = policy.vlm, {}
+        vlm, never, found = policy.vlm, policy.vlm.unsayable, {}
         lines = prompts(vlm, rows, features, decoding)
         asked = [Asked(((*row, 0),), line) for row, line in zip(rows, lines, strict=True)]
         with self._loaded(policy) as server:
@@ -78,17 +78,10 @@ class VllmRollouts(Rollouts):
                 "/v1/chat/completions", bodies, said_in, lambda: self._flow.limit
             ):
                 self._flow.ended()
-                never = vlm.unsayable
-                why = (
-                    said.why
-                    if isinstance(said, Failure)
-                    else server.wrong(vlm, asked[number], said, decoding, never)
-                )
-                if isinstance(said, Failure) or why:
-                    raise LayeralignError(
-                        f"endpoint {server.service.url}: a rollout failed ({why}); the same command resumes "
-                        "the training"
-                    )
+                if isinstance(said, Failure):
+                    raise _failed(server, said.why)
+                if why := server.wrong(vlm, asked[number], said, decoding, never):
+                    raise _failed(server, why)
                 tokens, stopped = ended(vlm, said.tokens)
                 found[number] = Generation((number,), tokens, "stop" if stopped else "length")
             compare_one(server, vlm, asked[0], features[0], decoding)
@@ -141,6 +134,12 @@ class VllmRollouts(Rollouts):
             raise LayeralignError(f"{error}; {needs}") from None
         if isinstance(told, Failure):
             raise LayeralignError(f"endpoint {service.url}: did not {what} the adapter ({told.why}); {needs}")
+
+
+def _failed(server: Server, why: str) -> LayeralignError:
+    return LayeralignError(
+        f"endpoint {server.service.url}: a rollout failed ({why}); the same command resumes the training"
+    )
 
 
 def _done(answer: httpx.Response) -> bool | Failure:
