@@ -25,7 +25,7 @@ import layeralign
 from layeralign.decode.decoding import Decoding
 from layeralign.decode.requests import Generation
 from layeralign.decode.sampling import seed_of
-from layeralign.sweep.vllm.rollouts import VllmRollouts, _drawn
+from layeralign.sweep.vllm.rollouts import VllmRollouts
 from layeralign.sweep.vllm.server import Server
 from layeralign.testbed.cases import cases
 from layeralign.training.data.features import Features
@@ -53,7 +53,7 @@ def rollouts(model: Path, url: str, out: Path, number: int) -> tuple[str, str]:
     ours, theirs = Rollouts(), VllmRollouts(Server(url))
     theirs.begin(policy, some, Decoding(TOKENS), out)
     plain = told(ours.sample(policy, rows, seen, Decoding(TOKENS), seeds))
-    with _drawn(policy):
+    with policy.drawn():
         mine = told(ours.sample(policy, rows, seen, Decoding(TOKENS), seeds))
         found = told(theirs.sample(policy, rows, seen, Decoding(TOKENS), seeds))
         seconds: dict[str, float] = {}

@@ -111,14 +111,16 @@ def shake(server: Server, vlm: Vlm, cases: Sequence[Case], decoding: Decoding) -
     return Shaken(ours, given, near)
 
 
-def compare_one(server: Server, vlm: Vlm, asked: Asked, feature: Feature | None, decoding: Decoding) -> None:
-    """See by one greedy answer to features that a server still computes this model.
+def compare_one(server: Server, vlm: Vlm, row: tuple[Case, int], decoding: Decoding) -> None:
+    """See by one greedy answer, to a case at an exit, that a server computes this model.
 
     Raises:
         LayeralignError: It does not.
     """
-    short, part = _short(decoding), features_part(vlm, feature) if feature else None
-    said = server.ask([server.body(vlm, asked.keys[0][0], part, short)])
+    short, (feature,) = _short(decoding), encode(vlm, [row])
+    asked = Asked(((*row, 0),), prompt_tokens(vlm, row[0], feature, short))
+    part = features_part(vlm, feature) if feature else None
+    said = server.ask([server.body(vlm, row[0], part, short)])
     given = _answers(server, vlm, [asked], said, short, "picture features")
     _compare_own(server, vlm, [asked], [feature], given, _near(vlm))
 

@@ -11,8 +11,6 @@ from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from layeralign.cases.case import Case
 from layeralign.decode.decoding import Decoding
 from layeralign.decode.prompts import ended
@@ -33,9 +31,6 @@ from layeralign.vlm.vlm import Vlm
 if TYPE_CHECKING:
     import httpx
 
-_DRAWN = 0.1
-"""Deviation of the drawn weights of the handshake's adapter; it then changes most tokens of an answer."""
-
 
 class VllmRollouts(Rollouts):
     """A vLLM server that samples the rollouts.
@@ -53,11 +48,13 @@ class VllmRollouts(Rollouts):
         return self._server.record()
 
     def begin(self, policy: Policy, cases: Sequence[Case], decoding: Decoding, out: Path) -> None:
-        """See `Rollouts.begin`; the adapter's weights are drawn, which shows a server that ignores it."""
+        """See `Rollouts.begin`; a drawn adapter shows a server that ignores adapters."""
         self._folder = out / ROLLOUTS
         shutil.rmtree(self._folder, ignore_errors=True)  # of a training that was killed
-        with _drawn(policy), self._loaded(policy) as server:
+        with self._loaded(policy) as server:
             shake(server, policy.vlm, cases, decoding)
+        with policy.drawn(), self._loaded(policy) as server:
+            compare_one(server, policy.vlm, (cases[0], policy.vlm.exits.default), decoding)
 
     def sample(
         self,
@@ -84,7 +81,7 @@ class VllmRollouts(Rollouts):
                     raise _failed(server, why)
                 tokens, stopped = ended(vlm, said.tokens)
                 found[number] = Generation((number,), tokens, "stop" if stopped else "length")
-            compare_one(server, vlm, asked[0], features[0], decoding)
+            compare_one(server, vlm, rows[0], decoding)
         return [found[number] for number in range(len(rows))]
 
     def _bodies(
@@ -144,20 +141,3 @@ def _failed(server: Server, why: str) -> LayeralignError:
 
 def _done(answer: httpx.Response) -> bool | Failure:
     return answer.status_code == 200 or Failure(f"the server answered {answer.status_code}")
-
-
-@contextmanager
-def _drawn(policy: Policy) -> Iterator[None]:
-    """Weights drawn at random in the adapter's second matrices, which are zero before the first step."""
-    weights = [weight for name, weight in policy.trainable().items() if "lora_B" in name]
-    own = [weight.detach().clone() for weight in weights]
-    rng = torch.Generator().manual_seed(0)
-    try:
-        with torch.no_grad():
-            for weight in weights:
-                weight.copy_(_DRAWN * torch.randn(weight.shape, generator=rng))
-        yield
-    finally:
-        with torch.no_grad():
-            for weight, was in zip(weights, own, strict=True):
-                weight.copy_(was)
