@@ -112,9 +112,10 @@ class VllmRollouts(Rollouts):
         server.model = f"layeralign-{token_hex(8)}"
         folder = self._folder.resolve() / server.model
         policy.save(folder)
+        config: Any = policy.peft.peft_config["default"]
         needs = (
             "rollouts need a server with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment, "
-            f"--enable-lora and --max-lora-rank {policy.peft.peft_config['default'].r} or more, which can "
+            f"--enable-lora and --max-lora-rank {config.r} or more, which can "
             f"read {folder.parent}"
         )
         self._tell("load", {"lora_name": server.model, "lora_path": str(folder)}, needs)
