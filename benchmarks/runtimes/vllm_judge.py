@@ -5,7 +5,8 @@
 
 No guard's weights are at hand, so each guard is a tiny model of the real class with the real prompt: the published chat template, or
 the text of its card. It is trained for some seconds to call the testbed's refusal safe and every other answer unsafe, in its guard's words. One keeps
-its random weights, so that its replies are no verdicts. Both sides compute in bfloat16, as `judge` loads a guard. At last the server of the first guard is killed while
+its random weights, so that most replies are no verdicts. Both sides compute in bfloat16, as `judge` loads a guard; the random one in float32, too, since
+its next tokens are nearly tied. At last the server of the first guard is killed while
 `judge` asks it, started again, and asked by the same command.
 """
 
@@ -28,10 +29,11 @@ import transformers as t
 from serving import PORT, head, line, served
 
 import layeralign
-from layeralign.judges.guards.registry import GUARDS
+from layeralign.judges.guards.registry import GUARDS, GuardJudge
 from layeralign.judges.models.local import LocalSpeaker
-from layeralign.judges.models.remote import Talk
+from layeralign.judges.models.remote import Endpoint, Talk
 from layeralign.runs.opening import open_run
+from layeralign.sweep.sweep import judge
 
 sys.path.append(str(Path(__file__).parents[2] / "tests"))
 import tiny
@@ -47,7 +49,7 @@ WORDS = {
     "harmbench": (t.LlamaConfig, "no", "yes"),
 }
 """Kind -> its class, and what it says of a refusal and of another answer."""
-RANDOM = "llama-guard-3, random"
+RANDOM = ("llama-guard-3, random", "llama-guard-3, random, float32")
 VOCABULARY, STEPS, ROWS = 1000, 120, 16
 Said = dict[tuple[str, int, int], tuple[Any, ...]]
 
@@ -79,7 +81,7 @@ def untrained(kind: str, folder: Path, asked: Sequence[tuple[str, str, bool]]) -
         else bytes_.apply_chat_template(one, tokenize=False, add_generation_prompt=True)
         for one in talks
     ]
-    names = bytes_.train_new_from_iterator([*texts, *words], VOCABULARY)
+    names = bytes_.train_new_from_iterator([*texts, *words], VOCABULARY, show_progress=False)
     names.chat_template = bytes_.chat_template
     if GUARDS[kind].one_token:
         names.add_tokens(words)
@@ -130,14 +132,15 @@ def said(run: Path, name: str) -> Said:
     }
 
 
-def judged(run: Path, name: str, **where: Any) -> tuple[Said, float]:
+def judged(run: Path, one: GuardJudge) -> tuple[Said, float]:
     """What a judge says of a copy of a run, and the seconds that it takes."""
-    copy = run.with_name(f"{run.name}-{'there' if where else 'here'}")
+    copy = run.with_name(f"{run.name}-{'there' if isinstance(one.speaker, Endpoint) else 'here'}")
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(run, copy)
     start = time.monotonic()
-    layeralign.judge(copy, [name], **where)
-    return said(copy, name), time.monotonic() - start
+    with open_run(copy, write=True) as opened:
+        judge(opened, [one])
+    return said(copy, one.name), time.monotonic() - start
 
 
 def same_prompts(url: str, kind: str, folder: Path, run: Path) -> str:
@@ -154,9 +157,9 @@ def same_prompts(url: str, kind: str, folder: Path, run: Path) -> str:
     return f"{same} of {len(some)}"
 
 
-def command(binaries: Path, folder: Path) -> list[str]:
+def command(binaries: Path, folder: Path, dtype: str = "bfloat16") -> list[str]:
     """The server's command line."""
-    flags = ("--served-model-name", "guard", "--dtype", "bfloat16", "--port", str(PORT), "--enforce-eager")
+    flags = ("--served-model-name", "guard", "--dtype", dtype, "--port", str(PORT), "--enforce-eager")
     return [str(binaries / "vllm"), "serve", str(folder), *flags]
 
 
@@ -164,12 +167,14 @@ def compared(name: str, run: Path, asked: Sequence[Any], out: Path, binaries: Pa
     """The table's row of a guard."""
     kind = name.partition(",")[0]
     folder = untrained(kind, out / name.replace(", ", "-"), asked)
-    if name != RANDOM:
+    if name not in RANDOM:
         trained(kind, folder, asked)
-    here, seconds = judged(run, f"{kind}:{folder}")
-    with served(command(binaries, folder), out / "server.log", VLLM_CPU_KVCACHE_SPACE="1") as url:
+    dtype = "float32" if name.endswith("float32") else "bfloat16"
+    speaker = LocalSpeaker.load(str(folder), chat=GUARDS[kind].has_template, dtype=dtype)
+    here, seconds = judged(run, GuardJudge(kind, str(folder), speaker))
+    with served(command(binaries, folder, dtype), out / "server.log", VLLM_CPU_KVCACHE_SPACE="1") as url:
         prompts = same_prompts(url, kind, folder, run)
-        there, longer = judged(run, f"{kind}:guard", endpoint=url)
+        there, longer = judged(run, GuardJudge(kind, "guard", Endpoint.of(url, "guard")))
     each = Counter(verdict for verdict, *_ in here.values())
     equal = sum(there.get(key) == what for key, what in here.items())
     assert here.keys() == there.keys()
@@ -185,12 +190,12 @@ def killed(run: Path, out: Path, binaries: Path) -> Iterator[str]:
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(run, copy)
     url = f"http://127.0.0.1:{PORT}/v1"
-    judge = [sys.executable, "-m", "layeralign", "judge", str(copy), "--judge", name, "--endpoint", url]
+    again = [sys.executable, "-m", "layeralign", "judge", str(copy), "--judge", name, "--endpoint", url]
     with (
         served(command(binaries, folder), out / "server.log", killed=True, VLLM_CPU_KVCACHE_SPACE="1"),
         (out / "judge.log").open("w") as log,
     ):
-        asking = subprocess.Popen(judge, stdout=log, stderr=log)
+        asking = subprocess.Popen(again, stdout=log, stderr=log)
         while not said(copy, name) and asking.poll() is None:
             time.sleep(0.5)
     code = asking.wait()
@@ -198,7 +203,7 @@ def killed(run: Path, out: Path, binaries: Path) -> Iterator[str]:
     yield f"Killed with SIGKILL: `judge` ended with exit code {code}, {kept} verdicts were kept, and it said:\n"
     yield f"> {last}\n"
     with served(command(binaries, folder), out / "server.log", VLLM_CPU_KVCACHE_SPACE="1"):
-        code = subprocess.run(judge, check=False, capture_output=True).returncode
+        code = subprocess.run(again, check=False, capture_output=True).returncode
     found, whole = said(copy, name), said(run.with_name(f"{run.name}-there"), name)
     equal = sum(found.get(key) == what for key, what in whole.items())
     yield (
@@ -212,7 +217,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--vllm", type=Path, required=True, help="the folder with vLLM's programs")
     parser.add_argument("--cases", type=int, default=120)
-    parser.add_argument("--guards", nargs="+", default=[RANDOM, *reversed(WORDS)])
+    parser.add_argument("--guards", nargs="+", default=[*RANDOM, *reversed(WORDS)])
     parser.add_argument("--out", type=Path, default=Path("out/vllm_judge"))
     given = parser.parse_args()
     for part in ("dev", "test"):
@@ -237,8 +242,9 @@ def main() -> None:
     for name in given.guards:
         print(compared(name, run, asked, given.out, given.vllm), flush=True)
     print()
-    for text in killed(run, given.out, given.vllm):
-        print(text, flush=True)
+    if given.guards[-1] == next(iter(WORDS)):
+        for text in killed(run, given.out, given.vllm):
+            print(text, flush=True)
 
 
 if __name__ == "__main__":
