@@ -5,7 +5,8 @@
 
 The model is the bundled one, in float32, with an adapter whose weights are drawn at random. Its greedy answers at two exits are compared
 with those of our engine, token for token, and sampled ones are timed. Then L-PPO trains five steps with the bundled reward: by our engine, by the
-server, and by the server once more, to see whether it ends in the same bits.
+server, and by the server once more, to see whether it ends in the same bits. Chunked prefill is off: on a CPU, vLLM 0.32.0 dies at a part of
+a prompt whose request has a seed ("CPU Generator does not use offset").
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def main() -> None:
     """Serve, compare, train; print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--vllm", type=Path, required=True, help="the folder with vLLM's programs")
-    parser.add_argument("--cases", type=int, default=48)
+    parser.add_argument("--cases", type=int, default=24)
     parser.add_argument("--out", type=Path, default=Path("out/vllm_rollouts"))
     given = parser.parse_args()
     model = given.out / "model"
@@ -97,7 +98,7 @@ def main() -> None:
     command = [
         *(str(given.vllm / "vllm"), "serve", str(model), "--served-model-name", "m", "--dtype", "float32"),
         *("--max-model-len", "256", "--port", str(PORT), "--enforce-eager", "--enable-mm-embeds"),
-        *("--enable-lora", "--max-lora-rank", "16"),
+        *("--enable-lora", "--max-lora-rank", "16", "--no-enable-chunked-prefill"),
     ]
     needs = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}
     mine, ours = trained(model, given.out / "ours")
