@@ -4,10 +4,13 @@ import base64
 import io
 import json
 import threading
+from contextlib import contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from faulty import running
 from layeralign.decode.decoding import Decoding
@@ -18,6 +21,22 @@ from layeralign.vlm.feature import Feature
 def embeds(body):
     """Whether a request gives features."""
     return any(part["type"] == "image_embeds" for part in body["messages"][-1]["content"])
+
+
+@contextmanager
+def adapted(vlm, weights, scale):
+    """The model with a LoRA adapter in its weights, until the context ends."""
+    own = {}
+    for name in [name for name in weights if name.endswith(".lora_A.weight")]:
+        layer = vlm.model.get_submodule(name.removeprefix("base_model.model.").removesuffix(".lora_A.weight"))
+        own[layer] = layer.weight.data
+        delta = weights[name.replace("lora_A", "lora_B")] @ weights[name] * scale
+        layer.weight.data = own[layer] + delta.to(own[layer].dtype)
+    try:
+        yield
+    finally:
+        for layer, weight in own.items():
+            layer.weight.data = weight
 
 
 class Vllm(ThreadingHTTPServer):
@@ -32,6 +51,9 @@ class Vllm(ThreadingHTTPServer):
         bodies: The requests' bodies.
         pictures: Text -> features; a dict makes it answer from the picture that it saw with a text.
         becomes: Number of a request, and the model from it on.
+        adapters: Name -> weights and scale of each adapter that was loaded, until it is unloaded.
+        loads: Names of all adapters that were loaded.
+        lora: Whether adapters can be loaded, and `ignores` whether they then change nothing.
         hangs: An event; each request waits for it, and is then closed without an answer.
     """
 
@@ -44,6 +66,7 @@ class Vllm(ThreadingHTTPServer):
         self.layer, self.ids, self.features, self.longest = vlm.exits.default, list, True, 256
         self.broken, self.dies_after, self.bodies, self.lock = {}, None, [], threading.Lock()
         self.pictures = self.becomes = self.hangs = None
+        self.adapters, self.loads, self.lora, self.ignores = {}, [], True, False
 
     @property
     def url(self):
@@ -52,8 +75,30 @@ class Vllm(ThreadingHTTPServer):
     def handle_error(self, *_):
         pass  # a client that gave up
 
+    def adapter(self, path, body):
+        """The status of a request to load or to unload an adapter."""
+        name, known = body["lora_name"], body["lora_name"] in self.adapters
+        if not self.lora:
+            return 404
+        if path == "/v1/unload_lora_adapter":
+            return 200 if self.adapters.pop(name, None) else 404
+        folder = Path(body["lora_path"])
+        if known or not (folder / "adapter_config.json").is_file():
+            return 400 if known else 404
+        config = json.loads((folder / "adapter_config.json").read_text())
+        scale = config["lora_alpha"] / config["r"]
+        self.adapters[name] = load_file(folder / "adapter_model.safetensors"), scale
+        self.loads.append(name)
+        return 200
+
     def answer(self, body):
         """The reply to a chat completion."""
+        known = self.adapters.get(body["model"])
+        assert known or body["model"] in self.models
+        with adapted(self.vlm, *known) if known and not self.ignores else nullcontext():
+            return self._answer(body)
+
+    def _answer(self, body):
         turns, text, feature = [], "", None
         if self.becomes and len(self.bodies) > self.becomes[0]:
             self.vlm = self.becomes[1]
@@ -86,7 +131,9 @@ class Vllm(ThreadingHTTPServer):
             max_new_tokens=body["max_tokens"], temperature=body["temperature"], top_p=body["top_p"]
         )
         seeds = [body["seed"]] if body["temperature"] else None
-        (said,) = respond(self.vlm, [ids], [feature], decoding, seeds=seeds)
+        allowed = body.get("allowed_token_ids") or range(len(self.vlm.head.weight))
+        never = sorted(set(range(len(self.vlm.head.weight))).difference(allowed))
+        (said,) = respond(self.vlm, [ids], [feature], decoding, seeds=seeds, suppressed=never)
         best = {"logprob": -0.1, "top_logprobs": [{"logprob": -0.1}, {"logprob": -9.0}]}
         choice = {"token_ids": list(said.tokens), "finish_reason": said.finish_reason}
         if body.get("logprobs"):
@@ -111,6 +158,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         server, body = self.server, json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path in ("/v1/load_lora_adapter", "/v1/unload_lora_adapter"):
+            with server.lock:
+                return self._say(server.adapter(self.path, body), {})
         assert self.path == "/v1/chat/completions" and body["return_token_ids"]
         with server.lock:
             number = len(server.bodies)

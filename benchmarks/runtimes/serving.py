@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -20,11 +21,13 @@ _WAIT_S = 900
 
 
 @contextmanager
-def served(command: list[str], log: Path, **environment: str) -> Iterator[str]:
-    """A running server; the base URL of its chat completions."""
+def served(command: list[str], log: Path, *, killed: bool = False, **environment: str) -> Iterator[str]:
+    """A running server; the base URL of its chat completions. `killed`: at the end, with all its processes."""
     with (
         log.open("w") as out,
-        subprocess.Popen(command, stdout=out, stderr=out, env=os.environ | environment) as server,
+        subprocess.Popen(
+            command, stdout=out, stderr=out, env=os.environ | environment, start_new_session=killed
+        ) as server,
     ):
         try:
             end = time.monotonic() + _WAIT_S
@@ -34,7 +37,10 @@ def served(command: list[str], log: Path, **environment: str) -> Iterator[str]:
                 time.sleep(1)
             yield f"http://127.0.0.1:{PORT}/v1"
         finally:
-            server.terminate()
+            if killed:
+                os.killpg(server.pid, signal.SIGKILL)
+            else:
+                server.terminate()
 
 
 def _healthy() -> bool:
@@ -44,10 +50,10 @@ def _healthy() -> bool:
         return False
 
 
-def head(title: str, engine: str, command: str, heads: Sequence[str]) -> None:
+def head(title: str, engine: str, command: str, heads: Sequence[str], dtype: str = "float32") -> None:
     """Print the title of a result, where and how it was measured, and the head of its table."""
     print(f"# {title}\n")
-    print(f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} cores, {engine}, float32.")
+    print(f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} cores, {engine}, {dtype}.")
     print(f"Command: `python benchmarks/runtimes/{command}`.\n")
     print(line(heads))
     print("|---" * len(heads) + "|")

@@ -24,6 +24,8 @@ def align(
     reward: Reward | str | None = None,
     settings: AlignSettings | None = None,
     limit: int | None = None,
+    engine: Literal["vllm"] | None = None,
+    endpoint: str | None = None,
 ) -> Training:
     """Train a LoRA adapter that is safe at the exits in `settings`; see docs/align.md.
 
@@ -34,6 +36,9 @@ def align(
         reward: from `load_reward`, or an argument of `load_reward`; supervised methods do not need it.
         settings: see `layeralign.training.settings.AlignSettings`.
         limit: maximum number of cases.
+        engine: `vllm`: the vLLM server at `endpoint` samples the rollouts of lppo, paper, rloo and grpo; see
+            docs/vllm.md.
+        endpoint: the server of `engine`, as in `scan`.
 
     Returns:
         The metrics of every step, a list of dicts.
@@ -42,14 +47,19 @@ def align(
         LayeralignError: an argument is invalid, or the training collapsed.
     """
     from layeralign.rewards.reward import load_reward
+    from layeralign.sweep.vllm.rollouts import VllmRollouts
+    from layeralign.sweep.vllm.scan import server_of
+    from layeralign.sweep.vllm.server import Server
     from layeralign.training.settings import AlignSettings
     from layeralign.training.train import train
 
     chosen = settings or AlignSettings()
     asked = benchmarks.cases(cases, limit=limit, seed=chosen.seed)
     scorer = load_reward(reward) if isinstance(reward, str) else reward
+    there = server_of(engine, endpoint)
+    rollouts = VllmRollouts(Server(there)) if there else None
     vlm = model if isinstance(model, Vlm) else load(model)
-    return Training(train(vlm, asked, scorer, Path(out), chosen))
+    return Training(train(vlm, asked, scorer, Path(out), chosen, rollouts))
 
 
 def reward(

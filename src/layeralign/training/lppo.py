@@ -18,8 +18,9 @@ from layeralign.rewards.reward import Reward
 from layeralign.training import ppo
 from layeralign.training.algorithm import Algorithm, Meter, Microbatch
 from layeralign.training.data.features import Row
-from layeralign.training.data.rollout import answers as generate
 from layeralign.training.policy import Outputs
+from layeralign.training.reference import CHUNK
+from layeralign.training.rollouts import Rollouts
 from layeralign.vlm.text.reasoning import Spoken
 
 
@@ -52,9 +53,11 @@ class Lppo(Algorithm[Experience]):
     """
 
     reward: Reward
+    rollouts: Rollouts
 
     def begin(self, out: Path) -> None:
-        """Generate the reference answers, and score them."""
+        """Check the rollouts' engine, generate the reference answers, and score them."""
+        self.rollouts.begin(self.policy, self.batches.used(CHUNK), self.settings.decoding(), out)
         super().begin(out)
         self._reference_scores: dict[str, float] = {}
         for cases in self.reference.chunks:  # a chunk at a time: a score may depend on what is beside it
@@ -108,8 +111,7 @@ class Lppo(Algorithm[Experience]):
         decoding = self.settings.decoding(self.settings.temperature)
         places = range(workers.rank, workers.rank + workers.size * len(rows), workers.size)
         seeds = [seed_of(self.settings.seed, "rollout", step, place) for place in places]
-        with self.policy.merged():
-            made = generate(self.policy.vlm, rows, features, decoding, seeds=seeds, batch_size=len(rows))
+        made = self.rollouts.sample(self.policy, rows, features, decoding, seeds)
         return [one.tokens for one in made], [one.finish_reason == "stop" for one in made]
 
     def score(

@@ -148,6 +148,25 @@ class Policy(nn.Module):
             for layer, weight in zip(self._layers, own, strict=True):
                 layer.base_layer.weight.data = weight
 
+    @contextmanager
+    def drawn(self) -> Iterator[None]:
+        """Draw an adapter at random, as large as the weights; the own one is restored afterwards.
+
+        It changes the answers, which the own one does not before the first step.
+        """
+        parts = [layer.lora_B["default"].weight for layer in self._layers]
+        own, rng = [part.data for part in parts], torch.Generator().manual_seed(0)
+        try:
+            for layer, part in zip(self._layers, parts, strict=True):
+                part.data = torch.randn(part.shape, generator=rng).to(part)
+                part.data *= (
+                    layer.base_layer.weight.data.norm() / layer.get_delta_weight("default").data.norm()
+                )
+            yield
+        finally:
+            for part, weight in zip(parts, own, strict=True):
+                part.data = weight
+
     def save(self, folder: Path) -> None:
         """Write the adapter in PEFT's form: adapter_config.json and adapter_model.safetensors."""
         config: Any = self.peft.peft_config["default"]

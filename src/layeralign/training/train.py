@@ -30,6 +30,7 @@ from layeralign.training.lppo import Lppo
 from layeralign.training.parallel import Workers
 from layeralign.training.policy import Policy
 from layeralign.training.reference import ReferenceAnswers
+from layeralign.training.rollouts import Rollouts
 from layeralign.training.settings import AlignSettings
 from layeralign.training.state import checkpoint, health, log, record
 from layeralign.training.state.checkpoint import State
@@ -41,7 +42,12 @@ SAVE_EVERY, SAVE_SECONDS = 10, 120.0
 
 
 def train(
-    vlm: Vlm, cases: Sequence[Case], reward: Reward | None, out: Path, given: AlignSettings
+    vlm: Vlm,
+    cases: Sequence[Case],
+    reward: Reward | None,
+    out: Path,
+    given: AlignSettings,
+    rollouts: Rollouts | None = None,
 ) -> list[dict[str, Any]]:
     """Train an adapter of `vlm`, or resume the training in `out`; save the adapter there in PEFT's form.
 
@@ -51,6 +57,7 @@ def train(
         reward: scores the answers; None for the methods that need no reward.
         out: the folder of adapter, checkpoint, log and record.
         given: see `AlignSettings`.
+        rollouts: samples the answers in place of this process.
 
     Returns:
         The metrics of every step.
@@ -62,21 +69,26 @@ def train(
     if vlm.adapter is not None:
         raise LayeralignError(f"model {vlm.name}: has an adapter already; load the model again, without one")
     settings, workers = record.dated(out, vlm, given.resolved()), Workers()
+    if rollouts and (workers.size > 1 or not settings.rolls_out):
+        why = "works in one process" if workers.size > 1 else f"method {settings.method} makes no rollouts"
+        raise LayeralignError(f"engine: {why}; remove --engine")
     cases = on_background(cases, background.parse(settings.background))
     mix = check(vlm.exits, settings, reward)
     batches = Batches(cases, settings, vlm.exits.default, workers.size)
     for note in checks.check(vlm, cases, settings.decoding()):
         if workers.main:
             print(f"note: {note}", file=sys.stderr)
-    made = record.record(vlm, cases, reward, settings, workers.size)
+    made = record.record(
+        vlm, cases, reward, settings, workers.size, engine=rollouts.record() if rollouts else None
+    )
     with ExitStack() as alone:
         workers.first(lambda: alone.enter_context(record.begun(out, made, cases)))
-        return _trained(vlm, cases, reward, out, settings, mix, batches, workers)
+        return _trained(vlm, cases, reward, out, settings, mix, batches, workers, rollouts or Rollouts())
 
 
 def _trained(
     vlm: Vlm, cases: Sequence[Case], reward: Reward | None, out: Path, settings: AlignSettings, mix: ExitMix,
-    batches: Batches, workers: Workers,
+    batches: Batches, workers: Workers, rollouts: Rollouts,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Train in a folder that only this training writes to; see `train`."""
     vlm.adapter = Adapter(str(out), out.resolve())  # the model differs from the loaded one from here on
@@ -89,7 +101,7 @@ def _trained(
     parts = (policy, batches, features, reference, mix, settings, workers)
     if reward is not None and settings.rolls_out:
         kind = CriticFree if settings.method in ("rloo", "grpo") else Lppo
-        return _run(kind(*parts, reward), out)
+        return _run(kind(*parts, reward, rollouts), out)
     others: dict[str, type[Algorithm[Any]]] = {
         "dpo": Dpo,
         "latent": Latent,

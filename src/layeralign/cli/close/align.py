@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from layeralign._util.text import printable
 from layeralign.cli.app import note
-from layeralign.cli.options import Device, Dtype, ModelOptions, Out  # noqa: F401 - see ModelOptions
+from layeralign.cli.options import Device, Dtype, EngineOptions, ModelOptions, Out  # noqa: F401 - see ModelOptions
 from layeralign.training.settings import AlignSettings
 
 
@@ -29,14 +29,22 @@ class AlignOptions(ModelOptions):
     "Number of cases to use, from the first; all by default. For a testbed, the number of cases to make."
 
 
-def align(options: AlignOptions, settings: AlignSettings = AlignSettings()) -> None:  # noqa: B008 - immutable
+def align(
+    options: AlignOptions,
+    settings: AlignSettings = AlignSettings(),  # noqa: B008 - immutable
+    by: EngineOptions = EngineOptions(),  # noqa: B008
+) -> None:
     """Train a LoRA adapter that keeps the model safe at the exits of its encoder.
 
     The encoder does not change, and the projector only by `--method repair`. The same command resumes a
     training that was stopped. `accelerate launch -m layeralign align ...` trains in several processes.
-    Brackets such as [TRL] name the source of a default.
+    With --engine a vLLM server samples the rollouts. Brackets such as [TRL] name the source of a default.
     """
     settings.check_reward(options.reward)
+    if there := by.server() if by.engine or by.endpoint else None:
+        from layeralign.sweep.vllm.server import Server
+
+        Server(there)  # an error comes before the model is loaded
     from layeralign import benchmarks
     from layeralign.report.terminal.cases import picture_remarks
 
@@ -45,7 +53,15 @@ def align(options: AlignOptions, settings: AlignSettings = AlignSettings()) -> N
     note(picture_remarks(asked, settings.background))
     from layeralign.api import align as run_align
 
-    run_align(vlm, asked, options.out, reward=options.reward, settings=settings)
+    run_align(
+        vlm,
+        asked,
+        options.out,
+        reward=options.reward,
+        settings=settings,
+        engine=by.engine,
+        endpoint=by.endpoint,
+    )
     print(
         printable(
             f"adapter: {options.out} (layeralign scan --model {options.model} --adapter {options.out} ...)"

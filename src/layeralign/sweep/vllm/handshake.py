@@ -89,7 +89,7 @@ def shake(server: Server, vlm: Vlm, cases: Sequence[Case], decoding: Decoding) -
     if decoding.special_tokens != "parse":
         _check_texts(vlm, cases)
     chosen = _chosen(cases)
-    short = replace(decoding, max_new_tokens=min(TOKENS, decoding.max_new_tokens), temperature=0.0, top_p=1.0)
+    short = _short(decoding)
     pairs = [(case, vlm.exits.default) for case in chosen]
     pairs += [(case, vlm.exits.all[0]) for case in chosen[:ELSEWHERE] if case.picture]
     features = encode(vlm, pairs)
@@ -105,10 +105,32 @@ def shake(server: Server, vlm: Vlm, cases: Sequence[Case], decoding: Decoding) -
     theirs = [server.body(vlm, case, picture_part(case), short, **more) for case in chosen]
     pictures = _answers(server, vlm, asked[: len(chosen)], server.ask(theirs), short, "the picture itself")
     given = _answers(server, vlm, asked, server.ask(ours), short, "picture features")
-    near = NEAR.get(vlm.model.dtype, max(NEAR.values()))
+    near = _near(vlm)
     _compare_pictures(server, vlm, pictures, given[: len(chosen)], near)
     _compare_own(server, vlm, asked, features, given, near)
     return Shaken(ours, given, near)
+
+
+def compare_one(server: Server, vlm: Vlm, row: tuple[Case, int], decoding: Decoding) -> None:
+    """See by one greedy answer, to a case at an exit, that a server computes this model.
+
+    Raises:
+        LayeralignError: It does not.
+    """
+    short, (feature,) = _short(decoding), encode(vlm, [row])
+    asked = Asked(((*row, 0),), prompt_tokens(vlm, row[0], feature, short))
+    part = features_part(vlm, feature) if feature else None
+    said = server.ask([server.body(vlm, row[0], part, short)])
+    given = _answers(server, vlm, [asked], said, short, "picture features")
+    _compare_own(server, vlm, [asked], [feature], given, _near(vlm))
+
+
+def _short(decoding: Decoding) -> Decoding:
+    return replace(decoding, max_new_tokens=min(TOKENS, decoding.max_new_tokens), temperature=0.0, top_p=1.0)
+
+
+def _near(vlm: Vlm) -> float:
+    return NEAR.get(vlm.model.dtype, max(NEAR.values()))
 
 
 def _check_texts(vlm: Vlm, cases: Sequence[Case]) -> None:

@@ -179,8 +179,8 @@ class Server:
                 "kept, and the same command resumes the scan"
             )
 
-    def wrong(self, vlm: Vlm, one: Asked, said: Said, decoding: Decoding) -> str:
-        """What is wrong with an answer's tokens; empty if nothing is.
+    def wrong(self, vlm: Vlm, one: Asked, said: Said, decoding: Decoding, never: Sequence[int] = ()) -> str:
+        """What is wrong with an answer's tokens, of which none may be in `never`; empty if nothing is.
 
         Raises:
             LayeralignError: The server's prompt has other tokens than ours.
@@ -191,7 +191,7 @@ class Server:
             return "an answer had more tokens than asked for, or unknown ones"
         if not stopped and len(tokens) != decoding.max_new_tokens:
             return "an answer had neither an end token nor the largest length"
-        return ""
+        return "" if set(never).isdisjoint(tokens) else "an answer had a token that was not allowed"
 
     def check_prompt(self, one: Asked, said: Said) -> None:
         """Check that the server read the tokens that this process would read.
@@ -227,11 +227,16 @@ class Server:
             for keys in groups.values():
                 case, seen = keys[0][0], seen_by(keys[0])
                 ids = prompt_tokens(vlm, case, features[seen], decoding)
-                self._check_length(case, len(ids), decoding)
+                self.check_length(case, len(ids), decoding)
                 seed = seed_of(settings.seed, case.id, *keys[0][1:])
                 yield Asked(tuple(keys), ids), self.body(vlm, case, parts[seen], decoding, seed=seed)
 
-    def _check_length(self, case: Case, tokens: int, decoding: Decoding) -> None:
+    def check_length(self, case: Case, tokens: int, decoding: Decoding) -> None:
+        """Check that a prompt of so many tokens and its answer fit.
+
+        Raises:
+            LayeralignError: They do not.
+        """
         if self.longest is not None and tokens + decoding.max_new_tokens > self.longest:
             raise LayeralignError(
                 f"case {case.id!r}: its prompt of {tokens} tokens and an answer of {decoding.max_new_tokens} "

@@ -30,9 +30,11 @@ from layeralign.vlm.vlm import Vlm
 CHECKPOINT = "checkpoint.safetensors"
 REFERENCE = "reference.json"
 """The reference policy's answers."""
+ROLLOUTS = "rollouts"
+"""Folder of the adapter that another engine reads."""
 _LARGEST = 32 * 2**20
 """Most bytes of a record."""
-_OURS = (TRAINING, TRAINED_ON, CHECKPOINT, REFERENCE, "log.jsonl", "tensorboard")
+_OURS = (TRAINING, TRAINED_ON, CHECKPOINT, REFERENCE, ROLLOUTS, "log.jsonl", "tensorboard")
 
 
 class _Training(Record):
@@ -119,9 +121,17 @@ def _longer(out: Path, was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[s
 
 
 def record(
-    vlm: Vlm, cases: Sequence[Case], reward: Reward | None, settings: AlignSettings, processes: int
+    vlm: Vlm,
+    cases: Sequence[Case],
+    reward: Reward | None,
+    settings: AlignSettings,
+    processes: int,
+    engine: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return everything that determines an adapter, as JSON, and the model's name, which does not."""
+    """Return everything that determines an adapter, as JSON, and the model's name, which does not.
+
+    `engine` is the record of the engine that samples rollouts in place of this process.
+    """
     asked = hashlib.sha256("".join(case.sha256 for case in cases).encode()).hexdigest()
     made = {
         "model": vlm.checkpoint.name,
@@ -130,6 +140,7 @@ def record(
         "reward": reward.record() if reward else None,
         "settings": settings.record(),
         "processes": processes,
+        "engine": engine,
     }
     plain: dict[str, Any] = json.loads(json.dumps(made))
     return plain
