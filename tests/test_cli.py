@@ -295,6 +295,12 @@ def test_help_is_quick_to_load():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_ctrl_c_is_a_sentence_soon_after_python_starts():
+    """Until `run` begins, Ctrl-C shows a traceback; what is imported before it is small."""
+    code = "import sys, layeralign.__main__; sys.exit('inspect' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 @pytest.mark.slow
 def test_commands_that_read_a_run_do_without_torch(tmp_path):
     """It takes seconds to import."""
