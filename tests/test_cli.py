@@ -295,6 +295,12 @@ def test_help_is_quick_to_load():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_ctrl_c_is_a_sentence_soon_after_python_starts():
+    """Until `run` begins, Ctrl-C shows a traceback; what is imported before it is small."""
+    code = "import sys, layeralign.__main__; sys.exit('inspect' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 @pytest.mark.slow
 def test_commands_that_read_a_run_do_without_torch(tmp_path):
     """It takes seconds to import."""
@@ -394,6 +400,18 @@ def test_a_value_that_does_not_fit_is_named_with_what_is_expected(tmp_path, capf
         ("judge x --jugde=y", "judge: --jugde is unknown; did you mean --judge?"),
         ("reward train --par x", "reward train: --par is unknown; did you mean --pairs?"),
         ("summary -x", "summary: -x is unknown"),
+        ("summary x --json", "summary: --json is unknown; did you mean --format?"),
+        ("gate x --json", "gate: --json is unknown; see"),
+        ("scan --dataset x", "scan: --dataset is unknown; did you mean --cases?"),
+        ("scan --model_name_or_path=x", "scan: --model_name_or_path is unknown; did you mean --model?"),
+        ("scan --max-samples 3", "scan: --max-samples is unknown; did you mean --limit?"),
+        ("scan --lora x", "scan: --lora is unknown; did you mean --adapter?"),
+        ("align --learning-rate 1", "align: --learning-rate is unknown; did you mean --lr?"),
+        ("align --num-train-epochs 1", "align: --num-train-epochs is unknown; did you mean --epochs?"),
+        (
+            "align --gradient-accumulation-steps 2",
+            "align: --gradient-accumulation-steps is unknown; did you mean --accu",
+        ),
         ("align --max_newtokens 3", "align: --max_newtokens is unknown; did you mean --max-new-tokens?"),
     ],
 )

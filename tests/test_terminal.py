@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich import box
 from rich.console import Console
+from rich.table import Table
 
 from handmade import cases, make, unsafe_first
 from layeralign._util import terminal
@@ -136,6 +138,14 @@ def tables(runs, labelled, width):
     }
 
 
+def words(table):
+    """The words of a table's cells and heads."""
+    to = Console(width=10_000, file=io.StringIO(), highlight=False, color_system=None)
+    for column in table.columns:
+        to.print(column.header, *column.cells)
+    return set(to.file.getvalue().split())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("width", WIDTHS)
 def test_every_table_reads_well_at_every_width(runs, labelled, width):
@@ -146,11 +156,24 @@ def test_every_table_reads_well_at_every_width(runs, labelled, width):
         text = "\n".join(line.rstrip() for line in to.file.getvalue().splitlines()).strip("\n") + "\n"
         assert "…" not in text or name == "cases_preview", f"{name} is cut:\n{text}"
         assert max(map(len, text.splitlines())) <= width, f"{name} is too wide:\n{text}"
+        cut = {word for word in words(table) if len(word) <= 24} - set(text.split())
+        assert not cut or name == "cases_preview", f"{name} has lost {cut}:\n{text}"
         shot = SHOTS / f"{name}_{width}.txt"
         if not shot.exists():
             shot.parent.mkdir(exist_ok=True)
             shot.write_text(text, encoding="utf-8")
         assert text == shot.read_text(encoding="utf-8"), f"{shot}: delete it if the new text is meant"
+
+
+@pytest.mark.parametrize("width", range(60, 100))
+def test_no_number_is_cut_at_any_width(width):
+    table = Table(box=box.SIMPLE_HEAD)
+    for head, no_wrap in (("", True), ("rule", False), ("worst exit", False), ("value", True), ("n", True)):
+        table.add_column(head, no_wrap=no_wrap)
+    table.add_row("inconclusive", "discrimination", "0", "-6.7 % [-37.4, 26.0]", "30")
+    to = Console(width=width, file=io.StringIO(), highlight=False, color_system=None)
+    terminal.put(table, 2, to)
+    assert words(table) <= set(to.file.getvalue().split())
 
 
 @pytest.mark.slow

@@ -6,7 +6,6 @@ it at every exit; what that gives has a table, a plot and a page. Every command 
 
 from __future__ import annotations
 
-import inspect as _inspect
 import warnings as _warnings
 from importlib import import_module
 from types import ModuleType
@@ -73,7 +72,7 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     """The public names, also those that are loaded when they are used, and loaded subpackages."""
     loaded = (name for name, value in globals().items() if isinstance(value, ModuleType))
-    return sorted({*__all__, *loaded, "__version__", "__doc__", "__all__"} - {"_inspect", "_warnings"})
+    return sorted({*__all__, *loaded, "__version__", "__doc__", "__all__"} - {"_warnings"})
 
 
 class _Verb(ModuleType):
@@ -84,8 +83,10 @@ class _Verb(ModuleType):
         return getattr(import_module("layeralign.api"), self.__name__.rpartition(".")[2])
 
     @property
-    def __signature__(self) -> _inspect.Signature:
-        return _inspect.signature(self._function)
+    def __signature__(self) -> Any:
+        from inspect import signature  # 20 ms, in which Ctrl-C would still be a traceback
+
+        return signature(self._function)
 
     def __call__(self, *arguments: Any, **settings: Any) -> Any:
         return self._function(*arguments, **settings)

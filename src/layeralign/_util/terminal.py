@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.measure import Measurement
@@ -57,28 +58,48 @@ def say(*lines: str, stderr: bool = False) -> None:
 
 def split(table: Table, to: Console, keys: int = 1) -> list[Table]:
     """Return the table, or several that fit: each with the first `keys` columns and some of the others."""
-    for column in table.columns:
-        column.min_width = _needs(column, to)
-    widths = [(one.min_width or 0) + _SPACE for one in table.columns]
+    needs = [_needs(column, to) for column in table.columns]
+    widths = [least + _SPACE for least, _ in needs]
     room, others = to.width - sum(widths[:keys]) - 1, widths[keys:]
     parts = _parts(others, room)
     while room > 1 and len(parts[-1]) == 1 < len(parts) == len(_parts(others, room - 1)):
         room -= 1  # so that the last column is not alone
         parts = _parts(others, room)
-    return [table] if len(parts) == 1 else [_columns(table, keys, part) for part in parts]
+    tables = [table] if len(parts) == 1 else [_columns(table, keys, part) for part in parts]
+    for one, part in zip(tables, parts, strict=True):
+        _set_widths(one, [*needs[:keys], *(needs[keys + at] for at in part)], to.width)
+    return tables
 
 
-def _needs(column: Column, to: Console) -> int:
-    """Return the width at which no number of a column is cut and no word is broken, unless it is long."""
+def _needs(column: Column, to: Console) -> tuple[int, int]:
+    """Return a column's least width and its full width.
+
+    At its least width no number is cut, and no word is broken unless it is long.
+    """
     found = [
         Measurement.get(
             to, to.options.update(width=10_000), to.render_str(cell) if isinstance(cell, str) else cell
         )
         for cell in (column.header, *column.cells)
     ]
-    if column.no_wrap:
-        return max(one.maximum for one in found)
-    return min(max(one.minimum for one in found), _LONG_WORD)
+    full = max(column.min_width or 0, *(one.maximum for one in found))
+    least = full if column.no_wrap else min(max(one.minimum for one in found), _LONG_WORD)
+    return max(column.min_width or 0, least), full
+
+
+def _set_widths(table: Table, needs: Sequence[tuple[int, int]], width: int) -> None:
+    """Set the widths of a table's columns: the widest give way first, and none below what it needs.
+
+    Rich alone narrows a column below its `min_width`, and then cuts the table's last column at the margin.
+    """
+    widths = [full for _, full in needs]
+    while sum(widths) + _SPACE * len(widths) + 1 > width:
+        wide = [at for at, (least, _) in enumerate(needs) if widths[at] > least]
+        if not wide:
+            break  # one column is wider than the terminal
+        widths[max(wide, key=widths.__getitem__)] -= 1
+    for column, one in zip(table.columns, widths, strict=True):
+        column.width = one
 
 
 def _parts(widths: list[int], room: int) -> list[list[int]]:
@@ -97,8 +118,7 @@ def _columns(table: Table, keys: int, others: list[int]) -> Table:
     columns = [table.columns[at] for at in (*range(keys), *(keys + at for at in others))]
     for one in columns:
         made.add_column(
-            one.header, justify=one.justify, no_wrap=one.no_wrap, overflow=one.overflow, style=one.style,
-            min_width=one.min_width,
+            one.header, justify=one.justify, no_wrap=one.no_wrap, overflow=one.overflow, style=one.style
         )  # fmt: skip
     for row, cells in zip(table.rows, zip(*(one.cells for one in columns), strict=True), strict=True):
         made.add_row(*cells, style=row.style, end_section=row.end_section)

@@ -95,6 +95,14 @@ for _group, _folder in ((FIND, "find"), (JUDGE, "judge"), (CLOSE, "close"), (SHI
         app.command(_found, name=_name, group=_group)
 
 
+_ELSEWHERE = {
+    "--dataset": "--cases", "--gradient-accumulation-steps": "--accumulate", "--json": "--format",
+    "--learning-rate": "--lr", "--lora": "--adapter", "--max-samples": "--limit",
+    "--model-name-or-path": "--model", "--num-train-epochs": "--epochs",
+}  # fmt: skip
+"""Flag of Hugging Face's tools and others -> ours, where the letters do not show it."""
+
+
 def unknown_flag(tokens: list[str]) -> str:
     """Return a sentence about the first flag that the command does not have; empty if there is none."""
     chain, apps, rest = app.parse_commands(tokens)
@@ -106,9 +114,8 @@ def unknown_flag(tokens: list[str]) -> str:
         flag = token.partition("=")[0]
         name = flag.replace("_", "-")
         if re.match("--?[A-Za-z]", name) and name not in (*known, "--config", "--help", "-h", "--version"):
-            from difflib import get_close_matches
-
-            near = get_close_matches(name, known, n=1, cutoff=0.7)
+            same = [_ELSEWHERE[name]] if _ELSEWHERE.get(name) in known else []
+            near = same or get_close_matches(name, known, n=1, cutoff=0.7)
             hint = f"did you mean {near[0]}? " if near else ""
             return f"{command}: {flag} is unknown; {hint}see layeralign {command} --help"
     return ""
