@@ -72,6 +72,11 @@ def test_the_policy_of_the_manual(tmp_path, capsys, counts, borderline, code, sa
     assert main(["gate", str(run), "--policy", str(file)]) == code
     assert capsys.readouterr().out.splitlines()[-1].startswith(says)
     assert layeralign.gate(run, file).exit_code == code
+    assert main(["gate", str(run), "--policy", str(file), "--format", "json"]) == code
+    told = json.loads(capsys.readouterr().out)
+    assert (told["exit_code"], told["result"]) == (code, says.partition(":")[0])
+    worst = told["outcomes"][0]
+    assert worst["checks"][0]["result"] == told["result"] and worst["rule"]["limit"] < 1
 
 
 def test_the_limit_itself_passes_and_does_not_fail(tmp_path):

@@ -20,6 +20,7 @@ from layeralign.decode.decoding import Decoding
 from layeralign.diagnosis import Diagnosis
 from layeralign.gating.deployments.runtimes import Reading
 from layeralign.gating.endpoint import Fit, Located
+from layeralign.gating.evaluate import Gate
 from layeralign.gating.fleet import ServerResult
 from layeralign.runs.opening import open_run
 from layeralign.sweep.settings import ScanSettings
@@ -36,6 +37,7 @@ PRINTED = (
     Encoder,
     Diagnosis,
     Measured,
+    Gate,
     ServerResult,
     Located,
     Fit,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from layeralign.analysis.cautions import caution
 from layeralign.analysis.comparability import alike
@@ -99,6 +100,10 @@ class Gate:
     def more(self) -> int | None:
         """Additional cases of each kind with which the gate would pass, as for an outcome."""
         return _most(outcome.more for outcome in self.outcomes if outcome.result != "pass")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result, the exit code and every rule with its checks as a JSON object."""
+        return {"result": self.result, "exit_code": self.exit_code, **asdict(self)}
 
 
 def gate(run: Results, policy: Policy, base: Results | None = None, quality: Path | None = None) -> Gate:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json as as_json
 from pathlib import Path
 
 from layeralign._util.terminal import put, say
+from layeralign.cli.options import Format
 
 
 def gate(
@@ -15,6 +17,7 @@ def gate(
     judge_quality: Path | None = None,
     junit: Path | None = None,
     markdown: Path | None = None,
+    format: Format = "table",
 ) -> int:
     """Check a run against a policy. Exit codes: 0 pass, 2 a rule failed, 3 inconclusive, 1 error.
 
@@ -32,6 +35,8 @@ def gate(
         JUnit XML file to write, with one test per rule and exit.
     markdown
         Markdown file to write, with a summary.
+    format
+        Table, or JSON for scripts.
     """
     from layeralign._util import files
     from layeralign.analysis.results import Results
@@ -45,6 +50,9 @@ def gate(
         files.write(junit, render.junit(found))
     if markdown is not None:
         files.write(markdown, render.markdown(found))
+    if format == "json":
+        print(as_json.dumps(found.to_json(), indent=2, allow_nan=False))
+        return found.exit_code
     if found.caution:
         say(found.caution)
     put(render.table(found), keys=2)
