@@ -478,4 +478,5 @@ def test_a_stream_holds_back_what_later_tokens_can_change(vlm):
     assert certain("<thi", reasoning="none") == "<thi"
     assert certain("so <r>", reasoning="<r> </r>") == ""
     assert certain("abcdef", stop=("xyz",)) == "abcd"
+    assert certain("ENDOF", stop=("ENDOFTEXT",)) == certain("so END", stop=("ENDOFTEXT",)) == ""
     assert limits.Refused("x", 429).body()["error"]["type"] == "rate_limit_error"
