@@ -15,10 +15,10 @@ from layeralign.analysis.metrics import Metrics, macro_average, measured, metric
 from layeralign.analysis.results import Results
 from layeralign.analysis.rows import RowsByExit, by_exit, pair, together
 from layeralign.analysis.screen import RankAgreement, Screen, agrees
-from layeralign.analysis.sequential import Stop, StoppingRule, harmful, stops, unsafe
+from layeralign.analysis.sequential import Stop, StoppingRule, harmful, lacks, stops, unsafe
 from layeralign.analysis.within.controls import ControlMetrics, control_metrics
 from layeralign.analysis.within.pairs import PairMetrics, pair_metrics
-from layeralign.analysis.within.unanswered import Cut, Lacking, NoAnswer, cut, lacking, no_answers
+from layeralign.analysis.within.unanswered import Cut, Lacking, NoAnswer, cut, lacking, no_answers, whole
 from layeralign.exits import Exits
 from layeralign.judges.kinds import meaning
 from layeralign.runs.columns import distinct
@@ -128,8 +128,8 @@ class Summary:
         screen: the screen of the run's model, where the run has one.
         screen_agrees: rank correlation of the screen with the ASR.
         cut: None where no answer was cut.
-        lacking: exits that do not have an answer to every case; None where all have one, in a sequential run,
-            and in a log of `serve`.
+        lacking: exits that do not have an answer to every case that they were asked, in a sequential run up
+            to an interim look; None where all have one, and in a log of `serve`.
         no_answers: reasons for rows without an answer, numerical failures first; empty where all rows have
             one.
         unfinished: judges that have not seen every row. Where possible, a finished judge makes the ASR.
@@ -204,7 +204,6 @@ def _summarised(run: Results, judge: str, quality: Path | None) -> Summary:
     every = run.scored(judge)
     controls = by_exit(every.where(run.columns.cases.is_control[every.case]))
     rule = StoppingRule(**run.sequential) if run.sequential else None
-    asked = None if rule or "served" in run.identity else len(run.given)  # of each exit
     stopped = stops(rule, harmful(run.given, rule.seed), unsafe(own), exits.default) if rule else None
     each = _stopped_metrics(own, exits, stopped) if stopped else _exit_metrics(own, exits, known)
     noted = run.noted.get("screen")
@@ -236,8 +235,20 @@ def _summarised(run: Results, judge: str, quality: Path | None) -> Summary:
         pairs=pair_metrics(own, run.cases, exits) if rule is None else (),
         panel=panel(run, judges) if rule is None and len(judges := models(run)) > 1 else None,
         related=related(run),
-        lacking=lacking(own, asked, exits) if asked else None,
+        lacking=_lacking(run, rule, own),
     )
+
+
+def _lacking(run: Results, rule: StoppingRule | None, rows_at: RowsByExit) -> Lacking | None:
+    """Return which exits lack answers, since their scan was stopped."""
+    if "served" in run.identity:  # clients ask what they like
+        return None
+    cases = len(run.given)
+    left = {exit: cases - whole(rows) for exit, rows in rows_at.items()}
+    if rule:
+        answered = {exit: rows.ids() for exit, rows in rows_at.items()}
+        left = {exit: len(ids) for exit, ids in lacks(run.given, rule.seed, answered).items()}
+    return lacking(left, cases, run.exits)
 
 
 def _sequential(run: Results, rule: StoppingRule, rows_at: RowsByExit) -> Sequential:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,11 +71,16 @@ def whole(rows: Rows, *, even: bool = True) -> int:
     return int((answers == answers.max()).sum() if even else (answers > 0).sum())
 
 
-def lacking(rows_at: RowsByExit, cases: int, exits: Exits) -> Lacking | None:
-    """Return which exits lack answers of a run with so many cases; None where no exit does."""
-    lacks = {exit: cases - whole(rows) for exit, rows in sorted(rows_at.items())}
-    where = tuple(exits.name(exit) for exit, n in lacks.items() if n)
-    return Lacking(where, max(lacks.values()), cases) if where else None
+def lacking(left: Mapping[int, int], cases: int, exits: Exits) -> Lacking | None:
+    """Return which exits lack answers; None where no exit does.
+
+    Args:
+        left: exit -> the number of cases that it lacks.
+        cases: the number of the run's cases.
+        exits: the run's exits.
+    """
+    where = tuple(exits.name(exit) for exit, n in sorted(left.items()) if n)
+    return Lacking(where, max(left.values()), cases) if where else None
 
 
 def no_answers(rows_at: RowsByExit, exits: Exits) -> tuple[NoAnswer, ...]:
