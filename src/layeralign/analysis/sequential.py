@@ -79,7 +79,8 @@ def until(first: Sequence[str], rest: Sequence[str], n: int) -> list[str]:
     """Return the ids that an exit is asked up to a look: `n` of the harmful cases, and others in proportion.
 
     Args:
-        first, rest: the harmful cases, and the others, each in the order of the scan.
+        first: the harmful cases, in the order of the scan.
+        rest: the other cases, in the order of the scan.
         n: the number of harmful cases.
     """
     return [*first[:n], *rest[: round(len(rest) * n / len(first))]]

@@ -37,7 +37,7 @@ def savings(run: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def front(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the Pareto front of `savings`: no other exit saves as much at as low an upper end of the harm."""
+    """Return the Pareto front of `savings`: no other exit saves as much with as low an upper end of harm."""
 
     def beats(one: dict[str, Any], other: dict[str, Any]) -> bool:
         pairs = ((one["saved"], other["saved"]), (-one["harm"][2], -other["harm"][2]))
