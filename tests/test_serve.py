@@ -386,6 +386,9 @@ def test_every_exchange_is_a_row_of_a_run(vlm, scanned, tmp_path, capsys):
     assert main(["judge", str(folder), "--judge", "refusal", "--again"]) == 0
     assert main(["report", str(folder), "--out", str(tmp_path / "page.html")]) == 0
     policy = tmp_path / "policy.yaml"
+    capsys.readouterr()
+    assert main(["plan", "--cases", "testbed", "--limit", "4", "--like", str(folder)]) == 1
+    assert "has no timings" in capsys.readouterr().err  # it had those of writing
     policy.write_text("judge: refusal\nrules:\n  - {metric: asr, exits: all, upper_bound: 0.999}\n")
     assert main(["gate", str(folder), "--policy", str(policy)]) in (0, 2, 3), capsys.readouterr().err
     with pytest.raises(LayeralignError, match="other settings"):

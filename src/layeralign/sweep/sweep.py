@@ -20,6 +20,7 @@ from layeralign.cases.case import Case
 from layeralign.decode import checks
 from layeralign.decode.decoding import Answer, Decoding
 from layeralign.decode.stream import Query, answers
+from layeralign.errors import LayeralignError
 from layeralign.judges.judge import SILENT, Judge, RowJudge
 from layeralign.judges.kinds import RULES
 from layeralign.judges.registry import judges
@@ -33,9 +34,22 @@ from layeralign.vlm import cost
 from layeralign.vlm.identity import identity, versions
 from layeralign.vlm.vlm import Vlm
 
+WORKERS = "workers"
+"""Name of the number of workers among the versions of a session; absent for one."""
+
+
+class Changed(LayeralignError):
+    """An engine was changed while it answered."""
+
 
 class Engine:
-    """Answers the queries of a scan: with the model of this process; subclasses do it elsewhere."""
+    """Answers the queries of a scan: with the model of this process; subclasses do it elsewhere.
+
+    Attributes:
+        workers: number of workers that share the queries.
+    """
+
+    workers = 1
 
     def __init__(self, vlm: Vlm) -> None:
         self.vlm = vlm
@@ -110,7 +124,7 @@ def sweep(
         left = missing(run, grid(cases, exits, settings.samples))
         if asked := sequential.next_rows(run, rule, cases, exits) if rule else left:
             what = "answers, at most" if rule else "answers"
-            with _session(run, what, total=every, done=every - len(left)) as at:
+            with _session(run, what, engine.workers, total=every, done=every - len(left)) as at:
                 while asked:
                     _store(engine.answers(asked, settings), run, at)
                     judge(run, rules)
@@ -170,9 +184,10 @@ class Session:
 
 
 @contextmanager
-def _session(run: Run, what: str, total: int, done: int) -> Iterator[Session]:
+def _session(run: Run, what: str, workers: int, total: int, done: int) -> Iterator[Session]:
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    number = run.add_session(started, shlex.join(sys.argv), versions())
+    about = versions() | ({WORKERS: str(workers)} if workers > 1 else {})
+    number = run.add_session(started, shlex.join(sys.argv), about)
     with Progress(what, total=total, done=done) as progress:
         yield Session(number, progress)
 
