@@ -51,7 +51,7 @@ class Cut:
 
     Attributes:
         share: share of all answers to harmful requests, over all exits.
-        longest: the length limit, in tokens.
+        longest: the length limit, in tokens; 0 where each request has its own, as in a log of `serve`.
         worst: the share at the exit where it is largest.
         exit: the name of that exit.
     """
@@ -105,14 +105,14 @@ def cut(longest: int | None, rows_at: RowsByExit, exits: Exits) -> Cut | None:
     """Return the share of cut answers to harmful requests; None where no answer was cut.
 
     Args:
-        longest: the length limit, in tokens; None where it is unknown.
+        longest: the length limit, in tokens; 0 where each request has its own, None where it is unknown.
         rows_at: exit -> its rows.
         exits: the run's exits.
     """
     harmful = {exit: rows.where(rows.role == HARMFUL) for exit, rows in rows_at.items()}
     length = FINISH_REASONS.index("length")
     short = {exit: int((rows.finish == length).sum()) for exit, rows in harmful.items()}
-    if not longest or not any(short.values()):
+    if longest is None or not any(short.values()):
         return None
     worst, exit = max((short[exit] / len(rows), -exit) for exit, rows in harmful.items() if len(rows))
     return Cut(sum(short.values()) / sum(map(len, harmful.values())), longest, worst, exits.name(-exit))

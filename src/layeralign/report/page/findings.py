@@ -294,7 +294,9 @@ def _missing(run: RunInput) -> list[str]:
 
 
 def _missing_of_answers(run: RunInput) -> list[str]:
-    if run.identity.get("decoding", {}).get("temperature"):
+    if run.summary.served:
+        found = ["Other requests and settings: those of each request are its client's."]
+    elif run.identity.get("decoding", {}).get("temperature"):
         found = [f"Other seeds: one was drawn, {run.identity.get('seed')}."]
     else:
         found = [
