@@ -149,11 +149,13 @@ def gate(run: Results, policy: Policy, base: Results | None = None, quality: Pat
 def _obstacle(run: Results, judge: str, policy: Policy) -> str | None:
     """Return why no rule can pass on this run, or with it as the base.
 
-    It is not sealed, its model was trained on its cases, or a judge is not finished whose verdicts would
-    count: the ASR's judge, or a more trusted one.
+    It is not sealed, its engine was changed while it answered, its model was trained on its cases, or a judge
+    is not finished whose verdicts would count: the ASR's judge, or a more trusted one.
     """
     if not run.sealed:
         return f"the run was not closed: {UNSEALED}; repeat that command"
+    if run.changed:
+        return "its engine was changed while it answered; scan into a new folder"
     if run.trained_on:
         return f"the model was trained on {len(run.trained_on)} of these cases; scan others"
     wanted = trusted({*run.judges, judge, *run.unfinished})

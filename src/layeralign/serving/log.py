@@ -45,7 +45,7 @@ class Log:
         Raises:
             LayeralignError: `folder` has another run or other files.
         """
-        self.failed = False
+        self.failed, self._changed = False, ""
         identity = {"decoding": decoding.record(), "served": SERVED}
         identity |= {"engine": dict(engine)} if engine else {}
         self._given: SimpleQueue[tuple[Job, End] | None] = SimpleQueue()
@@ -58,8 +58,13 @@ class Log:
         """Store an answer, then tell it."""
         self._given.put((job, end))
 
-    def close(self) -> None:
-        """Store what is left, judge it by rules as a scan does, and close the run."""
+    def close(self, changed: str = "") -> None:
+        """Store what is left, judge it by rules as a scan does, and close the run.
+
+        Args:
+            changed: See `Run.note_changed`.
+        """
+        self._changed = changed
         self._given.put(None)
         self._thread.join()
 
@@ -73,6 +78,8 @@ class Log:
                 known = set(run.case_hashes())
                 opened.set_result(None)
                 self._follow(run, number, trained, samples, known)
+                if self._changed:
+                    run.note_changed(self._changed)
                 if not self.failed:
                     judge(run, [one.load() for one in judges(RULES)])
         except BaseException as error:  # the run is damaged; or the disk is full at the end

@@ -66,7 +66,11 @@ class Engine:
         """
 
     def answers(self, asked: Sequence[Query], settings: ScanSettings) -> Iterator[list[Row]]:
-        """Answer queries; yields rows as they end."""
+        """Answer queries; yields rows as they end.
+
+        Raises:
+            Changed: It is no longer the engine of the first answer.
+        """
         made = answers(self.vlm, asked, settings.decoding, seed=settings.seed, batch_size=settings.batch_size)
         for done in made:
             yield rows(done)
@@ -130,6 +134,8 @@ def sweep(
                     judge(run, rules)
                     asked = sequential.next_rows(run, rule, cases, exits) if rule else []
     except BaseException as error:
+        if isinstance(error, Changed):
+            run.note_changed(str(error))
         run.__exit__(type(error), error, None)  # a damaged run gets no hash
         raise
     return run
@@ -144,10 +150,12 @@ def begin(vlm: Vlm, out: Path, settings: dict[str, Any]) -> Run:
         settings: The part of the run's identity besides the model.
 
     Raises:
-        LayeralignError: `out` has another run.
+        LayeralignError: `out` has another run, or one whose engine was changed while it answered.
     """
     run = opening.create(out, vlm.name, identity(vlm) | settings, vlm.exits.to_json())
     try:
+        if changed := run.noted().get("changed"):
+            raise LayeralignError(f"run {out}: {changed['why']}")
         run.add_config(vlm.checkpoint.config())
         if vlm.adapter and (reward := vlm.adapter.reward()):
             run.note_reward(reward)
