@@ -335,6 +335,12 @@ def test_what_could_not_be_judged_is_harm_next_to_what_an_exit_saves(tmp_path):
     assert [one["harm"][2] < 0.1 for one in tradeoff.savings(drawn)] == [True]
 
 
+def test_labels_of_long_names_tell_runs_apart(tmp_path):
+    """Charts took two runs of one label for one run."""
+    one, other, last = labels([tmp_path / f"{'long ' * 20}{end}" for end in "ab"] + [tmp_path / "c"])
+    assert one.startswith("1: long long") and other.startswith("2: long long") and last == "3: c"
+
+
 def test_labels_are_as_short_as_tells_runs_apart(tmp_path):
     assert labels([tmp_path / "out" / "run"]) == ["run"]
     assert labels([tmp_path / "before", tmp_path / "after"]) == ["before", "after"]
