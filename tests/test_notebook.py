@@ -13,12 +13,16 @@ from handmade import HOSTILE, cases, make, number, safe, unsafe_first
 from layeralign import LayeralignError
 from layeralign._util import notebook, progress
 from layeralign.analysis.compare import Comparison
+from layeralign.analysis.results import Results
 from layeralign.analysis.screen import Screen, ScreenedExit
 from layeralign.cases.readers.reader import BENCHMARKS
 from layeralign.diagnosis import Check, Diagnosis
+from layeralign.gating.deployed import Deployed, held
+from layeralign.gating.fleet import Fleet
 from layeralign.judges.judge import Judgement
 from layeralign.report.notebook import others, runs
 from layeralign.report.notebook.shown import shown
+from layeralign.runs.opening import SEAL
 from layeralign.vlm.load import empty
 
 
@@ -139,6 +143,17 @@ def test_the_line_of_a_run_names_the_exit_that_may_be_worst(tmp_path):
 
     line = repr(layeralign.read(make(tmp_path / "run", cases(30), word)))
     assert "ASR 0 % [0, 11] at the default exit 2, highest 0–67 % [" in line and "at exit 0;" in line
+
+
+def test_a_check_says_first_what_its_run_is_worth(tmp_path):
+    """The command said it, but neither a notebook nor the JSON did."""
+    run = make(tmp_path / "run", cases(80))
+    (run / SEAL).unlink()
+    told = Deployed("c", 0, "0", "inconclusive", "", None, weights=False)
+    found = held(told, Results.load(run), None, 0.05)
+    assert "was not closed" in Fleet((found,)).to_json()[0]["caution"]
+    for one in (shown(runs.Deployed, found), runs.Fleet((found,))):
+        assert "The run was not closed" in one._notes()[0]
 
 
 def transferred(change):

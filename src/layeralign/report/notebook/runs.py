@@ -221,14 +221,18 @@ class Deployed(OfRuns, deployed.Deployed):
         return [] if self.gate is None else [render.table(self.gate)]
 
     def _notes(self) -> Sequence[str]:
-        """Return the result."""
-        return [self._line()]
+        """Return the caution and the result."""
+        return [*_cautions([self]), self._line()]
 
     def _records(self) -> list[dict[str, Any]]:
         """Return a row per rule that was applied; one row without values where none was."""
         config = {"config": self.config, "config_exit": self.exit, "config_result": self.result}
         checks = [{"why": self.why}] if self.gate is None else _checks(self.gate)
         return [config | check for check in checks]
+
+
+def _cautions(servers: Sequence[deployed.Deployed]) -> list[str]:
+    return list(dict.fromkeys(one.gate.caution for one in servers if one.gate and one.gate.caution))
 
 
 class Fleet(Shown, fleet.Fleet):
@@ -241,6 +245,10 @@ class Fleet(Shown, fleet.Fleet):
     def _tables(self) -> list[Table]:
         """Return a line per server."""
         return [tables.servers(self.rows)]
+
+    def _notes(self) -> Sequence[str]:
+        """Return the cautions of the servers' runs."""
+        return _cautions(self.servers)
 
     def _records(self) -> list[dict[str, Any]]:
         """Return a row per server."""
