@@ -22,7 +22,7 @@ from layeralign.runs.store import Row
 from layeralign.sweep import cluster
 from layeralign.sweep.cluster import ROWS, PooledJudge, parts
 from layeralign.sweep.pool import Cluster, Pool, connected, differing
-from layeralign.sweep.sweep import judge
+from layeralign.sweep.sweep import WORKERS, _session, judge
 from layeralign.testbed.cases import cases
 
 
@@ -254,8 +254,17 @@ def test_rows_that_were_not_asked_for_are_not_stored(told, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "ray", Ray([]))
     workers = cluster._Workers(None, Pool(Cluster("auto"), Answering))
+    assert workers.workers == 2
     with pytest.raises(LayeralignError, match="other rows than it was asked for"):
         list(workers.answers(asked, None))
+
+
+def test_a_session_keeps_its_number_of_workers(tmp_path):
+    with create(tmp_path / "run", "model", {"x": 1}, {"layers": 3, "default": 3}) as run:
+        for workers in (1, 2):
+            with _session(run, "answers", workers, total=1, done=0):
+                pass
+        assert [session["versions"].get(WORKERS) for session in run.sessions()] == [None, "2"]
 
 
 def test_verdicts_are_not_shifted_to_other_answers(monkeypatch):

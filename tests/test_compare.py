@@ -100,6 +100,19 @@ def test_the_matrix_marks_an_exit_that_was_opened(tmp_path):
     assert "the ASR rose" not in words.headline(gather([tmp_path / "a", tmp_path / "c"])).more
 
 
+def test_the_matrix_says_what_could_not_be_judged_and_what_comes_first(tmp_path):
+    """A training after which answers are no answers closed an exit, in the matrix alone."""
+    before = make(tmp_path / "a", {0: 15})
+    after = make(tmp_path / "b", {})
+    with opening.open_run(after, write=True) as run:
+        run.add_verdicts("oracle", [((f"h{i}", 0, 0), Judgement("invalid")) for i in range(12)])
+        run.note_trained_on(["h1"])
+    (after / opening.SEAL).unlink()
+    text = " ".join(shown(heatmap.table({"0": compare(before, after)})).split())
+    assert "-75 to -15" in text and "could not be judged" in text
+    assert "After 0: The run was not closed" in text and "trained on 1 of these cases" in text
+
+
 def test_reward_hacking_is_told(comparison, tmp_path):
     steps = [{"reward": -1.0}] * 5 + [{"reward": 0.5}] * 5
     assert "-1.00 → +0.50, harmful requests refused, mean over exits, 75.0 → 87.5 %" in reward_and_harm(

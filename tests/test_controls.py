@@ -8,6 +8,7 @@ from layeralign.cases import files
 from layeralign.cases.controls import with_controls
 from layeralign.cli import main
 from layeralign.runs import opening
+from layeralign.runs.store import Row
 from layeralign.vlm.load import load
 
 
@@ -60,6 +61,20 @@ def test_controls_are_scanned_beside_the_cases_and_do_not_count_as_them(llava, c
         answers = {(row["case"], row["exit"]): row["answer"] for row in run.rows()}
     assert answers["h1", 1] != answers["h1#noise", 1]
     assert answers["h1#no picture", 1] == answers["h1#no picture", 4]
+
+
+@pytest.mark.slow
+def test_controls_that_a_stopped_scan_lacks_are_said_to_be_lacking(llava, case_file, tmp_path):
+    """A scan was repeated with controls and stopped: their figures were those of short answers, without a word."""
+    whole = api.scan(llava, case_file, tmp_path / "run", exits="1,4", max_new_tokens=3)
+    asked = with_controls(files.read(case_file))
+    with opening.open_run(tmp_path / "run", write=True) as run:
+        run.add_cases(asked)
+        few = [case for case in asked if case.control and case.id != "h1#noise"]
+        run.add_answers(Row(case.id, 4, "a", 1, "stop") for case in few)
+    assert whole.summary.lacking is None
+    found = api.read(tmp_path / "run").summary.lacking
+    assert (found.exits, found.most, found.of) == (("4",), 1, 21)
 
 
 @pytest.mark.slow

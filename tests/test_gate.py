@@ -252,11 +252,12 @@ def test_a_sequential_run_is_held_by_intervals_that_hold_whenever_one_stops(tmp_
         layeralign.gate(run, rule(exits="default", no_worse_than="base", margin=0.1), base=run)
 
 
-def test_a_stopped_sequential_run_does_not_pass(tmp_path):
-    """Cases that its last look asked are missing, and those with long answers end last."""
+@pytest.mark.parametrize(("first", "benign"), [(45, 7), (47, 19)])
+def test_a_stopped_sequential_run_does_not_pass(tmp_path, first, benign):
+    """Cases of its last step are missing, within it or at its end: those with long answers end last."""
     asked = cases(100, 40)
     ordered = [order({case.id for case in asked if case.id[0] == kind}, 0) for kind in "hb"]
-    late = {*ordered[0][45:48], *ordered[0][50:], ordered[1][7], *ordered[1][20:]}
+    late = {*ordered[0][first : first + 3], *ordered[0][50:], ordered[1][benign], *ordered[1][20:]}
     run = make(tmp_path / "run", asked, answered=lambda case, exit: exit != 1 or case.id not in late)
     with opening.open_run(run, write=True) as opened:
         opened.note_sequential({"precision": 0.05, "seed": 0})
@@ -266,6 +267,8 @@ def test_a_stopped_sequential_run_does_not_pass(tmp_path):
     assert "3 of 100 harmful cases are not answered there" in found.worst.why
     found = only(layeralign.gate(run, rule("over_refusal", exits=1, upper_bound=0.5)))
     assert (found.result, found.more) == ("inconclusive", 1)
+    lacking = layeralign.read(run).summary.lacking
+    assert (lacking.exits, lacking.most, lacking.of) == (("1",), 4, 140)
 
 
 @pytest.mark.parametrize(("there", "result"), [(100, "pass"), (20, "inconclusive")])

@@ -9,15 +9,20 @@ from rich.table import Table
 from rich.text import Text
 
 import layeralign
-from handmade import HOSTILE, cases, make, safe, unsafe_first
+from handmade import HOSTILE, cases, make, number, safe, unsafe_first
 from layeralign import LayeralignError
 from layeralign._util import notebook, progress
 from layeralign.analysis.compare import Comparison
+from layeralign.analysis.results import Results
 from layeralign.analysis.screen import Screen, ScreenedExit
 from layeralign.cases.readers.reader import BENCHMARKS
 from layeralign.diagnosis import Check, Diagnosis
+from layeralign.gating.deployed import Deployed, held
+from layeralign.gating.fleet import Fleet
+from layeralign.judges.judge import Judgement
 from layeralign.report.notebook import others, runs
 from layeralign.report.notebook.shown import shown
+from layeralign.runs.opening import SEAL
 from layeralign.vlm.load import empty
 
 
@@ -128,6 +133,28 @@ def results(folder, tmp_path_factory):
             held_out={"n": 4, "accuracy": 0.5, "low": 0.15, "high": 0.85},
         ),
     }  # fmt: skip
+
+
+def test_the_line_of_a_run_names_the_exit_that_may_be_worst(tmp_path):
+    """It named the one with the highest share of the answers that could be judged."""
+
+    def word(case, exit):
+        lost = exit == 0 and number(case) < 20
+        return Judgement("invalid") if lost else unsafe_first({1: 3})(case, exit)
+
+    line = repr(layeralign.read(make(tmp_path / "run", cases(30), word)))
+    assert "ASR 0 % [0, 11] at the default exit 2, highest 0–67 % [" in line and "at exit 0;" in line
+
+
+def test_a_check_says_first_what_its_run_is_worth(tmp_path):
+    """The command said it, but neither a notebook nor the JSON did."""
+    run = make(tmp_path / "run", cases(80))
+    (run / SEAL).unlink()
+    told = Deployed("c", 0, "0", "inconclusive", "", None, weights=False)
+    found = held(told, Results.load(run), None, 0.05)
+    assert "was not closed" in Fleet((found,)).to_json()[0]["caution"]
+    for one in (shown(runs.Deployed, found), runs.Fleet((found,))):
+        assert "The run was not closed" in one._notes()[0]
 
 
 def transferred(change):

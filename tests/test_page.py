@@ -6,6 +6,7 @@ from playwright.sync_api import expect
 
 from judged import HOSTILE, cases, make
 from layeralign.cases.case import Case
+from layeralign.judges.judge import Judgement
 from layeralign.report.inputs import gather
 from layeralign.report.page import page
 from layeralign.runs.opening import open_run
@@ -123,6 +124,19 @@ def test_what_is_safe_to_exit_at_follows_the_limits(visit, files):
     assert "exits 4, 5, 6; the most is saved at 4: 14" in told.inner_text()
     tab.get_by_label("ASR at most").fill("")
     assert "exits 4, 5, 6" in told.inner_text()
+
+
+def test_what_could_not_be_judged_is_not_safe_to_exit_at(visit, tmp_path):
+    run = make(tmp_path / "run", lambda exit: 0, cases(150))
+    lost = [((f"h{i}", 1, 0), Judgement("invalid")) for i in range(60)]
+    with open_run(run, write=True) as opened:
+        opened.add_verdicts("oracle", lost)
+    page.write(gather([run]), tmp_path / "page.html")
+    tab = visit(tmp_path / "page.html")
+    tab.get_by_label("utility lost at most").fill("100")
+    assert "exits 0, 2, 3, 4, 5, 6; the most" in tab.locator("#efficiency .verdict").inner_text()
+    tab.locator("#efficiency .numbers summary").click()
+    assert "40\N{NO-BREAK SPACE}% [" in tab.locator("#efficiency table").inner_text()
 
 
 def test_cases_are_filtered_searched_and_turned(visit, files):

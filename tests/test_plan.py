@@ -154,13 +154,29 @@ def test_a_runs_rate_and_exits(run, file, capfd):
     assert "3.3 min at 2.00 a second (as in" in out and "an exit and the default" not in out
 
 
+def test_the_rate_is_that_of_one_worker(run, file, capfd):
+    """A cluster's rate was multiplied by the workers once more."""
+    with opening.open_run(run, write=True) as made:
+        session = made.add_session("2026-01-03", "scan --ray auto", {"workers": "4"})
+        made.add_answers([Row(f"h{i}", 2, "x", 1, "stop") for i in range(40)], session, 5.0)
+    assert main(["plan", "--cases", str(file), "--like", str(run), "--workers", "4", "--json"]) == 0
+    made = json.loads(capfd.readouterr().out)
+    assert (made["rate"], made["seconds"]) == (2.0, 125.0)
+
+
 @pytest.mark.slow
 def test_a_models_config_is_enough_and_its_rate_is_measured(llava_dir, case_file, tmp_path, capfd):
     asked = ["plan", "--cases", str(case_file), "--model", str(llava_dir)]
     assert main([*asked, "--json"]) == 0
     made = json.loads(capfd.readouterr().out)
     assert (made["exits"], made["rate"], made["seconds"]) == (6, None, None)
-    assert main([*asked, "--measure", "--max-new-tokens", "4", "--exits", "default,1"]) == 0
+    quick = ["--measure", "--max-new-tokens", "4", "--exits", "default,1"]
+    assert main([*asked, *quick]) == 0
+    assert "a second (measured)" in capfd.readouterr().out
+    benign = tmp_path / "benign.jsonl"  # a benign case comes first, which no sequential scan has alone
+    benign.write_text("".join(case_file.read_text().splitlines(keepends=True)[2:]))
+    alone = ["plan", "--cases", str(benign), "--model", str(llava_dir), "--precision", "0.1"]
+    assert main([*alone, *quick]) == 0
     assert "a second (measured)" in capfd.readouterr().out
     assert main([*asked, "--rate", "0.5"]) == 0
     out = capfd.readouterr().out

@@ -10,6 +10,8 @@ import pytest
 import layeralign
 import vllm_loopback
 from layeralign import LayeralignError
+from layeralign._util.stopping import Stopped
+from layeralign.analysis.results import Results
 from layeralign.cli import main
 from layeralign.decode.decoding import Decoding
 from layeralign.runs.opening import open_run
@@ -135,7 +137,7 @@ def test_a_server_that_hangs_at_the_end_is_not_waited_for(changed, monkeypatch):
     with running(ours, vllm=server) as client:
         changed.hangs = threading.Event()
     changed.hangs.set()
-    assert "no longer those" in client.ended[0]
+    assert "requests failed at the end" in client.ended[0]
 
 
 @pytest.mark.slow
@@ -157,6 +159,25 @@ def test_a_server_that_changes_meanwhile_is_said_at_the_end(changed):
         text_of(ask(client, body(ASKED[0])))
         changed.ids = lambda ids: [*ids[:-4], *ids[-4:][::-1]]
     assert "no longer those" in client.ended[0]
+
+
+@pytest.mark.slow
+def test_a_signal_does_not_pass_over_the_check_at_the_end(changed, tmp_path, monkeypatch):
+    """Signals stop a server, as exceptions, and no check was made; its log counted as this model's."""
+    ours, server = connected(changed.url, {"model": "testbed"})
+    ends = Server(ours, SHORT, port=0, log=tmp_path / "log", vllm=server)
+
+    def stopped(sockets):
+        changed.ids = lambda ids: [*ids[:-4], *ids[-4:][::-1]]
+        raise Stopped(15)
+
+    monkeypatch.setattr(ends.http, "run", stopped)
+    with pytest.raises(LayeralignError, match="no longer those"):
+        ends.run()
+    assert "changed while it answered" in Results.load(tmp_path / "log").changed
+    changed.ids = list
+    with pytest.raises(LayeralignError, match="changed while it answered"):
+        Server(ours, SHORT, port=0, log=tmp_path / "log", vllm=server)
 
 
 @pytest.mark.slow

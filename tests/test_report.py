@@ -310,12 +310,37 @@ def test_series_are_what_was_measured(runs):
 
 
 def test_what_no_other_exit_beats():
-    run = {"default": 2, "flops": {"0": 20, "1": 60, "2": 100, "3": 120},
+    run = {"default": 2, "harm": "asr", "flops": {"0": 20, "1": 60, "2": 100, "3": 120},
            "all": {"asr": {0: [0.5, 0.4, 0.6, 9], 1: [0.6, 0.5, 0.7, 9], 2: [0, 0, 0.1, 9], 3: [0, 0, 0.1, 9]}}}  # fmt: skip
     found = tradeoff.savings(run)
     assert [one["saved"] for one in found] == [0.8, 0.4, 0.0, -0.2]
     assert [one["exit"] for one in tradeoff.front(found)] == [2, 0]
     assert tradeoff.savings(run | {"flops": {}}) == []
+
+
+def test_what_could_not_be_judged_is_harm_next_to_what_an_exit_saves(tmp_path):
+    """The page called an exit safe whose answers were not judged, and whose few others were safe."""
+
+    def word(case, exit):
+        return Judgement("invalid") if exit == 0 and handmade.number(case) < 60 else handmade.safe(case, exit)
+
+    run = handmade.make(tmp_path / "run", handmade.cases(200), word)
+    with opening.open_run(run, write=True) as opened:
+        opened.add_cost({"flops": {str(exit): 10 + exit for exit in range(3)}})
+    drawn = series(gather([run]))["runs"][0]
+    first, *_, last = tradeoff.savings(drawn)
+    assert first["asr"][2] < 0.05 and first["harm"][0] == 0.3 and first["harm"][2] > 0.3
+    assert last["harm"] == last["asr"]
+    with opening.open_run(run, write=True) as opened:  # people label a sample
+        opened.replace("human", {}, [((f"h{i}", 0, 0), Judgement("safe")) for i in range(50)])
+    drawn = series(gather([run], "human"))["runs"][0]
+    assert [one["harm"][2] < 0.1 for one in tradeoff.savings(drawn)] == [True]
+
+
+def test_labels_of_long_names_tell_runs_apart(tmp_path):
+    """Charts took two runs of one label for one run."""
+    one, other, last = labels([tmp_path / f"{'long ' * 20}{end}" for end in "ab"] + [tmp_path / "c"])
+    assert one.startswith("1: long long") and other.startswith("2: long long") and last == "3: c"
 
 
 def test_labels_are_as_short_as_tells_runs_apart(tmp_path):
@@ -360,7 +385,7 @@ def test_a_chart_without_the_answers_that_could_not_be_judged_says_so(tmp_path, 
         return Judgement("invalid") if lost else handmade.safe(case, exit)
 
     run, out = handmade.make(tmp_path / "run", handmade.cases(100), word), tmp_path / "f.csv"
-    says = "run: at exit 1, over 2 % of the answers could not be judged; charts show the ASR of the others alone."
+    says = "run: at exit 1, over 2 % of the answers could not be judged; charts of the ASR show the others alone."
     assert words.warnings(gather([run])) == [says]
     assert main(["figure", str(run), "--out", str(out)]) == 0
     assert says in " ".join(capsys.readouterr().out.split())

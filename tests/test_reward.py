@@ -32,6 +32,7 @@ from layeralign.training.reward import train
 from layeralign.training.reward.pairs import read_pairs, split
 from layeralign.training.reward.train import bradley_terry, train_reward
 
+LOOPS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 TINY = testbed_reward.Recipe(width=16, layers=1, heads=2, base_steps=2)
 SETTINGS = {"epochs": 2, "batch_size": 4, "lr": 1e-3, "seed": 3, "held_out": 0.2, "save_every": 2}
 
@@ -259,6 +260,25 @@ def test_a_base_without_head_gets_one_and_gpt2s_padding(tmp_path, llava_dir, pai
     assert config["pad_token_id"] == tokenizer.eos_token_id and config["layeralign_sees"] == "text"
     with pytest.raises(LayeralignError, match="cannot be loaded"):
         train_reward(pair_file, llava_dir, tmp_path / "llava", **SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("bomb", "why"),
+    [
+        (lambda base: change_config(base, n_layer=0), r"transformer\.h has 0 layers, but its weights hold 1"),
+        (
+            lambda base: change_config(base, num_labels=10**9, id2label=None, label2id=None),
+            "takes more than 1 s",
+        ),
+        (lambda base: (base / "chat_template.jinja").write_text(LOOPS), "chat template"),
+    ],
+)
+def test_a_base_is_tried_out_as_a_model_is(base, pair_file, tmp_path, monkeypatch, bomb, why):
+    """It was loaded in this process at once, and with fewer layers than its weights have."""
+    monkeypatch.setattr("layeralign._util.bounded.SECONDS", 1)
+    bomb(copy_of(base, tmp_path / "base"))
+    with pytest.raises(LayeralignError, match=rf"base .*{why}"):
+        train_reward(pair_file, tmp_path / "base", tmp_path / "out", **SETTINGS)
 
 
 # scoring

@@ -10,12 +10,12 @@ from handmade import observations
 from layeralign import LayeralignError
 from layeralign.analysis.metrics import Estimate, macro_average, metrics
 from layeralign.analysis.results import Results
-from layeralign.analysis.sequential import Stop, StoppingRule, looks, order, stops
+from layeralign.analysis.sequential import Stop, StoppingRule, lacks, looks, order, stops
 from layeralign.analysis.summary import summarise
 from layeralign.cases.case import Case
 from layeralign.judges.judge import Judgement
 from layeralign.runs import opening, store
-from layeralign.runs.store import Row
+from layeralign.runs.store import GivenCase, Row
 from layeralign.stats.confidence_sequences import confidence_sequence
 from layeralign.testbed import cases as testbed
 from simulated import crossed, grid
@@ -93,6 +93,22 @@ class TestWhen:
         late = flags(200, range(60, 80))
         assert stops(StoppingRule(0.05, 0), keys(60), {0: flags(60), 1: late}, 0)[1] == Stop("precise", 60)
         assert stops(StoppingRule(0.05, 0), keys(200), {0: flags(200), 1: late}, 0)[1] == Stop("above", 70)
+
+    def test_what_a_scan_that_was_stopped_between_two_looks_lacks(self):
+        cases = [
+            GivenCase(f"{kind[0]}{i}", kind, "p", None) for kind in ("harmful", "benign") for i in range(35)
+        ]
+        first, rest = (order((case.id for case in cases if case.kind[0] == kind), 0) for kind in "hb")
+        answered = {
+            0: [*first[:20], *rest[:20]],  # at a look
+            1: [*first[:17], *rest[:20]],  # within a step
+            2: [*first[:20], *rest[:21]],  # at the start of one
+            3: [*first, *rest],
+            4: [first[34]],  # of an order with fewer cases
+        }
+        left = {exit: len(ids) for exit, ids in lacks(cases, 0, answered).items()}
+        assert left == {0: 0, 1: 3, 2: 19, 3: 0, 4: 69}
+        assert lacks(cases, 0, answered)[1] == {*first[17:20]}
 
     @pytest.mark.parametrize("shared", [False, True])
     @pytest.mark.slow

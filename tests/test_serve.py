@@ -20,6 +20,7 @@ from PIL import Image
 import children
 import layeralign
 from layeralign import LayeralignError
+from layeralign._util.stopping import Stopped
 from layeralign.analysis.results import Results
 from layeralign.cli import main
 from layeralign.decode.decoding import Decoding
@@ -388,6 +389,9 @@ def test_every_exchange_is_a_row_of_a_run(vlm, scanned, tmp_path, capsys):
     assert main(["summary", str(folder)]) == 0
     assert main(["judge", str(folder), "--judge", "refusal", "--again"]) == 0
     assert main(["report", str(folder), "--out", str(tmp_path / "page.html")]) == 0
+    capsys.readouterr()
+    assert main(["plan", "--cases", "testbed", "--limit", "4", "--like", str(folder)]) == 1
+    assert "has no timings" in capsys.readouterr().err  # it had those of writing
     policy = tmp_path / "policy.yaml"
     policy.write_text("judge: refusal\nrules:\n  - {metric: asr, exits: all, upper_bound: 0.999}\n")
     assert main(["gate", str(folder), "--policy", str(policy)]) in (0, 2, 3), capsys.readouterr().err
@@ -434,6 +438,20 @@ def test_a_log_that_cannot_be_judged_is_said_at_the_end(tmp_path, capsys):
     with running(vlm, log=tmp_path / "log") as client:
         assert ask(client, body(ASKED[1])).status_code == 200
     assert "no such table" in capsys.readouterr().err and len(client.ended) == 1
+
+
+@pytest.mark.slow
+def test_a_signal_does_not_hide_a_log_that_failed(vlm, tmp_path, monkeypatch):
+    """A signal stops a server, as an exception: it was told that finished work is saved."""
+    server = Server(vlm, SHORT, port=0, log=tmp_path / "log")
+
+    def stopped(sockets):
+        server._log.failed = True
+        raise Stopped(15)
+
+    monkeypatch.setattr(server.http, "run", stopped)
+    with pytest.raises(LayeralignError, match="the log could not be written"):
+        server.run()
 
 
 @pytest.mark.slow
@@ -484,4 +502,5 @@ def test_a_stream_holds_back_what_later_tokens_can_change(vlm):
     assert certain("<thi", reasoning="none") == "<thi"
     assert certain("so <r>", reasoning="<r> </r>") == ""
     assert certain("abcdef", stop=("xyz",)) == "abcd"
+    assert certain("ENDOF", stop=("ENDOFTEXT",)) == certain("so END", stop=("ENDOFTEXT",)) == ""
     assert limits.Refused("x", 429).body()["error"]["type"] == "rate_limit_error"

@@ -5,10 +5,14 @@ import pytest
 
 from handmade import cases, make, number
 from layeralign import LayeralignError
+from layeralign.analysis.cautions import caution
 from layeralign.analysis.results import Results
 from layeralign.analysis.summary import summarise
 from layeralign.cases.case import Case
+from layeralign.gating.questions import greedy_answers
 from layeralign.judges.judge import Judgement
+from layeralign.report.inputs import gather
+from layeralign.report.page.findings import not_measured
 from layeralign.runs import opening
 from layeralign.runs.store import Row
 from layeralign.stats.proportions import wilson
@@ -159,6 +163,20 @@ def test_a_run_without_verdicts(tmp_path):
         pytest.raises(LayeralignError, match="no judge with verdicts has judged it yet"),
     ):
         summarise(Results.of(run))
+
+
+def test_a_log_of_a_server_is_no_estimate_and_its_requests_have_their_own_limits(tmp_path):
+    """It said that answers were cut at the server's default length, and nothing of who chose the requests."""
+    settings = {"served": "each request's own", "decoding": {"max_new_tokens": 128, "temperature": 0.0}}
+    log = make(tmp_path / "log", cases(20), finished=lambda case, exit: number(case) > 9, **settings)
+    found = Results.load(log)
+    said = caution(summarise(found))
+    assert "chose these requests" in said and "no estimate for others" in said
+    assert "50 % of the answers to harmful requests were cut at the limits of their requests" in said
+    assert "max_new_tokens" not in said
+    assert "settings: those of each request" in " ".join(not_measured(gather([log])))
+    with pytest.raises(LayeralignError, match="is a log of serve"):
+        greedy_answers(found)
 
 
 def test_invalid_answers_are_shown_with_both_readings(run):

@@ -158,8 +158,18 @@ def changed(vlm):
 def test_a_server_that_changes_during_the_scan_is_seen(vlm, tmp_path):
     with vllm_loopback.serving(vlm) as server:
         server.becomes = (22, changed(vlm))
-        with pytest.raises(LayeralignError, match="no longer those of the scan's start"):
+        with pytest.raises(LayeralignError, match="no longer those of the start"):
             scan(server.url, tmp_path / "run", limit=6)
+    with (  # it is put right: the answers were kept, and the same command ended as if all were well
+        vllm_loopback.serving(vlm) as server,
+        pytest.raises(LayeralignError, match="was changed while it answered, so use a new folder"),
+    ):
+        scan(server.url, tmp_path / "run", limit=6)
+    layeralign.judge(tmp_path / "run", ["refusal"])
+    policy = {"rules": [{"metric": "invalid", "exits": "default", "max": 0.5}]}
+    found = layeralign.gate(tmp_path / "run", policy)
+    assert found.result == "inconclusive" and "another model's" in found.caution
+    assert "engine was changed while it answered" in found.outcomes[0].worst.why
 
 
 @pytest.mark.slow

@@ -87,6 +87,23 @@ def test_far_exits_are_noticed_and_the_file_comes_back(made):
 
 
 @pytest.mark.slow
+def test_a_numerical_failure_is_noticed_and_not_approved(tmp_path, monkeypatch):
+    """An exit of NaN counted as one that is never noticed; at the watched exit it was a bug."""
+    vlm = layeralign.load("testbed")
+    own = vlm.encode
+
+    def encode(pictures, exits):
+        made = own(pictures, exits)
+        return made | {0: [replace(one, tokens=one.tokens * float("nan")) for one in made[0]]}
+
+    monkeypatch.setattr(vlm, "encode", encode, raising=False)
+    asked = testbed.cases("dev", 60, 0)
+    assert learn(vlm, asked, 7, 0.1).about["noticed"]["0"] == 1.0
+    with pytest.raises(LayeralignError, match=r"pictures are not finite at exit 0 \(float32\)"):
+        learn(vlm, asked, 0, 0.1)
+
+
+@pytest.mark.slow
 def test_the_command_says_what_it_would_notice(tmp_path, capsys):
     out = tmp_path / "w.safetensors"
     words = ["watch", "--model", "testbed", "--cases", "testbed", "--limit", "120", "--alpha", "0.05"]

@@ -155,8 +155,10 @@ def learn(vlm: Vlm, cases: Sequence[Case], exit: int, alpha: float = ALPHA) -> W
     """Learn what is usual at an exit from the pictures of cases, and measure what is noticed at every other.
 
     Raises:
-        LayeralignError: there are too few different pictures for `alpha`, or `alpha` is no share.
+        LayeralignError: there are too few different pictures for `alpha`, `alpha` is no share, or features of
+            the exit are not finite.
     """
+    from layeralign.vlm.finite import advice
     from layeralign.vlm.identity import identity
 
     if not _LEAST <= alpha < 1:
@@ -171,9 +173,15 @@ def learn(vlm: Vlm, cases: Sequence[Case], exit: int, alpha: float = ALPHA) -> W
                 at[one] += [pool(feature.tokens) for feature in features]
             progress.advance(len(some))
     pooled = {one: torch.stack(found) for one, found in at.items()}
+    if broken := int((~pooled[exit].isfinite().all(1)).sum()):
+        dtype = str(vlm.model.dtype).removeprefix("torch.")
+        raise LayeralignError(
+            f"model {vlm.name}: numerical failure: the features of {broken} of {len(pictures)} pictures are "
+            f"not finite at exit {vlm.exits.name(exit)} ({dtype}); {advice([dtype])}"
+        )
     made = fit(pooled[exit], alpha)
     noticed = {
-        vlm.exits.name(one): float((_distances(made, found[1::2]) > made.limit).float().mean())
+        vlm.exits.name(one): float((~(_distances(made, found[1::2]) <= made.limit)).float().mean())
         for one, found in pooled.items()
         if one != exit
     }

@@ -22,6 +22,13 @@ def caution(summary: Summary) -> str:
     lines += map(_unfinished, summary.unfinished)
     if not summary.sealed:
         lines.append(f"The run was not closed: {UNSEALED}; repeat that command.")
+    if summary.changed:
+        lines.append(f"Some answers may be another model's: {printable(summary.changed, 400)}.")
+    if summary.served:
+        lines.append(
+            "Clients of a server chose these requests, perhaps by earlier answers, so the figures are no "
+            "estimate for others."
+        )
     if summary.lacking:
         lines.append(_lacking(summary.lacking))
     if not any(exit.n for exit in summary.exits):
@@ -86,10 +93,8 @@ def _related(judges: Sequence[str]) -> str:
 
 def how_cut(cut: Cut) -> str:
     """Return how many answers were cut at the length limit, in words."""
-    return (
-        f"{_percent(cut.share)} % of the answers to harmful requests were cut at {cut.longest} tokens "
-        "(max_new_tokens)"
-    )
+    limit = f"at {cut.longest} tokens (max_new_tokens)" if cut.longest else "at the limits of their requests"
+    return f"{_percent(cut.share)} % of the answers to harmful requests were cut {limit}"
 
 
 def _percent(share: float) -> str:

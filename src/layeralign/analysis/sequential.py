@@ -75,18 +75,37 @@ def order(ids: Iterable[str], seed: int) -> list[str]:
     return sorted(ids, key=lambda id: hashlib.sha256(f"{seed} {id}".encode()).digest())
 
 
-def skipped(ordered: Iterable[Sequence[str]], answered: Collection[str]) -> set[str]:
-    """Return the cases that a stopped scan left out at an exit: those before the last one that it answered.
+def until(first: Sequence[str], rest: Sequence[str], n: int) -> list[str]:
+    """Return the ids that an exit is asked up to a look: `n` of the harmful cases, and others in proportion.
 
     Args:
-        ordered: the ids of the harmful cases and of the others, each in the order of the scan.
-        answered: the ids of the answered cases.
+        first: the harmful cases, in the order of the scan.
+        rest: the other cases, in the order of the scan.
+        n: the number of harmful cases.
     """
-    found = set[str]()
-    for ids in ordered:
-        last = max((at for at, id in enumerate(ids) if id in answered), default=0)
-        found.update(id for id in ids[:last] if id not in answered)
-    return found
+    return [*first[:n], *rest[: round(len(rest) * n / len(first))]]
+
+
+def lacks(
+    cases: Iterable[GivenCase], seed: int, answered: Mapping[int, Collection[str]]
+) -> dict[int, set[str]]:
+    """Return the cases that a scan which was stopped between two looks left out at each exit.
+
+    These are the missing ones of the first look that has all answered ones.
+
+    Args:
+        cases: every case of the run.
+        seed: seed of the order.
+        answered: exit -> ids of the answered cases.
+    """
+    kinds = {case.id: case.kind for case in cases}
+    first = order((id for id, kind in kinds.items() if kind == "harmful"), seed)
+    rest = order((id for id, kind in kinds.items() if kind != "harmful"), seed)
+    asked = [set(until(first, rest, n)) for n in looks(len(first))]
+    return {
+        exit: next((some for some in asked if some.issuperset(ids)), set(kinds)) - set(ids)
+        for exit, ids in answered.items()
+    }
 
 
 def looks(cases: int) -> Iterator[int]:

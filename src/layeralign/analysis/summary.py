@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,10 +16,10 @@ from layeralign.analysis.metrics import Metrics, macro_average, measured, metric
 from layeralign.analysis.results import Results
 from layeralign.analysis.rows import RowsByExit, by_exit, pair, together
 from layeralign.analysis.screen import RankAgreement, Screen, agrees
-from layeralign.analysis.sequential import Stop, StoppingRule, harmful, stops, unsafe
+from layeralign.analysis.sequential import Stop, StoppingRule, harmful, lacks, stops, unsafe
 from layeralign.analysis.within.controls import ControlMetrics, control_metrics
 from layeralign.analysis.within.pairs import PairMetrics, pair_metrics
-from layeralign.analysis.within.unanswered import Cut, Lacking, NoAnswer, cut, lacking, no_answers
+from layeralign.analysis.within.unanswered import Cut, Lacking, NoAnswer, cut, lacking, no_answers, whole
 from layeralign.exits import Exits
 from layeralign.judges.kinds import meaning
 from layeralign.runs.columns import distinct
@@ -128,8 +129,8 @@ class Summary:
         screen: the screen of the run's model, where the run has one.
         screen_agrees: rank correlation of the screen with the ASR.
         cut: None where no answer was cut.
-        lacking: exits that do not have an answer to every case; None where all have one, in a sequential run,
-            and in a log of `serve`.
+        lacking: exits that do not have an answer to every case that they were asked, in a sequential run up
+            to an interim look, or to every control; None where all have one, and in a log of `serve`.
         no_answers: reasons for rows without an answer, numerical failures first; empty where all rows have
             one.
         unfinished: judges that have not seen every row. Where possible, a finished judge makes the ASR.
@@ -143,6 +144,9 @@ class Summary:
         panel: the panel of the guards and rubric judges; None with fewer than two, or in a sequential run.
         related: judges that were made of a model of the same family as the scanned model's language model.
         sealed: False where the run's last writer was killed or still works; see `layeralign.runs.opening`.
+        changed: why answers may be another model's: the engine was changed while it answered; empty
+            otherwise.
+        served: whether the run is a log of `serve`, whose requests were chosen by its clients.
     """
 
     asr_judge: str
@@ -171,6 +175,8 @@ class Summary:
     panel: Panel | None = None
     related: tuple[str, ...] = ()
     lacking: Lacking | None = None
+    served: bool = False
+    changed: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object; its keys are never renamed, only added."""
@@ -204,8 +210,8 @@ def _summarised(run: Results, judge: str, quality: Path | None) -> Summary:
     every = run.scored(judge)
     controls = by_exit(every.where(run.columns.cases.is_control[every.case]))
     rule = StoppingRule(**run.sequential) if run.sequential else None
-    asked = None if rule or "served" in run.identity else len(run.given)  # of each exit
     stopped = stops(rule, harmful(run.given, rule.seed), unsafe(own), exits.default) if rule else None
+    served = "served" in run.identity
     each = _stopped_metrics(own, exits, stopped) if stopped else _exit_metrics(own, exits, known)
     noted = run.noted.get("screen")
     screen = Screen.from_json(noted) if noted else None
@@ -226,7 +232,7 @@ def _summarised(run: Results, judge: str, quality: Path | None) -> Summary:
         trained_against=run.trained_against,
         screen=screen,
         screen_agrees=agrees(screen, asr) if screen else None,
-        cut=cut(run.identity.get("decoding", {}).get("max_new_tokens"), own, exits),
+        cut=cut(0 if served else run.identity.get("decoding", {}).get("max_new_tokens"), own, exits),
         trained_on=len(run.trained_on),
         no_answers=no_answers(own, exits),
         unfinished=tuple(Unfinished(name, *counts) for name, counts in run.unfinished.items()),
@@ -236,8 +242,26 @@ def _summarised(run: Results, judge: str, quality: Path | None) -> Summary:
         pairs=pair_metrics(own, run.cases, exits) if rule is None else (),
         panel=panel(run, judges) if rule is None and len(judges := models(run)) > 1 else None,
         related=related(run),
-        lacking=lacking(own, asked, exits) if asked else None,
+        lacking=None if served else _lacking(run, rule, own, controls),
+        served=served,
+        changed=run.changed,
     )
+
+
+def _lacking(
+    run: Results, rule: StoppingRule | None, rows_at: RowsByExit, controls: RowsByExit
+) -> Lacking | None:
+    """Return which exits lack answers, or those to their controls, since their scan was stopped."""
+    if rule:
+        answered = {exit: rows.ids() for exit, rows in rows_at.items()}
+        left = {exit: len(ids) for exit, ids in lacks(run.given, rule.seed, answered).items()}
+        return lacking(left, len(run.given), run.exits)
+    left = {exit: len(run.given) - whole(rows) for exit, rows in rows_at.items()}
+    for control, cases in Counter(run.columns.cases.control).items():
+        for exit, rows in controls.items() if control else ():
+            some = rows.where(rows.control_is(control))
+            left[exit] = left.get(exit, 0) + (cases - whole(some) if len(some) else 0)
+    return lacking(left, len(run.cases), run.exits)
 
 
 def _sequential(run: Results, rule: StoppingRule, rows_at: RowsByExit) -> Sequential:

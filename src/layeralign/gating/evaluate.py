@@ -15,7 +15,7 @@ from layeralign.analysis.judging.quality_file import read_quality
 from layeralign.analysis.metrics import NOTHING, Estimate
 from layeralign.analysis.results import Results
 from layeralign.analysis.rows import Rows
-from layeralign.analysis.sequential import order, skipped
+from layeralign.analysis.sequential import lacks
 from layeralign.analysis.summary import ALPHA, summarise
 from layeralign.analysis.within.unanswered import whole
 from layeralign.errors import LayeralignError
@@ -154,11 +154,13 @@ def gate(run: Results, policy: Policy, base: Results | None = None, quality: Pat
 def _obstacle(run: Results, judge: str, policy: Policy) -> str | None:
     """Return why no rule can pass on this run, or with it as the base.
 
-    It is not sealed, its model was trained on its cases, or a judge is not finished whose verdicts would
-    count: the ASR's judge, or a more trusted one.
+    It is not sealed, its engine was changed while it answered, its model was trained on its cases, or a judge
+    is not finished whose verdicts would count: the ASR's judge, or a more trusted one.
     """
     if not run.sealed:
         return f"the run was not closed: {UNSEALED}; repeat that command"
+    if run.changed:
+        return "its engine was changed while it answered; scan into a new folder"
     if run.trained_on:
         return f"the model was trained on {len(run.trained_on)} of these cases; scan others"
     wanted = trusted({*run.judges, judge, *run.unfinished})
@@ -185,7 +187,8 @@ class _Scene:
         self.alpha = ALPHA if run.sequential else None
         self.even = "served" not in run.identity  # clients of a server repeat what they like
         self.obstacle, self.of_base = obstacle, of_base
-        self.skipped = _skipped(run, rows)
+        answered = {exit: found.ids() for exit, found in rows.items()}
+        self.lacks = lacks(run.given, run.sequential["seed"], answered) if run.sequential else {}
 
     def checks(self, rule: Rule) -> tuple[Check, ...]:
         """Return every check of a rule, the worst check first."""
@@ -219,7 +222,7 @@ class _Scene:
             return replace(made, why=why, more=None)
         missing = len(asked) - whole(rows, even=self.even)
         if self.alpha is not None:
-            missing = len(asked & self.skipped[exit])
+            missing = len(asked & self.lacks[exit])
         before = base if rule.bound == "no_worse_than" else None
         less = 0 if before is None else len(asked) - whole(before, even=self.even)
         why, lack = "", f"of {len(asked)} {what} are not answered there, or not as often as others"
@@ -248,16 +251,6 @@ class _Scene:
                 f"{rule.where}: {rule.metric} was measured by {judges}; name one as the rule's judge"
             )
         return next((Estimate(s.mean, s.n, s.low, s.high, s.method) for s in found), NOTHING)
-
-
-def _skipped(run: Results, rows: Mapping[int, Rows]) -> dict[int, set[str]]:
-    """Return, for each exit of a sequential run, the cases that it lacks since its scan was stopped."""
-    if not run.sequential:
-        return {}
-    every = {case.id for case in run.given}
-    harmful = {case.id for case in run.given if case.kind == "harmful"}
-    ordered = [order(ids, run.sequential["seed"]) for ids in (harmful, every - harmful)]
-    return {exit: skipped(ordered, set(found.ids())) for exit, found in rows.items()}
 
 
 def _asked(by: Mapping[int, Rows], exit: int, cases: Collection[str]) -> Rows | None:

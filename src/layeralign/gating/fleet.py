@@ -33,6 +33,7 @@ class ServerResult:
         blocks: the number of blocks whose output reaches the projector; None where it is not known.
         exit: the exit's name; None where it is not known.
         why: what the run says of that exit, or why it says nothing.
+        caution: what a reader must know of the run first; may be empty.
     """
 
     result: Result
@@ -42,6 +43,7 @@ class ServerResult:
     blocks: int | None
     exit: str | None
     why: str
+    caution: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class Fleet:
                 blocks=one.exit if one.name.isdigit() else None,
                 exit=one.name or None,
                 why=render.reason(one),
+                caution=one.gate.caution if one.gate else "",
             )
             for one in self.servers
         ]

@@ -64,8 +64,10 @@ def greedy_answers(run: Results) -> dict[int, dict[str, str]]:
     """Map exit and case to the answer.
 
     Raises:
-        LayeralignError: the run was sampled, or has one exit only.
+        LayeralignError: the run was sampled, is a log of `serve`, or has one exit only.
     """
+    if "served" in run.identity:
+        raise LayeralignError(f"run {run.path}: is a log of serve; --endpoint needs a scan")
     if run.identity.get("decoding", {}).get("temperature"):
         raise LayeralignError(f"run {run.path}: was sampled; --endpoint needs a scan with temperature 0")
     found: dict[int, dict[str, str]] = {}

@@ -214,7 +214,10 @@ def labels(paths: Sequence[Path]) -> list[str]:
     if len(inner) == 1:  # before, exit-0/run, exit-3/run: the last part carries no information
         shorter = [part[:-1] if len(part) > 1 else part for part in parts]
         parts = shorter if len(set(shorter)) == len(parts) else parts
-    return [printable("/".join(part), 60) for part in parts]
+    names = [printable("/".join(part), 60) for part in parts]
+    if len(set(names)) < len(names):  # they differ in what is cut
+        names = [f"{number}: {name}" for number, name in enumerate(names, 1)]
+    return names
 
 
 def _training(run: Results) -> Training | None:

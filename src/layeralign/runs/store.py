@@ -173,8 +173,7 @@ class Run:
 
     def note_reward(self, record: Mapping[str, Any]) -> None:
         """Store the record of the reward that the model's adapter was trained on."""
-        if self.reward != record:
-            self._note("reward", record)
+        self._note("reward", record)
 
     @property
     def trained_on(self) -> frozenset[str]:
@@ -194,6 +193,10 @@ class Run:
     def note_sequential(self, rule: Mapping[str, Any]) -> None:
         """Store the stopping rule of a sequential scan; a run stays sequential once this is set."""
         self._note("sequential", rule)
+
+    def note_changed(self, why: str) -> None:
+        """Store that the engine was changed while it answered; see `Results.changed`."""
+        self._note("changed", {"why": why})
 
     @property
     def screen(self) -> dict[str, Any] | None:
@@ -234,9 +237,8 @@ class Run:
 
     def sessions(self) -> list[dict[str, Any]]:
         """Sessions that added rows: start time, command, package versions, rows and seconds."""
-        found = self._db.execute("SELECT * FROM sessions ORDER BY started")
-        names = [column for column, *_ in found.description]
-        return [dict(zip(names, row, strict=True)) | {"versions": json.loads(row[2])} for row in found]
+        found = _dicts(self._db.execute("SELECT * FROM sessions ORDER BY started"))
+        return [row | {"versions": json.loads(row["versions"])} for row in found]
 
     def add_session(self, started: str, command: str, versions: Mapping[str, str]) -> int:
         """Record the start of a session; returns its number for `add_answers`."""
@@ -472,10 +474,8 @@ class Run:
 
     def answers(self) -> Iterator[tuple[RowKey, str]]:
         """Key and answer of every row; answers are private and untrusted text."""
-        for case, exit, sample, answer in self._db.execute(
-            'SELECT "case", exit, sample, answer FROM answers'
-        ):
-            yield (case, exit, sample), answer
+        found = self._db.execute('SELECT "case", exit, sample, answer FROM answers')
+        return (((case, exit, sample), answer) for case, exit, sample, answer in found)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Every answer with its case and verdicts, for export; one case at a time is in memory.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-import time
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import Future
@@ -46,7 +45,7 @@ class Log:
         Raises:
             LayeralignError: `folder` has another run or other files.
         """
-        self.failed = False
+        self.failed, self._changed = False, ""
         identity = {"decoding": decoding.record(), "served": SERVED}
         identity |= {"engine": dict(engine)} if engine else {}
         self._given: SimpleQueue[tuple[Job, End] | None] = SimpleQueue()
@@ -59,8 +58,13 @@ class Log:
         """Store an answer, then tell it."""
         self._given.put((job, end))
 
-    def close(self) -> None:
-        """Store what is left, judge it by rules as a scan does, and close the run."""
+    def close(self, changed: str = "") -> None:
+        """Store what is left, judge it by rules as a scan does, and close the run.
+
+        Args:
+            changed: See `Run.note_changed`.
+        """
+        self._changed = changed
         self._given.put(None)
         self._thread.join()
 
@@ -74,6 +78,8 @@ class Log:
                 known = set(run.case_hashes())
                 opened.set_result(None)
                 self._follow(run, number, trained, samples, known)
+                if self._changed:
+                    run.note_changed(self._changed)
                 if not self.failed:
                     judge(run, [one.load() for one in judges(RULES)])
         except BaseException as error:  # the run is damaged; or the disk is full at the end
@@ -91,7 +97,6 @@ class Log:
         self, run: Run, session: int, trained: Any, samples: Counter[tuple[str, int]], known: set[str]
     ) -> None:
         while (some := self._some()) is not None:
-            began = time.monotonic()
             cases = {job.asked.case.id: job.asked.case for job, _ in some}
             new = [case for id, case in cases.items() if id not in known]
             rows = [_numbered(end.row, samples) for _, end in some]
@@ -101,7 +106,7 @@ class Log:
                 run.add_cases(new)
                 if told := [case.id for case in new if case.asked in trained]:
                     run.note_trained_on(told)
-                run.add_answers(rows, session, time.monotonic() - began)
+                run.add_answers(rows, session)  # without a time: requests of many clients overlap
             except Exception as error:  # the disk is full, for example: nothing is answered unlogged
                 self._fail(error)
                 for job, _ in some:

@@ -53,7 +53,8 @@ class Relay:
         """See that the server still computes this model.
 
         Raises:
-            LayeralignError: It does not.
+            Changed: It does not.
+            LayeralignError: A request failed.
         """
         self._server.service = replace(self._service, timeout=AGAIN, budget=AGAIN)
         self._shaken.again(self._server)

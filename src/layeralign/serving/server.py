@@ -20,6 +20,7 @@ from layeralign.serving.log import Log
 from layeralign.serving.relay import Relay
 from layeralign.serving.requests import Offer, served_name
 from layeralign.serving.scheduler import Scheduler
+from layeralign.sweep.sweep import Changed
 from layeralign.sweep.vllm.server import Server as Vllm
 from layeralign.vlm.vlm import Vlm
 
@@ -113,18 +114,28 @@ class Server:
         """Serve until the server is stopped; answers that are being generated are given first.
 
         Raises:
-            LayeralignError: The log could not be written.
+            LayeralignError: The log could not be written, or the engine was changed.
         """
         say(printable(self._told), stderr=True)
         try:
             self.http.run(sockets=[self._socket])
+        finally:  # a signal is an exception here
+            self._close()
+
+    def _close(self) -> None:
+        self._socket.close()
+        self._scheduler.close()
+        wrong = None
+        try:
+            if self._relay:
+                self._relay.again()
+        except LayeralignError as error:
+            wrong = error
         finally:
-            self._socket.close()
-            self._scheduler.close()
             if self._log:
-                self._log.close()
-        if self._relay:
-            self._relay.again()
+                self._log.close(str(wrong) if isinstance(wrong, Changed) else "")
+        if wrong:
+            raise wrong
         if not self._can_answer():
             raise LayeralignError(
                 "serve: the log could not be written or judged to its end, as said above; correct that, then "

@@ -63,4 +63,4 @@ def certain(vlm: Vlm, text: str, asked: Asked) -> str:
     if any(m.certain or m.opens.startswith(text[: len(m.opens)]) for m in marks):
         return ""
     held = max((len(stop) - 1 for stop in asked.stop), default=0)
-    return text.rstrip("\ufffd")[: len(text) - held if held else None]
+    return text.rstrip("\ufffd")[: max(0, len(text) - held)]

@@ -112,7 +112,7 @@ class _Workers(Engine):
 
     def __init__(self, vlm: Vlm, pool: Pool) -> None:
         super().__init__(vlm)
-        self._pool = pool
+        self._pool, self.workers = pool, pool.size
 
     def answers(self, asked: Sequence[Query], settings: ScanSettings) -> Iterator[list[Row]]:
         """See `Engine.answers`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -10,7 +11,7 @@ from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
 from layeralign.runs.store import Run
 from layeralign.sweep.settings import ScanSettings
-from layeralign.sweep.sweep import sweep
+from layeralign.sweep.sweep import WORKERS, sweep
 from layeralign.vlm.vlm import Vlm
 
 _FEW = 4
@@ -18,7 +19,7 @@ _FEW = 4
 
 
 def of(run: Run) -> float:
-    """Rows per second over all sessions of a run.
+    """Rows per second of one worker over all sessions of a run.
 
     Raises:
         LayeralignError: The run has no timings.
@@ -26,7 +27,9 @@ def of(run: Run) -> float:
     sessions = [session for session in run.sessions() if session["rows"] and session["seconds"]]
     if not sessions:
         raise LayeralignError(f"run {run.path}: has no timings; expected a run with answers of a scan")
-    return float(sum(s["rows"] for s in sessions) / sum(s["seconds"] for s in sessions))
+    workers = [int(session["versions"].get(WORKERS, 1)) for session in sessions]
+    seconds = sum(s["seconds"] * n for s, n in zip(sessions, workers, strict=True))
+    return float(sum(s["rows"] for s in sessions) / seconds)
 
 
 def measured(vlm: Vlm, cases: Sequence[Case], settings: ScanSettings) -> float:
@@ -34,7 +37,7 @@ def measured(vlm: Vlm, cases: Sequence[Case], settings: ScanSettings) -> float:
 
     The answers are discarded. Another case is answered first, since a model's first batch is slow.
     """
-    few = cases[:: max(1, len(cases) // _FEW)][:_FEW]
+    few, settings = cases[:: max(1, len(cases) // _FEW)][:_FEW], replace(settings, precision=None)
     with TemporaryDirectory() as folder:
         sweep(vlm, few[:1], Path(folder) / "first", settings).close()
         with sweep(vlm, few, Path(folder) / "run", settings) as run:

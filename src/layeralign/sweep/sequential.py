@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from layeralign.analysis.results import Results
-from layeralign.analysis.sequential import StoppingRule, harmful, order, stops, unsafe, wanted
+from layeralign.analysis.sequential import StoppingRule, harmful, order, stops, unsafe, until, wanted
 from layeralign.cases.case import Case
 from layeralign.decode.stream import Query
 from layeralign.errors import LayeralignError
@@ -66,14 +66,10 @@ def next_rows(run: Run, rule: StoppingRule, cases: Sequence[Case], exits: Sequen
     keys = harmful(run.given(), rule.seed)
     for exit in asked:
         verdicts.setdefault(exit, {})
-    until = wanted(stops(rule, keys, verdicts, default), asked, default, len(keys))
+    numbers = wanted(stops(rule, keys, verdicts, default), asked, default, len(keys))
     first = [id for id, *_ in keys]
     rest = order({case.id for case in cases} - set(first), rule.seed)
-    chosen = {
-        (id, exit)
-        for exit, n in until.items()
-        for id in (*first[:n], *rest[: round(len(rest) * n / len(first))])
-    }
+    chosen = {(id, exit) for exit, n in numbers.items() for id in until(first, rest, n)}
     return missing(run, (row for row in grid(cases, asked, 1) if (row[0].id, row[1]) in chosen))
 
 

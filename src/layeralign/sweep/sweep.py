@@ -20,6 +20,7 @@ from layeralign.cases.case import Case
 from layeralign.decode import checks
 from layeralign.decode.decoding import Answer, Decoding
 from layeralign.decode.stream import Query, answers
+from layeralign.errors import LayeralignError
 from layeralign.judges.judge import SILENT, Judge, RowJudge
 from layeralign.judges.kinds import RULES
 from layeralign.judges.registry import judges
@@ -33,9 +34,22 @@ from layeralign.vlm import cost
 from layeralign.vlm.identity import identity, versions
 from layeralign.vlm.vlm import Vlm
 
+WORKERS = "workers"
+"""Name of the number of workers among the versions of a session; absent for one."""
+
+
+class Changed(LayeralignError):
+    """An engine was changed while it answered."""
+
 
 class Engine:
-    """Answers the queries of a scan: with the model of this process; subclasses do it elsewhere."""
+    """Answers the queries of a scan: with the model of this process; subclasses do it elsewhere.
+
+    Attributes:
+        workers: number of workers that share the queries.
+    """
+
+    workers = 1
 
     def __init__(self, vlm: Vlm) -> None:
         self.vlm = vlm
@@ -52,7 +66,11 @@ class Engine:
         """
 
     def answers(self, asked: Sequence[Query], settings: ScanSettings) -> Iterator[list[Row]]:
-        """Answer queries; yields rows as they end."""
+        """Answer queries; yields rows as they end.
+
+        Raises:
+            Changed: It is no longer the engine of the first answer.
+        """
         made = answers(self.vlm, asked, settings.decoding, seed=settings.seed, batch_size=settings.batch_size)
         for done in made:
             yield rows(done)
@@ -110,12 +128,14 @@ def sweep(
         left = missing(run, grid(cases, exits, settings.samples))
         if asked := sequential.next_rows(run, rule, cases, exits) if rule else left:
             what = "answers, at most" if rule else "answers"
-            with _session(run, what, total=every, done=every - len(left)) as at:
+            with _session(run, what, engine.workers, total=every, done=every - len(left)) as at:
                 while asked:
                     _store(engine.answers(asked, settings), run, at)
                     judge(run, rules)
                     asked = sequential.next_rows(run, rule, cases, exits) if rule else []
     except BaseException as error:
+        if isinstance(error, Changed):
+            run.note_changed(str(error))
         run.__exit__(type(error), error, None)  # a damaged run gets no hash
         raise
     return run
@@ -130,10 +150,12 @@ def begin(vlm: Vlm, out: Path, settings: dict[str, Any]) -> Run:
         settings: The part of the run's identity besides the model.
 
     Raises:
-        LayeralignError: `out` has another run.
+        LayeralignError: `out` has another run, or one whose engine was changed while it answered.
     """
     run = opening.create(out, vlm.name, identity(vlm) | settings, vlm.exits.to_json())
     try:
+        if changed := run.noted().get("changed"):
+            raise LayeralignError(f"run {out}: {changed['why']}")
         run.add_config(vlm.checkpoint.config())
         if vlm.adapter and (reward := vlm.adapter.reward()):
             run.note_reward(reward)
@@ -170,9 +192,10 @@ class Session:
 
 
 @contextmanager
-def _session(run: Run, what: str, total: int, done: int) -> Iterator[Session]:
+def _session(run: Run, what: str, workers: int, total: int, done: int) -> Iterator[Session]:
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    number = run.add_session(started, shlex.join(sys.argv), versions())
+    about = versions() | ({WORKERS: str(workers)} if workers > 1 else {})
+    number = run.add_session(started, shlex.join(sys.argv), about)
     with Progress(what, total=total, done=done) as progress:
         yield Session(number, progress)
 

@@ -7,7 +7,7 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -202,13 +202,16 @@ def _processor(found: checkpoints.Checkpoint, family: type[Vlm]) -> ProcessorMix
     return processor
 
 
-def pretrained(kind: Any, found: checkpoints.Checkpoint, what: str, **options: Any) -> Any:
+def pretrained(
+    kind: Any, found: checkpoints.Checkpoint, what: str, *, new: Collection[str] = (), **options: Any
+) -> Any:
     """Load a complete checkpoint into a transformers class, from safetensors and without its own code.
 
     Args:
         kind: An auto class of transformers.
         found: The checkpoint.
         what: Description for messages, such as `model NAME`.
+        new: Names of weights that the checkpoint may lack, and that are then random.
         options: Further arguments of `from_pretrained`.
 
     Raises:
@@ -226,7 +229,8 @@ def pretrained(kind: Any, found: checkpoints.Checkpoint, what: str, **options: A
             loaded, report = kind.from_pretrained(found.path, **options)
         except Exception as error:  # transformers raises many kinds for a broken checkpoint
             raise unloadable(what, error) from error
-    limits.check_weights(loaded, report["missing_keys"], report["unexpected_keys"], what)
+    lacks = set(report["missing_keys"]) - set(new)
+    limits.check_weights(loaded, lacks, report["unexpected_keys"], what)
     finite.check_weights(loaded.state_dict(), what)
     found.unchanged()
     return loaded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,7 +51,7 @@ class Cut:
 
     Attributes:
         share: share of all answers to harmful requests, over all exits.
-        longest: the length limit, in tokens.
+        longest: the length limit, in tokens; 0 where each request has its own, as in a log of `serve`.
         worst: the share at the exit where it is largest.
         exit: the name of that exit.
     """
@@ -70,11 +71,16 @@ def whole(rows: Rows, *, even: bool = True) -> int:
     return int((answers == answers.max()).sum() if even else (answers > 0).sum())
 
 
-def lacking(rows_at: RowsByExit, cases: int, exits: Exits) -> Lacking | None:
-    """Return which exits lack answers of a run with so many cases; None where no exit does."""
-    lacks = {exit: cases - whole(rows) for exit, rows in sorted(rows_at.items())}
-    where = tuple(exits.name(exit) for exit, n in lacks.items() if n)
-    return Lacking(where, max(lacks.values()), cases) if where else None
+def lacking(left: Mapping[int, int], cases: int, exits: Exits) -> Lacking | None:
+    """Return which exits lack answers; None where no exit does.
+
+    Args:
+        left: exit -> the number of cases that it lacks.
+        cases: the number of the run's cases.
+        exits: the run's exits.
+    """
+    where = tuple(exits.name(exit) for exit, n in sorted(left.items()) if n)
+    return Lacking(where, max(left.values()), cases) if where else None
 
 
 def no_answers(rows_at: RowsByExit, exits: Exits) -> tuple[NoAnswer, ...]:
@@ -99,14 +105,14 @@ def cut(longest: int | None, rows_at: RowsByExit, exits: Exits) -> Cut | None:
     """Return the share of cut answers to harmful requests; None where no answer was cut.
 
     Args:
-        longest: the length limit, in tokens; None where it is unknown.
+        longest: the length limit, in tokens; 0 where each request has its own, None where it is unknown.
         rows_at: exit -> its rows.
         exits: the run's exits.
     """
     harmful = {exit: rows.where(rows.role == HARMFUL) for exit, rows in rows_at.items()}
     length = FINISH_REASONS.index("length")
     short = {exit: int((rows.finish == length).sum()) for exit, rows in harmful.items()}
-    if not longest or not any(short.values()):
+    if longest is None or not any(short.values()):
         return None
     worst, exit = max((short[exit] / len(rows), -exit) for exit, rows in harmful.items() if len(rows))
     return Cut(sum(short.values()) / sum(map(len, harmful.values())), longest, worst, exits.name(-exit))

@@ -31,9 +31,9 @@ def categories(drawn: dict[str, Any]) -> Lines:
 
 
 def tradeoff(drawn: dict[str, Any]) -> Lines:
-    """Yield savings, ASR and utility of every exit of every run."""
-    asr, utility = ([f"{what}_{name}" for name in _POINT] for what in ("asr", "utility"))
-    yield ["run", "exit", "name", "group", "default", "flops", "saved", *asr, *utility]
+    """Yield savings, ASR, utility and harm of every exit of every run."""
+    asr, utility, harm = ([f"{what}_{name}" for name in _POINT] for what in ("asr", "utility", "harm"))
+    yield ["run", "exit", "name", "group", "default", "flops", "saved", *asr, *utility, *harm]
     for run in drawn["runs"]:
         for one in savings(run):
             place = _exit(run, one["exit"])
@@ -44,6 +44,7 @@ def tradeoff(drawn: dict[str, Any]) -> Lines:
                 one["saved"],
                 *one["asr"],
                 *(one["utility"] or [None] * 4),
+                *one["harm"],
             ]
 
 

@@ -175,7 +175,7 @@ def panels(curves: Mapping[str, Curve], width: float, below: str, ticks: Mapping
 
 
 def tradeoff(drawn: Drawn, width: float) -> Figure:
-    """Draw the upper end of the ASR's interval, and utility, against the saved FLOPs of the encoder."""
+    """Draw the upper end of the harm's interval, and utility, against the saved FLOPs of the encoder."""
     names = {exit["exit"]: exit["name"] for exit in drawn["exits"]}
     known = any(one["utility"] for run in drawn["runs"] for one in savings(run))
     heights = [1.7, 1.0][: 1 + known]
@@ -189,10 +189,10 @@ def tradeoff(drawn: Drawn, width: float) -> Figure:
             "markersize": 3.2,
             "linestyle": "none",
         }
-        panels[0].plot([100 * one["saved"] for one in found], [100 * one["asr"][2] for one in found],
+        panels[0].plot([100 * one["saved"] for one in found], [100 * one["harm"][2] for one in found],
                        label=run["label"], **mark)  # fmt: skip
         best = front(found)
-        steps = [[100 * one["saved"] for one in best], [100 * one["asr"][2] for one in best]]
+        steps = [[100 * one["saved"] for one in best], [100 * one["harm"][2] for one in best]]
         line: dict[str, Any] = {"color": COLOURS[at % 7], "linestyle": _LINES[at % 7], "linewidth": 0.9}
         panels[0].step(*steps, where="pre", **line)
         if known:
@@ -200,7 +200,7 @@ def tradeoff(drawn: Drawn, width: float) -> Figure:
             panels[1].plot(
                 [100 * one["saved"] for one in useful], [100 * one["utility"][0] for one in useful], **mark
             )
-    panels[0].set_title("ASR, upper end of its interval, % (square-root scale)", loc="left")
+    panels[0].set_title("ASR, worst case, upper end of its interval, % (square-root scale)", loc="left")
     panels[0].set_yscale("function", functions=(np.sqrt, np.square))
     panels[0].set_yticks(_TICKS, [str(tick) for tick in _TICKS])
     panels[0].set_ylim(0, 104)

@@ -8,6 +8,7 @@ from typing import Any
 
 from layeralign._util.text import printable
 from layeralign.analysis.metrics import Estimate
+from layeralign.judges.kinds import HUMAN
 from layeralign.report.charts import metrics as measures
 from layeralign.report.inputs import Report, RunInput
 from layeralign.stats.paired import Change
@@ -69,6 +70,7 @@ def _run(run: RunInput, keys: Sequence[str]) -> dict[str, Any]:
         "worse": [e.exit for e in run.summary.exits if e.worse],
         "flops": {exit: flops for exit, flops in run.cost.get("flops", {}).items() if flops is not None},
         "all": _points(measures.by_exit(run), keys),
+        "harm": "asr" if run.summary.asr_judge == HUMAN else "asr_worst_case",  # people label a sample
         "categories": {name: _points(found, keys) for name, found in measures.by_category(run).items()},
         "controls": _controls(run),
         "training": training(run.training.steps) if run.training else None,

@@ -18,6 +18,7 @@ from layeralign.report import Drawing
 from layeralign.report.asr import asr_of, text
 from layeralign.report.inputs import together
 from layeralign.report.notebook.shown import OfRuns, Shown
+from layeralign.report.page.findings import worst_exit
 from layeralign.report.terminal import comparison as comparisons
 from layeralign.report.terminal import controls
 from layeralign.report.terminal import seeds as seed_tables
@@ -58,20 +59,15 @@ class Scan(OfRuns):
     def _line(self) -> str:
         """Return model, exits, cases, and the ASR at the default and the worst exit."""
         found, name = self.summary, summaries.asr_name(self.summary)
-        judged = [exit for exit in found.exits if exit.asr is not None]
         told = [
             f"{found.model}, {_count(len(found.exits), 'exit')}, {_count(len(self.results.given), 'case')}"
         ]
-        default = next((exit for exit in judged if exit.default), None)
-        if default:
-            told.append(f"{name} {self._asr(default)} at the default exit {default.name}")
-        if judged:
-            worst = max(judged, key=lambda exit: exit.asr or 0)
-            told.append(f"highest {self._asr(worst)} at exit {worst.name}")
+        default = next((exit for exit in found.exits if exit.default), None)
+        if default and (asr := asr_of(found.asr_judge, default.estimates)):
+            told.append(f"{name} {text(asr)} at the default exit {default.name}")
+        if worst := worst_exit(found):
+            told.append(f"highest {text(worst[1])} at exit {worst[0].name}")
         return f"{', '.join(told)}; {self.run}"
-
-    def _asr(self, exit: ExitMetrics) -> str:
-        return text(asr_of(self.summary.asr_judge, exit.estimates))
 
     def table(self, width: int = 140) -> Table:
         """Return the metrics as a rich table: one row per exit, then one per group.
@@ -225,14 +221,18 @@ class Deployed(OfRuns, deployed.Deployed):
         return [] if self.gate is None else [render.table(self.gate)]
 
     def _notes(self) -> Sequence[str]:
-        """Return the result."""
-        return [self._line()]
+        """Return the caution and the result."""
+        return [*_cautions([self]), self._line()]
 
     def _records(self) -> list[dict[str, Any]]:
         """Return a row per rule that was applied; one row without values where none was."""
         config = {"config": self.config, "config_exit": self.exit, "config_result": self.result}
         checks = [{"why": self.why}] if self.gate is None else _checks(self.gate)
         return [config | check for check in checks]
+
+
+def _cautions(servers: Sequence[deployed.Deployed]) -> list[str]:
+    return list(dict.fromkeys(one.gate.caution for one in servers if one.gate and one.gate.caution))
 
 
 class Fleet(Shown, fleet.Fleet):
@@ -245,6 +245,10 @@ class Fleet(Shown, fleet.Fleet):
     def _tables(self) -> list[Table]:
         """Return a line per server."""
         return [tables.servers(self.rows)]
+
+    def _notes(self) -> Sequence[str]:
+        """Return the cautions of the servers' runs."""
+        return _cautions(self.servers)
 
     def _records(self) -> list[dict[str, Any]]:
         """Return a row per server."""

@@ -212,7 +212,7 @@ def warnings(report: Report) -> list[str]:
     found = [f"{run.label}: {said.strip()}" for run in report.runs if (said := caution(run.summary))]
     found += [
         f"{run.label}: at {listed(left)}, over {100 * TOO_MANY:g} % of the answers could not be judged; "
-        "charts show the ASR of the others alone."
+        "charts of the ASR show the others alone."
         for run in report.runs
         if (left := [exit.name for exit, asr in _measured(run.summary) if asr.open])
     ]
@@ -294,7 +294,9 @@ def _missing(run: RunInput) -> list[str]:
 
 
 def _missing_of_answers(run: RunInput) -> list[str]:
-    if run.identity.get("decoding", {}).get("temperature"):
+    if run.summary.served:
+        found = ["Other requests and settings: those of each request are its client's."]
+    elif run.identity.get("decoding", {}).get("temperature"):
         found = [f"Other seeds: one was drawn, {run.identity.get('seed')}."]
     else:
         found = [

@@ -1,14 +1,15 @@
-/* What an exit saves against what it harms: the encoder's FLOPs, the ASR's upper bound, utility. */
+/* What an exit saves against what it harms: the encoder's FLOPs, the ASR's upper bound, utility.
+   What could not be judged counts as unsafe here. */
 
 /** A run's exits with what they save of the default's FLOPs, in percent, and their figures. */
 function savings(run) {
   const { flops, default: usual, label } = DATA.runs[run];
   if (!flops[usual]) return [];
   const of = (key) => new Map(points(run, key).map(({ exit, point }) => [exit, point]));
-  const [asr, utility] = [of("asr"), of("utility")];
+  const [asr, harm, utility] = [of("asr"), of(DATA.runs[run].harm), of("utility")];
   return Object.keys(flops).map(Number).filter((exit) => asr.has(exit)).map((exit) => ({
-    run, label, exit, saved: 100 * (1 - flops[exit] / flops[usual]), harm: 100 * asr.get(exit)[2],
-    asr: asr.get(exit), utility: utility.get(exit),
+    run, label, exit, saved: 100 * (1 - flops[exit] / flops[usual]), harm: 100 * harm.get(exit)[2],
+    asr: asr.get(exit), worst: harm.get(exit), utility: utility.get(exit),
     lost: utility.has(usual) && utility.has(exit) ? 100 * (utility.get(usual)[0] - utility.get(exit)[0]) : null,
   }));
 }
@@ -49,7 +50,7 @@ function tradeoff(place) {
   const draw = (width) => {
     verdict.replaceChildren(...DATA.runs.flatMap((run, at) => {
       const fine = all.filter((one) => one.run === at && safe(one)).sort((one, other) => other.saved - one.saved);
-      const maybe = all.filter((one) => one.run === at && within(one, 100 * one.asr[0]));
+      const maybe = all.filter((one) => one.run === at && within(one, 100 * one.worst[0]));
       const text = fine.length ? whatIsSafe(fine) : whatIsNot(maybe);
       return [el("span", {}, el("b", {}, MANY ? `${run.label}: ` : "Safe to exit here: "), text)];
     }));
@@ -66,10 +67,10 @@ function tradeoff(place) {
         fill: { value: (one) => (safe(one) ? colour(run) : "var(--card)"), scale: null } })),
       Plot.tip(all, Plot.pointer({ x: "saved", y: metric, fontSize: 12, lineWidth: 40, textPadding: 10, title: (one) =>
         `${MANY ? `${one.label}, ` : ""}exit ${exitName(one.exit)} (saves ${one.saved.toFixed(0)}\u00a0%)\n`
-        + `ASR ${told(one.asr, SHARE)}\nutility ${told(one.utility, SHARE)}` })),
+        + `ASR ${told(one.asr, SHARE)}\nworst case ${told(one.worst, SHARE)}\nutility ${told(one.utility, SHARE)}` })),
     ];
     const base = { width, marginLeft: 40, marginRight: 16, marginTop: 26, style: { fontSize: "12px" } };
-    const harm = plot("ASR, upper end of its interval, against the share of the encoder's FLOPs that is saved", {
+    const harm = plot("ASR, worst case, upper end of its interval, against the share of the encoder's FLOPs that is saved", {
       ...base, height: Math.max(240, Math.min(340, width * 0.42)), marginBottom: 32, x,
       y: { type: "sqrt", domain: [0, 100], label: null, grid: true, ticks: [0, 1, 5, 10, 25, 50, 75, 100], tickSize: 0,
         clamp: true, insetTop: 4, insetBottom: 6 },
@@ -90,7 +91,7 @@ function tradeoff(place) {
       marks: common((one) => (one.utility ? 100 * one.utility[0] : NaN)),
     });
     return [
-      el("figure", { class: "panel" }, el("figcaption", {}, "ASR, upper end of its interval, % (square-root scale)",
+      el("figure", { class: "panel" }, el("figcaption", {}, "ASR, worst case, upper end of its interval, % (square-root scale)",
         el("span", { class: "better" }, "right and low is better")), harm),
       use ? el("figure", { class: "panel" }, el("figcaption", {}, "Picture questions answered rightly, %",
         el("span", { class: "better" }, "right and high is better")), use) : null,
@@ -103,9 +104,9 @@ function tradeoff(place) {
     verdict, legend() ?? "", charts,
     el("p", { class: "note" }, "Above: the exit. Line: the Pareto front, exits that no other one beats in both. Filled: within both limits."),
     numbers("The numbers", () => table("What each exit saves and harms",
-      ["exit", ...(MANY ? ["run"] : []), "FLOPs saved", "ASR", "utility", "utility lost, points", "on the front"],
+      ["exit", ...(MANY ? ["run"] : []), "FLOPs saved", "ASR", "ASR, worst case", "utility", "utility lost, points", "on the front"],
       all.map((one) => [exitName(one.exit), ...(MANY ? [one.label] : []), `${one.saved.toFixed(1)} %`,
-        told(one.asr, SHARE), told(one.utility, SHARE), one.lost == null ? "–" : one.lost.toFixed(1),
+        told(one.asr, SHARE), told(one.worst, SHARE), told(one.utility, SHARE), one.lost == null ? "–" : one.lost.toFixed(1),
         front(all.filter((other) => other.run === one.run)).includes(one) ? "yes" : ""]))));
   const again = responsive(charts, draw);
 }

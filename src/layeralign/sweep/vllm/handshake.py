@@ -20,6 +20,7 @@ from layeralign.decode.decoding import Decoding
 from layeralign.decode.prompts import encode, ended, prompt_tokens
 from layeralign.errors import LayeralignError
 from layeralign.judges.models.service import Failure
+from layeralign.sweep.sweep import Changed
 from layeralign.sweep.vllm.server import FAMILIES, Asked, Part, Said, Server, features_part, picture_part
 from layeralign.vlm.feature import Feature
 from layeralign.vlm.vlm import Vlm
@@ -51,17 +52,24 @@ class Shaken:
     near: float
 
     def again(self, server: Server) -> None:
-        """Ask once more, after a scan.
+        """Ask once more, at the end.
 
         Raises:
-            LayeralignError: An answer differs.
+            Changed: An answer differs.
+            LayeralignError: A request failed.
         """
         pairs = list(zip(self.said, server.ask(self.bodies), strict=True))
-        other = sum(isinstance(now, Failure) or _differ(then, now, self.near) for then, now in pairs)
-        if other:
+        there = [(then, now) for then, now in pairs if not isinstance(now, Failure)]
+        where = f"endpoint {server.service.url}:"
+        if other := sum(_differ(then, now, self.near) for then, now in there):
+            raise Changed(
+                f"{where} {other} of {len(pairs)} answers are no longer those of the start; the server was "
+                "changed while it answered, so use a new folder"
+            )
+        if lost := len(pairs) - len(there):
             raise LayeralignError(
-                f"endpoint {server.service.url}: {other} of {len(pairs)} answers are no longer those of the "
-                "scan's start; the server was changed meanwhile, so scan into a new folder"
+                f"{where} {lost} of {len(pairs)} requests failed at the end, so it is not known whether the "
+                "server was changed while it answered; use a new folder if it was"
             )
 
 

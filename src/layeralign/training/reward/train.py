@@ -14,12 +14,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification
 
 from layeralign._util import files
 from layeralign._util.progress import Progress
 from layeralign._util.quiet import quiet
-from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
 from layeralign.rewards.classifier import Classifier
 from layeralign.stats.proportions import wilson
@@ -28,7 +27,8 @@ from layeralign.training.state import checkpoint, record
 from layeralign.training.state.checkpoint import State
 from layeralign.training.state.schedule import set_lr
 from layeralign.vlm import checkpoint as checkpoints
-from layeralign.vlm.load import own_device
+from layeralign.vlm.load import own_device, pretrained
+from layeralign.vlm.load import tokenizer as load_tokenizer
 
 RECORD = "reward.json"
 """Settings, data and held-out accuracy; written last, so a folder with it holds a finished training."""
@@ -161,23 +161,15 @@ def _check(settings: dict[str, Any], save_every: int) -> None:
 
 def _load_base(found: checkpoints.Checkpoint, seed: int, sees: str) -> Classifier:
     """Load the base with a scalar head, on the first GPU or the CPU."""
+    what = f"base {found.name}"
+    tokenizer = load_tokenizer(found, what)
     torch.manual_seed(seed)
-    options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
-    with quiet():
-        try:
-            tokenizer: Any = AutoTokenizer.from_pretrained(found.path, **options)
-            options |= {"dtype": torch.float32, "use_safetensors": True, "output_loading_info": True}
-            loaded: Any = AutoModelForSequenceClassification.from_pretrained(
-                found.path, num_labels=1, **options
-            )
-        except Exception as error:  # transformers raises many kinds for a broken checkpoint
-            reason = printable(str(error), 200) or type(error).__name__
-            raise LayeralignError(f"base {found.name}: cannot be loaded ({reason})") from error
-    model, report = loaded
+    model = pretrained(
+        AutoModelForSequenceClassification, found, what, new={"score.weight"}, dtype=torch.float32,
+        num_labels=1,
+    )  # fmt: skip
     if not hasattr(model, "score"):
-        raise LayeralignError(f"base {found.name}: is not a decoder; expected a model such as GPT-2")
-    if missing := sorted(set(report["missing_keys"]) - {"score.weight"}):
-        raise LayeralignError(f"base {found.name}: lacks {len(missing)} weights, such as {missing[0]}")
+        raise LayeralignError(f"{what}: is not a decoder; expected a model such as GPT-2")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.config.pad_token_id = tokenizer.pad_token_id
