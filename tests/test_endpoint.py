@@ -136,6 +136,7 @@ def test_a_server_of_several_exits_is_none_of_them(run, capsys):
     assert "or several exits" in capsys.readouterr().out.replace("\n", " ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", [3, 4, 7])
 def test_no_exit_explains_the_answers_of_two(run, other):
     """Answers of exits 0 and 7, each from one of them at random, fitted exit 3 once and passed for it."""

@@ -101,6 +101,7 @@ def test_a_model_that_was_trained_further_is_another_one(run, further, capsys):
     assert made.result == "inconclusive" and "differ by 0." in made.key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("top", [1, 2])
 def test_few_log_probabilities_of_each_token_are_compared_with_as_many(run, scanned, further, top):
     """A server's one of each token was close to any model's, next to a limit from five of each."""

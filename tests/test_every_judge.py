@@ -115,6 +115,7 @@ def test_it_judges_here(tmp_path, kind):
     assert json.dumps(one.record(), allow_nan=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", REMOTE)
 def test_it_judges_on_a_server(tmp_path, kind):
     name = kind if kind == "perspective" else f"{kind}:guard"

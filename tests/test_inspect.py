@@ -81,6 +81,7 @@ def test_real_sizes_have_the_right_exits(name, tmp_path):
     assert [round(size / 1e6) for size in sizes] == PARAMETERS[name]
 
 
+@pytest.mark.slow
 def test_llama_3_2_has_both_tracks(tmp_path):
     exits = empty(saved(PUBLISHED["meta-llama/Llama-3.2-11B-Vision-Instruct"], tmp_path)).exits
     assert exits.parse("local:18") == (18,) == exits.parse("18")

@@ -177,6 +177,7 @@ class TestBuild:
         other = build.build(stand_in(), 1, tmp_path, SMALL)
         assert not all(torch.equal(changes[name], other[name]) for name in changes)
 
+    @pytest.mark.slow
     def test_a_frozen_language_model_in_bfloat16_trains_what_is_trained_in_float32(self, built, tmp_path):
         changes, out = built
         with pytest.raises(LayeralignError, match="holds another build"):

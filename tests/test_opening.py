@@ -69,6 +69,7 @@ def hold(folder):
         time.sleep(60)
 
 
+@pytest.mark.slow
 def test_the_lock_of_a_killed_writer_is_gone(tmp_path):
     folder = tmp_path / "run"
     process = children.start(hold, folder)

@@ -61,6 +61,7 @@ def test_concurrent_clients_get_the_answers_of_the_scan(client, scanned):
     assert len(set(replies)) > 5
 
 
+@pytest.mark.slow
 def test_a_stream_a_stop_text_and_several_answers(client, scanned):
     case, whole = ASKED[0], scanned[ASKED[0].id, 7]
     _, words = events(client, body(case, n=2))

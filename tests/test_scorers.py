@@ -156,19 +156,19 @@ def test_a_reward_that_wants_the_scene_does_not_guess_it():
 
 
 def test_a_function_is_a_judge_and_what_is_no_number_is_invalid(tmp_path, monkeypatch):
-    (tmp_path / "my_reward.py").write_text(
+    (tmp_path / "scorer_of_test.py").write_text(
         "def by_length(cases, answers):\n    return [len(a) if a != 'bad' else float('nan') for a in answers]\n"
         "def broken(cases, answers):\n    raise ValueError('no')\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    (waiting,) = judges(["reward:my_reward:by_length"])
+    (waiting,) = judges(["reward:scorer_of_test:by_length"])
     judge = waiting.load()
     found = words(judge, "four", "bad", "")
-    assert judge.name == "reward:my_reward:by_length"
+    assert judge.name == "reward:scorer_of_test:by_length"
     assert [word.scores.get("reward") for word in found] == [4, None, 0]
     assert (found[1].verdict, found[1].why) == ("invalid", "the reward is not a finite number")
-    with pytest.raises(LayeralignError, match="reward my_reward:broken: fails on 1 answers"):
-        words(judges(["reward:my_reward:broken"])[0].load(), "x")
+    with pytest.raises(LayeralignError, match="reward scorer_of_test:broken: fails on 1 answers"):
+        words(judges(["reward:scorer_of_test:broken"])[0].load(), "x")
 
 
 # --- coherence

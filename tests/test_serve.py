@@ -324,6 +324,7 @@ def test_a_client_that_leaves_frees_its_row(vlm, slow):
         assert idle(client)
 
 
+@pytest.mark.slow
 def test_a_full_queue_refuses_more(vlm, slow, monkeypatch):
     monkeypatch.setattr("layeralign.serving.scheduler.QUEUE", 4)
     with running(vlm, Decoding(max_new_tokens=20)) as client, ThreadPoolExecutor(1) as clients:

@@ -101,6 +101,7 @@ def says(content):
     return answer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("answer", "why"), [
     (drip_body, "timed out"), (drip_headers, "the connection failed|timed out"), (endless, "longer than 16 MiB|timed out"),
     (bomb, "compressed"), (says(json.dumps(completion("safe")).encode("utf-16")), "not a valid completion"), (says(b"[" * 10**5), "not a valid completion"),

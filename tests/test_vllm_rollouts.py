@@ -27,6 +27,7 @@ from layeralign.vlm.load import load
 from test_align import Vowels
 from test_vllm import changed
 
+pytestmark = pytest.mark.slow
 SMALL = AlignSettings(steps=3, rows=8, epochs=2, lr=1e-2, max_new_tokens=6, rank=2, group=2)
 
 

@@ -160,6 +160,7 @@ def test_a_watch_replaces_a_watch_alone(tmp_path):
         watch.save(tmp_path / "watch.safetensors")
 
 
+@pytest.mark.slow
 def test_a_pipe_is_no_watch_and_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     code = "import sys; from layeralign.watching import Watch; Watch.load(sys.argv[1])"
