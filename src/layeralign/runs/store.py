@@ -163,8 +163,7 @@ class Run:
 
     def add_config(self, config: Mapping[str, Any]) -> None:
         """Store the model's config; the identity has the hash of its file."""
-        if self.config is None:
-            self._note("config", config)
+        self._note("config", config)
 
     @property
     def reward(self) -> dict[str, Any] | None:
@@ -219,8 +218,9 @@ class Run:
         return None if found is None else dict(json.loads(found[0]))
 
     def _note(self, key: str, value: Mapping[str, Any]) -> None:
-        with self._db:
-            self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(dict(value))))
+        if self._noted(key) != value:  # a command that has nothing new to say does not write to the run
+            with self._db:
+                self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(dict(value))))
 
     @property
     def cost(self) -> dict[str, Any]:
