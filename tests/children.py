@@ -4,6 +4,7 @@ A new interpreter takes seconds to import torch. `start` and `command` fork a pr
 has imported it and has run nothing, so that it begins as a new one does. `interpreter` starts a new one.
 """
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -92,6 +93,7 @@ def heed_signals():
 
 
 def _run(function, arguments, out, environment):
+    gc.freeze()  # to look at the server's objects copies their memory
     heed_signals()
     os.environ.clear()
     os.environ.update(environment)
