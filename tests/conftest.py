@@ -9,7 +9,6 @@ from pathlib import Path
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch starts its threads: workers share the cores
     os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.pop("COLUMNS", None)  # a worker has one; the tests read what a log gets
-gc.disable()  # until the tests are collected: what is made until then stays
 
 import numpy as np
 import pytest
@@ -33,9 +32,12 @@ settings.register_profile("everywhere", deadline=None, derandomize=True)  # slow
 settings.load_profile("everywhere")
 
 
+def pytest_collection():
+    """Modules and tests stay until the end, so the garbage collector need not look at them."""
+    gc.disable()
+
+
 def pytest_collection_finish():
-    """The garbage collector need not look at modules and tests again: that takes a fifth of a second each time."""
-    gc.collect()
     gc.freeze()
     gc.enable()
 
