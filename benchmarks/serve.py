@@ -3,9 +3,10 @@
     python benchmarks/serve.py --minutes 3 > benchmarks/results/serve.md
     python benchmarks/serve.py --model natural --cases 30 --exits 0,6,9,11 --minutes 1
 
-The cases are the testbed's, each with a picture of its own, at four exits. In turns, `scan` answers all of them, and
-the clients, threads of another process, ask the server each of them once; medians of the rounds. Then the clients ask
-for the rest of the time. Every answer is compared with the scan's. The server is a process of its own.
+The cases are the testbed's, each with a picture of its own, at four exits. In turns, `scan` answers some of them, and
+the clients, threads of another process, ask the server each of these once; medians of the rounds, each with other
+cases, since the server keeps the features of pictures. Then the clients ask about all of them for the rest of the
+time. Every answer is compared with the scan's. The server is a process of its own.
 """
 
 from __future__ import annotations
@@ -28,13 +29,20 @@ from pathlib import Path
 CLIENTS, LONGEST = 100, 24
 
 
-def bodies(model: str, n: int, exits: list[int]) -> list[tuple[tuple[str, int], bytes]]:
-    """Every case at every exit, in the scan's order: its key and its request."""
+def groups(model: str, n: int, rounds: int) -> list[list]:
+    """`n` cases for each round."""
     from layeralign.benchmarks import cases
+
+    found = cases(f"{model}:dev", limit=n * rounds)
+    return [found[number::rounds] for number in range(rounds)]
+
+
+def bodies(model: str, cases: list, exits: list[int]) -> list[tuple[tuple[str, int], bytes]]:
+    """Every case at every exit, in the scan's order: its key and its request."""
     from layeralign.cases.pictures import data_url
 
     found = []
-    for case in cases(f"{model}:dev", limit=n):
+    for case in cases:
         image = {"type": "image_url", "image_url": {"url": data_url(case.picture.open(), "PNG")}}
         content = [image, {"type": "text", "text": case.prompt}]
         for exit in exits:
@@ -43,14 +51,14 @@ def bodies(model: str, n: int, exits: list[int]) -> list[tuple[tuple[str, int], 
     return found
 
 
-def scan(model: str, n: int, exits: list[int], folder: Path) -> tuple[dict[tuple[str, int], str], float]:
+def scan(model: str, cases: list, exits: list[int], folder: Path) -> tuple[dict[tuple[str, int], str], float]:
     """The scan's answers, and answers per second while it answers (its session's time, without loading)."""
     import layeralign
     from layeralign.analysis.results import Results
     from layeralign.runs.opening import open_run
     from layeralign.sweep import rate
 
-    layeralign.scan(model, f"{model}:dev", folder, limit=n, exits=exits, max_new_tokens=LONGEST)
+    layeralign.scan(model, cases, folder, exits=exits, max_new_tokens=LONGEST)
     with open_run(folder) as run:
         speed = rate.of(run)
     return {key[:2]: answer for key, answer in Results.load(folder).answers.items()}, speed
@@ -111,17 +119,22 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=3)
     given = parser.parse_args()
     model, exits = given.model, [int(one) for one in given.exits.split(",")]
-    asked = bodies(model, given.cases, exits)
+    warm, *parts = groups(model, given.cases, given.rounds + 1)
+    asked = bodies(model, warm, exits)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         server, port = serve(model, folder)
         try:
-            known, _ = scan(model, given.cases, exits, folder / "first")
+            known, _ = scan(model, warm, exits, folder / "first")
             load(port, asked[:CLIENTS], known, None)  # the first batch is slow
             scans, served, total, errors, wrong = [], [], 0, 0, 0
-            for at in range(given.rounds):
-                scans.append(scan(model, given.cases, exits, folder / f"run{at}")[1])
-                *some, speed = load(port, asked, known, None)
+            for at, part in enumerate(parts):
+                found, speed = scan(model, part, exits, folder / f"run{at}")
+                known |= found
+                scans.append(speed)
+                new = bodies(model, part, exits)
+                asked += new
+                *some, speed = load(port, new, known, None)
                 served.append(speed)
                 total, errors, wrong = total + some[0], errors + some[1], wrong + some[2]
             used = [memory(server.pid)]
@@ -137,7 +150,7 @@ def main() -> None:
     print(
         f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} cores"
         f"{', beside other work' if busy else ''}: `python benchmarks/serve.py {' '.join(sys.argv[1:])}`. "
-        f"{CLIENTS} clients at once, {given.cases} cases of the {'natural testbed' if model == 'natural' else model} at exits {given.exits}, "
+        f"{CLIENTS} clients at once, {given.cases} cases a round of the {'natural testbed' if model == 'natural' else model} at exits {given.exits}, "
         "each case with a picture of its own; clients and server share the cores. The server ended with exit code "
         f"{code} (SIGTERM).\n"
     )

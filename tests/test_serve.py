@@ -11,6 +11,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from itertools import islice
 
 import httpx
@@ -28,6 +29,7 @@ from layeralign.judges.models.remote import Endpoint
 from layeralign.runs.opening import SEAL
 from layeralign.runs.store import FILE
 from layeralign.serving import limits
+from layeralign.serving.features import Features
 from layeralign.serving.server import Server
 from layeralign.serving.text import certain as certain_part
 from serve_clients import ASKED, EXITS, SHORT, ask, body, events, picture_part, running, scan_answers, text_of
@@ -76,6 +78,42 @@ def test_a_stream_has_the_same_answer(client, scanned):
     usage = found[-1]["usage"]
     assert usage == ask(client, body(ASKED[0])).json()["usage"]
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+
+
+@pytest.fixture
+def encoded(vlm, monkeypatch):
+    """How many pictures each call of the encoder got."""
+    numbers, encode = [], vlm.encode
+
+    def counted(pictures, exits):
+        numbers.append(len(pictures))
+        return encode(pictures, exits)
+
+    monkeypatch.setattr(vlm, "encode", counted, raising=False)
+    return numbers
+
+
+def test_a_picture_that_is_asked_about_again_is_not_encoded_again(vlm, scanned, encoded):
+    with running(vlm) as client:
+        for _ in range(2):
+            for exit in EXITS:
+                assert text_of(ask(client, body(ASKED[0], exit))) == scanned[ASKED[0].id, exit]
+        given = body(ASKED[0])
+        given["messages"][0]["content"][0]["text"] = "is there a circle?"
+        assert text_of(ask(client, given)) != scanned[ASKED[0].id, 7]
+    assert encoded == [1, 1]
+
+
+def test_the_features_that_were_used_last_are_kept(vlm, encoded):
+    first, second, third = ({(case.picture.sha256, 7): (case, 7, 0)} for case in ASKED[:3])
+    (feature,) = Features(vlm, 0).of(first).values()
+    kept = Features(vlm, 2 * feature.nbytes)
+    for asked in (first, second, first, third, first, second):
+        assert None not in kept.of(asked).values()
+    assert encoded == [1] * 5
+    blind = {None: (replace(ASKED[0], picture=None), 7, 0)}
+    assert [*kept.of(first | second | third | blind).values()].count(None) == 1
+    assert encoded == [1] * 6 and len(kept._kept) == 2
 
 
 @pytest.mark.slow

@@ -23,6 +23,8 @@ STOPS = 16
 STOP = 1000
 QUEUE = 1024
 """Answers that wait or are being generated."""
+FEATURES = 256 * 2**20
+"""Bytes of pictures' features that are kept for further requests."""
 CONNECTIONS = 2048
 """Open connections."""
 SECONDS = 300.0

@@ -22,7 +22,8 @@ from layeralign.decode.requests import Generation, Prompt, Request, Wanted
 from layeralign.decode.sampling import Sampler, seed_of
 from layeralign.errors import LayeralignError
 from layeralign.runs.store import Row
-from layeralign.serving.limits import QUEUE, Refused
+from layeralign.serving.features import Features
+from layeralign.serving.limits import FEATURES, QUEUE, Refused
 from layeralign.serving.requests import Asked
 from layeralign.serving.text import certain, prompt_ids, said
 from layeralign.vlm.feature import Feature
@@ -118,6 +119,7 @@ class Scheduler:
         """
         self._relay = relay
         self._vlm, self._decoding, self._longest = vlm, decoding, longest
+        self._features = Features(vlm, FEATURES)
         self._store = store or (lambda job, end: job.tell(end))
         self._pending: deque[Job] = deque()
         self._ready: deque[Request[Key]] = deque()
@@ -232,7 +234,7 @@ class Scheduler:
         """Encode the jobs' pictures and make their prompts; refuse jobs that the model cannot be asked."""
         seen = {_seen(job): (job.asked.case, job.asked.exit, 0) for job in jobs}
         try:
-            features = stream.encoded(self._vlm, seen)
+            features = self._features.of(seen)
         except Exception as error:
             if len(jobs) > 1:  # find the picture that the encoder does not take
                 return [one for job in jobs for one in self._requests([job])]
