@@ -22,7 +22,7 @@ from layeralign._util import stopping
 from layeralign.analysis.results import Results
 from layeralign.analysis.summary import summarise
 from layeralign.cli import main
-from layeralign.runs import opening
+from layeralign.runs import opening, seal
 from layeralign.runs.opening import FILE, LOCK, SEAL, create, open_run
 from layeralign.runs.store import Row, Run
 
@@ -282,6 +282,60 @@ def test_a_writer_that_meets_damage_writes_no_hash_over_it(copy, capsys):
     assert "no hash that shows it intact" in capsys.readouterr().err and not (copy / SEAL).exists()
 
 
+def test_a_refused_writer_leaves_the_hash(copy):
+    """A command that could not read a run of another format left it without the hash that shows it intact."""
+    with closing(sqlite3.connect(copy / FILE)) as db, db:
+        db.execute("UPDATE meta SET value = '3' WHERE key = 'format'")
+    (copy / SEAL).write_text(seal.sha256(copy / FILE))
+    for _ in range(2):
+        with pytest.raises(LayeralignError, match="has format 3"):
+            open_run(copy, write=True)
+        assert seal.is_sealed(copy)
+
+
+def test_a_new_run_has_nothing_of_an_old_ones_log(copy, tmp_path):
+    """SQLite replayed the log of a killed command, whose run.sqlite was removed, onto the new run."""
+    opened = open_run(copy, write=True)
+    opened.add_answers([Row("h0", 6, "an old answer", 3, "stop", sample) for sample in range(1, 3000)])
+    killed = shutil.copytree(copy, tmp_path / "killed")
+    opened.close()
+    (killed / FILE).unlink()
+    with create(killed, "other/model", {"seed": 1}, ENCODER) as new:
+        assert new.answered() == {} and new.identity == {"seed": 1}
+    assert "intact; 0 answers" in layeralign.verify(killed)
+
+
+def test_a_log_of_another_state_is_no_part_of_a_closed_run(copy, tmp_path):
+    """Restored from a copy next to the log of a killed command, a run was a mix, and the next writer sealed it."""
+    backup, killed = shutil.copytree(copy, tmp_path / "backup"), tmp_path / "killed"
+    opened = open_run(copy, write=True)
+    opened.add_answers([Row("h0", 6, "an old answer", 3, "stop", sample) for sample in range(1, 3000)])
+    shutil.copytree(copy, killed)
+    opened.close()
+    for name in (FILE, SEAL):
+        shutil.copy(backup / name, killed / name)
+    for write in (False, True):
+        with pytest.raises(LayeralignError, match=f"{FILE}-wal is of another state.*remove it"):
+            open_run(killed, write=write)
+    (killed / f"{FILE}-wal").unlink()
+    assert "intact; 84 answers" in layeralign.verify(killed)
+
+
+def test_a_writer_that_ends_while_a_reader_hashes_is_no_damage(copy, monkeypatch):
+    """The reader compared the new file with the hash of the old one, and advised to scan again."""
+    sha256 = seal.sha256
+
+    def writes(file):
+        monkeypatch.setattr(seal, "sha256", sha256)
+        with open_run(copy, write=True) as writer:
+            writer.add_session("2026-01-02", "layeralign judge", {})
+        return sha256(file)
+
+    monkeypatch.setattr(seal, "sha256", writes)
+    with open_run(copy) as reader:
+        assert reader.sealed and len(reader.sessions()) == 2
+
+
 def test_a_hash_that_is_no_file_is_not_waited_for(copy):
     (copy / SEAL).unlink()
     os.mkfifo(copy / SEAL)
@@ -310,6 +364,51 @@ def test_a_run_is_read_from_a_read_only_mount(run, tmp_path, left):
                            capture_output=True, text=True, check=False)  # fmt: skip
     assert found.returncode == 0, found.stderr
     assert json.loads(found.stdout)["sealed"] is (left == "closed")
+
+
+def judged(writer, name):
+    """A judge says something about every row, in one transaction."""
+    with writer._db:
+        writer._db.execute("INSERT INTO judges VALUES (?, '', 84)", (name,))
+        writer._db.execute(
+            "INSERT INTO verdicts SELECT \"case\", exit, sample, ?, 'safe', 1, 1, NULL, '{}', '[]', '' FROM answers",
+            (name,),
+        )
+
+
+def test_a_copy_for_reading_is_of_one_state(copy, monkeypatch):
+    """Where nothing can be written, a reader copied the file, and then the log of a later state."""
+    monkeypatch.setattr(opening.os, "access", lambda *_: False)
+    writer, copyfile = open_run(copy, write=True), shutil.copyfile
+
+    def works_meanwhile(source, target):
+        copyfile(source, target)
+        if source.name == FILE:
+            monkeypatch.setattr(opening.shutil, "copyfile", copyfile)
+            judged(writer, "guard")
+            writer._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            judged(writer, "other")
+
+    monkeypatch.setattr(opening.shutil, "copyfile", works_meanwhile)
+    with open_run(copy) as reader:
+        assert reader.structure() == "ok" and not reader.sealed
+        assert reader.judges() == ["guard", "oracle", "other", "refusal"]
+    writer.close()
+
+
+def test_a_run_that_changes_while_it_is_read_as_it_is_is_refused(copy, monkeypatch):
+    """Where nothing can be written, SQLite does not look whether another machine writes."""
+    monkeypatch.setattr(opening.os, "access", lambda *_: False)
+    columns = Run.columns
+
+    def judged_meanwhile(reader):
+        with open_run(copy, write=True) as writer:
+            judged(writer, "guard")
+        return columns(reader)
+
+    monkeypatch.setattr(Run, "columns", judged_meanwhile)
+    with pytest.raises(LayeralignError, match=f"{FILE} changed while it was read; run the command again"):
+        Results.load(copy)
 
 
 def leave_log(folder):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from layeralign.errors import LayeralignError
-from layeralign.runs.opening import UNSEALED, open_run
+from layeralign.runs.opening import open_run
+from layeralign.runs.seal import UNSEALED
 
 
 def verified(run: Path) -> str:
