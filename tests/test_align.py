@@ -505,6 +505,20 @@ def test_a_folder_has_one_training_at_a_time(tmp_path):
         pass
 
 
+def test_a_continued_training_has_no_adapter_before_its_end(tmp_path):
+    """Killed, it left the adapter of fewer steps, which a scan took for the one of the record."""
+    made = {"settings": {"steps": 1, "schedule": "constant"}}
+    with record.begun(tmp_path / "a", made, []):
+        pass
+    (tmp_path / "a" / checkpoint.FILE).touch()
+    files = [tmp_path / "a" / name for name in ("adapter_config.json", "adapter_model.safetensors")]
+    for steps in (1, 2):
+        for file in files:
+            file.touch()
+        with record.begun(tmp_path / "a", {"settings": {"steps": steps, "schedule": "constant"}}, []):
+            assert [file.exists() for file in files] == 2 * [steps == 1]
+
+
 @pytest.mark.slow
 def test_another_training_in_the_folder_is_refused(llava_dir, cases, tmp_path):
     run(llava_dir, cases, tmp_path / "a", steps=1)
