@@ -5,6 +5,7 @@ import json
 import math
 import os
 import random
+import resource
 import signal
 import socket
 import sys
@@ -42,7 +43,7 @@ from layeralign.training.parallel import Workers
 from layeralign.training.policy import Policy
 from layeralign.training.reference import STOCK_REFUSAL, ReferenceAnswers, right_answer
 from layeralign.training.settings import AlignSettings
-from layeralign.training.state import checkpoint, health, record
+from layeralign.training.state import checkpoint, health, log, record
 from layeralign.vlm.identity import identity
 from layeralign.vlm.load import load
 
@@ -545,6 +546,27 @@ def test_a_training_that_never_began_does_not_lock_its_folder(llava_dir, cases, 
     monkeypatch.setattr(Vowels, "score", score)
     run(llava_dir, cases, tmp_path / "a", steps=1, rows=16)
     assert json.loads((tmp_path / "a" / "training.json").read_text())["settings"]["rows"] == 16
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_log_on_a_full_disk_is_one_sentence(tmp_path, capfd):
+    """TensorBoard's thread printed a traceback, and the sentence named no file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(
+            LayeralignError, match=r"out .*: cannot be written \(File too large\); the same command"
+        ):
+            _fill(log.Log(tmp_path, [], 10**6, writes=True))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def _fill(opened):
+    with opened as writer:
+        for step in range(10_000):
+            writer.add({"step": step, "exits": {str(exit): 1.0 for exit in range(20)}})
 
 
 WORDS = b"".join(b'{"step": %d, "loss": "low"}\n' % step for step in range(2))

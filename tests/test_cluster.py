@@ -110,7 +110,7 @@ def test_a_cluster_that_does_not_start_is_one_sentence(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init, shutdown=lambda: None))
     with (
-        pytest.raises(LayeralignError, match="ray local: .* timed out during startup; start one"),
+        pytest.raises(LayeralignError, match=r"ray local: .* timed out during startup; start one"),
         connected(Cluster("local")),
     ):
         pass
