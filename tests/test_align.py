@@ -563,6 +563,23 @@ def test_a_log_on_a_full_disk_is_one_sentence(tmp_path, capfd):
     assert "Traceback" not in capfd.readouterr().err
 
 
+def test_an_adapter_on_a_full_disk_is_one_sentence_and_the_old_one_stays(llava, tmp_path):
+    """It was called a bug in layeralign, and an adapter of a finished training lost its config."""
+    saved = Policy(llava_copy(llava), 2, 0)
+    saved.save(tmp_path / "a")
+    before = {file.name: file.read_bytes() for file in (tmp_path / "a").iterdir()}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for limit in (100, 2_000):  # the config, then the weights
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            with pytest.raises(LayeralignError, match=r"out .*: the adapter cannot be written \(.*too large"):
+                saved.save(tmp_path / "a")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert {file.name: file.read_bytes() for file in (tmp_path / "a").iterdir()} == before
+    assert before.keys() == {"README.md", "adapter_config.json", "adapter_model.safetensors"}
+
+
 def _fill(opened):
     with opened as writer:
         for step in range(10_000):
