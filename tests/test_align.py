@@ -580,6 +580,23 @@ def test_an_adapter_on_a_full_disk_is_one_sentence_and_the_old_one_stays(llava, 
     assert before.keys() == {"README.md", "adapter_config.json", "adapter_model.safetensors"}
 
 
+def test_a_checkpoint_on_a_full_disk_is_one_sentence(tmp_path):
+    """It was called a bug in layeralign."""
+    weight = torch.nn.Parameter(torch.zeros(5_000))
+    state = checkpoint.State({"weight": weight}, torch.optim.AdamW([weight]))
+    checkpoint.save(tmp_path / checkpoint.FILE, state, 1)
+    before = sha(tmp_path / checkpoint.FILE)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(LayeralignError, match=r"out .*: cannot be written \(.*File too large"):
+            checkpoint.save(tmp_path / checkpoint.FILE, state, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [file.name for file in tmp_path.iterdir()] == [checkpoint.FILE]
+    assert sha(tmp_path / checkpoint.FILE) == before
+
+
 def _fill(opened):
     with opened as writer:
         for step in range(10_000):

@@ -12,12 +12,10 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from layeralign._util import files
 from layeralign._util.quiet import quiet
-from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
 from layeralign.training.data.rollout import Batch
 from layeralign.training.modules import Part, linear_layers
@@ -179,7 +177,7 @@ class Policy(nn.Module):
             LayeralignError: the adapter cannot be written.
         """
         part = "language model" if self.part == "language" else "projector"
-        try:
+        with files.saving(f"out {folder}: the adapter"):
             folder.mkdir(parents=True, exist_ok=True)
             with TemporaryDirectory(prefix=".adapter.", dir=folder) as work:
                 self._write(Path(work))
@@ -188,11 +186,6 @@ class Policy(nn.Module):
                 for name in ("README.md", "adapter_model.safetensors", "adapter_config.json"):
                     with files.atomic(folder / name) as draft:
                         (Path(work) / name).replace(draft)
-        except (OSError, SafetensorError) as error:
-            raise LayeralignError(
-                f"out {folder}: the adapter cannot be written ({printable(str(error), 200)}); the same "
-                "command writes it again"
-            ) from error
 
     def _write(self, folder: Path) -> None:
         config: Any = self.peft.peft_config["default"]
