@@ -273,6 +273,18 @@ def test_a_broken_run_without_a_hash_is_no_bug_of_ours(copy, what, capsys):
     assert "report this error if the run is intact" in said  # it may be a bug of ours after all
 
 
+@pytest.mark.parametrize("what", ["encoder {}", "facts", "lost cases"])
+def test_a_run_of_another_program_is_named_where_its_hash_fits(copy, what, capsys):
+    """As one of another version; it was called a bug in layeralign, and nothing named the run."""
+    with closing(sqlite3.connect(copy / FILE)) as db, db:
+        db.execute(BROKEN[what])
+    (copy / SEAL).write_text(seal.sha256(copy / FILE))
+    assert main(["summary", str(copy)]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f"or another program or version wrote run {copy}, whose hash fits; --debug shows where" in said
+
+
 def test_a_writer_that_meets_damage_writes_no_hash_over_it(copy, capsys):
     """Then every later command would take the damage for what the last writer left."""
     with closing(sqlite3.connect(copy / FILE)) as db, db:

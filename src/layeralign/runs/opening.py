@@ -155,7 +155,7 @@ def _writer(folder: Path, lock: FileLock, *, new: bool = False) -> Run:
                 files.write(folder / SEAL, sha256(file) + "\n", private=True)
         lock.release()
 
-    run = _opened(folder, connection, sealed=True, doubtful=doubtful, end=end)
+    run = _opened(folder, connection, sealed=True, doubtful=doubtful, end=end, new=new)
     (folder / SEAL).unlink(missing_ok=True)  # not before: a run that is refused keeps its hash
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")  # a power failure may lose the last batch
@@ -244,7 +244,8 @@ def _closing(connection: sqlite3.Connection, check: Callable[[], None]) -> Calla
 
 
 DOUBTFUL: list[Path] = []
-"""Runs that were opened without a hash; the command line empties it."""
+SEALED: list[Path] = []
+"""Runs that were opened without a hash, and with one; the command line empties both."""
 
 
 def _opened(
@@ -254,11 +255,12 @@ def _opened(
     sealed: bool,
     doubtful: bool,
     end: Callable[[bool], None],
+    new: bool = False,
 ) -> Run:
     """Return the run behind a connection, if it is of our format."""
     run = Run(folder, connection, sealed=sealed, doubtful=doubtful, end=end)
-    if doubtful:
-        DOUBTFUL.append(folder)
+    if not new:
+        (DOUBTFUL if doubtful else SEALED).append(folder)
     try:
         version = run._meta("format")
     except (sqlite3.DatabaseError, TypeError, ValueError) as error:
