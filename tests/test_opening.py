@@ -285,6 +285,28 @@ def test_a_run_of_another_program_is_named_where_its_hash_fits(copy, what, capsy
     assert f"or another program or version wrote run {copy}, whose hash fits; --debug shows where" in said
 
 
+ENDLESS = """SELECT 'h0' AS "case", 0 AS exit, value AS sample, '' AS answer, '' AS reasoning, 1 AS tokens,
+ 'stop' AS finish_reason FROM (WITH RECURSIVE n (value) AS (SELECT 0 UNION ALL SELECT value + 1 FROM n) SELECT * FROM n)"""
+SCHEMES = {
+    "a trigger": "CREATE TRIGGER t AFTER INSERT ON verdicts BEGIN UPDATE verdicts SET verdict = 'safe'; END",
+    "a view": f"ALTER TABLE answers RENAME TO a; CREATE VIEW answers AS {ENDLESS}",
+    "another table": "CREATE TABLE v AS SELECT * FROM verdicts; DROP TABLE verdicts; ALTER TABLE v RENAME TO verdicts",
+}
+
+
+@pytest.mark.parametrize("write", [False, True])
+@pytest.mark.parametrize("what", SCHEMES)
+def test_a_run_with_code_or_other_tables_is_refused(copy, what, write):
+    """A stranger's run, with a fitting hash, made every verdict of one's own judge safe, or had endless rows."""
+    with closing(sqlite3.connect(copy / FILE)) as db, db:
+        db.executescript(SCHEMES[what])
+    (copy / SEAL).write_text(seal.sha256(copy / FILE))
+    with pytest.raises(
+        LayeralignError, match=r"run\.sqlite has other tables, or code, than a run of format 4"
+    ):
+        open_run(copy, write=write)
+
+
 def test_a_writer_that_meets_damage_writes_no_hash_over_it(copy, capsys):
     """Then every later command would take the damage for what the last writer left."""
     with closing(sqlite3.connect(copy / FILE)) as db, db:

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -262,7 +263,7 @@ def _opened(
     if not new:
         (DOUBTFUL if doubtful else SEALED).append(folder)
     try:
-        version = run._meta("format")
+        version, scheme = run._meta("format"), _scheme(connection)
     except (sqlite3.DatabaseError, TypeError, ValueError) as error:
         connection.close()
         raise _unreadable(folder, error) from error
@@ -271,7 +272,24 @@ def _opened(
         raise LayeralignError(
             f"run {folder}: has format {version}, but this layeralign reads only {FORMAT}; scan again"
         )
+    if scheme != _own_scheme():
+        connection.close()
+        raise LayeralignError(
+            f"run {folder}: {FILE} has other tables, or code, than a run of format {FORMAT}; scan again"
+        )
     return run
+
+
+def _scheme(connection: sqlite3.Connection) -> list[tuple[str, str]]:
+    """Return the tables, views and triggers of a database: a trigger can change what a writer writes."""
+    return connection.execute("SELECT name, COALESCE(sql, '') FROM sqlite_master ORDER BY name").fetchall()
+
+
+@cache
+def _own_scheme() -> list[tuple[str, str]]:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(SCHEMA)
+        return _scheme(connection)
 
 
 def _unreadable(folder: Path, error: Exception) -> LayeralignError:
