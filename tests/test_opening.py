@@ -356,6 +356,24 @@ def test_a_log_of_another_state_is_no_part_of_a_closed_run(copy, tmp_path):
     assert "intact; 84 answers" in layeralign.verify(killed)
 
 
+def test_a_rollback_journal_is_no_part_of_a_closed_run(copy, tmp_path):
+    """SQLite plays it onto the file after its hash was compared: verify called other verdicts intact."""
+    other = shutil.copytree(copy, tmp_path / "other")
+    with closing(sqlite3.connect(other / FILE)) as db:
+        db.execute("PRAGMA journal_mode = DELETE")
+        db.execute("PRAGMA synchronous = OFF")
+        with db:
+            db.execute("UPDATE verdicts SET verdict = 'safe'")
+        db.execute("UPDATE verdicts SET verdict = 'odd'")
+        shutil.copy(other / f"{FILE}-journal", copy)
+        db.rollback()
+    for command in (layeralign.verify, Results.load):
+        with pytest.raises(LayeralignError, match=f"{FILE}-journal is of another state.*remove it"):
+            command(copy)
+    (copy / f"{FILE}-journal").unlink()
+    assert "intact" in layeralign.verify(copy)
+
+
 def test_a_writer_that_ends_while_a_reader_hashes_is_no_damage(copy, monkeypatch):
     """The reader compared the new file with the hash of the old one, and advised to scan again."""
     sha256 = seal.sha256

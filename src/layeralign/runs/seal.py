@@ -13,6 +13,8 @@ from layeralign.runs.store import FILE
 SEAL = f"{FILE}.sha256"
 UNSEALED = "its last command was killed or still works, so damage of its file cannot be ruled out"
 """What a run without a seal means."""
+_LOGS = ("-wal", "-journal")
+"""Ends of the names of SQLite's logs, which it plays onto the file when it opens it."""
 
 
 def is_sealed(folder: Path) -> bool:
@@ -24,7 +26,7 @@ def is_sealed(folder: Path) -> bool:
     wanted = _hash_in(folder / SEAL)
     if wanted is None:
         return False
-    logged = _size(folder / f"{FILE}-wal")
+    logged = [file.name for end in _LOGS if _size(file := folder / f"{FILE}{end}")]
     if not logged and sha256(folder / FILE) == wanted:
         return True
     now = _hash_in(folder / SEAL)
@@ -34,7 +36,7 @@ def is_sealed(folder: Path) -> bool:
         return is_sealed(folder)
     if logged:  # a writer removes the seal before it writes
         raise LayeralignError(
-            f"run {folder}: {FILE}-wal is of another state than {FILE} and {SEAL}, as where these were "
+            f"run {folder}: {logged[0]} is of another state than {FILE} and {SEAL}, as where these were "
             "restored from a copy; remove it to use the copy"
         )
     raise LayeralignError(
