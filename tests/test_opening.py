@@ -22,6 +22,7 @@ from layeralign import LayeralignError
 from layeralign._util import stopping
 from layeralign.analysis.results import Results
 from layeralign.analysis.summary import summarise
+from layeralign.cases.case import Case
 from layeralign.cli import main
 from layeralign.runs import opening, seal
 from layeralign.runs.opening import FILE, LOCK, SEAL, create, open_run
@@ -399,6 +400,9 @@ def test_a_hash_that_is_no_file_is_not_waited_for(copy):
 def test_the_rows_of_a_stopped_scan_are_said_to_be_a_part(copy, tmp_path, words, capsys):
     """Its long answers are missing: a sample of the others was labelled as one of the run, without a word."""
     said = "note: run .*/run: is not complete: it has 83 answers, and 84 with every case at every exit; repeat its scan"
+    with open_run(copy, write=True) as opened:  # a control at one exit is no part
+        opened.add_cases([Case("h1#blank", "?", "harmful", control="blank")])
+        opened.add_answers([Row("h1#blank", 0, "no.", 3, "stop")])
     for stopped in (False, True):
         if stopped:
             with open_run(copy, write=True) as opened, opened._db as db:

@@ -19,10 +19,9 @@ def note_incomplete(run: Run) -> None:
     """
     if run.sequential or "served" in run.identity:
         return
-    answered = {at: len(cases) for at, cases in run.answered().items()}
-    exits, samples = ({at[part] for at in answered} for part in (0, 1))
-    rows, whole = sum(answered.values()), len(run.case_hashes()) * len(exits) * len(samples)
-    if rows < whole:
+    given = {case.id for case in run.given()}
+    answered = [len(some) for cases in run.answered().values() if (some := cases & given)]
+    if (rows := sum(answered)) < (whole := len(given) * len(answered)):
         what = f"is not complete: it has {rows} answers, and {whole} with every case at every exit"
         print(printable(f"note: run {run.path}: {what}; repeat its scan"), file=sys.stderr)
 
