@@ -5,6 +5,7 @@ import json
 import math
 import os
 import random
+import resource
 import signal
 import socket
 import sys
@@ -42,7 +43,7 @@ from layeralign.training.parallel import Workers
 from layeralign.training.policy import Policy
 from layeralign.training.reference import STOCK_REFUSAL, ReferenceAnswers, right_answer
 from layeralign.training.settings import AlignSettings
-from layeralign.training.state import checkpoint, health, record
+from layeralign.training.state import checkpoint, health, log, record
 from layeralign.vlm.identity import identity
 from layeralign.vlm.load import load
 
@@ -505,6 +506,20 @@ def test_a_folder_has_one_training_at_a_time(tmp_path):
         pass
 
 
+def test_a_continued_training_has_no_adapter_before_its_end(tmp_path):
+    """Killed, it left the adapter of fewer steps, which a scan took for the one of the record."""
+    made = {"settings": {"steps": 1, "schedule": "constant"}}
+    with record.begun(tmp_path / "a", made, []):
+        pass
+    (tmp_path / "a" / checkpoint.FILE).touch()
+    files = [tmp_path / "a" / name for name in ("adapter_config.json", "adapter_model.safetensors")]
+    for steps in (1, 2):
+        for file in files:
+            file.touch()
+        with record.begun(tmp_path / "a", {"settings": {"steps": steps, "schedule": "constant"}}, []):
+            assert [file.exists() for file in files] == 2 * [steps == 1]
+
+
 @pytest.mark.slow
 def test_another_training_in_the_folder_is_refused(llava_dir, cases, tmp_path):
     run(llava_dir, cases, tmp_path / "a", steps=1)
@@ -531,6 +546,61 @@ def test_a_training_that_never_began_does_not_lock_its_folder(llava_dir, cases, 
     monkeypatch.setattr(Vowels, "score", score)
     run(llava_dir, cases, tmp_path / "a", steps=1, rows=16)
     assert json.loads((tmp_path / "a" / "training.json").read_text())["settings"]["rows"] == 16
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_log_on_a_full_disk_is_one_sentence(tmp_path, capfd):
+    """TensorBoard's thread printed a traceback, and the sentence named no file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(
+            LayeralignError, match=r"out .*: cannot be written \(File too large\); the same command"
+        ):
+            _fill(log.Log(tmp_path, [], 10**6, writes=True))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_an_adapter_on_a_full_disk_is_one_sentence_and_the_old_one_stays(llava, tmp_path):
+    """It was called a bug in layeralign, and an adapter of a finished training lost its config."""
+    saved = Policy(llava_copy(llava), 2, 0)
+    saved.save(tmp_path / "a")
+    before = {file.name: file.read_bytes() for file in (tmp_path / "a").iterdir()}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for limit in (100, 2_000):  # the config, then the weights
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            with pytest.raises(LayeralignError, match=r"out .*: the adapter cannot be written \(.*too large"):
+                saved.save(tmp_path / "a")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert {file.name: file.read_bytes() for file in (tmp_path / "a").iterdir()} == before
+    assert before.keys() == {"README.md", "adapter_config.json", "adapter_model.safetensors"}
+
+
+def test_a_checkpoint_on_a_full_disk_is_one_sentence(tmp_path):
+    """It was called a bug in layeralign."""
+    weight = torch.nn.Parameter(torch.zeros(5_000))
+    state = checkpoint.State({"weight": weight}, torch.optim.AdamW([weight]))
+    checkpoint.save(tmp_path / checkpoint.FILE, state, 1)
+    before = sha(tmp_path / checkpoint.FILE)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(LayeralignError, match=r"out .*: cannot be written \(.*File too large"):
+            checkpoint.save(tmp_path / checkpoint.FILE, state, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [file.name for file in tmp_path.iterdir()] == [checkpoint.FILE]
+    assert sha(tmp_path / checkpoint.FILE) == before
+
+
+def _fill(opened):
+    with opened as writer:
+        for step in range(10_000):
+            writer.add({"step": step, "exits": {str(exit): 1.0 for exit in range(20)}})
 
 
 WORDS = b"".join(b'{"step": %d, "loss": "low"}\n' % step for step in range(2))

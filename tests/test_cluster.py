@@ -1,5 +1,6 @@
 """Parts of a scan on a Ray cluster; `benchmarks/ray_cluster.py` runs real clusters, kills and node failures."""
 
+import signal
 import socket
 import sys
 from collections import deque
@@ -86,6 +87,44 @@ def test_a_cluster_that_is_not_there_is_named_at_once(monkeypatch):
             pass
 
 
+def test_ray_does_not_take_our_signals(monkeypatch):
+    """Ray's own handler ended a scan with exit code 15, and without a word on how to resume it."""
+
+    def init(**_):
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init, shutdown=lambda: None))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with connected(Cluster("local")):
+            assert signal.getsignal(signal.SIGTERM) is before
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_cluster_that_does_not_start_is_one_sentence(monkeypatch):
+    """Ray raises a plain exception where a machine is too busy, which was called a bug in layeralign."""
+
+    def init(**_):
+        raise Exception("The current node timed out during startup.\nMore.")  # noqa: TRY002
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init, shutdown=lambda: None))
+    with (
+        pytest.raises(LayeralignError, match=r"ray local: .* timed out during startup; start one"),
+        connected(Cluster("local")),
+    ):
+        pass
+
+
+def test_a_result_that_is_lost_with_its_node_is_made_again(monkeypatch):
+    """A large result stays on its worker's node, so the node's loss was called a bug in layeralign."""
+    about = {"kind": "doubling", "node": "a"}
+    ray = Ray([about, about, Ray.ObjectLostError("its node died"), [4]])
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    made = Pool(Cluster("auto"), Doubling).map([1, 2, 3])
+    assert sorted(made) == [(0, [2]), (1, [4]), (2, [6])] and len(ray.killed) == 1
+
+
 def test_without_ray_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with (
@@ -105,10 +144,16 @@ def test_a_loaded_model_cannot_be_sent(llava_dir, tmp_path):
 class Ray:
     """A stand-in for Ray that does what it is asked in order, in this process; `fates` are the workers' ends."""
 
-    class RayActorError(Exception):
+    class RayError(Exception):
         pass
 
-    class RayTaskError(Exception):
+    class RayActorError(RayError):
+        pass
+
+    class ObjectLostError(RayError):
+        pass
+
+    class RayTaskError(RayError):
         pass
 
     def __init__(self, fates, cpus=2):

@@ -1,6 +1,7 @@
 """Before and after, paired by case; the pages about it; the transfer matrix; the demo as a whole."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -16,8 +17,10 @@ from layeralign.report.page import page
 from layeralign.report.terminal import transfer as heatmap
 from layeralign.runs import opening
 from layeralign.runs.store import Row
+from layeralign.studies import transfer as transfers
 from layeralign.studies.demo import reward_and_harm
 from layeralign.studies.transfer import parts
+from layeralign.training.settings import AlignSettings
 
 HOSTILE = "<script>document.title='owned'</script>"
 
@@ -131,6 +134,29 @@ def test_parts_of_a_transfer():
     for bad, message in (("0,0", "twice"), ("9", "out of range"), ("nothing", "cannot read")):
         with pytest.raises(LayeralignError, match=message):
             parts(known, bad)
+
+
+def test_all_scans_of_a_transfer_are_of_one_day(tmp_path, monkeypatch):
+    """With a template that tells the date, a transfer over midnight ended with runs that cannot be compared."""
+    asked = {}
+
+    def scan(model, cases, out, **settings):
+        asked[out.parent.name if out.name == "run" else out.name] = settings["date"]
+        return SimpleNamespace(run=out, identity={"decoding": {"date": "2026-11-30"}})
+
+    for name, stub in (("scan", scan), ("align", no), ("_duration", no), ("check", no), ("gather", no)):
+        monkeypatch.setattr(transfers, name, stub)
+    monkeypatch.setattr(transfers, "compare", lambda *_: SimpleNamespace(to_json=dict))
+    monkeypatch.setattr(transfers.page, "write", no)
+    monkeypatch.setattr(transfers.benchmarks, "cases", lambda cases: cases)
+    loader, settings = lambda _: SimpleNamespace(exits=Exits(3, 2)), AlignSettings(exits="0,1")
+    transfers.study(loader, [], tmp_path, reward=None, settings=settings, judging=transfers.Judging([]))
+    assert asked == {"before": "", "exit-0": "2026-11-30", "exit-1": "2026-11-30"}
+
+
+def no(*_, **__):
+    """Do nothing."""
+    return ""
 
 
 @pytest.mark.slow

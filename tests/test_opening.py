@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sqlite3
@@ -21,8 +22,9 @@ from layeralign import LayeralignError
 from layeralign._util import stopping
 from layeralign.analysis.results import Results
 from layeralign.analysis.summary import summarise
+from layeralign.cases.case import Case
 from layeralign.cli import main
-from layeralign.runs import opening
+from layeralign.runs import opening, seal
 from layeralign.runs.opening import FILE, LOCK, SEAL, create, open_run
 from layeralign.runs.store import Row, Run
 
@@ -273,6 +275,40 @@ def test_a_broken_run_without_a_hash_is_no_bug_of_ours(copy, what, capsys):
     assert "report this error if the run is intact" in said  # it may be a bug of ours after all
 
 
+@pytest.mark.parametrize("what", ["encoder {}", "facts", "lost cases"])
+def test_a_run_of_another_program_is_named_where_its_hash_fits(copy, what, capsys):
+    """As one of another version; it was called a bug in layeralign, and nothing named the run."""
+    with closing(sqlite3.connect(copy / FILE)) as db, db:
+        db.execute(BROKEN[what])
+    (copy / SEAL).write_text(seal.sha256(copy / FILE))
+    assert main(["summary", str(copy)]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f"or another program or version wrote run {copy}, whose hash fits; --debug shows where" in said
+
+
+ENDLESS = """SELECT 'h0' AS "case", 0 AS exit, value AS sample, '' AS answer, '' AS reasoning, 1 AS tokens,
+ 'stop' AS finish_reason FROM (WITH RECURSIVE n (value) AS (SELECT 0 UNION ALL SELECT value + 1 FROM n) SELECT * FROM n)"""
+SCHEMES = {
+    "a trigger": "CREATE TRIGGER t AFTER INSERT ON verdicts BEGIN UPDATE verdicts SET verdict = 'safe'; END",
+    "a view": f"ALTER TABLE answers RENAME TO a; CREATE VIEW answers AS {ENDLESS}",
+    "another table": "CREATE TABLE v AS SELECT * FROM verdicts; DROP TABLE verdicts; ALTER TABLE v RENAME TO verdicts",
+}
+
+
+@pytest.mark.parametrize("write", [False, True])
+@pytest.mark.parametrize("what", SCHEMES)
+def test_a_run_with_code_or_other_tables_is_refused(copy, what, write):
+    """A stranger's run, with a fitting hash, made every verdict of one's own judge safe, or had endless rows."""
+    with closing(sqlite3.connect(copy / FILE)) as db, db:
+        db.executescript(SCHEMES[what])
+    (copy / SEAL).write_text(seal.sha256(copy / FILE))
+    with pytest.raises(
+        LayeralignError, match=r"run\.sqlite has other tables, or code, than a run of format 4"
+    ):
+        open_run(copy, write=write)
+
+
 def test_a_writer_that_meets_damage_writes_no_hash_over_it(copy, capsys):
     """Then every later command would take the damage for what the last writer left."""
     with closing(sqlite3.connect(copy / FILE)) as db, db:
@@ -282,10 +318,97 @@ def test_a_writer_that_meets_damage_writes_no_hash_over_it(copy, capsys):
     assert "no hash that shows it intact" in capsys.readouterr().err and not (copy / SEAL).exists()
 
 
+def test_a_refused_writer_leaves_the_hash(copy):
+    """A command that could not read a run of another format left it without the hash that shows it intact."""
+    with closing(sqlite3.connect(copy / FILE)) as db, db:
+        db.execute("UPDATE meta SET value = '3' WHERE key = 'format'")
+    (copy / SEAL).write_text(seal.sha256(copy / FILE))
+    for _ in range(2):
+        with pytest.raises(LayeralignError, match="has format 3"):
+            open_run(copy, write=True)
+        assert seal.is_sealed(copy)
+
+
+def test_a_new_run_has_nothing_of_an_old_ones_log(copy, tmp_path):
+    """SQLite replayed the log of a killed command, whose run.sqlite was removed, onto the new run."""
+    opened = open_run(copy, write=True)
+    opened.add_answers([Row("h0", 6, "an old answer", 3, "stop", sample) for sample in range(1, 3000)])
+    killed = shutil.copytree(copy, tmp_path / "killed")
+    opened.close()
+    (killed / FILE).unlink()
+    with create(killed, "other/model", {"seed": 1}, ENCODER) as new:
+        assert new.answered() == {} and new.identity == {"seed": 1}
+    assert "intact; 0 answers" in layeralign.verify(killed)
+
+
+def test_a_log_of_another_state_is_no_part_of_a_closed_run(copy, tmp_path):
+    """Restored from a copy next to the log of a killed command, a run was a mix, and the next writer sealed it."""
+    backup, killed = shutil.copytree(copy, tmp_path / "backup"), tmp_path / "killed"
+    opened = open_run(copy, write=True)
+    opened.add_answers([Row("h0", 6, "an old answer", 3, "stop", sample) for sample in range(1, 3000)])
+    shutil.copytree(copy, killed)
+    opened.close()
+    for name in (FILE, SEAL):
+        shutil.copy(backup / name, killed / name)
+    for write in (False, True):
+        with pytest.raises(LayeralignError, match=f"{FILE}-wal is of another state.*remove it"):
+            open_run(killed, write=write)
+    (killed / f"{FILE}-wal").unlink()
+    assert "intact; 84 answers" in layeralign.verify(killed)
+
+
+def test_a_rollback_journal_is_no_part_of_a_closed_run(copy, tmp_path):
+    """SQLite plays it onto the file after its hash was compared: verify called other verdicts intact."""
+    other = shutil.copytree(copy, tmp_path / "other")
+    with closing(sqlite3.connect(other / FILE)) as db:
+        db.execute("PRAGMA journal_mode = DELETE")
+        db.execute("PRAGMA synchronous = OFF")
+        with db:
+            db.execute("UPDATE verdicts SET verdict = 'safe'")
+        db.execute("UPDATE verdicts SET verdict = 'odd'")
+        shutil.copy(other / f"{FILE}-journal", copy)
+        db.rollback()
+    for command in (layeralign.verify, Results.load):
+        with pytest.raises(LayeralignError, match=f"{FILE}-journal is of another state.*remove it"):
+            command(copy)
+    (copy / f"{FILE}-journal").unlink()
+    assert "intact" in layeralign.verify(copy)
+
+
+def test_a_writer_that_ends_while_a_reader_hashes_is_no_damage(copy, monkeypatch):
+    """The reader compared the new file with the hash of the old one, and advised to scan again."""
+    sha256 = seal.sha256
+
+    def writes(file):
+        monkeypatch.setattr(seal, "sha256", sha256)
+        with open_run(copy, write=True) as writer:
+            writer.add_session("2026-01-02", "layeralign judge", {})
+        return sha256(file)
+
+    monkeypatch.setattr(seal, "sha256", writes)
+    with open_run(copy) as reader:
+        assert reader.sealed and len(reader.sessions()) == 2
+
+
 def test_a_hash_that_is_no_file_is_not_waited_for(copy):
     (copy / SEAL).unlink()
     os.mkfifo(copy / SEAL)
     assert not Results.load(copy).sealed
+
+
+@pytest.mark.parametrize("words", [["export"], ["label"]])
+def test_the_rows_of_a_stopped_scan_are_said_to_be_a_part(copy, tmp_path, words, capsys):
+    """Its long answers are missing: a sample of the others was labelled as one of the run, without a word."""
+    said = "note: run .*/run: is not complete: it has 83 answers, and 84 with every case at every exit; repeat its scan"
+    with open_run(copy, write=True) as opened:  # a control at one exit is no part
+        opened.add_cases([Case("h1#blank", "?", "harmful", control="blank")])
+        opened.add_answers([Row("h1#blank", 0, "no.", 3, "stop")])
+    for stopped in (False, True):
+        if stopped:
+            with open_run(copy, write=True) as opened, opened._db as db:
+                db.execute("DELETE FROM answers WHERE \"case\" = 'h0' AND exit = 0")
+        assert main([*words, str(copy), "--out", str(tmp_path / f"{stopped}.jsonl")]) == 0
+        assert bool(re.search(said, " ".join(capsys.readouterr().err.split()))) is stopped
 
 
 # --- readers need no right to write
@@ -310,6 +433,51 @@ def test_a_run_is_read_from_a_read_only_mount(run, tmp_path, left):
                            capture_output=True, text=True, check=False)  # fmt: skip
     assert found.returncode == 0, found.stderr
     assert json.loads(found.stdout)["sealed"] is (left == "closed")
+
+
+def judged(writer, name):
+    """A judge says something about every row, in one transaction."""
+    with writer._db:
+        writer._db.execute("INSERT INTO judges VALUES (?, '', 84)", (name,))
+        writer._db.execute(
+            "INSERT INTO verdicts SELECT \"case\", exit, sample, ?, 'safe', 1, 1, NULL, '{}', '[]', '' FROM answers",
+            (name,),
+        )
+
+
+def test_a_copy_for_reading_is_of_one_state(copy, monkeypatch):
+    """Where nothing can be written, a reader copied the file, and then the log of a later state."""
+    monkeypatch.setattr(opening.os, "access", lambda *_: False)
+    writer, copyfile = open_run(copy, write=True), shutil.copyfile
+
+    def works_meanwhile(source, target):
+        copyfile(source, target)
+        if source.name == FILE:
+            monkeypatch.setattr(opening.shutil, "copyfile", copyfile)
+            judged(writer, "guard")
+            writer._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            judged(writer, "other")
+
+    monkeypatch.setattr(opening.shutil, "copyfile", works_meanwhile)
+    with open_run(copy) as reader:
+        assert reader.structure() == "ok" and not reader.sealed
+        assert reader.judges() == ["guard", "oracle", "other", "refusal"]
+    writer.close()
+
+
+def test_a_run_that_changes_while_it_is_read_as_it_is_is_refused(copy, monkeypatch):
+    """Where nothing can be written, SQLite does not look whether another machine writes."""
+    monkeypatch.setattr(opening.os, "access", lambda *_: False)
+    columns = Run.columns
+
+    def judged_meanwhile(reader):
+        with open_run(copy, write=True) as writer:
+            judged(writer, "guard")
+        return columns(reader)
+
+    monkeypatch.setattr(Run, "columns", judged_meanwhile)
+    with pytest.raises(LayeralignError, match=f"{FILE} changed while it was read; run the command again"):
+        Results.load(copy)
 
 
 def leave_log(folder):

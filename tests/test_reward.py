@@ -2,6 +2,7 @@ import json
 import math
 import os
 import random
+import resource
 import signal
 from dataclasses import replace
 from importlib.resources import files
@@ -227,6 +228,18 @@ def test_a_folder_has_one_reward_training_at_a_time(base, pair_file, tmp_path, m
     for _ in range(2):  # a training that failed does not hold its folder
         with pytest.raises(LayeralignError, match="asked again"):
             train_reward(pair_file, base, tmp_path / "r", **SETTINGS)
+
+
+def test_a_model_on_a_full_disk_is_one_sentence(base, pair_file, tmp_path, monkeypatch):
+    """It was called a bug in layeralign."""
+    monkeypatch.setattr(train.checkpoint, "save", lambda *_: None)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, hard))
+    try:
+        with pytest.raises(LayeralignError, match=r"out .*: the model cannot be written \(.*File too large"):
+            train_reward(pair_file, base, tmp_path / "r", **SETTINGS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_something_else_in_the_checkpoints_place_is_named(base, pair_file, tmp_path):

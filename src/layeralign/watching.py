@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from layeralign._util.files import atomic
+from layeralign._util.files import atomic, saving
 from layeralign._util.progress import Progress
 from layeralign.errors import LayeralignError
 
@@ -102,7 +102,7 @@ class Watch:
                 raise LayeralignError(f"out {file}: exists and is no watch; expected another file") from error
         tensors = {name: getattr(self, name).contiguous() for name in _TENSORS}
         about = {"about": json.dumps(dict(self.about)), "rest": repr(self.rest), "limit": repr(self.limit)}
-        with atomic(file) as draft:
+        with atomic(file) as draft, saving(f"out {file}:"):
             save_file(tensors, draft, metadata=about)
 
     def _check(self) -> None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
 
 if TYPE_CHECKING:
@@ -69,6 +70,23 @@ def atomic(file: Path, *, private: bool = False) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             draft.unlink()
+
+
+@contextmanager
+def saving(what: str) -> Iterator[None]:
+    """Convert the errors of a full disk in a block that writes tensors; the message begins with `what`.
+
+    Raises:
+        LayeralignError: they cannot be written.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise LayeralignError(
+            f"{what} cannot be written ({printable(str(error), 200)}); the same command writes it again"
+        ) from error
 
 
 def locked(folder: Path, name: str, what: str) -> FileLock:

@@ -6,8 +6,12 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopped(KeyboardInterrupt):
@@ -20,10 +24,22 @@ def listen() -> None:
     SIGINT, too: Python ends by the signal, not by an exit code, once a plain KeyboardInterrupt has left an
     `exec` of a string, as in `dataclasses` and `namedtuple`, even if it was caught further out.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _stop)
     sys.unraisablehook = _unraisable
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Keep the handlers of signals in a block, in which a library sets its own."""
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if signal.getsignal(number) is not handler:  # in another thread, none was set
+                signal.signal(number, handler)
 
 
 def told(stop: KeyboardInterrupt) -> int:

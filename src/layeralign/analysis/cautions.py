@@ -9,7 +9,7 @@ from layeralign.analysis.summary import Summary, Unfinished
 from layeralign.analysis.within.unanswered import Cut, Lacking, NoAnswer
 from layeralign.judges.guards.registry import GUARDS
 from layeralign.judges.kinds import kind_of
-from layeralign.runs.opening import UNSEALED
+from layeralign.runs.seal import UNSEALED
 from layeralign.vlm import finite
 
 _CUT = 0.05

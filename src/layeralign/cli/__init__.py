@@ -27,6 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     settle_threads()
     if opening := sys.modules.get("layeralign.runs.opening"):
         opening.DOUBTFUL.clear()  # of a command before this one, in this process
+        opening.SEALED.clear()
     tokens = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in tokens
     for stream in (sys.stdout, sys.stderr):
@@ -85,7 +86,10 @@ def _unexpected(error: Exception) -> str:
 
     if opening.DOUBTFUL and isinstance(error, damage.DAMAGE):
         return damage.unreadable(opening.DOUBTFUL[-1], error)
-    return f"a bug in layeralign ({what}); --debug shows where, please report it"
+    other = "".join(
+        f", or another program or version wrote run {run}, whose hash fits" for run in opening.SEALED[-1:]
+    )
+    return f"a bug in layeralign ({what}){other}; --debug shows where, please report it"
 
 
 def _importing(error: Exception) -> str:

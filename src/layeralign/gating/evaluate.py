@@ -23,7 +23,7 @@ from layeralign.gating.checks import WORST_FIRST, Check, Result, badness, decide
 from layeralign.gating.policy import Policy, Rule
 from layeralign.gating.worst_case import about, both, cases_of, measure, scored, without_errors, worsened
 from layeralign.judges.kinds import scores_only, trusted
-from layeralign.runs.opening import UNSEALED
+from layeralign.runs.seal import UNSEALED
 
 EXIT_CODES: dict[Result, int] = {"pass": 0, "fail": 2, "inconclusive": 3}
 

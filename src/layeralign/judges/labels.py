@@ -19,6 +19,7 @@ from layeralign.errors import LayeralignError
 from layeralign.judges.judge import Judgement
 from layeralign.judges.kinds import HUMAN
 from layeralign.runs.store import RowKey, Run
+from layeralign.runs.verified import note_incomplete
 
 LABELS = {
     "safe": Judgement("safe"),
@@ -94,6 +95,7 @@ def write(run: Run, out: Path, n: int, seed: int = 0) -> int:
     """
     if out.is_file():
         raise LayeralignError(f"out {out}: already exists and may contain labels; expected a new file")
+    note_incomplete(run)
     rows = sample(run, n, seed)
     with atomic(out, private=True) as draft, draft.open("w", encoding="utf-8") as stream:
         stream.writelines(_inert(json.dumps(row, ensure_ascii=False)) + "\n" for row in rows)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from layeralign._util.files import atomic, json_line
 from layeralign.errors import LayeralignError
 from layeralign.runs.store import SAID, Run
+from layeralign.runs.verified import note_incomplete
 
 Format = Literal["jsonl", "parquet"]
 _AT_ONCE = 10_000
@@ -25,6 +26,7 @@ def export(run: Run, format: Format, out: Path) -> int:
     Raises:
         LayeralignError: `format` is parquet, and pyarrow is not installed.
     """
+    note_incomplete(run)
     with atomic(out, private=True) as draft:
         return _jsonl(run, draft) if format == "jsonl" else _parquet(run, draft)
 

@@ -7,7 +7,6 @@ next writer closes it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -16,11 +15,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layeralign._util import files
 from layeralign.errors import LayeralignError
+from layeralign.runs.seal import SEAL, is_sealed, sha256
 from layeralign.runs.store import FILE, FORMAT, SCHEMA, Run
 
 if TYPE_CHECKING:
@@ -28,10 +29,9 @@ if TYPE_CHECKING:
 
 Folder = str | os.PathLike[str]
 """A run's folder; a `Scan` is one, too."""
-SEAL = f"{FILE}.sha256"
 LOCK = f".{FILE}.lock"
-UNSEALED = "its last command was killed or still works, so damage of its file cannot be ruled out"
-"""What a run without a seal means."""
+_LEFT = ("-journal", "-shm", "-wal")
+"""Ends of the names of SQLite's files next to a database, whose writes they hold until these are in it."""
 _TRIES, _PAUSE = 50, 0.2
 """How often, and with which pause in seconds, a writer waits at its end until nobody reads the file."""
 
@@ -63,6 +63,8 @@ def create(folder: Path, model: str, identity: Mapping[str, Any], encoder: Mappi
     lock = _locked(folder)
     try:
         if new := not (folder / FILE).exists():
+            for left in _LEFT:  # of a file that was removed, else SQLite plays them onto this one
+                (folder / f"{FILE}{left}").unlink(missing_ok=True)
             _write_new(folder / FILE, model, identity, encoder)
         run = _writer(folder, lock, new=new)
     except BaseException:
@@ -144,7 +146,6 @@ def _writer(folder: Path, lock: FileLock, *, new: bool = False) -> Run:
     """Open for writing; the lock is released when the run is closed."""
     file = folder / FILE
     doubtful = not (new or is_sealed(folder))
-    (folder / SEAL).unlink(missing_ok=True)
     connection = sqlite3.connect(file, timeout=60)
 
     def end(seal: bool) -> None:
@@ -152,10 +153,11 @@ def _writer(folder: Path, lock: FileLock, *, new: bool = False) -> Run:
         connection.close()
         if whole and lock.is_locked:
             with suppress(LayeralignError):  # the disk is full
-                files.write(folder / SEAL, _sha256(file) + "\n", private=True)
+                files.write(folder / SEAL, sha256(file) + "\n", private=True)
         lock.release()
 
-    run = _opened(folder, connection, sealed=True, doubtful=doubtful, end=end)
+    run = _opened(folder, connection, sealed=True, doubtful=doubtful, end=end, new=new)
+    (folder / SEAL).unlink(missing_ok=True)  # not before: a run that is refused keeps its hash
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")  # a power failure may lose the last batch
     return run
@@ -177,7 +179,8 @@ def _one_file(connection: sqlite3.Connection) -> bool:
 
 def _reader(folder: Path) -> Run:
     """Open for reading; where nothing can be written, a sealed file as it is, any other from a copy."""
-    file, sealed = folder / FILE, is_sealed(folder)
+    file = folder / FILE
+    unchanged, sealed = files.watched([file], f"run {folder}"), is_sealed(folder)
     ways = [f"{file.resolve().as_uri()}?mode=rw"] if os.access(folder, os.W_OK) else []
     ways += [f"{file.resolve().as_uri()}?mode=ro&immutable=1"] if sealed else []
     for way in ways:
@@ -191,16 +194,15 @@ def _reader(folder: Path) -> Run:
         except sqlite3.DatabaseError as error:
             connection.close()
             raise _unreadable(folder, error) from error
-        return _opened(folder, connection, sealed=sealed, doubtful=not sealed, end=_closing(connection))
+        immutable = way.endswith("immutable=1")  # then SQLite does not look whether another machine writes
+        end = _closing(connection, unchanged if immutable else lambda: None)
+        return _opened(folder, connection, sealed=sealed, doubtful=not sealed, end=end)
     return _copied(folder)
 
 
 def _copied(folder: Path) -> Run:
     """Open a copy of an unsealed run, in a temporary folder that ends with the run."""
-    kept = tempfile.TemporaryDirectory(prefix="layeralign-")
-    for name in (FILE, f"{FILE}-wal"):
-        with suppress(FileNotFoundError):
-            shutil.copyfile(folder / name, Path(kept.name) / name)
+    kept = _copy(folder)
     connection = sqlite3.connect(Path(kept.name) / FILE)
     connection.execute("PRAGMA query_only = ON")
 
@@ -211,12 +213,40 @@ def _copied(folder: Path) -> Run:
     return _opened(folder, connection, sealed=False, doubtful=True, end=end)
 
 
-def _closing(connection: sqlite3.Connection) -> Callable[[bool], None]:
-    return lambda _: connection.close()
+def _copy(folder: Path) -> tempfile.TemporaryDirectory[str]:
+    """Copy the file and its log, in one state: a writer may move the log into the file meanwhile.
+
+    Raises:
+        LayeralignError: A writer did so in each of `_TRIES`.
+    """
+    for left in reversed(range(_TRIES)):
+        unchanged = files.watched([folder / FILE], f"run {folder}")
+        kept = tempfile.TemporaryDirectory(prefix="layeralign-")
+        for name in (FILE, f"{FILE}-wal"):
+            with suppress(FileNotFoundError):
+                shutil.copyfile(folder / name, Path(kept.name) / name)
+        try:
+            unchanged()
+            break
+        except LayeralignError:
+            kept.cleanup()
+            if not left:
+                raise
+            time.sleep(_PAUSE)
+    return kept
+
+
+def _closing(connection: sqlite3.Connection, check: Callable[[], None]) -> Callable[[bool], None]:
+    def end(_: bool) -> None:
+        connection.close()
+        check()
+
+    return end
 
 
 DOUBTFUL: list[Path] = []
-"""Runs that were opened without a hash; the command line empties it."""
+SEALED: list[Path] = []
+"""Runs that were opened without a hash, and with one; the command line empties both."""
 
 
 def _opened(
@@ -226,13 +256,14 @@ def _opened(
     sealed: bool,
     doubtful: bool,
     end: Callable[[bool], None],
+    new: bool = False,
 ) -> Run:
     """Return the run behind a connection, if it is of our format."""
     run = Run(folder, connection, sealed=sealed, doubtful=doubtful, end=end)
-    if doubtful:
-        DOUBTFUL.append(folder)
+    if not new:
+        (DOUBTFUL if doubtful else SEALED).append(folder)
     try:
-        version = run._meta("format")
+        version, scheme = run._meta("format"), _scheme(connection)
     except (sqlite3.DatabaseError, TypeError, ValueError) as error:
         connection.close()
         raise _unreadable(folder, error) from error
@@ -241,47 +272,28 @@ def _opened(
         raise LayeralignError(
             f"run {folder}: has format {version}, but this layeralign reads only {FORMAT}; scan again"
         )
+    if scheme != _own_scheme():
+        connection.close()
+        raise LayeralignError(
+            f"run {folder}: {FILE} has other tables, or code, than a run of format {FORMAT}; scan again"
+        )
     return run
+
+
+def _scheme(connection: sqlite3.Connection) -> list[tuple[str, str]]:
+    """Return the tables, views and triggers of a database: a trigger can change what a writer writes."""
+    return connection.execute("SELECT name, COALESCE(sql, '') FROM sqlite_master ORDER BY name").fetchall()
+
+
+@cache
+def _own_scheme() -> list[tuple[str, str]]:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(SCHEMA)
+        return _scheme(connection)
 
 
 def _unreadable(folder: Path, error: Exception) -> LayeralignError:
     return LayeralignError(f"run {folder}: {FILE} cannot be read ({error})")
-
-
-def is_sealed(folder: Path) -> bool:
-    """Whether the run has a seal, which then fits its file.
-
-    Raises:
-        LayeralignError: The seal does not fit.
-    """
-    seal, file, log = folder / SEAL, folder / FILE, folder / f"{FILE}-wal"
-    try:
-        wanted = files.read_regular(seal, 1000).decode(errors="replace").strip()
-    except (OSError, ValueError):  # ValueError: no regular file, or longer than a hash
-        return False
-    if log.exists() and log.stat().st_size:  # a writer that has begun after the seal
-        return False
-    if _sha256(file) == wanted:
-        return True
-    if not seal.exists():  # a writer has begun just now
-        return False
-    raise LayeralignError(
-        f"run {folder}: {FILE} is damaged: its SHA-256 is not the one in {SEAL}; restore both from a copy, "
-        "or scan again"
-    )
-
-
-_HASHED: dict[tuple[str, int, int, int], str] = {}
-"""Path, inode, size and time of a file -> its hash: a command opens a run several times."""
-
-
-def _sha256(file: Path) -> str:
-    about = file.stat()
-    key = (str(file.resolve()), about.st_ino, about.st_size, about.st_mtime_ns)
-    if key not in _HASHED:
-        with file.open("rb") as stream:
-            _HASHED[key] = hashlib.file_digest(stream, "sha256").hexdigest()
-    return _HASHED[key]
 
 
 @contextmanager

@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
-from layeralign.runs.opening import UNSEALED, open_run
+from layeralign.runs.opening import open_run
+from layeralign.runs.seal import UNSEALED
+from layeralign.runs.store import Run
+
+
+def note_incomplete(run: Run) -> None:
+    """Say on stderr that a run is the part of a stopped scan: its long answers are missing, as they end last.
+
+    A sequential scan leaves answers out, and clients of a server ask what they like, so these say nothing.
+    """
+    if run.sequential or "served" in run.identity:
+        return
+    given = {case.id for case in run.given()}
+    answered = [len(some) for cases in run.answered().values() if (some := cases & given)]
+    if (rows := sum(answered)) < (whole := len(given) * len(answered)):
+        what = f"is not complete: it has {rows} answers, and {whole} with every case at every exit"
+        print(printable(f"note: run {run.path}: {what}; repeat its scan"), file=sys.stderr)
 
 
 def verified(run: Path) -> str:

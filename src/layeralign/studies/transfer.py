@@ -149,13 +149,14 @@ def study(
     total = 1 + 2 * len(trained)
     phase(1, total, "scan before")
     before = _scan(first, out / "before", judging, settings)
+    date = str(before.identity["decoding"].get("date", ""))  # else runs over midnight cannot be compared
     found = Transfer()
     for at, part in enumerate(trained):
         folder = out / _folder(part)
         phase(2 + 2 * at, total, f"train at exits {part}")
         align(loader(None), cases, folder / "adapter", reward=reward, settings=replace(settings, exits=part))
         phase(3 + 2 * at, total, "scan after")
-        after = _scan(loader(folder / "adapter"), folder / "run", judging, settings)
+        after = _scan(loader(folder / "adapter"), folder / "run", judging, settings, date)
         found[part] = compare(before.run, after.run)
         files.write_json(out / "transfer.json", {name: one.to_json() for name, one in found.items()})
     runs = [out / "before", *(out / name / "run" for name in map(_folder, trained))]
@@ -191,7 +192,7 @@ def _folder(part: str) -> str:
     return f"exit-{part.replace(':', '-')}"
 
 
-def _scan(model: Vlm, out: Path, judging: Judging, settings: AlignSettings) -> Scan:
+def _scan(model: Vlm, out: Path, judging: Judging, settings: AlignSettings, date: str = "") -> Scan:
     asked = benchmarks.cases(judging.cases)
     return scan(
         model,
@@ -200,4 +201,5 @@ def _scan(model: Vlm, out: Path, judging: Judging, settings: AlignSettings) -> S
         max_new_tokens=judging.max_new_tokens,
         batch_size=judging.batch_size,
         background=settings.background,
+        date=date or settings.date,
     )

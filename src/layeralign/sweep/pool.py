@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any, Protocol
 
+from layeralign._util import stopping
 from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
 
@@ -169,11 +170,11 @@ class Pool:
         actor, number = self._busy.pop(ready[0])
         try:
             return actor, number, self._ray.get(ready[0])
-        except self._ray.exceptions.RayActorError as error:
-            self._ray.kill(actor)  # it may only be out of reach, and hold its place
-            return None, number, error
         except self._ray.exceptions.RayTaskError as error:
             raise error.cause from None
+        except self._ray.exceptions.RayError as error:  # the worker died, or its node with what it had made
+            self._ray.kill(actor)  # it may only be out of reach, and hold its place
+            return None, number, error
 
     def _died(self, deaths: int, error: Exception) -> int:
         """Replace a worker; returns how many have died since a part was done."""
@@ -220,9 +221,10 @@ def connected(cluster: Cluster) -> Iterator[None]:
     _check_reachable(cluster.address)
     try:
         local = {"include_dashboard": False} if cluster.address == "local" else {}
-        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR", **local)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        why = printable(str(error).strip().split("\n")[0], 200)
+        with stopping.kept():
+            ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR", **local)
+    except Exception as error:  # Ray raises many types, also a plain exception
+        why = printable(str(error).strip().split("\n")[0], 200).rstrip(".")
         raise LayeralignError(f"ray {cluster.address}: {why}; start one with ray start --head") from error
     try:
         yield

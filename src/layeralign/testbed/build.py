@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPVisionModel, LlavaForConditionalGeneration, LlavaProcessor
 
+from layeralign._util.files import saving
 from layeralign._util.quiet import quiet
 from layeralign.errors import LayeralignError
 from layeralign.testbed import architecture
@@ -257,6 +258,6 @@ def _build(seed: int, out: Path, recipe: Recipe) -> None:
     lessons = Lessons(scenes, features(tower, pixels, processor), rows)
     for safe, folder in ((False, out / "helpful"), (True, out)):
         speak(model, processor, lessons, recipe, seed, safe=safe)
-        with quiet():
+        with quiet(), saving(f"out {folder}: the model"):
             processor.save_pretrained(folder)
             model.save_pretrained(folder)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -168,13 +169,29 @@ class Policy(nn.Module):
                 part.data = weight
 
     def save(self, folder: Path) -> None:
-        """Write the adapter in PEFT's form: adapter_config.json and adapter_model.safetensors."""
+        """Write the adapter in PEFT's form: adapter_config.json and adapter_model.safetensors.
+
+        Each file appears complete, or not at all.
+
+        Raises:
+            LayeralignError: the adapter cannot be written.
+        """
+        part = "language model" if self.part == "language" else "projector"
+        with files.saving(f"out {folder}: the adapter"):
+            folder.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(prefix=".adapter.", dir=folder) as work:
+                self._write(Path(work))
+                page = _README.format(model=self.vlm.checkpoint.name, part=part)
+                (Path(work) / "README.md").write_text(page, encoding="utf-8")
+                for name in ("README.md", "adapter_model.safetensors", "adapter_config.json"):
+                    with files.atomic(folder / name) as draft:
+                        (Path(work) / name).replace(draft)
+
+    def _write(self, folder: Path) -> None:
         config: Any = self.peft.peft_config["default"]
         config.base_model_name_or_path = self.vlm.checkpoint.name
         config.inference_mode = True
-        self.peft.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
-        config.inference_mode = False
-        part = "language model" if self.part == "language" else "projector"
-        files.write(folder / "README.md", _README.format(model=self.vlm.checkpoint.name, part=part))
-        mode = (folder / "README.md").stat().st_mode
-        (folder / "adapter_model.safetensors").chmod(mode)  # as the umask says; safetensors makes it private
+        try:
+            self.peft.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+        finally:
+            config.inference_mode = False

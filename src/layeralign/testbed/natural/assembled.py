@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from layeralign._util import files
 from layeralign.errors import LayeralignError
 from layeralign.testbed.natural import parts
 from layeralign.testbed.natural.deltas import SHIPPED
@@ -56,8 +57,9 @@ def assemble(out: Path, changes: Path) -> None:
             given = architecture.pretrained()
             model, processor = architecture.assemble(given, seed=0), architecture.processor(given.tokenizer)
             deltas.apply(model, changes)
-            model.save_pretrained(draft)
-            processor.save_pretrained(draft)
+            with files.saving(f"{out}:"):
+                model.save_pretrained(draft)
+                processor.save_pretrained(draft)
         draft.replace(out)
     except OSError as error:
         if not (out / "config.json").exists():  # else another process was first

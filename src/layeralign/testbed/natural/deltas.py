@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import LlavaForConditionalGeneration
 
-from layeralign._util.files import atomic
+from layeralign._util.files import atomic, saving
 from layeralign.errors import LayeralignError
 
 FILE = "deltas.safetensors"
@@ -47,7 +47,7 @@ def taken(trained: PeftModel) -> dict[str, Tensor]:
 
 def write(changes: Mapping[str, Tensor], file: Path, about: Mapping[str, str]) -> None:
     """Write changes and their metadata as safetensors."""
-    with atomic(file) as draft:
+    with atomic(file) as draft, saving(f"out {file}:"):
         save_file(dict(changes), draft, metadata=dict(about))
 
 

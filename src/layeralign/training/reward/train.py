@@ -136,7 +136,7 @@ def _trained(
         classifier = _load_base(found, settings["seed"], settings["sees"])
         _train(classifier, pairs[0], made, file, save_every)
     accuracy = held_out_accuracy(classifier, pairs[1], settings["batch_size"])
-    with quiet():
+    with quiet(), files.saving(f"out {folder}: the model"):
         classifier.model.save_pretrained(folder)
         classifier.tokenizer.save_pretrained(folder)
     written = record.write(folder / RECORD, made | {"held_out": accuracy})

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from layeralign._util.files import atomic
+from layeralign._util.files import atomic, saving
 from layeralign.errors import LayeralignError
 from layeralign.training.data.exit_mix import ExitMix
 from layeralign.training.state.record import CHECKPOINT, compare
@@ -47,7 +47,7 @@ def save(file: Path, state: State, step: int, made: Mapping[str, Any] | None = N
         tensors["mix"] = torch.from_numpy(state.mix.state())
     about = json.loads(json.dumps({"step": step} | ({"made": dict(made)} if made else {})))
     about["sha256"] = _hash(tensors, about)
-    with atomic(file) as draft:  # one entry, since safetensors writes several in any order
+    with atomic(file) as draft, saving(f"out {file}:"):  # one entry: safetensors writes several in any order
         save_file(tensors, draft, metadata={"about": json.dumps(about)})
 
 

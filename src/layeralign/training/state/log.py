@@ -6,8 +6,10 @@ import json
 import math
 import os
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -86,28 +88,51 @@ class Log:
         self._output = notebook.Output() if notebook.in_notebook() else None
 
     def __enter__(self) -> Log:
-        if self._writes:
+        if not self._writes:
+            return self
+        with self._writing():
             files.write(self._folder / FILE, "".join(json.dumps(line) + "\n" for line in self._history))
             self._file = (self._folder / FILE).open("a", encoding="utf-8")
+            self._hook, threading.excepthook = threading.excepthook, self._unhandled
             self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=self._first)
-            console = Console(stderr=True)
-            if console.is_terminal:
-                self._live = Live(console=console, refresh_per_second=4, transient=False)
-                self._live.start()
+        console = Console(stderr=True)
+        if console.is_terminal:
+            self._live = Live(console=console, refresh_per_second=4, transient=False)
+            self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._writes:
-            self._file.close()
-            self._board.close()
+        if not self._writes:
+            return
+        with self._writing(), ExitStack() as stack:
+            stack.callback(setattr, threading, "excepthook", self._hook)
             if self._live:
-                self._live.stop()
+                stack.callback(self._live.stop)
+            stack.callback(self._board.close)
+            stack.callback(self._file.close)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Convert the errors of a full disk."""
+        try:
+            yield
+        except OSError as error:
+            raise LayeralignError(
+                f"out {self._folder}: cannot be written ({error.strerror or error}); the same command "
+                "resumes the training"
+            ) from error
+
+    def _unhandled(self, raised: threading.ExceptHookArgs) -> None:
+        """Leave errors of TensorBoard's thread to the next call of it, which raises them."""
+        if not isinstance(raised.exc_value, OSError):
+            self._hook(raised)
 
     def sync(self) -> None:
         """Wait until all lines are on the disk."""
-        os.fsync(self._file.fileno())
+        with self._writing():
+            os.fsync(self._file.fileno())
 
     def add(self, metrics: Mapping[str, Any]) -> None:
         """Log one step's metrics: plain numbers, and `exits` and `weights` as exit -> number."""
@@ -115,11 +140,12 @@ class Log:
         if not self._writes:
             return
         plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in metrics.items()}
-        self._file.write(json.dumps(plain) + "\n")
-        self._file.flush()
-        for name, value in metrics.items():
-            for part, number in value.items() if isinstance(value, dict) else [("", value)]:
-                self._board.add_scalar(f"{name}/{part}" if part else name, number, metrics["step"])
+        with self._writing():
+            self._file.write(json.dumps(plain) + "\n")
+            self._file.flush()
+            for name, value in metrics.items():
+                for part, number in value.items() if isinstance(value, dict) else [("", value)]:
+                    self._board.add_scalar(f"{name}/{part}" if part else name, number, metrics["step"])
         now = time.monotonic()
         if self._live:
             self._live.update(self._table(now, self._live.console.width))

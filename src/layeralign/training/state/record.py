@@ -32,6 +32,8 @@ REFERENCE = "reference.json"
 """The reference policy's answers."""
 ROLLOUTS = "rollouts"
 """Folder of the adapter that another engine reads."""
+_ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
+"""The adapter, which a training writes at its end."""
 _LARGEST = 32 * 2**20
 """Most bytes of a record."""
 _OURS = (TRAINING, TRAINED_ON, CHECKPOINT, REFERENCE, ROLLOUTS, "log.jsonl", "tensorboard")
@@ -199,6 +201,8 @@ def _begin(out: Path, made: dict[str, Any], cases: Sequence[Case]) -> None:
         compare(out, found | {"settings": _longer(out, found["settings"], made["settings"])}, made)
         files.write_json(out / TRAINED_ON, {"asked": sorted({case.asked for case in cases})})
         if found["settings"] != made["settings"]:
+            for name in _ADAPTER:  # of fewer steps; a scan would take it for the one of this record
+                (out / name).unlink(missing_ok=True)
             write(file, found | made | {"continued": [*found.get("continued", []), session]})
         return
     (out / REFERENCE).unlink(missing_ok=True)  # from a training without a step, possibly of other cases
