@@ -36,7 +36,7 @@ _MAX_JSON = 32 * 2**20
 _INDEX = "model.safetensors.index.json"
 _CONFIGS = (
     "config.json", "processor_config.json", "preprocessor_config.json", "tokenizer_config.json",
-    "audio_tokenizer_config.json",
+    "audio_tokenizer_config.json", "generation_config.json",
 )  # fmt: skip
 _ELSEWHERE = {"transformers_weights", "fast_tokenizer_files", "audio_tokenizer_name_or_path"}
 """Fields with which transformers reads files that are neither checked nor hashed, pickles among them."""

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _MOST_TENSORS = 200_000
 """Largest number of tensors of a checkpoint."""
+_ROOM = 2**28
+"""Most numbers that a model may hold beyond its weights, such as tables of positions: 1 GiB."""
 _MOST_TOKENS = 100_000
 """Largest number of picture tokens."""
 _TOKENS = re.compile("image_tokens|image_seq|seq_length|num_tokens|soft_tokens|query_tokens")
@@ -50,7 +52,7 @@ def check_numbers(model: str, configs: Mapping[str, object], tensors: int) -> No
                 )
 
 
-def try_out(folder: Path, what: str, kind: Any = None) -> None:
+def try_out(folder: Path, what: str, kind: Any = None, weights: int | None = None) -> None:
     """Read a config in a child process with limits, and build a model of it without weights.
 
     A config may ask for 10^9 labels or experts, for each of which transformers makes an object.
@@ -59,6 +61,8 @@ def try_out(folder: Path, what: str, kind: Any = None) -> None:
         folder: folder of the config.json.
         what: owner for messages, such as `model NAME`.
         kind: an auto class of transformers; None to read the config only.
+        weights: the number of weights in the files. Transformers makes what a model has beyond them, such as
+            rows of embeddings or a table of positions, before it can be refused.
 
     Raises:
         LayeralignError: This takes more than the limits of `bounded`.
@@ -70,7 +74,10 @@ def try_out(folder: Path, what: str, kind: Any = None) -> None:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         if kind is not None:
             with torch.device("meta"):
-                kind.from_config(config)
+                model = kind.from_config(config)
+            held = sum(one.numel() for one in (*model.parameters(), *model.buffers()))
+            if weights is not None and held > weights + _ROOM:
+                raise MemoryError
 
     if reason := bounded.excess(build):
         raise LayeralignError(f"{what}: a model of its config.json {reason}; download the model again")
