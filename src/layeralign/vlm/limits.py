@@ -18,6 +18,8 @@ _MOST_TENSORS = 200_000
 """Largest number of tensors of a checkpoint."""
 _ROOM = 2**28
 """Most numbers that a model may hold beyond its weights, such as tables of positions: 1 GiB."""
+_DIMENSIONS = 8
+"""Most dimensions of a tensor."""
 _MOST_TOKENS = 100_000
 """Largest number of picture tokens."""
 _TOKENS = re.compile("image_tokens|image_seq|seq_length|num_tokens|soft_tokens|query_tokens")
@@ -115,6 +117,18 @@ def check_weights(model: nn.Module, missing: Iterable[str], unused: Iterable[str
                 f"{what}: by its config.json, {name} has {len(part)} layers, but its weights hold "
                 f"{held[name]}; correct the config.json, or remove weights that the model was trained without"
             )
+
+
+def shape_of(tensor: Any) -> list[int]:
+    """Return the shape of a tensor in a safetensors file.
+
+    Raises:
+        ValueError: it has millions of dimensions, for example, for which torch takes seconds.
+    """
+    shape: list[int] = tensor.get_shape()
+    if len(shape) > _DIMENSIONS:
+        raise ValueError(f"has a tensor of {len(shape):,} dimensions")
+    return shape
 
 
 def keys(content: object) -> Iterator[str]:

@@ -40,7 +40,6 @@ from layeralign.vlm.families.registry import family_of
 from layeralign.vlm.text import trial
 from layeralign.vlm.vlm import Vlm
 
-
 _PACKED = 16
 """Most weights in one number of a quantised checkpoint."""
 
