@@ -252,8 +252,8 @@ def find_adapter(folder: str | Path) -> Adapter:
         raise LayeralignError(f"adapter {folder}: is of type {printable(repr(kind), 60)}; expected LORA")
     if not isinstance(start, bool) and start != "gaussian":
         raise LayeralignError(
-            f"adapter {folder}: init_lora_weights is {printable(repr(start), 60)}, which changes the model's own weights; "
-            "convert it to plain LoRA first"
+            f"adapter {folder}: init_lora_weights is {printable(repr(start), 60)}, which changes the "
+            "model's own weights; convert it to plain LoRA first"
         )
     if not (path / "adapter_model.safetensors").is_file():
         raise LayeralignError(
