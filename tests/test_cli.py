@@ -296,6 +296,15 @@ def test_a_sentence_has_a_normal_length(capfd, tmp_path):
         assert len(said) < 1100 and "is already used in" in said and said.count("\n") == 1
 
 
+def test_an_input_that_is_nested_too_deeply_is_no_bug(capfd, monkeypatch):
+    def deep(*_):
+        return deep()
+
+    monkeypatch.setattr("layeralign.cli.config_file.take", deep)
+    assert main(["cases", "x"]) == 1
+    assert "layeralign: an input is nested too deeply" in capfd.readouterr().err
+
+
 def test_debug_shows_the_traceback(capfd):
     assert main(["summary", "/nope", "--debug"]) == 1
     assert "Traceback" in capfd.readouterr().err

@@ -572,6 +572,18 @@ def test_a_config_whose_model_is_larger_than_its_weights_is_refused_before_it_is
         load(copy)
 
 
+@pytest.mark.parametrize(("key", "value"), [
+    ("factor", float("inf")), ("factor", float("nan")), ("factor", 1e308), ("original_max_position_embeddings", 10**30),
+    ("factor", 10**400),
+])  # fmt: skip
+def test_numbers_of_rotary_embeddings_that_are_none_are_one_sentence(copy, key, value):
+    content = json.loads((copy / "config.json").read_text())
+    content["text_config"]["rope_parameters"] = {"rope_type": "dynamic", key: value}
+    (copy / "config.json").write_text(json.dumps(content))
+    with pytest.raises(LayeralignError, match=rf"config.json: {key} is .*, and the limit is 1,000,000,000"):
+        load(copy)
+
+
 def test_a_huge_generation_config_is_not_read(copy):
     with (copy / "generation_config.json").open("wb") as stream:
         stream.truncate(2**26)

@@ -88,6 +88,8 @@ def _unexpected(error: Exception) -> str:
 
     if opening.DOUBTFUL and isinstance(error, damage.DAMAGE):
         return damage.unreadable(opening.DOUBTFUL[-1], error)
+    if isinstance(error, RecursionError):
+        return f"an input is nested too deeply ({what}); expected fewer levels"
     return f"a bug in layeralign ({what}); --debug shows where, please report it"
 
 

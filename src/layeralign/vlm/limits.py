@@ -22,6 +22,8 @@ _DIMENSIONS = 8
 """Most dimensions of a tensor."""
 _MOST_TOKENS = 100_000
 """Largest number of picture tokens."""
+_ROPE, _MOST_ROPE = ("factor", "original_max_position_embeddings"), 10**9
+"""Numbers of rotary embeddings, and their limit: a context is computed from them."""
 _TOKENS = re.compile("image_tokens|image_seq|seq_length|num_tokens|soft_tokens|query_tokens")
 
 
@@ -45,11 +47,13 @@ def check_numbers(model: str, configs: Mapping[str, object], tensors: int) -> No
             limit, why = tensors, f"its weights have {tensors} tensors"
             if _TOKENS.search(key):
                 limit, why = _MOST_TOKENS, f"the limit is {_MOST_TOKENS:,}"
+            elif key in _ROPE:
+                limit, why = _MOST_ROPE, f"the limit is {_MOST_ROPE:,}"
             elif ("layers" not in key and key != "depth") or key.endswith("max_window_layers"):
                 continue  # Qwen's window is no number of layers: its default is 80 for any depth
-            if value > limit:
+            if not value <= limit:  # nor NaN
                 raise LayeralignError(
-                    f"model {model}: {file}: {printable(key, 60)} is {value:.3g}, and {why}; "
+                    f"model {model}: {file}: {printable(key, 60)} is {min(value, 1e300):.3g}, and {why}; "
                     "download the model again"
                 )
 
