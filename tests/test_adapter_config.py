@@ -59,6 +59,7 @@ def test_a_pattern_selects_what_peft_would_select(tmp_path):
     {"rank_pattern": {f"x{n}": 4 for n in range(100_000)}}, {"alpha_pattern": {f"x{n}": 4 for n in range(100_000)}},
     {"layers_pattern": [f"x{n}" for n in range(100_000)]}, {"target_modules": [f"x{n}" for n in range(100_000)]},
     {"use_dora": "yes"}, {"layers_to_transform": ["x"]}, {"init_lora_weights": "pissa"}, {"peft_type": "OFT"},
+    {"init_lora_weights": "x" * 10**6}, {"peft_type": "x" * 10**6},
 ])  # fmt: skip
 def test_everything_else_is_refused_in_a_sentence_in_time_and_memory(tmp_path, fields):
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
@@ -73,6 +74,22 @@ def test_more_tensors_than_an_adapter_has_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(config, "_TENSORS", 0)
     with pytest.raises(LayeralignError, match=r"adapter_model.safetensors has 1 tensors; the limit is 0"):
         lora_config(adapter(tmp_path), MODULES)
+
+
+@pytest.mark.parametrize(("kind", "shape", "says"), [
+    ("F8_E4M3", [4, 16], "holds numbers of F8_E4M3; expected F32"), ("F4", [4, 32], "holds numbers of F4"),
+    ("I8", [4, 16], "holds numbers of I8"), ("BOOL", [4, 16], "holds numbers of BOOL"),
+    ("F32", [4, 4] + [1] * 1_000_000, "has a tensor of 1,000,002 dimensions"),
+])  # fmt: skip
+def test_tensors_that_no_adapter_has_are_refused(tmp_path, kind, shape, says):
+    found, start = adapter(tmp_path), time.monotonic()
+    about = {"dtype": kind, "shape": shape, "data_offsets": [0, 64]}
+    header = json.dumps({"base_model.model.a.lora_A.weight": about}).encode()
+    content = len(header).to_bytes(8, "little") + header + b"\1" * 64
+    (tmp_path / "adapter_model.safetensors").write_bytes(content)
+    with pytest.raises(LayeralignError, match=says) as error:
+        lora_config(found, MODULES)
+    assert len(str(error.value)) < 400 and time.monotonic() - start < 5
 
 
 def test_a_harmless_value_of_an_unknown_field_is_ignored(tmp_path):

@@ -284,6 +284,27 @@ def test_a_launchers_variable_that_is_none_is_one_sentence(name, monkeypatch):
         Workers()
 
 
+def test_a_sentence_has_a_normal_length(capfd, tmp_path):
+    for name in ("x" * 5000, "y" * 3_000_000):
+        (tmp_path / "cases.jsonl").write_text(
+            json.dumps({"id": name, "prompt": "p", "kind": "benign"}) + "\n"
+        )
+        with (tmp_path / "cases.jsonl").open("a") as file:
+            file.write(json.dumps({"id": name, "prompt": "p", "kind": "benign"}))
+        assert main(["cases", str(tmp_path / "cases.jsonl")]) == 1
+        said = capfd.readouterr().err
+        assert len(said) < 1100 and "is already used in" in said and said.count("\n") == 1
+
+
+def test_an_input_that_is_nested_too_deeply_is_no_bug(capfd, monkeypatch):
+    def deep(*_):
+        return deep()
+
+    monkeypatch.setattr("layeralign.cli.config_file.take", deep)
+    assert main(["cases", "x"]) == 1
+    assert "layeralign: an input is nested too deeply" in capfd.readouterr().err
+
+
 def test_debug_shows_the_traceback(capfd):
     assert main(["summary", "/nope", "--debug"]) == 1
     assert "Traceback" in capfd.readouterr().err

@@ -539,3 +539,9 @@ def test_what_belongs_to_another_kind_of_target_is_refused(run, tmp_path):
         layeralign.check("testbed", run, fleet="x")
     with pytest.raises(LayeralignError, match="expected a config or endpoint"):
         layeralign.check("testbed")
+
+
+def test_a_command_of_braces_is_read_at_once():
+    start = time.process_time()
+    assert list(command.commands("{" * 90_000, "x")) == [(1, ["{" * 90_000])]
+    assert time.process_time() - start < 5  # a minute, when each brace was followed to the end

@@ -190,6 +190,13 @@ def test_mistakes_are_one_sentence(run, tmp_path, capsys):
         assert says in said and said.count("\n") == 1
 
 
+@pytest.mark.parametrize("given", ["http://u:sk-1@localhost/v1", "m@HTTP://u:sk-1@localhost/v1"])
+def test_an_address_that_is_no_endpoint_is_not_shown(given):
+    with pytest.raises(LayeralignError, match="expected MODEL@URL") as error:
+        endpoint.check(given, None)
+    assert "sk-1" not in str(error.value)
+
+
 def test_the_scans_system_prompt_is_sent(run):
     class Systemic(Served):
         def reply(self, body):

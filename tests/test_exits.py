@@ -55,6 +55,12 @@ def test_what_is_refused(spec, says):
         CLIP_L.parse(spec)
 
 
+def test_a_policy_that_names_an_exit_very_often_is_refused_at_once():
+    with pytest.raises(LayeralignError, match="exit 0 appears twice") as error:
+        CLIP_L.parse("0," * 100_000 + "0")  # a minute, when each one was counted
+    assert len(str(error.value)) < 200
+
+
 def test_groups_of_eight_blocks():
     exits = Exits(8, 7)
     assert [exits.group(i) for i in exits.all] == [

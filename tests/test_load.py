@@ -565,6 +565,33 @@ def test_a_config_beyond_its_weights_is_refused_before_anything_is_made(copy, fi
         load(copy)
 
 
+def test_a_config_whose_model_is_larger_than_its_weights_is_refused_before_it_is_made(copy):
+    content = json.loads((copy / "config.json").read_text())
+    content["text_config"]["vocab_size"] = 8_000_000  # 1.3 GB of embeddings, which would be drawn
+    (copy / "config.json").write_text(json.dumps(content))
+    with pytest.raises(LayeralignError, match=r"a model of its config\.json takes more than 1 GiB"):
+        load(copy)
+
+
+@pytest.mark.parametrize(("key", "value"), [
+    ("factor", float("inf")), ("factor", float("nan")), ("factor", 1e308), ("original_max_position_embeddings", 10**30),
+    ("factor", 10**400),
+])  # fmt: skip
+def test_numbers_of_rotary_embeddings_that_are_none_are_one_sentence(copy, key, value):
+    content = json.loads((copy / "config.json").read_text())
+    content["text_config"]["rope_parameters"] = {"rope_type": "dynamic", key: value}
+    (copy / "config.json").write_text(json.dumps(content))
+    with pytest.raises(LayeralignError, match=rf"config.json: {key} is .*, and the limit is 1,000,000,000"):
+        load(copy)
+
+
+def test_a_huge_generation_config_is_not_read(copy):
+    with (copy / "generation_config.json").open("wb") as stream:
+        stream.truncate(2**26)
+    with pytest.raises(LayeralignError, match="is larger than 32 MiB, the limit"):
+        load(copy)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", [("num_labels",), ("text_config", "num_hidden_layers")])
 def test_a_config_without_weights_is_refused_before_it_fills_the_memory(copy, path, monkeypatch):

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from importlib.resources import files
 
 import pytest
@@ -183,3 +184,9 @@ def test_any_text_is_judged(answer):
     found = RefusalMatcher().judge(HARMFUL, answer)
     assert found.verdict in ("safe", "unsafe", "invalid")
     assert found.verdict != "safe" or refuses(answer)
+
+
+def test_an_answer_of_underscores_is_read_at_once():
+    start = time.process_time()
+    assert not refuses("a" + "_" * 60_000 + "a")
+    assert time.process_time() - start < 5  # a minute, when each underscore began a run of its own

@@ -119,6 +119,49 @@ def test_a_bad_reply_is_an_invalid_try_in_bounded_time_and_memory(answer, why):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024  # KiB
 
 
+def test_a_log_probability_beyond_every_float_is_none():
+    made = completion("safe")
+    made["choices"][0]["logprobs"] = {"content": [{"top_logprobs": [{"logprob": 10**400}]}]}
+    with serving(says(json.dumps(made).encode())) as url:
+        found = Endpoint.of(url, "m", **QUICK).ask_all(ASKED, max_tokens=5)
+    assert found == [Completion("safe", True)] * 3
+
+
+def test_a_reply_longer_than_any_answer_is_an_invalid_try():
+    """256 replies are in memory together, each of up to 16 MiB, and four times that with an emoji."""
+    with serving(says(json.dumps(completion("safe " * 60_000)).encode())) as url:
+        found = Endpoint.of(url, "m", **QUICK).ask_all(ASKED, max_tokens=5)
+    assert [one.why for one in found] == [
+        "the reply was longer than 262,144 characters, 2 times or for 5 s"
+    ] * 3
+
+
+def test_a_server_that_never_answers_is_given_up():
+    """Each request would take the whole budget: for 10,000 answers, four days."""
+    quick = QUICK | {"timeout": 0.05, "workers": 4}
+    start = time.monotonic()
+    with (
+        serving(lambda _: time.sleep(20)) as url,
+        pytest.raises(LayeralignError, match=r"has not answered 4 requests.*the same command resumes"),
+    ):
+        Endpoint.of(url, "m", **quick).ask_all(ASKED * 100, max_tokens=5)
+    assert time.monotonic() - start < 5
+
+
+def test_a_few_requests_that_are_never_answered_are_invalid_tries():
+    def answer(handler):
+        if not hang:
+            return says(json.dumps(completion("safe")).encode())(handler)
+        hang.pop()
+        time.sleep(2)
+
+    hang = [1] * 2 * 3  # two attempts of each of three requests
+    with serving(answer) as url:
+        found = Endpoint.of(url, "m", **QUICK | {"timeout": 0.3, "workers": 4}).ask_all(ASKED, max_tokens=5)
+        assert [type(one) for one in found] == [Failure] * 3
+        assert Endpoint.of(url, "m", **QUICK).ask_all(ASKED, max_tokens=5) == [Completion("safe", True)] * 3
+
+
 def test_a_dead_server_is_given_up_at_once_in_one_sentence():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -172,6 +215,11 @@ def test_a_near_server_is_asked_without_a_proxy(host, monkeypatch):
 
 def test_what_is_near():
     near = ["127.0.0.1", "10.0.0.1", "192.168.1.2", "[::1]", "[fe80::1]", "vllm", "a.local", "x.localhost"]
+    near += [
+        "localhost.localdomain",
+        "localhost6.localdomain6",
+        "LOCALHOST.LOCALDOMAIN.",
+    ]  # of Fedora and RHEL
     near += ["127.1", "0x7f.1", "0177.0.0.1", "localhost.", "127.0.0.1.", "127\u30020\u30020\u30021", "10.1"]
     assert not any(Service(f"https://{host}").proxied for host in near)
     assert Service("https://8.8.8.8").proxied and Service("https://judge.example.com").proxied

@@ -23,7 +23,21 @@ TEMPLATES = {
     "pads": "{{ 'x'|center(20000000000) }}",
     "only for pictures": "{% if messages[0].content[0].type == 'image' %}" + LOOPS + "{% endif %}",
     "only for long texts": "{% if messages[0].content | string | length > 3000 %}" + LOOPS + "{% endif %}",
+    "only for an assistant's turn": "{% if messages[-1].role == 'assistant' %}" + LOOPS + "{% endif %}",
+    "only for a system turn": "{% if messages[0].role == 'system' %}" + LOOPS + "{% endif %}",
+    "only without an answer's start": "{% if not add_generation_prompt %}" + LOOPS + "{% endif %}",
+    "only for a text of ours": "{% if 'layeralign' in messages | string %}" + LOOPS + "{% endif %}",
 }
+
+
+MULTIPLIES = {
+    "type": "TemplateProcessing",
+    "single": [{"SpecialToken": {"id": "x", "type_id": 0}}] * 2000
+    + [{"Sequence": {"id": "A", "type_id": 0}}],
+    "pair": [{"Sequence": {"id": name, "type_id": 0}} for name in "AB"],
+    "special_tokens": {"x": {"id": "x", "ids": [0] * 20_000, "tokens": ["<pad>"] * 20_000}},
+}
+"""Puts 4 * 10^7 tokens before a text."""
 
 
 @pytest.fixture
@@ -76,12 +90,16 @@ def test_a_huge_template_is_one_sentence(copied, hasty):
     [
         ("normalizer", {"type": "Replace", "pattern": {"String": "a"}, "content": "b" * 2_000_000}),
         ("normalizer", {"type": "Precompiled", "precompiled_charsmap": "AAAA"}),
+        ("post_processor", lambda _: MULTIPLIES),
+        ("decoder", {"type": "Replace", "pattern": {"Regex": "."}, "content": "b" * 2_000_000}),
+        ("decoder", {"type": "Strip", "content": "a", "start": 2**60, "stop": 2**60}),  # panics
+        ("model", lambda it: it | {"vocab": {k * (1 + 2000 * (n == 40)): n for k, n in it["vocab"].items()}}),
     ],
 )  # fmt: skip
 def test_a_tokenizer_bomb_is_one_sentence(copied, hasty, part, value):
     file = copied / "tokenizer.json"
     content = json.loads(file.read_text())
-    content[part] = value
+    content[part] = value(content[part]) if callable(value) else value
     file.write_text(json.dumps(content))
     with pytest.raises(LayeralignError, match="image processor takes more than"):
         load(copied)
@@ -111,6 +129,16 @@ def test_an_image_processor_bomb_is_one_sentence(copied, size):
         load(copied)
     with pytest.raises(LayeralignError, match="image processor takes more than 1 GiB, or crashes"):
         LocalSpeaker.load(str(copied), dtype="float32", sees=True)
+
+
+@pytest.mark.slow
+def test_a_picture_of_millions_of_tokens_is_one_sentence(copied, hasty):
+    file = copied / "processor_config.json"
+    content = json.loads(file.read_text()) | {"patch_size": 1}
+    content["image_processor"]["crop_size"] = {"height": 3000, "width": 3000}
+    file.write_text(json.dumps(content))
+    with pytest.raises(LayeralignError, match="image processor takes more than"):
+        load(copied)
 
 
 @pytest.mark.slow

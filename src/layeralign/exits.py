@@ -11,6 +11,7 @@ are 33 to 40.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -149,11 +150,11 @@ class Exits:
         else:
             found = [self.resolve(spec)] if isinstance(spec, int) else [self.resolve(i) for i in spec]
         if not found:
-            raise LayeralignError(f"exits {spec!r}: has no exit; expected {self._forms()}")
-        twice = sorted({exit for exit in found if found.count(exit) > 1})
+            raise LayeralignError(f"exits {_shown(spec)}: has no exit; expected {self._forms()}")
+        twice = sorted(exit for exit, times in Counter(found).items() if times > 1)
         if twice:
             raise LayeralignError(
-                f"exits {spec!r}: exit {self.name(twice[0])} appears twice; expected each exit once"
+                f"exits {_shown(spec)}: exit {self.name(twice[0])} appears twice; expected each exit once"
             )
         return tuple(sorted(found))
 
@@ -178,10 +179,10 @@ class Exits:
             first, last = (int(end) for end in match.groups())
             if first > last:
                 raise LayeralignError(
-                    f"exits {spec!r}: the range {text} is reversed; put the lower exit first"
+                    f"exits {_shown(spec)}: the range {text} is reversed; put the lower exit first"
                 )
             return list(range(first, min(last, self._end) + 1))
-        raise LayeralignError(f"exits {spec!r}: cannot read {text!r}; expected {self._forms()}")
+        raise LayeralignError(f"exits {_shown(spec)}: cannot read {_shown(text)}; expected {self._forms()}")
 
     def _on_track(self, name: str, at: int, spec: str) -> int:
         if self.main and name == self.main and at <= self.layers:
@@ -189,7 +190,7 @@ class Exits:
         for track in self.tracks:
             if track.name == name and 0 <= at < track.exits:
                 return self._first(name) + at
-        raise LayeralignError(f"exits {spec!r}: there is no exit {name}:{at}; {self._bounds()}")
+        raise LayeralignError(f"exits {_shown(spec)}: there is no exit {name}:{at}; {self._bounds()}")
 
     @property
     def _end(self) -> int:
@@ -217,6 +218,10 @@ class Exits:
 
     def _forms(self) -> str:
         return _FORMS + "".join(f", {track.name}, {track.name}:0" for track in self.tracks)
+
+
+def _shown(spec: object) -> str:
+    return printable(repr(spec), 80)
 
 
 def _kind(thing: object) -> str:

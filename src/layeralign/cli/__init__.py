@@ -21,6 +21,9 @@ from layeralign.cli import config_file
 from layeralign.cli.app import app, missing, unfit, unknown_flag, unused, whole_numbers
 from layeralign.errors import LayeralignError
 
+_LONGEST = 1000
+"""Longest sentence, in characters: of a longer one, what and where, and how to fix it, are shown."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the process's exit code."""
@@ -86,6 +89,8 @@ def _unexpected(error: Exception) -> str:
 
     if opening.DOUBTFUL and isinstance(error, damage.DAMAGE):
         return damage.unreadable(opening.DOUBTFUL[-1], error)
+    if isinstance(error, RecursionError):
+        return f"an input is nested too deeply ({what}); expected fewer levels"
     other = "".join(
         f", or another program or version wrote run {run}, whose hash fits" for run in opening.SEALED[-1:]
     )
@@ -106,5 +111,6 @@ def _importing(error: Exception) -> str:
 def _fail(message: str, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    terminal.say(f"layeralign: {message}", stderr=True)
+    cut = f"{message[:700]} … {message[-250:]}" if len(message) > _LONGEST else message
+    terminal.say(f"layeralign: {cut}", stderr=True)
     return 1

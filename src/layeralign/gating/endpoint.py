@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from layeralign._util.text import printable
 from layeralign.analysis.results import Results
 from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
@@ -154,7 +153,9 @@ def check(
     """
     name, at, url = given.partition("@http")
     if not name or not at:
-        raise LayeralignError(f"endpoint {printable(given, 80)}: expected MODEL@URL")
+        raise LayeralignError(  # an address may hold a key, so it is not shown
+            "endpoint: expected MODEL@URL, such as m@http://localhost:8000/v1"
+        )
     limit = limit_of(policy, limit)
     if model is None and (revision is not None or adapter is not None):
         raise LayeralignError("check: revision and adapter are those of a model; name it next to --endpoint")

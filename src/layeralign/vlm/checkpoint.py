@@ -15,7 +15,7 @@ from typing import Any
 from layeralign._util.files import expanded, read_regular, watched
 from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
-from layeralign.vlm.limits import check_numbers, keys
+from layeralign.vlm.limits import check_numbers, keys, shape_of
 
 TRAINING = "training.json"
 """File next to an adapter in which `layeralign align` records the training."""
@@ -36,7 +36,7 @@ _MAX_JSON = 32 * 2**20
 _INDEX = "model.safetensors.index.json"
 _CONFIGS = (
     "config.json", "processor_config.json", "preprocessor_config.json", "tokenizer_config.json",
-    "audio_tokenizer_config.json",
+    "audio_tokenizer_config.json", "generation_config.json",
 )  # fmt: skip
 _ELSEWHERE = {"transformers_weights", "fast_tokenizer_files", "audio_tokenizer_name_or_path"}
 """Fields with which transformers reads files that are neither checked nor hashed, pickles among them."""
@@ -115,7 +115,7 @@ class Checkpoint:
             with safe_open(file, framework="np") as tensors:
                 for name in tensors.keys():  # noqa: SIM118 - it is no mapping
                     found = tensors.get_slice(name)
-                    yield found.get_shape(), found.get_dtype()
+                    yield shape_of(found), found.get_dtype()
 
     @property
     def large(self) -> bool:
@@ -249,11 +249,11 @@ def find_adapter(folder: str | Path) -> Adapter:
     config = read_json(path / "adapter_config.json")
     kind, start = config.get("peft_type"), config.get("init_lora_weights", True)
     if kind != "LORA":
-        raise LayeralignError(f"adapter {folder}: is of type {kind!r}; expected LORA")
+        raise LayeralignError(f"adapter {folder}: is of type {printable(repr(kind), 60)}; expected LORA")
     if not isinstance(start, bool) and start != "gaussian":
         raise LayeralignError(
-            f"adapter {folder}: init_lora_weights is {start!r}, which changes the model's own weights; "
-            "convert it to plain LoRA first"
+            f"adapter {folder}: init_lora_weights is {printable(repr(start), 60)}, which changes the "
+            "model's own weights; convert it to plain LoRA first"
         )
     if not (path / "adapter_model.safetensors").is_file():
         raise LayeralignError(

@@ -16,8 +16,14 @@ if TYPE_CHECKING:
 
 _MOST_TENSORS = 200_000
 """Largest number of tensors of a checkpoint."""
+_ROOM = 2**28
+"""Most numbers that a model may hold beyond twice its weights, such as tables of positions: 1 GiB."""
+_DIMENSIONS = 8
+"""Most dimensions of a tensor."""
 _MOST_TOKENS = 100_000
 """Largest number of picture tokens."""
+_ROPE, _MOST_ROPE = ("factor", "original_max_position_embeddings"), 10**9
+"""Numbers of rotary embeddings, and their limit: a context is computed from them."""
 _TOKENS = re.compile("image_tokens|image_seq|seq_length|num_tokens|soft_tokens|query_tokens")
 
 
@@ -41,16 +47,18 @@ def check_numbers(model: str, configs: Mapping[str, object], tensors: int) -> No
             limit, why = tensors, f"its weights have {tensors} tensors"
             if _TOKENS.search(key):
                 limit, why = _MOST_TOKENS, f"the limit is {_MOST_TOKENS:,}"
+            elif key in _ROPE:
+                limit, why = _MOST_ROPE, f"the limit is {_MOST_ROPE:,}"
             elif ("layers" not in key and key != "depth") or key.endswith("max_window_layers"):
                 continue  # Qwen's window is no number of layers: its default is 80 for any depth
-            if value > limit:
+            if not value <= limit:  # nor NaN
                 raise LayeralignError(
-                    f"model {model}: {file}: {printable(key, 60)} is {value:.3g}, and {why}; "
+                    f"model {model}: {file}: {printable(key, 60)} is {min(value, 1e300):.3g}, and {why}; "
                     "download the model again"
                 )
 
 
-def try_out(folder: Path, what: str, kind: Any = None) -> None:
+def try_out(folder: Path, what: str, kind: Any = None, weights: int | None = None) -> None:
     """Read a config in a child process with limits, and build a model of it without weights.
 
     A config may ask for 10^9 labels or experts, for each of which transformers makes an object.
@@ -59,6 +67,8 @@ def try_out(folder: Path, what: str, kind: Any = None) -> None:
         folder: folder of the config.json.
         what: owner for messages, such as `model NAME`.
         kind: an auto class of transformers; None to read the config only.
+        weights: the number of weights in the files. Transformers makes what a model has beyond them, such as
+            rows of embeddings or a table of positions, before it can be refused.
 
     Raises:
         LayeralignError: This takes more than the limits of `bounded`.
@@ -70,7 +80,12 @@ def try_out(folder: Path, what: str, kind: Any = None) -> None:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         if kind is not None:
             with torch.device("meta"):
-                kind.from_config(config)
+                model = kind.from_config(config)
+            held = sum(one.numel() for one in (*model.parameters(), *model.buffers()))
+            if (
+                weights is not None and held > 2 * weights + _ROOM
+            ):  # twice, since a file may hold tied weights once
+                raise MemoryError
 
     if reason := bounded.excess(build):
         raise LayeralignError(f"{what}: a model of its config.json {reason}; download the model again")
@@ -108,6 +123,18 @@ def check_weights(model: nn.Module, missing: Iterable[str], unused: Iterable[str
                 f"{what}: by its config.json, {name} has {len(part)} layers, but its weights hold "
                 f"{held[name]}; correct the config.json, or remove weights that the model was trained without"
             )
+
+
+def shape_of(tensor: Any) -> list[int]:
+    """Return the shape of a tensor in a safetensors file.
+
+    Raises:
+        ValueError: it has millions of dimensions, for example, for which torch takes seconds.
+    """
+    shape: list[int] = tensor.get_shape()
+    if len(shape) > _DIMENSIONS:
+        raise ValueError(f"has a tensor of {len(shape):,} dimensions")
+    return shape
 
 
 def keys(content: object) -> Iterator[str]:

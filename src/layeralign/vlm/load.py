@@ -40,6 +40,9 @@ from layeralign.vlm.families.registry import family_of
 from layeralign.vlm.text import trial
 from layeralign.vlm.vlm import Vlm
 
+_PACKED = 16
+"""Most weights in one number of a quantised checkpoint."""
+
 
 def load(
     model: str | Path,
@@ -223,7 +226,8 @@ def pretrained(
         "output_loading_info": True,
     }  # fmt: skip
     found.hashes  # noqa: B018 - hash the files before they are loaded
-    limits.try_out(found.path, what, kind)
+    packed = _PACKED if "quantization_config" in limits.keys(found.config()) else 1
+    limits.try_out(found.path, what, kind, packed * found.parameters())
     with quiet(bars=found.large and sys.stderr.isatty()):
         try:
             loaded, report = kind.from_pretrained(found.path, **options)

@@ -25,7 +25,7 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _QUOTED = re.compile(r"""\\.|'[^']*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
-_BRACES = re.compile(r"\{[^}]*(,|\.\.)")
+_BRACES = re.compile(r"\{[^{}]*(,|\.\.)")
 """Braces that bash expands to several words, which are as unknown as those of a variable."""
 _MODULES = {
     ("-m", "vllm.entrypoints.openai.api_server"): "vllm",

@@ -11,6 +11,9 @@ from urllib.parse import urlsplit
 
 from layeralign.errors import LayeralignError
 
+_NEAR = (".localhost", ".local", ".localdomain", ".localdomain4", ".localdomain6")
+"""Ends of names of this machine or its network, as in the hosts file of Fedora and RHEL."""
+
 
 def is_near(host: str) -> bool:
     """Whether a host is this machine, a private address, or a name without a dot, as in a cluster."""
@@ -20,7 +23,7 @@ def is_near(host: str) -> bool:
     except ValueError:
         with suppress(OSError, ValueError):  # 127.1 and 0x7f.1 are addresses for the system
             return is_near(socket.inet_ntoa(socket.inet_aton(host)))
-        return "." not in host or host.endswith((".localhost", ".local"))
+        return "." not in host or host.lower().endswith(_NEAR)
     return not found.is_global
 
 

@@ -22,6 +22,8 @@ KEY = "LAYERALIGN_API_KEY"
 Message = dict[str, Any]
 Talk = list[Message] | str
 """Messages for a chat template, or the whole prompt of a model without one."""
+MAX_TEXT = 2**18
+"""Longest reply, in characters: 32 for each token of the longest one that is asked for."""
 _ENDED = ("stop", "eos_token", "stop_sequence")
 """`finish_reason` of a complete reply: OpenAI's, and the two of Text Generation Inference."""
 
@@ -110,6 +112,8 @@ def _completion(answer: httpx.Response, text_of: Callable[[Any], Any]) -> Comple
         return Failure("the server's content filter blocked the reply")
     if not isinstance(text, str):
         return Failure("the reply had no text")
+    if len(text) > MAX_TEXT:  # those of many requests are in memory together
+        raise Retry(f"the reply was longer than {MAX_TEXT:,} characters")
     return Completion(text, end in _ENDED, _log_probs(choice.get("logprobs")))
 
 
@@ -119,6 +123,6 @@ def _log_probs(told: Any) -> tuple[tuple[float, ...], ...]:
         found = tuple(
             tuple(float(top["logprob"]) for top in token["top_logprobs"]) for token in told["content"]
         )
-    except (LookupError, TypeError, ValueError):
+    except (LookupError, TypeError, ValueError, OverflowError):
         return ()
     return found if all(each and all(map(isfinite, each)) for each in found) else ()

@@ -220,6 +220,8 @@ class _Talk(Generic[Reply]):
     pace: Pace
     answered: list[float] = field(default_factory=list)
     """Times at which the server has answered anything."""
+    lost: list[float] = field(default_factory=list)
+    """Starts of the requests that were given up without an answer."""
     sending: set[Future[httpx.Response]] = field(default_factory=set)
     stopped: threading.Event = field(default_factory=threading.Event)
 
@@ -233,7 +235,8 @@ class _Talk(Generic[Reply]):
         """Send a request until there is a reply, or attempts or time run out.
 
         Raises:
-            LayeralignError: No connection was possible, and no other request had an answer meanwhile.
+            LayeralignError: No connection was possible, and no other request had an answer meanwhile; or as
+                many requests as can be sent together were given up since the last answer.
         """
         own, start = self.service, time.monotonic()
         try:
@@ -249,6 +252,14 @@ class _Talk(Generic[Reply]):
                     f"endpoint {own.url}: cannot be reached, {tried}; the same command resumes when it "
                     "answers"
                 ) from None
+            if isinstance(given_up, _TimedOut):
+                self.lost.append(start)
+                last = max(self.answered, default=0.0)
+                if (silent := sum(one >= last for one in self.lost)) >= own.workers:
+                    raise LayeralignError(
+                        f"endpoint {own.url}: has not answered {silent} requests, each {tried}; the same "
+                        "command resumes when it answers"
+                    ) from None
             return Failure(f"{given_up.why}, {tried}")
 
     def _once(self, body: Body) -> Reply | Failure:
@@ -258,7 +269,7 @@ class _Talk(Generic[Reply]):
         try:
             answer = self._sent(body)
         except (httpx.TimeoutException, TimeoutError):
-            raise Retry("timed out") from None
+            raise _TimedOut("timed out") from None
         except httpx.ConnectError:
             raise _NoConnection("the connection failed") from None
         except httpx.RequestError:  # dropped or truncated
@@ -303,6 +314,10 @@ class _Talk(Generic[Reply]):
 
 class _NoConnection(Retry):
     """Nothing listens at the address, or it cannot be reached."""
+
+
+class _TimedOut(Retry):
+    """There was no whole answer in time."""
 
 
 async def _bounded(parts: AsyncIterator[bytes]) -> bytes:

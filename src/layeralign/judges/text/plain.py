@@ -16,7 +16,7 @@ _MARKS = str.maketrans(
 )
 _BEFORE_LINES = re.compile(r"^[ \t]*(?:[>#]+[ \t]*|[-+•●▪◦·–—][ \t]+)+", re.MULTILINE)
 """Marks of quotations, headings and lists; numbers stay, since they mark steps."""
-_EMPHASIS = re.compile(r"\*+|~~[^~]*~~|(?<!\w)_+|_+(?!\w)")
+_EMPHASIS = re.compile(r"\*+|~~[^~]*~~|(?<!\w)_+|(?<!_)_+(?!\w)")
 """Marks of emphasis, and struck-through text."""
 _BLANKS = re.compile(r"[^\S\n]{2,}|[\t\r\f\v]")
 _APOSTROPHE = re.compile(r"(?<=\w)`(?=\w)")

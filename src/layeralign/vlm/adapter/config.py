@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 from safetensors import SafetensorError, safe_open
@@ -18,6 +18,7 @@ from layeralign._util.text import printable
 from layeralign._util.validation import Record, Share, validated
 from layeralign.errors import LayeralignError
 from layeralign.vlm.checkpoint import Adapter, read_json
+from layeralign.vlm.limits import shape_of
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -30,6 +31,8 @@ _SECONDS = 2.0
 _TENSORS = 100_000
 """Most tensors of an adapter; PEFT takes a while for each."""
 
+_NUMBERS = ("F32", "F16", "BF16", "F64")
+"""Formats of an adapter's numbers."""
 Name = Annotated[str, Field(pattern=r"^[\w.-]+$", max_length=500)]
 _MOST = 1_000
 """Most names of a field, since PEFT matches each with each module."""
@@ -118,12 +121,23 @@ def _check_rank(adapter: Adapter, asked: int) -> None:
         with safe_open(adapter.path / WEIGHTS, framework="pt") as opened:
             if (tensors := len(opened.keys())) > _TENSORS:
                 raise _refused(adapter, f"{WEIGHTS} has {tensors:,} tensors; the limit is {_TENSORS:,}")
-            names = [name for name in opened.keys() if "lora_" in name]  # noqa: SIM118 - not a dict
-            most = max((min(opened.get_slice(name).get_shape(), default=0) for name in names), default=0)
-    except (SafetensorError, OSError) as error:
+            found = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
+            shapes = {name: _shape(adapter, one) for name, one in found.items()}
+            most = max(
+                (min(shape, default=0) for name, shape in shapes.items() if "lora_" in name), default=0
+            )
+    except (SafetensorError, OSError, ValueError) as error:
         raise _refused(adapter, f"{WEIGHTS} cannot be read ({printable(str(error), 100)})") from error
     if asked > most:
         raise _refused(adapter, f"has rank {_shown(asked)}, and its weights have at most {most}")
+
+
+def _shape(adapter: Adapter, tensor: Any) -> list[int]:
+    """Return a tensor's shape; refuse numbers that PEFT or torch cannot compute with."""
+    if tensor.get_dtype() not in _NUMBERS:
+        kinds = " or ".join(_NUMBERS)
+        raise _refused(adapter, f"{WEIGHTS} holds numbers of {tensor.get_dtype()}; expected {kinds}")
+    return shape_of(tensor)
 
 
 def _selected(adapter: Adapter, pattern: str, modules: Iterable[str]) -> list[str]:

@@ -15,7 +15,12 @@ from PIL import Image
 
 from layeralign._util import bounded
 from layeralign.errors import LayeralignError
+from layeralign.vlm.text.template import SENTINEL
 
+_LONGEST = 2**14
+"""Most characters that a token may be written as: no word, and no run of blanks, is nearly as long."""
+_TURNS = (("user", "assistant"), ("system", "user"), ("assistant", "user"))
+"""Roles of the conversations of two turns that a template is given by layeralign itself."""
 TEXTS = (
     "What is in this picture?",
     "a" * 4000 + "!",
@@ -26,7 +31,7 @@ TEXTS = (
 
 
 def check(load: Callable[[], Any], what: str) -> None:
-    """Load a processor or tokenizer in a child process; let it read a few texts, and a picture.
+    """Load a processor or tokenizer in a child process; let it read a few texts and a picture, and write.
 
     Args:
         load: Loads it; transformers' errors are passed on.
@@ -45,17 +50,49 @@ def check(load: Callable[[], Any], what: str) -> None:
 
 def _use(processor: Any) -> None:
     names = getattr(processor, "tokenizer", processor)
-    for text in TEXTS:
+    names("a")  # with the special tokens that it adds
+    for text in (*TEXTS, "Hello.", SENTINEL):
         part = {"type": "text", "text": text}
         for content in ([part], [{"type": "image"}, part], text):
-            turns = [{"role": "user", "content": content}]
-            try:
-                made = processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-            except Exception as error:  # a template may take only some forms
-                if bounded.out_of_memory(error):
-                    raise
-                made = text
-            names(made, add_special_tokens=False)
+            made = _tried(lambda turns: _rendered(processor, turns), [{"role": "user", "content": content}])
+            names.decode(names(made or text, add_special_tokens=False)["input_ids"])
+    for roles in _TURNS:
+        pairs = list(zip(roles, ("Hello.", SENTINEL), strict=True))
+        _tried(lambda turns: _rendered(processor, turns), [{"role": r, "content": text} for r, text in pairs])
+        parts = [{"role": r, "content": [{"type": "text", "text": text}]} for r, text in pairs]
+        _tried(lambda turns: _rendered(processor, turns), parts)
+    _write(names)
     if hasattr(processor, "image_processor"):
         torch.set_num_threads(1)  # a pool of threads does not outlive a fork
-        processor.image_processor(images=[Image.new("RGB", (64, 64), "grey")], return_tensors="pt")
+        picture = Image.new("RGB", (64, 64), "grey")
+        processor.image_processor(images=[picture], return_tensors="pt")
+        mark = getattr(processor, "image_token", "<image>")
+        _tried(lambda images: processor(images=images, text=[mark]), [[picture]])
+
+
+def _rendered(processor: Any, turns: list[dict[str, Any]]) -> str:
+    asks = turns[-1]["role"] == "user"
+    return str(processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=asks))
+
+
+def _tried(do: Callable[[Any], Any], given: Any) -> Any:
+    """The result of `do`; None if it fails, since a template or a processor may take only some forms."""
+    try:
+        return do(given)
+    except Exception as error:
+        if bounded.out_of_memory(error):
+            raise
+        return None
+
+
+def _write(names: Any) -> None:
+    """Write each token alone: an answer of a few hundred tokens must not be gigabytes of text.
+
+    Raises:
+        MemoryError: A token is written as far more characters than any word has.
+    """
+    core = getattr(names, "backend_tokenizer", None)
+    if core is not None:
+        each = core.decode_batch([[token] for token in range(len(names))], skip_special_tokens=False)
+        if max(map(len, each), default=0) > _LONGEST:
+            raise MemoryError
