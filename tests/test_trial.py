@@ -93,7 +93,7 @@ def test_a_huge_template_is_one_sentence(copied, hasty):
         ("post_processor", lambda _: MULTIPLIES),
         ("decoder", {"type": "Replace", "pattern": {"Regex": "."}, "content": "b" * 2_000_000}),
         ("decoder", {"type": "Strip", "content": "a", "start": 2**60, "stop": 2**60}),  # panics
-        ("model", lambda it: it | {"vocab": {k * (1 + 2000 * (n == 40)): n for k, n in it["vocab"].items()}}),
+        ("model", lambda it: it | {"vocab": {k * (1 + 20_000 * (n == 40)): n for k, n in it["vocab"].items()}}),
     ],
 )  # fmt: skip
 def test_a_tokenizer_bomb_is_one_sentence(copied, hasty, part, value):
