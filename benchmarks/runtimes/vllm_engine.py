@@ -32,6 +32,7 @@ from layeralign.errors import LayeralignError
 from layeralign.runs.opening import open_run
 
 sys.path.append(str(Path(__file__).parents[2] / "tests"))
+import recent
 import tiny
 
 MODELS = (
@@ -50,7 +51,7 @@ WIDTH, HEADS = 64, 2
 
 def wider(name: str) -> tuple[object, type, object]:
     """A tiny model's parts, with a language model that vLLM can compute."""
-    processor, kind, config = tiny.FAMILIES[name]()
+    processor, kind, config = (tiny.FAMILIES | recent.FAMILIES)[name]()
     text = config.text_config
     text.hidden_size, text.num_attention_heads, text.num_key_value_heads, text.head_dim = (
         WIDTH,
@@ -58,14 +59,15 @@ def wider(name: str) -> tuple[object, type, object]:
         HEADS,
         WIDTH // HEADS,
     )
-    text.rope_parameters = (text.rope_parameters or {}) | (
-        {"mrope_section": [4, 6, 6], "mrope_interleaved": name == "qwen3_vl"}
-        if name.startswith("qwen")
-        else {}
-    )
+    turned = {"qwen": [4, 6, 6], "glm4": [2, 3, 3]}.get(name[:4])  # GLM turns half of each head
+    interleaved = {"mrope_interleaved": name.startswith("qwen3")} if name.startswith("qwen") else {}
+    if turned:
+        text.rope_parameters = text.rope_parameters | {"mrope_section": turned} | interleaved
+    if name == "qwen3_vl_moe":
+        text.norm_topk_prob = True  # in the checkpoints of the hub
     if name == "llava_onevision":  # the only value that vLLM knows
         processor.vision_aspect_ratio = config.vision_aspect_ratio = "anyres_max_9"
-    if name.startswith("qwen"):
+    if name.startswith(("qwen", "glm")):
         config.vision_config.out_hidden_size = WIDTH
     return processor, kind, config
 
@@ -76,9 +78,9 @@ def made(name: str, folder: Path) -> None:
         bundled(name, folder)
     else:
         tiny.save(name, folder, partial(wider, name))
-        kind = {"internvl": "InternVLVideoProcessor", "qwen3_vl": "Qwen3VLVideoProcessor"}.get(
-            name, "Qwen2VLVideoProcessor"
-        )
+        kind = {"internvl": "InternVLVideoProcessor", "qwen3_vl": "Qwen3VLVideoProcessor",
+                "qwen3_vl_moe": "Qwen3VLVideoProcessor", "glm4v": "Glm4vVideoProcessor",
+                "glm46v": "Glm46VVideoProcessor"}.get(name, "Qwen2VLVideoProcessor")  # fmt: skip
         (folder / "video_preprocessor_config.json").write_text(json.dumps({"video_processor_type": kind}))
 
 
