@@ -74,7 +74,7 @@ def atomic(file: Path, *, private: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def saving(what: str) -> Iterator[None]:
-    """Convert the errors of a full disk in a block that writes tensors; the message begins with `what`.
+    """Convert the errors of a full disk in a block that writes; the message begins with `what`.
 
     Raises:
         LayeralignError: they cannot be written.
@@ -84,9 +84,8 @@ def saving(what: str) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        raise LayeralignError(
-            f"{what} cannot be written ({printable(str(error), 200)}); the same command writes it again"
-        ) from error
+        why = printable(str(getattr(error, "strerror", None) or error), 200)
+        raise LayeralignError(f"{what} cannot be written ({why}); the same command resumes") from error
 
 
 def locked(folder: Path, name: str, what: str) -> FileLock:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _MOST_TENSORS = 200_000
 """Largest number of tensors of a checkpoint."""
 _ROOM = 2**28
-"""Most numbers that a model may hold beyond twice its weights, such as tables of positions: 1 GiB."""
+"""Most numbers of tables of positions and the like, which are in no file: 1 GiB."""
 _DIMENSIONS = 8
 """Most dimensions of a tensor."""
 _MOST_TOKENS = 100_000
@@ -58,7 +58,7 @@ def check_numbers(model: str, configs: Mapping[str, object], tensors: int) -> No
                 )
 
 
-def try_out(folder: Path, what: str, kind: Any = None, weights: int | None = None) -> None:
+def try_out(folder: Path, what: str, kind: Any = None, most: int | None = None) -> None:
     """Read a config in a child process with limits, and build a model of it without weights.
 
     A config may ask for 10^9 labels or experts, for each of which transformers makes an object.
@@ -67,8 +67,8 @@ def try_out(folder: Path, what: str, kind: Any = None, weights: int | None = Non
         folder: folder of the config.json.
         what: owner for messages, such as `model NAME`.
         kind: an auto class of transformers; None to read the config only.
-        weights: the number of weights in the files. Transformers makes what a model has beyond them, such as
-            rows of embeddings or a table of positions, before it can be refused.
+        most: the numbers that a model with these weights may hold, besides tables of positions and the like.
+            Transformers makes what is missing, such as rows of embeddings, before it can be refused.
 
     Raises:
         LayeralignError: This takes more than the limits of `bounded`.
@@ -82,9 +82,7 @@ def try_out(folder: Path, what: str, kind: Any = None, weights: int | None = Non
             with torch.device("meta"):
                 model = kind.from_config(config)
             held = sum(one.numel() for one in (*model.parameters(), *model.buffers()))
-            if (
-                weights is not None and held > 2 * weights + _ROOM
-            ):  # twice, since a file may hold tied weights once
+            if most is not None and held > most + _ROOM:
                 raise MemoryError
 
     if reason := bounded.excess(build):

@@ -40,8 +40,8 @@ from layeralign.vlm.families.registry import family_of
 from layeralign.vlm.text import trial
 from layeralign.vlm.vlm import Vlm
 
-_PACKED = 16
-"""Most weights in one number of a quantised checkpoint."""
+_TIED, _PACKED = 2, 16
+"""Most weights of a model for one number in its files: two may be tied, and quantised ones are packed."""
 
 
 def load(
@@ -226,8 +226,8 @@ def pretrained(
         "output_loading_info": True,
     }  # fmt: skip
     found.hashes  # noqa: B018 - hash the files before they are loaded
-    packed = _PACKED if "quantization_config" in limits.keys(found.config()) else 1
-    limits.try_out(found.path, what, kind, packed * found.parameters())
+    times = _PACKED if "quantization_config" in limits.keys(found.config()) else _TIED
+    limits.try_out(found.path, what, kind, times * found.parameters())
     with quiet(bars=found.large and sys.stderr.isatty()):
         try:
             loaded, report = kind.from_pretrained(found.path, **options)

@@ -8,8 +8,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -90,7 +90,7 @@ class Log:
     def __enter__(self) -> Log:
         if not self._writes:
             return self
-        with self._writing():
+        with self._saving():
             files.write(self._folder / FILE, "".join(json.dumps(line) + "\n" for line in self._history))
             self._file = (self._folder / FILE).open("a", encoding="utf-8")
             self._hook, threading.excepthook = threading.excepthook, self._unhandled
@@ -106,23 +106,15 @@ class Log:
     ) -> None:
         if not self._writes:
             return
-        with self._writing(), ExitStack() as stack:
+        with self._saving(), ExitStack() as stack:
             stack.callback(setattr, threading, "excepthook", self._hook)
             if self._live:
                 stack.callback(self._live.stop)
             stack.callback(self._board.close)
             stack.callback(self._file.close)
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Convert the errors of a full disk."""
-        try:
-            yield
-        except OSError as error:
-            raise LayeralignError(
-                f"out {self._folder}: cannot be written ({error.strerror or error}); the same command "
-                "resumes the training"
-            ) from error
+    def _saving(self) -> AbstractContextManager[None]:
+        return files.saving(f"out {self._folder}:")
 
     def _unhandled(self, raised: threading.ExceptHookArgs) -> None:
         """Leave errors of TensorBoard's thread to the next call of it, which raises them."""
@@ -131,7 +123,7 @@ class Log:
 
     def sync(self) -> None:
         """Wait until all lines are on the disk."""
-        with self._writing():
+        with self._saving():
             os.fsync(self._file.fileno())
 
     def add(self, metrics: Mapping[str, Any]) -> None:
@@ -140,7 +132,7 @@ class Log:
         if not self._writes:
             return
         plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in metrics.items()}
-        with self._writing():
+        with self._saving():
             self._file.write(json.dumps(plain) + "\n")
             self._file.flush()
             for name, value in metrics.items():

@@ -54,20 +54,20 @@ def _use(processor: Any) -> None:
     for text in (*TEXTS, "Hello.", SENTINEL):
         part = {"type": "text", "text": text}
         for content in ([part], [{"type": "image"}, part], text):
-            made = _tried(lambda turns: _rendered(processor, turns), [{"role": "user", "content": content}])
+            made = _tried(_rendered, processor, [{"role": "user", "content": content}])
             names.decode(names(made or text, add_special_tokens=False)["input_ids"])
     for roles in _TURNS:
         pairs = list(zip(roles, ("Hello.", SENTINEL), strict=True))
-        _tried(lambda turns: _rendered(processor, turns), [{"role": r, "content": text} for r, text in pairs])
-        parts = [{"role": r, "content": [{"type": "text", "text": text}]} for r, text in pairs]
-        _tried(lambda turns: _rendered(processor, turns), parts)
+        _tried(_rendered, processor, [{"role": role, "content": text} for role, text in pairs])
+        parts = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in pairs]
+        _tried(_rendered, processor, parts)
     _write(names)
     if hasattr(processor, "image_processor"):
         torch.set_num_threads(1)  # a pool of threads does not outlive a fork
         picture = Image.new("RGB", (64, 64), "grey")
         processor.image_processor(images=[picture], return_tensors="pt")
         mark = getattr(processor, "image_token", "<image>")
-        _tried(lambda images: processor(images=images, text=[mark]), [[picture]])
+        _tried(processor, images=[[picture]], text=[mark])
 
 
 def _rendered(processor: Any, turns: list[dict[str, Any]]) -> str:
@@ -75,10 +75,10 @@ def _rendered(processor: Any, turns: list[dict[str, Any]]) -> str:
     return str(processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=asks))
 
 
-def _tried(do: Callable[[Any], Any], given: Any) -> Any:
-    """The result of `do`; None if it fails, since a template or a processor may take only some forms."""
+def _tried(do: Callable[..., Any], *given: Any, **named: Any) -> Any:
+    """The result of a call; None if it fails, since a template or a processor may take only some forms."""
     try:
-        return do(given)
+        return do(*given, **named)
     except Exception as error:
         if bounded.out_of_memory(error):
             raise
