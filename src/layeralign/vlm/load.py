@@ -328,8 +328,8 @@ def _adapted(model: Any, adapter: checkpoints.Adapter, *, merge: bool) -> Any:
     """Apply an adapter to a model: merged into its weights, or separate if they are quantised or on disk."""
     from peft import PeftModel
 
-    adapter.hashes  # noqa: B018 - hash the files before they are loaded
     config = lora_config(adapter, [name for name, _ in model.named_modules() if name])
+    adapter.hashes  # noqa: B018 - hash the files before they are loaded
     weights = _weights(adapter)
     finite.check_weights(weights, f"adapter {adapter.name}")
     with quiet():

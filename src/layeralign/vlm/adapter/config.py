@@ -126,7 +126,7 @@ def _check_rank(adapter: Adapter, asked: int) -> None:
             most = max(
                 (min(shape, default=0) for name, shape in shapes.items() if "lora_" in name), default=0
             )
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, MemoryError) as error:
         raise _refused(adapter, f"{WEIGHTS} cannot be read ({printable(str(error), 100)})") from error
     if asked > most:
         raise _refused(adapter, f"has rank {_shown(asked)}, and its weights have at most {most}")
