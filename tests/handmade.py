@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from layeralign.analysis.rows import Observations, Rows
+from layeralign.analysis.rows import Judged, Observations, Rows
 from layeralign.cases.case import Case
 from layeralign.judges.judge import Judgement
 from layeralign.runs import opening
@@ -37,7 +37,15 @@ def observations(values):
     ids = list(values)
     none = [""] * len(ids)
     cases = CaseColumns(
-        ids, none, ["harmful"] * len(ids), none, [f"prompt {id}" for id in ids], [None] * len(ids)
+        ids,
+        none,
+        ["harmful"] * len(ids),
+        none,
+        [f"prompt {id}" for id in ids],
+        [None] * len(ids),
+        ["{}"] * len(ids),
+        [None] * len(ids),
+        none,
     )
     flat = [(at, sample, value) for at, id in enumerate(ids) for sample, value in enumerate(values[id])]
     case, sample, value = (
@@ -45,7 +53,8 @@ def observations(values):
     )
     columns = Columns(cases, case, np.ones_like(case), sample, np.zeros_like(case), {}, {}, {}, {}, {})
     nothing = np.full(len(case), np.nan)
-    rows = Rows(columns, np.arange(len(case)), np.zeros(len(case), np.int8), nothing, nothing, nothing)
+    judged = Judged(np.zeros(len(case), np.int8), nothing, nothing, nothing)
+    rows = Rows(columns, judged, np.arange(len(case)))
     return Observations(rows, value.astype(float))
 
 

@@ -101,7 +101,9 @@ def same_cases(before: Results, after: Results) -> set[str]:
 
 def _hashes(run: Results) -> dict[str, str]:
     """Map each case to the hash of its content; controls are left out."""
-    return {case.id: run.case_hashes[case.id] for case in run.cases if not case.control}
+    known = run.columns.cases
+    every = zip(known.id, known.sha256, known.control, strict=True)
+    return {id: sha256 for id, sha256, control in every if not control}
 
 
 def _cases(old: Mapping[str, str], new: Mapping[str, str]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from layeralign.analysis.rows import Mask, Rows, RowsByExit, by_exit
+from layeralign.analysis.rows import Judged, Mask, Rows, RowsByExit, by_exit
 from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
 from layeralign.exits import Exits
@@ -36,9 +36,6 @@ class Results:
         noted: other records of the run, by key: `changed`, `config`, `cost`, `reward`, `screen`,
             `sequential`, `trained_on`.
         sessions: when, by which command and with which versions rows were added.
-        cases: every case, controls included, in their original order, without pictures.
-        given: id, kind, prompt and hash of the picture of each case.
-        case_hashes: case id -> hash of everything that determines the case's answer or judgement.
         columns: every row with the verdicts of every judge.
         judges: names of the judges that have a verdict on at least one row, sorted.
         judge_records: judge -> record of the judge.
@@ -53,9 +50,6 @@ class Results:
     encoder: Mapping[str, Any]
     noted: Mapping[str, Mapping[str, Any]]
     sessions: Sequence[Mapping[str, Any]]
-    cases: Sequence[Case]
-    given: Sequence[GivenCase]
-    case_hashes: Mapping[str, str]
     columns: Columns
     judges: Sequence[str]
     judge_records: Mapping[str, Mapping[str, Any]]
@@ -87,9 +81,6 @@ class Results:
             encoder=run.encoder,
             noted=run.noted(),
             sessions=run.sessions(),
-            cases=tuple(run.cases()),
-            given=tuple(run.given()),
-            case_hashes=run.case_hashes(),
             columns=run.columns(),
             judges=judges,
             judge_records={name: run.judge_record(name) for name in judges},
@@ -124,6 +115,35 @@ class Results:
                 return run.pictures()
 
         found: list[tuple[str, str, str]] = self.once("pictures", read)
+        return found
+
+    # --- cases
+
+    @property
+    def cases(self) -> Sequence[Case]:
+        """Every case, controls included, in their original order, without pictures; made at the first use."""
+        found: Sequence[Case] = self.once("cases", lambda: tuple(self.columns.cases.made()))
+        return found
+
+    @property
+    def given(self) -> Sequence[GivenCase]:
+        """Id, kind, prompt and hash of the picture of every case that is not a control."""
+        known = self.columns.cases
+        every = map(GivenCase, known.id, known.kind, known.prompt, known.picture)
+        return [case for case, control in zip(every, known.control, strict=True) if not control]
+
+    @property
+    def n_given(self) -> int:
+        """Number of cases that are not controls."""
+        return int((~self.columns.cases.is_control).sum())
+
+    @property
+    def case_hashes(self) -> Mapping[str, str]:
+        """Case id -> hash of everything that determines the case's answer or judgement."""
+        known = self.columns.cases
+        found: Mapping[str, str] = self.once(
+            "case_hashes", lambda: dict(zip(known.id, known.sha256, strict=True))
+        )
         return found
 
     # --- records
@@ -181,19 +201,21 @@ class Results:
         trust = [judge, *(name for name in trusted(self.judges) if name != judge)]
         observed = (columns.refused, columns.coherent, columns.correct)
         said = (self._first([by[name] for name in trust if name in by]) for by in observed)
-        return Rows(columns, np.arange(len(columns)), verdict, *said)
+        return Rows(columns, Judged(verdict, *said), np.arange(len(columns), dtype=np.int32))
 
     def _first(self, given: Sequence[Flags]) -> Flags:
         """Return the first judge's observation that is there, for each row."""
-        found = np.full(len(self.columns), np.nan)
-        for column in given:
+        if not given:
+            return np.full(len(self.columns), np.nan)
+        found = given[0]
+        for column in given[1:]:
             found = np.where(np.isnan(found), column, found)
         return found
 
     def rows(self, judge: str) -> RowsByExit:
         """Map each exit to its rows, without controls."""
-        every = self.scored(judge)
-        return by_exit(every.where(~self.columns.cases.is_control[every.case]))
+        every, control = self.scored(judge), self.columns.cases.is_control
+        return by_exit(every.where(~control[every.case]) if control.any() else every)
 
     def asr_judge(self, asked: str | None = None) -> str:
         """Return the judge whose verdicts make the ASR.

@@ -17,36 +17,73 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
-    """Some rows of a run, in the order of the run; every array has one entry per row.
+class Judged:
+    """The judgements that make the metrics of a run; every array has one entry per row of the run.
 
     Attributes:
-        columns: the rows of the whole run.
-        at: where these rows are in `columns`.
         verdict: code of the verdict of the judge that makes the ASR (`layeralign.runs.columns.VERDICTS`);
             `not applicable` where it has none.
         refused, coherent, correct: the observations of that judge; where it has none, of the most trusted
             judge that has one; else NaN.
     """
 
-    columns: Columns
-    at: Codes
     verdict: Bytes
     refused: Flags
     coherent: Flags
     correct: Flags
+
+    def having(self, at: Codes, **said: NDArray[Any]) -> Judged:
+        """Return the same judgements, with others at these rows."""
+        changed = {name: getattr(self, name).copy() for name in said}
+        for name, values in said.items():
+            changed[name][at] = values
+        return replace(self, **changed)
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Some rows of a run, in the order of the run; every array has one entry per row.
+
+    Attributes:
+        columns: the rows of the whole run.
+        judged: their judgements.
+        at: where these rows are in `columns`.
+    """
+
+    columns: Columns
+    judged: Judged
+    at: Codes
 
     def __len__(self) -> int:
         return len(self.at)
 
     def where(self, mask: NDArray[Any]) -> Rows:
         """Return the rows of a mask, or at these positions."""
-        said = (self.verdict, self.refused, self.coherent, self.correct)
-        return Rows(self.columns, self.at[mask], *(column[mask] for column in said))
+        return Rows(self.columns, self.judged, self.at[mask])
 
-    def having(self, **said: Any) -> Rows:
+    def having(self, **said: NDArray[Any]) -> Rows:
         """Return the same rows with other verdicts or observations."""
-        return replace(self, **said)
+        return replace(self, judged=self.judged.having(self.at, **said))
+
+    @property
+    def verdict(self) -> Bytes:
+        """Code of the verdict that makes the ASR, see `Judged`."""
+        return self.judged.verdict[self.at]
+
+    @property
+    def refused(self) -> Flags:
+        """Whether the answer is a refusal, see `Judged`."""
+        return self.judged.refused[self.at]
+
+    @property
+    def coherent(self) -> Flags:
+        """Whether the answer is coherent, see `Judged`."""
+        return self.judged.coherent[self.at]
+
+    @property
+    def correct(self) -> Flags:
+        """How far the answer is correct, from 0 to 1, see `Judged`."""
+        return self.judged.correct[self.at]
 
     def kind_is(self, kind: str) -> Mask:
         """Return whether the case of each row is of a kind."""
@@ -151,10 +188,13 @@ def by_exit(rows: Rows) -> RowsByExit:
 
 
 def together(parts: Iterable[Rows]) -> Rows:
-    """Return the rows of several parts of one run; there is at least one part."""
-    every = list(parts)
-    names = [field.name for field in fields(Rows) if field.name != "columns"]
-    return Rows(every[0].columns, *(np.concatenate([getattr(one, name) for one in every]) for name in names))
+    """Return the rows of several parts of one run; there is at least one part, and no row is in two."""
+    first, *others = every = list(parts)
+    judged, names = first.judged, [field.name for field in fields(Judged)]
+    for other in others:
+        if other.judged is not first.judged:
+            judged = judged.having(other.at, **{name: getattr(other, name) for name in names})
+    return Rows(first.columns, judged, np.concatenate([one.at for one in every]))
 
 
 @dataclass(frozen=True, eq=False)

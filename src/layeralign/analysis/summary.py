@@ -239,7 +239,7 @@ def _summarised(run: Results, judge: str, quality: Path | None) -> Summary:
         dtype=str(run.identity.get("dtype", "")),
         base=str(run.identity.get("base", "")),
         sealed=run.sealed,
-        pairs=pair_metrics(own, run.cases, exits) if rule is None else (),
+        pairs=pair_metrics(own, run.columns.cases, exits) if rule is None else (),
         panel=panel(run, judges) if rule is None and len(judges := models(run)) > 1 else None,
         related=related(run),
         lacking=None if served else _lacking(run, rule, own, controls),
@@ -255,18 +255,18 @@ def _lacking(
     if rule:
         answered = {exit: rows.ids() for exit, rows in rows_at.items()}
         left = {exit: len(ids) for exit, ids in lacks(run.given, rule.seed, answered).items()}
-        return lacking(left, len(run.given), run.exits)
-    left = {exit: len(run.given) - whole(rows) for exit, rows in rows_at.items()}
+        return lacking(left, run.n_given, run.exits)
+    left = {exit: run.n_given - whole(rows) for exit, rows in rows_at.items()}
     for control, cases in Counter(run.columns.cases.control).items():
         for exit, rows in controls.items() if control else ():
             some = rows.where(rows.control_is(control))
             left[exit] = left.get(exit, 0) + (cases - whole(some) if len(some) else 0)
-    return lacking(left, len(run.cases), run.exits)
+    return lacking(left, len(run.columns.cases), run.exits)
 
 
 def _sequential(run: Results, rule: StoppingRule, rows_at: RowsByExit) -> Sequential:
     rows = sum(len(distinct(rows.case)) for rows in rows_at.values())
-    return Sequential(rule.precision, rule.seed, rows, len(run.given) * len(rows_at))
+    return Sequential(rule.precision, rule.seed, rows, run.n_given * len(rows_at))
 
 
 def _exit_metrics(rows_at: RowsByExit, exits: Exits, quality: Quality | None) -> tuple[ExitMetrics, ...]:

@@ -1,4 +1,4 @@
-"""A run's rows as columns of numbers, on which analyses are arithmetic; a million rows take about 100 MB."""
+"""A run's rows as columns of numbers, on which analyses are arithmetic; a million rows take about 50 MB."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from layeralign._util.text import sharing
-from layeralign.cases.case import is_borderline
+from layeralign.cases.case import Case, Kind, is_borderline
 
 VERDICTS = ("safe", "unsafe", "invalid", "not applicable")
 """Verdicts by code."""
@@ -23,9 +23,9 @@ FINISH_REASONS = ("stop", "length", "reasoning", "non-finite")
 ROLES = ("harmful", "benign", "vqa", "borderline")
 """Roles of a case by code: its kind, or `borderline` for a benign case that looks harmful."""
 HARMFUL, BENIGN, VQA, BORDERLINE = range(4)
-_AT_ONCE = 50_000
+_AT_ONCE = 10_000
 
-Codes = NDArray[np.int64]
+Codes = NDArray[np.signedinteger[Any]]
 """Numbers of cases, exits or samples, one per row."""
 Flags = NDArray[np.float64]
 """Observations, one per row: a number from 0 to 1, or NaN where there is none."""
@@ -38,8 +38,10 @@ class CaseColumns:
     """The cases of a run, in the order of their addition; the attributes have one entry per case.
 
     Attributes:
-        id, control, kind, category, prompt: as in `Case`.
+        id, control, kind, category, prompt, reference: as in `Case`.
+        facts: as in `Case`, as JSON.
         picture: the hash of the picture's content, or None.
+        sha256: the hash of everything that determines the case's answer or judgement.
     """
 
     id: Sequence[str]
@@ -47,7 +49,24 @@ class CaseColumns:
     kind: Sequence[str]
     category: Sequence[str]
     prompt: Sequence[str]
+    reference: Sequence[str | None]
+    facts: Sequence[str]
     picture: Sequence[str | None]
+    sha256: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.id)
+
+    def made(self) -> Iterator[Case]:
+        """Yield each case, without its picture."""
+        every = zip(self.id, self.prompt, self.kind, self.category, self.reference, self.facts, self.control,
+                    strict=True)  # fmt: skip
+        for id, prompt, kind, category, reference, facts, control in every:
+            yield Case(id, prompt, cast(Kind, kind), None, category, reference, _facts(facts), control)
+
+    def fact(self, name: str) -> list[Any]:
+        """Return one of the facts of each case; None where a case lacks it."""
+        return [_facts(text).get(name) for text in self.facts]
 
     @cached_property
     def number(self) -> Mapping[str, int]:
@@ -131,12 +150,36 @@ def distinct(values: Codes) -> Codes:
 
 def read(db: sqlite3.Connection) -> Columns:
     """Read the rows of a run's database."""
-    found = db.execute("SELECT id, control, kind, category, prompt, image_sha256 FROM cases ORDER BY number")
-    cases = CaseColumns(*(zip(*rows, strict=True) if (rows := list(sharing(found))) else [()] * 6))
+    cases = _cases(db)
+    case, exit, sample, finish = _sorted(db, cases)
+    return Columns(cases, case, exit, sample, finish, **_judgements(db, cases, (case, exit, sample)))
+
+
+def _cases(db: sqlite3.Connection) -> CaseColumns:
+    """Read the cases.
+
+    Raises:
+        ValueError: Facts are no JSON object.
+    """
+    found = db.execute(
+        "SELECT id, control, kind, category, prompt, reference, facts, image_sha256, sha256 FROM cases "
+        "ORDER BY number"
+    )
+    cases = CaseColumns(*(zip(*rows, strict=True) if (rows := list(sharing(found))) else [()] * 9))
+    for facts in set(cases.facts):
+        _facts(facts)
+    return cases
+
+
+def _facts(text: str) -> Mapping[str, Any]:
+    return {} if text == "{}" else dict(json.loads(text))
+
+
+def _sorted(db: sqlite3.Connection, cases: CaseColumns) -> list[NDArray[Any]]:
+    """Return case, exit, sample and finish reason of every row, in the order of the first three."""
     case, exit, sample, finish = (np.concatenate(parts) for parts in zip(*_answers(db, cases), strict=True))
     order = np.lexsort((sample, exit, case))
-    keys = case[order], exit[order], sample[order]
-    return Columns(cases, *keys, finish[order], **_judgements(db, cases, keys))
+    return [column[order] for column in (case, exit, sample, finish)]
 
 
 def _answers(db: sqlite3.Connection, cases: CaseColumns) -> Iterator[tuple[NDArray[Any], ...]]:
@@ -145,18 +188,16 @@ def _answers(db: sqlite3.Connection, cases: CaseColumns) -> Iterator[tuple[NDArr
     Raises:
         ValueError: An answer has no case, or an unknown finish reason.
     """
-    yield tuple(np.zeros(0, dtype=np.int64) for _ in range(4))
+    yield tuple(np.zeros(0, dtype=kind) for kind in (np.int32, np.int32, np.int32, np.int8))
     asked = 'SELECT "case", exit, sample, finish_reason FROM answers'
     for names, exit, sample, reasons in _parts(db.execute(asked)):
         case, finish = _of(names, cases), _codes(reasons, FINISH_REASONS, -1)
         if (case < 0).any() or (finish < 0).any():
             raise ValueError("an answer has no case, or an unknown finish reason")
-        yield case, np.array(exit), np.array(sample), finish
+        yield case, np.array(exit, dtype=np.int32), np.array(sample, dtype=np.int32), finish
 
 
-def _judgements(
-    db: sqlite3.Connection, cases: CaseColumns, keys: tuple[Codes, Codes, Codes]
-) -> dict[str, Any]:
+def _judgements(db: sqlite3.Connection, cases: CaseColumns, keys: Sequence[Codes]) -> dict[str, Any]:
     """Return the columns of the judges; `keys` are the rows' cases, exits and samples, sorted."""
     place = _Places(keys)
     verdicts: dict[str, Bytes] = {}
@@ -186,7 +227,7 @@ def _judgements(
 class _Places:
     """Finds rows by case, exit and sample."""
 
-    def __init__(self, keys: tuple[Codes, Codes, Codes]) -> None:
+    def __init__(self, keys: Sequence[Codes]) -> None:
         self._known = [distinct(column) for column in keys[1:]]
         self._keys = self._joined(*keys)
 
@@ -203,7 +244,7 @@ class _Places:
 
     def _joined(self, case: Codes, *rest: Codes) -> Codes:
         """Return one number for each row, in the order of case, exit and sample; -1 for an unknown one."""
-        joined, there = case, case >= 0
+        joined, there = case.astype(np.int64), case >= 0
         for known, column in zip(self._known, rest, strict=True):
             at = np.searchsorted(known, column).clip(max=max(0, len(known) - 1))
             there &= known[at] == column
@@ -226,7 +267,7 @@ def _parts(cursor: sqlite3.Cursor) -> Iterator[list[tuple[Any, ...]]]:
 def _of(names: Sequence[str], cases: CaseColumns) -> Codes:
     """Return the numbers of cases; -1 for an unknown one."""
     number = cases.number
-    return np.array([number.get(name, -1) for name in names], dtype=np.int64)
+    return np.array([number.get(name, -1) for name in names], dtype=np.int32)
 
 
 def _numbered(keys: Sequence[Any]) -> Codes:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from layeralign.analysis.metrics import Estimate, estimate
 from layeralign.analysis.rows import Observations, Rows, RowsByExit, flags, observed, pair
-from layeralign.cases.case import Case
 from layeralign.exits import Exits
-from layeralign.runs.columns import Codes, distinct
+from layeralign.runs.columns import CaseColumns, Codes, distinct
 from layeralign.stats.paired import Change, Pairs, change
 
 
@@ -39,12 +37,12 @@ class PairMetrics:
     vs_default: Change | None
 
 
-def pair_metrics(rows_at: RowsByExit, cases: Iterable[Case], exits: Exits) -> tuple[PairMetrics, ...]:
+def pair_metrics(rows_at: RowsByExit, cases: CaseColumns, exits: Exits) -> tuple[PairMetrics, ...]:
     """Return the metrics of the run's pairs, per exit; empty without pairs or without judged refusals.
 
     Args:
         rows_at: exit -> its rows, without controls.
-        cases: the run's cases, in the order of the run; `facts["pair"]` names the pair of a case.
+        cases: the run's cases; `facts["pair"]` names the pair of a case.
         exits: the run's exits.
     """
     partner = _partners(cases)
@@ -67,15 +65,14 @@ def pair_metrics(rows_at: RowsByExit, cases: Iterable[Case], exits: Exits) -> tu
     )
 
 
-def _partners(cases: Iterable[Case]) -> Codes:
+def _partners(cases: CaseColumns) -> Codes:
     """Return the number of the harmless case for each harmful case of a whole pair, -1 for other cases."""
     found: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
-    size = 0
-    for at, case in enumerate(cases):
-        size = at + 1
-        if not case.control and case.facts.get("pair") is not None:
-            found[str(case.facts["pair"])][case.kind].append(at)
-    partner = np.full(size, -1)
+    every = zip(cases.fact("pair"), cases.kind, cases.control, strict=True)
+    for at, (named, kind, control) in enumerate(every):
+        if not control and named is not None:
+            found[str(named)][kind].append(at)
+    partner = np.full(len(cases), -1)
     for kinds in found.values():
         if len(kinds["harmful"]) == len(kinds["benign"]) == 1:
             partner[kinds["harmful"]] = kinds["benign"]

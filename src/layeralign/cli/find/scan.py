@@ -119,7 +119,8 @@ def _screen(vlm: Vlm, cases: Sequence[Case], out: Path, settings: ScanSettings) 
 
 def _show(out: Path) -> None:
     """Print a run's summary, and the next command."""
-    from layeralign import api
+    from layeralign.analysis.results import Results
+    from layeralign.analysis.summary import summarise
 
-    show(api.read(out).summary)
+    show(summarise(Results.load(out)))
     print(printable(f"run: {out} (page: layeralign report {out} --out report.html)"))

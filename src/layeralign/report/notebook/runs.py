@@ -59,9 +59,7 @@ class Scan(OfRuns):
     def _line(self) -> str:
         """Return model, exits, cases, and the ASR at the default and the worst exit."""
         found, name = self.summary, summaries.asr_name(self.summary)
-        told = [
-            f"{found.model}, {_count(len(found.exits), 'exit')}, {_count(len(self.results.given), 'case')}"
-        ]
+        told = [f"{found.model}, {_count(len(found.exits), 'exit')}, {_count(self.results.n_given, 'case')}"]
         default = next((exit for exit in found.exits if exit.default), None)
         if default and (asr := asr_of(found.asr_judge, default.estimates)):
             told.append(f"{name} {text(asr)} at the default exit {default.name}")
