@@ -330,3 +330,22 @@ def test_a_picture_that_a_model_cannot_take_is_told_before_anything_is_written(t
     with pytest.raises(LayeralignError, match=r"case 'c2': .*900 × 1.*2\.png"):
         layeralign.scan(str(model), tmp_path / "cases.jsonl", tmp_path / "run", **SHORT)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("family", "part", "name", "to"),
+    [("qwen3_vl", "vision_config", "num_heads", 16), ("qwen2_5_vl", "text_config", "rope_parameters",
+     {"rope_type": "default", "mrope_section": [2, 4, 4000], "rope_theta": 10000.0})],
+)  # fmt: skip
+def test_a_model_whose_files_do_not_fit_each_other_is_named(tmp_path, capsys, family, part, name, to):
+    """It loads, and fails at the first picture or text; it was called a bug in layeralign."""
+    model = tiny.save(family, tmp_path / "model")
+    content = json.loads((model / "config.json").read_text())
+    content[part][name] = to
+    (model / "config.json").write_text(json.dumps(content))
+    noise(40, 40).save(tmp_path / "p.png")
+    (tmp_path / "cases.jsonl").write_text('{"id": "a", "prompt": "hi", "kind": "benign", "image": "p.png"}')
+    cases = ["--cases", str(tmp_path / "cases.jsonl")]
+    assert main(["scan", "--model", str(model), *cases, *SMALL[2:], "--out", str(tmp_path / "run")]) == 1
+    assert f"layeralign: model {model}: fails (" in capsys.readouterr().err

@@ -74,7 +74,7 @@ def _said(error: Exception, tokens: list[str]) -> str:
 
 
 def _unexpected(error: Exception) -> str:
-    """The message for any other error: a bug of ours, unless a run can be damaged."""
+    """The message for any other error: a bug of ours, unless a run or a model can be damaged."""
     what = f"{type(error).__name__}: {printable(str(error), 200)}"
     if library := _importing(error):
         return (
@@ -89,6 +89,11 @@ def _unexpected(error: Exception) -> str:
 
     if opening.DOUBTFUL and isinstance(error, damage.DAMAGE):
         return damage.unreadable(opening.DOUBTFUL[-1], error)
+    if model := _asked(error):
+        return (
+            f"{model}: fails ({what}), as files that do not fit each other do; download it again, or, if its "
+            "files are as published, report this with what --debug shows"
+        )
     if isinstance(error, RecursionError):
         return f"an input is nested too deeply ({what}); expected fewer levels"
     other = "".join(
@@ -105,6 +110,25 @@ def _importing(error: Exception) -> str:
         package = file.partition("/")[0].removesuffix(".py")
         if code.co_name == "<module>" and installed and package != "layeralign":
             return package
+    return ""
+
+
+def _asked(error: Exception) -> str:
+    """The model or adapter that was loaded or asked where an error was raised; empty if none was."""
+    if not {"layeralign.vlm.vlm", "layeralign.vlm.load"} & sys.modules.keys():
+        return ""
+    from layeralign.runs.store import Run
+    from layeralign.vlm.checkpoint import Adapter, Checkpoint
+    from layeralign.vlm.vlm import Vlm
+
+    frames = [frame.f_locals.values() for frame, _ in traceback.walk_tb(error.__traceback__)]
+    for values in reversed(frames):
+        if any(isinstance(value, Run) for value in values):
+            return ""
+        for value in values:
+            if isinstance(value, Vlm | Checkpoint | Adapter):
+                kind = "adapter" if isinstance(value, Adapter) else "model"
+                return printable(f"{kind} {value.name}")
     return ""
 
 
