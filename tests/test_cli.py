@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+import torch
 
 import children
 from handmade import ROOT, cases, make, unsafe_first
@@ -249,6 +250,18 @@ def test_a_damaged_run_is_no_bug(run, capfd, verb):
     assert main([verb[0], str(run), *verb[1:]]) == 1
     err = capfd.readouterr().err
     assert "cannot be read" in err and "a bug in" not in err and err.count("\n") == 1
+
+
+def gpu_is_full():
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+
+@pytest.mark.parametrize("fill", [lambda: bytearray(2**62), lambda: torch.empty(2**50), gpu_is_full])
+def test_too_little_memory_is_one_sentence(tmp_path, monkeypatch, capsys, fill):
+    """It was called a bug in layeralign."""
+    monkeypatch.setattr("layeralign.analysis.results.Results.load", lambda path: fill())
+    assert main(["summary", str(tmp_path)]) == 1
+    assert "layeralign: there is not enough memory (" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", ["align", "reward"])
