@@ -252,6 +252,13 @@ def test_a_damaged_run_is_no_bug(run, capfd, verb):
     assert "cannot be read" in err and "a bug in" not in err and err.count("\n") == 1
 
 
+@pytest.mark.parametrize("name", ["[]", '["a"]', "{}"])
+def test_a_folder_whose_name_looks_like_json_is_a_folder(capsys, name):
+    """The parser of arguments took it for a list, and failed at an empty one."""
+    assert main(["summary", "a", name]) == 1 and main(["summary", name, "a"]) == 1
+    assert f"run {name}: is not a run" in capsys.readouterr().err
+
+
 def gpu_is_full():
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 

@@ -82,7 +82,7 @@ app = App(
     version=__version__,
     result_action="return_value",
     suppress_keyboard_interrupt=False,  # main says how to resume
-    default_parameter=Parameter(negative_iterable=()),
+    default_parameter=Parameter(negative_iterable=(), json_list=False, json_dict=False),
     help_formatter=_Help(),
 )
 app.command(
