@@ -14,6 +14,10 @@ from typing import Any
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+_CAUGHT: list[int] = []
+"""Signals that were caught: libraries, as Ray, raise a plain KeyboardInterrupt in place of a `Stopped`."""
+
+
 class Stopped(KeyboardInterrupt):
     """One of these signals; its argument is the signal's number."""
 
@@ -45,10 +49,11 @@ def kept() -> Iterator[None]:
 def told(stop: KeyboardInterrupt) -> int:
     """Say that the command was stopped; return its exit code: 130, 143 (SIGTERM) or 129 (SIGHUP)."""
     print("\nstopped; finished work is saved, and the same command resumes it", file=sys.stderr)
-    return 128 + (stop.args[0] if isinstance(stop, Stopped) else signal.SIGINT)
+    return 128 + (stop.args[0] if isinstance(stop, Stopped) else (_CAUGHT or [signal.SIGINT])[-1])
 
 
 def _stop(number: int, _: FrameType | None) -> None:
+    _CAUGHT.append(number)
     raise Stopped(number)
 
 
