@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -44,6 +44,22 @@ def kept() -> Iterator[None]:
         for number, handler in before.items():
             if signal.getsignal(number) is not handler:  # in another thread, none was set
                 signal.signal(number, handler)
+
+
+@contextmanager
+def passed(number: int, handle: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    """Pass a signal to a library in a block, and raise `Stopped` at its end: it would break an event loop."""
+    if signal.getsignal(number) is not _stop:
+        yield
+        return
+    seen: list[int] = []
+    signal.signal(number, lambda *given: (seen.append(number), handle(*given)))
+    try:
+        yield
+    finally:
+        signal.signal(number, _stop)
+    if seen:
+        _stop(number, None)
 
 
 def told(stop: KeyboardInterrupt) -> int:
