@@ -52,8 +52,13 @@ def passed(number: int, handle: Callable[[int, FrameType | None], object]) -> It
     if signal.getsignal(number) is not _stop:
         yield
         return
-    seen: list[int] = []
-    signal.signal(number, lambda *given: (seen.append(number), handle(*given)))
+    seen = []
+
+    def caught(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+        handle(number, frame)
+
+    signal.signal(number, caught)
     try:
         yield
     finally:
