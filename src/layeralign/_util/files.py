@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -248,7 +249,10 @@ def _remove_abandoned(file: Path) -> None:
     for draft in file.parent.glob(f".{_literal(file.name)}.*{_DRAFT}"):
         pid = draft.name.removesuffix(_DRAFT).rpartition(".")[2]
         if pid.isdecimal() and not _runs(int(pid)):
-            draft.unlink(missing_ok=True)
+            if draft.is_dir():  # of files that belong to this one
+                shutil.rmtree(draft, ignore_errors=True)
+            else:
+                draft.unlink(missing_ok=True)
 
 
 def _literal(name: str) -> str:
