@@ -1,5 +1,6 @@
 """Opening a run: one writer, readers that need no right to write, and damage that is seen."""
 
+import errno
 import json
 import os
 import random
@@ -483,6 +484,19 @@ def test_a_copy_for_reading_is_of_one_state(copy, monkeypatch):
         assert reader.structure() == "ok" and not reader.sealed
         assert reader.judges() == ["guard", "oracle", "other", "refusal"]
     writer.close()
+
+
+def test_a_copy_for_reading_that_cannot_be_made_says_where(copy, monkeypatch):
+    """On a full temporary folder the sentence named the run's file, on a disk with space."""
+    monkeypatch.setattr(opening.os, "access", lambda *_: False)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", str(copy / FILE))
+
+    (copy / SEAL).unlink()
+    monkeypatch.setattr(opening.shutil, "copyfile", full)
+    with pytest.raises(LayeralignError, match=r"No space left on device\); set TMPDIR"):
+        open_run(copy)
 
 
 def test_a_run_that_changes_while_it_is_read_as_it_is_is_refused(copy, monkeypatch):

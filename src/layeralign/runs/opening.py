@@ -212,7 +212,13 @@ def _reader(folder: Path) -> Run:
 
 def _copied(folder: Path) -> Run:
     """Open a copy of an unsealed run, in a temporary folder that ends with the run."""
-    kept = _copy(folder)
+    try:
+        kept = _copy(folder)
+    except OSError as error:
+        raise LayeralignError(
+            f"run {folder}: was not closed, so only a copy can be read here, and none can be made "
+            f"({error.strerror or error}); set TMPDIR to a folder with space"
+        ) from error
     connection = sqlite3.connect(Path(kept.name) / FILE)
     connection.execute("PRAGMA query_only = ON")
 
