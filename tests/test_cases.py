@@ -2,7 +2,10 @@ import contextlib
 import csv
 import json
 import os
+import signal
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -224,6 +227,28 @@ def test_answers_are_a_fact(tmp_path):
     file.write_text(json.dumps(row) + "\n" + json.dumps({**row, "id": "2", "answers": None}) + "\n")
     with_answers, without = files.read(file)
     assert with_answers.facts == {"answers": ["yes"] * 9 + ["no"]} and without.facts == {}
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from layeralign.cases import files
+cases = files.read(Path(sys.argv[1]))
+def given():
+    yield from cases[:4]
+    os.kill(os.getpid(), signal.SIGKILL)
+files.write(given(), Path(sys.argv[2]))
+"""
+
+
+def test_the_pictures_of_a_killed_command_are_removed_by_the_next_one(case_file, tmp_path):
+    """A hidden folder with copies of pictures of harmful cases stayed for ever."""
+    out = tmp_path / "out"
+    out.mkdir()
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(case_file), str(out / "c.jsonl")], check=False)
+    assert killed.returncode == -signal.SIGKILL and len([*out.iterdir()]) == 2
+    files.write(files.read(case_file), out / "c.jsonl")
+    assert sorted(path.name for path in out.iterdir()) == ["c.jsonl", "c.pictures"]
 
 
 def test_nothing_is_written_over_and_nothing_is_left_of_a_failure(case_file, tmp_path):

@@ -573,6 +573,29 @@ except KeyboardInterrupt as stop:
     assert done.stderr.strip() == "stopped; finished work is saved, and the same command resumes it"
 
 
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_a_library_that_raises_an_interrupt_of_its_own_keeps_the_exit_code(number):
+    """As Ray does while it waits, and a scan on it that SIGTERM ended had the exit code of Ctrl-C."""
+    code = f"""
+import os, time
+from layeralign._util import stopping
+stopping.listen()
+try:
+    try:
+        os.kill(os.getpid(), {int(number)})
+        time.sleep(30)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt from None
+except KeyboardInterrupt as stop:
+    raise SystemExit(stopping.told(stop))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=20,
+        preexec_fn=children.heed_signals,
+    )  # fmt: skip
+    assert done.returncode == 128 + number
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("level", "code"), [("1", 0), ("2", 1)])
 def test_python_without_docstrings_is_one_sentence(level, code):

@@ -125,6 +125,18 @@ def test_a_result_that_is_lost_with_its_node_is_made_again(monkeypatch):
     assert sorted(made) == [(0, [2]), (1, [4]), (2, [6])] and len(ray.killed) == 1
 
 
+def test_a_cluster_without_a_node_is_not_waited_for(monkeypatch):
+    """The raylet of `--ray local` was killed, and the scan waited for a new worker for ever, without a word."""
+    about = {"kind": "doubling", "node": "a"}
+    ray = Ray([about, about, Ray.RayActorError("its node died")])
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    ray.wait = lambda refs, **_: ([], refs) if ray.killed else ([refs[0]], refs[1:])
+    pool = Pool(Cluster("auto"), Doubling)
+    ray.nodes = lambda: [{"Alive": False}]
+    with pytest.raises(LayeralignError, match="no node of the cluster is alive"):
+        list(pool.map([1]))
+
+
 def test_without_ray_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with (

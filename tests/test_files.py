@@ -1,5 +1,6 @@
 """Files appear whole, private where they should be, and leave no draft."""
 
+import errno
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 
 from layeralign import LayeralignError
 from layeralign._util import files
@@ -16,6 +18,23 @@ from layeralign._util import files
 
 def drafts(folder):
     return [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("block", [files.atomic, lambda file: files.saving(f"out {file}:")])
+@pytest.mark.parametrize(
+    "own", [AttributeError("no attribute 'pos'"), SafetensorError("No space left on device")]
+)
+def test_a_full_disk_is_one_sentence_whatever_a_library_raises(tmp_path, block, own):
+    """A PDF on a full disk was called a bug: matplotlib fails again while it cleans up."""
+    with pytest.raises(LayeralignError, match=r"cannot be written \(No space left"), block(tmp_path / "a"):
+        try:
+            if isinstance(own, AttributeError):
+                raise OSError(errno.ENOSPC, "No space left on device")
+        finally:
+            raise own
+    with pytest.raises(AttributeError), block(tmp_path / "a"):
+        raise AttributeError
+    assert not drafts(tmp_path)
 
 
 @pytest.mark.parametrize("private", [True, False])

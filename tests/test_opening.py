@@ -1,5 +1,6 @@
 """Opening a run: one writer, readers that need no right to write, and damage that is seen."""
 
+import errno
 import json
 import os
 import random
@@ -329,6 +330,26 @@ def test_a_refused_writer_leaves_the_hash(copy):
         assert seal.is_sealed(copy)
 
 
+def test_a_writer_that_cannot_begin_leaves_the_hash(copy):
+    """SQLite needs a file for a writer, as it cannot make on a full disk; the hash was removed before."""
+    (copy / f"{FILE}-shm").mkdir()
+    with pytest.raises((LayeralignError, sqlite3.OperationalError)):
+        open_run(copy, write=True)
+    assert seal.is_sealed(copy)
+
+
+def test_a_run_behind_a_link_is_read_and_not_written(copy, tmp_path):
+    """Its lock and its hash are in the other folder: two commands wrote to it, and there it was called damaged."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / FILE).symlink_to(copy / FILE)
+    with open_run(copy, write=True), pytest.raises(LayeralignError, match="is a link or no regular file"):
+        open_run(other, write=True)
+    with open_run(other) as run, pytest.raises(LayeralignError, match="is a link or no regular file"):
+        create(other, run.model, run.identity, run.encoder)
+    assert "intact" in layeralign.verify(copy)
+
+
 def test_a_new_run_has_nothing_of_an_old_ones_log(copy, tmp_path):
     """SQLite replayed the log of a killed command, whose run.sqlite was removed, onto the new run."""
     opened = open_run(copy, write=True)
@@ -463,6 +484,19 @@ def test_a_copy_for_reading_is_of_one_state(copy, monkeypatch):
         assert reader.structure() == "ok" and not reader.sealed
         assert reader.judges() == ["guard", "oracle", "other", "refusal"]
     writer.close()
+
+
+def test_a_copy_for_reading_that_cannot_be_made_says_where(copy, monkeypatch):
+    """On a full temporary folder the sentence named the run's file, on a disk with space."""
+    monkeypatch.setattr(opening.os, "access", lambda *_: False)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", str(copy / FILE))
+
+    (copy / SEAL).unlink()
+    monkeypatch.setattr(opening.shutil, "copyfile", full)
+    with pytest.raises(LayeralignError, match=r"No space left on device\); set TMPDIR"):
+        open_run(copy)
 
 
 def test_a_run_that_changes_while_it_is_read_as_it_is_is_refused(copy, monkeypatch):

@@ -8,13 +8,15 @@ import pytest
 import children
 import layeralign
 from layeralign.analysis.cautions import caution
+from layeralign.cases import files
 from layeralign.cases.case import Case
 from layeralign.cli import main
 from layeralign.judges.coherence import CoherenceJudge
 from layeralign.judges.judge import Judge, Judgement
 from layeralign.runs import opening
 from layeralign.runs.store import Row
-from layeralign.sweep.sweep import judge
+from layeralign.sweep.settings import ScanSettings
+from layeralign.sweep.sweep import Engine, judge, sweep
 
 GUARD = "llama-guard-3:m"
 
@@ -159,3 +161,24 @@ def test_killed_while_its_model_loads_it_is_known_too(tmp_path):
     assert started.wait() == -signal.SIGKILL
     found = layeralign.read(tmp_path / "run").summary
     assert [(one.judge, one.judged) for one in found.unfinished] == [("coherence:testbed", 0)]
+
+
+@pytest.mark.parametrize("precision", [None, 0.2])
+def test_an_exit_that_a_stopped_scan_has_no_answer_at_is_named(llava, case_file, tmp_path, capsys, precision):
+    """All answers at one exit were longer than those at the other: nothing but a gate knew that it was asked."""
+    run, given = tmp_path / "run", {"exits": "1,4", "max_new_tokens": 3, "precision": precision}
+
+    class Stopped(Engine):
+        def answers(self, asked, settings):
+            yield from super().answers([query for query in asked if query[1] == 1], settings)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(llava, files.read(case_file), run, ScanSettings.of(**given), Stopped(llava))
+    assert main(["judge", str(run), "--judge", "refusal"]) == 0
+    found = layeralign.read(run).summary
+    assert found.lacking.exits == ("4",) and "at exit 4, up to" in caution(found)
+    capsys.readouterr()
+    assert main(["export", str(run), "--out", str(tmp_path / "rows.jsonl")]) == 0
+    assert ("is not complete" in capsys.readouterr().err) is (precision is None)
+    assert layeralign.scan(llava, case_file, run, **given).summary.lacking is None

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -65,8 +66,12 @@ def atomic(file: Path, *, private: bool = False) -> Iterator[Path]:
         _sync(draft)
         draft.replace(file)
         _sync(file.parent)
-    except OSError as error:
-        raise LayeralignError(f"out {file}: cannot be written ({error.strerror or error})") from error
+    except LayeralignError:
+        raise
+    except Exception as error:
+        if why := _of_disk(error):
+            raise LayeralignError(f"out {file}: cannot be written ({why})") from error
+        raise
     finally:
         with suppress(OSError):
             draft.unlink()
@@ -79,13 +84,24 @@ def saving(what: str) -> Iterator[None]:
     Raises:
         LayeralignError: they cannot be written.
     """
-    from safetensors import SafetensorError
-
     try:
         yield
-    except (OSError, SafetensorError) as error:
-        why = printable(str(getattr(error, "strerror", None) or error), 200)
-        raise LayeralignError(f"{what} cannot be written ({why}); the same command resumes") from error
+    except LayeralignError:
+        raise
+    except Exception as error:
+        if why := _of_disk(error):
+            raise LayeralignError(f"{what} cannot be written ({why}); the same command resumes") from error
+        raise
+
+
+def _of_disk(error: BaseException | None) -> str:
+    """What the disk said, if an error is the disk's; empty otherwise.
+
+    Libraries raise errors of their own: safetensors in its place, matplotlib while it cleans up after it.
+    """
+    while error and not isinstance(error, OSError) and type(error).__name__ != "SafetensorError":
+        error = error.__context__
+    return printable(str(getattr(error, "strerror", None) or error), 200) if error else ""
 
 
 def locked(folder: Path, name: str, what: str) -> FileLock:
@@ -233,7 +249,10 @@ def _remove_abandoned(file: Path) -> None:
     for draft in file.parent.glob(f".{_literal(file.name)}.*{_DRAFT}"):
         pid = draft.name.removesuffix(_DRAFT).rpartition(".")[2]
         if pid.isdecimal() and not _runs(int(pid)):
-            draft.unlink(missing_ok=True)
+            if draft.is_dir():  # of files that belong to this one
+                shutil.rmtree(draft, ignore_errors=True)
+            else:
+                draft.unlink(missing_ok=True)
 
 
 def _literal(name: str) -> str:

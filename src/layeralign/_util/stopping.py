@@ -6,12 +6,16 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+_CAUGHT: list[int] = []
+"""Signals that were caught: libraries, as Ray, raise a plain KeyboardInterrupt in place of a `Stopped`."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -42,13 +46,35 @@ def kept() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
+@contextmanager
+def passed(number: int, handle: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    """Pass a signal to a library in a block, and raise `Stopped` at its end: it would break an event loop."""
+    if signal.getsignal(number) is not _stop:
+        yield
+        return
+    seen = []
+
+    def caught(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+        handle(number, frame)
+
+    signal.signal(number, caught)
+    try:
+        yield
+    finally:
+        signal.signal(number, _stop)
+    if seen:
+        _stop(number, None)
+
+
 def told(stop: KeyboardInterrupt) -> int:
     """Say that the command was stopped; return its exit code: 130, 143 (SIGTERM) or 129 (SIGHUP)."""
     print("\nstopped; finished work is saved, and the same command resumes it", file=sys.stderr)
-    return 128 + (stop.args[0] if isinstance(stop, Stopped) else signal.SIGINT)
+    return 128 + (stop.args[0] if isinstance(stop, Stopped) else (_CAUGHT or [signal.SIGINT])[-1])
 
 
 def _stop(number: int, _: FrameType | None) -> None:
+    _CAUGHT.append(number)
     raise Stopped(number)
 
 

@@ -33,8 +33,8 @@ class Results:
         model: the model's name as it was given.
         identity: the settings that determine an answer.
         encoder: the exits of the model's encoder, in the form of `Exits.to_json`.
-        noted: other records of the run, by key: `changed`, `config`, `cost`, `reward`, `screen`,
-            `sequential`, `trained_on`.
+        noted: other records of the run, by key: `asked`, `changed`, `config`, `cost`, `reward`,
+            `screen`, `sequential`, `trained_on`.
         sessions: when, by which command and with which versions rows were added.
         columns: every row with the verdicts of every judge.
         judges: names of the judges that have a verdict on at least one row, sorted.
@@ -157,6 +157,11 @@ class Results:
     def sequential(self) -> Mapping[str, Any] | None:
         """How a sequential scan stopped; None for any other scan."""
         return self.noted.get("sequential")
+
+    @property
+    def asked(self) -> frozenset[int]:
+        """Exits that scans were asked for; a stopped one may have no answer there. Empty in older runs."""
+        return frozenset(self.noted.get("asked", {}).get("exits", ()))
 
     @property
     def changed(self) -> str:

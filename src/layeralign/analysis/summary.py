@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -252,11 +252,14 @@ def _lacking(
     run: Results, rule: StoppingRule | None, rows_at: RowsByExit, controls: RowsByExit
 ) -> Lacking | None:
     """Return which exits lack answers, or those to their controls, since their scan was stopped."""
+    none = run.asked - rows_at.keys()  # exits without any answer
     if rule:
-        answered = {exit: rows.ids() for exit, rows in rows_at.items()}
+        answered: dict[int, Collection[str]] = dict.fromkeys(none, ())
+        answered |= {exit: rows.ids() for exit, rows in rows_at.items()}
         left = {exit: len(ids) for exit, ids in lacks(run.given, rule.seed, answered).items()}
         return lacking(left, run.n_given, run.exits)
-    left = {exit: run.n_given - whole(rows) for exit, rows in rows_at.items()}
+    left = dict.fromkeys(none, run.n_given)
+    left |= {exit: run.n_given - whole(rows) for exit, rows in rows_at.items()}
     for control, cases in Counter(run.columns.cases.control).items():
         for exit, rows in controls.items() if control else ():
             some = rows.where(rows.control_is(control))

@@ -193,7 +193,7 @@ def write(cases: Sequence[Case], file: Path) -> None:
     for there in (file, beside):
         if there.exists():
             raise LayeralignError(f"out {there}: already exists; remove it or name another file")
-    pile = file.with_name(f".{beside.name}.{os.getpid()}")
+    pile = file.with_name(f".{file.name}.pictures.{os.getpid()}.draft")  # see `atomic`
     with atomic(file, private=True) as draft, ExitStack() as stack:
         pile.mkdir(mode=0o700)
         stack.callback(shutil.rmtree, pile, ignore_errors=True)

@@ -138,7 +138,15 @@ def open_run(folder: Path, *, write: bool = False) -> Run:
 
 
 def _locked(folder: Path) -> FileLock:
-    """Take the folder's lock for writing; see `layeralign._util.files.locked`."""
+    """Take the folder's lock for writing; see `layeralign._util.files.locked`.
+
+    A file that is a link has other writers' lock, and its seal, in another folder.
+    """
+    file = folder / FILE
+    if file.is_symlink() or (file.exists() and not file.is_file()):
+        raise LayeralignError(
+            f"run {folder}: {FILE} is a link or no regular file; expected the folder of the file itself"
+        )
     return files.locked(folder, LOCK, f"run {folder}")
 
 
@@ -157,9 +165,11 @@ def _writer(folder: Path, lock: FileLock, *, new: bool = False) -> Run:
         lock.release()
 
     run = _opened(folder, connection, sealed=True, doubtful=doubtful, end=end, new=new)
-    (folder / SEAL).unlink(missing_ok=True)  # not before: a run that is refused keeps its hash
-    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA journal_mode = WAL")  # which changes no closed run, but can fail
     connection.execute("PRAGMA synchronous = NORMAL")  # a power failure may lose the last batch
+    connection.execute("BEGIN IMMEDIATE")  # a full disk, or a file that is not ours to write, shows here
+    connection.rollback()
+    (folder / SEAL).unlink(missing_ok=True)  # not before: a run that is refused keeps its hash
     return run
 
 
@@ -202,7 +212,13 @@ def _reader(folder: Path) -> Run:
 
 def _copied(folder: Path) -> Run:
     """Open a copy of an unsealed run, in a temporary folder that ends with the run."""
-    kept = _copy(folder)
+    try:
+        kept = _copy(folder)
+    except OSError as error:
+        raise LayeralignError(
+            f"run {folder}: was not closed, so only a copy can be read here, and none can be made "
+            f"({error.strerror or error}); set TMPDIR to a folder with space"
+        ) from error
     connection = sqlite3.connect(Path(kept.name) / FILE)
     connection.execute("PRAGMA query_only = ON")
 

@@ -156,13 +156,8 @@ class Run:
         """The exits of the model's encoder, as returned by `Exits.to_json`."""
         return dict(self._meta("encoder"))
 
-    @property
-    def config(self) -> dict[str, Any] | None:
-        """The content of the model's config.json; None in older runs."""
-        return self._noted("config")
-
     def add_config(self, config: Mapping[str, Any]) -> None:
-        """Store the model's config; the identity has the hash of its file."""
+        """Store the content of the model's config.json; the identity has its hash."""
         self._note("config", config)
 
     @property
@@ -185,6 +180,15 @@ class Run:
             self._note("trained_on", {"cases": sorted(self.trained_on | more)})
 
     @property
+    def asked(self) -> frozenset[int]:
+        """Exits that scans were asked for; a stopped one may have no answer there. Empty in older runs."""
+        return frozenset((self._noted("asked") or {}).get("exits", ()))
+
+    def note_asked(self, exits: Iterable[int]) -> None:
+        """Add exits that a scan is asked for."""
+        self._note("asked", {"exits": sorted(self.asked.union(exits))})
+
+    @property
     def sequential(self) -> dict[str, Any] | None:
         """The stopping rule of a sequential scan, from `note_sequential`; None if there was none."""
         return self._noted("sequential")
@@ -196,11 +200,6 @@ class Run:
     def note_changed(self, why: str) -> None:
         """Store that the engine was changed while it answered; see `Results.changed`."""
         self._note("changed", {"why": why})
-
-    @property
-    def screen(self) -> dict[str, Any] | None:
-        """The result of the last screen, from `note_screen`; None if there was none."""
-        return self._noted("screen")
 
     def note_screen(self, found: Mapping[str, Any]) -> None:
         """Store the result of a screen, replacing an earlier one."""

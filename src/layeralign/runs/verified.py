@@ -20,8 +20,9 @@ def note_incomplete(run: Run) -> None:
     if run.sequential or "served" in run.identity:
         return
     given = {case.id for case in run.given()}
-    answered = [len(some) for cases in run.answered().values() if (some := cases & given)]
-    if (rows := sum(answered)) < (whole := len(given) * len(answered)):
+    answered = {at: len(some) for at, cases in run.answered().items() if (some := cases & given)}
+    answered |= dict.fromkeys(((exit, 0) for exit in run.asked if (exit, 0) not in answered), 0)
+    if (rows := sum(answered.values())) < (whole := len(given) * len(answered)):
         what = f"is not complete: it has {rows} answers, and {whole} with every case at every exit"
         print(printable(f"note: run {run.path}: {what}; repeat its scan"), file=sys.stderr)
 

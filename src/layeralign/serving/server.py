@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import signal
 import socket
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from layeralign._util import stopping
 from layeralign._util.terminal import say
 from layeralign._util.text import printable
 from layeralign.decode import checks
@@ -96,7 +98,7 @@ class Server:
                 ws="none",
                 lifespan="off",
                 access_log=False,
-                log_level="error",
+                log_level="critical",
                 log_config=None,
                 server_header=False,
                 limit_concurrency=CONNECTIONS,
@@ -118,20 +120,21 @@ class Server:
         """
         say(printable(self._told), stderr=True)
         try:
-            self.http.run(sockets=[self._socket])
+            with stopping.passed(signal.SIGHUP, self.http.handle_exit):  # uvicorn handles the others
+                self.http.run(sockets=[self._socket])
         finally:  # a signal is an exception here
             self._close()
 
     def _close(self) -> None:
         self._socket.close()
-        self._scheduler.close()
         wrong = None
         try:
+            self._scheduler.close()
             if self._relay:
                 self._relay.again()
         except LayeralignError as error:
             wrong = error
-        finally:
+        finally:  # also at another signal, else the log's thread would wait for ever
             if self._log:
                 self._log.close(str(wrong) if isinstance(wrong, Changed) else "")
         if wrong:

@@ -163,9 +163,14 @@ class Pool:
         """Wait for a worker; returns it, its part's number (None if it started), and what it says.
 
         The worker is None where it has died.
+
+        Raises:
+            LayeralignError: no node is left on which a worker could start.
         """
         while not (ready := self._ray.wait(list(self._busy), num_returns=1, timeout=PATIENCE)[0]):
-            if not self._like:
+            if not any(node["Alive"] for node in self._ray.nodes()):
+                raise LayeralignError("ray: no node of the cluster is alive any more; repeat the command")
+            if all(number is None for _, number in self._busy.values()):
                 print("note: no worker has started yet: it loads, or waits for room", file=sys.stderr)
         actor, number = self._busy.pop(ready[0])
         try:

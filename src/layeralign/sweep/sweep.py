@@ -119,6 +119,7 @@ def sweep(
             run.note_sequential(asdict(rule))
         known_cases = {case.id for case in run.given()}
         run.add_cases(cases, anew=RULES)
+        run.note_asked(exits)
         if added := len({case.id for case in cases} - known_cases) if known_cases else 0:
             print(
                 printable(f"note: adds {added} cases to the {len(known_cases)} of run {out}"), file=sys.stderr
