@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 import warnings
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,10 +24,27 @@ MAX_PIXELS = 50_000_000
 """Largest width × height; a larger picture is refused before decoding."""
 MAX_BYTES = 64 * 2**20
 """Largest file, in bytes."""
+SECONDS = 5.0
+"""Most processor time that a picture file may take."""
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 _DEPTH_AT = 24
 """Offset of the bit depth in a PNG file."""
 _ANIMATED = ("PNG", "WEBP", "GIF")  # not JPEG: some cameras store a second picture in it
+_JPEG_PART = 2**12
+"""Bytes of a JPEG that are decoded at once; each scan in them, of 150 bytes, passes over all pixels."""
+
+
+class _Timed(BytesIO):
+    """The bytes of a picture file, which may have millions of parts, or scans; read for a limited time."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self.end = time.thread_time() + SECONDS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if time.thread_time() > self.end:
+            raise TimeoutError(f"takes more than {SECONDS:g} s")
+        return super().read(size)
 
 
 @dataclass(frozen=True)
@@ -256,7 +274,9 @@ def _decode(content: bytes, shown: str, background: str) -> tuple[Image.Image, b
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is checked below
         try:
-            with Image.open(BytesIO(content), formats=FORMATS) as picture:
+            with Image.open(_Timed(content), formats=FORMATS) as picture:
+                if picture.format == "JPEG":
+                    picture.decodermaxblock = _JPEG_PART
                 width, height = picture.size
                 if width * height > MAX_PIXELS:
                     raise LayeralignError(
