@@ -136,6 +136,14 @@ def test_a_picture_just_over_the_limit_is_refused_before_decoding(tmp_path, monk
         pictures.check(tmp_path, "p.png", "here")
 
 
+@pytest.mark.parametrize("size", [(1, 1001), (40_001, 40)])
+def test_a_line_of_pixels_is_refused(tmp_path, size):
+    """Scaled to a shorter side of 336 pixels, one of 400,000 pixels has 45 billion."""
+    Image.new("L", size).save(tmp_path / "p.png")
+    with pytest.raises(LayeralignError, match="one side may be at most 1000 times the other"):
+        pictures.check(tmp_path, "p.png", "here")
+
+
 def test_a_picture_that_changed_after_the_check_is_not_shown(case_file):
     picture = files.read(case_file)[0].picture
     Image.new("RGB", (9, 9)).save(picture.path)
