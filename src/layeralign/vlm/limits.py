@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 _MOST_TENSORS = 200_000
 """Largest number of tensors of a checkpoint."""
-_ROOM = 2**28
-"""Most numbers of tables of positions and the like, which are in no file: 1 GiB."""
+_ROOM = 2**26
+"""Most numbers of tables of positions and the like, which are in no file: 256 MiB, twice to make them."""
 _DIMENSIONS = 8
 """Most dimensions of a tensor."""
 _MOST_TOKENS = 100_000
@@ -67,7 +67,7 @@ def try_out(folder: Path, what: str, kind: Any = None, most: int | None = None) 
         folder: folder of the config.json.
         what: owner for messages, such as `model NAME`.
         kind: an auto class of transformers; None to read the config only.
-        most: the numbers that a model with these weights may hold, besides tables of positions and the like.
+        most: the parameters that a model with these weights may hold, besides `_ROOM`.
             Transformers makes what is missing, such as rows of embeddings, before it can be refused.
 
     Raises:
@@ -81,8 +81,9 @@ def try_out(folder: Path, what: str, kind: Any = None, most: int | None = None) 
         if kind is not None:
             with torch.device("meta"):
                 model = kind.from_config(config)
-            held = sum(one.numel() for one in (*model.parameters(), *model.buffers()))
-            if most is not None and held > most + _ROOM:
+            held = sum(one.numel() for one in model.parameters())
+            tables = sum(one.nbytes for one in model.buffers())
+            if most is not None and (held > most + _ROOM or tables > 4 * _ROOM):
                 raise MemoryError
 
     if reason := bounded.excess(build):
