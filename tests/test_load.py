@@ -592,6 +592,15 @@ def test_numbers_of_rotary_embeddings_that_are_none_are_one_sentence(copy, key, 
         load(copy)
 
 
+def test_a_list_of_a_million_entries_is_refused(copy):
+    """Several parts of an image processor copy and check it."""
+    content = json.loads((copy / "processor_config.json").read_text())
+    content["image_processor"]["image_mean"] = [0.5] * 100_001
+    (copy / "processor_config.json").write_text(json.dumps(content))
+    with pytest.raises(LayeralignError, match=r"processor_config\.json has a list of 100,001 entries"):
+        load(copy)
+
+
 def test_a_huge_generation_config_is_not_read(copy):
     with (copy / "generation_config.json").open("wb") as stream:
         stream.truncate(2**26)

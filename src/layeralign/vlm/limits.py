@@ -22,6 +22,8 @@ _DIMENSIONS = 8
 """Most dimensions of a tensor."""
 _MOST_TOKENS = 100_000
 """Largest number of picture tokens."""
+_MOST_ENTRIES = 100_000
+"""Longest list in a config."""
 _ROPE, _MOST_ROPE = ("factor", "original_max_position_embeddings"), 10**9
 """Numbers of rotary embeddings, and their limit: a context is computed from them."""
 _TOKENS = re.compile("image_tokens|image_seq|seq_length|num_tokens|soft_tokens|query_tokens")
@@ -43,6 +45,10 @@ def check_numbers(model: str, configs: Mapping[str, object], tensors: int) -> No
             f"model {model}: its weights have {tensors:,} tensors; the limit is {_MOST_TENSORS:,}"
         )
     for file, content in configs.items():
+        if (longest := max(map(len, _lists(content)), default=0)) > _MOST_ENTRIES:
+            raise LayeralignError(
+                f"model {model}: {file} has a list of {longest:,} entries; the limit is {_MOST_ENTRIES:,}"
+            )
         for key, value in _numbers(content):
             limit, why = tensors, f"its weights have {tensors} tensors"
             if _TOKENS.search(key):
@@ -144,6 +150,17 @@ def keys(content: object) -> Iterator[str]:
     if isinstance(content, list):
         for part in content:
             yield from keys(part)
+
+
+def _lists(content: object) -> Iterator[list[Any]]:
+    """Every list in JSON."""
+    if isinstance(content, dict):
+        content = list(content.values())
+    elif isinstance(content, list):
+        yield content
+    if isinstance(content, list):
+        for part in content:
+            yield from _lists(part)
 
 
 def _numbers(content: object, key: str = "") -> Iterator[tuple[str, float]]:
