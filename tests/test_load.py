@@ -592,6 +592,17 @@ def test_numbers_of_rotary_embeddings_that_are_none_are_one_sentence(copy, key, 
         load(copy)
 
 
+def test_weights_of_another_shape_are_named(copy):
+    """Transformers refers to a table that it has logged, which is not shown."""
+    content = json.loads((copy / "config.json").read_text())
+    content["text_config"]["intermediate_size"] = 80
+    (copy / "config.json").write_text(json.dumps(content))
+    with pytest.raises(
+        LayeralignError, match=r"6 weights have .* such as .*mlp.*, of \[.*64.*\] and not \[.*80.*\]; "
+    ):
+        load(copy)
+
+
 def test_a_list_of_a_million_entries_is_refused(copy):
     """Several parts of an image processor copy and check it."""
     content = json.loads((copy / "processor_config.json").read_text())

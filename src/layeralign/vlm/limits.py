@@ -96,20 +96,28 @@ def try_out(folder: Path, what: str, kind: Any = None, most: int | None = None) 
         raise LayeralignError(f"{what}: a model of its config.json {reason}; download the model again")
 
 
-def check_weights(model: nn.Module, missing: Iterable[str], unused: Iterable[str], what: str) -> None:
-    """Refuse a checkpoint that lacks weights, or that has more layers than its config.
+def check_weights(model: nn.Module, missing: Iterable[str], report: Mapping[str, Any], what: str) -> None:
+    """Refuse a checkpoint that lacks weights, has others, or has more layers than its config.
 
     Transformers ignores surplus layers: an encoder would exit early, and nothing would show it.
 
     Args:
         model: the loaded model.
         missing: names of the weights that the checkpoint lacks.
-        unused: names of the weights that the model has no place for.
+        report: transformers' report: names of the weights that the model has no place for, and names and both
+            shapes of those of another shape, which are random.
         what: owner for messages, such as `model NAME`.
 
     Raises:
-        LayeralignError: weights are missing, or a list of layers is shorter than its weights.
+        LayeralignError: weights are missing or of another shape, or a list of layers is shorter than its
+            weights.
     """
+    if other := sorted(report["mismatched_keys"]):
+        name, there, here = other[0]
+        raise LayeralignError(
+            f"{what}: {len(other)} weights have other shapes than by its config.json, such as {name}, of "
+            f"{list(there)} and not {list(here)}; correct the config.json, or download the model again"
+        )
     if lacks := sorted(missing):
         raise LayeralignError(
             f"{what}: the checkpoint lacks {len(lacks)} weights that its class needs, such as {lacks[0]}; "
@@ -118,7 +126,7 @@ def check_weights(model: nn.Module, missing: Iterable[str], unused: Iterable[str
     from torch import nn
 
     held: dict[str, int] = {}
-    for key in unused:
+    for key in report["unexpected_keys"]:
         for number in re.finditer(r"\.(\d{1,9})(?=\.)", key):
             layers = key[: number.start()]
             held[layers] = max(held.get(layers, 0), int(number[1]) + 1)
