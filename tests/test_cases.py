@@ -6,6 +6,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from PIL import Image
 
 from layeralign import LayeralignError
 from layeralign._util import text
+from layeralign._util.files import LONGEST_LINE
 from layeralign._util.text import redacted
 from layeralign.cases import files, pictures
 from layeralign.cases.case import Case, normalise_category
@@ -136,6 +138,28 @@ def test_a_picture_just_over_the_limit_is_refused_before_decoding(tmp_path, monk
     monkeypatch.setattr(pictures, "MAX_PIXELS", 100)
     monkeypatch.setattr(Image.Image, "convert", lambda *_: pytest.fail("it was decoded"))
     with pytest.raises(LayeralignError, match="11×10 pixels"):
+        pictures.check(tmp_path, "p.png", "here")
+
+
+def test_a_file_with_an_emoji_is_decoded_line_by_line(tmp_path, monkeypatch):
+    """At once it takes four bytes for each character: a file of 250 MB took 1.2 GB, and 1.9 GB in one line."""
+    file = tmp_path / "c.jsonl"
+    file.write_text('{"id": "a", "prompt": "\U0001f600", "kind": "benign"}\n' + (" " * 2**20 + "\n") * 64)
+    monkeypatch.setattr(files, "MAX_BYTES", 65 * 2**20)
+    tracemalloc.start()
+    assert files.read(file)[0].prompt == "\U0001f600"
+    assert tracemalloc.get_traced_memory()[1] < 1.5 * file.stat().st_size
+    tracemalloc.stop()
+    file.write_text(json.dumps(GOOD | {"prompt": "a" * LONGEST_LINE}))
+    with pytest.raises(LayeralignError, match=r"c\.jsonl:1: is longer than 16,777,216 characters, the limit"):
+        files.read(file)
+
+
+@pytest.mark.parametrize("size", [(1, 1001), (40_001, 40)])
+def test_a_line_of_pixels_is_refused(tmp_path, size):
+    """Scaled to a shorter side of 336 pixels, one of 400,000 pixels has 45 billion."""
+    Image.new("L", size).save(tmp_path / "p.png")
+    with pytest.raises(LayeralignError, match="one side may be at most 1000 times the other"):
         pictures.check(tmp_path, "p.png", "here")
 
 

@@ -565,9 +565,16 @@ def test_a_config_beyond_its_weights_is_refused_before_anything_is_made(copy, fi
         load(copy)
 
 
-def test_a_config_whose_model_is_larger_than_its_weights_is_refused_before_it_is_made(copy):
+@pytest.mark.parametrize(
+    ("key", "value"), [("vocab_size", 2_000_000), ("max_position_embeddings", 4_000_000)]
+)
+def test_a_config_whose_model_is_larger_than_its_weights_is_refused_before_it_is_made(copy, key, value):
+    """Here 160 million numbers of embeddings, or of a table of positions that is in no file."""
     content = json.loads((copy / "config.json").read_text())
-    content["text_config"]["vocab_size"] = 8_000_000  # 1.3 GB of embeddings, which would be drawn
+    if key == "max_position_embeddings":
+        size = {"d_model": 40, "num_layers": 2, "attention_heads": 2, "ffn_dim": 64, "vocab_size": 260}
+        content["text_config"] = {"model_type": "xglm", **size}
+    content["text_config"][key] = value
     (copy / "config.json").write_text(json.dumps(content))
     with pytest.raises(LayeralignError, match=r"a model of its config\.json takes more than 1 GiB"):
         load(copy)
@@ -582,6 +589,26 @@ def test_numbers_of_rotary_embeddings_that_are_none_are_one_sentence(copy, key, 
     content["text_config"]["rope_parameters"] = {"rope_type": "dynamic", key: value}
     (copy / "config.json").write_text(json.dumps(content))
     with pytest.raises(LayeralignError, match=rf"config.json: {key} is .*, and the limit is 1,000,000,000"):
+        load(copy)
+
+
+def test_weights_of_another_shape_are_named(copy):
+    """Transformers refers to a table that it has logged, which is not shown."""
+    content = json.loads((copy / "config.json").read_text())
+    content["text_config"]["intermediate_size"] = 80
+    (copy / "config.json").write_text(json.dumps(content))
+    with pytest.raises(
+        LayeralignError, match=r"6 weights have .* such as .*mlp.*, of \[.*64.*\] and not \[.*80.*\]; "
+    ):
+        load(copy)
+
+
+def test_a_list_of_a_million_entries_is_refused(copy):
+    """Several parts of an image processor copy and check it."""
+    content = json.loads((copy / "processor_config.json").read_text())
+    content["image_processor"]["image_mean"] = [0.5] * 100_001
+    (copy / "processor_config.json").write_text(json.dumps(content))
+    with pytest.raises(LayeralignError, match=r"processor_config\.json has a list of 100,001 entries"):
         load(copy)
 
 

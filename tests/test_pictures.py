@@ -4,6 +4,8 @@ import base64
 import io
 import json
 import os
+import time
+import zlib
 
 import numpy as np
 import pytest
@@ -232,3 +234,36 @@ def test_a_strange_name_is_a_sentence_of_normal_length(tmp_path, name):
     with pytest.raises(LayeralignError) as error:
         pictures.check(tmp_path, name, "here")
     assert len(str(error.value)) < 500
+
+
+def _marker(kind, content):
+    return bytes([255, kind]) + (len(content) + 2).to_bytes(2) + content
+
+
+def _jpeg_of_scans(size, scans):
+    """A grey progressive JPEG: of some dozen bytes for each scan of all its pixels."""
+    blocks = (size // 8) ** 2
+    skips = "0" + "1" * 14  # 32,767 blocks without a change
+    bits = skips * (blocks // 32_767)
+    bits += "1" * (-len(bits) % 8)
+    packed = int(bits, 2).to_bytes(len(bits) // 8).replace(b"\xff", b"\xff\0")
+    scan = _marker(0xDA, b"\1\1\0\1\x3f\0") + packed
+    frame = _marker(0xC2, b"\x08" + 2 * size.to_bytes(2) + b"\1\1\x11\0")
+    codes = _marker(0xC4, b"\x00\1" + bytes(16)) + _marker(0xC4, b"\x10\1" + bytes(15) + b"\xe0")
+    first = _marker(0xDA, b"\1\1\0\0\0\0") + bytes(blocks // 8 + 1)
+    start = b"\xff\xd8" + _marker(0xDB, b"\0" + b"\1" * 64)
+    return start + frame + codes + first + scan * scans + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("of", ["scans", "chunks"])
+def test_a_picture_of_millions_of_parts_is_one_sentence(tmp_path, monkeypatch, of):
+    monkeypatch.setattr(pictures, "SECONDS", 0.5)
+    content = _jpeg_of_scans(3000, 5_000) if of == "scans" else png(np.zeros((8, 8)), 0, 8)
+    if of == "chunks":
+        chunk = b"\0\0\0\0aaAa" + zlib.crc32(b"aaAa").to_bytes(4)
+        content = content[:33] + chunk * 1_000_000 + content[33:]
+    (tmp_path / "a").write_bytes(content)
+    started = time.process_time()
+    with pytest.raises(LayeralignError, match=r"image 'a': cannot be decoded, .*\(takes more than 0.5 s\)"):
+        pictures.check(tmp_path, "a", "here")
+    assert time.process_time() - started < 2

@@ -15,7 +15,7 @@ from layeralign.cases import cache
 from layeralign.cases.case import KINDS
 from layeralign.cases.readers import pairs
 from layeralign.cases.readers.reader import BENCHMARKS, read
-from layeralign.cases.readers.shared import packed
+from layeralign.cases.readers.shared import packed, strict
 from malformed import (
     Fault,
     csv_faults,
@@ -716,3 +716,14 @@ def test_more_pairs_than_anyone_asks(tmp_path, monkeypatch):
         read("pairs", tmp_path)
     assert len(read("pairs", tmp_path, limit=11)) == 11
     assert len(read("pairs:3x3", tmp_path)) == 9
+
+
+def test_a_large_document_with_an_emoji_is_refused(tmp_path, monkeypatch):
+    """It takes four bytes for each character: 500 MB took 2.5 GB. Files of lines are decoded line by line."""
+    monkeypatch.setattr(strict, "MAX_BYTES", 1000)
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps([{"a": "\U0001f600" + "x" * 300}], ensure_ascii=False), encoding="utf-8")
+    with pytest.raises(LayeralignError, match=r"a\.json: .* has emoji; expected a benchmark's file"):
+        strict.listed(file)
+    file.write_text(file.read_text(encoding="utf-8")[1:-1], encoding="utf-8")
+    assert len(strict.objects(file)) == 1

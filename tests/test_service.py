@@ -13,7 +13,7 @@ import pytest
 
 from faulty import completion
 from layeralign import LayeralignError
-from layeralign.judges.models import service
+from layeralign.judges.models import content
 from layeralign.judges.models.address import address
 from layeralign.judges.models.remote import Completion, Endpoint
 from layeralign.judges.models.service import Failure, Service
@@ -134,6 +134,34 @@ def test_a_reply_longer_than_any_answer_is_an_invalid_try():
     assert [one.why for one in found] == [
         "the reply was longer than 262,144 characters, 2 times or for 5 s"
     ] * 3
+
+
+def test_replies_that_are_held_back_are_bounded_together(monkeypatch):
+    """Each lacks its last byte. Up to 512 requests may be in flight, and a response may have 16 MiB."""
+    assert content.MOST_HELD == 2**28
+    monkeypatch.setattr(content, "MOST_HELD", 2**21)
+    part = b" " * 2**20
+
+    def answer(handler):
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(part) + 1))
+        handler.end_headers()
+        handler.wfile.write(part)
+        time.sleep(4)
+
+    with serving(answer) as url:
+        slow = QUICK | {"attempts": 1, "timeout": 3, "workers": 8}
+        found = Endpoint.of(url, "m", **slow).ask_all(ASKED * 2, max_tokens=5)
+    held = [one.why for one in found].count("timed out, 1 times or for 5 s")
+    assert held == 2 and "all responses at a time were longer than 2 MiB" in " ".join(
+        one.why for one in found
+    )
+    with serving(says(json.dumps(completion("safe")).encode())) as url:  # what was read makes room
+        monkeypatch.setattr(content, "MOST_HELD", 1000)
+        assert (
+            Endpoint.of(url, "m", **QUICK).ask_all(ASKED * 10, max_tokens=5)
+            == [Completion("safe", True)] * 30
+        )
 
 
 def test_a_server_that_never_answers_is_given_up():
@@ -270,4 +298,4 @@ def test_replies_are_read_from_a_loop_that_runs_already():
             return Endpoint.of(url, "m", **QUICK).ask_all(ASKED, max_tokens=5)
 
     assert asyncio.run(cell()) == [Completion("safe", True)] * 3
-    assert service.MAX_BYTES == 16 * 2**20
+    assert content.MAX_BYTES == 16 * 2**20

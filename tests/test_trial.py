@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+import tiny
 from layeralign import LayeralignError
 from layeralign._util import bounded
 from layeralign.judges.models.local import LocalSpeaker
@@ -139,6 +140,18 @@ def test_a_picture_of_millions_of_tokens_is_one_sentence(copied, hasty):
     file.write_text(json.dumps(content))
     with pytest.raises(LayeralignError, match="image processor takes more than"):
         load(copied)
+
+
+@pytest.mark.slow
+def test_a_small_picture_is_not_thousands_of_tiles(tmp_path):
+    """Each picture of a scan would be, and they come in batches."""
+    folder = tiny.save("idefics3", tmp_path / "model")
+    file = folder / "processor_config.json"
+    content = json.loads(file.read_text())
+    content["image_processor"]["size"] = {"longest_edge": 4000}  # in tiles of 32 x 32 pixels
+    file.write_text(json.dumps(content))
+    with pytest.raises(LayeralignError, match="image processor takes more than"):
+        load(folder)
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 _DRAFT = ".draft"
 _DATABASE = b"SQLite format 3\0"
 """The first bytes of a run, which no output replaces."""
+LONGEST_LINE = 2**24
+"""Longest line of a file with a record in each line, in characters."""
 _MOST_TOKENS = 2**30
 """Largest file of token ids, in bytes."""
 _LINE_ENDS = {end: f"\\u{end:04x}" for end in (0x85, 0x2028, 0x2029)}
@@ -224,6 +227,35 @@ def read_text(file: Path, limit: int) -> str:
         ValueError: it is not a regular file, it is larger, or it is not UTF-8.
     """
     return io.TextIOWrapper(io.BytesIO(read_regular(file, limit)), encoding="utf-8-sig").read()
+
+
+def lines_of(content: bytes, what: str, ends: str | None = None) -> Iterator[tuple[int, str]]:
+    """Yield number, from 1, and text of each line that is not blank, decoded one after another.
+
+    A text with an emoji takes four bytes for each character: a file of 256 MiB would take 1 GiB at once.
+
+    Args:
+        content: UTF-8; a byte order mark is dropped.
+        what: the content's origin, for messages.
+        ends: what ends a line, as `newline` of `open`.
+
+    Raises:
+        LayeralignError: it is not UTF-8, or a line is longer than `LONGEST_LINE`.
+    """
+    stream = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", newline=ends)
+    for number in count(1):
+        try:
+            line = stream.readline(LONGEST_LINE + 1)
+        except UnicodeDecodeError as error:
+            raise LayeralignError(
+                f"{what}: cannot be read as UTF-8 text ({error.reason}, at line {number} or soon after it)"
+            ) from error
+        if not line:
+            return
+        if len(line) > LONGEST_LINE:
+            raise LayeralignError(f"{what}:{number}: is longer than {LONGEST_LINE:,} characters, the limit")
+        if line.strip():
+            yield number, line.removesuffix("\n")
 
 
 def json_line(row: Any) -> str:

@@ -36,7 +36,11 @@ def printable(text: str, limit: int | None = None) -> str:
 
 def has_lone_surrogate(text: str) -> bool:
     """Return whether the text contains a lone surrogate, which UTF-8 cannot encode."""
-    return any("\ud800" <= letter <= "\udfff" for letter in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def redacted(text: str, limit: int | None = None) -> str:
@@ -44,18 +48,18 @@ def redacted(text: str, limit: int | None = None) -> str:
     return "".join(c if c in _KEPT else "·" for c in printable(text, limit))
 
 
-def check_parts(text: str, where: str) -> None:
+def check_parts(text: bytes, where: str) -> None:
     """Refuse JSON or CSV of too many parts: an empty object takes 40 times the memory of its text.
 
     Args:
-        text: the text.
+        text: the text, in UTF-8.
         where: the text's origin, for the message.
 
     Raises:
         LayeralignError: the text has too many lines, commas or brackets.
     """
     for letter, most in _MOST_PARTS.items():
-        if text.count(letter) > most:
+        if text.count(letter.encode()) > most:
             what = "lines" if letter == "\n" else f"of the character {letter}"
             raise LayeralignError(f"{where}: has more than {most:,} {what}; split it")
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from layeralign._util.files import atomic, json_line, read_regular, read_text
+from layeralign._util.files import atomic, json_line, lines_of, read_regular
 from layeralign._util.text import check_parts, json_of, printable
 from layeralign._util.validation import Filled, Record, Text, validated
 from layeralign.cases import pictures
@@ -42,12 +42,12 @@ def read(file: Path, limit: int | None = None) -> list[Case]:
         LayeralignError: The file is invalid; the message names the file, the line and the field.
     """
     try:
-        text = read_text(file, MAX_BYTES)
+        content = read_regular(file, MAX_BYTES)
     except (OSError, ValueError) as error:
         raise LayeralignError(f"cases {file}: cannot be read as UTF-8 text ({error})") from error
-    check_parts(text, f"cases {file}")
+    check_parts(content, f"cases {file}")
     table = file.suffix.lower() == ".csv"
-    rows = checked(_table(text, file) if table else _objects(text, file))
+    rows = checked(_table(content, file) if table else _objects(content, file))
     if not rows:
         expected = "a header and a row per case" if table else "one JSON object per line"
         raise LayeralignError(f"cases {file}: has no cases; expected {expected}")
@@ -55,16 +55,16 @@ def read(file: Path, limit: int | None = None) -> list[Case]:
     return [case(row, _picture(row.image, file.parent, where, opened)) for where, row in rows[:limit]]
 
 
-def _objects(text: str, file: Path) -> Iterator[tuple[str, Any]]:
+def _objects(content: bytes, file: Path) -> Iterator[tuple[str, Any]]:
     """Yield place and content of each line of a JSONL file."""
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            yield f"{file}:{number}", json_of(line, f"{file}:{number}", _EXPECTED)
+    for number, line in lines_of(content, f"cases {file}"):
+        yield f"{file}:{number}", json_of(line, f"{file}:{number}", _EXPECTED)
 
 
-def _table(text: str, file: Path) -> Iterator[tuple[str, Any]]:
+def _table(content: bytes, file: Path) -> Iterator[tuple[str, Any]]:
     """Yield place and content of each row of a CSV table whose header names the fields."""
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    stream = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig")  # decoded part by part
+    reader = csv.DictReader(stream, strict=True)
     try:
         times = Counter(columns := reader.fieldnames or [])
         if len(columns) > MAX_COLUMNS:
@@ -78,6 +78,8 @@ def _table(text: str, file: Path) -> Iterator[tuple[str, Any]]:
             if None in row:
                 raise LayeralignError(f"{where}: has more cells than the header; quote a text with a comma")
             yield where, {name: cell for name, cell in row.items() if cell}
+    except UnicodeDecodeError as error:
+        raise LayeralignError(f"cases {file}: cannot be read as UTF-8 text ({error.reason})") from error
     except csv.Error as error:
         raise LayeralignError(f"{file}:{reader.line_num}: is not valid CSV ({error})") from error
 

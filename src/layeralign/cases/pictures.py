@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 import warnings
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,12 +22,31 @@ from layeralign.errors import LayeralignError
 
 MAX_PIXELS = 50_000_000
 """Largest width × height; a larger picture is refused before decoding."""
+MAX_RATIO = 1_000
+"""Largest ratio of the sides: some processors scale the shorter side to 336 pixels before they crop."""
 MAX_BYTES = 64 * 2**20
 """Largest file, in bytes."""
+SECONDS = 5.0
+"""Most processor time that a picture file may take."""
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 _DEPTH_AT = 24
 """Offset of the bit depth in a PNG file."""
 _ANIMATED = ("PNG", "WEBP", "GIF")  # not JPEG: some cameras store a second picture in it
+_JPEG_PART = 2**12
+"""Bytes of a JPEG that are decoded at once; each scan in them, of 150 bytes, passes over all pixels."""
+
+
+class _Timed(BytesIO):
+    """The bytes of a picture file, which may have millions of parts, or scans; read for a limited time."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self.end = time.thread_time() + SECONDS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if time.thread_time() > self.end:
+            raise TimeoutError(f"takes more than {SECONDS:g} s")
+        return super().read(size)
 
 
 @dataclass(frozen=True)
@@ -223,9 +243,7 @@ def data_url(picture: Image.Image, format: str, **settings: Any) -> str:
 
 def _plain(picture: Image.Image, shown: str) -> Image.Image:
     """Rotate by the EXIF and convert to RGB, or to RGBA where pixels are transparent."""
-    width, height = picture.size
-    if width * height > MAX_PIXELS:
-        raise LayeralignError(f"{shown}: has {width}×{height} pixels; the limit is {MAX_PIXELS:,} in total")
+    _check_size(picture, shown)
     if picture.mode.startswith(("I", "F")):
         raise LayeralignError(f"{shown}: has more than 8 bits per channel; convert it to 8 bits")
     try:
@@ -256,12 +274,10 @@ def _decode(content: bytes, shown: str, background: str) -> tuple[Image.Image, b
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is checked below
         try:
-            with Image.open(BytesIO(content), formats=FORMATS) as picture:
-                width, height = picture.size
-                if width * height > MAX_PIXELS:
-                    raise LayeralignError(
-                        f"{shown}: has {width}×{height} pixels; the limit is {MAX_PIXELS:,} in total"
-                    )
+            with Image.open(_Timed(content), formats=FORMATS) as picture:
+                if picture.format == "JPEG":
+                    picture.decodermaxblock = _JPEG_PART
+                _check_size(picture, shown)
                 if _deep(picture, content):  # Pillow would clip it to white
                     raise LayeralignError(f"{shown}: has more than 8 bits per channel; convert it to 8 bits")
                 animated = picture.format in _ANIMATED and bool(getattr(picture, "is_animated", False))
@@ -279,6 +295,16 @@ def _decode(content: bytes, shown: str, background: str) -> tuple[Image.Image, b
             raise LayeralignError(
                 f"{shown}: cannot be decoded, it is truncated or corrupt ({error})"
             ) from error
+
+
+def _check_size(picture: Image.Image, shown: str) -> None:
+    width, height = picture.size
+    if width * height > MAX_PIXELS:
+        raise LayeralignError(f"{shown}: has {width}×{height} pixels; the limit is {MAX_PIXELS:,} in total")
+    if max(width, height) > MAX_RATIO * min(width, height):
+        raise LayeralignError(
+            f"{shown}: has {width}×{height} pixels; one side may be at most {MAX_RATIO} times the other"
+        )
 
 
 def _deep(picture: ImageFile.ImageFile, content: bytes) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from layeralign._util.files import atomic, read_regular
+from layeralign._util.files import atomic, lines_of, read_regular
 from layeralign._util.text import json_of
 from layeralign._util.validation import Record, Text, validated
 from layeralign.errors import LayeralignError
@@ -119,14 +119,11 @@ def adopt(run: Run, file: Path) -> Counter[str]:
     """
     try:
         content = read_regular(file, MAX_BYTES)
-        lines = content.decode("utf-8-sig").split("\n")
     except (OSError, ValueError) as error:
         raise LayeralignError(f"labels {file}: cannot be read as UTF-8 text ({error})") from error
     rows = _labelled(run)
     found: dict[RowKey, str | None] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    for number, line in lines_of(content, f"labels {file}", "\n"):
         where = f"{file}:{number}"
         given = validated(_Line, json_of(line, where), where)
         key = given.case, given.exit, given.sample

@@ -20,7 +20,8 @@ from layeralign.errors import LayeralignError
 from layeralign.judges.judge import EMPTY, Exchange, Judge, Judgement
 from layeralign.judges.kinds import PERSPECTIVE, TOXICITY_SCORE
 from layeralign.judges.models.address import address, key_in
-from layeralign.judges.models.service import Failure, Service, json_in
+from layeralign.judges.models.content import json_in
+from layeralign.judges.models.service import Failure, Service
 
 KEY = "PERSPECTIVE_API_KEY"
 """Environment variable with the key."""

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 
 _MOST_TENSORS = 200_000
 """Largest number of tensors of a checkpoint."""
-_ROOM = 2**28
-"""Most numbers of tables of positions and the like, which are in no file: 1 GiB."""
+_ROOM = 2**26
+"""Most numbers of tables of positions and the like, which are in no file: 256 MiB, twice to make them."""
 _DIMENSIONS = 8
 """Most dimensions of a tensor."""
 _MOST_TOKENS = 100_000
 """Largest number of picture tokens."""
+_MOST_ENTRIES = 100_000
+"""Longest list in a config."""
 _ROPE, _MOST_ROPE = ("factor", "original_max_position_embeddings"), 10**9
 """Numbers of rotary embeddings, and their limit: a context is computed from them."""
 _TOKENS = re.compile("image_tokens|image_seq|seq_length|num_tokens|soft_tokens|query_tokens")
@@ -43,6 +45,10 @@ def check_numbers(model: str, configs: Mapping[str, object], tensors: int) -> No
             f"model {model}: its weights have {tensors:,} tensors; the limit is {_MOST_TENSORS:,}"
         )
     for file, content in configs.items():
+        if (longest := max(map(len, _lists(content)), default=0)) > _MOST_ENTRIES:
+            raise LayeralignError(
+                f"model {model}: {file} has a list of {longest:,} entries; the limit is {_MOST_ENTRIES:,}"
+            )
         for key, value in _numbers(content):
             limit, why = tensors, f"its weights have {tensors} tensors"
             if _TOKENS.search(key):
@@ -67,7 +73,7 @@ def try_out(folder: Path, what: str, kind: Any = None, most: int | None = None) 
         folder: folder of the config.json.
         what: owner for messages, such as `model NAME`.
         kind: an auto class of transformers; None to read the config only.
-        most: the numbers that a model with these weights may hold, besides tables of positions and the like.
+        most: the parameters that a model with these weights may hold, besides `_ROOM`.
             Transformers makes what is missing, such as rows of embeddings, before it can be refused.
 
     Raises:
@@ -81,28 +87,37 @@ def try_out(folder: Path, what: str, kind: Any = None, most: int | None = None) 
         if kind is not None:
             with torch.device("meta"):
                 model = kind.from_config(config)
-            held = sum(one.numel() for one in (*model.parameters(), *model.buffers()))
-            if most is not None and held > most + _ROOM:
+            held = sum(one.numel() for one in model.parameters())
+            tables = sum(one.nbytes for one in model.buffers())
+            if most is not None and (held > most + _ROOM or tables > 4 * _ROOM):
                 raise MemoryError
 
     if reason := bounded.excess(build):
         raise LayeralignError(f"{what}: a model of its config.json {reason}; download the model again")
 
 
-def check_weights(model: nn.Module, missing: Iterable[str], unused: Iterable[str], what: str) -> None:
-    """Refuse a checkpoint that lacks weights, or that has more layers than its config.
+def check_weights(model: nn.Module, missing: Iterable[str], report: Mapping[str, Any], what: str) -> None:
+    """Refuse a checkpoint that lacks weights, has others, or has more layers than its config.
 
     Transformers ignores surplus layers: an encoder would exit early, and nothing would show it.
 
     Args:
         model: the loaded model.
         missing: names of the weights that the checkpoint lacks.
-        unused: names of the weights that the model has no place for.
+        report: transformers' report: names of the weights that the model has no place for, and names and both
+            shapes of those of another shape, which are random.
         what: owner for messages, such as `model NAME`.
 
     Raises:
-        LayeralignError: weights are missing, or a list of layers is shorter than its weights.
+        LayeralignError: weights are missing or of another shape, or a list of layers is shorter than its
+            weights.
     """
+    if other := sorted(report["mismatched_keys"]):
+        name, there, here = other[0]
+        raise LayeralignError(
+            f"{what}: {len(other)} weights have other shapes than by its config.json, such as {name}, of "
+            f"{list(there)} and not {list(here)}; correct the config.json, or download the model again"
+        )
     if lacks := sorted(missing):
         raise LayeralignError(
             f"{what}: the checkpoint lacks {len(lacks)} weights that its class needs, such as {lacks[0]}; "
@@ -111,7 +126,7 @@ def check_weights(model: nn.Module, missing: Iterable[str], unused: Iterable[str
     from torch import nn
 
     held: dict[str, int] = {}
-    for key in unused:
+    for key in report["unexpected_keys"]:
         for number in re.finditer(r"\.(\d{1,9})(?=\.)", key):
             layers = key[: number.start()]
             held[layers] = max(held.get(layers, 0), int(number[1]) + 1)
@@ -143,6 +158,17 @@ def keys(content: object) -> Iterator[str]:
     if isinstance(content, list):
         for part in content:
             yield from keys(part)
+
+
+def _lists(content: object) -> Iterator[list[Any]]:
+    """Every list in JSON."""
+    if isinstance(content, dict):
+        content = list(content.values())
+    elif isinstance(content, list):
+        yield content
+    if isinstance(content, list):
+        for part in content:
+            yield from _lists(part)
 
 
 def _numbers(content: object, key: str = "") -> Iterator[tuple[str, float]]:

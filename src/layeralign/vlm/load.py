@@ -223,7 +223,7 @@ def pretrained(
     """
     options |= {
         "trust_remote_code": False, "local_files_only": True, "use_safetensors": True,
-        "output_loading_info": True,
+        "output_loading_info": True, "ignore_mismatched_sizes": True,
     }  # fmt: skip
     found.hashes  # noqa: B018 - hash the files before they are loaded
     times = _PACKED if "quantization_config" in limits.keys(found.config()) else _TIED
@@ -234,7 +234,7 @@ def pretrained(
         except Exception as error:  # transformers raises many kinds for a broken checkpoint
             raise unloadable(what, error) from error
     lacks = set(report["missing_keys"]) - set(new)
-    limits.check_weights(loaded, lacks, report["unexpected_keys"], what)
+    limits.check_weights(loaded, lacks, report, what)
     finite.check_weights(loaded.state_dict(), what)
     found.unchanged()
     return loaded

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from layeralign._util.retry import Retry
 from layeralign.errors import LayeralignError
 from layeralign.judges.models.address import address, key_in
-from layeralign.judges.models.service import Failure, Service, json_in
+from layeralign.judges.models.content import json_in
+from layeralign.judges.models.service import Failure, Service
 
 if TYPE_CHECKING:
     import httpx

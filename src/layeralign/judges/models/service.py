@@ -6,11 +6,10 @@ limit of its size. Compressed responses are not asked for and not unpacked.
 
 from __future__ import annotations
 
-import json
 import ssl
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from layeralign._util.retry import LATER, Retry, retry, seconds
 from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
 from layeralign.judges.models.address import is_near
+from layeralign.judges.models.content import Held
 
 if TYPE_CHECKING:
     import httpx
@@ -34,10 +34,6 @@ _REFUSED = {
     404: "the address or model does not exist",
 }
 _LATER = (*LATER, 409)
-MAX_BYTES = 16 * 2**20
-"""Largest response, in bytes; a longer one is an invalid try."""
-_MOST_PARTS = {b"{": 100_000, b"[": 100_000, b",": 1_000_000}
-"""Most parts of a response: as objects they take 40 times the memory of their text."""
 
 
 @dataclass(frozen=True)
@@ -222,6 +218,7 @@ class _Talk(Generic[Reply]):
     """Times at which the server has answered anything."""
     lost: list[float] = field(default_factory=list)
     """Starts of the requests that were given up without an answer."""
+    held: Held = field(default_factory=Held)
     sending: set[Future[httpx.Response]] = field(default_factory=set)
     stopped: threading.Event = field(default_factory=threading.Event)
 
@@ -274,6 +271,14 @@ class _Talk(Generic[Reply]):
             raise _NoConnection("the connection failed") from None
         except httpx.RequestError:  # dropped or truncated
             raise Retry("the connection failed") from None
+        try:
+            return self._read(answer)
+        finally:
+            self.held.free(len(answer.content))
+
+    def _read(self, answer: httpx.Response) -> Reply | Failure:
+        import httpx
+
         self.answered.append(time.monotonic())
         status = answer.status_code
         if status in _REFUSED:
@@ -305,9 +310,9 @@ class _Talk(Generic[Reply]):
         with fail_after(self.service.timeout):
             how = "GET" if body is None else "POST"
             async with self.client.stream(how, self.url, json=body) as answer:
-                content = await _bounded(answer.aiter_raw())
                 if answer.headers.get("Content-Encoding", "identity").lower() != "identity":
                     raise Retry("the response was compressed, which was not asked for")
+                content = await self.held.joined(answer.aiter_raw())
                 kept = [(name, value) for name, value in answer.headers.items() if name == "retry-after"]
                 return httpx.Response(answer.status_code, headers=kept, content=content)
 
@@ -318,27 +323,3 @@ class _NoConnection(Retry):
 
 class _TimedOut(Retry):
     """There was no whole answer in time."""
-
-
-async def _bounded(parts: AsyncIterator[bytes]) -> bytes:
-    """Join parts up to `MAX_BYTES`."""
-    found = bytearray()
-    async for part in parts:
-        found += part
-        if len(found) > MAX_BYTES:
-            raise Retry(f"the response was longer than {MAX_BYTES >> 20} MiB")
-    return bytes(found)
-
-
-def json_in(answer: httpx.Response) -> Any:
-    """The content of a response as JSON, which is UTF-8.
-
-    Raises:
-        ValueError: It is not JSON, nested too deeply, or has too many parts.
-    """
-    if any(answer.content.count(sign) > most for sign, most in _MOST_PARTS.items()):
-        raise ValueError("has too many parts")
-    try:
-        return json.loads(answer.content.decode("utf-8-sig"))
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from array import array
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,8 +30,9 @@ from layeralign.decode.sampling import seed_of
 from layeralign.decode.stream import Query, encoded, seen_by, windows, worded
 from layeralign.errors import LayeralignError
 from layeralign.judges.models.address import address, key_in
+from layeralign.judges.models.content import json_in
 from layeralign.judges.models.remote import KEY
-from layeralign.judges.models.service import Failure, Service, json_in
+from layeralign.judges.models.service import Failure, Service
 from layeralign.runs.store import Row
 from layeralign.sweep.settings import ScanSettings
 from layeralign.sweep.sweep import rows
@@ -54,6 +56,8 @@ BYTES_IN_FLIGHT = 2**29
 """Largest size of all requests in flight, in bytes."""
 _ANSWER_S, _BUDGET_S = 600.0, 1800.0
 """Seconds that an answer may take, since a server compiles at its first request; and with all attempts."""
+_MOST_IDS = 2**18
+"""Most token ids of a prompt or an answer: the longest context of the families, that of Qwen3-VL."""
 Part = dict[str, Any]
 """A part of a message's content."""
 
@@ -287,16 +291,17 @@ def said_in(answer: httpx.Response) -> Said | Failure:
         choice = made["choices"][0]
         prompt, tokens = _ids(made["prompt_token_ids"]), _ids(choice["token_ids"])
         each = (choice.get("logprobs") or {}).get("content") or []
-        gaps = [_gap(one["logprob"], one["top_logprobs"]) for one in each]
+        gaps = array("d", (_gap(one["logprob"], one["top_logprobs"]) for one in each))
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError):
         raise Retry("the reply had no token ids, as vLLM gives them for return_token_ids") from None
     return Said(prompt, tokens, gaps)
 
 
-def _ids(given: Any) -> list[int]:
-    if not isinstance(given, list) or any(type(one) is not int or one < 0 for one in given):
-        raise ValueError("no token ids")
-    return given
+def _ids(given: Any) -> Sequence[int]:
+    """Token ids, as few bytes: hundreds of answers may wait until they are looked at."""
+    if isinstance(given, list) and len(given) <= _MOST_IDS and all(type(n) is int and n >= 0 for n in given):
+        return array("i", given)
+    raise ValueError("no token ids")
 
 
 def _gap(chosen: Any, best: Sequence[Mapping[str, Any]]) -> float:

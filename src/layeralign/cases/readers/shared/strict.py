@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
@@ -14,11 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from layeralign._util.files import lines_of
 from layeralign._util.text import check_parts, has_lone_surrogate
 from layeralign.errors import LayeralignError
 
 MAX_BYTES = 512 * 2**20
 """Largest file after decompression, in bytes."""
+_PART = 2**20
+"""Bytes that are decoded at once."""
+_FOUR = range(0xF0, 0xF5)
+"""First bytes of characters that take four, as in the text of each other character then."""
 MAX_TEXT = 2**20
 """Longest field, in characters."""
 MAX_ID = 200
@@ -159,12 +165,8 @@ def claim(taken: dict[str, str], id: str, where: str) -> str:
     return id
 
 
-def content(file: Path) -> str:
-    """The file's text; `.gz` files are decompressed.
-
-    Raises:
-        LayeralignError: The file cannot be read, is not UTF-8, or has null bytes; or it is too large.
-    """
+def _raw(file: Path) -> bytes:
+    """The file's bytes; `.gz` files are decompressed."""
     try:
         with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
             raw = stream.read(MAX_BYTES + 1)
@@ -172,18 +174,42 @@ def content(file: Path) -> str:
             raise LayeralignError(
                 f"{file}: is larger than {MAX_BYTES >> 20} MiB; expected a benchmark's file"
             )
-        text = raw.decode("utf-8-sig")
     except (OSError, EOFError, zlib.error) as error:
         raise LayeralignError(f"{file}: cannot be read ({error}); download it again") from error
-    except UnicodeDecodeError as error:
-        raise LayeralignError(
-            f"{file}: is not UTF-8 text (byte {error.start:,}); expected the file as published"
-        ) from error
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
+    _check_utf8(raw, file)
+    if b"\0" in raw:
+        line = raw.count(b"\n", 0, raw.index(b"\0")) + 1
         raise LayeralignError(f"{file}:{line}: has a null byte; expected text; download the file again")
-    check_parts(text, str(file))
-    return text
+    check_parts(raw, str(file))
+    return raw
+
+
+def _check_utf8(raw: bytes, file: Path) -> None:
+    """Check it part by part: a text with an emoji takes four bytes for each character."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for start in range(0, len(raw), _PART):
+        begun = len(decoder.getstate()[0])
+        try:
+            decoder.decode(raw[start : start + _PART], start + _PART >= len(raw))
+        except UnicodeDecodeError as error:
+            raise LayeralignError(
+                f"{file}: is not UTF-8 text (byte {start - begun + error.start:,}); expected the file as "
+                "published"
+            ) from error
+
+
+def content(file: Path) -> str:
+    """The file's text; `.gz` files are decompressed.
+
+    Raises:
+        LayeralignError: The file cannot be read, is not UTF-8, or has null bytes; or it is too large.
+    """
+    raw = _raw(file)
+    if len(raw) > MAX_BYTES // 4 and any(bytes([first]) in raw for first in _FOUR):
+        raise LayeralignError(
+            f"{file}: is larger than {MAX_BYTES >> 22} MiB and has emoji; expected a benchmark's file"
+        )
+    return raw.decode("utf-8-sig")
 
 
 def table(file: Path, columns: Sequence[str]) -> list[Row]:
@@ -219,7 +245,7 @@ def lines(file: Path) -> list[tuple[int, str]]:
     Raises:
         LayeralignError: There are none.
     """
-    found = [(number, line) for number, line in enumerate(content(file).split("\n"), 1) if line.strip()]
+    found = list(lines_of(_raw(file), str(file), "\n"))
     if not found:
         raise LayeralignError(f"{file}: is empty; expected one record per line")
     return found
