@@ -598,7 +598,8 @@ def test_weights_of_another_shape_are_named(copy):
     content["text_config"]["intermediate_size"] = 80
     (copy / "config.json").write_text(json.dumps(content))
     with pytest.raises(
-        LayeralignError, match=r"6 weights have .* such as .*mlp.*, of \[.*64.*\] and not \[.*80.*\]; "
+        LayeralignError,
+        match=r"gives .*mlp.* the shape \[.*80.*\], and its file \[.*64.*\] \(such weights: 6\); ",
     ):
         load(copy)
 

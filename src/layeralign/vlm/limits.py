@@ -115,8 +115,8 @@ def check_weights(model: nn.Module, missing: Iterable[str], report: Mapping[str,
     if other := sorted(report["mismatched_keys"]):
         name, there, here = other[0]
         raise LayeralignError(
-            f"{what}: {len(other)} weights have other shapes than by its config.json, such as {name}, of "
-            f"{list(there)} and not {list(here)}; correct the config.json, or download the model again"
+            f"{what}: its config.json gives {name} the shape {list(here)}, and its file {list(there)} (such "
+            f"weights: {len(other)}); correct the config.json, or download the model again"
         )
     if lacks := sorted(missing):
         raise LayeralignError(
