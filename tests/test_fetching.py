@@ -215,7 +215,7 @@ def test_it_is_fetched_by_name(site, tmp_path, capfd, name):
         record = json.loads((kept(name) / f"{path}.fetched").read_text())
         assert record["revision"] == benchmark.revision and record["licence"] == benchmark.licence
         assert record["url"].startswith(site.url) and len(record["sha256"]) == 64
-    assert not [file for file in here(name) if ".part" in file]
+    assert not [file for file in here(name) if ".draft" in file]
 
 
 def _moved(case, before, after):
@@ -393,7 +393,7 @@ def test_a_connection_that_was_cut_is_taken_up_again(site, tmp_path, name):
     publish(site, name, tmp_path / "repository")
     site.faults[at(name, text_of(name))] = [cut, cut] if name == "redteam-2k" else [cut]
     assert benchmarks.cases(name)
-    assert not [file for file in here(name) if ".part" in file]
+    assert not [file for file in here(name) if ".draft" in file]
 
 
 @pytest.mark.parametrize("name", ["xstest", "vqa-v2"])
@@ -576,6 +576,9 @@ def test_a_fetch_that_was_killed_goes_on_with_what_is_missing(site, tmp_path):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert "20 cases" in done.stdout and "fetched 2/2" in done.stderr
     assert {path for _, path in site.asked if path in paths} == set(paths[2:])
+    texts = BENCHMARKS["hh-rlhf"].texts
+    assert here("hh-rlhf") == sorted([*texts, *(f"{path}.fetched" for path in texts)])  # nothing of the kill
+    assert not [path for path in kept("hh-rlhf").rglob("*") if path.is_dir() and not any(path.iterdir())]
 
 
 # ---- the command line and the docs

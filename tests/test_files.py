@@ -1,6 +1,7 @@
 """Files appear whole, private where they should be, and leave no draft."""
 
 import errno
+import fcntl
 import json
 import os
 import signal
@@ -93,11 +94,24 @@ def test_a_kill_leaves_the_old_file_and_the_next_write_removes_the_draft(tmp_pat
     assert file.read_text() == "new" and drafts(tmp_path) == [".other.txt.1.draft"]
 
 
-def test_the_draft_of_a_running_process_stays(tmp_path):
-    """Its owner goes on to write it; the last one to end wins."""
-    (tmp_path / f".a.{os.getppid()}.draft").write_text("under way")
-    files.write(tmp_path / "a", "mine")
-    assert (tmp_path / "a").read_text() == "mine" and drafts(tmp_path) == [f".a.{os.getppid()}.draft"]
+def test_a_draft_that_is_written_stays_whatever_the_number_of_its_process(tmp_path):
+    """Of two containers with one folder, each command had number 1: one moved the other's half file in place."""
+    with files.atomic(tmp_path / "a") as mine:
+        mine.write_text("mine")
+        with files.atomic(tmp_path / "a") as other:  # a process of the same number
+            other.write_text("half")
+            assert mine.read_text() == "mine"
+        assert (tmp_path / "a").read_text() == "half"
+    assert (tmp_path / "a").read_text() == "mine" and drafts(tmp_path) == []
+
+
+def test_a_folder_that_another_program_locks_is_written_to(tmp_path):
+    """`flock FOLDER layeralign ...` is a common way to run one command at a time."""
+    folder = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    files.write(tmp_path / "a", "new")
+    os.close(folder)
+    assert (tmp_path / "a").read_text() == "new" and drafts(tmp_path) == []
 
 
 def test_what_cannot_be_written_is_one_sentence(tmp_path):

@@ -134,7 +134,7 @@ class Hub:
                 )
             if found.size is None or found.size > most:
                 raise LayeralignError(f"{url}: has {found.size} bytes; the limit is {most:,}")
-            with TemporaryDirectory(dir=draft.parent) as work, _no_bars():
+            with TemporaryDirectory(prefix=f"{draft.name}.", dir=draft.parent) as work, _no_bars():
                 got = hf_hub_download(self.repo, path, repo_type="dataset", revision=revision, local_dir=work)
                 Path(got).replace(draft)
         except LayeralignError:
