@@ -100,6 +100,12 @@ def saving(what: str) -> Iterator[None]:
         raise
 
 
+def as_umask_says(folder: Path) -> None:
+    """Give the weights of a model the mode of its config: safetensors writes them for their owner alone."""
+    for weights in folder.glob("*.safetensors"):
+        weights.chmod((folder / "config.json").stat().st_mode)
+
+
 def _of_disk(error: BaseException | None) -> str:
     """What the disk said, if an error is the disk's; empty otherwise.
 
@@ -283,8 +289,8 @@ def _begins(file: Path, start: bytes) -> bool:
 def _among_writers(file: Path) -> Iterator[None]:
     """Share the folder's lock with all who write in it; who has it alone removes what is left of a kill.
 
-    The kernel's lock ends with its process. A process number would not do: in another container, or on another
-    machine, it is another process.
+    The kernel's lock ends with its process. A process number would not do: in another container, or
+    on another machine, it is another process.
     """
     left: list[Path] = []
     folder = os.open(file.parent, os.O_RDONLY)
