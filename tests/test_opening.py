@@ -350,6 +350,22 @@ def test_a_run_behind_a_link_is_read_and_not_written(copy, tmp_path):
     assert "intact" in layeralign.verify(copy)
 
 
+@pytest.mark.parametrize("instead", [True, False])
+def test_a_run_that_is_moved_while_it_is_written_is_told(run, copy, tmp_path, instead):
+    """The command showed the figures of the run in its place, and put a hash over that one."""
+    opened = open_run(copy, write=True)
+    copy.rename(tmp_path / "moved")
+    if instead:
+        shutil.copytree(run, copy)
+        (copy / SEAL).unlink()
+    opened.end_judge("oracle")
+    with pytest.raises(LayeralignError, match="was moved, replaced or removed meanwhile"):
+        opened.close()
+    assert not (copy / SEAL).exists() and not (tmp_path / "moved" / SEAL).exists()
+    open_run(tmp_path / "moved", write=True).close()
+    assert layeralign.verify(tmp_path / "moved").endswith("84 answers to 12 cases, judged by oracle, refusal")
+
+
 def test_a_new_run_has_nothing_of_an_old_ones_log(copy, tmp_path):
     """SQLite replayed the log of a killed command, whose run.sqlite was removed, onto the new run."""
     opened = open_run(copy, write=True)
