@@ -381,6 +381,25 @@ def test_a_failure_is_one_sentence_and_leaves_nothing(site, tmp_path, name, faul
         assert here(name) == []
 
 
+def test_a_damaged_archive_is_said_to_be_one(tmp_path, monkeypatch):
+    """Some damage makes zipfile seek before the start of the file, which was said of the cache's folder."""
+    origin, packed, said = BENCHMARKS["vqa-v2"].origin, io.BytesIO(), []
+    path = next(iter(origin.archives))
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr(path, "{}")
+    whole = packed.getvalue()
+    for at, bit in [(at, bit) for at in range(len(whole)) for bit in (1, 128)]:
+        damaged = bytearray(whole)
+        damaged[at] ^= bit
+        monkeypatch.setattr(origins, "_download", lambda _, to, __, content=damaged: to.write_bytes(content))
+        try:
+            origin.fetch(None, path, tmp_path / "draft", 1000)
+            assert (tmp_path / "draft").read_bytes() == b"{}"
+        except LayeralignError as error:
+            said.append(str(error))
+    assert said and all("is not a ZIP archive that contains" in one for one in said)
+
+
 @pytest.mark.parametrize("name", PLACES.values(), ids=PLACES)
 def test_a_server_that_recovers_is_asked_again(site, tmp_path, name):
     publish(site, name, tmp_path / "repository")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -98,7 +99,12 @@ class Archives:
             KeyError,
             NotImplementedError,
             RuntimeError,
+            OSError,
         ) as error:
+            if (
+                isinstance(error, OSError) and error.errno != errno.EINVAL
+            ):  # else a place before the file's start
+                raise
             raise LayeralignError(
                 f"{url}: is not a ZIP archive that contains {path}; try again later"
             ) from error
