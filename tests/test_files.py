@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 
@@ -103,6 +104,20 @@ def test_a_draft_that_is_written_stays_whatever_the_number_of_its_process(tmp_pa
             assert mine.read_text() == "mine"
         assert (tmp_path / "a").read_text() == "half"
     assert (tmp_path / "a").read_text() == "mine" and drafts(tmp_path) == []
+
+
+def test_a_file_system_that_syncs_no_folder_is_written_to(tmp_path, monkeypatch):
+    """The file was in place, and the command said that it cannot be written."""
+    sync = os.fsync
+
+    def only_files(handle):
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", only_files)
+    files.write(tmp_path / "a", "new")
+    assert (tmp_path / "a").read_text() == "new"
 
 
 def test_a_folder_that_another_program_locks_is_written_to(tmp_path):

@@ -502,6 +502,26 @@ def test_a_copy_for_reading_is_of_one_state(copy, monkeypatch):
     writer.close()
 
 
+def test_a_copy_for_reading_has_the_journal_of_a_killed_writer(tmp_path, monkeypatch):
+    """SQLite keeps one where a file system has no shared memory: the copy had half of a transaction."""
+    copy = make(tmp_path / "large", lambda exit: 6 - exit, cases(40))
+    (copy / SEAL).unlink()
+    killed = tmp_path / "killed"
+    with open_run(copy) as opened:
+        before = list(opened.rows())
+    with closing(sqlite3.connect(copy / FILE)) as writer:
+        writer.execute("PRAGMA journal_mode = DELETE")
+        writer.execute("PRAGMA cache_size = 1")
+        written = (copy / FILE).read_bytes()
+        writer.execute("UPDATE answers SET answer = answer || ' ' || hex(zeroblob(2000))")
+        shutil.copytree(copy, killed)
+        writer.rollback()
+    assert (killed / FILE).read_bytes() != written and (killed / f"{FILE}-journal").stat().st_size
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with open_run(killed) as opened:
+        assert list(opened.rows()) == before
+
+
 def test_a_copy_for_reading_that_cannot_be_made_says_where(copy, monkeypatch):
     """On a full temporary folder the sentence named the run's file, on a disk with space."""
     monkeypatch.setattr(opening.os, "access", lambda *_: False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import io
@@ -319,5 +320,8 @@ def _sync(place: Path) -> None:
     handle = os.open(place, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL or place.is_file():  # some file systems, as SMB's, sync no folder
+            raise
     finally:
         os.close(handle)

@@ -253,7 +253,7 @@ def _copy(folder: Path) -> tempfile.TemporaryDirectory[str]:
     for left in reversed(range(_TRIES)):
         unchanged = files.watched([folder / FILE], f"run {folder}")
         kept = tempfile.TemporaryDirectory(prefix="layeralign-")
-        for name in (FILE, f"{FILE}-wal"):
+        for name in (FILE, f"{FILE}-wal", f"{FILE}-journal"):  # one where there is no shared memory
             with suppress(FileNotFoundError):
                 shutil.copyfile(folder / name, Path(kept.name) / name)
         try:
