@@ -81,6 +81,7 @@ from pathlib import Path
 from layeralign._util.files import atomic
 with atomic(Path(sys.argv[1])) as draft:
     draft.write_text("half")
+    Path(f"{draft}-journal").write_text("of SQLite")
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -90,7 +91,7 @@ def test_a_kill_leaves_the_old_file_and_the_next_write_removes_the_draft(tmp_pat
     file.write_text("old")
     (tmp_path / ".other.txt.1.draft").write_text("a draft of another file")
     killed = subprocess.run([sys.executable, "-c", KILLED, str(file)], check=False)
-    assert killed.returncode == -signal.SIGKILL and file.read_text() == "old" and len(drafts(tmp_path)) == 2
+    assert killed.returncode == -signal.SIGKILL and file.read_text() == "old" and len(drafts(tmp_path)) == 3
     files.write(file, "new")
     assert file.read_text() == "new" and drafts(tmp_path) == [".other.txt.1.draft"]
 
