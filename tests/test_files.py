@@ -89,11 +89,13 @@ with atomic(Path(sys.argv[1])) as draft:
 def test_a_kill_leaves_the_old_file_and_the_next_write_removes_the_draft(tmp_path):
     file = tmp_path / "[a*]?.txt"  # a name that a glob would read as a pattern
     file.write_text("old")
-    (tmp_path / ".other.txt.1.draft").write_text("a draft of another file")
+    others = [".[a*]?.txt.mine.draft", ".other.txt.0123abcd.draft"]  # of the user, and of another file
+    for name in others:
+        (tmp_path / name).write_text("stays")
     killed = subprocess.run([sys.executable, "-c", KILLED, str(file)], check=False)
-    assert killed.returncode == -signal.SIGKILL and file.read_text() == "old" and len(drafts(tmp_path)) == 3
+    assert killed.returncode == -signal.SIGKILL and file.read_text() == "old" and len(drafts(tmp_path)) == 4
     files.write(file, "new")
-    assert file.read_text() == "new" and drafts(tmp_path) == [".other.txt.1.draft"]
+    assert file.read_text() == "new" and sorted(drafts(tmp_path)) == others
 
 
 def test_a_draft_that_is_written_stays_whatever_the_number_of_its_process(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import io
 import json
@@ -293,12 +292,14 @@ def _among_writers(file: Path) -> Iterator[None]:
     The kernel's lock ends with its process. A process number would not do: in another container, or
     on another machine, it is another process.
     """
+    import fcntl  # not on Windows
+
     left: list[Path] = []
     folder = os.open(file.parent, os.O_RDONLY)
     try:
         with suppress(OSError):  # somebody else writes, or the file system has no locks
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            left = list(file.parent.glob(f".{_literal(file.name)}.*{_DRAFT}*"))
+            left = list(file.parent.glob(f".{_literal(file.name)}.{'[0-9a-f]' * 8}{_DRAFT}*"))
         with suppress(OSError):
             fcntl.flock(folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
         for draft in left:
