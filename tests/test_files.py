@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 
 import pytest
 from hypothesis import given
@@ -107,6 +108,19 @@ def test_a_draft_that_is_written_stays_whatever_the_number_of_its_process(tmp_pa
             assert mine.read_text() == "mine"
         assert (tmp_path / "a").read_text() == "half"
     assert (tmp_path / "a").read_text() == "mine" and drafts(tmp_path) == []
+
+
+def test_a_writer_waits_until_another_one_has_looked_for_drafts(tmp_path):
+    """Of 450 exports to one file at once, two had no lock, and their drafts were removed as those of a kill."""
+    folder = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    looked = threading.Timer(0.1, os.close, [folder])
+    looked.start()
+    with files.atomic(tmp_path / "a") as draft:
+        draft.write_text("mine")
+        looked.join()
+        files.write(tmp_path / "a", "other")
+    assert (tmp_path / "a").read_text() == "mine"
 
 
 def test_a_file_system_that_syncs_no_folder_is_written_to(tmp_path, monkeypatch):

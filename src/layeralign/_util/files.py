@@ -10,6 +10,7 @@ import os
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -300,8 +301,14 @@ def _among_writers(file: Path) -> Iterator[None]:
         with suppress(OSError):  # somebody else writes, or the file system has no locks
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
             left = list(file.parent.glob(f".{_literal(file.name)}.{'[0-9a-f]' * 8}{_DRAFT}*"))
-        with suppress(OSError):
-            fcntl.flock(folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        for _ in range(100):  # one that removes drafts has it for a moment, `flock FOLDER ...` for ever
+            try:
+                fcntl.flock(folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(0.01)
+            except OSError:
+                break
         for draft in left:
             if draft.is_dir():
                 shutil.rmtree(draft, ignore_errors=True)
