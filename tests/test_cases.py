@@ -1,5 +1,6 @@
 import contextlib
 import csv
+import errno
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from layeralign import LayeralignError
+from layeralign._util import files as atomic_files
 from layeralign._util import text
 from layeralign._util.files import LONGEST_LINE
 from layeralign._util.text import redacted
@@ -273,6 +275,19 @@ def test_the_pictures_of_a_killed_command_are_removed_by_the_next_one(case_file,
     assert killed.returncode == -signal.SIGKILL and len([*out.iterdir()]) == 2
     files.write(files.read(case_file), out / "c.jsonl")
     assert sorted(path.name for path in out.iterdir()) == ["c.jsonl", "c.pictures"]
+
+
+def test_pictures_do_not_stay_without_their_cases(case_file, tmp_path, monkeypatch):
+    """A disk may say at the end that it is full: then the pictures were in place already, and stayed."""
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(atomic_files, "_sync", full)
+    with pytest.raises(LayeralignError, match="cannot be written"):
+        files.write(files.read(case_file), tmp_path / "out" / "c.jsonl")
+    assert not [*(tmp_path / "out").iterdir()]
 
 
 def test_nothing_is_written_over_and_nothing_is_left_of_a_failure(case_file, tmp_path):

@@ -215,7 +215,7 @@ def test_it_is_fetched_by_name(site, tmp_path, capfd, name):
         record = json.loads((kept(name) / f"{path}.fetched").read_text())
         assert record["revision"] == benchmark.revision and record["licence"] == benchmark.licence
         assert record["url"].startswith(site.url) and len(record["sha256"]) == 64
-    assert not [file for file in here(name) if ".part" in file]
+    assert not [file for file in here(name) if ".draft" in file]
 
 
 def _moved(case, before, after):
@@ -381,6 +381,25 @@ def test_a_failure_is_one_sentence_and_leaves_nothing(site, tmp_path, name, faul
         assert here(name) == []
 
 
+def test_a_damaged_archive_is_said_to_be_one(tmp_path, monkeypatch):
+    """Some damage makes zipfile seek before the start of the file, which was said of the cache's folder."""
+    origin, packed, said = BENCHMARKS["vqa-v2"].origin, io.BytesIO(), []
+    path = next(iter(origin.archives))
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr(path, "{}")
+    whole = packed.getvalue()
+    for at, bit in [(at, bit) for at in range(len(whole)) for bit in (1, 128)]:
+        damaged = bytearray(whole)
+        damaged[at] ^= bit
+        monkeypatch.setattr(origins, "_download", lambda _, to, __, content=damaged: to.write_bytes(content))
+        try:
+            origin.fetch(None, path, tmp_path / "draft", 1000)
+            assert (tmp_path / "draft").read_bytes() == b"{}"
+        except LayeralignError as error:
+            said.append(str(error))
+    assert said and all("is not a ZIP archive that contains" in one for one in said)
+
+
 @pytest.mark.parametrize("name", PLACES.values(), ids=PLACES)
 def test_a_server_that_recovers_is_asked_again(site, tmp_path, name):
     publish(site, name, tmp_path / "repository")
@@ -393,7 +412,7 @@ def test_a_connection_that_was_cut_is_taken_up_again(site, tmp_path, name):
     publish(site, name, tmp_path / "repository")
     site.faults[at(name, text_of(name))] = [cut, cut] if name == "redteam-2k" else [cut]
     assert benchmarks.cases(name)
-    assert not [file for file in here(name) if ".part" in file]
+    assert not [file for file in here(name) if ".draft" in file]
 
 
 @pytest.mark.parametrize("name", ["xstest", "vqa-v2"])
@@ -576,6 +595,9 @@ def test_a_fetch_that_was_killed_goes_on_with_what_is_missing(site, tmp_path):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert "20 cases" in done.stdout and "fetched 2/2" in done.stderr
     assert {path for _, path in site.asked if path in paths} == set(paths[2:])
+    texts = BENCHMARKS["hh-rlhf"].texts
+    assert here("hh-rlhf") == sorted([*texts, *(f"{path}.fetched" for path in texts)])  # nothing of the kill
+    assert not [path for path in kept("hh-rlhf").rglob("*") if path.is_dir() and not any(path.iterdir())]
 
 
 # ---- the command line and the docs

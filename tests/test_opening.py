@@ -350,6 +350,22 @@ def test_a_run_behind_a_link_is_read_and_not_written(copy, tmp_path):
     assert "intact" in layeralign.verify(copy)
 
 
+@pytest.mark.parametrize("instead", [True, False])
+def test_a_run_that_is_moved_while_it_is_written_is_told(run, copy, tmp_path, instead):
+    """The command showed the figures of the run in its place, and put a hash over that one."""
+    opened = open_run(copy, write=True)
+    copy.rename(tmp_path / "moved")
+    if instead:
+        shutil.copytree(run, copy)
+        (copy / SEAL).unlink()
+    opened.end_judge("oracle")
+    with pytest.raises(LayeralignError, match="was moved, replaced or removed meanwhile"):
+        opened.close()
+    assert not (copy / SEAL).exists() and not (tmp_path / "moved" / SEAL).exists()
+    open_run(tmp_path / "moved", write=True).close()
+    assert layeralign.verify(tmp_path / "moved").endswith("84 answers to 12 cases, judged by oracle, refusal")
+
+
 def test_a_new_run_has_nothing_of_an_old_ones_log(copy, tmp_path):
     """SQLite replayed the log of a killed command, whose run.sqlite was removed, onto the new run."""
     opened = open_run(copy, write=True)
@@ -484,6 +500,26 @@ def test_a_copy_for_reading_is_of_one_state(copy, monkeypatch):
         assert reader.structure() == "ok" and not reader.sealed
         assert reader.judges() == ["guard", "oracle", "other", "refusal"]
     writer.close()
+
+
+def test_a_copy_for_reading_has_the_journal_of_a_killed_writer(tmp_path, monkeypatch):
+    """SQLite keeps one where a file system has no shared memory: the copy had half of a transaction."""
+    copy = make(tmp_path / "large", lambda exit: 6 - exit, cases(40))
+    (copy / SEAL).unlink()
+    killed = tmp_path / "killed"
+    with open_run(copy) as opened:
+        before = list(opened.rows())
+    with closing(sqlite3.connect(copy / FILE)) as writer:
+        writer.execute("PRAGMA journal_mode = DELETE")
+        writer.execute("PRAGMA cache_size = 1")
+        written = (copy / FILE).read_bytes()
+        writer.execute("UPDATE answers SET answer = answer || ' ' || hex(zeroblob(2000))")
+        shutil.copytree(copy, killed)
+        writer.rollback()
+    assert (killed / FILE).read_bytes() != written and (killed / f"{FILE}-journal").stat().st_size
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with open_run(killed) as opened:
+        assert list(opened.rows()) == before
 
 
 def test_a_copy_for_reading_that_cannot_be_made_says_where(copy, monkeypatch):

@@ -162,6 +162,28 @@ def test_training_leaves_a_normal_checkpoint_and_a_record(trained, pair_file):
     torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.slow
+def test_a_model_is_readable_as_the_umask_says(trained):
+    """safetensors wrote the weights for their owner alone, next to a config that all can read."""
+    shown = {path.stat().st_mode & 0o777 for path in trained[0].glob("[!.]*")}
+    assert shown == {(trained[0] / "config.json").stat().st_mode & 0o777}
+
+
+def test_pairs_that_change_while_they_are_read_are_refused(base, pair_file, tmp_path, monkeypatch):
+    """The record had the hash of other pairs than those that were trained on."""
+    file = tmp_path / "pairs.jsonl"
+    file.write_bytes(pair_file.read_bytes())
+
+    def read(asked):
+        found = read_pairs(asked)
+        asked.write_bytes(pair_file.read_bytes() * 2)
+        return found
+
+    monkeypatch.setattr(train, "read_pairs", read)
+    with pytest.raises(LayeralignError, match=r"pairs\.jsonl changed while it was read"):
+        train_reward(file, base, tmp_path / "out", **SETTINGS)
+
+
 def test_a_finished_training_is_not_done_again_and_not_mixed_with_another(trained, base, pair_file):
     out, record = trained
     assert train_reward(pair_file, base, out, sees="scene", **SETTINGS) == record

@@ -523,6 +523,27 @@ def test_another_signal_at_the_end_does_not_leave_the_log_open(vlm, tmp_path, mo
     assert not open_still and Results.load(tmp_path / "log").sealed
 
 
+@pytest.mark.parametrize(
+    "where",
+    ["concurrent.futures.Future.result", "layeralign.serving.app.Api.app", "layeralign.serving.server.say"],
+)
+def test_a_signal_at_the_start_leaves_no_thread(vlm, tmp_path, monkeypatch, where):
+    """A signal while the log was opened, or right after it: the process waited for the log's thread for ever."""
+
+    def stopped(*_, **__):
+        raise Stopped(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(where, stopped)
+        with pytest.raises(Stopped):
+            Server(vlm, SHORT, port=0, log=tmp_path / "log").run()
+    left = [thread for thread in threading.enumerate() if thread.name == "log"]
+    for thread in left:  # so that the tests end where this one fails
+        thread._target.__self__._given.put(None)
+        thread.join()
+    assert not left
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_gives_the_answers_that_are_being_generated_and_closes_the_log(tmp_path, number):

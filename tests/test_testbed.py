@@ -95,6 +95,8 @@ def test_a_build_is_fixed_by_its_seed_and_stages_touch_only_what_they_may(tmp_pa
     assert any(not torch.equal(first[n], other[n]) for n in first)
     changed = {n for n in first if not torch.equal(first[n], helpful[n])}
     assert changed and not any("vision_tower" in n for n in changed), "the encoder is frozen after stage 1"
+    modes = {file.stat().st_mode & 0o777 for file in (tmp_path / "a").rglob("*") if file.is_file()}
+    assert modes == {(tmp_path / "a" / "config.json").stat().st_mode & 0o777}, "as the umask says"
 
 
 @pytest.mark.slow

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
 import os
+import secrets
 import shutil
 import stat
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -36,7 +39,8 @@ def atomic(file: Path, *, private: bool = False) -> Iterator[Path]:
     """Yield a draft file, which replaces `file` at the end of the block.
 
     The draft is synced to disk before it replaces the file. After an error, Ctrl-C or a kill, `file` is
-    unchanged. A draft of a killed process is removed by the next process that writes the same file.
+    unchanged. A draft of a killed process is removed by the next process that writes the same file, once
+    nobody else writes in the folder. What else a writer needs has the draft's name and an ending.
 
     Args:
         file: the file, in an existing folder.
@@ -48,7 +52,7 @@ def atomic(file: Path, *, private: bool = False) -> Iterator[Path]:
     """
     if not file.name:
         raise LayeralignError(f"out {file}: is a folder; expected a file")
-    draft = file.with_name(f".{file.name}.{os.getpid()}{_DRAFT}")
+    draft = file.with_name(f".{file.name}.{secrets.token_hex(4)}{_DRAFT}")
     try:
         if file.is_dir():
             raise LayeralignError(f"out {file}: is a folder; expected a file")
@@ -58,17 +62,17 @@ def atomic(file: Path, *, private: bool = False) -> Iterator[Path]:
             raise LayeralignError(f"out {file}: holds a run; expected another file")
         if not file.parent.is_dir():
             raise LayeralignError(f"out {file}: the folder {file.parent} does not exist")
-        _remove_abandoned(file)
-        handle = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600 if private else 0o666)
-        if private:
-            os.fchmod(handle, 0o600)  # whatever the umask
-        mode = os.fstat(handle).st_mode
-        os.close(handle)
-        yield draft
-        draft.chmod(mode)  # safetensors replaces the file by one of its own mode
-        _sync(draft)
-        draft.replace(file)
-        _sync(file.parent)
+        with _among_writers(file):
+            handle = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600 if private else 0o666)
+            if private:
+                os.fchmod(handle, 0o600)  # whatever the umask
+            mode = os.fstat(handle).st_mode
+            os.close(handle)
+            yield draft
+            draft.chmod(mode)  # safetensors replaces the file by one of its own mode
+            _sync(draft)
+            draft.replace(file)
+            _sync(file.parent)
     except LayeralignError:
         raise
     except Exception as error:
@@ -95,6 +99,12 @@ def saving(what: str) -> Iterator[None]:
         if why := _of_disk(error):
             raise LayeralignError(f"{what} cannot be written ({why}); the same command resumes") from error
         raise
+
+
+def as_umask_says(folder: Path) -> None:
+    """Give the weights of a model the mode of its config: safetensors writes them for their owner alone."""
+    for weights in folder.glob("*.safetensors"):
+        weights.chmod((folder / "config.json").stat().st_mode)
 
 
 def _of_disk(error: BaseException | None) -> str:
@@ -276,31 +286,41 @@ def _begins(file: Path, start: bytes) -> bool:
         return stream.read(len(start)) == start
 
 
-def _remove_abandoned(file: Path) -> None:
-    """Remove drafts of `file` whose process, on this machine, has ended."""
-    for draft in file.parent.glob(f".{_literal(file.name)}.*{_DRAFT}"):
-        pid = draft.name.removesuffix(_DRAFT).rpartition(".")[2]
-        if pid.isdecimal() and not _runs(int(pid)):
-            if draft.is_dir():  # of files that belong to this one
+@contextmanager
+def _among_writers(file: Path) -> Iterator[None]:
+    """Share the folder's lock with all who write in it; who has it alone removes what is left of a kill.
+
+    The kernel's lock ends with its process. A process number would not do: in another container, or
+    on another machine, it is another process.
+    """
+    import fcntl  # not on Windows
+
+    left: list[Path] = []
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # somebody else writes, or the file system has no locks
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left = list(file.parent.glob(f".{_literal(file.name)}.{'[0-9a-f]' * 8}{_DRAFT}*"))
+        for _ in range(100):  # one that removes drafts has it for a moment, `flock FOLDER ...` for ever
+            try:
+                fcntl.flock(folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(0.01)
+            except OSError:
+                break
+        for draft in left:
+            if draft.is_dir():
                 shutil.rmtree(draft, ignore_errors=True)
             else:
                 draft.unlink(missing_ok=True)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _literal(name: str) -> str:
     return "".join(f"[{c}]" if c in "*?[" else c for c in name)
-
-
-def _runs(pid: int) -> bool:
-    if pid == os.getpid():
-        return False  # this process has no other draft of the file: it writes one file at a time
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True
-    return True
 
 
 def _sync(place: Path) -> None:
@@ -308,5 +328,8 @@ def _sync(place: Path) -> None:
     handle = os.open(place, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL or place.is_file():  # some file systems, as SMB's, sync no folder
+            raise
     finally:
         os.close(handle)

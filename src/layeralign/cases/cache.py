@@ -70,22 +70,21 @@ def held(file: Path, revision: str | None) -> bool:
     return True
 
 
-def hold(draft: Path, file: Path, url: str, revision: str | None, licence: str, fetched: str) -> None:
-    """Move a downloaded draft to its final path; record its SHA-256 at the first download.
+def record(draft: Path, file: Path, url: str, revision: str | None, licence: str, fetched: str) -> None:
+    """Record the SHA-256 of a downloaded draft of `file` at the first download.
 
     Raises:
-        LayeralignError: The content differs from the first download; the draft is not kept.
+        LayeralignError: The content differs from the first download.
     """
-    found, record = _sha256(draft), _record(file)
-    if record is not None and record.sha256 != found:
+    found, known = _sha256(draft), _record(file)
+    if known is not None and known.sha256 != found:
         raise LayeralignError(
-            f"{url}: differs from the first download (SHA-256 {found[:12]}…, at first {record.sha256[:12]}… "
-            f"on {record.fetched}) and was not kept; to accept the new version, remove {_beside(file)}, and "
+            f"{url}: differs from the first download (SHA-256 {found[:12]}…, at first {known.sha256[:12]}… "
+            f"on {known.fetched}) and was not kept; to accept the new version, remove {_beside(file)}, and "
             "do not compare results across versions"
         )
-    if record is None:  # written before the file, so that the file never exists without its record
+    if known is None:  # written before the file, so that the file never exists without its record
         files.write_json(_beside(file), asdict(Record(found, url, revision, licence, fetched)))
-    draft.replace(file)
 
 
 def _record(file: Path) -> Record | None:

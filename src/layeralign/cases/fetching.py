@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from layeralign._util.files import atomic
 from layeralign._util.progress import Progress
 from layeralign._util.text import printable
 from layeralign.cases import cache, pictures
@@ -98,11 +98,8 @@ def _get(benchmark: Benchmark, origin: Origin, paths: Sequence[str]) -> None:
 def _get_one(benchmark: Benchmark, origin: Origin, path: str) -> None:
     file = folder(benchmark) / path
     file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(f".{file.name}.{os.getpid()}.part")
     most = benchmark.texts[path] * 2**20 if path in benchmark.texts else pictures.MAX_BYTES
-    try:
+    with atomic(file) as draft:
         origin.fetch(benchmark.revision, path, draft, most)
         url, now = origin.url(benchmark.revision, path), datetime.now(UTC).isoformat(timespec="seconds")
-        cache.hold(draft, file, url, benchmark.revision, benchmark.licence, now)
-    finally:
-        draft.unlink(missing_ok=True)
+        cache.record(draft, file, url, benchmark.revision, benchmark.licence, now)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import os
 import re
 import shutil
 from collections import Counter
@@ -195,14 +194,15 @@ def write(cases: Sequence[Case], file: Path) -> None:
     for there in (file, beside):
         if there.exists():
             raise LayeralignError(f"out {there}: already exists; remove it or name another file")
-    pile = file.with_name(f".{file.name}.pictures.{os.getpid()}.draft")  # see `atomic`
-    with atomic(file, private=True) as draft, ExitStack() as stack:
+    with ExitStack() as stack, atomic(file, private=True) as draft:
+        pile = draft.with_name(f"{draft.name}.pictures")
         pile.mkdir(mode=0o700)
         stack.callback(shutil.rmtree, pile, ignore_errors=True)
         with draft.open("w", encoding="utf-8") as stream:
             stream.writelines(json_line(_written(case, pile, beside.name)) for case in cases)
         if any(pile.iterdir()):
             pile.replace(beside)
+            stack.push(lambda failed, *_: shutil.rmtree(beside, ignore_errors=True) if failed else None)
 
 
 def _written(case: Case, pile: Path, beside: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -98,7 +99,12 @@ class Archives:
             KeyError,
             NotImplementedError,
             RuntimeError,
+            OSError,
         ) as error:
+            if (
+                isinstance(error, OSError) and error.errno != errno.EINVAL
+            ):  # else a place before the file's start
+                raise
             raise LayeralignError(
                 f"{url}: is not a ZIP archive that contains {path}; try again later"
             ) from error
@@ -134,7 +140,7 @@ class Hub:
                 )
             if found.size is None or found.size > most:
                 raise LayeralignError(f"{url}: has {found.size} bytes; the limit is {most:,}")
-            with TemporaryDirectory(dir=draft.parent) as work, _no_bars():
+            with TemporaryDirectory(prefix=f"{draft.name}.", dir=draft.parent) as work, _no_bars():
                 got = hf_hub_download(self.repo, path, repo_type="dataset", revision=revision, local_dir=work)
                 Path(got).replace(draft)
         except LayeralignError:

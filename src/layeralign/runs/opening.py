@@ -155,14 +155,20 @@ def _writer(folder: Path, lock: FileLock, *, new: bool = False) -> Run:
     file = folder / FILE
     doubtful = not (new or is_sealed(folder))
     connection = sqlite3.connect(file, timeout=60)
+    opened = _place(file)
 
     def end(seal: bool) -> None:
         whole = _one_file(connection) and seal
         connection.close()
-        if whole and lock.is_locked:
+        there = _place(file) == opened  # else the hash, and what is read next, would be another run's
+        if whole and there and lock.is_locked:
             with suppress(LayeralignError):  # the disk is full
                 files.write(folder / SEAL, sha256(file) + "\n", private=True)
         lock.release()
+        if seal and not there:
+            raise LayeralignError(
+                f"run {folder}: {FILE} was moved, replaced or removed meanwhile; what was written is in it"
+            )
 
     run = _opened(folder, connection, sealed=True, doubtful=doubtful, end=end, new=new)
     connection.execute("PRAGMA journal_mode = WAL")  # which changes no closed run, but can fail
@@ -171,6 +177,15 @@ def _writer(folder: Path, lock: FileLock, *, new: bool = False) -> Run:
     connection.rollback()
     (folder / SEAL).unlink(missing_ok=True)  # not before: a run that is refused keeps its hash
     return run
+
+
+def _place(file: Path) -> tuple[int, int] | None:
+    """Return the device and the number of a file; None if there is none."""
+    try:
+        about = file.stat()
+    except OSError:
+        return None
+    return about.st_dev, about.st_ino
 
 
 def _one_file(connection: sqlite3.Connection) -> bool:
@@ -238,7 +253,7 @@ def _copy(folder: Path) -> tempfile.TemporaryDirectory[str]:
     for left in reversed(range(_TRIES)):
         unchanged = files.watched([folder / FILE], f"run {folder}")
         kept = tempfile.TemporaryDirectory(prefix="layeralign-")
-        for name in (FILE, f"{FILE}-wal"):
+        for name in (FILE, f"{FILE}-wal", f"{FILE}-journal"):  # one where there is no shared memory
             with suppress(FileNotFoundError):
                 shutil.copyfile(folder / name, Path(kept.name) / name)
         try:

@@ -52,7 +52,11 @@ class Log:
         opened: Future[None] = Future()
         self._thread = Thread(target=self._work, args=(vlm, folder, identity, opened), name="log")
         self._thread.start()
-        opened.result()
+        try:
+            opened.result()
+        except BaseException:  # also a signal, else the thread would wait for ever
+            self.close()
+            raise
 
     def add(self, job: Job, end: End) -> None:
         """Store an answer, then tell it."""

@@ -84,30 +84,32 @@ class Server:
             offer = Offer(served_name(vlm.checkpoint.name), vlm.exits, decoding, max_tokens)
             store = self._log.add if self._log else None
             self._scheduler = Scheduler(vlm, decoding, max_tokens, store, self._relay)
+            hosts = ("localhost", "127.0.0.1", "::1", host) if loopback else ()
+            api = app.Api(offer, self._scheduler, key, hosts, self._can_answer, SECONDS)
+            self.http = uvicorn.Server(
+                uvicorn.Config(
+                    api.app(),
+                    http="h11",
+                    ws="none",
+                    lifespan="off",
+                    access_log=False,
+                    log_level="critical",
+                    log_config=None,
+                    server_header=False,
+                    limit_concurrency=CONNECTIONS,
+                    timeout_graceful_shutdown=DRAIN,
+                )
+            )
+            address = f"[{host}]" if ":" in host else host
+            self.url = f"http://{address}:{self._socket.getsockname()[1]}/v1"
+            self._told = (
+                f"serving {offer.name} at {self.url}: {len(offer.exits.all)} exits, as {offer.name}@EXIT"
+            )
         except BaseException:
             self._socket.close()
             if self._log:
                 self._log.close()
             raise
-        hosts = ("localhost", "127.0.0.1", "::1", host) if loopback else ()
-        api = app.Api(offer, self._scheduler, key, hosts, self._can_answer, SECONDS)
-        self.http = uvicorn.Server(
-            uvicorn.Config(
-                api.app(),
-                http="h11",
-                ws="none",
-                lifespan="off",
-                access_log=False,
-                log_level="critical",
-                log_config=None,
-                server_header=False,
-                limit_concurrency=CONNECTIONS,
-                timeout_graceful_shutdown=DRAIN,
-            )
-        )
-        address = f"[{host}]" if ":" in host else host
-        self.url = f"http://{address}:{self._socket.getsockname()[1]}/v1"
-        self._told = f"serving {offer.name} at {self.url}: {len(offer.exits.all)} exits, as {offer.name}@EXIT"
 
     def _can_answer(self) -> bool:
         return self._log is None or not self._log.failed
@@ -118,8 +120,8 @@ class Server:
         Raises:
             LayeralignError: The log could not be written, or the engine was changed.
         """
-        say(printable(self._told), stderr=True)
         try:
+            say(printable(self._told), stderr=True)
             with stopping.passed(signal.SIGHUP, self.http.handle_exit):  # uvicorn handles the others
                 self.http.run(sockets=[self._socket])
         finally:  # a signal is an exception here

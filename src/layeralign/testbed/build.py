@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPVisionModel, LlavaForConditionalGeneration, LlavaProcessor
 
-from layeralign._util.files import saving
+from layeralign._util.files import as_umask_says, saving
 from layeralign._util.quiet import quiet
 from layeralign.errors import LayeralignError
 from layeralign.testbed import architecture
@@ -261,3 +261,4 @@ def _build(seed: int, out: Path, recipe: Recipe) -> None:
         with quiet(), saving(f"out {folder}: the model"):
             processor.save_pretrained(folder)
             model.save_pretrained(folder)
+            as_umask_says(folder)

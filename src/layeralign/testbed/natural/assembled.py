@@ -60,6 +60,7 @@ def assemble(out: Path, changes: Path) -> None:
             with files.saving(f"{out}:"):
                 model.save_pretrained(draft)
                 processor.save_pretrained(draft)
+                files.as_umask_says(draft)
         draft.replace(out)
     except OSError as error:
         if not (out / "config.json").exists():  # else another process was first

@@ -92,6 +92,7 @@ def train_reward(
     }
     _check(settings, save_every)
     source, folder = Path(pairs), Path(out)
+    unchanged = files.watched([source], f"pairs {source}")
     read, identical = read_pairs(source)
     train, test = split(read, held_out)
     if not train:
@@ -110,6 +111,7 @@ def train_reward(
             "identical": identical,
         },
     }
+    unchanged()
     if (done := record.read_same(folder / RECORD, made)) is not None:
         return done
     file = folder / checkpoint.FILE
@@ -139,6 +141,7 @@ def _trained(
     with quiet(), files.saving(f"out {folder}: the model"):
         classifier.model.save_pretrained(folder)
         classifier.tokenizer.save_pretrained(folder)
+        files.as_umask_says(folder)
     written = record.write(folder / RECORD, made | {"held_out": accuracy})
     file.unlink(missing_ok=True)
     return written
