@@ -66,6 +66,10 @@ def training_record(work: Path) -> Target:
         "reward": {"files": {}},
     }
 
+    def begin() -> None:
+        with record.begun(work, copy.deepcopy(made), []):
+            pass
+
     def do(data: bytes) -> None:
         for name in (TRAINING, TRAINED_ON, "log.jsonl"):
             (work / name).write_bytes(data)
@@ -76,7 +80,7 @@ def training_record(work: Path) -> Target:
                 adapter.trained_on,
                 lambda: record.read_same(work / TRAINING, made),
                 lambda: log.read(work, 1),
-                lambda: record.begin(work, copy.deepcopy(made), []),
+                begin,
             )
 
     steps = {**made, "settings": {"steps": 4, "schedule": "constant"}, "continued": []}
