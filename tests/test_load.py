@@ -144,6 +144,19 @@ def test_more_tensors_than_any_model_has_are_refused(copy, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    "field", ["attn_implementation", "_attn_implementation", "experts_implementation"]
+)
+@pytest.mark.parametrize("value", ["someone/kernel", {"": "sdpa", "text_config": "someone/kernel"}])
+def test_a_kernel_that_a_checkpoint_names_is_not_used(copy, field, value):
+    """Transformers would download it from the hub and run it, where `kernels` is installed."""
+    edit(copy / "config.json", **{field: value})
+    for vlm in (load(copy), empty(copy)):
+        for part in (vlm.model, vlm.tower, vlm.model.model.language_model):
+            assert part.config._attn_implementation == "sdpa"
+            assert "kernel" not in str(part.config._experts_implementation)
+
+
+@pytest.mark.parametrize(
     ("file", "fields"),
     [
         ("config.json", {"transformers_weights": "other/model.safetensors"}),

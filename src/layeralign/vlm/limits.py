@@ -64,6 +64,18 @@ def check_numbers(model: str, configs: Mapping[str, object], tensors: int) -> No
                 )
 
 
+def config_of(folder: Path) -> Any:
+    """Read a config.json with transformers, without its choice of attention and experts.
+
+    A checkpoint may name a kernel of the hub, which transformers would download and run.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    config._attn_implementation = config._experts_implementation = None  # of its parts, too
+    return config
+
+
 def try_out(folder: Path, what: str, kind: Any = None, most: int | None = None) -> None:
     """Read a config in a child process with limits, and build a model of it without weights.
 
@@ -80,10 +92,9 @@ def try_out(folder: Path, what: str, kind: Any = None, most: int | None = None) 
         LayeralignError: This takes more than the limits of `bounded`.
     """
     import torch
-    from transformers import AutoConfig
 
     def build() -> None:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        config = config_of(folder)
         if kind is not None:
             with torch.device("meta"):
                 model = kind.from_config(config)
