@@ -143,9 +143,7 @@ def test_more_tensors_than_any_model_has_are_refused(copy, monkeypatch):
         load(copy)
 
 
-@pytest.mark.parametrize(
-    "field", ["attn_implementation", "_attn_implementation", "experts_implementation"]
-)
+@pytest.mark.parametrize("field", ["attn_implementation", "_attn_implementation", "experts_implementation"])
 @pytest.mark.parametrize("value", ["someone/kernel", {"": "sdpa", "text_config": "someone/kernel"}])
 def test_a_kernel_that_a_checkpoint_names_is_not_used(copy, field, value):
     """Transformers would download it from the hub and run it, where `kernels` is installed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ _MOST_TENSORS = 200_000
 """Largest number of tensors of a checkpoint."""
 _ROOM = 2**26
 """Most numbers of tables of positions and the like, which are in no file: 256 MiB, twice to make them."""
+_PIECES, _MORE = 4, 1000
+"""Most tensors of a model for one in its files, and more of them: some are split, or new."""
 _DIMENSIONS = 8
 """Most dimensions of a tensor."""
 _MOST_TOKENS = 100_000
@@ -76,7 +79,9 @@ def config_of(folder: Path) -> Any:
     return config
 
 
-def try_out(folder: Path, what: str, kind: Any = None, most: int | None = None) -> None:
+def try_out(
+    folder: Path, what: str, kind: Any = None, most: int | None = None, tensors: int | None = None
+) -> None:
     """Read a config in a child process with limits, and build a model of it without weights.
 
     A config may ask for 10^9 labels or experts, for each of which transformers makes an object.
@@ -87,6 +92,7 @@ def try_out(folder: Path, what: str, kind: Any = None, most: int | None = None) 
         kind: an auto class of transformers; None to read the config only.
         most: the parameters that a model with these weights may hold, besides `_ROOM`.
             Transformers makes what is missing, such as rows of embeddings, before it can be refused.
+        tensors: the number of tensors in the weights; each one that is missing takes time.
 
     Raises:
         LayeralignError: This takes more than the limits of `bounded`.
@@ -99,12 +105,41 @@ def try_out(folder: Path, what: str, kind: Any = None, most: int | None = None) 
             with torch.device("meta"):
                 model = kind.from_config(config)
             held = sum(one.numel() for one in model.parameters())
+            pieces = sum(1 for _ in model.parameters())
+            if tensors is not None and pieces > _PIECES * tensors + _MORE:
+                raise MemoryError
             tables = sum(one.nbytes for one in model.buffers())
             if most is not None and (held > most + _ROOM or tables > 4 * _ROOM):
                 raise MemoryError
 
     if reason := bounded.excess(build):
         raise LayeralignError(f"{what}: a model of its config.json {reason}; download the model again")
+
+
+@contextmanager
+def used(what: str) -> Iterator[None]:
+    """Convert the exceptions of a block that is a call of a transformers model, and nothing else.
+
+    A tokenizer may have tokens without an embedding, for example, or a config no padding token.
+
+    Args:
+        what: owner for messages, such as `model NAME`.
+
+    Raises:
+        LayeralignError: the model cannot be used.
+    """
+    from torch import OutOfMemoryError
+
+    try:
+        yield
+    except (OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:  # torch raises many kinds
+        reason = printable(str(error).partition("\n")[0], 100)
+        raise LayeralignError(
+            f"{what}: cannot read a text ({reason}); its config.json, weights and tokenizer do not fit "
+            "together, so download the model again"
+        ) from error
 
 
 def check_weights(model: nn.Module, missing: Iterable[str], report: Mapping[str, Any], what: str) -> None:

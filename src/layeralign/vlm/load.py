@@ -226,7 +226,7 @@ def pretrained(
     }  # fmt: skip
     found.hashes  # noqa: B018 - hash the files before they are loaded
     times = _PACKED if "quantization_config" in limits.keys(found.config()) else _TIED
-    limits.try_out(found.path, what, kind, times * found.parameters())
+    limits.try_out(found.path, what, kind, times * found.parameters(), found.tensors())
     with quiet(bars=found.large and sys.stderr.isatty()):
         try:
             loaded, report = kind.from_pretrained(found.path, config=limits.config_of(found.path), **options)
