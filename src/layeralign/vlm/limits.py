@@ -15,6 +15,11 @@ from layeralign.errors import LayeralignError
 if TYPE_CHECKING:
     from torch import nn
 
+ELSEWHERE = {
+    "transformers_weights", "configuration_files", "fast_tokenizer_files", "audio_tokenizer_name_or_path",
+    "gguf_file",
+}  # fmt: skip
+"""Fields with which transformers reads files that are not checked, or not hashed, pickles among them."""
 _MOST_TENSORS = 200_000
 """Largest number of tensors of a checkpoint."""
 _ROOM = 2**26
