@@ -160,6 +160,7 @@ def test_a_kernel_that_a_checkpoint_names_is_not_used(copy, field, value):
         ("config.json", {"transformers_weights": "other/model.safetensors"}),
         ("config.json", {"configuration_files": ["config.4.0.0.json"]}),
         ("tokenizer_config.json", {"gguf_file": "/other/model.gguf"}),
+        ("tokenizer_config.json", {"vocab": "/other/vocab.txt"}),
         ("tokenizer_config.json", {"fast_tokenizer_files": ["other/tokenizer.4.0.0.json"]}),
         ("processor_config.json", {"audio_tokenizer": {"audio_tokenizer_name_or_path": "/other"}}),
         ("audio_tokenizer_config.json", {"audio_tokenizer_name_or_path": "/other"}),

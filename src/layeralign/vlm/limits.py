@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 ELSEWHERE = {
     "transformers_weights", "configuration_files", "fast_tokenizer_files", "audio_tokenizer_name_or_path",
-    "gguf_file",
+    "gguf_file", "vocab", "merges",
 }  # fmt: skip
 """Fields with which transformers reads files that are not checked, or not hashed, pickles among them."""
 _MOST_TENSORS = 200_000
