@@ -12,6 +12,7 @@ import torch
 import children
 from handmade import ROOT, cases, make, unsafe_first
 from layeralign import LayeralignError
+from layeralign._util.text import without_keys
 from layeralign.cli import main
 from layeralign.runs.opening import SEAL, open_run
 from layeralign.vlm.checkpoint import find_model
@@ -629,3 +630,30 @@ def test_a_reward_function_is_found_in_the_working_folder(tmp_path, monkeypatch)
     assert load_reward("my_reward:score").score(cases(2), ["a", "b"]).tolist() == [1.0, 1.0]
     with pytest.raises(LayeralignError, match="expected a module in this folder, on PYTHONPATH or installed"):
         load_reward("no_such_reward:score")
+
+
+@pytest.mark.parametrize(
+    "address", ["http://u:KEY@h/v1", "https://h/v1?key=KEY", "HTTP://h/v1#KEY", "//KEY@h"]
+)
+@pytest.mark.parametrize("flags", [[], ["--debug"]])
+def test_a_key_in_an_address_at_the_wrong_place_is_not_shown(address, flags, tmp_path, capsys):
+    given = tmp_path / "given.yaml"
+    given.write_text(f'judge: ["llm:m@{address}"]\n')
+    for arguments in (
+        ["scan", "--model", "testbed", "--cases", address, "--out", str(tmp_path / "run")],
+        ["summary", address],
+        ["judge", str(tmp_path), "--config", str(given)],
+    ):
+        assert main([*arguments, *flags]) == 1
+        said = capsys.readouterr()
+        assert "KEY" not in said.out + said.err and "…" in said.err
+
+
+def test_a_message_of_many_addresses_is_read_at_once():
+    for text in ("http:/" * 200_000, "//" * 200_000, "http:/x?" * 100_000):
+        start = time.process_time()
+        without_keys(text)
+        assert time.process_time() - start < 2
+    assert without_keys("see http://h:8000/v1, http://h/x? and 'https://h/?k=a'") == (
+        "see http://h:8000/v1, http://h/x? and 'https://h/?…'"
+    )

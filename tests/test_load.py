@@ -143,10 +143,24 @@ def test_more_tensors_than_any_model_has_are_refused(copy, monkeypatch):
         load(copy)
 
 
+@pytest.mark.parametrize("field", ["attn_implementation", "_attn_implementation", "experts_implementation"])
+@pytest.mark.parametrize("value", ["someone/kernel", {"": "sdpa", "text_config": "someone/kernel"}])
+def test_a_kernel_that_a_checkpoint_names_is_not_used(copy, field, value):
+    """Transformers would download it from the hub and run it, where `kernels` is installed."""
+    edit(copy / "config.json", **{field: value})
+    for vlm in (load(copy), empty(copy)):
+        for part in (vlm.model, vlm.tower, vlm.model.model.language_model):
+            assert part.config._attn_implementation == "sdpa"
+            assert "kernel" not in str(part.config._experts_implementation)
+
+
 @pytest.mark.parametrize(
     ("file", "fields"),
     [
         ("config.json", {"transformers_weights": "other/model.safetensors"}),
+        ("config.json", {"configuration_files": ["config.4.0.0.json"]}),
+        ("tokenizer_config.json", {"gguf_file": "/other/model.gguf"}),
+        ("tokenizer_config.json", {"vocab": "/other/vocab.txt"}),
         ("tokenizer_config.json", {"fast_tokenizer_files": ["other/tokenizer.4.0.0.json"]}),
         ("processor_config.json", {"audio_tokenizer": {"audio_tokenizer_name_or_path": "/other"}}),
         ("audio_tokenizer_config.json", {"audio_tokenizer_name_or_path": "/other"}),

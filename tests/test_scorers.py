@@ -483,3 +483,49 @@ def test_a_classifier_without_room_for_a_text_is_one_sentence(length, tmp_path):
     file.write_text(json.dumps(json.loads(file.read_text()) | {"model_max_length": length}))
     with pytest.raises(LayeralignError, match=f"reads {length} tokens by its config"):
         ToxicityJudge.load(str(tmp_path))
+
+
+def changed(folder, name="config.json", **fields):
+    file = folder / name
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+    return str(folder)
+
+
+@pytest.mark.parametrize("length", [-5, -1, 0, 1])
+def test_a_reference_without_a_length_of_its_context_ends(length, tmp_path):
+    """Windows of no token would never be at the end of an answer."""
+    folder = changed(tiny.guard("qwen3guard", tmp_path), max_position_embeddings=length)
+    found = load_reference(folder)
+    assert found.longest is None
+    (costs,) = found.surprise([found.row("a", LONG)])
+    assert len(costs) == len(LONG) + 1
+
+
+def test_a_classifier_for_texts_of_any_length_is_one(tmp_path):
+    folder = changed(tiny.classifier("llama", tmp_path), max_position_embeddings=10**20)
+    assert 0 < score(ToxicityJudge.load(folder), "an answer") < 1
+
+
+def test_a_judge_whose_files_do_not_fit_together_is_one_sentence(tmp_path):
+    roberta = changed(tiny.classifier("roberta", tmp_path / "r"), pad_token_id=None)
+    with pytest.raises(LayeralignError, match=rf"^model {roberta}: cannot read a text"):
+        words(ToxicityJudge.load(roberta), "an answer")
+    guard, lm = tiny.guard("qwen3guard", tmp_path / "g"), tiny.language_model(tmp_path / "lm")
+    for folder in (guard, lm):
+        file = folder / "tokenizer.json"
+        content = json.loads(file.read_text())
+        content["model"]["vocab"]["a"] = 10**6  # has no embedding
+        file.write_text(json.dumps(content))
+    case = Case("c", "an image", "harmful")
+    for name in (f"qwen3guard:{guard}", f"coherence:{lm}"):
+        (judge,) = judges([name])
+        with pytest.raises(
+            LayeralignError, match=f"judge: model {name.partition(':')[2]}: cannot read a text"
+        ):
+            words(judge.load(), "an answer", case=case)
+
+
+def test_a_classifier_with_far_more_layers_than_its_weights_is_not_made(tmp_path):
+    folder = changed(tiny.classifier("gpt2", tmp_path), n_layer=2000)
+    with pytest.raises(LayeralignError, match=r"a model of its config.json takes more than"):
+        ToxicityJudge.load(folder)

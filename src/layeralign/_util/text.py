@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import string
 import unicodedata
 from collections import Counter
@@ -32,6 +33,16 @@ def printable(text: str, limit: int | None = None) -> str:
     line = " ".join(text.split())
     line = "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cf", "Cs") else c for c in line)
     return line if limit is None or len(line) <= limit else line[: limit - 1] + "…"
+
+
+def without_keys(text: str) -> str:
+    """Return `text` with dots for credentials, queries and fragments of its addresses, which may be keys."""
+    text = re.sub(r"(?i)(//|https?:/)[^\s/@'\"]*@", r"\1…@", text)  # a path has one slash of two
+    # the rest is optional, so that each address is read once
+    rest = r"(?i)(https?:/[^\s?#'\"]*)([?#](?=[^\s'\"]))?[^\s'\"]*"
+    return re.sub(
+        rest, lambda found: found[1] + (f"{found[2]}…" if found[2] else found[0][len(found[1]) :]), text
+    )
 
 
 def has_lone_surrogate(text: str) -> bool:

@@ -15,7 +15,7 @@ from cyclopts import CoercionError, CycloptsError, MissingArgumentError, UnusedC
 
 from layeralign._util import stopping, terminal
 from layeralign._util.machine import settle_threads
-from layeralign._util.text import has_lone_surrogate, printable
+from layeralign._util.text import has_lone_surrogate, printable, without_keys
 from layeralign.cli import config_file, unexpected
 from layeralign.cli.app import app, missing, unfit, unknown_flag, unused, whole_numbers
 from layeralign.errors import LayeralignError
@@ -74,7 +74,8 @@ def _said(error: Exception, tokens: list[str]) -> str:
 
 def _fail(message: str, debug: bool) -> int:
     if debug:
-        traceback.print_exc()
+        sys.stderr.write(without_keys(traceback.format_exc()))
+    message = without_keys(message)
     cut = f"{message[:700]} … {message[-250:]}" if len(message) > _LONGEST else message
     terminal.say(f"layeralign: {cut}", stderr=True)
     return 1

@@ -17,11 +17,13 @@ from torch import Tensor
 
 from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
-from layeralign.vlm import rope
+from layeralign.vlm import limits, rope
 from layeralign.vlm.text import template
 
 _SHORTEST = 8
 """Least length limit of a row, in tokens: special tokens, and a few of the texts."""
+_LONGEST = 10**9
+"""Length limit where neither the config nor the tokenizer has one; a tokenizer may say 10^30."""
 Row = dict[str, list[int]]
 """Token ids (`input_ids`) of one text, and `token_type_ids` where the model is an encoder."""
 
@@ -41,9 +43,13 @@ class Classifier:
         """
         if self.longest < _SHORTEST:
             raise LayeralignError(
-                f"model {printable(str(self.model.config.name_or_path), 200)}: reads {self.longest} tokens "
+                f"{self._what}: reads {self.longest} tokens "
                 f"by its config and its tokenizer's model_max_length; expected {_SHORTEST} or more"
             )
+
+    @property
+    def _what(self) -> str:
+        return f"model {printable(str(self.model.config.name_or_path), 200)}"
 
     @property
     def is_encoder(self) -> bool:
@@ -53,10 +59,8 @@ class Classifier:
     @property
     def longest(self) -> int:
         """Length limit of a row, in tokens."""
-        positions = getattr(self.model.config, "max_position_embeddings", None)
-        if positions is None:
-            return int(self.tokenizer.model_max_length)
-        return int(min(positions - self._unused_positions, self.tokenizer.model_max_length))
+        positions = rope.context(self.model.config) or _LONGEST
+        return int(min(positions - self._unused_positions, self.tokenizer.model_max_length, _LONGEST))
 
     @property
     def _unused_positions(self) -> int:
@@ -130,10 +134,11 @@ class Classifier:
             for key in rows[0]
         }
         inputs["attention_mask"] = (torch.arange(int(lengths.max())) < lengths[:, None]).long().to(device)
-        if self.is_encoder:
-            outputs: Tensor = self.model(**inputs).logits
+        with limits.used(self._what):
+            if self.is_encoder:
+                outputs: Tensor = self.model(**inputs).logits
+                return outputs.float()
+            hidden = self.model.base_model(**inputs).last_hidden_state
+            last = hidden[torch.arange(len(rows), device=device), (lengths - 1).to(device)]
+            outputs = self.model.score(last)
             return outputs.float()
-        hidden = self.model.base_model(**inputs).last_hidden_state
-        last = hidden[torch.arange(len(rows), device=device), (lengths - 1).to(device)]
-        outputs = self.model.score(last)
-        return outputs.float()

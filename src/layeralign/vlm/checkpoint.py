@@ -15,7 +15,7 @@ from typing import Any
 from layeralign._util.files import expanded, read_regular, watched
 from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
-from layeralign.vlm.limits import check_numbers, keys, shape_of
+from layeralign.vlm.limits import ELSEWHERE, check_numbers, keys, shape_of
 
 TRAINING = "training.json"
 """File next to an adapter in which `layeralign align` records the training."""
@@ -38,8 +38,6 @@ _CONFIGS = (
     "config.json", "processor_config.json", "preprocessor_config.json", "tokenizer_config.json",
     "audio_tokenizer_config.json", "generation_config.json",
 )  # fmt: skip
-_ELSEWHERE = {"transformers_weights", "fast_tokenizer_files", "audio_tokenizer_name_or_path"}
-"""Fields with which transformers reads files that are neither checked nor hashed, pickles among them."""
 
 
 @dataclass(frozen=True)
@@ -295,7 +293,7 @@ def _check(checkpoint: Checkpoint) -> None:
                 f"model {name}: {file} requires the checkpoint's own code (auto_map), which layeralign never "
                 "runs; use a checkpoint of a built-in transformers class"
             )
-        if elsewhere := sorted(named & _ELSEWHERE):
+        if elsewhere := sorted(named & ELSEWHERE):
             raise LayeralignError(
                 f"model {name}: {file} has {elsewhere[0]}, which names unchecked files; remove the field"
             )

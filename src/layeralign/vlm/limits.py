@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,17 @@ from layeralign.errors import LayeralignError
 if TYPE_CHECKING:
     from torch import nn
 
+ELSEWHERE = {
+    "transformers_weights", "configuration_files", "fast_tokenizer_files", "audio_tokenizer_name_or_path",
+    "gguf_file", "vocab", "merges",
+}  # fmt: skip
+"""Fields with which transformers reads files that are not checked, or not hashed, pickles among them."""
 _MOST_TENSORS = 200_000
 """Largest number of tensors of a checkpoint."""
 _ROOM = 2**26
 """Most numbers of tables of positions and the like, which are in no file: 256 MiB, twice to make them."""
+_PIECES, _MORE = 4, 1000
+"""Most tensors of a model for one in its files, and more of them: some are split, or new."""
 _DIMENSIONS = 8
 """Most dimensions of a tensor."""
 _MOST_TOKENS = 100_000
@@ -64,7 +72,21 @@ def check_numbers(model: str, configs: Mapping[str, object], tensors: int) -> No
                 )
 
 
-def try_out(folder: Path, what: str, kind: Any = None, most: int | None = None) -> None:
+def config_of(folder: Path) -> Any:
+    """Read a config.json with transformers, without its choice of attention and experts.
+
+    A checkpoint may name a kernel of the hub, which transformers would download and run.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    config._attn_implementation = config._experts_implementation = None  # of its parts, too
+    return config
+
+
+def try_out(
+    folder: Path, what: str, kind: Any = None, most: int | None = None, tensors: int | None = None
+) -> None:
     """Read a config in a child process with limits, and build a model of it without weights.
 
     A config may ask for 10^9 labels or experts, for each of which transformers makes an object.
@@ -75,25 +97,54 @@ def try_out(folder: Path, what: str, kind: Any = None, most: int | None = None) 
         kind: an auto class of transformers; None to read the config only.
         most: the parameters that a model with these weights may hold, besides `_ROOM`.
             Transformers makes what is missing, such as rows of embeddings, before it can be refused.
+        tensors: the number of tensors in the weights; each one that is missing takes time.
 
     Raises:
         LayeralignError: This takes more than the limits of `bounded`.
     """
     import torch
-    from transformers import AutoConfig
 
     def build() -> None:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        config = config_of(folder)
         if kind is not None:
             with torch.device("meta"):
                 model = kind.from_config(config)
             held = sum(one.numel() for one in model.parameters())
+            pieces = sum(1 for _ in model.parameters())
+            if tensors is not None and pieces > _PIECES * tensors + _MORE:
+                raise MemoryError
             tables = sum(one.nbytes for one in model.buffers())
             if most is not None and (held > most + _ROOM or tables > 4 * _ROOM):
                 raise MemoryError
 
     if reason := bounded.excess(build):
         raise LayeralignError(f"{what}: a model of its config.json {reason}; download the model again")
+
+
+@contextmanager
+def used(what: str) -> Iterator[None]:
+    """Convert the exceptions of a block that is a call of a transformers model, and nothing else.
+
+    A tokenizer may have tokens without an embedding, for example, or a config no padding token.
+
+    Args:
+        what: owner for messages, such as `model NAME`.
+
+    Raises:
+        LayeralignError: the model cannot be used.
+    """
+    from torch import OutOfMemoryError
+
+    try:
+        yield
+    except (OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:  # torch raises many kinds
+        reason = printable(str(error).partition("\n")[0], 100)
+        raise LayeralignError(
+            f"{what}: cannot read a text ({reason}); its config.json, weights and tokenizer do not fit "
+            "together, so download the model again"
+        ) from error
 
 
 def check_weights(model: nn.Module, missing: Iterable[str], report: Mapping[str, Any], what: str) -> None:

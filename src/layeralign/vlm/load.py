@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from transformers import (
-    AutoConfig,
     AutoModelForImageTextToText,
     AutoTokenizer,
     BitsAndBytesConfig,
@@ -164,7 +163,7 @@ def _read(found: checkpoints.Checkpoint, kind: Any = None) -> PreTrainedConfig:
     limits.try_out(found.path, f"model {found.name}", kind)
     with quiet():
         try:
-            config = AutoConfig.from_pretrained(found.path, trust_remote_code=False, local_files_only=True)
+            config = limits.config_of(found.path)
         except Exception as error:  # transformers raises many kinds for a broken config
             raise unloadable(f"model {found.name}", error) from error
     assert isinstance(config, PreTrainedConfig)  # noqa: S101 - for the type checker
@@ -227,10 +226,10 @@ def pretrained(
     }  # fmt: skip
     found.hashes  # noqa: B018 - hash the files before they are loaded
     times = _PACKED if "quantization_config" in limits.keys(found.config()) else _TIED
-    limits.try_out(found.path, what, kind, times * found.parameters())
+    limits.try_out(found.path, what, kind, times * found.parameters(), found.tensors())
     with quiet(bars=found.large and sys.stderr.isatty()):
         try:
-            loaded, report = kind.from_pretrained(found.path, **options)
+            loaded, report = kind.from_pretrained(found.path, config=limits.config_of(found.path), **options)
         except Exception as error:  # transformers raises many kinds for a broken checkpoint
             raise unloadable(what, error) from error
     lacks = set(report["missing_keys"]) - set(new)

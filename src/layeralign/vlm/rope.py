@@ -41,6 +41,12 @@ class Rope:
         return "long" if self.type == "longrope" and prompt > self.length else "alone"
 
 
+def context(config: Any) -> int | None:
+    """The largest number of tokens by a language model's config; None if it gives none of 2 or more."""
+    length = getattr(config, "max_position_embeddings", None)
+    return length if isinstance(length, int) and length > 1 else None
+
+
 def find(config: Any) -> Rope | None:
     """Read a language model's config; None if rows never depend on each other.
 

@@ -715,10 +715,8 @@ class Vlm:
         `dynamic` embeddings extend the trained length by their factor.
         """
         config = self.model.config.get_text_config()
-        length = getattr(config, "max_position_embeddings", None)
-        if not isinstance(length, int) or length < 1:
-            return None
-        if self._rope is not None and self._rope.type == "dynamic":
+        length = rope.context(config)
+        if length is not None and self._rope is not None and self._rope.type == "dynamic":
             return int(length * float(config.rope_parameters.get("factor", 1.0)))
         return length
 

@@ -17,8 +17,8 @@ from layeralign.errors import LayeralignError
 from layeralign.judges.models.remote import Completion, Message, Talk
 from layeralign.judges.models.service import Failure
 from layeralign.vlm import checkpoint as checkpoints
+from layeralign.vlm import limits, rope
 from layeralign.vlm import processor as processors
-from layeralign.vlm import rope
 from layeralign.vlm.load import own_device, pretrained, tokenizer, unloadable
 from layeralign.vlm.text import template, trial
 from layeralign.vlm.text.ends import token_ids
@@ -162,7 +162,7 @@ class LocalSpeaker:
 
     def _fits(self, tokens: int, settings: Mapping[str, Any]) -> bool:
         """Whether a prompt of so many tokens and its reply are in the model's context."""
-        context = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
+        context = rope.context(self._model.config.get_text_config())
         return not context or tokens + int(settings["max_tokens"]) <= context
 
     def _of_texts(
@@ -194,10 +194,11 @@ class LocalSpeaker:
         rope.reset(self._model)
         (rows, width), device = given["input_ids"].shape, self._model.device
         watch = _Finite(rows, device)
-        made = self._model.generate(
-            **given, max_new_tokens=settings["max_tokens"], do_sample=False, pad_token_id=self._pad,
-            eos_token_id=self._ends or None, logits_processor=LogitsProcessorList([watch]),
-        )  # fmt: skip
+        with limits.used(f"judge: model {self._checkpoint.name}"):
+            made = self._model.generate(
+                **given, max_new_tokens=settings["max_tokens"], do_sample=False, pad_token_id=self._pad,
+                eos_token_id=self._ends or None, logits_processor=LogitsProcessorList([watch]),
+            )  # fmt: skip
         replies = made[:, width:]
         texts = self._names.batch_decode(replies, skip_special_tokens=True)
         ended = torch.isin(replies, torch.tensor(self._ends, device=device)).any(1).tolist()

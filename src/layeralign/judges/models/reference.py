@@ -17,7 +17,7 @@ from layeralign._util.text import printable
 from layeralign.cases.dialogue import dialogue
 from layeralign.errors import LayeralignError
 from layeralign.judges.models import local
-from layeralign.vlm import rope
+from layeralign.vlm import limits, rope
 from layeralign.vlm.checkpoint import Checkpoint, class_of
 from layeralign.vlm.families.registry import family_of
 from layeralign.vlm.load import load, own_device, pretrained, tokenizer
@@ -135,7 +135,7 @@ class LanguageModel(Reference):
 
     def __init__(self, model: Any, names: Any, checkpoint: Checkpoint, dtype: str) -> None:
         self._model, self._names, self.checkpoint, self.dtype = model, names, checkpoint, dtype
-        self.longest = getattr(model.config, "max_position_embeddings", None)
+        self.longest = rope.context(model.config)
         self.apart = rope.apart(model.config)
 
     @property
@@ -156,7 +156,8 @@ class LanguageModel(Reference):
 
     def logits(self, ids: Tensor, prompt: Tensor, at: Tensor) -> Tensor:
         """See `Reference.logits`; causal attention is enough to hide the padding."""
-        found: Tensor = self._model(input_ids=ids, use_cache=False).logits[at]
+        with limits.used(f"judge: model {self.checkpoint.name}"):
+            found: Tensor = self._model(input_ids=ids, use_cache=False).logits[at]
         return found
 
 
@@ -165,7 +166,7 @@ class Target(Reference):
 
     def __init__(self, vlm: Vlm, dtype: str) -> None:
         self._vlm, self.checkpoint, self.dtype = vlm, vlm.checkpoint, dtype
-        self.longest = getattr(vlm.model.config.get_text_config(), "max_position_embeddings", None)
+        self.longest = rope.context(vlm.model.config.get_text_config())
         self.apart = rope.apart(vlm.model.config)
 
     @property
