@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib.util
 import json
 import os
 import sys
@@ -18,7 +17,6 @@ from safetensors.torch import load_file
 from transformers import (
     AutoModelForImageTextToText,
     AutoTokenizer,
-    BitsAndBytesConfig,
     GenerationConfig,
     PreTrainedConfig,
     ProcessorMixin,
@@ -85,9 +83,9 @@ def load(
     number = getattr(torch, number_format(found, dtype, device_map))
     options: dict[str, Any] = {"dtype": number}
     if quantize is not None:
-        _check_quantize(quantize)
+        placement.check_quantize(quantize)
         exact = placement.beside_the_language_model(empty(model, revision=revision, variant=variant))
-        options["quantization_config"] = _quantization(quantize, number, exact)
+        options["quantization_config"] = placement.quantization(quantize, number, exact)
         device_map = device_map or {"": own_device()}
     options |= {} if device_map is None else {"device_map": device_map}
     fitted = None if adapter is None else checkpoints.find_adapter(adapter)
@@ -205,7 +203,13 @@ def _processor(found: checkpoints.Checkpoint, family: type[Vlm]) -> ProcessorMix
 
 
 def pretrained(
-    kind: Any, found: checkpoints.Checkpoint, what: str, *, new: Collection[str] = (), **options: Any
+    kind: Any,
+    found: checkpoints.Checkpoint,
+    what: str,
+    *,
+    new: Collection[str] = (),
+    labels: int | None = None,
+    **options: Any,
 ) -> Any:
     """Load a complete checkpoint into a transformers class, from safetensors and without its own code.
 
@@ -214,7 +218,8 @@ def pretrained(
         found: The checkpoint.
         what: Description for messages, such as `model NAME`.
         new: Names of weights that the checkpoint may lack, and that are then random.
-        options: Further arguments of `from_pretrained`.
+        labels: Number of outputs of a classifier, other than the config's.
+        options: Further arguments of `from_pretrained`, none of them the config's.
 
     Raises:
         LayeralignError: The checkpoint cannot be loaded, lacks weights, has more layers than its config, or
@@ -229,7 +234,9 @@ def pretrained(
     limits.try_out(found.path, what, kind, times * found.parameters(), found.tensors())
     with quiet(bars=found.large and sys.stderr.isatty()):
         try:
-            loaded, report = kind.from_pretrained(found.path, config=limits.config_of(found.path), **options)
+            config = limits.config_of(found.path)
+            config.num_labels = labels or config.num_labels
+            loaded, report = kind.from_pretrained(found.path, config=config, **options)
         except Exception as error:  # transformers raises many kinds for a broken checkpoint
             raise unloadable(what, error) from error
     lacks = set(report["missing_keys"]) - set(new)
@@ -279,23 +286,6 @@ def unloadable(what: str, error: Exception) -> LayeralignError:
     """The error for a checkpoint that transformers cannot load."""
     reason = printable(str(error), 200) or type(error).__name__
     return LayeralignError(f"{what}: cannot be loaded ({reason})")
-
-
-def _check_quantize(quantize: str) -> None:
-    if quantize not in ("4bit", "8bit"):
-        raise LayeralignError(f"quantize {quantize!r}: expected 4bit or 8bit")
-    if not torch.cuda.is_available():
-        raise LayeralignError(f"quantize {quantize}: needs a CUDA GPU, but none is available; remove it")
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise LayeralignError(f"quantize {quantize}: needs bitsandbytes; pip install bitsandbytes")
-
-
-def _quantization(quantize: str, dtype: torch.dtype, exact: list[str]) -> BitsAndBytesConfig:
-    """Quantisation of the language model only: the encoder, whose exits are measured, stays exact."""
-    return BitsAndBytesConfig(
-        load_in_4bit=quantize == "4bit", load_in_8bit=quantize == "8bit", bnb_4bit_compute_dtype=dtype,
-        bnb_4bit_quant_type="nf4", llm_int8_skip_modules=exact,
-    )  # fmt: skip
 
 
 def number_format(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from layeralign.errors import LayeralignError
+
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
+    from transformers import BitsAndBytesConfig
 
     from layeralign.vlm.vlm import Vlm
 
@@ -67,3 +72,29 @@ def keep_here(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
         module = model.get_submodule(f"{path}.default")
         if module.weight.is_meta:
             module.weight = nn.Parameter(weight, requires_grad=False)
+
+
+def check_quantize(quantize: str) -> None:
+    """Check that weights can be quantised so on this machine.
+
+    Raises:
+        LayeralignError: they cannot.
+    """
+    import torch
+
+    if quantize not in ("4bit", "8bit"):
+        raise LayeralignError(f"quantize {quantize!r}: expected 4bit or 8bit")
+    if not torch.cuda.is_available():
+        raise LayeralignError(f"quantize {quantize}: needs a CUDA GPU, but none is available; remove it")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise LayeralignError(f"quantize {quantize}: needs bitsandbytes; pip install bitsandbytes")
+
+
+def quantization(quantize: str, dtype: torch.dtype, exact: list[str]) -> BitsAndBytesConfig:
+    """Quantisation of the language model only: the encoder, whose exits are measured, stays exact."""
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=quantize == "4bit", load_in_8bit=quantize == "8bit", bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_quant_type="nf4", llm_int8_skip_modules=exact,
+    )  # fmt: skip

@@ -169,7 +169,7 @@ def _load_base(found: checkpoints.Checkpoint, seed: int, sees: str) -> Classifie
     torch.manual_seed(seed)
     model = pretrained(
         AutoModelForSequenceClassification, found, what, new={"score.weight"}, dtype=torch.float32,
-        num_labels=1,
+        labels=1,
     )  # fmt: skip
     if not hasattr(model, "score"):
         raise LayeralignError(f"{what}: is not a decoder; expected a model such as GPT-2")
