@@ -550,6 +550,14 @@ def test_ctrl_c_is_one_sentence_from_the_start(tmp_path, after):
     assert said[-1] == "stopped; finished work is saved, and the same command resumes it"
 
 
+def in_python(code):
+    """The end of an interpreter of its own that runs some code, and heeds signals."""
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=20,
+        preexec_fn=children.heed_signals,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_inside_a_callback_that_drops_exceptions_stops(number):
     """A weak reference's callback, as the import system has one for each module."""
@@ -566,10 +574,7 @@ try:
 except KeyboardInterrupt as stop:
     raise SystemExit(stopping.told(stop))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=20,
-        preexec_fn=children.heed_signals,
-    )  # fmt: skip
+    done = in_python(code)
     assert done.returncode == 128 + number and "Traceback" not in done.stderr
     assert done.stderr.strip() == "stopped; finished work is saved, and the same command resumes it"
 
@@ -590,10 +595,7 @@ try:
 except KeyboardInterrupt as stop:
     raise SystemExit(stopping.told(stop))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=20,
-        preexec_fn=children.heed_signals,
-    )  # fmt: skip
+    done = in_python(code)
     assert done.returncode == 128 + number
 
 

@@ -38,11 +38,9 @@ def printable(text: str, limit: int | None = None) -> str:
 def without_keys(text: str) -> str:
     """Return `text` with dots for credentials, queries and fragments of its addresses, which may be keys."""
     text = re.sub(r"(?i)(//|https?:/)[^\s/@'\"]*@", r"\1…@", text)  # a path has one slash of two
-    # the rest is optional, so that each address is read once
-    rest = r"(?i)(https?:/[^\s?#'\"]*)([?#](?=[^\s'\"]))?[^\s'\"]*"
-    return re.sub(
-        rest, lambda found: found[1] + (f"{found[2]}…" if found[2] else found[0][len(found[1]) :]), text
-    )
+    # a query or fragment is optional, so that each address is read once
+    address = r"(?i)(https?:/[^\s?#'\"]*)(?:([?#])[^\s'\"]+)?"
+    return re.sub(address, lambda found: found[1] + (f"{found[2]}…" if found[2] else ""), text)
 
 
 def has_lone_surrogate(text: str) -> bool:

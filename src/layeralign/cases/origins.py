@@ -101,9 +101,7 @@ class Archives:
             RuntimeError,
             OSError,
         ) as error:
-            if (
-                isinstance(error, OSError) and error.errno != errno.EINVAL
-            ):  # else a place before the file's start
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:  # that of a place before the start
                 raise
             raise LayeralignError(
                 f"{url}: is not a ZIP archive that contains {path}; try again later"
