@@ -431,6 +431,18 @@ def test_a_value_that_does_not_fit_is_named_with_what_is_expected(tmp_path, capf
 
 
 @pytest.mark.parametrize(
+    "command", ["summary {}", "summary --runs {}", "cases testbed --out {}", "compare x {}"]
+)
+def test_an_empty_path_is_not_the_working_folder(command, tmp_path, capfd, monkeypatch):
+    """As from a shell's variable that is not set."""
+    monkeypatch.chdir(tmp_path)
+    assert main([word.replace("{}", "") for word in command.split()]) == 1
+    said = capfd.readouterr().err
+    assert "expected a path, but it is empty; see layeralign " in said and said.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
     ("given", "says"),
     [
         ("scan --bogus 1", "scan: --bogus is unknown; see layeralign scan --help"),

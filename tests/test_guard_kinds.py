@@ -1,5 +1,6 @@
 """Every guard: the form of its input, the exact form that is safe, pictures, and refusals."""
 
+import json
 import os
 import random
 from dataclasses import replace
@@ -484,3 +485,16 @@ def test_the_docs_have_each_guards_model_and_source():
             and guard.base in docs
             and guard.published in docs
         )
+
+
+def test_a_guard_whose_processor_cannot_read_a_picture_is_one_sentence(tmp_path):
+    folder = tiny.guard("nemotron-safety", tmp_path / "guard")
+    file = folder / "processor_config.json"
+    content = json.loads(file.read_text())
+    content["image_processor"]["image_std"] = [0.5]
+    file.write_text(json.dumps(content))
+    Image.new("RGB", (9, 9)).save(tmp_path / "p.png")
+    one = GuardJudge("nemotron-safety", "guard", LocalSpeaker.load(str(folder), dtype="float32", sees=True))
+    case = replace(HARMFUL, picture=read(tmp_path / "p.png", "here"))
+    with pytest.raises(LayeralignError, match=f"^judge: model {folder}: cannot read a picture .std must"):
+        one.judge_all([(case, "an answer")])

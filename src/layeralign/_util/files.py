@@ -204,6 +204,19 @@ def read_regular(file: Path, limit: int) -> bytes:
     return content
 
 
+def read_given(file: Path, limit: int, what: str) -> bytes:
+    """Read a user's file, as `read_regular`; `what` says for a message what it is.
+
+    Raises:
+        LayeralignError: it cannot be opened or read, is not a regular file, or is larger.
+    """
+    try:
+        return read_regular(file, limit)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise LayeralignError(f"{what} {file}: cannot be read ({why})") from error
+
+
 def watched(files: Iterable[Path], what: str) -> Callable[[], None]:
     """Return a function that refuses files which were changed, replaced or removed since this call.
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from layeralign._util.files import atomic, json_line, lines_of, read_regular
+from layeralign._util.files import atomic, json_line, lines_of, read_given, read_regular
 from layeralign._util.text import check_parts, json_of, printable
 from layeralign._util.validation import Filled, Record, Text, validated
 from layeralign.cases import pictures
@@ -40,10 +40,7 @@ def read(file: Path, limit: int | None = None) -> list[Case]:
     Raises:
         LayeralignError: The file is invalid; the message names the file, the line and the field.
     """
-    try:
-        content = read_regular(file, MAX_BYTES)
-    except (OSError, ValueError) as error:
-        raise LayeralignError(f"cases {file}: cannot be read as UTF-8 text ({error})") from error
+    content = read_given(file, MAX_BYTES, "cases")
     check_parts(content, f"cases {file}")
     table = file.suffix.lower() == ".csv"
     rows = checked(_table(content, file) if table else _objects(content, file))

@@ -17,7 +17,7 @@ from layeralign._util import stopping, terminal
 from layeralign._util.machine import settle_threads
 from layeralign._util.text import has_lone_surrogate, printable, without_keys
 from layeralign.cli import config_file, unexpected
-from layeralign.cli.app import app, missing, unfit, unknown_flag, unused, whole_numbers
+from layeralign.cli.app import app, missing, unfit, unknown_flag, unused, unchanged
 from layeralign.errors import LayeralignError
 
 _LONGEST = 1000
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
                 f"argument {strange[0]}: is not valid UTF-8; rename the file or folder, or retype the value"
             )
         tokens, found = config_file.take([token for token in tokens if token != "--debug"])
-        app.config = (*found, whole_numbers)
+        app.config = (*found, unchanged)
         if tokens in ([], ["--help"], ["-h"]):
             app.resolved_commands()  # the list of commands shows the help of each
         code = app(tokens, exit_on_error=False, print_error=False)

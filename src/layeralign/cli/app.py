@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from attrs import evolve
@@ -159,17 +160,19 @@ def _unfit(command: str, token: Token, expected: str) -> str:
     return f"{command}: {value}: expected {expected}; see layeralign {command} --help"
 
 
-def whole_numbers(_: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Refuse a fraction where a whole number is expected; cyclopts would round it.
+def unchanged(_: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Refuse values that cyclopts would change: a fraction to a whole number, no path to the working folder.
 
     Raises:
-        LayeralignError: a value has a point.
+        LayeralignError: a whole number has a point, or a path is empty.
     """
     for argument in arguments:
-        if get_args(argument.hint | None)[0] is int:
-            for token in argument.tokens:
-                if "." in token.value:
-                    raise LayeralignError(_unfit(" ".join(commands), token, _EXPECTED[int]))
+        kind, *_ = get_args(argument.hint | None)
+        for token in argument.tokens:
+            if kind is int and "." in token.value:
+                raise LayeralignError(_unfit(" ".join(commands), token, _EXPECTED[int]))
+            if Path in (kind, *get_args(kind)) and not token.value:
+                raise LayeralignError(_unfit(" ".join(commands), token, "a path, but it is empty"))
 
 
 def show(summary: Summary) -> None:

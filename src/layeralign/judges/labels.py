@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from layeralign._util.files import atomic, lines_of, read_regular
+from layeralign._util.files import atomic, lines_of, read_given
 from layeralign._util.text import json_of
 from layeralign._util.validation import Record, Text, validated
 from layeralign.errors import LayeralignError
@@ -117,10 +117,7 @@ def adopt(run: Run, file: Path) -> Counter[str]:
     Raises:
         LayeralignError: The file is invalid; the message names the file, the line and the field.
     """
-    try:
-        content = read_regular(file, MAX_BYTES)
-    except (OSError, ValueError) as error:
-        raise LayeralignError(f"labels {file}: cannot be read as UTF-8 text ({error})") from error
+    content = read_given(file, MAX_BYTES, "labels")
     rows = _labelled(run)
     found: dict[RowKey, str | None] = {}
     for number, line in lines_of(content, f"labels {file}", "\n"):

@@ -122,16 +122,20 @@ def try_out(
 
 
 @contextmanager
-def used(what: str) -> Iterator[None]:
-    """Convert the exceptions of a block that is a call of a transformers model, and nothing else.
+def used(
+    what: str, given: str = "a text", files: str = "its config.json, weights and tokenizer"
+) -> Iterator[None]:
+    """Convert the exceptions of a block that is a call of a transformers model or processor, and nothing else.
 
     A tokenizer may have tokens without an embedding, for example, or a config no padding token.
 
     Args:
         what: owner for messages, such as `model NAME`.
+        given: what the model or processor is given.
+        files: the files that it was made of.
 
     Raises:
-        LayeralignError: the model cannot be used.
+        LayeralignError: the model or processor cannot be used.
     """
     from torch import OutOfMemoryError
 
@@ -142,8 +146,8 @@ def used(what: str) -> Iterator[None]:
     except Exception as error:  # torch raises many kinds
         reason = printable(str(error).partition("\n")[0], 100)
         raise LayeralignError(
-            f"{what}: cannot read a text ({reason}); its config.json, weights and tokenizer do not fit "
-            "together, so download the model again"
+            f"{what}: cannot read {given} ({reason}); {files} do not fit together, so download the model "
+            "again"
         ) from error
 
 

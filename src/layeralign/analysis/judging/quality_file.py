@@ -37,7 +37,8 @@ def read_quality(file: Path, judge: str, run: Results) -> Quality:
     try:
         text = read_text(file, _MAX_BYTES)
     except (OSError, ValueError) as error:
-        raise LayeralignError(f"{where}: cannot be read as UTF-8 text ({error})") from error
+        why = getattr(error, "strerror", None) or error
+        raise LayeralignError(f"{where}: cannot be read as UTF-8 text ({why})") from error
     found = json_of(text, where)
     if not isinstance(found, dict):
         raise LayeralignError(f"{where}: expected a JSON object with a field for each judge")

@@ -149,9 +149,10 @@ class LocalSpeaker:
             )
         before = template.written_before(self._names)
         text = text if writes_bos or not before else self._names.decode(before) + text
-        made = self._processor(
-            text=[text], images=[list(pictures)], add_special_tokens=False, return_tensors="pt"
-        )
+        with limits.used(f"judge: model {self._checkpoint.name}", "a picture", "the files of its processor"):
+            made = self._processor(
+                text=[text], images=[list(pictures)], add_special_tokens=False, return_tensors="pt"
+            )
         if not self._fits(made["input_ids"].shape[1], settings):
             return TOO_LONG
         given = {

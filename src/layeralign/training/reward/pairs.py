@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from layeralign._util.files import lines_of, read_regular
+from layeralign._util.files import lines_of, read_given
 from layeralign._util.text import has_lone_surrogate, json_of, printable
 from layeralign.cases.dialogue import ASSISTANT
 from layeralign.errors import LayeralignError
@@ -36,10 +36,7 @@ def read_pairs(file: Path) -> tuple[list[Pair], int]:
         LayeralignError: the file cannot be read or is invalid; the message names the file, the line and the
             field.
     """
-    try:
-        content = read_regular(file, MAX_BYTES)
-    except (OSError, ValueError) as error:
-        raise LayeralignError(f"pairs {file}: cannot be read as UTF-8 text ({error})") from error
+    content = read_given(file, MAX_BYTES, "pairs")
     read = [_pair(line, f"{file}:{number}") for number, line in lines_of(content, f"pairs {file}")]
     differ = [pair for pair in read if pair.chosen != pair.rejected]
     if not differ:
