@@ -447,6 +447,10 @@ def test_an_empty_path_is_not_the_working_folder(command, tmp_path, capfd, monke
     [
         ("scan --bogus 1", "scan: --bogus is unknown; see layeralign scan --help"),
         (
+            "export r --out a -o b",
+            "export: -o is given a second value; keep one of them; see layeralign export",
+        ),
+        (
             "scan --modle testbed",
             "scan: --modle is unknown; did you mean --model? see layeralign scan --help",
         ),

@@ -11,13 +11,19 @@ import traceback
 import warnings
 from io import TextIOWrapper
 
-from cyclopts import CoercionError, CycloptsError, MissingArgumentError, UnusedCliTokensError
+from cyclopts import (
+    CoercionError,
+    CycloptsError,
+    MissingArgumentError,
+    RepeatArgumentError,
+    UnusedCliTokensError,
+)
 
 from layeralign._util import stopping, terminal
 from layeralign._util.machine import settle_threads
 from layeralign._util.text import has_lone_surrogate, printable, without_keys
 from layeralign.cli import config_file, unexpected
-from layeralign.cli.app import app, missing, unfit, unknown_flag, unused, unchanged
+from layeralign.cli.app import app, missing, repeated, unchanged, unfit, unknown_flag, unused
 from layeralign.errors import LayeralignError
 
 _LONGEST = 1000
@@ -69,6 +75,8 @@ def _said(error: Exception, tokens: list[str]) -> str:
             return unused(error, tokens)
         case CoercionError():
             return unfit(error)
+        case RepeatArgumentError():
+            return repeated(error)
     return str(error)
 
 

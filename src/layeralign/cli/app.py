@@ -17,6 +17,7 @@ from cyclopts import (
     Group,
     MissingArgumentError,
     Parameter,
+    RepeatArgumentError,
     Token,
     UnusedCliTokensError,
 )
@@ -140,6 +141,12 @@ def missing(error: MissingArgumentError) -> str:
     return f"{command}: {name} {'needs a value' if given else 'is missing'}; see layeralign {command} --help"
 
 
+def repeated(error: RepeatArgumentError) -> str:
+    """Which flag was given twice."""
+    command, flag = " ".join(error.command_chain or ()), error.token.keyword
+    return f"{command}: {flag} is given a second value; keep one of them; see layeralign {command} --help"
+
+
 _EXPECTED = {int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -167,7 +174,7 @@ def unchanged(_: App, commands: tuple[str, ...], arguments: ArgumentCollection) 
         LayeralignError: a whole number has a point, or a path is empty.
     """
     for argument in arguments:
-        kind, *_ = get_args(argument.hint | None)
+        kind = get_args(argument.hint | None)[0]
         for token in argument.tokens:
             if kind is int and "." in token.value:
                 raise LayeralignError(_unfit(" ".join(commands), token, _EXPECTED[int]))

@@ -125,7 +125,7 @@ def try_out(
 def used(
     what: str, given: str = "a text", files: str = "its config.json, weights and tokenizer"
 ) -> Iterator[None]:
-    """Convert the exceptions of a block that is a call of a transformers model or processor, and nothing else.
+    """Convert the exceptions of a block that is a call of a transformers model or processor alone.
 
     A tokenizer may have tokens without an embedding, for example, or a config no padding token.
 
