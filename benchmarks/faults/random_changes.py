@@ -279,8 +279,14 @@ def _judges(work: Path) -> Iterator[Path]:
     yield Path(tiny.language_model(work / "coherence gpt2"))
 
 
-def wrong(outcome: Outcome, more: int) -> str:
-    """Why an outcome does not hold; empty if it does. `more` is its memory beyond a good input's, in bytes."""
+def wrong(outcome: Outcome, more: int, *, own: bool) -> str:
+    """Why an outcome does not hold; empty if it does.
+
+    Args:
+        outcome: the outcome.
+        more: its memory beyond a good input's, in bytes.
+        own: whether the user asked for the work, as for 1,000 epochs, which may take its time.
+    """
     if outcome.code is None:
         return f"killed after {WAIT:.0f} s, or by the system"
     if "Traceback" in outcome.said or "a bug in layeralign" in outcome.said:
@@ -289,7 +295,7 @@ def wrong(outcome: Outcome, more: int) -> str:
         return f"no sentence, with exit code {outcome.code}"
     if "\x1b[31m" in outcome.said or len(outcome.said.strip().rpartition("\n")[2]) > 1100:
         return "a sentence that is long, or not inert"
-    if outcome.seconds > SECONDS:
+    if outcome.seconds > SECONDS and not (own and outcome.code == 0):
         return f"{outcome.seconds:.1f} s"
     return f"{more >> 20} MiB" if more > BYTES else ""
 
@@ -307,7 +313,7 @@ def tried(name: str, kind: Kind, tries: Iterator[int], seed: int, work: Path) ->
         counts[outcome.code] += 1
         more = outcome.memory - bases[good].memory
         longest, most = max(longest, outcome.seconds), max(most, more)
-        if why := wrong(outcome, more):
+        if why := wrong(outcome, more, own=name == "commands"):
             bad += 1
             said = outcome.said[-300:].strip()
             print(
