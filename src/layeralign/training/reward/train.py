@@ -138,10 +138,9 @@ def _trained(
         classifier = _load_base(found, settings["seed"], settings["sees"])
         _train(classifier, pairs[0], made, file, save_every)
     accuracy = held_out_accuracy(classifier, pairs[1], settings["batch_size"])
-    with quiet(), files.saving(f"out {folder}: the model"):
-        classifier.model.save_pretrained(folder)
-        classifier.tokenizer.save_pretrained(folder)
-        files.as_umask_says(folder)
+    with quiet(), files.atomic_in(folder, "the model") as draft:
+        classifier.model.save_pretrained(draft)
+        classifier.tokenizer.save_pretrained(draft)
     written = record.write(folder / RECORD, made | {"held_out": accuracy})
     file.unlink(missing_ok=True)
     return written
