@@ -261,6 +261,7 @@ BROKEN = {
     "lost cases": "DELETE FROM cases WHERE number = 0",
     "lost answers": "DELETE FROM answers",
     "finish reason": "UPDATE answers SET finish_reason = 'stoq' WHERE exit = 0",
+    "observation": "UPDATE verdicts SET refused = 7 WHERE refused = 1",
 }  # fmt: skip
 
 
@@ -276,7 +277,7 @@ def test_a_broken_run_without_a_hash_is_no_bug_of_ours(copy, what, capsys):
     assert "report this error if the run is intact" in said  # it may be a bug of ours after all
 
 
-@pytest.mark.parametrize("what", ["encoder {}", "facts", "lost cases"])
+@pytest.mark.parametrize("what", ["encoder {}", "facts", "lost cases", "observation"])
 def test_a_run_of_another_program_is_named_where_its_hash_fits(copy, what, capsys):
     """As one of another version; it was called a bug in layeralign, and nothing named the run."""
     with closing(sqlite3.connect(copy / FILE)) as db, db:
