@@ -344,10 +344,32 @@ def test_a_run_behind_a_link_is_read_and_not_written(copy, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     (other / FILE).symlink_to(copy / FILE)
-    with open_run(copy, write=True), pytest.raises(LayeralignError, match="is a link or no regular file"):
+    with (
+        open_run(copy, write=True),
+        pytest.raises(LayeralignError, match="is a link, also a hard one, or no regular file"),
+    ):
         open_run(other, write=True)
-    with open_run(other) as run, pytest.raises(LayeralignError, match="is a link or no regular file"):
+    with (
+        open_run(other) as run,
+        pytest.raises(LayeralignError, match="is a link, also a hard one, or no regular file"),
+    ):
         create(other, run.model, run.identity, run.encoder)
+    assert "intact" in layeralign.verify(copy)
+
+
+def test_a_hard_link_of_a_run_is_read_and_not_written(copy, tmp_path):
+    """Two commands wrote to it at once, each with a log of its own: one's rows were lost, and both said success."""
+    other = tmp_path / "other"
+    other.mkdir()
+    os.link(copy / FILE, other / FILE)
+    with open_run(other) as run:
+        for folder in (copy, other):
+            with pytest.raises(LayeralignError, match="is a link, also a hard one"):
+                open_run(folder, write=True)
+            with pytest.raises(LayeralignError, match="is a link, also a hard one"):
+                create(folder, run.model, run.identity, run.encoder)
+    (other / FILE).unlink()
+    open_run(copy, write=True).close()
     assert "intact" in layeralign.verify(copy)
 
 

@@ -140,12 +140,12 @@ def open_run(folder: Path, *, write: bool = False) -> Run:
 def _locked(folder: Path) -> FileLock:
     """Take the folder's lock for writing; see `layeralign._util.files.locked`.
 
-    A file that is a link has other writers' lock, and its seal, in another folder.
+    A file that is a link, or has another name, has other writers' lock and log, and its seal, elsewhere.
     """
     file = folder / FILE
-    if file.is_symlink() or (file.exists() and not file.is_file()):
+    if file.is_symlink() or (file.exists() and not (file.is_file() and file.stat().st_nlink == 1)):
         raise LayeralignError(
-            f"run {folder}: {FILE} is a link or no regular file; expected the folder of the file itself"
+            f"run {folder}: {FILE} is a link, also a hard one, or no regular file; use the file's own folder"
         )
     return files.locked(folder, LOCK, f"run {folder}")
 
