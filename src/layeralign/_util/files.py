@@ -237,16 +237,17 @@ def watched(files: Iterable[Path], what: str) -> Callable[[], None]:
     Raises:
         LayeralignError: by the function: a file is another one; the message begins with `what`.
     """
-    before = {file: _stamp(file) for file in files}
+    before = {file: stamp(file) for file in files}
 
     def check() -> None:
-        if other := next((file for file, stamp in before.items() if _stamp(file) != stamp), None):
+        if other := next((file for file, was in before.items() if stamp(file) != was), None):
             raise LayeralignError(f"{what}: {other.name} changed while it was read; run the command again")
 
     return check
 
 
-def _stamp(file: Path) -> tuple[int, ...]:
+def stamp(file: Path) -> tuple[int, ...]:
+    """Return device, number, size and time of a file; empty if there is none."""
     try:
         about = file.stat()
     except OSError:

@@ -155,12 +155,14 @@ def _writer(folder: Path, lock: FileLock, *, new: bool = False) -> Run:
     file = folder / FILE
     doubtful = not (new or is_sealed(folder))
     connection = sqlite3.connect(file, timeout=60)
-    opened = _place(file)
+    opened = files.stamp(file)[:2]
 
     def end(seal: bool) -> None:
         whole = _one_file(connection) and seal
         connection.close()
-        there = _place(file) == opened  # else the hash, and what is read next, would be another run's
+        there = (
+            files.stamp(file)[:2] == opened
+        )  # else the hash, and what is read next, would be another run's
         if whole and there and lock.is_locked:
             with suppress(LayeralignError):  # the disk is full
                 files.write(folder / SEAL, sha256(file) + "\n", private=True)
@@ -171,21 +173,14 @@ def _writer(folder: Path, lock: FileLock, *, new: bool = False) -> Run:
             )
 
     run = _opened(folder, connection, sealed=True, doubtful=doubtful, end=end, new=new)
+    if doubtful:  # as a copy that was made while a command wrote: no hash is put over damage
+        run.check()
     connection.execute("PRAGMA journal_mode = WAL")  # which changes no closed run, but can fail
     connection.execute("PRAGMA synchronous = NORMAL")  # a power failure may lose the last batch
     connection.execute("BEGIN IMMEDIATE")  # a full disk, or a file that is not ours to write, shows here
     connection.rollback()
     (folder / SEAL).unlink(missing_ok=True)  # not before: a run that is refused keeps its hash
     return run
-
-
-def _place(file: Path) -> tuple[int, int] | None:
-    """Return the device and the number of a file; None if there is none."""
-    try:
-        about = file.stat()
-    except OSError:
-        return None
-    return about.st_dev, about.st_ino
 
 
 def _one_file(connection: sqlite3.Connection) -> bool:
