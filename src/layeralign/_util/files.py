@@ -169,6 +169,18 @@ def locked(folder: Path, name: str, what: str) -> FileLock:
     return lock
 
 
+@contextmanager
+def holding(folder: Path, name: str, what: str) -> Iterator[None]:
+    """Hold a lock in the block, in a folder that is created; see `locked`."""
+    with saving(f"{what}:"):
+        folder.mkdir(parents=True, exist_ok=True)
+    lock = locked(folder, name, what)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def write(file: Path, text: str, *, private: bool = False) -> None:
     """Write a text as UTF-8, like `atomic`; a missing folder is created."""
     try:

@@ -315,33 +315,26 @@ def build(parts: Parts, seed: int, out: Path, recipe: Recipe) -> dict[str, Tenso
     """Train, and write `deltas.safetensors`, `recipe.json` and each stage's weights to `out`.
 
     Raises:
-        LayeralignError: `out` holds a build of another seed or recipe, or other files, or another command
-            builds in it.
+        LayeralignError: `out` holds another build or other files, or another command builds in it.
     """
-    with files.saving(f"out {out}:"):
-        out.mkdir(parents=True, exist_ok=True)
-    lock = files.locked(out, f".{_RECORD}.lock", f"out {out}")
-    try:
+    with files.holding(out, f".{_RECORD}.lock", f"out {out}"):
         about, record = {"seed": seed, **asdict(recipe)}, out / _RECORD
         known = json_of(record.read_text(encoding="utf-8"), str(record)) if record.exists() else None
-        others = [one for one in out.iterdir() if not one.name.startswith(f".{_RECORD}.")]  # lock and drafts
-        if known != about and others:
+        if known != about and not all(one.name.startswith(f".{_RECORD}.") for one in out.iterdir()):
             raise LayeralignError(f"out {out}: holds another build, or other files; expected a new folder")
         files.write_json(record, about)
         builder = Builder(parts, recipe, seed, out)
         builder.run()
         found = deltas.taken(builder.peft)
         deltas.write(found, out / deltas.FILE, {"recipe": json.dumps(about)})
-    finally:
-        lock.release()
-    return found
+        return found
 
 
 def build_folder(seed: int, out: Path, recipe: Recipe) -> Path:
     """Build from the pretrained parts; return the folder in `out` with the assembled model.
 
     Raises:
-        LayeralignError: see `build` and `assembled.assemble`.
+        LayeralignError: as `build` and `assembled.assemble`.
     """
     assembled.check_packages()
     threads = torch.get_num_threads()

@@ -117,12 +117,8 @@ def train_reward(
     file = folder / checkpoint.FILE
     if folder.exists() and not (folder.is_dir() and (file.exists() or not (folder / "config.json").exists())):
         raise LayeralignError(f"out {folder}: is a file or holds another model; use another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = files.locked(folder, f".{RECORD}.lock", f"out {folder}")
-    try:
+    with files.holding(folder, f".{RECORD}.lock", f"out {folder}"):
         return _trained(found, (train, test), made, folder, save_every)
-    finally:
-        lock.release()
 
 
 def _trained(
