@@ -388,6 +388,21 @@ def test_a_hard_link_of_a_run_is_read_and_not_written(copy, tmp_path):
     assert "intact" in layeralign.verify(copy)
 
 
+def test_a_run_that_is_moved_while_it_is_opened_keeps_its_hash(run, copy, tmp_path, monkeypatch):
+    """The hash of the run in its place was removed, and its own one did not fit any more."""
+    real = opening._opened
+
+    def moves(*args, **kwargs):
+        copy.rename(tmp_path / "moved")
+        shutil.copytree(run, copy)
+        return real(*args, **kwargs)
+
+    with monkeypatch.context() as changed, pytest.raises(LayeralignError, match="was moved, replaced"):
+        changed.setattr(opening, "_opened", moves)
+        open_run(copy, write=True)
+    assert seal.is_sealed(copy) and seal.is_sealed(tmp_path / "moved")
+
+
 @pytest.mark.parametrize("instead", [True, False])
 def test_a_run_that_is_moved_while_it_is_written_is_told(run, copy, tmp_path, instead):
     """The command showed the figures of the run in its place, and put a hash over that one."""

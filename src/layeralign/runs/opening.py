@@ -156,6 +156,9 @@ def _writer(folder: Path, lock: FileLock, *, new: bool = False) -> Run:
     doubtful = not (new or is_sealed(folder))
     connection = sqlite3.connect(file, timeout=60)
     opened = files.stamp(file)[:2]
+    moved = LayeralignError(
+        f"run {folder}: {FILE} was moved, replaced or removed meanwhile; what was written is in it"
+    )
 
     def end(seal: bool) -> None:
         whole = _one_file(connection) and seal
@@ -168,9 +171,7 @@ def _writer(folder: Path, lock: FileLock, *, new: bool = False) -> Run:
                 files.write(folder / SEAL, sha256(file) + "\n", private=True)
         lock.release()
         if seal and not there:
-            raise LayeralignError(
-                f"run {folder}: {FILE} was moved, replaced or removed meanwhile; what was written is in it"
-            )
+            raise moved
 
     run = _opened(folder, connection, sealed=True, doubtful=doubtful, end=end, new=new)
     if doubtful:  # as a copy that was made while a command wrote: no hash is put over damage
@@ -179,6 +180,8 @@ def _writer(folder: Path, lock: FileLock, *, new: bool = False) -> Run:
     connection.execute("PRAGMA synchronous = NORMAL")  # a power failure may lose the last batch
     connection.execute("BEGIN IMMEDIATE")  # a full disk, or a file that is not ours to write, shows here
     connection.rollback()
+    if files.stamp(file)[:2] != opened:  # else another run's hash would be removed
+        raise moved
     (folder / SEAL).unlink(missing_ok=True)  # not before: a run that is refused keeps its hash
     return run
 
