@@ -19,8 +19,7 @@ from PIL import Image
 from layeralign import LayeralignError
 from layeralign._util import files as atomic_files
 from layeralign._util import text
-from layeralign._util.files import LONGEST_LINE
-from layeralign._util.text import redacted
+from layeralign._util.text import LONGEST_LINE, redacted
 from layeralign.cases import files, pictures
 from layeralign.cases.case import Case, normalise_category
 from layeralign.cases.readers.reader import read as read_benchmark

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 
 from layeralign import LayeralignError
 from layeralign._util import files
+from layeralign._util.text import json_line
 
 
 def drafts(folder):
@@ -97,6 +98,43 @@ def test_a_kill_leaves_the_old_file_and_the_next_write_removes_the_draft(tmp_pat
     assert killed.returncode == -signal.SIGKILL and file.read_text() == "old" and len(drafts(tmp_path)) == 4
     files.write(file, "new")
     assert file.read_text() == "new" and sorted(drafts(tmp_path)) == others
+
+
+KILLED_IN = """
+import os, signal, sys
+from pathlib import Path
+from layeralign._util.files import atomic_in
+with atomic_in(Path(sys.argv[1]), "the model") as draft:
+    (draft / "model.safetensors").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_model_is_a_draft_that_the_next_one_removes(tmp_path):
+    out = tmp_path / "out"
+    killed = subprocess.run([sys.executable, "-c", KILLED_IN, str(out)], check=False)
+    assert killed.returncode == -signal.SIGKILL and [one.name[:7] for one in out.iterdir()] == [".files."]
+    for content in ("old", "new"):
+        with files.atomic_in(out, "the model") as draft:
+            (draft / "config.json").write_text(content)
+            (draft / "config.json").chmod(0o600)
+        assert (out / "config.json").read_text() == content
+        assert [one.name for one in out.iterdir()] == ["config.json"]
+    (tmp_path / "mode").touch()
+    assert (out / "config.json").stat().st_mode == (tmp_path / "mode").stat().st_mode, "as the umask says"
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_model_that_cannot_be_written_leaves_nothing(tmp_path, there):
+    out = tmp_path / "out"
+    if there:
+        out.mkdir()
+        (out / "mine").touch()
+    with pytest.raises(LayeralignError, match=r"out: the model cannot be written \(No space left"):  # noqa: SIM117
+        with files.atomic_in(out, "the model") as draft:
+            (draft / "config.json").touch()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert [one.name for one in tmp_path.rglob("*")] == ["out", "mine"] * there
 
 
 def test_a_draft_that_is_written_stays_whatever_the_number_of_its_process(tmp_path):
@@ -181,7 +219,7 @@ def test_a_text_is_read_within_its_limit(tmp_path, content, limit, found):
 
 @given(st.text())
 def test_a_line_of_json_is_one_line_for_every_reader(text):
-    line = files.json_line({"answer": text})
+    line = json_line({"answer": text})
     assert line.splitlines() == [line[:-1]] and json.loads(line) == {"answer": text}
 
 

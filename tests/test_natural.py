@@ -2,9 +2,14 @@
 
 import json
 import random
+import re
 import shutil
+import signal
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -17,6 +22,7 @@ from safetensors.torch import load_file, save_file
 
 import tiny
 from layeralign import LayeralignError
+from layeralign._util import files
 from layeralign.benchmarks import cases as load_cases
 from layeralign.cli import main
 from layeralign.judges.judge import SILENT
@@ -37,6 +43,21 @@ def stand_in():
         image_size=pictures.SIZE, layerscale_value=1.0,
     )  # fmt: skip
     return architecture.Parts(t.LlamaForCausalLM(text), names, None, vision)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_natural import stand_in
+from layeralign.testbed.natural import architecture, assembled, deltas
+class Killed:
+    def save_pretrained(self, folder):
+        os.kill(os.getpid(), signal.SIGKILL)
+architecture.pretrained, architecture.processor = stand_in, lambda names: Killed()
+deltas.apply = lambda model, file: None
+assembled.assemble(Path(sys.argv[2]), Path())
+"""
 
 
 SMALL = build.Recipe(
@@ -191,6 +212,16 @@ class TestBuild:
         own = deltas.taken(made.peft)
         assert own.keys() == changes.keys() and all(torch.isfinite(own[name]).all() for name in own)
         assert not all(torch.equal(own[name], changes[name]) for name in own)
+
+    def test_one_command_builds_in_a_folder_and_a_killed_one_leaves_nothing_in_its_way(self, tmp_path):
+        draft = tmp_path / ".recipe.json.0123abcd.draft"  # of a command that was killed while it wrote it
+        draft.touch()
+        lock = files.locked(tmp_path, ".recipe.json.lock", "out")
+        with pytest.raises(LayeralignError, match="another command writes to it"):
+            build.build(stand_in(), 0, tmp_path, SMALL)
+        lock.release()
+        build.build(stand_in(), 0, tmp_path, SMALL)
+        assert not draft.exists()
 
     def test_stages_of_another_build_are_not_taken_for_its_own(self, built, tmp_path):
         """Without a record they were, under the seed of the command."""
@@ -359,6 +390,33 @@ class TestParts:
         found = parts.tower(tmp_path / "t.onnx", 3)
         assert np.allclose(found["encoder.layer.0.attention.q_proj.weight"], weight)
         assert found["embeddings.position_embeddings"].shape == (1, 10, 6)
+
+    def test_what_pip_downloads_is_a_part_of_the_draft(self, tmp_path, monkeypatch):
+        """A kill left 100 MB in a hidden folder of the cache; the next command removes what has its name."""
+        monkeypatch.setattr(parts, "folder", lambda: tmp_path)
+        left = []
+
+        def pip(*args, **kwargs):
+            left.extend(one.name for one in tmp_path.iterdir() if one.is_dir())
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(parts.subprocess, "run", pip)
+        with pytest.raises(KeyboardInterrupt):
+            parts.fetch(parts.LANGUAGE)
+        start = re.escape(f".{parts.LANGUAGE.member.split('/')[1]}.")
+        assert len(left) == 1 and re.match(start + r"[0-9a-f]{8}\.draft", left[0])
+
+    def test_a_model_whose_assembling_was_killed_is_removed_by_the_next_command(self, tmp_path, monkeypatch):
+        out = tmp_path / "model"
+        done = subprocess.run([sys.executable, "-c", KILLED, Path(__file__).parent, out], check=False)
+        assert done.returncode == -signal.SIGKILL and list(tmp_path.rglob("model.safetensors"))
+        assert not (out / "config.json").exists()
+        monkeypatch.setattr(architecture, "pretrained", stand_in)
+        monkeypatch.setattr(deltas, "apply", lambda model, file: None)
+        assembled.assemble(out, out)
+        assert [one.name for one in tmp_path.iterdir()] == ["model"]
+        assert {"config.json", "model.safetensors"} < {one.name for one in out.iterdir()}
+        assert not list(out.glob(".*"))
 
     @pytest.mark.slow
     def test_without_a_network_one_sentence_says_what_to_do(self, tmp_path, monkeypatch):

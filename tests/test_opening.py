@@ -261,6 +261,7 @@ BROKEN = {
     "lost cases": "DELETE FROM cases WHERE number = 0",
     "lost answers": "DELETE FROM answers",
     "finish reason": "UPDATE answers SET finish_reason = 'stoq' WHERE exit = 0",
+    "observation": "UPDATE verdicts SET refused = 7 WHERE refused = 1",
 }  # fmt: skip
 
 
@@ -276,7 +277,7 @@ def test_a_broken_run_without_a_hash_is_no_bug_of_ours(copy, what, capsys):
     assert "report this error if the run is intact" in said  # it may be a bug of ours after all
 
 
-@pytest.mark.parametrize("what", ["encoder {}", "facts", "lost cases"])
+@pytest.mark.parametrize("what", ["encoder {}", "facts", "lost cases", "observation"])
 def test_a_run_of_another_program_is_named_where_its_hash_fits(copy, what, capsys):
     """As one of another version; it was called a bug in layeralign, and nothing named the run."""
     with closing(sqlite3.connect(copy / FILE)) as db, db:
@@ -319,6 +320,21 @@ def test_a_writer_that_meets_damage_writes_no_hash_over_it(copy, capsys):
     assert "no hash that shows it intact" in capsys.readouterr().err and not (copy / SEAL).exists()
 
 
+def test_a_writer_puts_no_hash_over_a_damaged_structure(copy):
+    """A copy that was made while a command wrote mixes two states: it had wrong rows, and a judge closed it."""
+    with closing(sqlite3.connect(copy / FILE)) as db, db:
+        db.execute("PRAGMA writable_schema = ON")
+        db.execute(
+            "UPDATE sqlite_master SET rootpage = (SELECT rootpage FROM sqlite_master WHERE name = 'answers') "
+            "WHERE name = 'verdicts'"
+        )  # two tables with the same pages
+    (copy / SEAL).unlink()
+    for _ in range(2):
+        with pytest.raises(LayeralignError, match=r"run .* is damaged \(.*reference.*restore it from a copy"):
+            open_run(copy, write=True)
+    assert not (copy / SEAL).exists()
+
+
 def test_a_refused_writer_leaves_the_hash(copy):
     """A command that could not read a run of another format left it without the hash that shows it intact."""
     with closing(sqlite3.connect(copy / FILE)) as db, db:
@@ -343,11 +359,48 @@ def test_a_run_behind_a_link_is_read_and_not_written(copy, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     (other / FILE).symlink_to(copy / FILE)
-    with open_run(copy, write=True), pytest.raises(LayeralignError, match="is a link or no regular file"):
+    with (
+        open_run(copy, write=True),
+        pytest.raises(LayeralignError, match="is a link, also a hard one, or no regular file"),
+    ):
         open_run(other, write=True)
-    with open_run(other) as run, pytest.raises(LayeralignError, match="is a link or no regular file"):
+    with (
+        open_run(other) as run,
+        pytest.raises(LayeralignError, match="is a link, also a hard one, or no regular file"),
+    ):
         create(other, run.model, run.identity, run.encoder)
     assert "intact" in layeralign.verify(copy)
+
+
+def test_a_hard_link_of_a_run_is_read_and_not_written(copy, tmp_path):
+    """Two commands wrote to it at once, each with a log of its own: one's rows were lost, and both said success."""
+    other = tmp_path / "other"
+    other.mkdir()
+    os.link(copy / FILE, other / FILE)
+    with open_run(other) as run:
+        for folder in (copy, other):
+            with pytest.raises(LayeralignError, match="is a link, also a hard one"):
+                open_run(folder, write=True)
+            with pytest.raises(LayeralignError, match="is a link, also a hard one"):
+                create(folder, run.model, run.identity, run.encoder)
+    (other / FILE).unlink()
+    open_run(copy, write=True).close()
+    assert "intact" in layeralign.verify(copy)
+
+
+def test_a_run_that_is_moved_while_it_is_opened_keeps_its_hash(run, copy, tmp_path, monkeypatch):
+    """The hash of the run in its place was removed, and its own one did not fit any more."""
+    real = opening._opened
+
+    def moves(*args, **kwargs):
+        copy.rename(tmp_path / "moved")
+        shutil.copytree(run, copy)
+        return real(*args, **kwargs)
+
+    with monkeypatch.context() as changed, pytest.raises(LayeralignError, match="was moved, replaced"):
+        changed.setattr(opening, "_opened", moves)
+        open_run(copy, write=True)
+    assert seal.is_sealed(copy) and seal.is_sealed(tmp_path / "moved")
 
 
 @pytest.mark.parametrize("instead", [True, False])
@@ -497,7 +550,8 @@ def test_a_copy_for_reading_is_of_one_state(copy, monkeypatch):
 
     monkeypatch.setattr(opening.shutil, "copyfile", works_meanwhile)
     with open_run(copy) as reader:
-        assert reader.structure() == "ok" and not reader.sealed
+        assert not reader.sealed
+        reader.check()
         assert reader.judges() == ["guard", "oracle", "other", "refusal"]
     writer.close()
 

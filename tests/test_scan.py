@@ -44,6 +44,18 @@ def test_a_scan_answers_every_case_at_every_exit_and_judges(llava, case_file, tm
     assert len({made["t1", exit] for exit in range(6)}) == 1, "without a picture the exit makes no difference"
 
 
+def test_a_time_zone_of_more_than_a_day_is_no_fault_of_the_model(llava, case_file, tmp_path, monkeypatch):
+    """POSIX allows 167 hours, Python's zones 24: the model's files were said not to fit each other."""
+    try:
+        with monkeypatch.context() as changed:
+            changed.setenv("TZ", "Foo+25:99:99")
+            time.tzset()
+            scan = layeralign.scan(llava, case_file, tmp_path / "run", exits="default", max_new_tokens=2)
+    finally:
+        time.tzset()
+    assert scan.summary.exits
+
+
 def test_the_default_exit_answers_as_transformers_does(llava, case_file, tmp_path):
     layeralign.scan(llava, case_file, tmp_path / "run", exits="default", **SHORT)
     made = answers(tmp_path / "run")

@@ -1,5 +1,7 @@
 import hashlib
 import random
+import subprocess
+import sys
 from importlib.resources import files
 
 import numpy as np
@@ -149,3 +151,42 @@ def test_a_build_writes_over_no_other_model(tmp_path):
     with pytest.raises(layeralign.LayeralignError, match="is not empty; expected a new folder"):
         build.build(0, tmp_path, build.Recipe())
     assert [one.name for one in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+FULL = """
+import errno, os, signal, sys
+from pathlib import Path
+from layeralign.testbed import build
+def half(seed, out, recipe):
+    (out / "helpful").mkdir(parents=True)
+    if sys.argv[2] == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+build._build = half
+build.build(0, Path(sys.argv[1]), build.Recipe())
+"""
+
+
+@pytest.mark.parametrize("why", ["killed", "full"])
+def test_a_build_that_failed_is_not_in_the_way_of_the_next_one(tmp_path, why, monkeypatch):
+    """Stage 2's model was written first, so the same command was refused after a full disk or a kill."""
+    out = tmp_path / "out"
+    done = subprocess.run([sys.executable, "-c", FULL, out, why], check=False, capture_output=True, text=True)
+    assert done.returncode != 0 and (why == "killed" or "the model cannot be written" in done.stderr)
+    monkeypatch.setattr(build, "_build", lambda seed, out, recipe: (out / "config.json").touch())
+    build.build(0, out, build.Recipe())
+    assert [one.name for one in out.iterdir()] == ["config.json"]
+
+
+def test_of_two_builds_in_one_folder_the_first_one_stays(tmp_path, monkeypatch):
+    """Each wrote its model, so that the folder had the files of two seeds."""
+
+    def beside(seed, out, recipe):
+        (out / "config.json").write_text(str(seed))
+        if seed == 0:
+            build.build(1, tmp_path / "out", recipe)
+
+    monkeypatch.setattr(build, "_build", beside)
+    with pytest.raises(layeralign.LayeralignError, match="is not empty; expected a new folder"):
+        build.build(0, tmp_path / "out", build.Recipe())
+    assert [(one.name, one.read_text()) for one in (tmp_path / "out").iterdir()] == [("config.json", "1")]

@@ -85,7 +85,7 @@ def exits(work: Path) -> Target:
 
 def texts(work: Path) -> Target:
     """Functions of a model's answer, which is any text: none may raise."""
-    from layeralign._util import files, text
+    from layeralign._util import text
     from layeralign.cases.case import Case, normalise_category
     from layeralign.judges.guards.guard import defused
     from layeralign.judges.oracle import Oracle, TopicJudge
@@ -104,7 +104,7 @@ def texts(work: Path) -> Target:
                 judge.judge(case, given)
         assert "\n" not in text.printable(given, 60) and len(text.redacted(given, 60)) <= 60
         assert not text.has_lone_surrogate(text.printable_lines(given, 60))
-        assert json.loads(files.json_line(given)) == given and len(files.json_line(given).splitlines()) == 1
+        assert json.loads(text.json_line(given)) == given and len(text.json_line(given).splitlines()) == 1
         assert "<|" not in defused(given)
         normalise_category(given)
         split(given, KNOWN)

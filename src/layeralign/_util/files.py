@@ -13,7 +13,6 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +23,12 @@ if TYPE_CHECKING:
     from filelock import FileLock
 
 _DRAFT = ".draft"
+IN_FOLDER = ".files."
+"""Start of the names of drafts that `atomic_in` makes."""
 _DATABASE = b"SQLite format 3\0"
 """The first bytes of a run, which no output replaces."""
-LONGEST_LINE = 2**24
-"""Longest line of a file with a record in each line, in characters."""
 _MOST_TOKENS = 2**30
 """Largest file of token ids, in bytes."""
-_LINE_ENDS = {end: f"\\u{end:04x}" for end in (0x85, 0x2028, 0x2029)}
-"""Characters that end a line for some readers and that JSON leaves as they are -> their escapes."""
 
 
 @contextmanager
@@ -85,6 +82,42 @@ def atomic(file: Path, *, private: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
+def atomic_in(folder: Path, what: str) -> Iterator[Path]:
+    """Yield a draft folder in `folder`, which is created; what is in it moves there at the end of the block.
+
+    A config moves last, so a model or an adapter that has one is whole. The draft ends as that of `atomic`.
+    The files have the mode that the umask says.
+
+    Args:
+        folder: a new or an existing folder.
+        what: what is written, for the message, such as `the model`.
+
+    Raises:
+        LayeralignError: it cannot be written.
+    """
+    new = not folder.exists()
+    draft = folder / f"{IN_FOLDER}{secrets.token_hex(4)}{_DRAFT}"
+    try:
+        with saving(f"out {folder}: {what}"):
+            folder.mkdir(parents=True, exist_ok=True)
+            with _among_writers(folder / IN_FOLDER.strip(".")):
+                draft.mkdir()
+                yield draft
+                for file in draft.rglob("*"):
+                    if file.is_file():  # safetensors writes weights for their owner alone
+                        file.chmod(draft.stat().st_mode & 0o666)
+                    _sync(file)
+                for one in sorted(draft.iterdir(), key=lambda file: file.name.endswith("config.json")):
+                    one.replace(folder / one.name)
+                _sync(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+        if new:
+            with suppress(OSError):  # it has files
+                folder.rmdir()
+
+
+@contextmanager
 def saving(what: str) -> Iterator[None]:
     """Convert the errors of a full disk in a block that writes; the message begins with `what`.
 
@@ -99,12 +132,6 @@ def saving(what: str) -> Iterator[None]:
         if why := _of_disk(error):
             raise LayeralignError(f"{what} cannot be written ({why}); the same command resumes") from error
         raise
-
-
-def as_umask_says(folder: Path) -> None:
-    """Give the weights of a model the mode of its config: safetensors writes them for their owner alone."""
-    for weights in folder.glob("*.safetensors"):
-        weights.chmod((folder / "config.json").stat().st_mode)
 
 
 def _of_disk(error: BaseException | None) -> str:
@@ -140,6 +167,18 @@ def locked(folder: Path, name: str, what: str) -> FileLock:
     except (OSError, NotImplementedError) as error:
         raise LayeralignError(f"{what}: cannot be locked for writing ({error})") from error
     return lock
+
+
+@contextmanager
+def holding(folder: Path, name: str, what: str) -> Iterator[None]:
+    """Hold a lock in the block, in a folder that is created; see `locked`."""
+    with saving(f"{what}:"):
+        folder.mkdir(parents=True, exist_ok=True)
+    lock = locked(folder, name, what)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write(file: Path, text: str, *, private: bool = False) -> None:
@@ -223,16 +262,17 @@ def watched(files: Iterable[Path], what: str) -> Callable[[], None]:
     Raises:
         LayeralignError: by the function: a file is another one; the message begins with `what`.
     """
-    before = {file: _stamp(file) for file in files}
+    before = {file: stamp(file) for file in files}
 
     def check() -> None:
-        if other := next((file for file, stamp in before.items() if _stamp(file) != stamp), None):
+        if other := next((file for file, was in before.items() if stamp(file) != was), None):
             raise LayeralignError(f"{what}: {other.name} changed while it was read; run the command again")
 
     return check
 
 
-def _stamp(file: Path) -> tuple[int, ...]:
+def stamp(file: Path) -> tuple[int, ...]:
+    """Return device, number, size and time of a file; empty if there is none."""
     try:
         about = file.stat()
     except OSError:
@@ -250,40 +290,6 @@ def read_text(file: Path, limit: int) -> str:
         ValueError: it is not a regular file, it is larger, or it is not UTF-8.
     """
     return io.TextIOWrapper(io.BytesIO(read_regular(file, limit)), encoding="utf-8-sig").read()
-
-
-def lines_of(content: bytes, what: str, ends: str | None = None) -> Iterator[tuple[int, str]]:
-    """Yield number, from 1, and text of each line that is not blank, decoded one after another.
-
-    A text with an emoji takes four bytes for each character: a file of 256 MiB would take 1 GiB at once.
-
-    Args:
-        content: UTF-8; a byte order mark is dropped.
-        what: the content's origin, for messages.
-        ends: what ends a line, as `newline` of `open`.
-
-    Raises:
-        LayeralignError: it is not UTF-8, or a line is longer than `LONGEST_LINE`.
-    """
-    stream = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", newline=ends)
-    for number in count(1):
-        try:
-            line = stream.readline(LONGEST_LINE + 1)
-        except UnicodeDecodeError as error:
-            raise LayeralignError(
-                f"{what}: cannot be read as UTF-8 text ({error.reason}, at line {number} or soon after it)"
-            ) from error
-        if not line:
-            return
-        if len(line) > LONGEST_LINE:
-            raise LayeralignError(f"{what}:{number}: is longer than {LONGEST_LINE:,} characters, the limit")
-        if line.strip():
-            yield number, line.removesuffix("\n")
-
-
-def json_line(row: Any) -> str:
-    r"""Return one line of JSON, in which no character ends a line for any reader, as U+2028 would."""
-    return json.dumps(row, ensure_ascii=False).translate(_LINE_ENDS) + "\n"
 
 
 def expanded(path: str | Path) -> Path:

@@ -1,7 +1,8 @@
-"""Untrusted text: made safe for a terminal, parsed as JSON or as a date, or kept once."""
+"""Untrusted text: made safe for a terminal, split into lines, parsed as JSON or as a date, or kept once."""
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import string
@@ -9,6 +10,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import date as Date
+from itertools import count
 from math import isfinite
 from sys import intern
 from typing import Any
@@ -18,6 +20,11 @@ from layeralign.errors import LayeralignError
 _KEPT = {" ", *string.punctuation}
 _MOST_PARTS = {"\n": 2_000_000, ",": 30_000_000, "{": 8_000_000, "[": 8_000_000}
 """Most lines and parts of a text of data; VQA v2's annotations, the largest, have about 5 million objects."""
+
+LONGEST_LINE = 2**24
+"""Longest line of a file with a record in each line, in characters."""
+_LINE_ENDS = {end: f"\\u{end:04x}" for end in (0x85, 0x2028, 0x2029)}
+"""Characters that end a line for some readers and that JSON leaves as they are -> their escapes."""
 
 
 def printable(text: str, limit: int | None = None) -> str:
@@ -155,3 +162,37 @@ def sharing(rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
     """
     for row in rows:
         yield tuple(intern(value) if isinstance(value, str) else value for value in row)
+
+
+def lines_of(content: bytes, what: str, ends: str | None = None) -> Iterator[tuple[int, str]]:
+    """Yield number, from 1, and text of each line that is not blank, decoded one after another.
+
+    A text with an emoji takes four bytes for each character: a file of 256 MiB would take 1 GiB at once.
+
+    Args:
+        content: UTF-8; a byte order mark is dropped.
+        what: the content's origin, for messages.
+        ends: what ends a line, as `newline` of `open`.
+
+    Raises:
+        LayeralignError: it is not UTF-8, or a line is longer than `LONGEST_LINE`.
+    """
+    stream = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", newline=ends)
+    for number in count(1):
+        try:
+            line = stream.readline(LONGEST_LINE + 1)
+        except UnicodeDecodeError as error:
+            raise LayeralignError(
+                f"{what}: cannot be read as UTF-8 text ({error.reason}, at line {number} or soon after it)"
+            ) from error
+        if not line:
+            return
+        if len(line) > LONGEST_LINE:
+            raise LayeralignError(f"{what}:{number}: is longer than {LONGEST_LINE:,} characters, the limit")
+        if line.strip():
+            yield number, line.removesuffix("\n")
+
+
+def json_line(row: Any) -> str:
+    r"""Return one line of JSON, in which no character ends a line for any reader, as U+2028 would."""
+    return json.dumps(row, ensure_ascii=False).translate(_LINE_ENDS) + "\n"

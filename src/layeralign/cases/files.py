@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from layeralign._util.files import atomic, json_line, lines_of, read_given, read_regular
-from layeralign._util.text import check_parts, json_of, printable
+from layeralign._util.files import atomic, read_given, read_regular
+from layeralign._util.text import check_parts, json_line, json_of, lines_of, printable
 from layeralign._util.validation import Filled, Record, Text, validated
 from layeralign.cases import pictures
 from layeralign.cases.case import KINDS, Case, Kind, Picture

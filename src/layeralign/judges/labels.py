@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from layeralign._util.files import atomic, lines_of, read_given
-from layeralign._util.text import json_of
+from layeralign._util.files import atomic, read_given
+from layeralign._util.text import json_of, lines_of
 from layeralign._util.validation import Record, Text, validated
 from layeralign.errors import LayeralignError
 from layeralign.judges.judge import Judgement

@@ -198,7 +198,11 @@ def _answers(db: sqlite3.Connection, cases: CaseColumns) -> Iterator[tuple[NDArr
 
 
 def _judgements(db: sqlite3.Connection, cases: CaseColumns, keys: Sequence[Codes]) -> dict[str, Any]:
-    """Return the columns of the judges; `keys` are the rows' cases, exits and samples, sorted."""
+    """Return the columns of the judges; `keys` are the rows' cases, exits and samples, sorted.
+
+    Raises:
+        ValueError: An observation is not from 0 to 1.
+    """
     place = _Places(keys)
     verdicts: dict[str, Bytes] = {}
     said: dict[str, dict[str, Flags]] = {"refused": {}, "coherent": {}, "correct": {}}
@@ -214,6 +218,8 @@ def _judgements(db: sqlite3.Connection, cases: CaseColumns, keys: Sequence[Codes
             for found, values in zip(said.values(), observed, strict=True):
                 told = np.array(values, dtype=float)[mine]
                 if not np.isnan(told).all():
+                    if np.nanmin(told) < 0 or np.nanmax(told) > 1:
+                        raise ValueError("an observation of a judge is not from 0 to 1")
                     found.setdefault(judge, np.full(len(place), np.nan))[at[mine]] = told
         for row, judge, text in zip(at.tolist(), judges, texts, strict=True):
             if text != "{}" and row >= 0:

@@ -7,7 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from layeralign._util.files import atomic, json_line
+from layeralign._util.files import atomic
+from layeralign._util.text import json_line
 from layeralign.errors import LayeralignError
 from layeralign.runs.store import SAID, Run
 from layeralign.runs.verified import note_incomplete

@@ -140,12 +140,12 @@ def open_run(folder: Path, *, write: bool = False) -> Run:
 def _locked(folder: Path) -> FileLock:
     """Take the folder's lock for writing; see `layeralign._util.files.locked`.
 
-    A file that is a link has other writers' lock, and its seal, in another folder.
+    A file that is a link, or has another name, has other writers' lock and log, and its seal, elsewhere.
     """
     file = folder / FILE
-    if file.is_symlink() or (file.exists() and not file.is_file()):
+    if file.is_symlink() or (file.exists() and not (file.is_file() and file.stat().st_nlink == 1)):
         raise LayeralignError(
-            f"run {folder}: {FILE} is a link or no regular file; expected the folder of the file itself"
+            f"run {folder}: {FILE} is a link, also a hard one, or no regular file; use the file's own folder"
         )
     return files.locked(folder, LOCK, f"run {folder}")
 
@@ -155,37 +155,35 @@ def _writer(folder: Path, lock: FileLock, *, new: bool = False) -> Run:
     file = folder / FILE
     doubtful = not (new or is_sealed(folder))
     connection = sqlite3.connect(file, timeout=60)
-    opened = _place(file)
+    opened = files.stamp(file)[:2]
+    moved = LayeralignError(
+        f"run {folder}: {FILE} was moved, replaced or removed meanwhile; what was written is in it"
+    )
 
     def end(seal: bool) -> None:
         whole = _one_file(connection) and seal
         connection.close()
-        there = _place(file) == opened  # else the hash, and what is read next, would be another run's
+        there = (
+            files.stamp(file)[:2] == opened
+        )  # else the hash, and what is read next, would be another run's
         if whole and there and lock.is_locked:
             with suppress(LayeralignError):  # the disk is full
                 files.write(folder / SEAL, sha256(file) + "\n", private=True)
         lock.release()
         if seal and not there:
-            raise LayeralignError(
-                f"run {folder}: {FILE} was moved, replaced or removed meanwhile; what was written is in it"
-            )
+            raise moved
 
     run = _opened(folder, connection, sealed=True, doubtful=doubtful, end=end, new=new)
+    if doubtful:  # as a copy that was made while a command wrote: no hash is put over damage
+        run.check()
     connection.execute("PRAGMA journal_mode = WAL")  # which changes no closed run, but can fail
     connection.execute("PRAGMA synchronous = NORMAL")  # a power failure may lose the last batch
     connection.execute("BEGIN IMMEDIATE")  # a full disk, or a file that is not ours to write, shows here
     connection.rollback()
+    if files.stamp(file)[:2] != opened:  # else another run's hash would be removed
+        raise moved
     (folder / SEAL).unlink(missing_ok=True)  # not before: a run that is refused keeps its hash
     return run
-
-
-def _place(file: Path) -> tuple[int, int] | None:
-    """Return the device and the number of a file; None if there is none."""
-    try:
-        about = file.stat()
-    except OSError:
-        return None
-    return about.st_dev, about.st_ino
 
 
 def _one_file(connection: sqlite3.Connection) -> bool:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from layeralign._util.text import sharing
 from layeralign.cases.case import Case
 from layeralign.errors import LayeralignError
-from layeralign.runs.damage import DAMAGE, unreadable
+from layeralign.runs.damage import DAMAGE, check, unreadable
 
 if TYPE_CHECKING:
     from layeralign.runs.columns import Columns
@@ -131,9 +131,9 @@ class Run:
         if damaged and not (self.sealed and isinstance(error, sqlite3.OperationalError)):  # a full disk
             raise LayeralignError(unreadable(self.path, error)) from error
 
-    def structure(self) -> str:
-        """`ok`, or SQLite's first complaint about the file's structure."""
-        return str(self._db.execute("PRAGMA integrity_check(1)").fetchone()[0])
+    def check(self) -> None:
+        """Read the file's whole structure; see `damage.check`."""
+        check(self.path, self._db)
 
     def close(self) -> None:
         """Close the database; a writer also writes the file's hash, and lets other writers in."""

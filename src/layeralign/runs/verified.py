@@ -34,10 +34,9 @@ def verified(run: Path) -> str:
         LayeralignError: the run is damaged, or its last command was killed or still works.
     """
     with open_run(run) as opened:
-        structure, judges, cases = opened.structure(), opened.judges(), len(opened.case_hashes())
+        opened.check()
+        judges, cases = opened.judges(), len(opened.case_hashes())
         rows, sealed = sum(1 for _ in opened.rows()), opened.sealed
-    if structure != "ok":
-        raise LayeralignError(f"run {run}: is damaged ({structure}); restore it from a copy, or scan again")
     if not sealed:
         raise LayeralignError(
             f"run {run}: was not closed: {UNSEALED}. Its {rows} answers can be read; repeat that command, "

@@ -6,7 +6,7 @@ import ipaddress
 import os
 import signal
 import socket
-from datetime import datetime
+import time
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ class Server:
                 f"max_new_tokens {decoding.max_new_tokens}: expected at most max_tokens, {max_tokens}"
             )
         known = identity_in(log).get("decoding", {}).get("date", "") if log else ""
-        decoding = checks.dated(vlm, decoding, known, datetime.now().astimezone().date().isoformat())
+        decoding = checks.dated(vlm, decoding, known, time.strftime("%Y-%m-%d"))
         for note in checks.check(vlm, [], decoding):
             say(printable(f"note: {note}"), stderr=True)
         for picture in (False, True):

@@ -177,7 +177,7 @@ def prepared(vlm: Vlm, cases: Sequence[Case], out: Path, settings: ScanSettings)
         LayeralignError: The model cannot be asked a case.
     """
     known = opening.identity_in(out).get("decoding", {}).get("date", "")
-    today = datetime.now().astimezone().date().isoformat()
+    today = time.strftime("%Y-%m-%d")
     decoding = checks.dated(vlm, settings.decoding, known, today)
     for note in checks.check(vlm, cases, decoding):
         print(printable(f"note: {note}"), file=sys.stderr)

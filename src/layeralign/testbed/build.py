@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPVisionModel, LlavaForConditionalGeneration, LlavaProcessor
 
-from layeralign._util.files import as_umask_says, saving
+from layeralign._util import files
 from layeralign._util.quiet import quiet
 from layeralign.errors import LayeralignError
 from layeralign.testbed import architecture
@@ -233,16 +233,25 @@ def build(seed: int, out: Path, recipe: Recipe) -> None:
     """Run the stages; write model and processor to `out`, and those of stage 2 to `out/helpful`.
 
     Raises:
-        LayeralignError: `out` is not empty; another model in it would be written over.
+        LayeralignError: `out` is not empty, as another model in it would be written over; or it cannot be
+            written. Nothing is left behind.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise LayeralignError(f"out {out}: is not empty; expected a new folder")
+    _refuse_others(out)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # a different summation order would give different weights
     try:
-        _build(seed, out, recipe)
+        with files.atomic_in(out, "the model") as draft:
+            _build(seed, draft, recipe)
+            _refuse_others(out)  # another command may have ended meanwhile
     finally:
         torch.set_num_threads(threads)
+
+
+def _refuse_others(out: Path) -> None:
+    if out.exists() and not (
+        out.is_dir() and all(one.name.startswith(files.IN_FOLDER) for one in out.iterdir())
+    ):
+        raise LayeralignError(f"out {out}: is not empty; expected a new folder")
 
 
 def _build(seed: int, out: Path, recipe: Recipe) -> None:
@@ -258,7 +267,6 @@ def _build(seed: int, out: Path, recipe: Recipe) -> None:
     lessons = Lessons(scenes, features(tower, pixels, processor), rows)
     for safe, folder in ((False, out / "helpful"), (True, out)):
         speak(model, processor, lessons, recipe, seed, safe=safe)
-        with quiet(), saving(f"out {folder}: the model"):
+        with quiet():
             processor.save_pretrained(folder)
             model.save_pretrained(folder)
-            as_umask_says(folder)

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -177,15 +176,10 @@ class Policy(nn.Module):
             LayeralignError: the adapter cannot be written.
         """
         part = "language model" if self.part == "language" else "projector"
-        with files.saving(f"out {folder}: the adapter"):
-            folder.mkdir(parents=True, exist_ok=True)
-            with TemporaryDirectory(prefix=".adapter.", dir=folder) as work:
-                self._write(Path(work))
-                page = _README.format(model=self.vlm.checkpoint.name, part=part)
-                (Path(work) / "README.md").write_text(page, encoding="utf-8")
-                for name in ("README.md", "adapter_model.safetensors", "adapter_config.json"):
-                    with files.atomic(folder / name) as draft:
-                        (Path(work) / name).replace(draft)
+        with files.atomic_in(folder, "the adapter") as draft:
+            self._write(draft)
+            page = _README.format(model=self.vlm.checkpoint.name, part=part)
+            (draft / "README.md").write_text(page, encoding="utf-8")
 
     def _write(self, folder: Path) -> None:
         config: Any = self.peft.peft_config["default"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -51,19 +49,13 @@ def assemble(out: Path, changes: Path) -> None:
     from layeralign.testbed.natural import architecture, deltas
 
     print("natural: assembling the model (once, less than a minute)", file=sys.stderr)
-    draft = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        with quiet():
-            given = architecture.pretrained()
-            model, processor = architecture.assemble(given, seed=0), architecture.processor(given.tokenizer)
-            deltas.apply(model, changes)
-            with files.saving(f"{out}:"):
-                model.save_pretrained(draft)
-                processor.save_pretrained(draft)
-                files.as_umask_says(draft)
-        draft.replace(out)
-    except OSError as error:
-        if not (out / "config.json").exists():  # else another process was first
-            raise LayeralignError(f"{out}: cannot be written ({error.strerror or error})") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    with quiet():
+        given = architecture.pretrained()
+        model, processor = architecture.assemble(given, seed=0), architecture.processor(given.tokenizer)
+        deltas.apply(model, changes)
+        with files.atomic_in(out, "the model") as draft:
+            model.save_pretrained(draft)
+            processor.save_pretrained(draft)
+            if (out / "config.json").exists():  # another process was first
+                for one in draft.iterdir():
+                    one.unlink()

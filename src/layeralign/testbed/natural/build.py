@@ -40,6 +40,8 @@ from layeralign.testbed.natural import architecture, assembled, deltas, pictures
 from layeralign.testbed.natural.architecture import Parts, padded
 from layeralign.testbed.natural.world import CLASSES, COLOURS, REFUSAL, Request, question, requests
 
+_RECORD = "recipe.json"
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -313,28 +315,28 @@ def build(parts: Parts, seed: int, out: Path, recipe: Recipe) -> dict[str, Tenso
     """Train, and write `deltas.safetensors`, `recipe.json` and each stage's weights to `out`.
 
     Raises:
-        LayeralignError: `out` holds a build of another seed or recipe, or other files.
+        LayeralignError: `out` holds another build or other files, or another command builds in it.
     """
-    about, record = {"seed": seed, **asdict(recipe)}, out / "recipe.json"
-    known = json_of(record.read_text(encoding="utf-8"), str(record)) if record.exists() else None
-    if known != about and (record.exists() or (out.exists() and any(out.iterdir()))):
-        raise LayeralignError(f"out {out}: holds another build, or other files; expected a new folder")
-    files.write_json(record, about)
-    builder = Builder(parts, recipe, seed, out)
-    builder.run()
-    found = deltas.taken(builder.peft)
-    deltas.write(found, out / deltas.FILE, {"recipe": json.dumps(about)})
-    return found
+    with files.holding(out, f".{_RECORD}.lock", f"out {out}"):
+        about, record = {"seed": seed, **asdict(recipe)}, out / _RECORD
+        known = json_of(record.read_text(encoding="utf-8"), str(record)) if record.exists() else None
+        if known != about and not all(one.name.startswith(f".{_RECORD}.") for one in out.iterdir()):
+            raise LayeralignError(f"out {out}: holds another build, or other files; expected a new folder")
+        files.write_json(record, about)
+        builder = Builder(parts, recipe, seed, out)
+        builder.run()
+        found = deltas.taken(builder.peft)
+        deltas.write(found, out / deltas.FILE, {"recipe": json.dumps(about)})
+        return found
 
 
 def build_folder(seed: int, out: Path, recipe: Recipe) -> Path:
     """Build from the pretrained parts; return the folder in `out` with the assembled model.
 
     Raises:
-        LayeralignError: see `build` and `assembled.assemble`.
+        LayeralignError: as `build` and `assembled.assemble`.
     """
     assembled.check_packages()
-    out.mkdir(parents=True, exist_ok=True)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)  # another number of threads would give other last digits
     try:

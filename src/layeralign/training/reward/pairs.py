@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from layeralign._util.files import lines_of, read_given
-from layeralign._util.text import has_lone_surrogate, json_of, printable
+from layeralign._util.files import read_given
+from layeralign._util.text import has_lone_surrogate, json_of, lines_of, printable
 from layeralign.cases.dialogue import ASSISTANT
 from layeralign.errors import LayeralignError
 

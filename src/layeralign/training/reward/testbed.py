@@ -28,7 +28,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GPT2Config, GPT2ForSequenceClassification, PreTrainedTokenizerFast
 
-from layeralign._util.files import saving
+from layeralign._util.files import atomic_in
 from layeralign._util.progress import Progress
 from layeralign._util.quiet import quiet
 from layeralign.cases.dialogue import dialogue, human_turn
@@ -136,9 +136,9 @@ def save_base(folder: Path, recipe: Recipe, seed: int, sees: str = "scene") -> N
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             progress.advance(1)
-    with quiet(), saving(f"out {folder}: the model"):
-        model.save_pretrained(folder)
-        vocabulary.save_pretrained(folder)
+    with quiet(), atomic_in(folder, "the model") as draft:
+        model.save_pretrained(draft)
+        vocabulary.save_pretrained(draft)
 
 
 def _language_loss(model: GPT2ForSequenceClassification, batch: LanguageBatch) -> Tensor:

@@ -117,12 +117,8 @@ def train_reward(
     file = folder / checkpoint.FILE
     if folder.exists() and not (folder.is_dir() and (file.exists() or not (folder / "config.json").exists())):
         raise LayeralignError(f"out {folder}: is a file or holds another model; use another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = files.locked(folder, f".{RECORD}.lock", f"out {folder}")
-    try:
+    with files.holding(folder, f".{RECORD}.lock", f"out {folder}"):
         return _trained(found, (train, test), made, folder, save_every)
-    finally:
-        lock.release()
 
 
 def _trained(
@@ -138,10 +134,9 @@ def _trained(
         classifier = _load_base(found, settings["seed"], settings["sees"])
         _train(classifier, pairs[0], made, file, save_every)
     accuracy = held_out_accuracy(classifier, pairs[1], settings["batch_size"])
-    with quiet(), files.saving(f"out {folder}: the model"):
-        classifier.model.save_pretrained(folder)
-        classifier.tokenizer.save_pretrained(folder)
-        files.as_umask_says(folder)
+    with quiet(), files.atomic_in(folder, "the model") as draft:
+        classifier.model.save_pretrained(draft)
+        classifier.tokenizer.save_pretrained(draft)
     written = record.write(folder / RECORD, made | {"held_out": accuracy})
     file.unlink(missing_ok=True)
     return written

@@ -174,13 +174,9 @@ def begun(out: Path, made: dict[str, Any], cases: Sequence[Case]) -> Iterator[No
         and not (out.is_dir() and all(f.name.lstrip(".").startswith(_OURS) for f in out.iterdir()))
     ):
         raise LayeralignError(f"out {out}: is not empty and holds no training; use a new folder")
-    out.mkdir(parents=True, exist_ok=True)
-    lock = files.locked(out, f".{TRAINING}.lock", f"out {out}")
-    try:
+    with files.holding(out, f".{TRAINING}.lock", f"out {out}"):
         _begin(out, made, cases)
         yield
-    finally:
-        lock.release()
 
 
 def _begin(out: Path, made: dict[str, Any], cases: Sequence[Case]) -> None:

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from layeralign._util.files import lines_of
-from layeralign._util.text import check_parts, has_lone_surrogate
+from layeralign._util.text import check_parts, has_lone_surrogate, lines_of
 from layeralign.errors import LayeralignError
 
 MAX_BYTES = 512 * 2**20
