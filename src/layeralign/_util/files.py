@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import io
 import json
@@ -252,8 +253,7 @@ def read_given(file: Path, limit: int, what: str) -> bytes:
     try:
         return read_regular(file, limit)
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise LayeralignError(f"{what} {file}: cannot be read ({why})") from error
+        raise LayeralignError(f"{what} {file}: cannot be read ({_of_disk(error) or error})") from error
 
 
 def watched(files: Iterable[Path], what: str) -> Callable[[], None]:
@@ -319,7 +319,7 @@ def _among_writers(file: Path) -> Iterator[None]:
     try:
         with suppress(OSError):  # somebody else writes, or the file system has no locks
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            left = list(file.parent.glob(f".{_literal(file.name)}.{'[0-9a-f]' * 8}{_DRAFT}*"))
+            left = list(file.parent.glob(f".{glob.escape(file.name)}.{'[0-9a-f]' * 8}{_DRAFT}*"))
         for _ in range(100):  # one that removes drafts has it for a moment, `flock FOLDER ...` for ever
             try:
                 fcntl.flock(folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -336,10 +336,6 @@ def _among_writers(file: Path) -> Iterator[None]:
         yield
     finally:
         os.close(folder)
-
-
-def _literal(name: str) -> str:
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
 
 
 def _sync(place: Path) -> None:
