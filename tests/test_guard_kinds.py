@@ -1,5 +1,6 @@
 """Every guard: the form of its input, the exact form that is safe, pictures, and refusals."""
 
+import json
 import os
 import random
 from dataclasses import replace
@@ -431,6 +432,23 @@ def test_a_guard_that_sees_is_shown_the_picture_here(kind, tmp_path):
     speaker._model.config.get_text_config().max_position_embeddings = with_first["input_ids"].shape[1]
     (found,) = one.judge_all([(pictures[1], "like this")])
     assert (found.verdict, found.why) == ("invalid", "longer than the judge's context") and len(heard) == 3
+
+
+@pytest.mark.slow
+def test_a_guard_that_sees_reads_a_prompt_to_its_end(tmp_path):
+    """A processor cuts its texts off as a tokenizer.json says: the answer would not be in the prompt."""
+    kind = "llama-guard-4"
+    folder = tiny.guard(kind, tmp_path / "guard")
+    names = json.loads((folder / "tokenizer.json").read_text())
+    names["truncation"] = {"direction": "Right", "max_length": 120, "strategy": "LongestFirst", "stride": 0}
+    (folder / "tokenizer.json").write_text(json.dumps(names))
+    speaker = LocalSpeaker.load(str(folder), dtype="float32", sees=True)
+    heard, generate = [], speaker._model.generate
+    speaker._model.generate = lambda **given: (heard.append(given), generate(**given))[1]
+    Image.new("RGB", (40, 24), "grey").save(tmp_path / "p.png")
+    case = replace(HARMFUL, picture=read(tmp_path / "p.png", "here"))
+    GuardJudge(kind, "its-folder", speaker).judge_all([(case, "an answer that ends like this")])
+    assert "ends like this" in speaker._names.decode(heard[0]["input_ids"][0])
 
 
 def test_a_model_without_eyes_is_refused_where_the_judge_must_see(tmp_path):
