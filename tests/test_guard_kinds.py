@@ -437,10 +437,10 @@ def test_a_guard_that_sees_is_shown_the_picture_here(kind, tmp_path):
 @pytest.mark.slow
 def test_a_guard_that_sees_reads_a_prompt_to_its_end(tmp_path):
     """A processor cuts its texts off as a tokenizer.json says: the answer would not be in the prompt."""
-    kind = "llama-guard-4"
+    kind = "nemotron-safety"
     folder = tiny.guard(kind, tmp_path / "guard")
     names = json.loads((folder / "tokenizer.json").read_text())
-    names["truncation"] = {"direction": "Right", "max_length": 120, "strategy": "LongestFirst", "stride": 0}
+    names["truncation"] = {"direction": "Right", "max_length": 30, "strategy": "LongestFirst", "stride": 0}
     (folder / "tokenizer.json").write_text(json.dumps(names))
     speaker = LocalSpeaker.load(str(folder), dtype="float32", sees=True)
     heard, generate = [], speaker._model.generate
