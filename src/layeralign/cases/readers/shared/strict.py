@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import csv
-import gzip
 import io
 import json
 import zlib
@@ -17,6 +16,7 @@ from typing import Any
 
 from layeralign._util.files import lines_of
 from layeralign._util.text import check_parts, has_lone_surrogate
+from layeralign.cases.readers.shared.gzipped import unpacked
 from layeralign.errors import LayeralignError
 
 MAX_BYTES = 512 * 2**20
@@ -168,8 +168,10 @@ def claim(taken: dict[str, str], id: str, where: str) -> str:
 def _raw(file: Path) -> bytes:
     """The file's bytes; `.gz` files are decompressed."""
     try:
-        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+        with file.open("rb") as stream:
             raw = stream.read(MAX_BYTES + 1)
+        if file.suffix == ".gz" and len(raw) <= MAX_BYTES:
+            raw = unpacked(raw, MAX_BYTES + 1)
         if len(raw) > MAX_BYTES:
             raise LayeralignError(
                 f"{file}: is larger than {MAX_BYTES >> 20} MiB; expected a benchmark's file"
