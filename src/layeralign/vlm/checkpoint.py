@@ -42,7 +42,6 @@ _INDEX = "model.safetensors.index.json"
 _CONFIGS = (
     "config.json", "processor_config.json", "preprocessor_config.json", "tokenizer_config.json",
     "audio_tokenizer_config.json", "generation_config.json", "special_tokens_map.json", "chat_template.json",
-    "video_preprocessor_config.json",
 )  # fmt: skip
 
 
