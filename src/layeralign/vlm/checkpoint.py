@@ -34,10 +34,8 @@ _WANTED = (
     "additional_chat_templates/*.jinja",
 )  # fmt: skip
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-_MAX_JSON = 32 * 2**20
-"""Largest JSON file of a model, in bytes."""
-_MOST_PARTS = 1_000_000
-"""Most objects and lists of it: Python takes a while for each, and it is read several times."""
+_MAX_JSON, _MOST_PARTS = 32 * 2**20, 300_000
+"""Largest JSON file of a model, in bytes, and most values in it: each takes a while, several times."""
 _INDEX = "model.safetensors.index.json"
 _CONFIGS = (
     "config.json", "processor_config.json", "preprocessor_config.json", "tokenizer_config.json",
@@ -333,8 +331,10 @@ def read_json(file: Path) -> dict[str, Any]:
         LayeralignError: The file cannot be read, or is not a JSON object.
     """
     try:
-        if (raw := read_regular(file, _MAX_JSON)).count(b"{") + raw.count(b"[") > _MOST_PARTS:
-            raise ValueError(f"has more than {_MOST_PARTS:,} objects and lists, the limit")
+        if (raw := read_regular(file, _MAX_JSON)).count(b"{") + raw.count(b"[") + raw.count(
+            b","
+        ) > _MOST_PARTS:
+            raise ValueError(f"has more than {_MOST_PARTS:,} values, the limit")
         content = json.loads(raw.decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise LayeralignError(f"{file}: cannot be read as JSON ({error})") from error

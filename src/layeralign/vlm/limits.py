@@ -22,6 +22,8 @@ ELSEWHERE = {
 """Fields with which transformers reads files that are not checked, or not hashed, pickles among them."""
 _UNREAD = {"name_or_path", "_name_or_path", "special_tokens_map_file"}
 """Fields with the place where a checkpoint was written, which transformers does not read again."""
+_PATH, _MOST_PATHS = {".", "/", "\\"}, 20_000
+"""Characters of which a path has at least one, and most texts that have one; each is looked for."""
 _MOST_TEMPLATES, _TEMPLATES = 100, 2**25
 """Most chat templates of a checkpoint, and their size in bytes."""
 _MOST_TENSORS = 200_000
@@ -63,7 +65,12 @@ def check_named(model: str, folder: Path, configs: Mapping[str, object]) -> None
             raise LayeralignError(
                 f"model {model}: {file} has {elsewhere[0]}, which names unchecked files; remove the field"
             )
-        if path := next((text for text in {*_texts(content)} if _outside(folder, text)), None):
+        if len(texts := {*_texts(content)}) > _MOST_PATHS:
+            raise LayeralignError(
+                f"model {model}: {file} has {len(texts):,} texts that may be paths of files; the limit is "
+                f"{_MOST_PATHS:,}"
+            )
+        if path := next((text for text in texts if _outside(folder, text)), None):
             raise LayeralignError(
                 f"model {model}: {file} names {printable(path, 60)}, a file outside the checkpoint; remove "
                 "the field"
@@ -266,7 +273,7 @@ def _texts(content: object, key: str = "") -> Iterator[str]:
     elif isinstance(content, list):
         for value in content:
             yield from _texts(value, key)
-    elif isinstance(content, str) and key not in _UNREAD and not content.isalnum():
+    elif isinstance(content, str) and key not in _UNREAD and not _PATH.isdisjoint(content):
         yield content
 
 
