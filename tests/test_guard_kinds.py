@@ -434,6 +434,23 @@ def test_a_guard_that_sees_is_shown_the_picture_here(kind, tmp_path):
     assert (found.verdict, found.why) == ("invalid", "longer than the judge's context") and len(heard) == 3
 
 
+@pytest.mark.slow
+def test_a_guard_that_sees_reads_a_prompt_to_its_end(tmp_path):
+    """A processor cuts its texts off as a tokenizer.json says: the answer would not be in the prompt."""
+    kind = "nemotron-safety"
+    folder = tiny.guard(kind, tmp_path / "guard")
+    names = json.loads((folder / "tokenizer.json").read_text())
+    names["truncation"] = {"direction": "Right", "max_length": 30, "strategy": "LongestFirst", "stride": 0}
+    (folder / "tokenizer.json").write_text(json.dumps(names))
+    speaker = LocalSpeaker.load(str(folder), dtype="float32", sees=True)
+    heard, generate = [], speaker._model.generate
+    speaker._model.generate = lambda **given: (heard.append(given), generate(**given))[1]
+    Image.new("RGB", (40, 24), "grey").save(tmp_path / "p.png")
+    case = replace(HARMFUL, picture=read(tmp_path / "p.png", "here"))
+    GuardJudge(kind, "its-folder", speaker).judge_all([(case, "an answer that ends like this")])
+    assert "ends like this" in speaker._names.decode(heard[0]["input_ids"][0])
+
+
 def test_a_model_without_eyes_is_refused_where_the_judge_must_see(tmp_path):
     folder = str(tiny.guard("llama-guard-3", tmp_path))
     with pytest.raises(LayeralignError, match="has no processor for pictures, which this judge must see"):

@@ -164,6 +164,8 @@ def test_a_kernel_that_a_checkpoint_names_is_not_used(copy, field, value):
         ("tokenizer_config.json", {"fast_tokenizer_files": ["other/tokenizer.4.0.0.json"]}),
         ("processor_config.json", {"audio_tokenizer": {"audio_tokenizer_name_or_path": "/other"}}),
         ("audio_tokenizer_config.json", {"audio_tokenizer_name_or_path": "/other"}),
+        ("special_tokens_map.json", {"merges": "/other/merges.txt"}),
+        ("processor_config.json", {"image_processor": {"repo_path": "owner/name", "class_info_file": "x"}}),
     ],
 )
 def test_files_that_are_not_hashed_are_not_named(copy, file, fields):
@@ -171,6 +173,67 @@ def test_files_that_are_not_hashed_are_not_named(copy, file, fields):
     (copy / file).exists() or (copy / file).write_text("{}")
     edit(copy / file, **fields)
     with pytest.raises(LayeralignError, match=f"{file} has .*, which names unchecked files"):
+        load(copy)
+
+
+@pytest.mark.parametrize("name", ["vocab_file", "tokenizer_file", "normalizer_file", "a_new_field"])
+@pytest.mark.parametrize(
+    "file", ["tokenizer_config.json", "special_tokens_map.json", "processor_config.json"]
+)
+def test_a_file_outside_a_checkpoint_is_not_named(copy, tmp_path, monkeypatch, file, name):
+    """What special_tokens_map.json names is read by 100 classes of tokenizers, and is not hashed."""
+    shutil.copy(copy / "tokenizer.json", tmp_path / "other.json")
+    (copy / file).exists() or (copy / file).write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    for path in (str(tmp_path / "other.json"), "other.json", "/dev/null"):
+        edit(copy / file, **{name: [{"a": path}]})
+        with pytest.raises(LayeralignError, match=f"{file} names .*, a file outside the checkpoint"):
+            load(copy)
+    monkeypatch.chdir(copy)
+    edit(copy / file, **{name: "tokenizer.json", "name_or_path": str(tmp_path / "other.json")})
+    checkpoint.find(copy)
+
+
+def test_a_config_of_millions_of_values_is_not_read(copy):
+    """31 MB of empty lists took 23 s, and 1.5 million fields a minute."""
+    for file in ("config.json", "special_tokens_map.json", "chat_template.json"):
+        kept = (copy / file).read_text() if (copy / file).exists() else None
+        for many in ("[]," * 200_000 + "[]", "{}," * 200_000 + "[]", "[1" + ",1" * 400_000 + "]"):
+            (copy / file).write_text('{"x": [' + many + "]}")
+            with pytest.raises(LayeralignError, match=f"{file}: .* more than 300,000 values, the limit"):
+                load(copy)
+        (copy / file).unlink() if kept is None else (copy / file).write_text(kept)
+
+
+def test_thousands_of_templates_are_refused(copy):
+    (copy / "additional_chat_templates").mkdir()
+    for number in range(101):
+        (copy / "additional_chat_templates" / f"{number}.jinja").write_text("x")
+    with pytest.raises(LayeralignError, match=r"has 102 chat templates of 0\.0 MiB; the limits are 100 and"):
+        load(copy)
+    shutil.rmtree(copy / "additional_chat_templates")
+    (copy / "chat_template.jinja").write_text("x" * 2**26)
+    with pytest.raises(
+        LayeralignError, match=r"has 1 chat templates of 64\.0 MiB; the limits are 100 and 32"
+    ):
+        load(copy)
+
+
+@pytest.mark.parametrize("name", ["bpe.codes", "source.spm", "prophetnet.tokenizer"])
+def test_every_file_of_a_tokenizer_is_hashed(copy, name):
+    """PhoBERT's merges are in bpe.codes; a change of them is one of the model."""
+    (copy / name).write_text("a")
+    assert name in checkpoint.find(copy).hashes
+
+
+def test_a_tokenizer_that_draws_lots_is_refused(tmp_path):
+    copy = tiny.save("llava", tmp_path / "bpe")
+    names = json.loads((copy / "tokenizer.json").read_text())
+    model = names["model"]
+    model |= {"merges": [["a", "a"]], "dropout": 0.5}
+    model["vocab"]["aa"] = max(model["vocab"].values())
+    (copy / "tokenizer.json").write_text(json.dumps(names))
+    with pytest.raises(LayeralignError, match="its tokenizer reads a text otherwise each time"):
         load(copy)
 
 

@@ -57,6 +57,10 @@ class Origin(Protocol):
         """
 
 
+_ENTRY, _MOST_ENTRIES = b"PK\x01\x02", 1000
+"""Start of an entry in a ZIP archive's list, and most of them: Python makes an object of each."""
+
+
 @dataclass(frozen=True)
 class GitHub:
     """A GitHub repository, `owner/name`."""
@@ -89,6 +93,8 @@ class Archives:
         packed = draft.with_name(f"{draft.name}.zip")
         try:
             _download(url, packed, most)
+            if packed.read_bytes().count(_ENTRY) > _MOST_ENTRIES:
+                raise zipfile.BadZipFile
             with zipfile.ZipFile(packed) as archive, archive.open(path) as inside, draft.open("wb") as stream:
                 while part := inside.read(_CHUNK):
                     _write(part, stream, url, most)

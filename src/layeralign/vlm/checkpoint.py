@@ -15,7 +15,7 @@ from typing import Any
 from layeralign._util.files import expanded, read_regular, watched
 from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
-from layeralign.vlm.limits import ELSEWHERE, check_numbers, keys, shape_of
+from layeralign.vlm.limits import check_named, check_numbers, check_templates, shape_of
 
 TRAINING = "training.json"
 """File next to an adapter in which `layeralign align` records the training."""
@@ -29,14 +29,17 @@ SHORT = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _KINDS = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 _LARGE, _PART = 10**9, 2**24
 """Bytes of a checkpoint whose reading shows progress, and bytes that are read at once."""
-_WANTED = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "additional_chat_templates/*.jinja")
+_WANTED = (
+    "*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "*.spm", "bpe.codes", "prophetnet.tokenizer",
+    "additional_chat_templates/*.jinja",
+)  # fmt: skip
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-_MAX_JSON = 32 * 2**20
-"""Largest JSON file of a model, in bytes."""
+_MAX_JSON, _MOST_PARTS = 32 * 2**20, 300_000
+"""Largest JSON file of a model, in bytes, and most values in it: each takes a while, several times."""
 _INDEX = "model.safetensors.index.json"
 _CONFIGS = (
     "config.json", "processor_config.json", "preprocessor_config.json", "tokenizer_config.json",
-    "audio_tokenizer_config.json", "generation_config.json",
+    "audio_tokenizer_config.json", "generation_config.json", "special_tokens_map.json", "chat_template.json",
 )  # fmt: skip
 
 
@@ -201,9 +204,7 @@ def find(model: str | Path, revision: str | None = None, *, weights: bool = True
     _check(checkpoint)
     if weights:
         _check_weights(checkpoint.name, checkpoint.path)
-        files = (checkpoint.path / name for name in _CONFIGS)
-        configs = {file.name: read_json(file) for file in files if file.is_file()}
-        check_numbers(checkpoint.name, configs, checkpoint.tensors())
+        check_numbers(checkpoint.name, _configs(checkpoint.path), checkpoint.tensors())
     return checkpoint
 
 
@@ -286,17 +287,8 @@ def _check(checkpoint: Checkpoint) -> None:
     name, path = checkpoint.name, checkpoint.path
     if not (path / "config.json").is_file():
         raise LayeralignError(f"model {name}: has no config.json; expected a transformers checkpoint")
-    for file in _CONFIGS:
-        named = {*keys(read_json(path / file))} if (path / file).is_file() else set()
-        if "auto_map" in named:
-            raise LayeralignError(
-                f"model {name}: {file} requires the checkpoint's own code (auto_map), which layeralign never "
-                "runs; use a checkpoint of a built-in transformers class"
-            )
-        if elsewhere := sorted(named & ELSEWHERE):
-            raise LayeralignError(
-                f"model {name}: {file} has {elsewhere[0]}, which names unchecked files; remove the field"
-            )
+    check_named(name, path, _configs(path))
+    check_templates(name, [file for file in checkpoint.files() if file.suffix == ".jinja"])
     if (path / "adapter_config.json").is_file():
         raise LayeralignError(
             f"model {name}: is an adapter (adapter_config.json); give its base as model, and it as adapter"
@@ -327,6 +319,11 @@ def _check_index(name: str, path: Path) -> None:
             )
 
 
+def _configs(folder: Path) -> dict[str, dict[str, Any]]:
+    """Name -> content of the configs that there are."""
+    return {name: read_json(folder / name) for name in _CONFIGS if (folder / name).is_file()}
+
+
 def read_json(file: Path) -> dict[str, Any]:
     """The JSON object in a file.
 
@@ -334,7 +331,11 @@ def read_json(file: Path) -> dict[str, Any]:
         LayeralignError: The file cannot be read, or is not a JSON object.
     """
     try:
-        content = json.loads(read_regular(file, _MAX_JSON).decode("utf-8"))
+        if (raw := read_regular(file, _MAX_JSON)).count(b"{") + raw.count(b"[") + raw.count(
+            b","
+        ) > _MOST_PARTS:
+            raise ValueError(f"has more than {_MOST_PARTS:,} values, the limit")
+        content = json.loads(raw.decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise LayeralignError(f"{file}: cannot be read as JSON ({error})") from error
     if not isinstance(content, dict):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,15 @@ if TYPE_CHECKING:
 
 ELSEWHERE = {
     "transformers_weights", "configuration_files", "fast_tokenizer_files", "audio_tokenizer_name_or_path",
-    "gguf_file", "vocab", "merges",
+    "gguf_file", "vocab", "merges", "repo_path", "class_info_file",
 }  # fmt: skip
 """Fields with which transformers reads files that are not checked, or not hashed, pickles among them."""
+_UNREAD = {"name_or_path", "_name_or_path", "special_tokens_map_file"}
+"""Fields with the place where a checkpoint was written, which transformers does not read again."""
+_PATH, _MOST_PATHS = {".", "/", "\\"}, 20_000
+"""Characters of which a path has at least one, and most texts that have one; each is looked for."""
+_MOST_TEMPLATES, _TEMPLATES = 100, 2**25
+"""Most chat templates of a checkpoint, and their size in bytes."""
 _MOST_TENSORS = 200_000
 """Largest number of tensors of a checkpoint."""
 _ROOM = 2**26
@@ -35,6 +41,54 @@ _MOST_ENTRIES = 100_000
 _ROPE, _MOST_ROPE = ("factor", "original_max_position_embeddings"), 10**9
 """Numbers of rotary embeddings, and their limit: a context is computed from them."""
 _TOKENS = re.compile("image_tokens|image_seq|seq_length|num_tokens|soft_tokens|query_tokens")
+
+
+def check_named(model: str, folder: Path, configs: Mapping[str, object]) -> None:
+    """Refuse configs that name code, or a file outside the checkpoint.
+
+    Args:
+        model: the model's name, for the message.
+        folder: the checkpoint's folder.
+        configs: file name -> content of the file, JSON.
+
+    Raises:
+        LayeralignError: a field stands for code or files, or a text is the path of a file.
+    """
+    for file, content in configs.items():
+        named = {*keys(content)}
+        if "auto_map" in named:
+            raise LayeralignError(
+                f"model {model}: {file} requires the checkpoint's own code (auto_map), which layeralign "
+                "never runs; use a checkpoint of a built-in transformers class"
+            )
+        if elsewhere := sorted(named & ELSEWHERE):
+            raise LayeralignError(
+                f"model {model}: {file} has {elsewhere[0]}, which names unchecked files; remove the field"
+            )
+        if len(texts := {*_texts(content)}) > _MOST_PATHS:
+            raise LayeralignError(
+                f"model {model}: {file} has {len(texts):,} texts that may be paths of files; the limit is "
+                f"{_MOST_PATHS:,}"
+            )
+        if path := next((text for text in texts if _outside(folder, text)), None):
+            raise LayeralignError(
+                f"model {model}: {file} names {printable(path, 60)}, a file outside the checkpoint; remove "
+                "the field"
+            )
+
+
+def check_templates(model: str, files: Collection[Path]) -> None:
+    """Refuse thousands of chat templates, and huge ones.
+
+    Raises:
+        LayeralignError: their number or size is above its limit.
+    """
+    size = sum(file.stat().st_size for file in files)
+    if len(files) > _MOST_TEMPLATES or size > _TEMPLATES:
+        raise LayeralignError(
+            f"model {model}: has {len(files):,} chat templates of {size / 2**20:,.1f} MiB; the limits are "
+            f"{_MOST_TEMPLATES} and {_TEMPLATES >> 20} MiB; remove those that are not used"
+        )
 
 
 def check_numbers(model: str, configs: Mapping[str, object], tensors: int) -> None:
@@ -213,6 +267,26 @@ def keys(content: object) -> Iterator[str]:
     if isinstance(content, list):
         for part in content:
             yield from keys(part)
+
+
+def _texts(content: object, key: str = "") -> Iterator[str]:
+    """Every text in JSON that may be a path, but for the fields of `_UNREAD`."""
+    if isinstance(content, dict):
+        for name, value in content.items():
+            yield from _texts(value, name)
+    elif isinstance(content, list):
+        for value in content:
+            yield from _texts(value, key)
+    elif isinstance(content, str) and key not in _UNREAD and not _PATH.isdisjoint(content):
+        yield content
+
+
+def _outside(folder: Path, text: str) -> bool:
+    """Whether a text is the path of a file, or of a pipe or device, that is not in the folder itself."""
+    try:
+        return Path(text).exists() and not Path(text).is_dir() and Path(text).absolute().parent != folder
+    except (OSError, ValueError):  # too long for a path, or with a null byte
+        return False
 
 
 def _lists(content: object) -> Iterator[list[Any]]:

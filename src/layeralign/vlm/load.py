@@ -267,12 +267,17 @@ def tokenizer(found: checkpoints.Checkpoint, what: str) -> Any:
 
 
 def _check_reads(names: Any, what: str) -> None:
-    """Refuse a tokenizer that fails at any text, as one without its own unknown token does."""
+    """Refuse a tokenizer that fails at any text, as one without its own unknown token does, or draws lots."""
+    texts = [text[:400] for text in trial.TEXTS]  # all of them were read in a child process
     with quiet():
         try:
-            names(list(trial.TEXTS), add_special_tokens=False)
+            first, *others = (names(texts, add_special_tokens=False)["input_ids"] for _ in range(3))
         except Exception as error:  # tokenizers raises plain exceptions
             raise unloadable(f"{what}: its tokenizer", error) from error
+    if any(other != first for other in others):
+        raise LayeralignError(
+            f"{what}: its tokenizer reads a text otherwise each time; remove the dropout from tokenizer.json"
+        )
 
 
 def release() -> None:
@@ -285,6 +290,8 @@ def release() -> None:
 def unloadable(what: str, error: Exception) -> LayeralignError:
     """The error for a checkpoint that transformers cannot load."""
     reason = printable(str(error), 200) or type(error).__name__
+    if isinstance(error, KeyError):
+        reason = f"its files have no {reason}"
     return LayeralignError(f"{what}: cannot be loaded ({reason})")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import csv
-import gzip
 import io
 import json
 import zlib
@@ -16,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from layeralign._util.text import check_parts, has_lone_surrogate, lines_of
+from layeralign.cases.readers.shared.gzipped import unpacked
 from layeralign.errors import LayeralignError
 
-MAX_BYTES = 512 * 2**20
-"""Largest file after decompression, in bytes."""
+MAX_BYTES, _PACKED = 512 * 2**20, 128 * 2**20
+"""Largest file in bytes, and largest one that is packed; it is unpacked in memory."""
 _PART = 2**20
 """Bytes that are decoded at once."""
 _FOUR = range(0xF0, 0xF5)
@@ -167,12 +167,13 @@ def claim(taken: dict[str, str], id: str, where: str) -> str:
 def _raw(file: Path) -> bytes:
     """The file's bytes; `.gz` files are decompressed."""
     try:
-        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
-            raw = stream.read(MAX_BYTES + 1)
-        if len(raw) > MAX_BYTES:
-            raise LayeralignError(
-                f"{file}: is larger than {MAX_BYTES >> 20} MiB; expected a benchmark's file"
-            )
+        most = _PACKED if file.suffix == ".gz" else MAX_BYTES
+        with file.open("rb") as stream:
+            raw = stream.read(most + 1)
+        if most == _PACKED and len(raw) <= most:
+            raw, most = unpacked(raw, MAX_BYTES + 1), MAX_BYTES
+        if len(raw) > most:
+            raise LayeralignError(f"{file}: is larger than {most >> 20} MiB; expected a benchmark's file")
     except (OSError, EOFError, zlib.error) as error:
         raise LayeralignError(f"{file}: cannot be read ({error}); download it again") from error
     _check_utf8(raw, file)
