@@ -151,8 +151,8 @@ class LocalSpeaker:
         text = text if writes_bos or not before else self._names.decode(before) + text
         with limits.used(f"judge: model {self._checkpoint.name}", "a picture", "the files of its processor"):
             made = self._processor(  # whole: a tokenizer.json may cut off, or fill up, what a processor reads
-                text=[text], images=[list(pictures)], add_special_tokens=False, truncation=False, padding=False,
-                return_tensors="pt",
+                text=[text], images=[list(pictures)], add_special_tokens=False, truncation=False,
+                padding=False, return_tensors="pt",
             )  # fmt: skip
         if not self._fits(made["input_ids"].shape[1], settings):
             return TOO_LONG
