@@ -189,6 +189,11 @@ def test_a_file_outside_a_checkpoint_is_not_named(copy, tmp_path, monkeypatch, f
         edit(copy / file, **{name: [{"a": path}]})
         with pytest.raises(LayeralignError, match=f"{file} names .*, a file outside the checkpoint"):
             load(copy)
+    (tmp_path / "other.json").rename(tmp_path / "vocabulary")  # a name that other texts may be
+    if name.endswith("_file"):
+        edit(copy / file, **{name: "vocabulary"})
+        with pytest.raises(LayeralignError, match=f"{file} names vocabulary, a file outside the checkpoint"):
+            load(copy)
     monkeypatch.chdir(copy)
     edit(copy / file, **{name: "tokenizer.json", "name_or_path": str(tmp_path / "other.json")})
     checkpoint.find(copy)

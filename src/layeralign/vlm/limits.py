@@ -23,7 +23,7 @@ ELSEWHERE = {
 _UNREAD = {"name_or_path", "_name_or_path", "special_tokens_map_file"}
 """Fields with the place where a checkpoint was written, which transformers does not read again."""
 _PATH, _MOST_PATHS = {".", "/", "\\"}, 20_000
-"""Characters of which a path has at least one, and most texts that have one; each is looked for."""
+"""Characters of which most paths have one, and most texts that have one; each is looked for."""
 _MOST_TEMPLATES, _TEMPLATES = 100, 2**25
 """Most chat templates of a checkpoint, and their size in bytes."""
 _MOST_TENSORS = 200_000
@@ -277,7 +277,11 @@ def _texts(content: object, key: str = "") -> Iterator[str]:
     elif isinstance(content, list):
         for value in content:
             yield from _texts(value, key)
-    elif isinstance(content, str) and key not in _UNREAD and not _PATH.isdisjoint(content):
+    elif (
+        isinstance(content, str)
+        and key not in _UNREAD
+        and (key.endswith("_file") or not _PATH.isdisjoint(content))
+    ):
         yield content
 
 
