@@ -1,15 +1,19 @@
 """Public benchmarks in their own formats, with harmless text in the place of theirs."""
 
+import contextlib
 import csv
 import gzip
 import json
 import shutil
 import socket
 import time
+import zlib
 from collections import Counter
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from layeralign import LayeralignError, benchmarks
 from layeralign.cases import cache
@@ -17,6 +21,7 @@ from layeralign.cases.case import KINDS
 from layeralign.cases.readers import pairs
 from layeralign.cases.readers.reader import BENCHMARKS, read
 from layeralign.cases.readers.shared import packed, strict
+from layeralign.cases.readers.shared.gzipped import unpacked
 from malformed import (
     Fault,
     csv_faults,
@@ -753,3 +758,15 @@ def test_a_packed_file_is_read_at_once(tmp_path, content, found):
     else:
         assert strict._raw(tmp_path / "a.gz") == found
     assert time.process_time() - started < 3
+
+
+@given(st.lists(st.binary(max_size=200), min_size=1, max_size=4), st.data())
+def test_gzip_is_unpacked_as_python_does_or_refused(parts, data):
+    """Cut anywhere, and with any byte changed, it is never read otherwise."""
+    raw = b"\0\0".join(map(gzip.compress, parts))
+    assert unpacked(raw, 1000) == gzip.decompress(raw) == b"".join(parts)
+    assert unpacked(raw, 3) == b"".join(parts)[:3]
+    at, byte = data.draw(st.integers(0, len(raw) - 1)), data.draw(st.binary(min_size=1, max_size=1))
+    for broken in (raw[:at], raw[:at] + byte + raw[at + 1 :]):
+        with contextlib.suppress(EOFError, zlib.error):
+            assert unpacked(broken, 1000) == gzip.decompress(broken)
