@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _DRAFT = ".draft"
 IN_FOLDER = ".files."
 """Start of the names of drafts that `atomic_in` makes."""
+_LAST = ("config.json", "adapter_config.json")
+"""The file without which a folder holds no model, or no adapter."""
 _DATABASE = b"SQLite format 3\0"
 """The first bytes of a run, which no output replaces."""
 _MOST_TOKENS = 2**30
@@ -86,7 +88,7 @@ def atomic(file: Path, *, private: bool = False) -> Iterator[Path]:
 def atomic_in(folder: Path, what: str) -> Iterator[Path]:
     """Yield a draft folder in `folder`, which is created; what is in it moves there at the end of the block.
 
-    A config moves last, so a model or an adapter that has one is whole. The draft ends as that of `atomic`.
+    The config moves last, so a model or an adapter that has one is whole. The draft ends as that of `atomic`.
     The files have the mode that the umask says.
 
     Args:
@@ -108,7 +110,7 @@ def atomic_in(folder: Path, what: str) -> Iterator[Path]:
                     if file.is_file():  # safetensors writes weights for their owner alone
                         file.chmod(draft.stat().st_mode & 0o666)
                     _sync(file)
-                for one in sorted(draft.iterdir(), key=lambda file: file.name.endswith("config.json")):
+                for one in sorted(draft.iterdir(), key=lambda file: file.name in _LAST):
                     one.replace(folder / one.name)
                 _sync(folder)
     finally:
