@@ -23,11 +23,9 @@ from layeralign.errors import LayeralignError
 if TYPE_CHECKING:
     from filelock import FileLock
 
-_DRAFT = ".draft"
+_DRAFT, _LAST = ".draft", ("config.json", "adapter_config.json")
 IN_FOLDER = ".files."
 """Start of the names of drafts that `atomic_in` makes."""
-_LAST = ("config.json", "adapter_config.json")
-"""The file without which a folder holds no model, or no adapter."""
 _DATABASE = b"SQLite format 3\0"
 """The first bytes of a run, which no output replaces."""
 _MOST_TOKENS = 2**30
