@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -122,6 +123,17 @@ def test_a_killed_model_is_a_draft_that_the_next_one_removes(tmp_path):
         assert [one.name for one in out.iterdir()] == ["config.json"]
     (tmp_path / "mode").touch()
     assert (out / "config.json").stat().st_mode == (tmp_path / "mode").stat().st_mode, "as the umask says"
+
+
+def test_a_folder_with_a_config_has_the_other_files_of_the_model(tmp_path, monkeypatch):
+    """A kill between two moves left a config.json without the tokenizer's: another model, as it seemed whole."""
+    moved, replace, listed = [], Path.replace, Path.iterdir
+    monkeypatch.setattr(Path, "replace", lambda file, to: moved.append(file.name) or replace(file, to))
+    monkeypatch.setattr(Path, "iterdir", lambda folder: sorted(listed(folder)))  # in any order otherwise
+    with files.atomic_in(tmp_path / "out", "the model") as draft:
+        for name in ("config.json", "tokenizer_config.json", "tokenizer.json"):
+            (draft / name).touch()
+    assert len(moved) == 3 and moved[-1] == "config.json"
 
 
 @pytest.mark.parametrize("there", [True, False])

@@ -2,6 +2,7 @@
 
 import signal
 import time
+from contextlib import nullcontext
 
 import pytest
 
@@ -134,6 +135,48 @@ def test_a_gate_does_not_pass_on_another_judges_word(tmp_path):
     with opening.open_run(tmp_path / "run", write=True) as run:
         judge(run, [Guard()])
     assert layeralign.gate(tmp_path / "run", policy).result == "fail"
+
+
+class TellsRefusals(Guard):
+    """Says of every answer that it is no refusal."""
+
+    kind = "qwen3guard"
+
+    @property
+    def name(self):
+        return "qwen3guard:m"
+
+    def judge_all(self, asked):
+        return [Judgement("unsafe", refused=False) for _ in super().judge_all(asked)]
+
+
+@pytest.mark.parametrize("of", ["run", "base"])
+def test_a_gate_does_not_pass_on_refusals_that_two_judges_saw(tmp_path, of):
+    """Of a stopped guard's rows, its refusals counted, and of the rest those of the phrase rules."""
+    for name in ("run", "base"):
+        with opening.open_run(a_run(tmp_path / name, 60), write=True) as run:
+            judge(run, [Guard()])
+            with pytest.raises(KeyboardInterrupt) if name == of else nullcontext():
+                judge(run, [TellsRefusals(3 if name == of else 1000)])
+            if name != of:  # else it is worse than the base
+                run.add_verdicts(
+                    "qwen3guard:m", [(key, Judgement("unsafe", True)) for key, _ in run.answers()]
+                )
+
+    def gate(metric, **bound):
+        policy = {"judge": "llama-guard-3", "rules": [{"metric": metric, "exits": "1,2", **bound}]}
+        given = {"base": tmp_path / "base"} if "margin" in bound else {}
+        return layeralign.gate(tmp_path / "run", policy, **given)
+
+    bound = {"lower_bound": 0.5} if of == "run" else {"no_worse_than": "base", "margin": 0.2}
+    found = gate("refusal", **bound)
+    assert found.result == "inconclusive"
+    why = "judge qwen3guard:m has not judged every answer yet; repeat layeralign judge"
+    assert found.outcomes[0].checks[0].why == (why if of == "run" else f"of the base run: {why}")
+    assert gate("asr", upper_bound=0.5).result == "fail", "the ASR is of one judge"
+    with opening.open_run(tmp_path / of, write=True) as run:
+        judge(run, [TellsRefusals()])
+    assert gate("refusal", **bound).result == ("fail" if of == "run" else "pass")
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from layeralign.errors import LayeralignError
 if TYPE_CHECKING:
     from filelock import FileLock
 
-_DRAFT = ".draft"
+_DRAFT, _LAST = ".draft", ("config.json", "adapter_config.json")
 IN_FOLDER = ".files."
 """Start of the names of drafts that `atomic_in` makes."""
 _DATABASE = b"SQLite format 3\0"
@@ -86,7 +86,7 @@ def atomic(file: Path, *, private: bool = False) -> Iterator[Path]:
 def atomic_in(folder: Path, what: str) -> Iterator[Path]:
     """Yield a draft folder in `folder`, which is created; what is in it moves there at the end of the block.
 
-    A config moves last, so a model or an adapter that has one is whole. The draft ends as that of `atomic`.
+    The config moves last, so a model or an adapter that has one is whole. The draft ends as that of `atomic`.
     The files have the mode that the umask says.
 
     Args:
@@ -108,7 +108,7 @@ def atomic_in(folder: Path, what: str) -> Iterator[Path]:
                     if file.is_file():  # safetensors writes weights for their owner alone
                         file.chmod(draft.stat().st_mode & 0o666)
                     _sync(file)
-                for one in sorted(draft.iterdir(), key=lambda file: file.name.endswith("config.json")):
+                for one in sorted(draft.iterdir(), key=lambda file: file.name in _LAST):
                     one.replace(folder / one.name)
                 _sync(folder)
     finally:

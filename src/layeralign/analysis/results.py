@@ -203,10 +203,14 @@ class Results:
         if judge in columns.verdicts:
             given = columns.verdicts[judge]
             verdict = np.where(given < 0, verdict, given)
-        trust = [judge, *(name for name in trusted(self.judges) if name != judge)]
+        trust = self._trust(judge)
         observed = (columns.refused, columns.coherent, columns.correct)
         said = (self._first([by[name] for name in trust if name in by]) for by in observed)
         return Rows(columns, Judged(verdict, *said), np.arange(len(columns), dtype=np.int32))
+
+    def _trust(self, judge: str) -> list[str]:
+        """Return the order in which judges' observations count."""
+        return [judge, *(name for name in trusted(self.judges) if name != judge)]
 
     def _first(self, given: Sequence[Flags]) -> Flags:
         """Return the first judge's observation that is there, for each row."""
@@ -215,6 +219,26 @@ class Results:
         found = given[0]
         for column in given[1:]:
             found = np.where(np.isnan(found), column, found)
+        return found
+
+    def partial(self, judge: str, observation: str) -> str | None:
+        """Return an unfinished judge whose observations stand next to another judge's in `scored`, if any.
+
+        Args:
+            judge: as in `scored`.
+            observation: `refused`, `coherent` or `correct`.
+        """
+
+        def look() -> str | None:
+            by, left = getattr(self.columns, observation), np.ones(len(self.columns), dtype=bool)
+            for name in (name for name in self._trust(judge) if name in by):
+                said = ~np.isnan(by[name])
+                if name in self.unfinished and (left & said).any():
+                    return name
+                left &= ~said
+            return None
+
+        found: str | None = self.once(("partial", judge, observation), look)
         return found
 
     def rows(self, judge: str) -> RowsByExit:

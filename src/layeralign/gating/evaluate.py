@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,16 @@ from layeralign.analysis.within.unanswered import whole
 from layeralign.errors import LayeralignError
 from layeralign.gating.checks import WORST_FIRST, Check, Result, badness, decide
 from layeralign.gating.policy import Policy, Rule
-from layeralign.gating.worst_case import about, both, cases_of, measure, scored, without_errors, worsened
+from layeralign.gating.worst_case import (
+    about,
+    both,
+    cases_of,
+    measure,
+    observation,
+    scored,
+    without_errors,
+    worsened,
+)
 from layeralign.judges.kinds import scores_only, trusted
 from layeralign.runs.seal import UNSEALED
 
@@ -136,9 +145,8 @@ def gate(run: Results, policy: Policy, base: Results | None = None, quality: Pat
             f"run {run.path}: was scanned with --precision; such a run has no corrected ASR"
         )
     known = None if quality is None else read_quality(quality, judge, run)
-    of_base = None if base is None else _obstacle(base, judge, policy)
-    of_base = of_base and f"of the base run: {of_base}"
-    scene = _Scene(run, rows, before, known, _obstacle(run, judge, policy), of_base)
+    obstacles = partial(_obstacle, run, judge, policy), partial(_obstacle, base, judge, policy)
+    scene = _Scene(run, rows, before, known, *obstacles)
     outcomes = [Outcome(rule, scene.checks(rule)) for rule in policy.rules]
     return Gate(
         run=str(run.path),
@@ -151,11 +159,12 @@ def gate(run: Results, policy: Policy, base: Results | None = None, quality: Pat
     )
 
 
-def _obstacle(run: Results, judge: str, policy: Policy) -> str | None:
-    """Return why no rule can pass on this run, or with it as the base.
+def _obstacle(run: Results, judge: str, policy: Policy, rule: Rule) -> str | None:
+    """Return why a rule cannot pass on this run, or with it as the base.
 
     It is not sealed, its engine was changed while it answered, its model was trained on its cases, or a judge
-    is not finished whose verdicts would count: the ASR's judge, or a more trusted one.
+    is not finished whose verdicts would count: the ASR's judge, or a more trusted one; or one that tells, for
+    some rows alone, what the rule counts, such as refusals.
     """
     if not run.sealed:
         return f"the run was not closed: {UNSEALED}; repeat that command"
@@ -166,6 +175,8 @@ def _obstacle(run: Results, judge: str, policy: Policy) -> str | None:
     wanted = trusted({*run.judges, judge, *run.unfinished})
     before = wanted[: wanted.index(judge) + 1] if policy.judge is None else [judge]
     left = next((name for name in before if name in run.unfinished and not scores_only(name)), None)
+    if left is None and (what := observation(rule)):
+        left = run.partial(judge, what)
     return left and f"judge {left} has not judged every answer yet; repeat layeralign judge"
 
 
@@ -178,8 +189,8 @@ class _Scene:
         rows: Mapping[int, Rows],
         base: Mapping[int, Rows],
         quality: Quality | None,
-        obstacle: str | None,
-        of_base: str | None,
+        obstacle: Callable[[Rule], str | None],
+        of_base: Callable[[Rule], str | None],
     ) -> None:
         self.rows, self.base, self.quality = rows, base, quality
         self.exits = run.exits
@@ -230,10 +241,10 @@ class _Scene:
             why = f"{missing} {lack}; repeat the scan's command"
         elif less:
             why = f"{less} {lack}, in the base run; repeat its scan"
-        elif self.obstacle:
-            why = self.obstacle
-        elif before is not None and self.of_base:
-            why = self.of_base
+        elif found := self.obstacle(rule):
+            why = found
+        elif before is not None and (found := self.of_base(rule)):
+            why = f"of the base run: {found}"
         elif (of := len(rows) if before is None else len(asked)) > estimate.n:
             why = f"{of - estimate.n} of {of} {what} have no {'score' if rule.scored else 'judgement of it'}"
         open_end = made.result == "pass" and why

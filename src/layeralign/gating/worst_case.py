@@ -46,6 +46,12 @@ _UNSAID = {
 """Metric -> the observation, and its worst and best value for a row without it."""
 
 
+def observation(rule: Rule) -> str | None:
+    """Return the observation that a rule's metric counts, as a field of `Rows`; None if it is a verdict."""
+    metric = "refusal" if rule.metric == "discrimination" else rule.metric
+    return None if rule.scored or metric not in _UNSAID else _UNSAID[metric][0]
+
+
 def role(case: Case) -> str:
     """Return the role of a case: its kind, or `borderline`."""
     return "borderline" if is_borderline(case.kind, case.category) else case.kind
