@@ -175,7 +175,7 @@ def with_odd_flags(rng: random.Random, folder: Path) -> str:
     return " ".join(words)
 
 
-NUMBERS = ("0", "1", "2", "3", "7", "-1", "0.5", "0.05", "1e-9", "2.5", "1000", "100000", "nan", "inf")
+NUMBERS = ("0", "1", "2", "3", "7", "-1", "0.5", "0.05", "1e-9", "2.5", "300", "nan", "inf")
 FLAGS: dict[str, dict[str, Sequence[str]]] = {}
 """Command -> flag -> words of its type; no words for a flag without a value."""
 
