@@ -419,6 +419,22 @@ def test_a_run_that_is_moved_while_it_is_written_is_told(run, copy, tmp_path, in
     assert layeralign.verify(tmp_path / "moved").endswith("84 answers to 12 cases, judged by oracle, refusal")
 
 
+@pytest.mark.parametrize("other", [{"identity": {"seed": 1}}, {"asked": cases(19)}, {"exits": 3}, None])
+def test_answers_of_another_run_do_not_stand_next_to_these_verdicts(tmp_path, other):
+    """In a notebook, a page of a run that was scanned anew had the old verdicts and the new answers."""
+    found = Results.load(make(tmp_path / "run", lambda exit: 3))
+    if other is None:  # it grows
+        with open_run(tmp_path / "run", write=True) as run:
+            run.add_answers([Row("h0", 0, "more", 1, "stop", sample=1)])
+        assert found.answers["h0", 0, 1] == "more" and found.pictures == []
+        return
+    shutil.rmtree(tmp_path / "run")
+    make(tmp_path / "run", lambda exit: 5, **other)
+    for read in ("answers", "pictures"):
+        with pytest.raises(LayeralignError, match=r"run .*: is another one since it was read; read it again"):
+            getattr(found, read)
+
+
 def test_a_new_run_has_nothing_of_an_old_ones_log(copy, tmp_path):
     """SQLite replayed the log of a killed command, whose run.sqlite was removed, onto the new run."""
     opened = open_run(copy, write=True)
