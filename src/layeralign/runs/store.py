@@ -253,7 +253,7 @@ class Run:
         """Add new cases, and update known ones.
 
         A known case may change only its category, reference and facts, which no model sees. These are
-        replaced, and the verdicts of judges of the kinds `anew` on that case are deleted: they are unfinished.
+        replaced, and the verdicts of judges of the kinds `anew` on that case are deleted; they are then open.
 
         Raises:
             LayeralignError: A known case has another prompt, picture, kind or control, or a sequential run's
