@@ -419,6 +419,39 @@ def test_a_run_that_is_moved_while_it_is_written_is_told(run, copy, tmp_path, in
     assert layeralign.verify(tmp_path / "moved").endswith("84 answers to 12 cases, judged by oracle, refusal")
 
 
+def test_an_unsealed_run_says_so_where_its_rows_leave_it(tmp_path, capsys):
+    """A quality of a killed run made a gate pass, and an export said nothing."""
+    run, labels = make(tmp_path / "run", lambda exit: 3), tmp_path / "labels.jsonl"
+    layeralign.label(run, out=labels, n=40)
+    rows = [json.loads(line) for line in labels.read_text().splitlines()]
+    labelled = [row | {"label": "unsafe" if int(row["case"][1:]) < 5 else "safe"} for row in rows]
+    labels.write_text("".join(json.dumps(row) + "\n" for row in labelled))
+    layeralign.label(run, filled=labels)
+    layeralign.calibrate(run, judge="oracle", out=tmp_path / "before.json")
+    (run / SEAL).unlink()
+    assert main(["calibrate", str(run), "--judge", "oracle", "--out", str(tmp_path / "quality.json")]) == 1
+    assert "was not closed" in capsys.readouterr().err and not (tmp_path / "quality.json").exists()
+    for words in (["export", str(run), "--out", "rows.jsonl"], ["label", str(run), "--out", "more.jsonl"]):
+        assert main([*words[:-1], str(tmp_path / words[-1])]) == 0
+        assert "was not closed" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("other", [{"identity": {"seed": 1}}, {"asked": cases(19)}, {"exits": 3}, None])
+def test_answers_of_another_run_do_not_stand_next_to_these_verdicts(tmp_path, other):
+    """In a notebook, a page of a run that was scanned anew had the old verdicts and the new answers."""
+    found = Results.load(make(tmp_path / "run", lambda exit: 3))
+    if other is None:  # it grows
+        with open_run(tmp_path / "run", write=True) as run:
+            run.add_answers([Row("h0", 0, "more", 1, "stop", sample=1)])
+        assert found.answers["h0", 0, 1] == "more" and found.pictures == []
+        return
+    shutil.rmtree(tmp_path / "run")
+    make(tmp_path / "run", lambda exit: 5, **other)
+    for read in ("answers", "pictures"):
+        with pytest.raises(LayeralignError, match=r"run .*: is another one since it was read; read it again"):
+            getattr(found, read)
+
+
 def test_a_new_run_has_nothing_of_an_old_ones_log(copy, tmp_path):
     """SQLite replayed the log of a killed command, whose run.sqlite was removed, onto the new run."""
     opened = open_run(copy, write=True)

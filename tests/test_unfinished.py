@@ -18,6 +18,7 @@ from layeralign.runs import opening
 from layeralign.runs.store import Row
 from layeralign.sweep.settings import ScanSettings
 from layeralign.sweep.sweep import Engine, judge, sweep
+from layeralign.vlm.load import load
 
 GUARD = "llama-guard-3:m"
 
@@ -104,6 +105,23 @@ def test_cases_that_change_make_it_unfinished(tmp_path):
         assert run.unfinished() == {}
         run.add_cases([Case("h0", "how 0?", "harmful", reference="another")], anew=["refusal"])
         assert run.unfinished() == {"refusal": (38, 40)}
+
+
+def test_a_reward_that_reads_the_scene_scores_a_case_again_whose_scene_changed(tmp_path):
+    """Its score of the old scene stayed, next to the new one, and nothing said so."""
+    vlm, folder = load("testbed"), tmp_path / "run"
+
+    def scan(scene):
+        cases = [Case(f"b{i}", "is there a red shape?", "benign", facts={"scene": scene}) for i in range(2)]
+        return layeralign.scan(vlm, cases, folder, exits="default", max_new_tokens=2)
+
+    scan("a red circle")
+    old = layeralign.judge(folder, ["reward:testbed"])
+    assert old.summary.unfinished == ()
+    (one,) = scan("a blue square").summary.unfinished
+    assert (one.judge, one.judged, one.of) == ("reward:testbed", 0, 2)
+    new = layeralign.judge(folder, ["reward:testbed"])
+    assert new.summary.exits[0].scores != old.summary.exits[0].scores
 
 
 @pytest.mark.slow

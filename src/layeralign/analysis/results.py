@@ -98,24 +98,27 @@ class Results:
     @property
     def answers(self) -> Mapping[RowKey, str]:
         """The answers by row: private and untrusted text, read from the run at the first use."""
-
-        def read() -> dict[RowKey, str]:
-            with open_run(self.path) as run:
-                return dict(run.answers())
-
-        found: dict[RowKey, str] = self.once("answers", read)
+        found: dict[RowKey, str] = self._read_again("answers", lambda run: dict(run.answers()))
         return found
 
     @property
     def pictures(self) -> Sequence[tuple[str, str, str]]:
         """Case id, path and SHA-256 of every case's picture, read from the run at the first use."""
-
-        def read() -> list[tuple[str, str, str]]:
-            with open_run(self.path) as run:
-                return run.pictures()
-
-        found: list[tuple[str, str, str]] = self.once("pictures", read)
+        found: list[tuple[str, str, str]] = self._read_again("pictures", Run.pictures)
         return found
+
+    def _read_again(self, key: str, read: Callable[[Run], Any]) -> Any:
+        """Return what `read` finds in the folder, where it has still this run, or one that grew from it."""
+
+        def look() -> Any:
+            with open_run(self.path) as run:
+                same = run.identity == self.identity and self.case_hashes.items() <= run.case_hashes().items()
+                there = ((case, *at) for at, ids in run.answered().items() for case in ids)
+                if same and self.answered.issubset({*there}):
+                    return read(run)
+            raise LayeralignError(f"run {self.path}: is another one since it was read; read it again")
+
+        return self.once(key, look)
 
     # --- cases
 

@@ -22,6 +22,8 @@ GUARDS = (
 
 RULES = (ORACLE, TOPIC, REFUSAL, VQA)
 """Kinds of rule-based judges; they are cheap and judge again whenever a case changes."""
+READ_FACTS = (*RULES, REWARD)
+"""Kinds of judges that read of a case what no model sees: its category, reference or facts."""
 VERDICTS = (ORACLE, TOPIC, *GUARDS, LLM, REFUSAL)
 """Kinds of judges with verdicts, most trusted first; a summary reports the first that has judged."""
 SCORERS = (VQA, COHERENCE, REWARD, TOXICITY, PERSPECTIVE)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -249,11 +249,11 @@ class Run:
 
     # --- cases
 
-    def add_cases(self, cases: Iterable[Case], anew: Iterable[str] = ()) -> None:
+    def add_cases(self, cases: Iterable[Case], anew: Collection[str] = ()) -> None:
         """Add new cases, and update known ones.
 
         A known case may change only its category, reference and facts, which no model sees. These are
-        replaced, and the verdicts of the judges in `anew` on that case are deleted; they are then unfinished.
+        replaced, and the verdicts of judges of the kinds `anew` on that case are deleted; they are then open.
 
         Raises:
             LayeralignError: A known case has another prompt, picture, kind or control, or a sequential run's
@@ -284,7 +284,8 @@ class Run:
             self._db.executemany(
                 "UPDATE cases SET sha256 = ?, category = ?, reference = ?, facts = ? WHERE id = ?", changed
             )
-            for judge in anew if changed else ():
+            named = self._db.execute("SELECT name FROM judges").fetchall() if changed else []
+            for judge in [name for (name,) in named if name.partition(":")[0] in anew]:
                 ids = [(judge, id) for *_, id in changed]
                 self._db.executemany('DELETE FROM verdicts WHERE judge = ? AND "case" = ?', ids)
                 self._db.execute("UPDATE judges SET rows = 0 WHERE name = ?", (judge,))

@@ -13,10 +13,13 @@ from layeralign.runs.store import Run
 
 
 def note_incomplete(run: Run) -> None:
-    """Say on stderr that a run is the part of a stopped scan: its long answers are missing, as they end last.
+    """Say on stderr that a run was not closed, or is the part of a stopped scan: long answers end last.
 
     A sequential scan leaves answers out, and clients of a server ask what they like, so these say nothing.
     """
+    if not run.sealed:
+        why = f"was not closed: {UNSEALED}; repeat that command"
+        print(printable(f"note: run {run.path}: {why}"), file=sys.stderr)
     if run.sequential or "served" in run.identity:
         return
     given = {case.id for case in run.given()}

@@ -20,7 +20,7 @@ from layeralign.decode.decoding import Decoding
 from layeralign.decode.memory import too_little
 from layeralign.decode.openings import Opening, opens
 from layeralign.errors import LayeralignError
-from layeralign.judges.kinds import RULES
+from layeralign.judges.kinds import READ_FACTS
 from layeralign.judges.refusal import refuses
 from layeralign.runs import opening
 from layeralign.stats.intervals import share_interval
@@ -82,7 +82,7 @@ def screen(vlm: Vlm, cases: Sequence[Case], out: Path, settings: ScanSettings) -
     )
     with opening.create(out, vlm.name, identity(vlm) | settings.record(), vlm.exits.to_json()) as run:
         run.add_config(vlm.checkpoint.config())
-        run.add_cases(cases, anew=RULES)
+        run.add_cases(cases, anew=READ_FACTS)
         run.note_screen(made.to_json())
     return made
 

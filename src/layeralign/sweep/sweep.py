@@ -22,7 +22,7 @@ from layeralign.decode.decoding import Answer, Decoding
 from layeralign.decode.stream import Query, answers
 from layeralign.errors import LayeralignError
 from layeralign.judges.judge import SILENT, Judge, RowJudge
-from layeralign.judges.kinds import RULES
+from layeralign.judges.kinds import READ_FACTS, RULES
 from layeralign.judges.registry import judges
 from layeralign.runs import opening
 from layeralign.runs.store import Row, Run
@@ -118,7 +118,7 @@ def sweep(
             sequential.check_whole(run, cases)
             run.note_sequential(asdict(rule))
         known_cases = {case.id for case in run.given()}
-        run.add_cases(cases, anew=RULES)
+        run.add_cases(cases, anew=READ_FACTS)
         run.note_asked(exits)
         if added := len({case.id for case in cases} - known_cases) if known_cases else 0:
             print(

@@ -14,6 +14,7 @@ from layeralign.analysis.results import Results
 from layeralign.errors import LayeralignError
 from layeralign.judges.kinds import HUMAN
 from layeralign.runs.columns import INVALID, VERDICTS
+from layeralign.runs.seal import UNSEALED
 from layeralign.stats.intervals import effective_rows, share_interval
 
 
@@ -94,14 +95,16 @@ def calibrate(runs: Sequence[Results], judge: str) -> Calibration:
         judge: the judge's name, or its kind where that is unique.
 
     Raises:
-        LayeralignError: a run has no labels or no verdicts of the judge, the judge differs between runs, two
-            runs have the same labels, or no decided row is labelled unsafe, or none safe.
+        LayeralignError: a run was not closed, or has no labels or no verdicts of the judge, the judge differs
+            between runs, two runs have the same labels, or no decided row is labelled unsafe, or none safe.
     """
     found = [(run.judge_named(judge), run) for run in runs]
     name, first = found[0]
     if name == HUMAN:
         raise LayeralignError(f"judge {HUMAN!r}: is the reference for the other judges; name another judge")
     for other, run in found:
+        if not run.sealed:  # a gate would pass by its quality
+            raise LayeralignError(f"run {run.path}: was not closed: {UNSEALED}; repeat that command")
         if HUMAN not in run.judges:
             raise LayeralignError(
                 f"run {run.path}: has no labels; write a file to label with layeralign label {run.path} "
