@@ -200,6 +200,19 @@ def test_a_server_that_is_dead_behind_another_one_is_given_up(answer):
     assert len(heard) < 20
 
 
+@pytest.mark.parametrize("value", ["Ù¡", "ÿ"])  # a digit in UTF-8, and no UTF-8: sent as Latin-1
+def test_a_pause_that_is_no_ascii_is_no_pause(value):
+    def answer(handler):
+        handler.send_response(429)
+        handler.send_header("Retry-After", value)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    with serving(answer) as url:
+        found = Endpoint.of(url, "m", **QUICK | {"budget": 0.1}).ask_all(ASKED, max_tokens=5)
+    assert {one.why for one in found} == {"the server answered 429, 2 times or for 0 s"}
+
+
 def test_no_cookie_is_kept():
     """Each request carried those of all replies before: 15 MB, and 4 GB of memory, after 250 replies."""
     carried = []

@@ -316,7 +316,7 @@ class _Talk(Generic[Reply]):
                 if answer.headers.get("Content-Encoding", "identity").lower() != "identity":
                     raise Retry("the response was compressed, which was not asked for")
                 content = await self.held.joined(answer.aiter_raw())
-                kept = [(name, value) for name, value in answer.headers.items() if name == "retry-after"]
+                kept = [one for one in answer.headers.raw if one[0].lower() == b"retry-after"]  # bytes: any
                 return httpx.Response(answer.status_code, headers=kept, content=content)
 
 
