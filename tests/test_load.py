@@ -205,6 +205,18 @@ def test_a_config_of_millions_of_values_is_not_read(copy):
         (copy / file).unlink() if kept is None else (copy / file).write_text(kept)
 
 
+def test_configs_of_many_values_together_are_not_read(copy):
+    """Eight of 280,000 values each, in lists of 80 levels, took 16 s."""
+    files = [copy / name for name in ("config.json", "special_tokens_map.json", "chat_template.json")]
+    for file in files:
+        content = json.loads(file.read_text()) if file.exists() else {"chat_template": "x"}
+        file.write_text(json.dumps({**content, "x": [[]] * 60_000}))
+    with pytest.raises(LayeralignError, match="its configs have more than 300,000 values, the limit"):
+        load(copy)
+    files[2].unlink()
+    checkpoint.find(copy)
+
+
 def test_thousands_of_templates_are_refused(copy):
     (copy / "additional_chat_templates").mkdir()
     for number in range(101):

@@ -259,6 +259,12 @@ def shape_of(tensor: Any) -> list[int]:
     return shape
 
 
+def class_of(config: Mapping[str, Any]) -> str:
+    """The first name in `architectures` of a config.json; `none` if there is none."""
+    named = config.get("architectures")
+    return str(named[0]) if isinstance(named, list) and named else "none"
+
+
 def keys(content: object) -> Iterator[str]:
     """Every name of a field in JSON."""
     if isinstance(content, dict):
