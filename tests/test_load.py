@@ -166,6 +166,7 @@ def test_a_kernel_that_a_checkpoint_names_is_not_used(copy, field, value):
     [
         ("config.json", {"transformers_weights": "other/model.safetensors"}),
         ("config.json", {"configuration_files": ["config.4.0.0.json"]}),
+        ("config.json", {"vision_config": {"model_type": "detr", "backbone": "owner/name"}}),
         ("tokenizer_config.json", {"gguf_file": "/other/model.gguf"}),
         ("tokenizer_config.json", {"vocab": "/other/vocab.txt"}),
         ("tokenizer_config.json", {"fast_tokenizer_files": ["other/tokenizer.4.0.0.json"]}),

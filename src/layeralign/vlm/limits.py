@@ -19,7 +19,10 @@ ELSEWHERE = {
     "transformers_weights", "configuration_files", "fast_tokenizer_files", "audio_tokenizer_name_or_path",
     "gguf_file", "vocab", "merges", "repo_path", "class_info_file",
 }  # fmt: skip
-"""Fields with which transformers reads files that are not checked, or not hashed, pickles among them."""
+"""Fields with which transformers reads files that are not checked, or not hashed, pickles among them.
+
+So is `backbone`, if it is a text: the name of a model whose config is read, from the hub.
+"""
 _UNREAD = {"name_or_path", "_name_or_path", "special_tokens_map_file"}
 """Fields with the place where a checkpoint was written, which transformers does not read again."""
 _CLASS = re.compile("(tokenizer|processor|extractor)_(class|type)$")
@@ -67,11 +70,11 @@ def check_named(model: str, folder: Path, configs: Mapping[str, object]) -> None
                 f"model {model}: {file} requires the checkpoint's own code (auto_map), which layeralign "
                 "never runs; use a checkpoint of a built-in transformers class"
             )
-        if elsewhere := sorted(named & ELSEWHERE):
+        texts = list(_texts(content))
+        if elsewhere := sorted((named & ELSEWHERE) | {name for name, _ in texts if name == "backbone"}):
             raise LayeralignError(
                 f"model {model}: {file} has {elsewhere[0]}, which names unchecked files; remove the field"
             )
-        texts = list(_texts(content))
         if other := next((one for one in texts if _CLASS.search(one[0]) and not _READS.search(one[1])), None):
             raise LayeralignError(
                 f"model {model}: {file} has {printable(': '.join(other), 90)}, which is no class for texts "
