@@ -232,8 +232,11 @@ def test_a_file_outside_a_checkpoint_is_not_named(copy, tmp_path, monkeypatch, f
         with pytest.raises(LayeralignError, match=f"{file} names .*, a file outside the checkpoint"):
             load(copy)
     monkeypatch.chdir(copy)
-    edit(copy / file, **{name: "tokenizer.json", "name_or_path": str(tmp_path / "other.json")})
-    checkpoint.find(copy)
+    (tmp_path / "link").symlink_to(copy)
+    for path in ("tokenizer.json", f"../{copy.name}/tokenizer.json", str(tmp_path / "link/tokenizer.json")):
+        edit(copy / file, **{name: path, "name_or_path": str(tmp_path / "other.json")})
+        checkpoint.find(copy)
+        checkpoint.find(tmp_path / "link")
 
 
 def test_a_config_of_millions_of_values_is_not_read(copy):

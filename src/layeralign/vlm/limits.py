@@ -306,7 +306,8 @@ def _texts(content: object, key: str = "") -> Iterator[tuple[str, str]]:
 def _outside(folder: Path, text: str) -> bool:
     """Whether a text is the path of a file, or of a pipe or device, that is not in the folder itself."""
     try:
-        return Path(text).exists() and not Path(text).is_dir() and Path(text).absolute().parent != folder
+        path = Path(text)
+        return path.exists() and not path.is_dir() and path.parent.resolve() != folder.resolve()
     except (OSError, ValueError):  # too long for a path, or with a null byte
         return False
 
