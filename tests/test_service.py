@@ -176,6 +176,62 @@ def test_a_server_that_never_answers_is_given_up():
     assert time.monotonic() - start < 5
 
 
+def drops(handler):
+    handler.close_connection = True
+
+
+def half(handler):
+    handler.send_response(200)
+    handler.send_header("Content-Length", "100")
+    handler.end_headers()
+    handler.wfile.write(b"{")
+    handler.close_connection = True
+
+
+@pytest.mark.parametrize("answer", [drops, half], ids=["drops", "half"])
+def test_a_server_that_is_dead_behind_another_one_is_given_up(answer):
+    """A container's port, or a tunnel, takes connections for it, so each request was tried to its end."""
+    heard = []
+    with (
+        serving(lambda handler: (heard.append(1), answer(handler))) as url,
+        pytest.raises(LayeralignError, match=r"has not answered 4 requests.*the same command resumes"),
+    ):
+        Endpoint.of(url, "m", **QUICK | {"workers": 4, "budget": 0.3}).ask_all(ASKED * 100, max_tokens=5)
+    assert len(heard) < 20
+
+
+@pytest.mark.parametrize("value", ["Ù¡", "ÿ"])  # a digit in UTF-8, and no UTF-8: sent as Latin-1
+def test_a_pause_that_is_no_ascii_is_no_pause(value):
+    def answer(handler):
+        handler.send_response(429)
+        handler.send_header("Retry-After", value)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    with serving(answer) as url:
+        found = Endpoint.of(url, "m", **QUICK | {"budget": 0.1}).ask_all(ASKED, max_tokens=5)
+    assert {one.why for one in found} == {"the server answered 429, 2 times or for 0 s"}
+
+
+def test_no_cookie_is_kept():
+    """Each request carried those of all replies before: 15 MB, and 4 GB of memory, after 250 replies."""
+    carried = []
+
+    def answer(handler):
+        carried.append(handler.headers.get("Cookie"))
+        handler.send_response(200)
+        for number in range(20):
+            handler.send_header("Set-Cookie", f"{len(carried)}_{number}={'x' * 1000}; Path=/")
+        content = json.dumps(completion("safe")).encode()
+        handler.send_header("Content-Length", str(len(content)))
+        handler.end_headers()
+        handler.wfile.write(content)
+
+    with serving(answer) as url:
+        found = Endpoint.of(url, "m", **QUICK).ask_all(ASKED, max_tokens=5)
+    assert found == [Completion("safe", True)] * 3 and carried == [None] * 3
+
+
 def test_a_few_requests_that_are_never_answered_are_invalid_tries():
     def answer(handler):
         if not hang:

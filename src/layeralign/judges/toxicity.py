@@ -21,7 +21,8 @@ from layeralign.judges.judge import EMPTY, Exchange, Judge, Judgement
 from layeralign.judges.kinds import TOXICITY, TOXICITY_SCORE
 from layeralign.judges.models.local import find
 from layeralign.rewards.classifier import Classifier
-from layeralign.vlm.checkpoint import Checkpoint, class_of
+from layeralign.vlm.checkpoint import Checkpoint
+from layeralign.vlm.limits import class_of
 from layeralign.vlm.load import own_device, pretrained, tokenizer
 
 DEFAULT = "unitary/toxic-bert"

@@ -26,6 +26,7 @@ from layeralign.cases.dialogue import dialogue, human_turn
 from layeralign.errors import LayeralignError
 from layeralign.rewards.classifier import Classifier, Row
 from layeralign.vlm import checkpoint as checkpoints
+from layeralign.vlm.limits import class_of
 from layeralign.vlm.load import own_device, pretrained
 from layeralign.vlm.load import tokenizer as load_tokenizer
 from layeralign.vlm.text import template
@@ -240,7 +241,7 @@ def _function(name: str) -> RewardFunction:
 
 def _sees(name: str, config: Mapping[str, Any]) -> str:
     """Return a reward model's input, one of `SEES`, from its config.json."""
-    kind = checkpoints.class_of(config)
+    kind = class_of(config)
     if not kind.endswith("ForSequenceClassification"):
         raise LayeralignError(
             f"reward {name}: config.json names the class {printable(kind, 60)}; expected a "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
@@ -35,7 +35,7 @@ _WANTED = (
 )  # fmt: skip
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _MAX_JSON, _MOST_PARTS = 32 * 2**20, 300_000
-"""Largest JSON file of a model, in bytes, and most values in it: each takes a while, several times."""
+"""Largest JSON file of a model, in bytes, and most values in its configs: each is read several times."""
 _INDEX = "model.safetensors.index.json"
 _CONFIGS = (
     "config.json", "processor_config.json", "preprocessor_config.json", "tokenizer_config.json",
@@ -321,7 +321,10 @@ def _check_index(name: str, path: Path) -> None:
 
 def _configs(folder: Path) -> dict[str, dict[str, Any]]:
     """Name -> content of the configs that there are."""
-    return {name: read_json(folder / name) for name in _CONFIGS if (folder / name).is_file()}
+    found = {name: _read(folder / name) for name in _CONFIGS if (folder / name).is_file()}
+    if sum(parts for _, parts in found.values()) > _MOST_PARTS:
+        raise LayeralignError(f"{folder}: its configs have more than {_MOST_PARTS:,} values, the limit")
+    return {name: content for name, (content, _) in found.items()}
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -330,20 +333,18 @@ def read_json(file: Path) -> dict[str, Any]:
     Raises:
         LayeralignError: The file cannot be read, or is not a JSON object.
     """
+    return _read(file)[0]
+
+
+def _read(file: Path) -> tuple[dict[str, Any], int]:
+    """See `read_json`; also about how many values it has."""
     try:
-        if (raw := read_regular(file, _MAX_JSON)).count(b"{") + raw.count(b"[") + raw.count(
-            b","
-        ) > _MOST_PARTS:
+        raw = read_regular(file, _MAX_JSON)
+        if (parts := sum(map(raw.count, (b"{", b"[", b",")))) > _MOST_PARTS:
             raise ValueError(f"has more than {_MOST_PARTS:,} values, the limit")
         content = json.loads(raw.decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise LayeralignError(f"{file}: cannot be read as JSON ({error})") from error
     if not isinstance(content, dict):
         raise LayeralignError(f"{file}: expected a JSON object")
-    return content
-
-
-def class_of(config: Mapping[str, Any]) -> str:
-    """The first name in `architectures` of a config.json; `none` if there is none."""
-    named = config.get("architectures")
-    return str(named[0]) if isinstance(named, list) and named else "none"
+    return content, parts

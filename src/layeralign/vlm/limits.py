@@ -19,9 +19,18 @@ ELSEWHERE = {
     "transformers_weights", "configuration_files", "fast_tokenizer_files", "audio_tokenizer_name_or_path",
     "gguf_file", "vocab", "merges", "repo_path", "class_info_file",
 }  # fmt: skip
-"""Fields with which transformers reads files that are not checked, or not hashed, pickles among them."""
+"""Fields with which transformers reads files that are not checked, or not hashed, pickles among them.
+
+So is `backbone`, if it is a text: the name of a model whose config is read, from the hub.
+"""
 _UNREAD = {"name_or_path", "_name_or_path", "special_tokens_map_file"}
 """Fields with the place where a checkpoint was written, which transformers does not read again."""
+_CLASS = re.compile("(tokenizer|processor|extractor)_class$|(processor|extractor)_type$")
+_READS = re.compile("^(?!Auto|Rag).*(Tokenizer|Processor|Extractor|Backend)(Fast|Pil)?$")
+"""Fields with the name of a class of transformers that reads texts or pictures, and names of such classes.
+
+Transformers makes whatever class is named: a model with its kernel, or tokenizers of folders below.
+"""
 _PATH, _MOST_PATHS = {".", "/", "\\"}, 20_000
 """Characters of which most paths have one, and most texts that have one; each is looked for."""
 _MOST_TEMPLATES, _TEMPLATES = 100, 2**25
@@ -44,7 +53,7 @@ _TOKENS = re.compile("image_tokens|image_seq|seq_length|num_tokens|soft_tokens|q
 
 
 def check_named(model: str, folder: Path, configs: Mapping[str, object]) -> None:
-    """Refuse configs that name code, or a file outside the checkpoint.
+    """Refuse configs that name code, another class than one for texts and pictures, or a file outside.
 
     Args:
         model: the model's name, for the message.
@@ -52,7 +61,7 @@ def check_named(model: str, folder: Path, configs: Mapping[str, object]) -> None
         configs: file name -> content of the file, JSON.
 
     Raises:
-        LayeralignError: a field stands for code or files, or a text is the path of a file.
+        LayeralignError: a field stands for code, files or a class, or a text is the path of a file.
     """
     for file, content in configs.items():
         named = {*keys(content)}
@@ -61,16 +70,23 @@ def check_named(model: str, folder: Path, configs: Mapping[str, object]) -> None
                 f"model {model}: {file} requires the checkpoint's own code (auto_map), which layeralign "
                 "never runs; use a checkpoint of a built-in transformers class"
             )
-        if elsewhere := sorted(named & ELSEWHERE):
+        texts = list(_texts(content))
+        if elsewhere := sorted((named & ELSEWHERE) | {name for name, _ in texts if name == "backbone"}):
             raise LayeralignError(
                 f"model {model}: {file} has {elsewhere[0]}, which names unchecked files; remove the field"
             )
-        if len(texts := {*_texts(content)}) > _MOST_PATHS:
+        if other := next((one for one in texts if _CLASS.search(one[0]) and not _READS.search(one[1])), None):
             raise LayeralignError(
-                f"model {model}: {file} has {len(texts):,} texts that may be paths of files; the limit is "
+                f"model {model}: {file} has {printable(': '.join(other), 90)}, which is no class for texts "
+                "or pictures; download the model again"
+            )
+        paths = {text for name, text in texts if name not in _UNREAD and _may_be_path(name, text)}
+        if len(paths) > _MOST_PATHS:
+            raise LayeralignError(
+                f"model {model}: {file} has {len(paths):,} texts that may be paths of files; the limit is "
                 f"{_MOST_PATHS:,}"
             )
-        if path := next((text for text in texts if _outside(folder, text)), None):
+        if path := next((text for text in paths if _outside(folder, text)), None):
             raise LayeralignError(
                 f"model {model}: {file} names {printable(path, 60)}, a file outside the checkpoint; remove "
                 "the field"
@@ -259,6 +275,12 @@ def shape_of(tensor: Any) -> list[int]:
     return shape
 
 
+def class_of(config: Mapping[str, Any]) -> str:
+    """The first name in `architectures` of a config.json; `none` if there is none."""
+    named = config.get("architectures")
+    return str(named[0]) if isinstance(named, list) and named else "none"
+
+
 def keys(content: object) -> Iterator[str]:
     """Every name of a field in JSON."""
     if isinstance(content, dict):
@@ -269,26 +291,27 @@ def keys(content: object) -> Iterator[str]:
             yield from keys(part)
 
 
-def _texts(content: object, key: str = "") -> Iterator[str]:
-    """Every text in JSON that may be a path, but for the fields of `_UNREAD`."""
+def _texts(content: object, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in JSON, with the name of its field."""
     if isinstance(content, dict):
         for name, value in content.items():
             yield from _texts(value, name)
     elif isinstance(content, list):
         for value in content:
             yield from _texts(value, key)
-    elif (
-        isinstance(content, str)
-        and key not in _UNREAD
-        and (key.endswith("_file") or not _PATH.isdisjoint(content))
-    ):
-        yield content
+    elif isinstance(content, str):
+        yield key, content
+
+
+def _may_be_path(name: str, text: str) -> bool:
+    return name.endswith("_file") or not _PATH.isdisjoint(text)
 
 
 def _outside(folder: Path, text: str) -> bool:
     """Whether a text is the path of a file, or of a pipe or device, that is not in the folder itself."""
     try:
-        return Path(text).exists() and not Path(text).is_dir() and Path(text).absolute().parent != folder
+        path = Path(text)
+        return path.exists() and not path.is_dir() and path.parent.resolve() != folder.resolve()
     except (OSError, ValueError):  # too long for a path, or with a null byte
         return False
 

@@ -18,7 +18,7 @@ from layeralign.cases.dialogue import dialogue
 from layeralign.errors import LayeralignError
 from layeralign.judges.models import local
 from layeralign.vlm import limits, rope
-from layeralign.vlm.checkpoint import Checkpoint, class_of
+from layeralign.vlm.checkpoint import Checkpoint
 from layeralign.vlm.families.registry import family_of
 from layeralign.vlm.load import load, own_device, pretrained, tokenizer
 from layeralign.vlm.text.template import JUDGE_DATE, written_before
@@ -196,7 +196,7 @@ def check(model: str, config: Mapping[str, Any]) -> None:
     if "vision_config" in config:
         family_of(model, dict(config))
         return
-    kind = class_of(config)
+    kind = limits.class_of(config)
     if not kind.endswith(("ForCausalLM", "LMHeadModel")):
         raise LayeralignError(
             f"judge coherence:{model}: config.json names the class {printable(kind, 60)}; expected a causal "

@@ -1,7 +1,8 @@
 """HTTP client for many requests to one server, with retries; a failed request never becomes an answer.
 
 The server is not trusted: an attempt has a deadline for the whole response, however slowly it comes, and a
-limit of its size. Compressed responses are not asked for and not unpacked.
+limit of its size. Compressed responses are not asked for and not unpacked, and cookies are not kept: each
+request would carry those of all responses before it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPo
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from math import inf
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import urlsplit
@@ -178,8 +180,9 @@ class Service:
         headers = {**self.headers, "Accept-Encoding": "identity"}
         try:
             client = httpx.AsyncClient(
-                headers=headers, timeout=self.timeout, limits=limits, verify=_trust(), trust_env=self.proxied
-            )
+                headers=headers, timeout=self.timeout, limits=limits, verify=_trust(),
+                trust_env=self.proxied, cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            )  # fmt: skip
         except (ImportError, ValueError, httpx.InvalidURL) as error:  # of a proxy in the environment
             raise LayeralignError(
                 f"endpoint {self.url}: the proxy of the environment cannot be used "
@@ -249,7 +252,7 @@ class _Talk(Generic[Reply]):
                     f"endpoint {own.url}: cannot be reached, {tried}; the same command resumes when it "
                     "answers"
                 ) from None
-            if isinstance(given_up, _TimedOut):
+            if isinstance(given_up, _NoAnswer):
                 self.lost.append(start)
                 last = max(self.answered, default=0.0)
                 if (silent := sum(one >= last for one in self.lost)) >= own.workers:
@@ -266,11 +269,11 @@ class _Talk(Generic[Reply]):
         try:
             answer = self._sent(body)
         except (httpx.TimeoutException, TimeoutError):
-            raise _TimedOut("timed out") from None
+            raise _NoAnswer("timed out") from None
         except httpx.ConnectError:
             raise _NoConnection("the connection failed") from None
         except httpx.RequestError:  # dropped or truncated
-            raise Retry("the connection failed") from None
+            raise _NoAnswer("the connection failed") from None
         try:
             return self._read(answer)
         finally:
@@ -313,13 +316,13 @@ class _Talk(Generic[Reply]):
                 if answer.headers.get("Content-Encoding", "identity").lower() != "identity":
                     raise Retry("the response was compressed, which was not asked for")
                 content = await self.held.joined(answer.aiter_raw())
-                kept = [(name, value) for name, value in answer.headers.items() if name == "retry-after"]
+                kept = [one for one in answer.headers.raw if one[0].lower() == b"retry-after"]  # bytes: any
                 return httpx.Response(answer.status_code, headers=kept, content=content)
 
 
-class _NoConnection(Retry):
-    """Nothing listens at the address, or it cannot be reached."""
-
-
-class _TimedOut(Retry):
+class _NoAnswer(Retry):
     """There was no whole answer in time."""
+
+
+class _NoConnection(_NoAnswer):
+    """Nothing listens at the address, or it cannot be reached."""
