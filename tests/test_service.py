@@ -200,6 +200,18 @@ def test_a_server_that_is_dead_behind_another_one_is_given_up(answer):
     assert len(heard) < 20
 
 
+def test_a_reply_that_no_reader_expects_is_an_invalid_try():
+    def whole(handler):
+        handler.send_response(200)
+        handler.send_header("Content-Length", "2")
+        handler.end_headers()
+        handler.wfile.write(b"[]")
+
+    with serving(whole) as url:
+        asked = Service(url, {}, **QUICK).ask_all("/x", [{}, {}], lambda answer: answer.json()["text"])
+    assert [one.why.partition(",")[0] for one in asked] == ["the reply cannot be read (TypeError)"] * 2
+
+
 @pytest.mark.parametrize("value", ["Ù¡", "ÿ"])  # a digit in UTF-8, and no UTF-8: sent as Latin-1
 def test_a_pause_that_is_no_ascii_is_no_pause(value):
     def answer(handler):

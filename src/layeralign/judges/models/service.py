@@ -276,6 +276,10 @@ class _Talk(Generic[Reply]):
             raise _NoAnswer("the connection failed") from None
         try:
             return self._read(answer)
+        except (LayeralignError, Retry, MemoryError):
+            raise
+        except Exception as error:  # whatever a stranger answers is one more try
+            raise Retry(f"the reply cannot be read ({type(error).__name__})") from error
         finally:
             self.held.free(len(answer.content))
 
