@@ -743,10 +743,11 @@ def test_a_large_document_with_an_emoji_is_refused(tmp_path, monkeypatch):
         (gzip.compress(b"a")[:3] + b"\x08" + gzip.compress(b"a")[4:10] + b"n" * 50_000_000 + b"\0"
          + gzip.compress(b"a")[10:], b"a"),
         (gzip.compress(b"") * 1_000_000, None),
+        (gzip.compress(b"") * 98 + gzip.compress(b"x" * 100_000_000, 0), None),
         (gzip.compress(b"a")[:-1], None),
         (gzip.compress(b"a") + b"junk", None),
     ],
-    ids=["two parts", "zeros behind it", "a long name", "a million parts", "cut", "junk behind it"],
+    ids=["two parts", "zeros behind it", "a long name", "a million parts", "a large one behind many", "cut", "junk behind it"],
 )  # fmt: skip
 def test_a_packed_file_is_read_at_once(tmp_path, content, found):
     """Python's gzip took 13 s for 100 MB of zeros behind the end, and 10 s for a name as long."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 
-_MEMBERS = 100
+_MEMBERS = 20
 """Most parts of a packed file; each may be empty, and those of the benchmarks have one."""
 
 
