@@ -7,7 +7,8 @@ import httpx
 import pytest
 import torch
 import transformers
-from huggingface_hub.errors import GatedRepoError
+from huggingface_hub import HfApi
+from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled
 from peft import LoraConfig, get_peft_model
 from peft.utils import transformers_weight_conversion
 from safetensors.torch import load_file, save_file
@@ -34,7 +35,7 @@ from layeralign.vlm import checkpoint, finite, limits
 from layeralign.vlm import load as loading
 from layeralign.vlm.checkpoint import find_adapter
 from layeralign.vlm.identity import identity
-from layeralign.vlm.load import _adapted, empty, load
+from layeralign.vlm.load import _adapted, empty, load, tokenizer
 from layeralign.vlm.placement import beside_the_language_model
 
 
@@ -797,3 +798,23 @@ def test_truncated_weights_of_an_adapter(llava_dir, tmp_path, monkeypatch):
     with pytest.raises(LayeralignError, match=refused):
         load(llava_dir, adapter=tmp_path, allow_base=True)
     assert weights.name not in hashed
+
+
+@pytest.mark.parametrize(
+    "kind", ["AutoConfig", "AutoProcessor", "AutoTokenizer", "LlavaForConditionalGeneration"]
+)
+def test_no_library_reaches_the_hub_while_a_checkpoint_is_loaded(copy, monkeypatch, kind):
+    """Whatever a config names; `local_files_only` is not passed on by each class of transformers."""
+    given, tried = getattr(transformers, kind).from_pretrained, []
+
+    def loaded(*words, **options):
+        with pytest.raises(OfflineModeIsEnabled):
+            HfApi(endpoint="http://127.0.0.1:9").model_info("owner/name")
+        tried.append(kind)
+        return given(*words, **options)
+
+    monkeypatch.setattr(getattr(transformers, kind), "from_pretrained", loaded)
+    load(copy) if kind != "AutoTokenizer" else tokenizer(checkpoint.find(copy), "model x")
+    assert tried
+    with pytest.raises(Exception, match="refused"):  # by nobody listening
+        HfApi(endpoint="http://127.0.0.1:9").model_info("owner/name")

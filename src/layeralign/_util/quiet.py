@@ -1,4 +1,4 @@
-"""Silence for libraries whose messages a user cannot act on."""
+"""Libraries kept silent, and away from the hub."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import transformers
+from huggingface_hub import constants
 
 
 @contextmanager
@@ -29,3 +30,13 @@ def quiet(*, bars: bool = False) -> Iterator[None]:
         placing.disabled = False
         if enabled:
             logs.enable_progress_bar()
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """Let no library reach the hub in the block: a config may name what it would download and use."""
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layeralign._util import bounded
+from layeralign._util.quiet import offline
 from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
 
@@ -142,6 +143,7 @@ def check_numbers(model: str, configs: Mapping[str, object], tensors: int) -> No
                 )
 
 
+@offline()
 def config_of(folder: Path) -> Any:
     """Read a config.json with transformers, without its choice of attention and experts.
 

@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from layeralign._util.files import watched
-from layeralign._util.quiet import quiet
+from layeralign._util.quiet import offline, quiet
 from layeralign._util.text import printable
 from layeralign.errors import LayeralignError
 from layeralign.vlm import checkpoint as checkpoints
@@ -232,7 +232,7 @@ def pretrained(
     found.hashes  # noqa: B018 - hash the files before they are loaded
     times = _PACKED if "quantization_config" in limits.keys(found.config()) else _TIED
     limits.try_out(found.path, what, kind, times * found.parameters(), found.tensors())
-    with quiet(bars=found.large and sys.stderr.isatty()):
+    with quiet(bars=found.large and sys.stderr.isatty()), offline():
         try:
             config = limits.config_of(found.path)
             config.num_labels = labels or config.num_labels
@@ -253,6 +253,7 @@ def tokenizer(found: checkpoints.Checkpoint, what: str) -> Any:
         LayeralignError: It cannot be loaded.
     """
 
+    @offline()
     def load() -> Any:
         return AutoTokenizer.from_pretrained(found.path, trust_remote_code=False, local_files_only=True)
 

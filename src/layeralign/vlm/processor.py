@@ -14,9 +14,12 @@ import transformers
 from transformers import AutoProcessor, ProcessorMixin
 from transformers.models.auto import processing_auto
 
+from layeralign._util.quiet import offline
+
 _FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 
 
+@offline()
 def load(folder: Path, model_type: str) -> ProcessorMixin:
     """Load the processor in `folder` for a model of this type; transformers' errors are passed on."""
     options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
