@@ -145,7 +145,7 @@ def gate(run: Results, policy: Policy, base: Results | None = None, quality: Pat
             f"run {run.path}: was scanned with --precision; such a run has no corrected ASR"
         )
     known = None if quality is None else read_quality(quality, judge, run)
-    obstacles = partial(_obstacle, run, judge, policy), partial(_obstacle, base, judge, policy)
+    obstacles = (partial(_obstacle, one, judge, policy) for one in (run, base or run))
     scene = _Scene(run, rows, before, known, *obstacles)
     outcomes = [Outcome(rule, scene.checks(rule)) for rule in policy.rules]
     return Gate(
