@@ -204,6 +204,7 @@ def test_the_scans_system_prompt_is_sent(run):
             return super().reply(body)
 
     decoding = run.identity["decoding"] | {"system": "Be brief."}
+    run.pictures  # noqa: B018 - read before, as no folder has a run of this identity
     told = replace(run, identity={**run.identity, "decoding": decoding})
     with serving(Systemic(run, 7)) as server:
         assert endpoint.locate(Endpoint.of(server.url, "m", **PATIENT), told).fits[0].exit == 7
