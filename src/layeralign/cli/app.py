@@ -168,7 +168,7 @@ def _unfit(command: str, token: Token, expected: str) -> str:
 
 
 def unchanged(_: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Refuse values that cyclopts would change: a fraction to a whole number, no path to the working folder.
+    """Refuse values that cyclopts would change: it rounds, and takes an empty path for the working folder.
 
     Raises:
         LayeralignError: a whole number has a point, or a path is empty.

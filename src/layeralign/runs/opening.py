@@ -163,9 +163,7 @@ def _writer(folder: Path, lock: FileLock, *, new: bool = False) -> Run:
     def end(seal: bool) -> None:
         whole = _one_file(connection) and seal
         connection.close()
-        there = (
-            files.stamp(file)[:2] == opened
-        )  # else the hash, and what is read next, would be another run's
+        there = files.stamp(file)[:2] == opened  # else the hash would be another run's
         if whole and there and lock.is_locked:
             with suppress(LayeralignError):  # the disk is full
                 files.write(folder / SEAL, sha256(file) + "\n", private=True)
