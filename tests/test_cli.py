@@ -15,6 +15,7 @@ from layeralign import LayeralignError
 from layeralign._util.text import without_keys
 from layeralign.cli import main
 from layeralign.runs.opening import SEAL, open_run
+from layeralign.runs.seal import UNSEALED
 from layeralign.vlm.checkpoint import find_model
 
 
@@ -248,9 +249,13 @@ def test_a_damaged_run_is_no_bug(run, capfd, verb):
     content[3 * 4096 :] = bytes(len(content) - 3 * 4096)
     file.write_bytes(content)
     (run / SEAL).unlink()
+    note = f"note: run {run}: was not closed: {UNSEALED}; repeat that command\n"
     assert main([verb[0], str(run), *verb[1:]]) == 1
     err = capfd.readouterr().err
-    assert "cannot be read" in err and "a bug in" not in err and err.count("\n") == 1
+    assert "a bug in" not in err
+    notes, _, sentence = err.rpartition("layeralign: ")
+    assert "cannot be read" in sentence or "is damaged" in sentence
+    assert sentence.count("\n") == 1 and notes in ("", note)
 
 
 @pytest.mark.parametrize("name", ["[]", '["a"]', "{}"])

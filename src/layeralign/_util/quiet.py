@@ -7,13 +7,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import transformers
-from huggingface_hub import constants
-
 
 @contextmanager
 def quiet(*, bars: bool = False) -> Iterator[None]:
     """Suppress transformers' warnings, which a user cannot act on, and without `bars` its progress bars."""
+    import transformers  # not by commands that load no model
+
     logs, placing = transformers.utils.logging, logging.getLogger("accelerate.big_modeling")
     level, enabled = logs.get_verbosity(), logs.is_progress_bar_enabled()
     logs.set_verbosity(logging.CRITICAL)
@@ -35,6 +34,8 @@ def quiet(*, bars: bool = False) -> Iterator[None]:
 @contextmanager
 def offline() -> Iterator[None]:
     """Let no library reach the hub in the block: a config may name what it would download and use."""
+    from huggingface_hub import constants
+
     before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
     try:
         yield
