@@ -201,10 +201,10 @@ def find(model: str | Path, revision: str | None = None, *, weights: bool = True
         checkpoint = _download(str(model), revision, _WANTED if weights else ("*.json",))
     else:
         raise LayeralignError(f"model {model}: no such folder; expected a folder or a hub id (owner/name)")
-    _check(checkpoint)
+    _check(checkpoint, configs := _configs(checkpoint.path))
     if weights:
         _check_weights(checkpoint.name, checkpoint.path)
-        check_numbers(checkpoint.name, _configs(checkpoint.path), checkpoint.tensors())
+        check_numbers(checkpoint.name, configs, checkpoint.tensors())
     return checkpoint
 
 
@@ -283,11 +283,11 @@ def _download(model: str, revision: str | None, wanted: tuple[str, ...]) -> Chec
     return Checkpoint(model, path, path.name)
 
 
-def _check(checkpoint: Checkpoint) -> None:
+def _check(checkpoint: Checkpoint, configs: dict[str, dict[str, Any]]) -> None:
     name, path = checkpoint.name, checkpoint.path
-    if not (path / "config.json").is_file():
+    if "config.json" not in configs:
         raise LayeralignError(f"model {name}: has no config.json; expected a transformers checkpoint")
-    check_named(name, path, _configs(path))
+    check_named(name, path, configs)
     check_templates(name, [file for file in checkpoint.files() if file.suffix == ".jinja"])
     if (path / "adapter_config.json").is_file():
         raise LayeralignError(

@@ -278,7 +278,7 @@ class _Talk(Generic[Reply]):
             return self._read(answer)
         except (LayeralignError, Retry, MemoryError):
             raise
-        except Exception as error:  # whatever a stranger answers is one more try
+        except Exception as error:  # of a reply in a form that no reader expects
             raise Retry(f"the reply cannot be read ({type(error).__name__})") from error
         finally:
             self.held.free(len(answer.content))

@@ -167,10 +167,11 @@ def claim(taken: dict[str, str], id: str, where: str) -> str:
 def _raw(file: Path) -> bytes:
     """The file's bytes; `.gz` files are decompressed."""
     try:
-        most = _PACKED if file.suffix == ".gz" else MAX_BYTES
+        packed = file.suffix == ".gz"
+        most = _PACKED if packed else MAX_BYTES
         with file.open("rb") as stream:
             raw = stream.read(most + 1)
-        if most == _PACKED and len(raw) <= most:
+        if packed and len(raw) <= most:
             raw, most = unpacked(raw, MAX_BYTES + 1), MAX_BYTES
         if len(raw) > most:
             raise LayeralignError(f"{file}: is larger than {most >> 20} MiB; expected a benchmark's file")
