@@ -360,7 +360,7 @@ def main() -> int:
         f"# Random changes\n\n{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} cores: "
         f"`python {' '.join(['benchmarks/faults/random_changes.py', *sys.argv[1:]])}`\n\n"
         "A change holds if the command works, or refuses it in one sentence; in 10 s of processor time, and in 1 GiB beyond a good "
-        "input.\n\n| changed | tried | worked | refused in one sentence | did not hold | longest, s of processor time | most memory, MiB "
+        "input. What a command does with good flags may take longer.\n\n| changed | tried | worked | refused in one sentence | did not hold | longest, s of processor time | most memory, MiB "
         "beyond a good input |\n|---|---|---|---|---|---|---|"
     )
     bad = 0
